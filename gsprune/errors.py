@@ -1,0 +1,57 @@
+"""The exceptions and the warning of gsprune.
+
+A bad argument is a ``ValueError`` or a ``TypeError`` that names the argument, its value, the constraint and the way out.
+Everything else that can go wrong is one of these::
+
+    GspruneError
+    ├── TraceError        the network's groups could not be found
+    ├── ScoreError        a score is not finite, or a criterion has nothing to read
+    ├── RewriteError      the smaller network could not be built or failed its check; nothing was changed
+    ├── CheckpointError   a file is damaged, or of another architecture
+    └── MissingExtraError an optional dependency is not installed (also an ImportError)
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "GspruneError",
+    "MissingExtraError",
+    "PruneWarning",
+    "RewriteError",
+    "ScoreError",
+    "TraceError",
+]
+
+
+class GspruneError(Exception):
+    """Base of every error of this package that is not a bad argument."""
+
+
+class TraceError(GspruneError):
+    """The network could not be traced: no example fits, or its forward failed."""
+
+
+class ScoreError(GspruneError):
+    """The importance of a group cannot be computed; the message names the group."""
+
+
+class RewriteError(GspruneError):
+    """The smaller network could not be built or failed its check; model, optimizer and followers are as before."""
+
+
+class CheckpointError(GspruneError):
+    """A checkpoint is truncated, tampered with, or belongs to another architecture."""
+
+
+class MissingExtraError(GspruneError, ImportError):
+    """An optional dependency is missing; the message says which extra installs it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"this needs {package!r}, which is not installed; install it with: pip install 'gsprune[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+class PruneWarning(UserWarning):
+    """More sparsity was asked for than can be reached, and nothing could be removed."""

@@ -1,0 +1,194 @@
+"""What tracing finds: the groups of a network, as names and integer vectors alone.
+
+A graph holds no tensor and no module, so it can be copied, pickled and compared, and it can follow the network through
+pruning steps without tracing again (`Graph.pruned`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Graph", "Group", "IntArray", "MacOperation", "Member", "Protected"]
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One axis of one parameter or buffer, as far as it belongs to a group.
+
+    Attributes:
+        tensor: canonical name (the first name of a tied tensor) as in ``named_parameters`` or ``named_buffers``.
+        axis: the axis, >= 0.
+        units: (shape[axis],) int64; the unit of the group that owns each position, -1 where the position belongs to
+            another group or to none.
+        role: "out" where the axis opens or carries the channels (a weight's outputs, a bias, a norm's parameters),
+            "in" where it consumes them (a weight's inputs).
+    """
+
+    tensor: str
+    axis: int
+    units: IntArray
+    role: Literal["in", "out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Units (channels) with the same memberships: they are scored together and removed one by one.
+
+    Attributes:
+        name: the name of the layer that opens the channels (the root), unique within the graph.
+        num_units: how many units there are.
+        width_per_unit: how many channels of the tensor's width one unit stands for: the number of conv groups or of
+            tied parts; 1 where the copies are heads, since there a width speaks of one head.
+        members: the tied axes; the first is the root.
+        kind: equal for groups of equal structure (isomorphic scope).
+    """
+
+    name: str
+    num_units: int
+    width_per_unit: int
+    members: tuple[Member, ...]
+    kind: str
+
+    @property
+    def root(self) -> Member:
+        """The axis that opens the channels."""
+        return self.members[0]
+
+    @property
+    def width(self) -> int:
+        """The width that `round_to` and `min_channels` speak of."""
+        return self.num_units * self.width_per_unit
+
+
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """Channels that are never removed, and why.
+
+    Attributes:
+        reason: one phrase, e.g. "output of the network", "aten.cumsum has no rule".
+        names: the layers concerned.
+        channels: how many.
+    """
+
+    reason: str
+    names: tuple[str, ...]
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class MacOperation:
+    """A multiplication of activations with a weight: it costs ``numel(weight) * positions`` MACs.
+
+    Attributes:
+        weight: name of the parameter.
+        positions: how often every weight is used per example of the batch.
+    """
+
+    weight: str
+    positions: float
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The groups of one network.
+
+    Attributes:
+        groups: prunable groups in the order in which the forward pass opens them.
+        protected: what is not prunable, with reasons.
+        shapes: shape of every parameter and buffer by canonical name.
+        aliases: other names of tied tensors -> canonical name.
+        mac_operations: every use of a weight in the traced forward.
+        example_shapes: shapes of the example's tensors, for messages.
+        example_origin: "given" or "made" (by the tracer, from the first layer).
+        inexact: names of ops that read a channel axis as a population (LayerNorm, softmax over channels, ...), after
+            which the sliced network is not exactly the masked one.
+    """
+
+    groups: tuple[Group, ...]
+    protected: tuple[Protected, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    aliases: Mapping[str, str]
+    mac_operations: tuple[MacOperation, ...]
+    example_shapes: tuple[tuple[int, ...], ...]
+    example_origin: Literal["given", "made"]
+    inexact: tuple[str, ...]
+
+    def group(self, name: str) -> Group:
+        """The group of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise KeyError(name)
+
+    def macs(self) -> float:
+        """MACs of one example (weights only), from the trace and the present shapes."""
+        return float(sum(operation.positions * np.prod(self.shapes[operation.weight], dtype=np.float64) for operation in self.mac_operations))
+
+    def removed(self, removed_units: Mapping[str, IntArray]) -> dict[str, dict[int, IntArray]]:
+        """Positions that go when these units go.
+
+        Args:
+            removed_units: group name -> sorted int64 unit indices.
+
+        Returns:
+            tensor name -> {axis: sorted int64 positions}; only tensors and axes that lose something.
+        """
+        gone: dict[str, dict[int, list[IntArray]]] = {}
+        for group in self.groups:
+            units = removed_units.get(group.name)
+            if units is None or len(units) == 0:
+                continue
+            is_gone = np.zeros(group.num_units + 1, dtype=bool)  # the last entry answers for unit -1
+            is_gone[units] = True
+            for member in group.members:
+                positions = np.flatnonzero(is_gone[member.units])
+                gone.setdefault(member.tensor, {}).setdefault(member.axis, []).append(positions)
+        return {
+            tensor: {axis: np.sort(np.concatenate(parts)) for axis, parts in axes.items()}
+            for tensor, axes in gone.items()
+        }
+
+    def pruned(self, removed_units: Mapping[str, IntArray]) -> Graph:
+        """The graph of the network after these units were removed.
+
+        Args:
+            removed_units: group name -> sorted int64 unit indices.
+        """
+        removed = self.removed(removed_units)
+        shapes = dict(self.shapes)
+        for tensor, axes in removed.items():
+            shape = list(shapes[tensor])
+            for axis, positions in axes.items():
+                shape[axis] -= len(positions)
+            shapes[tensor] = tuple(shape)
+        groups = tuple(_pruned_group(group, removed_units.get(group.name), removed) for group in self.groups)
+        return replace(self, groups=groups, shapes=shapes)
+
+
+def _pruned_group(group: Group, units: IntArray | None, removed: Mapping[str, Mapping[int, IntArray]]) -> Group:
+    """`group` after `removed`: positions of other groups on shared axes shift too, so all members are renumbered."""
+    touched = any(member.axis in removed.get(member.tensor, {}) for member in group.members)
+    if not touched:
+        return group
+    keep = np.ones(group.num_units, dtype=bool)
+    if units is not None:
+        keep[units] = False
+    renumbered = np.full(group.num_units + 1, -1, dtype=np.int64)  # the last entry answers for unit -1
+    renumbered[:-1][keep] = np.arange(int(keep.sum()))
+    members = []
+    for member in group.members:
+        positions = removed.get(member.tensor, {}).get(member.axis)
+        old = member.units if positions is None else np.delete(member.units, positions)
+        members.append(replace(member, units=renumbered[old]))
+    return replace(group, num_units=int(keep.sum()), members=tuple(members))
