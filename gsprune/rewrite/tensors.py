@@ -1,0 +1,32 @@
+"""The tensors of a module by name, and the modules that own them."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["canonical_tensors", "named_tensors", "owner_of", "unwrapped"]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module below `torch.compile`'s wrapper, else the module itself."""
+    inner = model.__dict__.get("_modules", {}).get("_orig_mod")
+    return inner if isinstance(inner, nn.Module) else model
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer under each of its names, also those of tied tensors."""
+    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    tensors.update(model.named_buffers(remove_duplicate=False))
+    return tensors
+
+
+def canonical_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer once, under its first name."""
+    tensors: dict[str, Tensor] = dict(model.named_parameters())
+    tensors.update(model.named_buffers())
+    return tensors
+
+
+def owner_of(tensor_name: str) -> str:
+    """The name of the module that owns a tensor: the tensor's name without its last component."""
+    return tensor_name.rpartition(".")[0]

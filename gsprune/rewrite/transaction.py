@@ -1,0 +1,83 @@
+"""Everything a step changes, so that it can be taken back: tensors, attributes, entries of optimizer states.
+
+A change is one C-level call (`collections.deque(map(...), maxlen=0)`): Python handles signals between bytecodes only, so
+an interrupt lands before or after all of it, never half-way.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Transaction", "call_for_all"]
+
+_Entry = tuple[dict[Any, Any], Any, Any]
+_MISSING = object()
+
+
+def call_for_all(function: Callable[..., object], *columns: Iterable[Any]) -> None:
+    """``function(*row)`` for every row of the zipped columns, without returning to the interpreter in between."""
+    deque(map(function, *columns), maxlen=0)
+
+
+class Transaction:
+    """Changes that are all made, or all taken back.
+
+    Use it as a context manager: an exception (also a KeyboardInterrupt) inside the block takes every change back before
+    it travels on; leaving the block normally keeps them.
+    """
+
+    def __init__(self) -> None:
+        self._tensors: list[tuple[Sequence[Tensor], list[Tensor]]] = []
+        self._entries: list[list[_Entry]] = []
+
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is not None:
+            self.rollback()
+
+    def swap(self, tensors: Sequence[Tensor], replacements: Sequence[Tensor]) -> None:
+        """Give every tensor the storage, sizes and strides of its replacement; the tensor objects stay.
+
+        `set_` and not ``.data =``: the latter leaves autograd's accumulator of a loss that is still held with the old
+        shape, and the next backward fails.
+        """
+        with torch.no_grad():
+            befores = [tensor.detach() for tensor in tensors]
+            # Noted before it is done: taking back a swap that did not happen changes nothing.
+            self._tensors.append((tensors, befores))
+            call_for_all(Tensor.set_, tensors, replacements)
+
+    def set_entries(self, entries: Sequence[tuple[dict[Any, Any], Any, Any]]) -> None:
+        """Set ``dictionary[key] = value`` for all (dictionary, key, value); attributes are entries of ``__dict__``."""
+        if not entries:
+            return
+        self._entries.append([(d, key, d.get(key, _MISSING)) for d, key, _ in entries])
+        call_for_all(dict.__setitem__, *zip(*entries, strict=True))
+
+    def rollback(self) -> None:
+        """Take everything back; an interrupt in the middle starts it over."""
+        while True:
+            try:
+                self._rollback()
+            except KeyboardInterrupt:
+                continue
+            return
+
+    def _rollback(self) -> None:
+        with torch.no_grad():
+            for tensors, befores in reversed(self._tensors):
+                call_for_all(Tensor.set_, tensors, befores)
+        for entries in reversed(self._entries):
+            known = [entry for entry in entries if entry[2] is not _MISSING]
+            if known:
+                call_for_all(dict.__setitem__, *zip(*known, strict=True))
+            for dictionary, key, before in entries:
+                if before is _MISSING:
+                    dictionary.pop(key, None)
