@@ -1,0 +1,209 @@
+"""How an agent is evaluated: a fixed number of episodes per environment, with or without pixel noise.
+
+Counting the first so-and-so many episodes that end in a vector environment favours short ones (an agent that dies early
+reports first). Here every environment contributes the same number of episodes, however long they take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from gymnasium.vector import VectorEnv
+
+__all__ = [
+    "NOISE_SIGMAS",
+    "EpisodeReturns",
+    "Policy",
+    "evaluate",
+    "greedy_policy",
+    "pixel_noise",
+    "sampled_policy",
+]
+
+Policy = Callable[[Tensor], npt.NDArray[np.integer[Any]]]
+"""Maps uint8 observations (N, C, H, W) on the host to actions (N,)."""
+
+NOISE_SIGMAS = (5.0, 15.0, 30.0)
+"""Standard deviations of the robustness track, in grey levels of 0..255."""
+
+
+@dataclass(frozen=True)
+class EpisodeReturns:
+    """The episodes of one evaluation.
+
+    Attributes:
+        returns: (N, K) float64, sum of rewards; row i holds the K episodes of environment i in the order they ended.
+        lengths: (N, K) int64, environment steps.
+    """
+
+    returns: npt.NDArray[np.float64]
+    lengths: npt.NDArray[np.int64]
+
+    @property
+    def mean(self) -> float:
+        """The mean return over all episodes, in reward units."""
+        return float(self.returns.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of `mean`, or 0 for a single episode; episodes count as independent."""
+        return float(self.returns.std(ddof=1) / np.sqrt(self.returns.size)) if self.returns.size > 1 else 0.0
+
+
+def evaluate(
+    policy: Policy,
+    envs: VectorEnv[Any, Any, Any],
+    episodes_per_env: int,
+    noise_sigma: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> EpisodeReturns:
+    """Play a fixed number of episodes in every environment.
+
+    The environments are reset first. Those that are done keep stepping (a vector environment steps as one) with action
+    0 and what they earn is dropped; the policy sees fewer rows as environments finish, at most log2(N) batch sizes.
+
+    Args:
+        policy: observations (n, C, H, W) uint8 -> actions (n,), n <= N; see `sampled_policy` and `greedy_policy`.
+        envs: N environments with uint8 pixel observations and automatic reset; not closed here.
+        episodes_per_env: K, at least 1.
+        noise_sigma: standard deviation of Gaussian pixel noise, in grey levels; 0 for none.
+        rng: source of the noise; needed if `noise_sigma` > 0.
+
+    Returns:
+        The (N, K) returns and lengths.
+
+    Raises:
+        ValueError: `episodes_per_env` < 1, a negative `noise_sigma` or one without `rng`, or environments that don't
+            reset themselves.
+    """
+    from gymnasium.vector import AutoresetMode
+
+    if episodes_per_env < 1:
+        raise ValueError(f"`episodes_per_env` must be at least 1, got {episodes_per_env}")
+    if noise_sigma < 0:
+        raise ValueError(f"`noise_sigma` must be at least 0, got {noise_sigma}")
+    if noise_sigma > 0 and rng is None:
+        raise ValueError("`rng` is needed for pixel noise, got None; pass numpy.random.default_rng(seed)")
+    mode = envs.metadata.get("autoreset_mode", AutoresetMode.SAME_STEP)
+    if mode == AutoresetMode.DISABLED:
+        raise ValueError("`envs` must reset themselves at the end of an episode, got AutoresetMode.DISABLED")
+
+    tally = _Tally(envs.num_envs, episodes_per_env, counts_reset_steps=mode != AutoresetMode.NEXT_STEP)
+    rows = np.arange(envs.num_envs)
+    observations, _ = envs.reset()
+    while not tally.complete:
+        active = np.flatnonzero(tally.unfinished)
+        # Shrinking by halves keeps the batch sizes few: compiled networks and cuDNN plans depend on them.
+        if len(active) <= len(rows) // 2:
+            rows = active
+        seen = observations[rows]
+        if rng is not None and noise_sigma > 0:
+            seen = pixel_noise(seen, noise_sigma, rng)
+        actions = np.zeros(envs.num_envs, dtype=np.int64)
+        actions[rows] = policy(torch.from_numpy(np.ascontiguousarray(seen)))
+        observations, rewards, terminated, truncated, _ = envs.step(actions)
+        tally.add(np.asarray(rewards), np.logical_or(terminated, truncated))
+    return EpisodeReturns(tally.returns, tally.lengths)
+
+
+def pixel_noise(observations: npt.NDArray[np.uint8], sigma: float, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Gaussian noise on every pixel and colour, rounded to the nearest grey level and clipped.
+
+        out = clip(round(x + sigma * n), 0, 255),  n ~ N(0, 1)
+
+    Args:
+        observations: (...) uint8; not modified.
+        sigma: standard deviation in grey levels.
+        rng: source of the noise.
+
+    Returns:
+        (...) uint8, a new array.
+    """
+    noise = rng.standard_normal(observations.shape, dtype=np.float32)
+    noise *= sigma
+    noise += observations
+    return np.clip(np.rint(noise, out=noise), 0, 255, out=noise).astype(np.uint8)
+
+
+def sampled_policy(
+    logits: Callable[[Tensor], Tensor], generator: torch.Generator, device: torch.device | str = "cpu"
+) -> Policy:
+    """A policy that samples from the network's categorical distribution, as PPO is evaluated.
+
+    The generator is its own, so that an evaluation in the midst of training does not move the training's random stream.
+
+    Args:
+        logits: observations (n, C, H, W) uint8 on `device` -> unnormalised log probabilities (n, actions).
+        generator: a generator on `device`.
+        device: where the network lives.
+    """
+
+    def act(observations: Tensor) -> npt.NDArray[np.integer[Any]]:
+        with torch.no_grad():
+            probabilities = torch.softmax(logits(observations.to(device)).float(), dim=-1)
+            actions = torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+        return np.asarray(actions.cpu().numpy())
+
+    return act
+
+
+def greedy_policy(values: Callable[[Tensor], Tensor], device: torch.device | str = "cpu") -> Policy:
+    """A policy that takes the action of the highest value, as DQN is evaluated; of equal ones the first.
+
+    Args:
+        values: observations (n, C, H, W) uint8 on `device` -> action values (n, actions).
+        device: where the network lives.
+    """
+
+    def act(observations: Tensor) -> npt.NDArray[np.integer[Any]]:
+        with torch.no_grad():
+            actions = values(observations.to(device)).argmax(dim=-1)
+        return np.asarray(actions.cpu().numpy())
+
+    return act
+
+
+class _Tally:
+    """Running returns and lengths of N environments, and the first K finished episodes of each."""
+
+    def __init__(self, num_envs: int, episodes_per_env: int, *, counts_reset_steps: bool) -> None:
+        self.returns = np.zeros((num_envs, episodes_per_env), dtype=np.float64)
+        self.lengths = np.zeros((num_envs, episodes_per_env), dtype=np.int64)
+        self._finished = np.zeros(num_envs, dtype=np.int64)
+        self._return = np.zeros(num_envs, dtype=np.float64)
+        self._length = np.zeros(num_envs, dtype=np.int64)
+        # With NEXT_STEP autoreset the step after an end only resets: it belongs to no episode.
+        self._counts_reset_steps = counts_reset_steps
+        self._just_ended = np.zeros(num_envs, dtype=np.bool_)
+
+    @property
+    def unfinished(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool, environments that still owe episodes."""
+        return self._finished < self.returns.shape[1]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every environment has its K episodes."""
+        return not bool(self.unfinished.any())
+
+    def add(self, rewards: npt.NDArray[Any], ended: npt.NDArray[np.bool_]) -> None:
+        """Account for one step: rewards (N,) and ends (N,) of it."""
+        plays = ~self._just_ended if not self._counts_reset_steps else np.ones_like(ended)
+        self._return += np.where(plays, rewards, 0.0)
+        self._length += plays
+        ended = ended & plays
+        counted = np.flatnonzero(ended & self.unfinished)
+        self.returns[counted, self._finished[counted]] = self._return[counted]
+        self.lengths[counted, self._finished[counted]] = self._length[counted]
+        self._finished[counted] += 1
+        self._return[ended] = 0.0
+        self._length[ended] = 0
+        self._just_ended = ended
