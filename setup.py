@@ -13,7 +13,15 @@ setup(
             include_dirs=["csrc"],
             cxx_std=17,
             # Contraction into fma would let the C++ and the Triton statistics round differently.
-            extra_compile_args=["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wconversion", "-pthread"],
+            extra_compile_args=[
+                "-O3",
+                "-ffp-contract=off",
+                "-fvisibility=hidden",
+                "-Wall",
+                "-Wextra",
+                "-Wconversion",
+                "-pthread",
+            ],
             extra_link_args=["-pthread"],
         )
     ],

@@ -1,0 +1,177 @@
+"""The three operations that touch every weight, behind one small protocol: sums along axes, selection, slicing.
+
+Three providers give the same results: ``cpp`` (the compiled core, CPU tensors), ``triton`` (CUDA tensors) and ``torch``
+(the plain-torch definition in `gsprune.kernels.reference`, any device).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gsprune import _core
+from gsprune.kernels import reference
+from gsprune.tracing.graph import IntArray
+
+__all__ = ["Backend", "BackendName", "Pattern", "Statistic", "SumJob", "get_backend"]
+
+BackendName = Literal["auto", "cpp", "triton", "torch"]
+
+
+class Statistic(Enum):
+    """What is summed: w is the weight, g the other tensor (a gradient)."""
+
+    ABS = "abs"  # |w|
+    SQUARE = "square"  # w^2
+    PRODUCT = "product"  # w g
+    ABS_PRODUCT = "abs_product"  # |w g|
+    SQUARE_PRODUCT = "square_product"  # (w g)^2
+
+    @property
+    def needs_other(self) -> bool:
+        """Whether the statistic reads a second tensor."""
+        return self not in (Statistic.ABS, Statistic.SQUARE)
+
+
+@dataclass(frozen=True, slots=True)
+class SumJob:
+    """Sums over everything but one axis, for each of some axes, in one read.
+
+    Attributes:
+        tensor: w; float32, float64, bfloat16 or float16, at least one dimension, any strides.
+        axes: the axes, each in [0, ndim) and at most once.
+        other: g, same shape and dtype; needed where `Statistic.needs_other`.
+    """
+
+    tensor: Tensor
+    axes: tuple[int, ...]
+    other: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """What is kept of a tensor.
+
+    Share one pattern between a weight, its gradient and its moments: it is resolved once per call.
+
+    Attributes:
+        keeps: (axis, kept positions sorted ascending without repeats, int64), each axis at most once.
+    """
+
+    keeps: tuple[tuple[int, IntArray], ...]
+
+
+class Backend(Protocol):
+    """A provider of the three operations."""
+
+    @property
+    def name(self) -> str:
+        """``cpp``, ``triton`` or ``torch``."""
+
+    def axis_sums(self, jobs: Sequence[SumJob], statistic: Statistic) -> list[tuple[npt.NDArray[np.float64], ...]]:
+        """Sums of `statistic` along axes, accumulated in float64.
+
+        Returns:
+            per job one (shape[axis],) vector per axis.
+
+        Raises:
+            ValueError: a dtype, shape or axis does not fit; the message names the job.
+        """
+
+    def slice(self, tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
+        """The kept part of every tensor, in new tensors that own their storage.
+
+        Args:
+            tensors: any dtype and strides; not changed.
+            patterns: what is kept.
+            pattern_of: per tensor the index of its pattern.
+
+        Returns:
+            per tensor a new one of the same dtype, device and memory format, without grad.
+
+        Raises:
+            ValueError: a pattern does not fit a tensor; the message names both.
+        """
+
+    def select(self, scores: npt.NDArray[np.float32], keep: int) -> IntArray:
+        """Sorted indices of the `keep` highest scores; of equal scores the lower index is kept.
+
+        Raises:
+            ValueError: a score is NaN, or `keep` is not in [0, len(scores)].
+        """
+
+
+class TorchBackend:
+    """The definition itself, on any device: slow, and right by construction."""
+
+    name = "torch"
+
+    def axis_sums(self, jobs: Sequence[SumJob], statistic: Statistic) -> list[tuple[npt.NDArray[np.float64], ...]]:
+        """See `Backend.axis_sums`."""
+        results = []
+        for job in jobs:
+            sums = reference.axis_sums(job.tensor, job.axes, job.other, statistic.value)
+            results.append(tuple(vector.cpu().numpy() for vector in sums))
+        return results
+
+    def slice(self, tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
+        """See `Backend.slice`."""
+        sliced = []
+        for tensor, which in zip(tensors, pattern_of, strict=True):
+            keeps = [(axis, torch.from_numpy(kept).to(tensor.device)) for axis, kept in patterns[which].keeps]
+            sliced.append(reference.slice_tensor(tensor, keeps))
+        return sliced
+
+    def select(self, scores: npt.NDArray[np.float32], keep: int) -> IntArray:
+        """See `Backend.select`."""
+        if np.isnan(scores).any():
+            raise ValueError("`scores` must not hold NaN, which has no rank")
+        if not 0 <= keep <= len(scores):
+            raise ValueError(f"`keep` must lie in [0, len(scores)={len(scores)}], got {keep}")
+        kept: IntArray = reference.select(torch.from_numpy(scores), keep).numpy()
+        return kept
+
+
+class CppBackend(TorchBackend):
+    """The compiled core: CPU tensors."""
+
+    name = "cpp"
+
+    def select(self, scores: npt.NDArray[np.float32], keep: int) -> IntArray:
+        """See `Backend.select`."""
+        return _core.select(scores, keep)
+
+
+def get_backend(name: BackendName, device: torch.device) -> Backend:
+    """The provider of that name for tensors on `device`.
+
+    Args:
+        name: ``auto`` takes ``cpp`` for CPU tensors, ``triton`` for CUDA tensors and ``torch`` for any other device.
+        device: where the tensors are.
+
+    Raises:
+        ValueError: the name is unknown, or that provider does not serve the device.
+        MissingExtraError: triton is not installed.
+    """
+    if name == "auto":
+        name = {"cpu": "cpp", "cuda": "triton"}.get(device.type, "torch")  # type: ignore[assignment]
+    if name == "torch":
+        return TorchBackend()
+    if name == "cpp":
+        if device.type != "cpu":
+            raise ValueError(
+                f"`backend` 'cpp' works on CPU tensors, but the model is on {str(device)!r}; use backend='auto' or 'torch'"
+            )
+        return CppBackend()
+    if name == "triton":
+        from gsprune.kernels.backend import TritonBackend
+
+        return TritonBackend(device)
+    raise ValueError(f"`backend` must be 'auto', 'cpp', 'triton' or 'torch', got {name!r}")

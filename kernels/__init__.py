@@ -1,0 +1,1 @@
+"""Array programs behind the backends: the plain-torch definition and the Triton kernels."""
