@@ -33,13 +33,16 @@ def as_followers(followers: nn.Module | Sequence[nn.Module], model: nn.Module) -
     return tuple(inner)
 
 
-def matched_tensors(follower: nn.Module, index: int, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The follower's tensors under the model's canonical names.
+def matched_tensors(
+    follower: nn.Module, index: int, shapes: Mapping[str, tuple[int, ...]], aliases: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """The follower's tensors under all their names.
 
     Args:
         follower: a module with the model's structure.
         index: its position in `followers`, for messages.
         shapes: the model's canonical names and present shapes.
+        aliases: the model's other names of tied tensors; a follower may have untied them.
 
     Raises:
         ValueError: a tensor is missing, superfluous or of another shape; names the first.
@@ -53,7 +56,9 @@ def matched_tensors(follower: nn.Module, index: int, shapes: Mapping[str, tuple[
                 f"`followers[{index}]`: {name!r} has shape {tuple(tensors[name].shape)}, the model's has {shape}; pass every"
                 " follower to each prune_step, or copy the model anew"
             )
-    extra = [name for name in canonical_tensors(follower) if name not in shapes]
+    extra = [name for name in canonical_tensors(follower) if name not in shapes and name not in aliases]
     if extra:
-        raise ValueError(f"`followers[{index}]` has a tensor {extra[0]!r} that `model` lacks: it must have its structure")
+        raise ValueError(
+            f"`followers[{index}]` has a tensor {extra[0]!r} that `model` lacks: it must have its structure"
+        )
     return tensors
