@@ -104,11 +104,11 @@ def evaluate(
         # Shrinking by halves keeps the batch sizes few: compiled networks and cuDNN plans depend on them.
         if len(active) <= len(rows) // 2:
             rows = active
-        seen = observations[rows]
+        seen = observations[rows]  # a copy in the same memory order: frames that are colours-last stay so
         if rng is not None and noise_sigma > 0:
             seen = pixel_noise(seen, noise_sigma, rng)
         actions = np.zeros(envs.num_envs, dtype=np.int64)
-        actions[rows] = policy(torch.from_numpy(np.ascontiguousarray(seen)))
+        actions[rows] = policy(torch.from_numpy(seen))
         observations, rewards, terminated, truncated, _ = envs.step(actions)
         tally.add(np.asarray(rewards), np.logical_or(terminated, truncated))
     return EpisodeReturns(tally.returns, tally.lengths)
@@ -125,12 +125,11 @@ def pixel_noise(observations: npt.NDArray[np.uint8], sigma: float, rng: np.rando
         rng: source of the noise.
 
     Returns:
-        (...) uint8, a new array.
+        (...) uint8, a new array in the same memory order.
     """
-    noise = rng.standard_normal(observations.shape, dtype=np.float32)
-    noise *= sigma
-    noise += observations
-    return np.clip(np.rint(noise, out=noise), 0, 255, out=noise).astype(np.uint8)
+    noisy = observations.astype(np.float32)  # keeps the memory order
+    noisy += np.float32(sigma) * rng.standard_normal(observations.shape, dtype=np.float32)
+    return np.clip(np.rint(noisy, out=noisy), 0, 255, out=noisy).astype(np.uint8)
 
 
 def sampled_policy(

@@ -137,6 +137,17 @@ def test_noise_is_clipped_and_does_not_wrap_around(grey: int, bound: str) -> Non
     assert (noisy.max() < 200) if bound == "low" else (noisy.min() > 55)
 
 
+@pytest.mark.parametrize("sigma", [0.0, 5.0])
+def test_frames_that_are_colours_last_reach_the_policy_as_channels_last(sigma: float) -> None:
+    class ColoursLast(ScriptedEnvs):
+        def observe(self) -> npt.NDArray[np.uint8]:
+            return np.full((self.num_envs, 4, 4, 3), self.grey, dtype=np.uint8).transpose(0, 3, 1, 2)
+
+    policy = RecordingPolicy()
+    evaluate(policy, ColoursLast([1, 1]), episodes_per_env=1, noise_sigma=sigma, rng=np.random.default_rng(5))
+    assert policy.seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_the_sampled_policy_follows_the_distribution_and_leaves_the_global_stream_alone() -> None:
     logits = torch.log(torch.tensor([0.1, 0.2, 0.7]))
     policy = sampled_policy(lambda x: logits.expand(len(x), -1), torch.Generator().manual_seed(3))
