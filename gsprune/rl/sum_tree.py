@@ -41,6 +41,11 @@ class SumTree:
         return float(self._nodes[1])
 
     @property
+    def nbytes(self) -> int:
+        """Memory of the nodes in bytes."""
+        return self._nodes.nbytes
+
+    @property
     def leaves(self) -> FloatArray:
         """(size,) float64 weights, a read-only view."""
         view = self._nodes[self._first_leaf : self._first_leaf + self.size]

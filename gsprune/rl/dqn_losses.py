@@ -1,0 +1,156 @@
+"""The formulas of DQN as pure functions: n-step returns, double-Q targets, prioritised weights, exploration."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+__all__ = [
+    "double_dqn_targets",
+    "epsilon_at",
+    "epsilon_greedy",
+    "importance_weights",
+    "n_step_returns",
+    "priorities",
+    "q_loss",
+]
+
+FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
+
+
+def n_step_returns(
+    rewards: FloatArray, terminated: npt.NDArray[np.bool_], gamma: float
+) -> tuple[FloatArray, FloatArray]:
+    """Returns over windows of n steps, cut off where an episode ends inside the window.
+
+        R = Σ_{k<n} γ^k r_k Π_{j<k} (1 - done_j);   d = γ^n Π_{j<n} (1 - done_j)
+
+    The target of the window's first step is R + d·Q(s_n): the n-th observation with γ^n, or nothing after an end.
+
+    Args:
+        rewards: (n, B) float32; r_k is received after the k-th action of the window. Reward units.
+        terminated: (n, B) bool; whether the episode ended with step k.
+        gamma: discount per step in [0, 1].
+
+    Returns:
+        (B,) float32 returns and (B,) float32 discounts of the bootstrap value.
+
+    Source: Sutton & Barto 2018, sec. 7.1; Hessel et al. 2018, https://arxiv.org/abs/1710.02298
+    """
+    returns = np.zeros(rewards.shape[1], dtype=np.float64)
+    weight = np.ones(rewards.shape[1], dtype=np.float64)
+    for reward, ended in zip(rewards, terminated, strict=True):
+        returns += weight * reward
+        weight *= gamma * ~ended
+    return returns.astype(np.float32), weight.astype(np.float32)
+
+
+def double_dqn_targets(returns: Tensor, discounts: Tensor, next_online: Tensor, next_target: Tensor) -> Tensor:
+    """Targets whose bootstrap action is chosen by the online network and valued by the target network.
+
+        y = R + d · Q_target(s_n, argmax_a Q_online(s_n, a))
+
+    Args:
+        returns: (B,) n-step returns.
+        discounts: (B,) γ^n, or 0 where the episode ended inside the window.
+        next_online: (B, A) online values of the n-th observation.
+        next_target: (B, A) target values of the n-th observation.
+
+    Returns:
+        (B,) targets, without gradient.
+
+    Source: van Hasselt et al. 2016, https://arxiv.org/abs/1509.06461
+    """
+    with torch.no_grad():
+        chosen = next_online.argmax(dim=1, keepdim=True)
+        return returns + discounts * next_target.gather(1, chosen).squeeze(1)
+
+
+def q_loss(values: Tensor, actions: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean squared error of the taken actions' values.
+
+        L = mean_i w_i δ_i²,   δ_i = y_i - Q(s_i, a_i)
+
+    The weights enter once, outside the square.
+
+    Args:
+        values: (B, A) online values of the first observations.
+        actions: (B,) int64.
+        targets: (B,) from `double_dqn_targets`.
+        weights: (B,) from `importance_weights`.
+
+    Returns:
+        The scalar loss and the (B,) errors δ, these without gradient.
+    """
+    errors = targets - values.gather(1, actions.unsqueeze(1)).squeeze(1)
+    return (weights * errors.square()).mean(), errors.detach()
+
+
+def priorities(errors: FloatArray, alpha: float, eps: float) -> DoubleArray:
+    """Sampling weights of transitions, p = (|δ| + ε)^α.
+
+    Args:
+        errors: (B,) float32 errors δ.
+        alpha: 0 samples uniformly, 1 in proportion to the error.
+        eps: keeps transitions without error reachable, > 0.
+
+    Returns:
+        (B,) float64.
+
+    Source: Schaul et al. 2016, sec. 3.3, https://arxiv.org/abs/1511.05952
+    """
+    return np.asarray((np.abs(errors.astype(np.float64)) + eps) ** alpha)
+
+
+def importance_weights(sampled: DoubleArray, beta: float) -> FloatArray:
+    """Weights that undo a part of the bias of prioritised sampling, divided by their mean.
+
+        w_i ∝ (N · P(i))^-β,   mean(w) = 1
+
+    N and the total of all priorities are common factors, so they cancel.
+
+    Args:
+        sampled: (B,) float64 priorities (the weights they were sampled by), > 0.
+        beta: 0 corrects nothing, 1 everything.
+
+    Returns:
+        (B,) float32.
+
+    Source: Schaul et al. 2016, sec. 3.4; there divided by the maximum, here by the mean, as the paper's agent does.
+    """
+    # Dividing by the largest first keeps the powers in range for any scale of the errors.
+    weights = (sampled / sampled.max()) ** -beta
+    return np.asarray(weights / weights.mean(), dtype=np.float32)
+
+
+def epsilon_at(step: int, total_steps: int, final: float, fraction: float) -> float:
+    """Probability of a random action: falls linearly from 1 to `final` over the first `fraction` of training.
+
+    Args:
+        step: environment steps so far.
+        total_steps: environment steps of the whole run.
+        final: value at the end of the fall and after it.
+        fraction: of training, in (0, 1].
+    """
+    return max(final, 1.0 + (final - 1.0) * step / (fraction * total_steps))
+
+
+def epsilon_greedy(
+    greedy: npt.NDArray[np.int64], epsilon: float, num_actions: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Replace actions by uniformly random ones, with one coin per environment.
+
+    Args:
+        greedy: (N,) int64 actions of highest value.
+        epsilon: probability of a random action.
+        num_actions: A.
+        rng: source of randomness; always advances by the same amount.
+
+    Returns:
+        (N,) int64.
+    """
+    explores = rng.random(len(greedy)) < epsilon
+    return np.where(explores, rng.integers(num_actions, size=len(greedy)), greedy)
