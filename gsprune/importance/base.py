@@ -1,0 +1,240 @@
+"""What a criterion is: from a network's groups to one statistic per member and unit.
+
+An importance is three independent choices, one file each: a *criterion* (this module and one file per family) gives a
+statistic of every member of a group, a *reduction* (`reductions`) makes one number per unit of them, a *normalizer*
+(`normalizers`) makes groups comparable. `gsprune.Importance` puts them together.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from gsprune.backends import Backend, Statistic, SumJob
+from gsprune.errors import ScoreError
+from gsprune.tracing.graph import Graph, Group, Member
+
+__all__ = [
+    "Criterion",
+    "FloatArray",
+    "FromFunction",
+    "MatrixFunction",
+    "ScoreSource",
+    "counted_members",
+    "layer_of",
+    "member_sums",
+    "unit_sums",
+]
+
+FloatArray = npt.NDArray[np.float64]
+MatrixFunction = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSource:
+    """All that a criterion may read; it changes none of it.
+
+    Attributes:
+        graph: the groups of the network as it is now.
+        groups: those of `graph.groups` that are to be scored.
+        tensors: parameters and buffers by canonical name; gradients are read from their ``.grad``.
+        backend: computes sums over weights.
+        model: the network itself, where the caller has it.
+        run: calls a model on the example; None where there is no example.
+    """
+
+    graph: Graph
+    groups: tuple[Group, ...]
+    tensors: Mapping[str, Tensor]
+    backend: Backend
+    model: nn.Module | None = None
+    run: Callable[[nn.Module], Any] | None = None
+
+
+class Criterion(ABC):
+    """Gives a float64 statistic of every unit in every member; higher means: keep.
+
+    A criterion of your own is a subclass with `statistics`, or simply a function (see `FromFunction`).
+
+    Attributes:
+        default_reduction: what `Importance` uses where no reduction is given.
+        default_normalizer: the same for the normalizer.
+    """
+
+    default_reduction: ClassVar[str] = "mean"
+    default_normalizer: ClassVar[str] = "none"
+
+    @abstractmethod
+    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+        """Statistics of all groups of `source.groups`.
+
+        Args:
+            source: what there is to read.
+
+        Returns:
+            group name -> (members, units) float64, at least one row; the first row speaks for the root.
+
+        Raises:
+            ScoreError: a group has nothing that this criterion reads; the message names the group and a way out.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must be saved for the criterion to go on as if never interrupted; JSON-compatible."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`.
+
+        Args:
+            state: what `state_dict` of the same kind of criterion returned.
+
+        Raises:
+            ValueError: `state` belongs to another criterion.
+        """
+        if state:
+            raise ValueError(f"`state` of {type(self).__name__} must be empty, got keys {sorted(state)}")
+
+
+class FromFunction(Criterion):
+    """A criterion made of a function of one weight, seen as a matrix.
+
+        statistic(unit) = Σ over the unit's positions p of function(matrix)[p]
+
+    The function gets the weight as a (positions, everything else) float64 tensor without gradient, with the axis that
+    the group ties first, and returns one number per position.
+
+    Args:
+        function: the function.
+    """
+
+    def __init__(self, function: MatrixFunction) -> None:
+        self.function = function
+
+    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+        """Statistics of all weights with two axes or more; see `Criterion.statistics`."""
+        return {
+            group.name: np.stack(
+                [
+                    unit_sums(self._values(source.tensors[member.tensor], member), member, group.num_units)
+                    for member in counted_members(group, source.tensors)
+                ]
+            )
+            for group in source.groups
+        }
+
+    def _values(self, weight: Tensor, member: Member) -> FloatArray:
+        matrix = as_matrix(weight, member.axis)
+        values = self.function(matrix)
+        if not isinstance(values, Tensor) or values.shape != matrix.shape[:1]:
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"the criterion {self.function!r} must return a tensor of shape ({matrix.shape[0]},), one number "
+                f"per row of the weight {member.tensor!r} it got as a {tuple(matrix.shape)} matrix; got {got}"
+            )
+        result: FloatArray = values.detach().to("cpu", torch.float64).numpy()
+        return result
+
+
+def as_matrix(weight: Tensor, axis: int) -> Tensor:
+    """`weight` as a (shape[axis], everything else) float64 tensor without gradient."""
+    return weight.detach().movedim(axis, 0).flatten(1).to(torch.float64)
+
+
+def layer_of(tensor: str) -> str:
+    """The name of the layer that a tensor belongs to: the tensor's name without its last component."""
+    return tensor.rpartition(".")[0]
+
+
+def counted_members(group: Group, tensors: Mapping[str, Tensor]) -> tuple[Member, ...]:
+    """The members that count towards a score: parameters of a real dtype with two axes or more.
+
+    Args:
+        group: the group.
+        tensors: parameters and buffers by name.
+
+    Raises:
+        ScoreError: there are none.
+    """
+    members = tuple(
+        member
+        for member in group.members
+        if (tensor := tensors[member.tensor]).ndim >= 2
+        and isinstance(tensor, nn.Parameter)
+        and tensor.is_floating_point()
+    )
+    if not members:
+        held = ", ".join(sorted({member.tensor for member in group.members}))
+        raise ScoreError(
+            f"group {group.name!r} has no weight with two axes or more to score (it ties {held}); "
+            f"keep its width with ignore=({group.name!r},)"
+        )
+    return members
+
+
+def unit_sums(values: FloatArray, member: Member, num_units: int) -> FloatArray:
+    """Sum of `values` over the positions of every unit.
+
+    Args:
+        values: (shape[axis],) float64, one per position of the member's axis.
+        member: says which unit owns each position.
+        num_units: how many units the group has.
+
+    Returns:
+        (num_units,) float64.
+    """
+    owned = member.units >= 0
+    sums: FloatArray = np.bincount(member.units[owned], weights=values[owned], minlength=num_units).astype(
+        np.float64, copy=False
+    )
+    return sums
+
+
+def member_sums(
+    source: ScoreSource, statistic: Statistic, others: Mapping[str, Tensor] | None = None
+) -> dict[str, FloatArray]:
+    """Sums of a statistic over every unit of every counted member, each tensor read once for all its axes.
+
+    Args:
+        source: what there is to read.
+        statistic: what is summed, element by element.
+        others: the second factor by tensor name, for the statistics of products.
+
+    Returns:
+        group name -> (members, units) float64, the first counted member first.
+
+    Raises:
+        ScoreError: a group has no counted member.
+    """
+    members = {group.name: counted_members(group, source.tensors) for group in source.groups}
+    axes: dict[str, set[int]] = {}
+    for counted in members.values():
+        for member in counted:
+            axes.setdefault(member.tensor, set()).add(member.axis)
+    jobs = [
+        SumJob(source.tensors[name], tuple(sorted(used)), None if others is None else others[name])
+        for name, used in axes.items()
+    ]
+    sums = _by_axis(axes, source.backend.axis_sums(jobs, statistic))
+    return {
+        group.name: np.stack(
+            [unit_sums(sums[member.tensor, member.axis], member, group.num_units) for member in members[group.name]]
+        )
+        for group in source.groups
+    }
+
+
+def _by_axis(
+    axes: Mapping[str, set[int]], results: Sequence[tuple[FloatArray, ...]]
+) -> dict[tuple[str, int], FloatArray]:
+    return {
+        (name, axis): vector
+        for (name, used), vectors in zip(axes.items(), results, strict=True)
+        for axis, vector in zip(sorted(used), vectors, strict=True)
+    }

@@ -1,0 +1,56 @@
+"""The criterion that keeps what cannot be replaced by the other units."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsprune.importance.base import Criterion, FloatArray, ScoreSource, as_matrix, counted_members
+from gsprune.tracing.graph import Member
+
+__all__ = ["Fpgm"]
+
+
+class Fpgm(Criterion):
+    """x_mu = Σ_v ‖w_mu - w_mv‖₂, with w_mu all elements of unit u in member m.
+
+    The units nearest to the geometric median of all are those that the others can stand in for. The cost grows with
+    the square of the width.
+
+    Source: He et al. 2019, Filter pruning via geometric median, sec. 3.4, https://arxiv.org/abs/1811.00250
+    """
+
+    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+        """Sums of distances; see `Criterion.statistics`."""
+        return {
+            group.name: np.stack(
+                [
+                    _distances(_unit_rows(source.tensors[member.tensor], member, group.num_units))
+                    for member in counted_members(group, source.tensors)
+                ]
+            )
+            for group in source.groups
+        }
+
+
+def _unit_rows(weight: Tensor, member: Member, num_units: int) -> Tensor:
+    """(num_units, elements) float64; a unit with fewer positions than another is filled up with zeros."""
+    matrix = as_matrix(weight, member.axis)
+    positions = np.flatnonzero(member.units >= 0)
+    by_unit = positions[np.argsort(member.units[positions], kind="stable")]
+    units = member.units[by_unit]
+    counts = np.bincount(units, minlength=num_units)
+    slots = np.arange(len(units)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = matrix.new_zeros((num_units, int(counts.max()), matrix.shape[1]))
+    rows[torch.as_tensor(units, device=rows.device), torch.as_tensor(slots, device=rows.device)] = matrix[
+        torch.as_tensor(by_unit, device=matrix.device)
+    ]
+    return rows.flatten(1)
+
+
+def _distances(rows: Tensor) -> FloatArray:
+    # By subtraction, not by products of norms: equal units must be at distance zero exactly.
+    distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    result: FloatArray = distances.sum(dim=1).cpu().numpy()
+    return result

@@ -1,0 +1,67 @@
+"""Criteria that estimate what the loss would lose, from the weights and their gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from gsprune.backends import Statistic
+from gsprune.errors import ScoreError
+from gsprune.importance.base import Criterion, FloatArray, ScoreSource, counted_members, member_sums
+
+__all__ = ["Hessian", "Taylor"]
+
+
+class Taylor(Criterion):
+    """x_mu = Σ |w · g| over all elements of unit u in member m; with `joint`, |Σ w · g|.
+
+    The first-order estimate of the change of the loss when elements go: one by one, so that they cannot cancel, or the
+    whole unit at once. g is the ``.grad`` that the last backward left.
+
+    Source: Molchanov et al. 2019, Importance estimation for neural network pruning, sec. 3,
+    https://arxiv.org/abs/1906.10771
+
+    Args:
+        joint: let the elements of a unit cancel each other.
+    """
+
+    def __init__(self, joint: bool = False) -> None:
+        self.joint = joint
+
+    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+        """First-order losses; see `Criterion.statistics`."""
+        gradients = _gradients(source, "taylor")
+        if not self.joint:
+            return member_sums(source, Statistic.ABS_PRODUCT, gradients)
+        return {name: np.abs(sums) for name, sums in member_sums(source, Statistic.PRODUCT, gradients).items()}
+
+
+class Hessian(Criterion):
+    """x_mu = ½ Σ w² · g² over all elements of unit u in member m.
+
+    Optimal brain damage: the second-order loss ½ Σ h w², with the diagonal h of the Hessian replaced by the squared
+    gradient (the empirical Fisher information of the batch behind ``.grad``).
+
+    Source: LeCun et al. 1989, Optimal brain damage,
+    https://proceedings.neurips.cc/paper/1989/hash/6c9882bbac1c7093bd25041881277658-Abstract.html
+    """
+
+    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+        """Second-order losses; see `Criterion.statistics`."""
+        sums = member_sums(source, Statistic.SQUARE_PRODUCT, _gradients(source, "hessian"))
+        return {name: 0.5 * values for name, values in sums.items()}
+
+
+def _gradients(source: ScoreSource, criterion: str) -> dict[str, Tensor]:
+    gradients: dict[str, Tensor] = {}
+    for group in source.groups:
+        for member in counted_members(group, source.tensors):
+            gradient = source.tensors[member.tensor].grad
+            if gradient is None:
+                raise ScoreError(
+                    f"importance {criterion!r} needs the gradient of {member.tensor!r} (group {group.name!r}), which "
+                    f"has none: prune after loss.backward() and before optimizer.zero_grad(), keep the group's width "
+                    f"with ignore=({group.name!r},), or take importance='l1'"
+                )
+            gradients[member.tensor] = gradient
+    return gradients

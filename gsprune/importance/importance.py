@@ -1,0 +1,180 @@
+"""An importance: criterion, reduction and normalizer together."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from gsprune.backends import Backend
+from gsprune.errors import ScoreError
+from gsprune.importance.activation import Activation
+from gsprune.importance.base import Criterion, FloatArray, FromFunction, MatrixFunction, ScoreSource
+from gsprune.importance.distance import Fpgm
+from gsprune.importance.gradient import Hessian, Taylor
+from gsprune.importance.magnitude import L1, L2, Lamp
+from gsprune.importance.norm_scale import NormScale
+from gsprune.importance.normalizers import NORMALIZERS, SPELLINGS
+from gsprune.importance.random import Random
+from gsprune.importance.reductions import REDUCTIONS
+from gsprune.tracing.graph import Graph
+
+__all__ = ["CRITERIA", "Importance", "resolve_importance"]
+
+CRITERIA: dict[str, type[Criterion]] = {
+    "l1": L1,
+    "l2": L2,
+    "taylor": Taylor,
+    "hessian": Hessian,
+    "bn_scale": NormScale,
+    "lamp": Lamp,
+    "fpgm": Fpgm,
+    "activation": Activation,
+    "random": Random,
+}
+"""Name -> criterion."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How important the units of a group are: higher = keep.
+
+        score = normalizer(reduction(statistic of every member))
+
+    computed in float64 and rounded once, at the end, to float32.
+
+    Attributes:
+        criterion: a name, a `Criterion`, or a function from a (positions, everything else) float64 matrix to one number
+            per position; it is a `Criterion` once the object exists.
+        reduction: "mean", "sum", "max", "prod" or "first" (the root's); None takes the criterion's own.
+        normalizer: "none", "sum", "mean", "max", "standardization", "gaussian" or "lamp"; None takes the criterion's
+            own.
+
+    Raises:
+        ValueError: a name is not known.
+        TypeError: the criterion is none of the above.
+    """
+
+    criterion: str | Criterion | MatrixFunction = "l1"
+    reduction: str | None = None
+    normalizer: str | None = None
+
+    def __post_init__(self) -> None:
+        criterion = _criterion(self.criterion)
+        reduction = criterion.default_reduction if self.reduction is None else self.reduction
+        normalizer = criterion.default_normalizer if self.normalizer is None else self.normalizer
+        normalizer = SPELLINGS.get(normalizer, normalizer)
+        _check_name("reduction", reduction, REDUCTIONS)
+        _check_name("normalizer", normalizer, NORMALIZERS)
+        object.__setattr__(self, "criterion", criterion)
+        object.__setattr__(self, "reduction", reduction)
+        object.__setattr__(self, "normalizer", normalizer)
+
+    def scores(
+        self,
+        graph: Graph,
+        tensors: Mapping[str, Tensor],
+        backend: Backend,
+        *,
+        frozen: Collection[str] = frozenset(),
+        model: nn.Module | None = None,
+        run: Callable[[nn.Module], Any] | None = None,
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Scores of all groups that may lose units.
+
+        Args:
+            graph: the groups of the network as it is now.
+            tensors: parameters and buffers by canonical name; gradients are read from their ``.grad``.
+            backend: computes the sums over the weights.
+            frozen: names of groups that are not scored.
+            model: the network; the criterion "activation" runs it, "bn_scale" asks it which weights belong to norms.
+            run: calls a model on the example (`Example.call`), for "activation".
+
+        Returns:
+            group name -> (num_units,) float32, finite.
+
+        Raises:
+            ScoreError: a group has nothing to read, or a score that is not finite; the message names the group.
+        """
+        groups = tuple(group for group in graph.groups if group.name not in frozen and group.num_units > 0)
+        if not groups:
+            return {}
+        source = ScoreSource(graph, groups, tensors, backend, model, run)
+        statistics = self._resolved().statistics(source)
+        return {group.name: self._score(group.name, statistics[group.name], group.num_units) for group in groups}
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the criterion (where the generator of "random" is); JSON-compatible."""
+        return self._resolved().state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`; see `Criterion.load_state_dict`."""
+        self._resolved().load_state_dict(state)
+
+    def _resolved(self) -> Criterion:
+        assert isinstance(self.criterion, Criterion)
+        return self.criterion
+
+    def _score(self, name: str, statistics: FloatArray, num_units: int) -> npt.NDArray[np.float32]:
+        assert self.reduction is not None
+        assert self.normalizer is not None
+        if statistics.ndim != 2 or statistics.shape[1] != num_units or statistics.shape[0] == 0:
+            raise ScoreError(
+                f"{type(self.criterion).__name__} must give (members, {num_units}) statistics for group {name!r}, "
+                f"got shape {statistics.shape}"
+            )
+        _check_finite(name, statistics, "statistics")
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is reported below, with the group's name
+            scores = NORMALIZERS[self.normalizer](REDUCTIONS[self.reduction](statistics)).astype(np.float32)
+        _check_finite(name, scores, "scores")
+        return scores
+
+
+def resolve_importance(spec: str | Importance | Criterion | MatrixFunction) -> Importance:
+    """The importance that a user's `importance=` stands for.
+
+    Args:
+        spec: a criterion's name, an `Importance`, a `Criterion` or a function (see `Importance.criterion`).
+
+    Raises:
+        ValueError: the name is not known.
+        TypeError: `spec` is none of the above.
+    """
+    return spec if isinstance(spec, Importance) else Importance(spec)
+
+
+def _criterion(spec: str | Criterion | MatrixFunction) -> Criterion:
+    if isinstance(spec, Criterion):
+        return spec
+    if isinstance(spec, str):
+        _check_name("importance", spec, CRITERIA)
+        return CRITERIA[spec]()
+    if isinstance(spec, type) or not callable(spec):
+        raise TypeError(
+            f"`importance` must be a name ({', '.join(CRITERIA)}), an Importance, a Criterion object or a function of "
+            f"a weight matrix, got {spec!r}"
+        )
+    return FromFunction(spec)
+
+
+def _check_name(argument: str, name: object, known: Collection[str]) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"`{argument}` must be one of {', '.join(sorted(known))}, got {name!r}{hint}")
+
+
+def _check_finite(name: str, values: npt.NDArray[np.floating[Any]], what: str) -> None:
+    finite = np.isfinite(values)
+    if not finite.all():
+        units = np.flatnonzero(~finite.reshape(-1, finite.shape[-1]).all(axis=0))
+        raise ScoreError(
+            f"{what} of group {name!r} are NaN or infinite for {len(units)} of {finite.shape[-1]} units "
+            f"(first: {units[0]}): what it reads has diverged, or overflows in float32"
+        )

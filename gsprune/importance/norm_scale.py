@@ -1,0 +1,49 @@
+"""The criterion that reads the scales of normalisation layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from gsprune.errors import ScoreError
+from gsprune.importance.base import Criterion, FloatArray, ScoreSource, layer_of, unit_sums
+from gsprune.tracing.graph import Group, Member
+
+__all__ = ["NormScale"]
+
+
+class NormScale(Criterion):
+    """x_mu = Σ |γ| over all positions of unit u in norm layer m.
+
+    γ is the ``weight`` with one axis of a batch, instance, group, layer or RMS norm (a PReLU's is not one). It orders
+    channels well only where training drove γ towards zero, e.g. with an L1 penalty.
+
+    Source: Liu et al. 2017, Learning efficient convolutional networks through network slimming, sec. 3,
+    https://arxiv.org/abs/1708.06519
+    """
+
+    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+        """Magnitudes of the scales; see `Criterion.statistics`."""
+        return {group.name: self._of_group(group, source) for group in source.groups}
+
+    def _of_group(self, group: Group, source: ScoreSource) -> FloatArray:
+        rows = [
+            unit_sums(
+                source.tensors[member.tensor].detach().abs().to("cpu", torch.float64).numpy(), member, group.num_units
+            )
+            for member in group.members
+            if _is_scale(member, source)
+        ]
+        if not rows:
+            raise ScoreError(
+                f"importance 'bn_scale' needs a norm layer with a weight, group {group.name!r} has none: take another "
+                f"importance, e.g. 'l1', or keep the group's width with ignore=({group.name!r},)"
+            )
+        return np.stack(rows)
+
+
+def _is_scale(member: Member, source: ScoreSource) -> bool:
+    if member.tensor.rpartition(".")[2] != "weight" or source.tensors[member.tensor].ndim != 1:
+        return False
+    return source.model is None or not isinstance(source.model.get_submodule(layer_of(member.tensor)), nn.PReLU)

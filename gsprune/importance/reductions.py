@@ -1,0 +1,46 @@
+"""From one statistic per member to one per unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gsprune.importance.base import FloatArray
+
+__all__ = ["REDUCTIONS"]
+
+
+def _mean(statistics: FloatArray) -> FloatArray:
+    """r_u = (1 / M) Σ_m x_mu."""
+    return np.asarray(statistics.sum(axis=0) / len(statistics))
+
+
+def _sum(statistics: FloatArray) -> FloatArray:
+    """r_u = Σ_m x_mu."""
+    return np.asarray(statistics.sum(axis=0))
+
+
+def _max(statistics: FloatArray) -> FloatArray:
+    """r_u = max_m x_mu."""
+    return np.asarray(statistics.max(axis=0))
+
+
+def _prod(statistics: FloatArray) -> FloatArray:
+    """r_u = Π_m x_mu."""
+    return np.asarray(statistics.prod(axis=0))
+
+
+def _first(statistics: FloatArray) -> FloatArray:
+    """r_u = x_0u, the root's."""
+    return np.asarray(statistics[0])
+
+
+REDUCTIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "mean": _mean,
+    "sum": _sum,
+    "max": _max,
+    "prod": _prod,
+    "first": _first,
+}
+"""Name -> function from (members, units) float64 to (units,) float64."""

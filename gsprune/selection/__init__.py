@@ -1,0 +1,10 @@
+"""Which units go: from scores and a target to indices."""
+
+from gsprune.selection.cost import CostModel as CostModel
+from gsprune.selection.cost import dense_shapes as dense_shapes
+from gsprune.selection.options import group_layers as group_layers
+from gsprune.selection.options import matching_groups as matching_groups
+from gsprune.selection.select import Scope as Scope
+from gsprune.selection.select import Target as Target
+from gsprune.selection.select import obstacle as obstacle
+from gsprune.selection.select import select as select

@@ -1,0 +1,226 @@
+"""Which units go: local, global and isomorphic scope, against channels, parameters or MACs.
+
+`sparsity` is cumulative: the fraction of what the network had when first seen. Never more than that goes, so that a
+request repeated, or a smaller one, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from gsprune.backends import Backend
+from gsprune.selection.cost import CostModel
+from gsprune.selection.flips import Chain, IntVector, cost_floor, merged_chain, ratio_chain
+from gsprune.selection.options import per_group_count, per_group_sparsity
+from gsprune.selection.widths import Limits
+from gsprune.tracing.graph import Graph, IntArray
+
+__all__ = ["Scope", "Target", "obstacle", "select"]
+
+Scope = Literal["local", "global", "isomorphic"]
+Target = Literal["channels", "params", "macs"]
+Scores = Mapping[str, npt.NDArray[np.float32]]
+Sparsity = float | Mapping[str, float]
+Count = int | Mapping[str, int]
+
+
+def select(
+    graph: Graph,
+    scores: Scores,
+    initial_widths: Mapping[str, int],
+    sparsity: Sparsity,
+    *,
+    backend: Backend,
+    scope: Scope = "local",
+    target: Target = "channels",
+    round_to: Count = 1,
+    min_channels: Count = 1,
+    frozen: Collection[str] = frozenset(),
+    parameters: Iterable[str] = (),
+) -> dict[str, IntArray]:
+    """The units that must go to reach a sparsity.
+
+    Args:
+        graph: the groups of the network as it is now.
+        scores: group name -> (num_units,) float32, higher = keep; not needed for frozen groups.
+        initial_widths: group name -> first-seen width; a group that is not listed is seen now.
+        sparsity: in [0, 1), or {glob of group or layer names: number} with scope "local" and target "channels".
+        backend: picks the indices.
+        scope: "local": the same ratio in every group; "global": one threshold over all scores; "isomorphic": one for
+            every kind of group.
+        target: what `sparsity` is a fraction of. "channels": of every group's width (local), or of the sum of those
+            compared with each other; "params" and "macs": of the whole network's, solved to the last flip.
+        round_to: widths are rounded up to a multiple, groups narrower than it are left alone; or {glob: number}.
+        min_channels: no width goes below it; or {glob: number}.
+        frozen: names of groups whose width stays; they count in "params" and "macs", not in "channels".
+        parameters: names of the tensors that are parameters, for target "params".
+
+    Returns:
+        group name -> sorted int64 units; only groups that lose some.
+
+    Raises:
+        ValueError: a bad option, or a glob that matches nothing.
+        TypeError: an option that is not a number.
+    """
+    limits = _limits(graph, initial_widths, round_to, min_channels, frozen)
+    request = _Request(sparsity, scope, target, tuple(parameters))
+    units = _kept_units(graph, scores, limits, request)
+    removed: dict[str, IntArray] = {}
+    for group, keep in zip(graph.groups, units.tolist(), strict=True):
+        if keep < group.num_units:
+            kept = backend.select(scores[group.name], keep)
+            removed[group.name] = np.setdiff1d(np.arange(group.num_units), kept, assume_unique=True)
+    return removed
+
+
+def obstacle(
+    graph: Graph,
+    initial_widths: Mapping[str, int],
+    sparsity: Sparsity,
+    *,
+    round_to: Count = 1,
+    min_channels: Count = 1,
+    frozen: Collection[str] = frozenset(),
+) -> str | None:
+    """Why a request that removes nothing cannot be met, for a warning; None where it is met already.
+
+    A request is met where every group has the width that `sparsity` asks for, up to rounding.
+
+    Args:
+        graph: the groups of the network as it is now.
+        initial_widths: group name -> first-seen width.
+        sparsity: as in `select`.
+        round_to: as in `select`.
+        min_channels: as in `select`.
+        frozen: as in `select`.
+    """
+    asked = per_group_sparsity(sparsity, graph)
+    if not graph.groups:
+        return "every channel of the network is protected" if isinstance(sparsity, Mapping) or sparsity > 0 else None
+    limits = _limits(graph, initial_widths, round_to, min_channels, frozen)
+    causes: dict[str, list[str]] = {}
+    for group, limit in zip(graph.groups, limits, strict=True):
+        if asked[group.name] == 0:
+            continue
+        unbound = Limits(limit.initial, limit.present, limit.width_per_unit)
+        cause = _cause(limit)
+        if cause is None or unbound.kept(asked[group.name]) == limit.present:
+            return None
+        causes.setdefault(cause, []).append(group.name)
+    return "; ".join(f"{cause}: {', '.join(names)}" for cause, names in causes.items()) or None
+
+
+def _cause(limit: Limits) -> str | None:
+    """Why a group can give up nothing, or None where it can."""
+    if limit.frozen:
+        return "told to keep their width"
+    if limit.next_lower() < limit.present:
+        return None
+    return "narrower than round_to" if limit.present < limit.round_to else "at their smallest width"
+
+
+def _limits(
+    graph: Graph, initial_widths: Mapping[str, int], round_to: Count, min_channels: Count, frozen: Collection[str]
+) -> list[Limits]:
+    multiples = per_group_count("round_to", round_to, graph)
+    floors = per_group_count("min_channels", min_channels, graph)
+    return [
+        Limits(
+            initial=initial_widths.get(group.name, group.width),
+            present=group.width,
+            width_per_unit=group.width_per_unit,
+            round_to=multiples[group.name],
+            min_channels=floors[group.name],
+            frozen=group.name in frozen,
+        )
+        for group in graph.groups
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    sparsity: Sparsity
+    scope: Scope
+    target: Target
+    parameters: tuple[str, ...]
+
+
+def _kept_units(graph: Graph, scores: Scores, limits: list[Limits], request: _Request) -> IntVector:
+    """(groups,) int64, units kept of every group."""
+    scope, target, sparsity = request.scope, request.target, request.sparsity
+    _check_choice("scope", scope, get_args(Scope))
+    _check_choice("target", target, get_args(Target))
+    asked = per_group_sparsity(sparsity, graph)
+    present = _units(limits, [limit.present for limit in limits])
+    if scope == "local" and target == "channels":
+        kept = [limit.kept(asked[group.name]) for group, limit in zip(graph.groups, limits, strict=True)]
+        return _units(limits, kept)
+    if isinstance(sparsity, Mapping):
+        raise ValueError(
+            f"`sparsity` can be a mapping only with scope='local' and target='channels', got scope={scope!r} and "
+            f"target={target!r}; give one number"
+        )
+    if scope == "local":
+        cost = _cost_model(graph, request)
+        return ratio_chain(limits).within(cost_floor(cost(_initial_units(limits)), sparsity), cost)
+    pools = [group.kind if scope == "isomorphic" else "all" for group in graph.groups]
+    nothing = np.zeros(0, dtype=np.float32)
+    ordered = [
+        nothing if limit.frozen else scores[group.name] for group, limit in zip(graph.groups, limits, strict=True)
+    ]
+    if target != "channels":
+        return _solve_scored(merged_chain(limits, ordered, pools), sparsity, _cost_model(graph, request))
+    units = present
+    for pool in dict.fromkeys(pools):
+        inside = [
+            replace(limit, frozen=limit.frozen or other != pool) for limit, other in zip(limits, pools, strict=True)
+        ]
+        # Groups of other pools are frozen here, so that the differences of all solutions add up.
+        units = units + _solve_scored(merged_chain(inside, ordered, pools), sparsity, _unfrozen_width(inside)) - present
+    return units
+
+
+def _solve_scored(chain: Chain, sparsity: float, cost: Callable[[IntVector], float]) -> IntVector:
+    """Units after as much of a chain of scored flips as the sparsity allows.
+
+    Scores change with every step. Were the rest of a budget spent on whatever flip the new scores put first, a repeated
+    request would go on removing; so nothing is done until the budget covers the dearest flip there is.
+    """
+    present = _units(chain.limits, [limit.present for limit in chain.limits])
+    floor = cost_floor(cost(_initial_units(chain.limits)), sparsity)
+    now = cost(present)
+    dearest = 0.0
+    for index, limit in enumerate(chain.limits):
+        flipped = present.copy()
+        flipped[index] = limit.next_lower() // limit.width_per_unit
+        dearest = max(dearest, now - cost(flipped))
+    return present if dearest == 0 or now - dearest < floor else chain.within(floor, cost)
+
+
+def _cost_model(graph: Graph, request: _Request) -> CostModel:
+    if request.target == "macs":
+        return CostModel.of_macs(graph)
+    return CostModel.of_params(graph, request.parameters)
+
+
+def _unfrozen_width(limits: Sequence[Limits]) -> Callable[[IntVector], float]:
+    widths = np.array([0 if limit.frozen else limit.width_per_unit for limit in limits], dtype=np.int64)
+    return lambda units: float(units @ widths)
+
+
+def _units(limits: Sequence[Limits], widths: Sequence[int]) -> IntVector:
+    return np.array([w // limit.width_per_unit for limit, w in zip(limits, widths, strict=True)], dtype=np.int64)
+
+
+def _initial_units(limits: Sequence[Limits]) -> IntVector:
+    return _units(limits, [limit.initial for limit in limits])
+
+
+def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"`{argument}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
