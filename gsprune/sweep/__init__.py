@@ -1,0 +1,1 @@
+"""Games x methods x seeds in local worker processes, resumable."""

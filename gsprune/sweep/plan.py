@@ -1,0 +1,248 @@
+"""What a sweep runs: games x methods x seeds, from a YAML file or from the command line."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from gsprune.errors import MissingExtraError
+from gsprune.rl.envs import GAMES
+
+__all__ = ["BUILT_IN_METHODS", "Options", "Study", "Trial", "option_arguments", "parse_method", "read_study"]
+
+Options = Mapping[str, Any]
+"""Options of `gsprune train`, by name with dashes or underscores; None leaves one out."""
+
+ALGORITHMS = ("ppo", "dqn")
+BUILT_IN_METHODS: dict[str, dict[str, Any]] = {
+    "dense": {"pruning": "none"},
+    "group": {"pruning": "group"},
+    "structured": {"pruning": "structured"},
+    "unstructured": {"pruning": "unstructured"},
+    "redo": {"pruning": "redo"},
+}
+"""Methods that need no definition."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SET_BY_SWEEP = ("env_id", "seed", "run_dir", "resume")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run of a sweep.
+
+    Attributes:
+        algorithm: "ppo" or "dqn".
+        game: the Procgen game.
+        method: the method's name.
+        seed: the training seed.
+        folder: the run folder.
+        arguments: options of `gsprune train ALGORITHM`, without game, seed and run folder.
+    """
+
+    algorithm: str
+    game: str
+    method: str
+    seed: int
+    folder: Path
+    arguments: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What the table and the messages call it."""
+        return f"{self.game}/{self.method}/seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Games x methods x seeds.
+
+    Attributes:
+        games: Procgen games.
+        seeds: training seeds.
+        methods: per method name its options; they win over `common`.
+        algorithm: "ppo" or "dqn".
+        common: options of every trial.
+    """
+
+    games: tuple[str, ...]
+    seeds: tuple[int, ...]
+    methods: Mapping[str, Options]
+    algorithm: str = "ppo"
+    common: Options = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(f"`algorithm` must be one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
+        for name in ("games", "seeds", "methods"):
+            values = list(getattr(self, name))
+            if not values:
+                raise ValueError(f"`{name}` must not be empty: a sweep runs games x methods x seeds")
+            if len(set(values)) < len(values):
+                raise ValueError(f"`{name}` must not repeat itself, got {values}")
+        for game in self.games:
+            if game not in GAMES:
+                raise ValueError(f"`games` must be Procgen games, got {game!r}; there are {', '.join(GAMES)}")
+        for seed in self.seeds:
+            if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+                raise ValueError(f"`seeds` must be integers of at least 0, got {seed!r}")
+        for method, options in self.methods.items():
+            if not _NAME.fullmatch(method):
+                raise ValueError(f"a method's name becomes a folder: letters, digits, '.', '_', '-'; got {method!r}")
+            _check_options(options, f"methods.{method}")
+        _check_options(self.common, "common")
+
+    def trials(self, out: Path) -> list[Trial]:
+        """All trials, seed by seed, so that an unfinished sweep has compared every method equally often.
+
+        Args:
+            out: the sweep's folder; each trial gets ``out/game/method/seed-N``.
+        """
+        return [
+            Trial(
+                self.algorithm,
+                game,
+                method,
+                seed,
+                out / game / method / f"seed-{seed}",
+                tuple(option_arguments({**_dashed(self.common), **_dashed(options)})),
+            )
+            for seed in self.seeds
+            for game in self.games
+            for method, options in self.methods.items()
+        ]
+
+
+def read_study(path: Path) -> Study:
+    """The study described by a YAML file.
+
+    Args:
+        path: a mapping with `games`, `seeds`, `methods` (a list of built-in names, or a mapping from names to options),
+            and optionally `algorithm` and `common`.
+
+    Raises:
+        ValueError: the file cannot be read, is not YAML, or does not describe a study.
+        MissingExtraError: PyYAML is not installed.
+    """
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingExtraError("pyyaml", "train") from error
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read the study {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"the study {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"the study {path} must be a mapping with games, seeds and methods, got {type(content).__name__}"
+        )
+    known = [f.name for f in fields(Study)]
+    unknown = [str(key) for key in content if key not in known]
+    if unknown:
+        raise ValueError(f"the study {path} has unknown keys {', '.join(unknown)}; the keys are {', '.join(known)}")
+    missing = [key for key in ("games", "seeds", "methods") if key not in content]
+    if missing:
+        raise ValueError(f"the study {path} lacks {', '.join(missing)}")
+    return Study(
+        games=_as_tuple(content["games"]),
+        seeds=_as_tuple(content["seeds"]),
+        methods=_methods(content["methods"]),
+        algorithm=content.get("algorithm", "ppo"),
+        common=content.get("common") or {},
+    )
+
+
+def parse_method(text: str) -> tuple[str, dict[str, Any]]:
+    """A method as the command line gives it: a built-in name, or ``name=--option value ...``.
+
+    Args:
+        text: "group", or "narrow=--pruning none --width 1".
+
+    Returns:
+        The name and its options.
+
+    Raises:
+        ValueError: neither.
+    """
+    name, equals, rest = text.partition("=")
+    if not equals:
+        return name, _built_in(name)
+    return name, parse_options(rest)
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Options as written on a command line: "--width 1 --rescale" -> {"width": "1", "rescale": True}.
+
+    Raises:
+        ValueError: something else than options and their values.
+    """
+    options: dict[str, Any] = {}
+    name: str | None = None
+    for word in shlex.split(text):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            options[name] = value if equals else True
+        elif name is None:
+            raise ValueError(f"options begin with '--', got {word!r} in {text!r}")
+        else:
+            before = options[name]
+            options[name] = word if before is True else [*(before if isinstance(before, list) else [before]), word]
+    return options
+
+
+def option_arguments(options: Options) -> list[str]:
+    """The options as words of a command line: booleans as flags, lists as several words.
+
+    Args:
+        options: {"width": 1, "rescale": True, "channels_last": False} gives
+            ``--width 1 --rescale --no-channels-last``.
+    """
+    words: list[str] = []
+    for name, value in _dashed(options).items():
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, (list, tuple)):
+            words += [f"--{name}", *map(str, value)]
+        else:
+            words += [f"--{name}", str(value)]
+    return words
+
+
+def _methods(content: object) -> dict[str, Options]:
+    if isinstance(content, dict):
+        return {str(name): _built_in(str(name)) if options is None else options for name, options in content.items()}
+    return {str(name): _built_in(str(name)) for name in _as_tuple(content)}
+
+
+def _built_in(name: str) -> dict[str, Any]:
+    if name not in BUILT_IN_METHODS:
+        raise ValueError(
+            f"there is no built-in method {name!r} ({', '.join(BUILT_IN_METHODS)}); define it by its options: "
+            f"{name}: {{pruning: none, width: 1}} in YAML, or '{name}=--pruning none --width 1' on the command line"
+        )
+    return BUILT_IN_METHODS[name]
+
+
+def _check_options(options: object, where: str) -> None:
+    if not isinstance(options, Mapping):
+        raise ValueError(f"`{where}` must map options to values, got {options!r}")
+    for name in options:
+        if str(name).replace("-", "_") in _SET_BY_SWEEP:
+            raise ValueError(f"`{where}` must not set {name!r}: the sweep sets it for every trial")
+
+
+def _dashed(options: Options) -> dict[str, Any]:
+    """Options by the names that the command line uses, so that a_b and a-b are the same option."""
+    return {str(name).replace("_", "-"): value for name, value in options.items()}
+
+
+def _as_tuple(value: object) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)

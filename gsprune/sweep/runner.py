@@ -1,0 +1,238 @@
+"""Runs trials in local processes: so many at a time, stopped together, one failure does not stop the others."""
+
+from __future__ import annotations
+
+import enum
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from gsprune.sweep.plan import Trial
+
+__all__ = ["Job", "Runner", "Status", "log_path"]
+
+_POLL_SECONDS = 0.2
+_LOG_TAIL_BYTES = 4_096
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Status(enum.Enum):
+    """Where a trial stands; the value is what the table shows."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    FINISHED = "finished"
+    SKIPPED = "finished before"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass
+class Job:
+    """A trial and how far it is.
+
+    Attributes:
+        trial: what is run.
+        status: where it stands.
+        resumed: whether it goes on from an earlier sweep's checkpoint.
+        seconds: wall-clock of this process so far, or in all once it has ended.
+        exit_code: of the process, once it has ended; negative for a signal.
+        message: the last line of a failed process's log.
+    """
+
+    trial: Trial
+    status: Status = Status.WAITING
+    resumed: bool = False
+    seconds: float = 0.0
+    exit_code: int | None = None
+    message: str = ""
+
+
+@dataclass
+class _Running:
+    job: Job
+    process: subprocess.Popen[bytes]
+    started: float
+
+
+class Runner:
+    """Works through jobs with a fixed number of processes.
+
+    Every process leads a session of its own, so that Ctrl-C in the terminal reaches this process alone, which then
+    asks each trial to stop (SIGINT: it writes its checkpoint), and kills what is left after a grace period, or at the
+    second Ctrl-C.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        command: Callable[[Job], Sequence[str]],
+        workers: int = 1,
+        threads: int | None = None,
+        grace_seconds: float = 120.0,
+    ) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            jobs: in the order in which they start; those that are not WAITING are left alone.
+            command: the command line of a job.
+            workers: processes at a time, at least 1.
+            threads: threads of each process for linear algebra; None leaves it to the libraries.
+            grace_seconds: how long a trial may take to stop.
+
+        Raises:
+            ValueError: `workers` or `threads` below 1.
+        """
+        if workers < 1:
+            raise ValueError(f"`workers` must be at least 1, got {workers}")
+        if threads is not None and threads < 1:
+            raise ValueError(f"`threads` must be at least 1, got {threads}; leave it out for the libraries' choice")
+        self.jobs = list(jobs)
+        self._command = command
+        self._workers = workers
+        self._environment = dict(os.environ)
+        if threads is not None:
+            self._environment |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        self._grace_seconds = grace_seconds
+        self._running: list[_Running] = []
+        self._stop_requests = 0
+        self._stop_deadline = float("inf")
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked the sweep to stop."""
+        return self._stop_requests > 0
+
+    def run(self, on_change: Callable[[], None] = lambda: None, on_poll: Callable[[], None] = lambda: None) -> None:
+        """Run all waiting jobs; returns when they have ended, or have been stopped.
+
+        Args:
+            on_change: called after a job's status has changed.
+            on_poll: called a few times a second.
+        """
+        with self._signals():
+            try:
+                while self._start_and_reap(on_change):
+                    on_poll()
+                    time.sleep(_POLL_SECONDS)
+            finally:
+                self._kill()
+        on_change()
+
+    def stop(self) -> None:
+        """Ask all trials to stop; a second call kills them. Safe to call from a signal handler."""
+        self._stop_requests += 1
+
+    def _start_and_reap(self, on_change: Callable[[], None]) -> bool:
+        """One turn of the loop; whether there is anything left to wait for."""
+        before = [job.status for job in self.jobs]
+        self._reap()
+        if self.interrupted:
+            self._pass_on_stop()
+        else:
+            waiting = [job for job in self.jobs if job.status is Status.WAITING]
+            for job in waiting[: self._workers - len(self._running)]:
+                self._start(job)
+        if [job.status for job in self.jobs] != before:
+            on_change()
+        return bool(self._running) or any(job.status is Status.WAITING for job in self.jobs)
+
+    def _start(self, job: Job) -> None:
+        log = log_path(job.trial)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = list(self._command(job))
+        with log.open("ab") as output:
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                job.status, job.message = Status.FAILED, f"cannot start {command[0]}: {error.strerror}"
+                return
+        job.status = Status.RUNNING
+        self._running.append(_Running(job, process, time.monotonic()))
+
+    def _reap(self) -> None:
+        for running in list(self._running):
+            job = running.job
+            job.seconds = time.monotonic() - running.started
+            code = running.process.poll()
+            if code is None:
+                continue
+            self._running.remove(running)
+            job.exit_code = code
+            if code == 0 and job.status is Status.RUNNING:
+                job.status = Status.FINISHED
+            elif self.interrupted:
+                job.status = Status.STOPPED
+            else:
+                job.status, job.message = Status.FAILED, _last_line(log_path(job.trial)) or f"exit code {code}"
+
+    def _pass_on_stop(self) -> None:
+        now = time.monotonic()
+        for running in self._running:
+            if running.job.status is Status.RUNNING:
+                running.job.status = Status.STOPPING
+                running.process.send_signal(signal.SIGINT)
+                self._stop_deadline = min(self._stop_deadline, now + self._grace_seconds)
+        if self._stop_requests > 1 or now > self._stop_deadline:
+            self._kill()
+        for job in self.jobs:
+            if job.status is Status.WAITING:
+                job.status = Status.STOPPED
+
+    def _kill(self) -> None:
+        for running in self._running:
+            try:
+                os.killpg(running.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        for running in self._running:
+            running.process.wait()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """While this lasts, SIGINT and SIGTERM stop the sweep instead of raising."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(_signal: int, _frame: FrameType | None) -> None:
+            self.stop()
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def log_path(trial: Trial) -> Path:
+    """Where a trial's output goes: beside its run folder, which belongs to the trainer."""
+    return trial.folder.with_name(f"{trial.folder.name}.log")
+
+
+def _last_line(path: Path) -> str:
+    """The last line of a log that is not blank, or "" if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
+            tail = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from gsprune.sweep.plan import Trial
+from gsprune.sweep.runner import Job, Runner, Status, log_path
+
+PATIENT = "import time; time.sleep(60)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+)
+
+
+def make_jobs(folder: Path, count: int) -> list[Job]:
+    return [Job(Trial("ppo", "bigfish", f"m{i}", 1, folder / f"m{i}" / "seed-1", ())) for i in range(count)]
+
+
+def python(*scripts: str) -> Callable[[Job], Sequence[str]]:
+    """The i-th job runs the i-th script, or all the only one."""
+
+    def command(job: Job) -> Sequence[str]:
+        return [sys.executable, "-c", scripts[int(job.trial.method[1:]) % len(scripts)]]
+
+    return command
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_failing_trial_is_reported_and_does_not_stop_the_others(tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, 3)
+    runner = Runner(jobs, python("pass", "print('out of memory'); raise SystemExit(7)", "pass"))
+    runner.run()
+    assert [job.status for job in jobs] == [Status.FINISHED, Status.FAILED, Status.FINISHED]
+    assert (jobs[1].exit_code, jobs[1].message) == (7, "out of memory")
+    assert not runner.interrupted
+
+
+def test_no_more_processes_run_than_there_are_workers(tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, 5)
+    seen: list[int] = []
+    runner = Runner(jobs, python("import time; time.sleep(0.3)"), workers=2)
+    runner.run(on_poll=lambda: seen.append(sum(job.status is Status.RUNNING for job in jobs)))
+    assert max(seen) == 2
+    assert all(job.status is Status.FINISHED for job in jobs)
+
+
+def test_jobs_that_do_not_wait_are_left_alone(tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, 2)
+    jobs[0].status = Status.SKIPPED
+    Runner(jobs, python("pass")).run()
+    assert [job.status for job in jobs] == [Status.SKIPPED, Status.FINISHED]
+    assert not log_path(jobs[0].trial).exists()
+
+
+def test_output_is_appended_to_a_log_beside_the_run_folder(tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, 1)
+    for _ in range(2):
+        jobs[0].status = Status.WAITING
+        Runner(jobs, python("import sys; print('out'); print('err', file=sys.stderr)")).run()
+    assert sorted((tmp_path / "m0" / "seed-1.log").read_text().split()) == ["err", "err", "out", "out"]
+    assert not jobs[0].trial.folder.exists()
+
+
+def test_each_process_gets_its_share_of_threads(tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, 1)
+    Runner(jobs, python("import os; print(os.environ['OMP_NUM_THREADS'])"), threads=3).run()
+    assert log_path(jobs[0].trial).read_text().strip() == "3"
+
+
+def test_a_program_that_is_not_there_is_a_failure_with_a_reason(tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, 2)
+    Runner(jobs, lambda job: ["/no/such/python"] if job is jobs[0] else [sys.executable, "-c", "pass"]).run()
+    assert [job.status for job in jobs] == [Status.FAILED, Status.FINISHED]
+    assert jobs[0].message == "cannot start /no/such/python: No such file or directory"
+
+
+def test_ctrl_c_asks_the_running_trials_to_stop_and_starts_no_more(tmp_path: Path) -> None:
+    script = (
+        "import signal, time, sys\n"
+        "signal.signal(signal.SIGINT, lambda *_: (print('checkpoint', flush=True), sys.exit(130)))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)"
+    )
+    jobs = make_jobs(tmp_path, 3)
+    runner = Runner(jobs, python(script), workers=2)
+
+    def interrupt() -> None:
+        logs = [log_path(job.trial) for job in jobs[:2]]
+        if not runner.interrupted and all(log.exists() and "ready" in log.read_text() for log in logs):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    runner.run(on_poll=interrupt)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert [job.status for job in jobs] == [Status.STOPPED] * 3
+    assert [log_path(job.trial).read_text().split() for job in jobs[:2]] == [["ready", "checkpoint"]] * 2
+    assert not log_path(jobs[2].trial).exists()
+
+
+@pytest.mark.parametrize("second", [True, False], ids=["second Ctrl-C", "grace period over"])
+def test_a_trial_that_does_not_stop_is_killed(tmp_path: Path, second: bool) -> None:
+    jobs = make_jobs(tmp_path, 1)
+    runner = Runner(jobs, python(STUBBORN), grace_seconds=60.0 if second else 0.5)
+
+    def interrupt() -> None:
+        log = log_path(jobs[0].trial)
+        ready = log.exists() and "ready" in log.read_text()
+        if ready and (not runner.interrupted or (second and jobs[0].status is Status.STOPPING)):
+            runner.stop()
+
+    begin = time.monotonic()
+    runner.run(on_poll=interrupt)
+    assert time.monotonic() - begin < 30
+    assert (jobs[0].status, jobs[0].exit_code) == (Status.STOPPED, -signal.SIGKILL)
+
+
+def test_an_error_of_the_caller_leaves_no_process_behind(tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, 1)
+    pids = tmp_path / "pid"
+    script = f"import os, pathlib; pathlib.Path({str(pids)!r}).write_text(str(os.getpid())); {PATIENT}"
+
+    def fail() -> None:
+        if pids.exists() and pids.read_text():
+            raise RuntimeError("the terminal is gone")
+
+    with pytest.raises(RuntimeError, match="terminal is gone"):
+        Runner(jobs, python(script)).run(on_poll=fail)
+    assert not alive(int(pids.read_text()))
+
+
+def test_it_runs_outside_the_main_thread_too(tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, 1)
+    thread = threading.Thread(target=Runner(jobs, python("pass")).run)
+    thread.start()
+    thread.join(30)
+    assert jobs[0].status is Status.FINISHED
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(0, None), (1, 0)])
+def test_nonsensical_numbers_are_refused(workers: int, threads: int | None) -> None:
+    with pytest.raises(ValueError, match=r"must be at least 1, got 0"):
+        Runner([], python("pass"), workers=workers, threads=threads)
