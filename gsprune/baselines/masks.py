@@ -1,0 +1,204 @@
+"""Masked weights that stay masked: in the network, its followers, its gradients and the optimizer's moments."""
+
+from __future__ import annotations
+
+import fnmatch
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsprune.baselines.method import SparsityReport
+from gsprune.errors import CheckpointError
+
+__all__ = ["MaskedPruning", "keep_highest", "maskable_layers", "masked_count"]
+
+Layer = nn.Conv2d | nn.Linear
+
+
+class MaskedPruning(ABC):
+    """Sets weights to zero on a schedule and keeps them there; the network's size and speed stay as they were.
+
+    A masked weight has a gradient, and Adam's moments move it even without one. So the gradients are masked before
+    they are clipped (they must not count in the norm), and after the optimizer's step the weights and every tensor of
+    its state that has the weight's shape.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        schedule: Callable[[float], float],
+        optimizers: Sequence[torch.optim.Optimizer] = (),
+        followers: Sequence[nn.Module] = (),
+        ignore: Sequence[str] = (),
+    ) -> None:
+        """Nothing is masked yet.
+
+        Args:
+            model: its convolutions and linear layers are masked.
+            schedule: progress in [0, 1] -> sparsity in [0, 1).
+            optimizers: of the model's parameters.
+            followers: modules of the same structure (a target network), masked along.
+            ignore: globs of layer names that are left alone: the heads.
+
+        Raises:
+            ValueError: a glob matches nothing, no layer is left, or a follower has another structure.
+        """
+        self._layers = maskable_layers(model, ignore)
+        self._schedule = schedule
+        self._optimizers = tuple(optimizers)
+        self._twins = [_twins(self._layers, follower) for follower in followers]
+        self._masks: dict[str, Tensor] = {
+            name: torch.ones_like(parameter, dtype=torch.bool) for name, parameter in self._parameters()
+        }
+        self._sparsity = 0.0
+
+    @abstractmethod
+    def _choose(self, layer: Layer, weight_mask: Tensor, sparsity: float) -> dict[str, Tensor]:
+        """New masks of one layer.
+
+        Args:
+            layer: as it is.
+            weight_mask: bool, the present mask of its weight.
+            sparsity: that is to be reached.
+
+        Returns:
+            {"weight": bool mask, "bias": bool mask}; what is left out stays as it is. Masks only ever lose.
+        """
+
+    @abstractmethod
+    def _fraction(self) -> float:
+        """The sparsity of the present masks."""
+
+    def step(self, progress: float, frames: Tensor) -> SparsityReport:
+        """Mask what the schedule asks for; what is masked stays so.
+
+        Args:
+            progress: fraction of training that is over, in [0, 1].
+            frames: not used.
+        """
+        del frames
+        sparsity = self._schedule(progress)
+        before = self._sum_masks()
+        for name, layer in self._layers.items():
+            for kind, mask in self._choose(layer, self._masks[f"{name}.weight"], sparsity).items():
+                self._masks[f"{name}.{kind}"] = mask
+        masked = before - self._sum_masks()
+        if masked:
+            self._apply()
+            self._sparsity = self._fraction()
+        return SparsityReport(changed=masked > 0, sparsity=self._sparsity, units=masked)
+
+    @torch.no_grad()
+    def after_backward(self) -> None:
+        """Mask the gradients."""
+        if self._sparsity == 0:
+            return
+        for name, parameter in self._parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(self._masks[name])
+
+    def after_optimizer_step(self) -> None:
+        """Mask the weights and the optimizer's moments."""
+        if self._sparsity > 0:
+            self._apply()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The masks by parameter name."""
+        return dict(self._masks)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the masks of a checkpoint and apply them.
+
+        Raises:
+            CheckpointError: they are of another network; nothing is changed.
+        """
+        expected = {name: tuple(mask.shape) for name, mask in self._masks.items()}
+        found = {name: tuple(mask.shape) for name, mask in state.items()}
+        if expected != found:
+            different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            raise CheckpointError(f"the checkpoint's masks are of another network: {', '.join(different)} differ")
+        self._masks = {name: state[name].to(mask.device, torch.bool) for name, mask in self._masks.items()}
+        self._sparsity = self._fraction()
+        self._apply()
+
+    @property
+    def masks(self) -> Mapping[str, Tensor]:
+        """Parameter name -> bool mask, True where the weight lives."""
+        return self._masks
+
+    def _parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and parameters of the maskable layers."""
+        for name, layer in self._layers.items():
+            yield f"{name}.weight", layer.weight
+            if layer.bias is not None:
+                yield f"{name}.bias", layer.bias
+
+    def _sum_masks(self) -> int:
+        return int(sum(mask.sum() for mask in self._masks.values()))
+
+    @torch.no_grad()
+    def _apply(self) -> None:
+        for name, parameter in self._parameters():
+            mask = self._masks[name]
+            parameter.mul_(mask)
+            for twin in self._twins:
+                twin[name].mul_(mask)
+            for optimizer in self._optimizers:
+                for value in optimizer.state.get(parameter, {}).values():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        value.mul_(mask)
+
+
+def maskable_layers(model: nn.Module, ignore: Sequence[str]) -> dict[str, Layer]:
+    """Convolutions and linear layers by name, without those whose name matches a glob of `ignore`.
+
+    Raises:
+        ValueError: a glob matches none of them, or none is left.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    for pattern in ignore:
+        if not fnmatch.filter(layers, pattern):
+            raise ValueError(f"`ignore` has {pattern!r}, which matches none of the layers {', '.join(layers)}")
+    left = {name: layer for name, layer in layers.items() if not any(fnmatch.fnmatchcase(name, p) for p in ignore)}
+    if not left:
+        raise ValueError(f"`model` has no Conv2d or Linear layer outside `ignore` = {list(ignore)}: nothing to mask")
+    return left
+
+
+def masked_count(size: int, sparsity: float) -> int:
+    """How many of `size` are masked: rounded down, as the widths of group pruning are."""
+    return int(size * sparsity + 1e-9)
+
+
+def keep_highest(scores: Tensor, present: Tensor, masked: int) -> Tensor:
+    """A mask that loses the lowest scores.
+
+    Args:
+        scores: any shape, higher = keep.
+        present: bool of the same shape; what is False stays False.
+        masked: how many shall be False; never fewer than are.
+
+    Returns:
+        bool of the same shape. Of equal scores the lower index is kept.
+    """
+    flat = scores.flatten().masked_fill(~present.flatten(), -torch.inf)
+    order = torch.sort(flat, descending=True, stable=True).indices
+    mask = present.flatten().clone()
+    mask[order[len(flat) - masked :]] = False
+    return mask.view_as(present)
+
+
+def _twins(layers: Mapping[str, Layer], follower: nn.Module) -> dict[str, Tensor]:
+    """The follower's parameters by the names of the model's."""
+    parameters = dict(follower.named_parameters())
+    twins: dict[str, Tensor] = {}
+    for name, layer in layers.items():
+        for kind, parameter in layer.named_parameters():
+            twin = parameters.get(f"{name}.{kind}")
+            if twin is None or twin.shape != parameter.shape:
+                raise ValueError(f"a follower differs from the model in {name}.{kind}: give a copy of the model")
+            twins[f"{name}.{kind}"] = twin
+    return twins

@@ -1,0 +1,199 @@
+"""ReDo: units that have fallen asleep are re-initialised; nothing gets smaller."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gsprune.baselines.method import SparsityReport
+from gsprune.tracing.graph import Graph, Group, IntArray, Member
+
+__all__ = ["ReDo"]
+
+Layer = nn.Conv2d | nn.Linear
+Role = Literal["in", "out"]
+
+_ORDER: tuple[Role, Role] = ("out", "in")
+
+
+@final
+class ReDo:
+    """Recycles dormant units.
+
+        s_u = E|a_u| / mean_v E|a_v|;   dormant: s_u <= threshold
+
+    a_u is a unit's activation as the layers behind it read it, after the non-linearity, averaged over a batch, over
+    space and over the layers that read it; v runs over all units of the same group. A dormant unit's incoming weights
+    and bias are drawn anew from the layer's initial distribution, its outgoing weights become zero (so the network's
+    output changes only by what the unit still gave) and the optimizer's moments of all these weights become zero.
+
+    The published method speaks of plain layers. Here a unit is a unit of a group, so that a channel of a residual
+    stream, which several layers write and read, is recycled as a whole; where one layer writes and one reads, both
+    definitions agree.
+
+    Source: Sokar et al. 2023, https://arxiv.org/abs/2302.12902
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: Graph,
+        optimizers: Sequence[torch.optim.Optimizer] = (),
+        *,
+        threshold: float = 0.025,
+        interval: int = 1,
+        seed: int = 0,
+    ) -> None:
+        """Look up the layers of every group.
+
+        Args:
+            model: of convolutions and linear layers.
+            graph: its groups, from `gsprune.trace`.
+            optimizers: of the model's parameters.
+            threshold: share of the group's mean activation up to which a unit is dormant, >= 0.
+            interval: calls of `step` per look at the activations, >= 1.
+            seed: of the new weights.
+
+        Raises:
+            ValueError: an option is out of range, or a group has members other than convolutions and linear layers.
+        """
+        if threshold < 0:
+            raise ValueError(f"`threshold` must be at least 0, got {threshold}")
+        if interval < 1:
+            raise ValueError(f"`interval` must be at least 1, got {interval}")
+        self._model = model
+        self._groups = graph.groups
+        self._optimizers = tuple(optimizers)
+        self._threshold = threshold
+        self._interval = interval
+        self._calls = 0
+        self._generator = torch.Generator().manual_seed(seed)
+        self._layers = {
+            member.tensor: _layer_of(model, member.tensor) for group in graph.groups for member in group.members
+        }
+
+    def step(self, progress: float, frames: Tensor) -> SparsityReport:
+        """Every `interval` calls, recycle what is dormant on this batch.
+
+        Args:
+            progress: not used.
+            frames: batch of observations.
+        """
+        del progress
+        self._calls += 1
+        if self._calls % self._interval:
+            return SparsityReport(changed=False, sparsity=0.0)
+        dormant = self.dormant(frames)
+        # First everything that leads to dormant units, then everything that leads away: a weight between two of them
+        # ends at zero.
+        for role in _ORDER:
+            for group in self._groups:
+                if len(dormant[group.name]):
+                    self._recycle(group, dormant[group.name], role)
+        count = sum(len(units) for units in dormant.values())
+        return SparsityReport(changed=count > 0, sparsity=0.0, units=count)
+
+    @torch.no_grad()
+    def dormant(self, frames: Tensor) -> dict[str, IntArray]:
+        """Dormant units by group: sorted int64 unit indices.
+
+        Args:
+            frames: batch of observations, what the model takes.
+        """
+        activations = self._input_means(frames)
+        found = {}
+        for group in self._groups:
+            readers = [member for member in group.members if member.role == "in"]
+            means = np.mean(
+                [_per_unit(activations[member.tensor], member, group.num_units) for member in readers], axis=0
+            )
+            found[group.name] = np.flatnonzero(means <= self._threshold * means.mean())
+        return found
+
+    def after_backward(self) -> None:
+        """Change nothing."""
+
+    def after_optimizer_step(self) -> None:
+        """Change nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Calls so far and the generator of new weights."""
+        return {"calls": self._calls, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._calls = int(state["calls"])
+        self._generator.set_state(state["generator"])
+
+    def _input_means(self, frames: Tensor) -> dict[str, Tensor]:
+        """Mean |input| of every channel that a layer reads: weight name -> (in channels,) float64 on the host."""
+        means: dict[str, Tensor] = {}
+        readers = {member.tensor for group in self._groups for member in group.members if member.role == "in"}
+
+        def listen(weight: str, layer: Layer) -> torch.utils.hooks.RemovableHandle:
+            def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+                channels = 1 if isinstance(layer, nn.Conv2d) else inputs[0].dim() - 1
+                others = [axis for axis in range(inputs[0].dim()) if axis != channels]
+                means[weight] = inputs[0].detach().abs().mean(others, dtype=torch.float64).cpu()
+
+            return layer.register_forward_pre_hook(hook)
+
+        handles = [listen(weight, self._layers[weight]) for weight in sorted(readers)]
+        try:
+            self._model(frames)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return means
+
+    @torch.no_grad()
+    def _recycle(self, group: Group, units: IntArray, role: Role) -> None:
+        """Re-initialise the weights that lead to `units` ("out"), or zero those that lead away from them ("in")."""
+        for member in group.members:
+            if member.role != role:
+                continue
+            layer = self._layers[member.tensor]
+            parameter = self._model.get_parameter(member.tensor)
+            positions = torch.from_numpy(np.flatnonzero(np.isin(member.units, units))).to(parameter.device)
+            if role == "in":
+                parameter.index_fill_(member.axis, positions, 0.0)
+            else:
+                parameter.index_copy_(
+                    member.axis, positions, self._fresh(layer, parameter, member.axis, len(positions))
+                )
+            for optimizer in self._optimizers:
+                for value in optimizer.state.get(parameter, {}).values():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        value.index_fill_(member.axis, positions, 0.0)
+
+    def _fresh(self, layer: Layer, parameter: nn.Parameter, axis: int, count: int) -> Tensor:
+        """New values of `count` positions along `axis` from PyTorch's default distribution, U(±1/√fan_in)."""
+        shape = list(parameter.shape)
+        shape[axis] = count
+        bound = 1.0 / math.sqrt(layer.weight[0].numel())
+        fresh = torch.empty(shape, dtype=torch.float32).uniform_(-bound, bound, generator=self._generator)
+        return fresh.to(parameter.device, parameter.dtype)
+
+
+def _layer_of(model: nn.Module, parameter: str) -> Layer:
+    """The layer that owns `parameter`."""
+    layer = model.get_submodule(parameter.rpartition(".")[0])
+    if not isinstance(layer, nn.Conv2d | nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups > 1):
+        raise ValueError(
+            f"ReDo knows plain Conv2d and Linear layers only, {parameter!r} belongs to a {type(layer).__name__}: "
+            "take another method for this network"
+        )
+    return layer
+
+
+def _per_unit(means: Tensor, member: Member, num_units: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Mean over the positions of each unit (the 64 columns of a channel after a flatten)."""
+    owned = member.units >= 0
+    units = member.units[owned]
+    sums = np.bincount(units, weights=means.numpy()[owned], minlength=num_units)
+    return np.asarray(sums / np.maximum(np.bincount(units, minlength=num_units), 1))
