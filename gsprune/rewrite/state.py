@@ -7,6 +7,7 @@ the example, never a parameter.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +15,9 @@ from torch import nn
 
 from gsprune.tracing.graph import Graph, IntArray
 
-__all__ = ["Example", "PruneState", "attach_state", "state_of"]
+__all__ = ["STATE_ATTRIBUTE", "Example", "PruneState", "SizeLink", "attach_state", "state_of"]
 
-_ATTRIBUTE = "_gsprune_state"
+STATE_ATTRIBUTE = "_gsprune_state"
 
 
 @dataclass(slots=True)
@@ -40,6 +41,27 @@ class Example:
         return model(*self.args, **self.kwargs)
 
 
+@dataclass(frozen=True, slots=True)
+class SizeLink:
+    """An integer of user code that follows an axis: ``attribute = length of the axis // divisor``.
+
+    Attributes:
+        module: name of the module that stores it.
+        attribute: name of the attribute.
+        index: position within a tuple or list, None for a plain integer.
+        tensor: name of the parameter or buffer.
+        axis: its axis.
+        divisor: number of heads where the integer is the size of one, else 1.
+    """
+
+    module: str
+    attribute: str
+    index: int | None
+    tensor: str
+    axis: int
+    divisor: int
+
+
 @dataclass(slots=True)
 class PruneState:
     """State of one model.
@@ -50,7 +72,11 @@ class PruneState:
         initial_widths: group name -> first-seen width (`Group.width`).
         kept: tensor -> {axis: kept indices in the dense numbering, sorted int64}; only axes that lost something.
         attributes: module name -> {attribute: present value} for integers of user code that pruning has changed.
+        initial_params: first-seen number of parameters.
+        initial_macs: first-seen MACs per example.
+        links: what those integers follow.
         verified: whether a forward of a rewritten network has passed.
+        refused: group name -> reason: groups that sizes written into the user's code hold fast.
     """
 
     graph: Graph | None
@@ -58,12 +84,32 @@ class PruneState:
     initial_widths: dict[str, int]
     kept: dict[str, dict[int, IntArray]] = field(default_factory=dict)
     attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    initial_params: int = 0
+    initial_macs: float = 0.0
+    links: tuple[SizeLink, ...] = ()
     verified: bool = False
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickle goes without an example whose `forward` is the user's own function, often a lambda."""
+        state = {name: getattr(self, name) for name in self.__slots__}
+        if self.example is not None and self.example.forward is not None:
+            state["example"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PruneState:
+        """A deep copy in the same process keeps the example, `forward` included."""
+        copied = {name: deepcopy(getattr(self, name), memo) for name in self.__slots__ if name != "graph"}
+        return PruneState(graph=self.graph, **copied)
 
 
 def state_of(model: nn.Module) -> PruneState | None:
     """The state that lives with `model`, or None if it was never traced by a step."""
-    state = model.__dict__.get(_ATTRIBUTE)
+    state = model.__dict__.get(STATE_ATTRIBUTE)
     assert state is None or isinstance(state, PruneState)
     return state
 
@@ -71,6 +117,6 @@ def state_of(model: nn.Module) -> PruneState | None:
 def attach_state(model: nn.Module, state: PruneState | None) -> None:
     """Let `state` live with `model`; None takes it away."""
     if state is None:
-        model.__dict__.pop(_ATTRIBUTE, None)
+        model.__dict__.pop(STATE_ATTRIBUTE, None)
     else:
-        model.__dict__[_ATTRIBUTE] = state
+        model.__dict__[STATE_ATTRIBUTE] = state

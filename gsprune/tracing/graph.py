@@ -109,6 +109,8 @@ class Graph:
         example_origin: "given" or "made" (by the tracer, from the first layer).
         inexact: names of ops that read a channel axis as a population (LayerNorm, softmax over channels, ...), after
             which the sliced network is not exactly the masked one.
+        trail: for every operation that the traced forward dispatched, in order, the groups whose channels are in its
+            inputs or outputs.
     """
 
     groups: tuple[Group, ...]
@@ -119,6 +121,7 @@ class Graph:
     example_shapes: tuple[tuple[int, ...], ...]
     example_origin: Literal["given", "made"]
     inexact: tuple[str, ...]
+    trail: tuple[tuple[str, ...], ...] = ()
 
     def group(self, name: str) -> Group:
         """The group of that name.

@@ -1,0 +1,210 @@
+"""The public pruning calls: `trace`, `prune_step` and `Pruner`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
+
+from torch import nn
+from torch.optim import Optimizer
+
+from gsprune.backends import BackendName
+from gsprune.importance import Criterion, Importance, resolve_importance
+from gsprune.prune_report import PruneReport
+from gsprune.rewrite.followers import as_followers
+from gsprune.rewrite.optimizer_state import as_optimizers
+from gsprune.rewrite.tensors import unwrapped
+from gsprune.schedules import Schedule
+from gsprune.selection import Scope, Target
+from gsprune.step import Request, Step, known_state, take_step
+from gsprune.tracing import trace as trace_model
+from gsprune.tracing.graph import Graph
+
+__all__ = ["Pruner", "prune_step", "trace"]
+
+ImportanceSpec = str | Importance | Criterion | Callable[[Any], Any]
+
+
+def trace(model: nn.Module, example_inputs: Any = None, forward: Callable[..., Any] | None = None) -> Graph:
+    """Find the groups of a network by running it once; leaves no trace in it.
+
+    Args:
+        model: the network; its mode, parameters, buffers, gradients and the random generators are as before afterwards.
+        example_inputs: tensor, tuple of positional inputs or dict of inputs by name; None makes one from the first
+            layer.
+        forward: callable(model, *example_inputs) -> outputs; None calls the model.
+
+    Returns:
+        the groups, what is protected and why; ``print(graph)`` is a table.
+
+    Raises:
+        TraceError: no example fits, or the forward fails.
+        TypeError: `model` is not a module, or is wrapped in DDP or FSDP.
+    """
+    return trace_model(unwrapped(_checked_model(model)), example_inputs, forward)[0]
+
+
+def prune_step(
+    model: nn.Module,
+    sparsity: float | Mapping[str, float],
+    *,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    followers: nn.Module | Sequence[nn.Module] = (),
+    example_inputs: Any = None,
+    forward: Callable[..., Any] | None = None,
+    importance: ImportanceSpec = "l1",
+    scope: Scope = "local",
+    target: Target = "channels",
+    ignore: Sequence[str | nn.Module | type] = (),
+    round_to: int | Mapping[str, int] = 1,
+    min_channels: int | Mapping[str, int] = 1,
+    rescale: bool = False,
+    backend: BackendName = "auto",
+    dry_run: bool = False,
+) -> PruneReport:
+    """Make the network physically smaller, now, in the middle of its training.
+
+    The channels that are least important are removed from every tensor they run through. Parameters stay the same
+    objects; their gradients, the optimizer's moments and the followers are sliced with the same indices. It happens as a
+    whole or not at all: whatever goes wrong leaves everything as it was.
+
+    Call it between ``optimizer.step()`` and the next forward (between forward and backward, the backward fails).
+
+    Args:
+        model: any module of floating-point parameters; DDP and FSDP wrappers are refused (prune ``.module``).
+        sparsity: cumulative, the fraction of the first-seen width that is gone, in [0, 1); or {glob of group or layer
+            names: number}, where groups that no glob matches are left alone.
+        optimizer: a ``torch.optim.Optimizer`` or several; their state follows.
+        followers: modules of the same architecture (target network, EMA copy, ``AveragedModel``).
+        example_inputs: tensor, tuple or dict; needed at most once per model. None makes one from the first layer.
+        forward: callable(model, *example_inputs) -> outputs; None calls the model.
+        importance: "l1", "l2", "taylor", "bn_scale", "lamp", "fpgm", "hessian", "activation", "random", an
+            `Importance`, or a function from a weight, as a (positions, rest) matrix, to one number per position.
+        scope: "local": the same ratio in every group; "global": one threshold; "isomorphic": one per kind of group.
+        target: what `sparsity` counts: "channels", "params" or "macs" ("macs" needs a real example).
+        ignore: module names (globs), modules or module types whose outputs keep their width.
+        round_to: widths are rounded up to a multiple; a number or {glob: number}.
+        min_channels: no width goes below; a number or {glob: number}.
+        rescale: multiply kept channels by max(‖w before‖/‖w after‖, 1).
+        backend: "auto", "cpp", "triton" or "torch".
+        dry_run: only report what would be removed.
+
+    Returns:
+        what was done.
+
+    Raises:
+        ValueError: a bad argument.
+        TypeError: an argument of a wrong type.
+        TraceError: the network cannot be traced.
+        ScoreError: a score is not finite.
+        RewriteError: the smaller network could not be built or failed its check.
+    """
+    module = unwrapped(_checked_model(model))
+    request = Request(
+        sparsity=_checked_sparsity(sparsity),
+        importance=resolve_importance(importance),
+        scope=_checked_choice("scope", scope, get_args(Scope)),
+        target=_checked_choice("target", target, get_args(Target)),
+        ignore=ignore,
+        round_to=round_to,
+        min_channels=min_channels,
+        rescale=bool(rescale),
+        backend=backend,
+        dry_run=bool(dry_run),
+    )
+    optimizers = as_optimizers(optimizer)
+    follower_modules = as_followers(followers, module)
+    state = known_state(module, example_inputs, forward)
+    if target == "macs" and state.graph is not None and state.graph.example_origin == "made":
+        raise ValueError(
+            "`target` is 'macs', which depends on the size of the inputs: pass `example_inputs` of the real size (the one"
+            f" made from the first layer has shapes {state.graph.example_shapes})"
+        )
+    return take_step(Step(module, state, request, optimizers, follower_modules))
+
+
+class Pruner:
+    """`prune_step` along a schedule, with the options given once.
+
+    Args:
+        model: as in `prune_step`.
+        schedule: progress in [0, 1] -> sparsity, e.g. ``gsprune.schedules.Cubic(final=0.8, begin=0.2, end=0.8)``.
+        options: the keyword arguments of `prune_step`.
+
+    Raises:
+        TypeError: an option that `prune_step` does not have.
+    """
+
+    def __init__(self, model: nn.Module, schedule: Schedule | Callable[[float], Any], **options: Any) -> None:
+        unknown = sorted(set(options) - set(prune_step.__kwdefaults__))
+        if unknown:
+            raise TypeError(f"Pruner got unknown options {unknown}; prune_step takes {sorted(prune_step.__kwdefaults__)}")
+        if not callable(schedule):
+            raise TypeError(f"`schedule` must be callable with the progress in [0, 1], got {schedule!r}")
+        self.model = model
+        self.schedule = schedule
+        self._importance = resolve_importance(options.pop("importance", "l1"))
+        self._options = options
+        self._progress = 0.0
+
+    def step(self, progress: float) -> PruneReport:
+        """Bring the model to the sparsity that the schedule has at `progress`.
+
+        Args:
+            progress: fraction of the training that is done, in [0, 1].
+
+        Raises:
+            ValueError: `progress` is outside [0, 1]; and whatever `prune_step` raises.
+        """
+        if not 0.0 <= progress <= 1.0:
+            raise ValueError(f"`progress` must be in [0, 1], the fraction of the training that is done, got {progress!r}")
+        report = prune_step(self.model, self.schedule(progress), importance=self._importance, **self._options)
+        self._progress = progress
+        return report
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed loop needs besides the model's own checkpoint (`gsprune.save`); JSON-compatible."""
+        return {"progress": self._progress, "importance": self._importance.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`.
+
+        Args:
+            state: what `state_dict` returned.
+
+        Raises:
+            ValueError: it is not a Pruner's state.
+        """
+        if set(state) != {"progress", "importance"}:
+            raise ValueError(f"`state` must have the keys 'progress' and 'importance', got {sorted(state)}")
+        self._importance.load_state_dict(state["importance"])
+        self._progress = float(state["progress"])
+
+
+def _checked_model(model: object) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
+    name = type(model).__name__
+    if name in ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel") or hasattr(model, "_get_fsdp_state"):
+        raise TypeError(
+            f"`model` is wrapped in {name}, whose hooks hold the old shapes: prune the inner module (`model.module`) on every"
+            " rank, then wrap it again"
+        )
+    return model
+
+
+def _checked_sparsity(sparsity: object) -> Any:
+    numbers = sparsity.items() if isinstance(sparsity, Mapping) else [("", sparsity)]
+    for key, number in numbers:
+        name = f"sparsity[{key!r}]" if key else "sparsity"
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise TypeError(f"`{name}` must be a number in [0, 1), got {number!r}")
+        if not 0.0 <= number < 1.0:
+            raise ValueError(f"`{name}` must be in [0, 1), the fraction of the first-seen width that is gone; got {number!r}")
+    return sparsity
+
+
+def _checked_choice(argument: str, value: Any, choices: Sequence[Any]) -> Any:
+    if value not in choices:
+        raise ValueError(f"`{argument}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value

@@ -1,0 +1,48 @@
+"""The dense network with channels set to zero: what the smaller network must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsprune.rewrite.state import Example
+from gsprune.rewrite.transaction import Transaction
+from gsprune.tracing.graph import IntArray
+
+__all__ = ["masked", "masked_output"]
+
+
+def masked(tensor: Tensor, axes: Mapping[int, IntArray]) -> Tensor:
+    """A copy of `tensor` with the given positions of the given axes set to zero.
+
+    Args:
+        tensor: any shape and dtype.
+        axes: axis -> positions.
+    """
+    copy = tensor.detach().clone()
+    for axis, positions in axes.items():
+        copy.index_fill_(axis, torch.from_numpy(positions).to(tensor.device), 0)
+    return copy
+
+
+def masked_output(
+    model: nn.Module, example: Example, tensors: Mapping[str, Tensor], removed: Mapping[str, Mapping[int, IntArray]]
+) -> Any:
+    """The model's output on the example with the removed positions masked; the model is as before afterwards.
+
+    Args:
+        model: the dense network.
+        example: the call.
+        tensors: its tensors by canonical name.
+        removed: tensor -> {axis: positions}.
+    """
+    transaction = Transaction()
+    names = list(removed)
+    try:
+        transaction.swap([tensors[name] for name in names], [masked(tensors[name], removed[name]) for name in names])
+        return example.call(model)
+    finally:
+        transaction.rollback()

@@ -1,0 +1,170 @@
+"""Find the integers that user code stores about widths, when the smaller network does not run without them.
+
+CleanRL's IMPALA asserts a stored ``_out_channels`` in its forward; torchvision's ViT keeps ``hidden_dim``. Such an integer
+is changed only if the forward fails without it. The search is greedy: of the modules on the failing call's stack,
+innermost first, one integer after the other that equals an old length is set to the new length, and kept where the
+forward then gets further (counted in operations) or through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from gsprune.rewrite.attributes import Shape
+from gsprune.rewrite.check import Run, run
+from gsprune.rewrite.state import Example, SizeLink
+from gsprune.rewrite.transaction import Transaction
+from gsprune.tracing.graph import Graph
+
+__all__ = ["Lengths", "changed_lengths", "link_entries", "repaired"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """One length that a step changes: of an axis, or of the part of it that one head has.
+
+    Attributes:
+        tensor: the tensor.
+        axis: its axis.
+        divisor: number of heads.
+        before: length before the step.
+        after: length after it.
+    """
+
+    tensor: str
+    axis: int
+    divisor: int
+    before: int
+    after: int
+
+
+def changed_lengths(graph: Graph, after: Mapping[str, Shape]) -> list[Lengths]:
+    """All lengths that change, whole axes first, each (before, after) once per tensor."""
+    found: dict[tuple[str, int, int], Lengths] = {}
+    for name, shape in graph.shapes.items():
+        for axis, (old, new) in enumerate(zip(shape, after[name], strict=True)):
+            if old != new:
+                found[name, axis, 1] = Lengths(name, axis, 1, old, new)
+    for group in graph.groups:
+        root = group.root
+        length = graph.shapes[root.tensor][root.axis]
+        if group.num_units and length != group.num_units and length % group.num_units == 0:
+            heads = length // group.num_units
+            new = after[root.tensor][root.axis] // heads
+            if new != group.num_units:
+                found[root.tensor, root.axis, heads] = Lengths(root.tensor, root.axis, heads, group.num_units, new)
+    return list(found.values())
+
+
+def link_entries(
+    module_of: Mapping[str, nn.Module], links: Sequence[SizeLink], shapes: Mapping[str, Shape]
+) -> list[tuple[dict[str, Any], str, Any]]:
+    """Entries that set linked integers to what the shapes say; only those that change.
+
+    Args:
+        module_of: module name -> module.
+        links: the links found so far.
+        shapes: every tensor's shape after the rewrite.
+    """
+    values: dict[tuple[str, str], Any] = {}
+    for link in links:
+        key = (link.module, link.attribute)
+        present = values.get(key, module_of[link.module].__dict__[link.attribute])
+        length = shapes[link.tensor][link.axis] // link.divisor
+        values[key] = length if link.index is None else _replaced(present, link.index, length)
+    return [
+        (module_of[module].__dict__, attribute, value)
+        for (module, attribute), value in values.items()
+        if module_of[module].__dict__[attribute] != value
+    ]
+
+
+def repaired(
+    model: nn.Module,
+    example: Example,
+    lengths: Sequence[Lengths],
+    transaction: Transaction,
+    budget: int,
+) -> tuple[tuple[SizeLink, ...], Run, int]:
+    """Search integers that let the rewritten model run.
+
+    Args:
+        model: the rewritten network, whose forward fails.
+        example: the call.
+        lengths: what the step changed.
+        transaction: records the changes.
+        budget: how many forwards may be run.
+
+    Returns:
+        the links found, the last run (its `failure` is None where the search succeeded), and the forwards used.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    links: list[SizeLink] = []
+    used = 1
+    present = run(model, example, count=True)
+    while present.failure is not None and used < budget:
+        further = None
+        for link, entry in _candidates(present.failure.modules, names, lengths):
+            if used >= budget:
+                break
+            before = (entry[0], entry[1], entry[0][entry[1]])
+            transaction.set_entries([entry])
+            attempt = run(model, example, count=True)
+            used += 1
+            if attempt.failure is None or attempt.operations > present.operations:
+                links.append(link)
+                further = attempt
+                break
+            transaction.set_entries([before])
+        if further is None:
+            break
+        present = further
+    return tuple(links), present, used
+
+
+def _candidates(
+    stack: Sequence[nn.Module], names: Mapping[int, str], lengths: Sequence[Lengths]
+) -> Iterator[tuple[SizeLink, tuple[dict[str, Any], str, Any]]]:
+    """Integers worth trying: innermost module first, lengths of its own tensors before others, plain before tuples."""
+    for module in reversed(stack):
+        name = names.get(id(module))
+        if name is None:
+            continue
+        prefix = f"{name}." if name else ""
+        near = sorted(lengths, key=lambda length: not length.tensor.startswith(prefix))
+        seen: set[tuple[str, int | None, int]] = set()
+        for attribute, index, value in sorted(_stored_integers(module), key=lambda item: item[1] is not None):
+            for length in near:
+                if value != length.before or (attribute, index, length.after) in seen:
+                    continue
+                seen.add((attribute, index, length.after))
+                link = SizeLink(name, attribute, index, length.tensor, length.axis, length.divisor)
+                present = module.__dict__[attribute]
+                changed = length.after if index is None else _replaced(present, index, length.after)
+                yield link, (module.__dict__, attribute, changed)
+
+
+def _stored_integers(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
+    """(attribute, position in a tuple or list or None, value) of all integers that the module itself keeps."""
+    for attribute, value in list(module.__dict__.items()):
+        if isinstance(value, bool):
+            continue
+        if isinstance(value, int):
+            yield attribute, None, value
+        elif isinstance(value, tuple | list):
+            for index, element in enumerate(value):
+                if isinstance(element, int) and not isinstance(element, bool):
+                    yield attribute, index, element
+
+
+def _replaced(values: Any, index: int, element: int) -> Any:
+    """A copy of a tuple, list or torch.Size with one element changed."""
+    changed = [*values[:index], element, *values[index + 1 :]]
+    if isinstance(values, torch.Size):
+        return torch.Size(changed)
+    return type(values)(changed)

@@ -1,0 +1,66 @@
+"""Run a model's forward and leave no trace of it: modes, random generators, buffers and attributes are put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["undisturbed"]
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """A block in which `model` can be called, in eval mode and without grad, and after which all is as before.
+
+    Put back: training flags, the contents of buffers that were written to, each module's own attributes (shallow: a list
+    that the forward appends to is the user's), and the random generators of torch (CPU and the model's CUDA devices),
+    NumPy and Python.
+
+    Args:
+        model: the network; also modules inside it that are in another mode than itself.
+    """
+    modules = list(model.modules())
+    training = [module for module in modules if module.training]
+    attributes = [(module, dict(module.__dict__), _registries(module)) for module in modules]
+    buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in model.buffers()]
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        try:
+            for module in training:
+                module.training = False
+            yield
+        finally:
+            _restore(attributes)
+            for buffer, version, contents in buffers:
+                if buffer._version != version:
+                    buffer.copy_(contents)
+            for module in training:
+                module.training = True
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+def _registries(module: nn.Module) -> dict[str, dict[str, Any]]:
+    return {name: dict(module.__dict__[name]) for name in ("_parameters", "_buffers", "_modules")}
+
+
+def _restore(attributes: list[tuple[nn.Module, dict[str, Any], dict[str, dict[str, Any]]]]) -> None:
+    for module, before, registries in attributes:
+        present = module.__dict__
+        if present.keys() != before.keys() or any(present[name] is not value for name, value in before.items()):
+            present.clear()
+            present.update(before)
+        for name, entries in registries.items():
+            registry: dict[str, Any] = present[name]
+            if registry.keys() != entries.keys() or any(registry[key] is not entries[key] for key in entries):
+                registry.clear()
+                registry.update(entries)
+
+
