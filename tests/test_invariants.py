@@ -1,0 +1,171 @@
+"""The invariants of a pruning step, over random networks."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from random_networks import EXACT_KINDS, KINDS, RandomNet, example, networks
+from snapshots import snapshot
+from torch import Tensor, nn
+
+import gsprune
+from gsprune.rewrite.masking import masked
+
+SPARSITIES = st.floats(0.05, 0.95)
+SCOPES = st.sampled_from(["local", "global", "isomorphic"])
+# Without BatchNorm: a bias in front of it has a gradient of pure noise, whose sign some optimizers follow.
+SMOOTH_KINDS = tuple(kind for kind in EXACT_KINDS if kind not in ("norm", "parallel", "residual"))
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9, weight_decay=1e-2, nesterov=True),
+    "adam": lambda p: torch.optim.Adam(p, lr=1e-3, eps=1e-5),
+    "amsgrad": lambda p: torch.optim.Adam(p, lr=1e-3, amsgrad=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-3),
+    "fused_adam": lambda p: torch.optim.Adam(p, lr=1e-3, fused=True),
+    "foreach_adam": lambda p: torch.optim.Adam(p, lr=1e-3, foreach=True),
+    "adamax": lambda p: torch.optim.Adamax(p, lr=1e-3),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=1e-3),
+    "radam": lambda p: torch.optim.RAdam(p, lr=1e-3),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-3),
+    "adadelta": lambda p: torch.optim.Adadelta(p, lr=1e-1),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.9, centered=True),
+    "asgd": lambda p: torch.optim.ASGD(p, lr=1e-3),
+    "rprop": lambda p: torch.optim.Rprop(p, lr=1e-3),
+}
+
+
+def loss_of(net: nn.Module, x: Tensor) -> Tensor:
+    actor, critic = net(x)
+    return actor.square().mean() + critic.sin().mean()
+
+
+def mask_like(net: nn.Module, removed: dict[str, dict[int, Tensor]]) -> None:
+    """Zero the removed positions of a dense net."""
+    with torch.no_grad():
+        for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+            if name in removed:
+                tensor.copy_(masked(tensor, {axis: idx.numpy() for axis, idx in removed[name].items()}))
+
+
+def kept_part(tensor: Tensor, axes: dict[int, Tensor]) -> Tensor:
+    for axis, positions in axes.items():
+        keep = np.setdiff1d(np.arange(tensor.shape[axis]), positions.numpy())
+        tensor = tensor.index_select(axis, torch.from_numpy(keep))
+    return tensor
+
+
+@given(networks(), SPARSITIES, SCOPES)
+def test_the_sliced_network_equals_the_masked_one(net: RandomNet, sparsity: float, scope: Any) -> None:
+    dense = copy.deepcopy(net).eval()
+    report = gsprune.prune_step(net, sparsity, scope=scope, example_inputs=example())
+    mask_like(dense, report.removed)
+    with torch.no_grad():
+        for got, expected in zip(net.eval()(example(3, 1)), dense(example(3, 1)), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@given(net=networks(SMOOTH_KINDS, max_blocks=3), sparsity=st.floats(0.3, 0.8))
+def test_training_goes_on_as_if_masked(name: str, net: RandomNet, sparsity: float) -> None:
+    optimizer = OPTIMIZERS[name](net.parameters())
+    for i in range(2):
+        optimizer.zero_grad()
+        loss_of(net, example(4, i)).backward()
+        optimizer.step()
+    dense, dense_optimizer = copy.deepcopy((net, optimizer))
+    identities = {name: id(p) for name, p in net.named_parameters()}
+    removed = gsprune.prune_step(net, sparsity, optimizer=optimizer, example_inputs=example()).removed
+    assert {name: id(p) for name, p in net.named_parameters()} == identities
+    mask_like(dense, removed)
+    names = {id(p): name for name, p in dense.named_parameters()}
+    for parameter, state in dense_optimizer.state.items():
+        axes = {axis: idx.numpy() for axis, idx in removed.get(names[id(parameter)], {}).items()}
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and axes:
+                state[key] = masked(value, axes)
+    for i in range(3):
+        for model, opt in ((net, optimizer), (dense, dense_optimizer)):
+            opt.zero_grad()
+            loss_of(model, example(4, 10 + i)).backward()
+            if model is dense:
+                for parameter_name, parameter in dense.named_parameters():
+                    if parameter_name in removed:
+                        axes = {axis: idx.numpy() for axis, idx in removed[parameter_name].items()}
+                        parameter.grad = masked(parameter.grad, axes)
+            opt.step()
+    small = dict(net.named_parameters())
+    for parameter_name, parameter in dense.named_parameters():
+        axes = removed.get(parameter_name, {})
+        torch.testing.assert_close(small[parameter_name], kept_part(parameter, axes), rtol=1e-9, atol=1e-9)
+        ours, theirs = optimizer.state[small[parameter_name]], dense_optimizer.state[parameter]
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            if isinstance(value, Tensor):
+                expected = kept_part(value, axes) if value.shape == parameter.shape else value
+                torch.testing.assert_close(ours[key], expected, rtol=1e-9, atol=1e-9)
+
+
+@given(networks(KINDS), SPARSITIES, SCOPES)
+def test_the_compiled_core_and_the_definition_choose_the_same(net: RandomNet, sparsity: float, scope: Any) -> None:
+    net = net.float()
+    other = copy.deepcopy(net)
+    x = example().float()
+    ours = gsprune.prune_step(net, sparsity, scope=scope, example_inputs=x, backend="cpp")
+    theirs = gsprune.prune_step(other, sparsity, scope=scope, example_inputs=x, backend="torch")
+    assert [g.removed.tolist() for g in ours.groups] == [g.removed.tolist() for g in theirs.groups]
+    for a, b in zip(net.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@given(networks(KINDS), st.floats(0.0, 0.9), st.floats(0.0, 0.9))
+def test_two_local_steps_reach_the_widths_of_one(net: RandomNet, first: float, second: float) -> None:
+    first, second = min(first, second), max(first, second)
+    other = copy.deepcopy(net)
+    gsprune.prune_step(net, first, example_inputs=example())
+    two = gsprune.prune_step(net, second)
+    one = gsprune.prune_step(other, second, example_inputs=example())
+    assert {g.name: g.after for g in two.groups} == {g.name: g.after for g in one.groups}
+
+
+@given(networks(KINDS), SPARSITIES, st.floats(0, 1), SCOPES, st.sampled_from(["channels", "params", "macs"]))
+def test_the_last_request_or_a_smaller_one_is_the_identity(
+    net: RandomNet, sparsity: float, fraction: float, scope: Any, target: Any
+) -> None:
+    gsprune.prune_step(net, sparsity, scope=scope, target=target, example_inputs=example())
+    before = snapshot(net)
+    for request in (sparsity, sparsity * fraction):
+        assert not gsprune.prune_step(net, request, scope=scope, target=target).changed
+    assert snapshot(net) == before
+
+
+@given(networks(KINDS), st.floats(0.1, 0.5), st.floats(0.5, 0.9))
+def test_copies_and_pickles_prune_on_as_the_original(net: RandomNet, first: float, second: float) -> None:
+    gsprune.prune_step(net, first, example_inputs=example())
+    others = [copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
+    reports = [gsprune.prune_step(model, second) for model in (net, *others)]
+    for report, model in zip(reports[1:], others, strict=True):
+        assert [g.removed.tolist() for g in report.groups] == [g.removed.tolist() for g in reports[0].groups]
+        for a, b in zip(model.state_dict().values(), net.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+
+
+@given(networks(KINDS), SPARSITIES)
+def test_followers_equal_the_model_after_a_hard_copy(net: RandomNet, sparsity: float) -> None:
+    target = copy.deepcopy(net)
+    average = torch.optim.swa_utils.AveragedModel(net)
+    with torch.no_grad():
+        for parameter in target.parameters():
+            parameter.add_(1.0)
+    gsprune.prune_step(net, sparsity, followers=(target, average), example_inputs=example())
+    target.load_state_dict(net.state_dict())
+    for follower in (target, average.module):
+        for a, b in zip(follower.eval()(example()), net.eval()(example()), strict=True):
+            assert torch.equal(a, b)
