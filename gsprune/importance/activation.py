@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gsprune.errors import ScoreError
 from gsprune.importance.base import Criterion, FloatArray, ScoreSource, layer_of, unit_sums
 from gsprune.tracing.graph import Group, Member
+from gsprune.tracing.undisturbed import undisturbed
 
 __all__ = ["Activation"]
 
@@ -20,8 +21,8 @@ class Activation(Criterion):
     """x_mu = Σ over the positions of unit u of mean |a|, with a the output of layer m over batch and space.
 
     The members are the layers whose weights open the group's channels; the root's layer is the first, and the default
-    reduction takes it alone. The model runs in eval mode without gradients; modes and the random generators are as
-    before when it is done.
+    reduction takes it alone. The model runs in eval mode without gradients; modes, buffers and random
+    generators are as before when it is done.
 
     Source: Molchanov et al. 2017, Pruning convolutional neural networks for resource efficient inference, sec. 2.2
     ("activation"), https://arxiv.org/abs/1611.06440
@@ -64,24 +65,17 @@ class Activation(Criterion):
         return {group.name: _statistics_of(group, readable[group.name], meters) for group in source.groups}
 
     def _run(self, model: nn.Module, run: Callable[[nn.Module], Any] | None) -> None:
-        modes = [(module, module.training) for module in model.modules()]
-        devices = sorted({tensor.device.index for tensor in model.parameters() if tensor.device.type == "cuda"})
-        try:
-            model.eval()
-            with torch.no_grad(), torch.random.fork_rng(devices):
-                if self.batches is not None:
-                    for batch in self.batches:
-                        self._call(model, batch if isinstance(batch, tuple) else (batch,))
-                elif run is not None:
-                    run(model)
-                else:
-                    raise ScoreError(
-                        "importance 'activation' needs an input to run on: give example_inputs, or "
-                        "Importance(Activation(batches=[...]))"
-                    )
-        finally:
-            for module, training in modes:
-                module.training = training
+        with undisturbed(model):
+            if self.batches is not None:
+                for batch in self.batches:
+                    self._call(model, batch if isinstance(batch, tuple) else (batch,))
+            elif run is not None:
+                run(model)
+            else:
+                raise ScoreError(
+                    "importance 'activation' needs an input to run on: give example_inputs, or "
+                    "Importance(Activation(batches=[...]))"
+                )
 
     def _call(self, model: nn.Module, batch: tuple[Any, ...]) -> None:
         if self.forward is None:

@@ -71,6 +71,7 @@ class PruneState:
         example: the call used for tracing and checking; None after `gsprune.load`.
         initial_widths: group name -> first-seen width (`Group.width`).
         kept: tensor -> {axis: kept indices in the dense numbering, sorted int64}; only axes that lost something.
+        dense_shapes: first-seen shapes of the tensors in `kept`, where a file told them; else the graph does.
         attributes: module name -> {attribute: present value} for integers of user code that pruning has changed.
         initial_params: first-seen number of parameters.
         initial_macs: first-seen MACs per example.
@@ -89,6 +90,7 @@ class PruneState:
     links: tuple[SizeLink, ...] = ()
     verified: bool = False
     refused: dict[str, str] = field(default_factory=dict)
+    dense_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """A pickle goes without an example whose `forward` is the user's own function, often a lambda."""

@@ -1,0 +1,189 @@
+"""How sparse a network is to be, as training goes on.
+
+A schedule is a frozen object that maps progress in [0, 1] to a sparsity: 0 up to `begin`, `final` from `end` on, never
+falling in between. With `events` it rises in that many equal intervals instead of at every call: the k-th of n events
+comes at ``begin + (end - begin) * k / n``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+
+__all__ = ["Cosine", "Cubic", "Exponential", "Linear", "OneShot", "Polynomial", "Schedule"]
+
+# Progress is often step / steps: an event must not be missed by a rounding error.
+_EVENT_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """What all schedules share.
+
+    Attributes:
+        final: the sparsity reached at `end`, in [0, 1); or {glob of group or layer names: sparsity}.
+        begin: progress up to which nothing is pruned, in [0, 1].
+        end: progress from which on the sparsity is `final`, in [begin, 1].
+        events: how many times the sparsity rises, at least 1; None: at every call.
+
+    Raises:
+        TypeError: something is not a number.
+        ValueError: a number out of its range, or begin > end.
+    """
+
+    final: float | Mapping[str, float]
+    begin: float = 0.2
+    end: float = 0.8
+    events: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        finals = self.final.items() if isinstance(self.final, Mapping) else [(None, self.final)]
+        for pattern, value in finals:
+            name = "final" if pattern is None else f"final[{pattern!r}]"
+            if _number(name, value) < 0 or value >= 1:
+                raise ValueError(f"`{name}` must be in [0, 1), got {value!r}")
+        for name, value in (("begin", self.begin), ("end", self.end)):
+            if not 0 <= _number(name, value) <= 1:
+                raise ValueError(f"`{name}` must be in [0, 1], a fraction of training, got {value!r}")
+        if self.begin > self.end:
+            raise ValueError(f"`begin` must not be after `end`, got begin={self.begin!r}, end={self.end!r}")
+        if self.events is not None:
+            if isinstance(self.events, bool) or not isinstance(self.events, Integral):
+                raise TypeError(f"`events` must be a whole number or None, got {self.events!r}")
+            if self.events < 1:
+                raise ValueError(f"`events` must be at least 1, or None for every call, got {self.events}")
+
+    def __call__(self, progress: float) -> float | dict[str, float]:
+        """The sparsity at some point of training.
+
+        Args:
+            progress: fraction of training that is done, in [0, 1].
+
+        Returns:
+            a number in [0, final], or one for every glob where `final` is a mapping.
+
+        Raises:
+            ValueError: progress outside [0, 1].
+        """
+        if not 0 <= _number("progress", progress) <= 1:
+            raise ValueError(f"`progress` must be in [0, 1], the fraction of training that is done, got {progress!r}")
+        elapsed = self._elapsed(float(progress))
+        if isinstance(self.final, Mapping):
+            return {pattern: self._sparsity(float(final), elapsed) for pattern, final in self.final.items()}
+        return self._sparsity(float(self.final), elapsed)
+
+    @abstractmethod
+    def rise(self, elapsed: float, final: float) -> float:
+        """The fraction of `final` that is reached.
+
+        Args:
+            elapsed: fraction of the way from `begin` to `end`, in (0, 1).
+            final: the sparsity to reach, in [0, 1).
+
+        Returns:
+            a number in [0, 1] that does not fall with `elapsed`.
+        """
+
+    def _elapsed(self, progress: float) -> float:
+        if progress >= self.end:
+            return 1.0
+        if progress <= self.begin:
+            return 0.0
+        elapsed = (progress - self.begin) / (self.end - self.begin)
+        if self.events is None:
+            return elapsed
+        return math.floor(elapsed * self.events + _EVENT_TOLERANCE) / self.events
+
+    def _sparsity(self, final: float, elapsed: float) -> float:
+        if elapsed in {0.0, 1.0}:  # the ends are exact
+            return final * elapsed
+        return final * min(1.0, max(0.0, self.rise(elapsed, final)))
+
+
+@dataclass(frozen=True)
+class Polynomial(Schedule):
+    """s(u) = final · (1 - (1 - u)^power): fast at first, then ever slower (for power > 1).
+
+    Source: Zhu & Gupta 2017, To prune, or not to prune, eq. 1 (power 3), https://arxiv.org/abs/1710.01878
+
+    Attributes:
+        power: > 0.
+    """
+
+    power: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if _number("power", self.power) <= 0 or math.isinf(self.power):
+            raise ValueError(f"`power` must be > 0 and finite, got {self.power!r}")
+
+    def rise(self, elapsed: float, final: float) -> float:
+        """See `Schedule.rise`."""
+        del final
+        return 1.0 - math.pow(1.0 - elapsed, self.power)
+
+
+@dataclass(frozen=True)
+class Cubic(Schedule):
+    """s(u) = final · (1 - (1 - u)³): `Polynomial` with power 3, the schedule of gradual pruning.
+
+    Source: Zhu & Gupta 2017, To prune, or not to prune, eq. 1, https://arxiv.org/abs/1710.01878
+    """
+
+    def rise(self, elapsed: float, final: float) -> float:
+        """See `Schedule.rise`."""
+        del final
+        return 1.0 - (1.0 - elapsed) ** 3
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """s(u) = final · u."""
+
+    def rise(self, elapsed: float, final: float) -> float:
+        """See `Schedule.rise`."""
+        del final
+        return elapsed
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """s(u) = final · (1 - cos(π u)) / 2: slow at both ends."""
+
+    def rise(self, elapsed: float, final: float) -> float:
+        """See `Schedule.rise`."""
+        del final
+        return 0.5 * (1.0 - math.cos(math.pi * elapsed))
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """s(u) = 1 - (1 - final)^u: equal intervals remove equal fractions of what is left."""
+
+    def rise(self, elapsed: float, final: float) -> float:
+        """See `Schedule.rise`."""
+        return (1.0 - (1.0 - final) ** elapsed) / final if final > 0 else elapsed
+
+
+@dataclass(frozen=True)
+class OneShot(Schedule):
+    """All at once: 0 up to `begin`, `final` as soon as progress is past it; `end` only bounds `begin`."""
+
+    end: float = 1.0
+
+    def rise(self, elapsed: float, final: float) -> float:
+        """See `Schedule.rise`."""
+        del elapsed, final
+        return 1.0
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"`{name}` must be a number, got {value!r}")
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError(f"`{name}` must be a number, got NaN")
+    return number
