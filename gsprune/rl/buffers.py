@@ -76,8 +76,8 @@ class PrioritizedReplay:
 
     With `path` the frames lie in a memory-mapped file, everything else goes into the checkpoint (`state_dict`). After
     a crash the file is ahead of the checkpoint. Therefore the ring has `spare_steps` rows more than are sampled:
-    steps written since a checkpoint fall on rows that it no longer needs. The buffer counts on two checkpoints being
-    kept, the last and the one before; `needs_checkpoint` says when the spare rows are used up.
+    steps written since a checkpoint fall on rows that it does not need. The buffer counts on two checkpoints being
+    kept, the last and the one before; `needs_checkpoint` says when the next one is due.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class PrioritizedReplay:
             num_envs: environments N.
             frame_shape: shape of one observation (uint8).
             path: file of the frames; None keeps them in memory.
-            spare_steps: extra rows in vector steps; twice the checkpoint interval where `path` is given.
+            spare_steps: extra rows in vector steps where `path` is given: twice the longest checkpoint interval.
 
         Raises:
             ValueError: the capacity is too small for one window, or a file has no spare rows.
@@ -107,12 +107,12 @@ class PrioritizedReplay:
             raise ValueError(
                 f"`capacity` must be more than num_envs * n_step = {num_envs * options.n_step}, got {options.capacity}"
             )
-        if path is not None and spare_steps < 1:
-            raise ValueError(f"`spare_steps` must be at least 1 for a replay in a file, got {spare_steps}")
+        if path is not None and spare_steps < 2:
+            raise ValueError(f"`spare_steps` must be at least 2 for a replay in a file, got {spare_steps}")
         self.options = options
         self.num_envs = num_envs
         self._live = live
-        self._rows = live + spare_steps
+        self._rows = live + (spare_steps if path is not None else 0)
         self._frames = FrameStore(self._rows, num_envs, frame_shape, path)
         self._actions = np.zeros((self._rows, num_envs), dtype=np.int32)
         self._rewards = np.zeros((self._rows, num_envs), dtype=np.float32)
@@ -120,7 +120,7 @@ class PrioritizedReplay:
         self._tree = SumTree(self._rows * num_envs)
         self._max_priority = 1.0
         self._steps = 0
-        self._saved = (0, 0)
+        self._saved = 0  # steps at the last checkpoint
 
     @property
     def size(self) -> int:
@@ -133,10 +133,16 @@ class PrioritizedReplay:
         small = self._actions.nbytes + self._rewards.nbytes + self._terminated.nbytes
         return self._frames.nbytes + small + self._tree.nbytes
 
-    @property
-    def needs_checkpoint(self) -> bool:
-        """Whether the next `add` would overwrite what the older of two kept checkpoints needs."""
-        return self._frames.path is not None and self._steps - self._saved[0] >= self._rows - self._live
+    def needs_checkpoint(self, upcoming: int) -> bool:
+        """Whether a checkpoint must be written before `upcoming` more steps are added.
+
+        It must be when they would use up half of the spare rows since the last one: then even the checkpoint before
+        the last finds all its frames, at any moment.
+
+        Args:
+            upcoming: vector steps until the next opportunity, at most half of `spare_steps`.
+        """
+        return self._frames.path is not None and 2 * (self._steps + upcoming - self._saved) > self._rows - self._live
 
     def add(self, observations: Frames, actions: IntArray, rewards: FloatArray, terminated: BoolArray) -> None:
         """Store one vector step.
@@ -214,8 +220,8 @@ class PrioritizedReplay:
         }
 
     def checkpointed(self) -> None:
-        """Say that `state_dict` is on disk: the checkpoint before the last one is no longer needed."""
-        self._saved = (self._saved[1], self._steps)
+        """Say that the present `state_dict` is on disk."""
+        self._saved = self._steps
 
     def flush(self) -> None:
         """Write the frames of a file to disk; call it before the checkpoint is written."""
@@ -244,7 +250,7 @@ class PrioritizedReplay:
         self._rewards[:] = state["rewards"]
         self._terminated[:] = state["terminated"]
         self._tree.set_range(0, np.asarray(state["priorities"], dtype=np.float64))
-        self._saved = (self._steps, self._steps)
+        self._saved = self._steps
 
     def _layout(self) -> list[int]:
         return [self._live, self._rows, self.num_envs, self.options.n_step, *self._frames.frame_shape]

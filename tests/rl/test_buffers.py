@@ -77,9 +77,10 @@ def test_the_last_steps_of_an_episode_are_sampled_with_shorter_returns():
     assert found[2 * NUM_ENVS + 1][1:3] == (2 + 0.5 * 3 + 0.25 * 4, 0.125)
 
 
-@pytest.mark.parametrize("spare", [0, 1, 7])
-def test_only_the_newest_capacity_transitions_are_sampled_whatever_the_ring_contains(spare):
-    replay = PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE, spare_steps=spare)
+@pytest.mark.parametrize("spare", [None, 2, 7])
+def test_only_the_newest_capacity_transitions_are_sampled_whatever_the_ring_contains(spare, tmp_path):
+    path = None if spare is None else tmp_path / "frames.bin"
+    replay = PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE, path=path, spare_steps=spare or 0)
     for end in (10, 11, 23, 40):
         add_steps(replay, range(replay._steps, end))
         assert replay.size == (10 - 3) * NUM_ENVS
@@ -101,8 +102,8 @@ def test_new_transitions_get_the_highest_priority_seen():
     assert replay._tree.leaves[:4] == pytest.approx([5.0, 0.5, 5.0, 5.0], rel=1e-4)
 
 
-def test_an_update_does_not_revive_a_transition_that_has_left_the_buffer():
-    replay = PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE, spare_steps=2)
+def test_an_update_does_not_revive_a_transition_that_has_left_the_buffer(tmp_path):
+    replay = in_file(tmp_path / "frames.bin")
     add_steps(replay, range(10))
     leaves = np.array([0, 1, 4])
     add_steps(replay, range(10, 11))
@@ -137,12 +138,9 @@ def in_file(path):
 def test_a_file_ahead_of_the_checkpoint_gives_the_checkpoints_batches(tmp_path):
     replay = in_file(tmp_path / "frames.bin")
     add_steps(replay, range(25), ends={(20, 1)})
-    replay.checkpointed()
     state = replay.state_dict()
     expected = sampled(replay)
-    replay.checkpointed()
     add_steps(replay, range(25, 31))
-    assert replay.needs_checkpoint
     del replay
     restored = in_file(tmp_path / "frames.bin")
     restored.load_state_dict(state)
@@ -152,23 +150,34 @@ def test_a_file_ahead_of_the_checkpoint_gives_the_checkpoints_batches(tmp_path):
     assert {value // NUM_ENVS for value in sampled(restored)} == set(range(16, 23))
 
 
-def test_a_checkpoint_is_asked_for_before_the_older_of_the_two_kept_ones_loses_a_frame(tmp_path):
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_the_older_of_two_kept_checkpoints_finds_its_frames_at_any_moment(tmp_path, stride):
     replay = in_file(tmp_path / "frames.bin")
     add_steps(replay, range(20))
+    kept = [(replay.state_dict(), sampled(replay))] * 2
     replay.checkpointed()
-    replay.checkpointed()
-    older, expected = replay.state_dict(), sampled(replay)
-    add_steps(replay, range(20, 23))
-    replay.checkpointed()
-    assert not replay.needs_checkpoint
-    add_steps(replay, range(23, 26))
-    assert replay.needs_checkpoint
-    restored = in_file(tmp_path / "frames.bin")
-    restored.load_state_dict(older)
-    assert sampled(restored) == expected
+    checkpoints = 0
+    for time in range(20, 20 + 12 * stride, stride):
+        if replay.needs_checkpoint(stride):
+            kept = [kept[1], (replay.state_dict(), sampled(replay))]
+            replay.checkpointed()
+            checkpoints += 1
+        add_steps(replay, range(time, time + stride))
+        reopened = in_file(tmp_path / "frames.bin")
+        for state, expected in kept:
+            reopened.load_state_dict(state)
+            assert sampled(reopened) == expected
+    # Half of the six spare rows between two of them, no more.
+    assert checkpoints == (12 * stride - 1) // (3 // stride * stride)
 
 
-# Stores 25 steps, says so with a checkpoint, fills the spare rows and waits for its end.
+def test_a_replay_in_memory_never_asks_for_a_checkpoint():
+    replay = PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE)
+    add_steps(replay, range(50))
+    assert not replay.needs_checkpoint(50)
+
+
+# Stores 25 steps, keeps a checkpoint of them, stores three more and waits for its end.
 WRITER = """
 import pickle, sys, time
 from pathlib import Path
@@ -179,12 +188,11 @@ folder = Path(sys.argv[1])
 options = ReplayOptions(capacity=20, n_step=3, gamma=0.5, alpha=0.0)
 replay = PrioritizedReplay(options, 2, (2, 2, 1), path=folder / "frames.bin", spare_steps=6)
 step = 0
-while step < 25 or not replay.needs_checkpoint:
+while step < 28:
     frames = (step * 2 + np.arange(2)).astype(np.uint8).reshape(2, 1, 1, 1).repeat(2, 1).repeat(2, 2)
     replay.add(frames, np.full(2, step % 15), np.full(2, step, dtype=np.float32), np.zeros(2, dtype=bool))
     step += 1
-    if step in (22, 25):
-        replay.checkpointed()
+    if step == 25:
         (folder / "state.pkl").write_bytes(pickle.dumps(replay.state_dict()))
 print(step, flush=True)
 time.sleep(60)
@@ -194,10 +202,8 @@ time.sleep(60)
 def test_the_content_survives_kill_9_with_the_file_ahead_of_the_checkpoint(tmp_path):
     with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        # Six spare rows behind the older checkpoint: the file ends up three steps ahead of the newer one.
-        written = int(process.stdout.readline())
+        assert process.stdout.readline() == b"28\n"
         process.kill()
-    assert written == 28
     state = pickle.loads((tmp_path / "state.pkl").read_bytes())
     uninterrupted = PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE)
     add_steps(uninterrupted, range(25))
@@ -234,7 +240,7 @@ def test_a_full_disk_is_an_error_at_the_start_and_leaves_no_file(tmp_path, monke
 def test_bad_sizes_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`capacity` must be more than num_envs \* n_step = 6, got 6"):
         PrioritizedReplay(ReplayOptions(capacity=6), NUM_ENVS, SHAPE)
-    with pytest.raises(ValueError, match="`spare_steps` must be at least 1"):
+    with pytest.raises(ValueError, match="`spare_steps` must be at least 2"):
         PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE, path=tmp_path / "frames.bin")
     with pytest.raises(ValueError, match="cannot be resumed"):
         PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE).load_state_dict({})
