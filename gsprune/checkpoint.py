@@ -1,0 +1,296 @@
+"""Saving a network with its optimizer and what pruning has done to it, and loading it into a dense one.
+
+A file holds the tensors at their present widths, the kept indices in the dense numbering, the first-seen widths and the
+integers of user code that had to follow: so it can be loaded into a freshly built, dense model, which is then as small,
+and goes on being pruned as the saved one would have.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gsprune.checkpoint_file import read_document, write_document
+from gsprune.errors import CheckpointError
+from gsprune.rewrite.apply import rewrite_to
+from gsprune.rewrite.optimizer_state import as_optimizers
+from gsprune.rewrite.state import STATE_ATTRIBUTE, PruneState, SizeLink, state_of
+from gsprune.rewrite.tensors import canonical_tensors, named_tensors, unwrapped
+from gsprune.rewrite.transaction import Transaction
+from gsprune.selection import dense_shapes
+from gsprune.tracing.graph import IntArray
+
+__all__ = ["load", "save"]
+
+Kept = dict[str, dict[int, IntArray]]
+Shape = tuple[int, ...]
+
+
+def save(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    **metadata: Any,
+) -> None:
+    """Write a network, dense or pruned, to one file: safetensors with JSON in its header, no pickle.
+
+    The file is complete or as it was before, also when the process dies. Tied tensors are written once; buffers that
+    are not part of the ``state_dict`` are not written.
+
+    Args:
+        model: the network.
+        path: the file, e.g. ``agent.safetensors``; its folder exists.
+        optimizer: one or several, whose states are to go along.
+        metadata: anything to get back from `load`: None, booleans, numbers, strings, tensors, and lists, tuples and
+            dictionaries of them.
+
+    Raises:
+        TypeError: something that a file cannot hold; the message names it.
+        OSError: the file cannot be written.
+    """
+    module = unwrapped(_checked_module("model", model))
+    optimizers = as_optimizers(optimizer)
+    _refuse_extra_state(module)
+    tensors = canonical_tensors(module)
+    state = state_of(module)
+    written = _persistent(module, tensors)
+    changed = [] if state is None else list(state.kept)
+    document = {
+        "tensors": {name: tensors[name] for name in written},
+        "layout": {name: _layout(tensors[name]) for name in dict.fromkeys([*written, *changed])},
+        "aliases": _aliases(module, tensors),
+        "pruning": None if state is None else _pruning_document(state),
+        "optimizers": [{"type": type(each).__name__, "state": each.state_dict()} for each in optimizers],
+        "metadata": metadata,
+    }
+    write_document(Path(path), document)
+
+
+def load(
+    path: str | os.PathLike[str], into: nn.Module, optimizer: Optimizer | Sequence[Optimizer] | None = None
+) -> dict[str, Any]:
+    """Read a file of `save` into a model of the same architecture, dense or of the file's widths.
+
+    The model's parameters stay the same objects, so that optimizers made of them stay valid. If anything goes wrong,
+    model and optimizers are as before.
+
+    Args:
+        path: the file.
+        into: the model; freshly built, or as wide as the saved one.
+        optimizer: one or several over `into`'s parameters, in the order in which they were saved; None leaves the
+            file's optimizer states alone.
+
+    Returns:
+        the metadata given to `save`.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds another architecture or optimizer; names the first difference.
+        OSError: the file cannot be read.
+        TypeError: `into` is not a module.
+    """
+    module = unwrapped(_checked_module("into", into))
+    optimizers = as_optimizers(optimizer)
+    saved = _saved(Path(path), read_document(Path(path)))
+    tensors = canonical_tensors(module)
+    must_shrink = _check_architecture(saved, module, tensors)
+    _check_optimizers(saved, optimizers)
+    with Transaction() as transaction:
+        if must_shrink:
+            rewrite_to(module, saved.kept, transaction=transaction, attributes=saved.attributes)
+        _install(saved, tensors, transaction)
+        for each, record in zip(optimizers, saved.optimizers, strict=False):
+            # Setting what is there already makes the transaction remember it.
+            transaction.set_entries([(each.__dict__, key, each.__dict__[key]) for key in ("state", "param_groups")])
+            each.load_state_dict(record["state"])
+        transaction.set_entries([(module.__dict__, STATE_ATTRIBUTE, _pruning_state(saved, state_of(module)))])
+    return saved.metadata
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """A file's document, taken apart.
+
+    Attributes:
+        path: the file, for messages.
+        tensors: name -> contents, of all that was written.
+        layout: name -> shape and dtype, of all that was written or has been pruned.
+        aliases: other names of tied tensors -> canonical name.
+        pruning: what `_pruning_document` made; None where the model was never pruned.
+        kept: tensor -> {axis: kept indices}.
+        attributes: module -> {attribute: value}.
+        optimizers: type and state of each.
+        metadata: the user's.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    layout: dict[str, tuple[Shape, str]]
+    aliases: dict[str, str]
+    pruning: dict[str, Any] | None
+    kept: Kept
+    attributes: dict[str, dict[str, Any]]
+    optimizers: list[dict[str, Any]]
+    metadata: dict[str, Any]
+
+    def dense_shape(self, name: str) -> Shape:
+        """The shape that a tensor had when first seen."""
+        dense: Mapping[str, Shape] = {} if self.pruning is None else self.pruning["dense_shapes"]
+        return dense.get(name, self.layout[name][0])
+
+
+def _saved(path: Path, document: dict[str, Any]) -> _Saved:
+    try:
+        pruning = document["pruning"]
+        kept = {} if pruning is None else pruning["kept"]
+        return _Saved(
+            path=path,
+            tensors=document["tensors"],
+            layout=document["layout"],
+            aliases=document["aliases"],
+            pruning=pruning,
+            kept={name: {axis: index.numpy() for axis, index in axes.items()} for name, axes in kept.items()},
+            attributes={} if pruning is None else pruning["attributes"],
+            optimizers=document["optimizers"],
+            metadata=document["metadata"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} lacks a part of a checkpoint: {error!r}") from error
+
+
+def _pruning_document(state: PruneState) -> dict[str, Any]:
+    dense = dict(state.dense_shapes)
+    if state.graph is not None:
+        dense |= dense_shapes(state.graph, state.initial_widths)
+    return {
+        "initial_widths": state.initial_widths,
+        "initial_params": state.initial_params,
+        "initial_macs": state.initial_macs,
+        "kept": {
+            name: {axis: torch.from_numpy(np.array(index)) for axis, index in axes.items()}
+            for name, axes in state.kept.items()
+        },
+        "dense_shapes": {name: dense[name] for name in state.kept},
+        "attributes": state.attributes,
+        "links": [asdict(link) for link in state.links],
+        "refused": state.refused,
+    }
+
+
+def _pruning_state(saved: _Saved, before: PruneState | None) -> PruneState:
+    """The state of the loaded model; it is traced anew at the next step, with the example if one was known."""
+    example = None if before is None else before.example
+    if saved.pruning is None:
+        return PruneState(graph=None, example=example, initial_widths={})
+    return PruneState(
+        graph=None,
+        example=example,
+        initial_widths=saved.pruning["initial_widths"],
+        kept=saved.kept,
+        attributes=saved.attributes,
+        initial_params=saved.pruning["initial_params"],
+        initial_macs=saved.pruning["initial_macs"],
+        links=tuple(SizeLink(**link) for link in saved.pruning["links"]),
+        refused=saved.pruning["refused"],
+        dense_shapes=saved.pruning["dense_shapes"],
+    )
+
+
+def _check_architecture(saved: _Saved, module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Compare a file with a model; returns whether the model is dense and must shrink to the file's widths."""
+    for name in [*saved.layout, *_persistent(module, tensors)]:
+        if name not in tensors:
+            raise _difference(saved, f"the file has {name!r}, which the model has not")
+        if name not in saved.layout:
+            raise _difference(saved, f"the model has {name!r}, which the file has not")
+    aliases = _aliases(module, tensors)
+    for name in [*saved.aliases, *aliases]:
+        if saved.aliases.get(name) != aliases.get(name):
+            where = "file" if name in saved.aliases else "model"
+            raise _difference(saved, f"in the {where} {name!r} is tied to another tensor")
+    for name, (_, dtype) in saved.layout.items():
+        if str(tensors[name].dtype) != dtype:
+            raise _difference(saved, f"{name!r} is {dtype} in the file and {tensors[name].dtype} in the model")
+    shapes = {name: tuple(tensors[name].shape) for name in saved.layout}
+    if all(shape == saved.layout[name][0] for name, shape in shapes.items()):
+        return False
+    for name, shape in shapes.items():
+        if shape != saved.dense_shape(name):
+            small = saved.layout[name][0]
+            widths = f"{saved.dense_shape(name)}" + (
+                f" (pruned to {small})" if small != saved.dense_shape(name) else ""
+            )
+            raise _difference(saved, f"{name!r} has shape {widths} in the file and {shape} in the model")
+    return True
+
+
+def _difference(saved: _Saved, text: str) -> CheckpointError:
+    return CheckpointError(
+        f"{saved.path} holds another architecture: {text}; load it into a freshly built model of the saved architecture"
+    )
+
+
+def _check_optimizers(saved: _Saved, optimizers: Sequence[Optimizer]) -> None:
+    if optimizers and len(optimizers) != len(saved.optimizers):
+        raise CheckpointError(
+            f"{saved.path} holds {len(saved.optimizers)} optimizers, got {len(optimizers)}; pass as many as were saved"
+        )
+    for each, record in zip(optimizers, saved.optimizers, strict=False):
+        if type(each).__name__ != record["type"]:
+            raise CheckpointError(f"{saved.path} holds the state of {record['type']}, got a {type(each).__name__}")
+        ours = [len(group["params"]) for group in each.param_groups]
+        theirs = [len(group["params"]) for group in record["state"]["param_groups"]]
+        if ours != theirs:
+            raise CheckpointError(
+                f"{saved.path} holds a {record['type']} with parameter groups of {theirs} parameters, got "
+                f"groups of {ours}"
+            )
+
+
+def _install(saved: _Saved, tensors: Mapping[str, Tensor], transaction: Transaction) -> None:
+    """Give the model's tensors the file's contents."""
+    names = list(saved.tensors)
+    transaction.swap(
+        [tensors[name] for name in names], [saved.tensors[name].to(tensors[name].device) for name in names]
+    )
+
+
+def _layout(tensor: Tensor) -> tuple[Shape, str]:
+    return tuple(tensor.shape), str(tensor.dtype)
+
+
+def _aliases(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    first_name = {id(tensor): name for name, tensor in tensors.items()}
+    return {name: first_name[id(tensor)] for name, tensor in named_tensors(module).items() if name not in tensors}
+
+
+def _persistent(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of what the ``state_dict`` would hold: all but buffers registered with ``persistent=False``."""
+    passing = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, owner in module.named_modules()
+        for name in owner._non_persistent_buffers_set
+    }
+    return [name for name in tensors if name not in passing]
+
+
+def _refuse_extra_state(module: nn.Module) -> None:
+    for name, owner in module.named_modules():
+        if type(owner).get_extra_state is not nn.Module.get_extra_state:
+            raise TypeError(
+                f"module {name or type(owner).__name__!r} has an extra state (get_extra_state), which gsprune.save "
+                f"cannot hold; save it yourself and pass it as metadata"
+            )
+
+
+def _checked_module(argument: str, value: object) -> nn.Module:
+    if not isinstance(value, nn.Module):
+        raise TypeError(f"`{argument}` must be a torch.nn.Module, got {type(value).__name__}")
+    return value
