@@ -1,0 +1,1 @@
+"""Agents for Procgen that shrink while they train: PPO, DQN, and how both are evaluated."""

@@ -1,0 +1,155 @@
+"""The options that all trainers share, and their checks.
+
+The docstring under each field is the help of the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from gsprune.networks import EncoderName, build_encoder
+from gsprune.rl.envs import EnvConfig
+from gsprune.schedules import Polynomial
+
+__all__ = ["PruningMethod", "TrainConfig", "check_at_least", "resolve_device"]
+
+PruningMethod = Literal["none", "group", "structured", "unstructured", "redo"]
+
+_REFERENCE_WIDTH = 2  # the width at which the published learning rates hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Options of every trainer: what is played, by which network, how it is pruned, where it runs."""
+
+    env_id: str = "bigfish"
+    """the Procgen game: bigfish, bossfight, caveflyer, chaser, climber, coinrun, dodgeball, fruitbot, heist, jumper,
+    leaper, maze, miner, ninja, plunder or starpilot"""
+    distribution_mode: Literal["easy", "hard"] = "easy"
+    """difficulty of the levels; training plays levels 0-199 of easy, 0-499 of hard"""
+    seed: int = 1
+    """seed of everything that is random: weights, actions, minibatches, levels"""
+    total_timesteps: int = 25_000_000
+    """environment steps of the whole training, over all environments"""
+    num_envs: int = 64
+    """environments that are stepped together"""
+
+    encoder: EncoderName = "impoola"
+    """the network: nature, impala, or impoola (impala with a mean over space before its dense layer)"""
+    width: float = 2
+    """factor on the filters of the convolutions (the paper's tau), at least 1"""
+    learning_rate: float | None = None
+    """step size of Adam; unset: the published one of the encoder, which falls with width"""
+
+    pruning: PruningMethod = "group"
+    """none; group: coupled channels leave together and the network gets smaller; or a baseline that keeps its size:
+    structured and unstructured (masks over filters, over weights), redo (dormant units are drawn anew)"""
+    sparsity: float = 0.8
+    """fraction that is gone at the end, in [0, 1); of what, `target` says"""
+    prune_begin: float = 0.2
+    """fraction of the training before the first pruning step"""
+    prune_end: float = 0.8
+    """fraction of the training after which the final sparsity holds"""
+    importance: str = "l1"
+    """the score by which channels stay: l1, l2, taylor, lamp, fpgm, hessian, random"""
+    scope: Literal["local", "global", "isomorphic"] = "local"
+    """where channels compete: within their group, over all groups, or over groups of the same kind"""
+    target: Literal["channels", "params", "macs"] = "channels"
+    """what the sparsity counts"""
+    round_to: int = 1
+    """widths stay multiples of this where they can"""
+    min_channels: int = 1
+    """no group gets narrower than this"""
+    rescale: bool = False
+    """scale kept channels up by the norm they lose when others go"""
+    backend: Literal["auto", "cpp", "triton", "torch"] = "auto"
+    """what scores and slices: the C++ core, the Triton kernels or plain PyTorch; auto picks by device"""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one"""
+    torch_threads: int | None = None
+    """threads of PyTorch on the CPU; unset: PyTorch's own choice"""
+    env_threads: int | None = None
+    """threads that step the environments; unset: one per core, four at most"""
+    channels_last: bool = True
+    """keep weights and activations channels-last, which is 2 to 4 times as fast on CPUs"""
+    amp: Literal["none", "bf16"] = "none"
+    """compute the network in float32 or, under autocast, in bfloat16"""
+
+    eval_episodes: int = 2500
+    """episodes at the end, on training levels and again on the full distribution; 0 skips them"""
+    eval_interval_episodes: int = 1000
+    """episodes of each evaluation during training; 0 skips them"""
+    eval_points: int = 10
+    """evaluations over the training, evenly spread"""
+    eval_num_envs: int = 64
+    """environments of an evaluation; each plays the same number of episodes"""
+    checkpoint_minutes: float = 5.0
+    """minutes between checkpoints; 0 writes one after every iteration"""
+
+    def check(self) -> None:
+        """Complain of the first option that is wrong; trainers do so before anything else.
+
+        Raises:
+            ValueError: names the option, its value, the constraint and the way out.
+        """
+        EnvConfig.train(self.env_id, self.num_envs, self.distribution_mode, self.seed)
+        build_encoder(self.encoder, self.width)
+        resolve_device(self.device)
+        if not 0 <= self.sparsity < 1:
+            raise ValueError(f"`sparsity` must be in [0, 1), got {self.sparsity}; 0.8 removes 80 %")
+        for name in ("prune_begin", "prune_end"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be in [0, 1], a fraction of the training, got {getattr(self, name)}")
+        if self.prune_begin > self.prune_end:
+            raise ValueError(
+                f"`prune_begin` must not be after `prune_end`, got {self.prune_begin} and {self.prune_end}; swap them"
+            )
+        check_at_least(self, 1, "total_timesteps", "round_to", "min_channels", "eval_points", "eval_num_envs")
+        check_at_least(self, 1, "torch_threads", "env_threads")
+        check_at_least(self, 0, "eval_episodes", "eval_interval_episodes", "checkpoint_minutes")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}")
+
+    def schedule(self) -> Polynomial:
+        """The cubic schedule of the sparsity over the training."""
+        return Polynomial(final=self.sparsity, begin=self.prune_begin, end=self.prune_end, power=3)
+
+    def scaled_learning_rate(self, base: float, nature: float) -> float:
+        """The step size: as given, or by the paper's rule lr / (tau / 2), where the Nature-CNN has one of its own.
+
+        Args:
+            base: the published step size of Impala and Impoola at width 2.
+            nature: the published step size of the Nature-CNN, which is not scaled.
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return nature if self.encoder == "nature" else base / (self.width / _REFERENCE_WIDTH)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the GPU where there is one, else the CPU.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"`device` must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"`device` is {name!r}, but PyTorch sees {torch.cuda.device_count()} GPUs; use --device cpu")
+    return device
+
+
+def check_at_least(config: TrainConfig, least: int, *names: str) -> None:
+    """Raise a ValueError for the first of these options that is set and below `least`."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise ValueError(f"`{name}` must be at least {least}, got {value}")

@@ -1,0 +1,131 @@
+"""What a training logs: one row per iteration, as a line of JSON and as TensorBoard scalars.
+
+Keys that begin with ``time/`` depend on the machine and its load; all others are equal in two runs of the same
+configuration on the same CPU, also if one of them was interrupted and resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gsprune.errors import MissingExtraError
+
+__all__ = ["EpisodeTracker", "MetricWriter", "Row", "read_metrics"]
+
+Row = Mapping[str, float | int | None]
+
+_WINDOW = 100  # episodes over which the return is averaged, as is usual
+
+
+class EpisodeTracker:
+    """Returns and lengths of the episodes of a training: all since the last row, and the last 100."""
+
+    def __init__(self) -> None:
+        self.num_episodes = 0
+        self._returns: deque[float] = deque(maxlen=_WINDOW)
+        self._lengths: deque[int] = deque(maxlen=_WINDOW)
+        self._new_returns: list[float] = []
+
+    def add(self, infos: Mapping[str, Any]) -> None:
+        """Take the infos of one step of a vector environment in."""
+        if "episode" not in infos:
+            return
+        ended = infos["_episode"]
+        returns = infos["episode"]["r"][ended].tolist()
+        self.num_episodes += len(returns)
+        self._returns.extend(returns)
+        self._new_returns.extend(returns)
+        self._lengths.extend(infos["episode"]["l"][ended].tolist())
+
+    @property
+    def mean_return(self) -> float | None:
+        """Mean return of the last 100 episodes; None before the first has ended."""
+        return float(np.mean(self._returns)) if self._returns else None
+
+    def take_row(self) -> dict[str, float | int | None]:
+        """The metrics of the episodes; those "since the last row" start anew.
+
+        Keys: ``charts/episodic_return`` and ``charts/episodic_length`` (mean of the last 100 episodes),
+        ``charts/return_since_last`` and ``charts/episodes_since_last`` (of the episodes since the last row),
+        ``charts/episodes`` (all).
+        """
+        new, self._new_returns = self._new_returns, []
+        return {
+            "charts/episodic_return": self.mean_return,
+            "charts/episodic_length": float(np.mean(self._lengths)) if self._lengths else None,
+            "charts/return_since_last": float(np.mean(new)) if new else None,
+            "charts/episodes_since_last": len(new),
+            "charts/episodes": self.num_episodes,
+        }
+
+    def state_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All that changes; taken right after `take_row`."""
+        return {
+            "returns": np.array(self._returns, np.float64),
+            "lengths": np.array(self._lengths, np.int64),
+            "num_episodes": np.array(self.num_episodes),
+        }
+
+    def load_state_arrays(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from the arrays of `state_arrays`."""
+        self._returns = deque(arrays["returns"].tolist(), maxlen=_WINDOW)
+        self._lengths = deque(arrays["lengths"].tolist(), maxlen=_WINDOW)
+        self.num_episodes = int(arrays["num_episodes"])
+        self._new_returns = []
+
+
+class MetricWriter:
+    """Appends rows to ``metrics.jsonl`` and to TensorBoard's event files."""
+
+    def __init__(self, folder: Path, keep_bytes: int = 0, next_step: int = 0) -> None:
+        """Open both files.
+
+        Args:
+            folder: the run folder.
+            keep_bytes: how much of an older ``metrics.jsonl`` stays: what the checkpoint knows of. The rest was
+                written after it and will be written again.
+            next_step: TensorBoard drops older scalars from this step on.
+
+        Raises:
+            MissingExtraError: tensorboard is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingExtraError("tensorboard", "train") from error
+        self._jsonl = (folder / "metrics.jsonl").open("ab")
+        self._jsonl.truncate(keep_bytes)
+        self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=next_step or None)  # type: ignore[no-untyped-call]
+
+    def write(self, step: int, row: Row) -> None:
+        """Append a row, with ``step`` before its keys; NaN and infinity become null in JSON."""
+        finite = {key: value if value is None or math.isfinite(value) else None for key, value in row.items()}
+        self._jsonl.write(json.dumps({"step": step, **finite}).encode() + b"\n")
+        self._jsonl.flush()
+        for key, value in finite.items():
+            if value is not None:
+                self._tensorboard.add_scalar(key, value, step)  # type: ignore[no-untyped-call]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of ``metrics.jsonl``, to be kept in a checkpoint."""
+        return self._jsonl.tell()
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self._jsonl.close()
+        self._tensorboard.close()  # type: ignore[no-untyped-call]
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run, oldest first; an unfinished last line (of a run that is still going) is left out."""
+    text = (folder / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,130 @@
+"""Returns: what a step was worth, and in which unit.
+
+Time runs along the first axis. The reward of step t is received after acting at t, and ``discounts[t]`` is gamma, or 0
+where step t ended an episode.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["RewardNormalizer", "explained_variance", "gae"]
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+def gae(rewards: FloatArray, values: FloatArray, discounts: FloatArray, gae_lambda: float) -> npt.NDArray[np.float32]:
+    """Generalised advantage estimates over a rollout.
+
+        δ_t = r_t + d_t·v_{t+1} − v_t;   A_t = δ_t + d_t·λ·A_{t+1},  A_T = 0
+
+    Args:
+        rewards: (T, N); r_t is received after acting at step t.
+        values: (T + 1, N); the last row is the value of the state after the last step.
+        discounts: (T, N) in [0, 1]; gamma, or 0 where step t terminated.
+        gae_lambda: between bias (0) and variance (1).
+
+    Returns:
+        (T, N) float32 advantages; the inputs are not modified.
+
+    Raises:
+        ValueError: a shape disagrees, or `gae_lambda` is outside [0, 1].
+
+    Source: Schulman et al. 2016, section 3, https://arxiv.org/abs/1506.02438
+    """
+    num_steps, num_envs = rewards.shape
+    if values.shape != (num_steps + 1, num_envs):
+        raise ValueError(f"`values` must have shape {(num_steps + 1, num_envs)}, got {values.shape}")
+    if discounts.shape != rewards.shape:
+        raise ValueError(f"`discounts` must have the shape of `rewards`, {rewards.shape}, got {discounts.shape}")
+    if not 0 <= gae_lambda <= 1:
+        raise ValueError(f"`gae_lambda` must be in [0, 1], got {gae_lambda}")
+    deltas = (rewards + discounts * values[1:] - values[:-1]).astype(np.float32)
+    decays = (discounts * gae_lambda).astype(np.float32)
+    advantages = np.empty((num_steps, num_envs), np.float32)
+    following = np.zeros(num_envs, np.float32)
+    for t in reversed(range(num_steps)):
+        following = deltas[t] + decays[t] * following
+        advantages[t] = following
+    return advantages
+
+
+def explained_variance(values: FloatArray, returns: FloatArray) -> float:
+    """How much of the returns' variance the values explain: 1 − Var(G − v) / Var(G).
+
+    Args:
+        values: predictions, any shape.
+        returns: what was to be predicted, the same shape.
+
+    Returns:
+        at most 1 (perfect); 0 for a constant prediction, below 0 for a worse one; NaN where the returns don't vary.
+    """
+    variance = float(np.var(returns, dtype=np.float64))
+    return float("nan") if variance == 0 else 1 - float(np.var(returns - values, dtype=np.float64)) / variance
+
+
+class RewardNormalizer:
+    """Divides rewards by the running standard deviation of the discounted return.
+
+        R_t = γ·R_{t−1} + r_t (0 after an end);   r̂_t = clip(r_t / sqrt(Var(R) + ε), −c, c)
+
+    The variance is that of all R seen so far, in all environments, the present step included. The mean is not
+    subtracted from the rewards: that would change which policy is best.
+
+    Source: `VecNormalize` of OpenAI baselines, https://github.com/openai/baselines
+    """
+
+    def __init__(self, num_envs: int, gamma: float = 0.99, clip: float = 10.0, epsilon: float = 1e-8) -> None:
+        """Begin with a variance of 1 and next to no weight.
+
+        Args:
+            num_envs: N.
+            gamma: discount of the return whose spread is the unit.
+            clip: largest absolute normalised reward.
+            epsilon: added to the variance.
+        """
+        self.gamma = gamma
+        self.clip = clip
+        self.epsilon = epsilon
+        self._returns = np.zeros(num_envs, np.float64)
+        self._mean = 0.0
+        self._variance = 1.0
+        self._count = 1e-4
+
+    def __call__(self, rewards: FloatArray, terminated: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """Take one step of all environments in and normalise its rewards.
+
+        Args:
+            rewards: (N,) as the environments gave them.
+            terminated: (N,) where the step ended an episode.
+
+        Returns:
+            (N,) float32.
+        """
+        self._returns = self._returns * self.gamma + rewards
+        self._take_in(self._returns)
+        self._returns[terminated] = 0
+        normalized = rewards / np.sqrt(self._variance + self.epsilon)
+        return np.clip(normalized, -self.clip, self.clip).astype(np.float32)
+
+    def state_arrays(self) -> dict[str, npt.NDArray[np.float64]]:
+        """ "returns" (N,) and "moments" (mean, variance, count): all that changes."""
+        return {"returns": self._returns.copy(), "moments": np.array([self._mean, self._variance, self._count])}
+
+    def load_state_arrays(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Go on from the arrays of `state_arrays`."""
+        self._returns = np.array(arrays["returns"], np.float64)
+        self._mean, self._variance, self._count = arrays["moments"].tolist()
+
+    def _take_in(self, batch: npt.NDArray[np.float64]) -> None:
+        """Merge the moments of `batch` into the running ones (Chan et al. 1979)."""
+        count = self._count + len(batch)
+        delta = float(batch.mean()) - self._mean
+        squares = self._variance * self._count + float(batch.var()) * len(batch)
+        squares += delta**2 * self._count * len(batch) / count
+        self._mean += delta * len(batch) / count
+        self._variance = squares / count
+        self._count = count

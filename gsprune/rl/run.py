@@ -1,0 +1,121 @@
+"""The folder of a run: what lies in it, and that one process at a time writes there.
+
+::
+
+    config.json      the options, and which algorithm they are of
+    metrics.jsonl    one line per iteration
+    tensorboard/     the same for TensorBoard
+    checkpoints/     the last two, see checkpointing.py
+    summary.md, summary.json, curves.png     written at the end
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+__all__ = ["RunFolder", "read_config", "write_atomically"]
+
+
+class RunFolder:
+    """A run's folder, locked for this process until `close` or its end, however it ends."""
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        """Use `create` or `open`."""
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path, algorithm: str, config: Mapping[str, Any]) -> RunFolder:
+        """Make the folder of a new run.
+
+        Args:
+            path: the folder; its parents are made as needed.
+            algorithm: "ppo" or "dqn".
+            config: the options as JSON values.
+
+        Raises:
+            ValueError: the folder holds a run already, is in use, or cannot be written.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = _locked(path)
+        except OSError as error:
+            raise ValueError(
+                f"the run folder {str(path)!r} cannot be written ({error.strerror}); choose another with --run-dir"
+            ) from error
+        if (path / "config.json").exists():
+            lock.close()
+            raise ValueError(
+                f"{str(path)!r} holds a run already; go on with --resume {path}, or choose another --run-dir"
+            )
+        text = json.dumps({"algorithm": algorithm, **config}, indent=2)
+        write_atomically(path / "config.json", text.encode())
+        return cls(path, lock)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open the folder of a run that is to go on.
+
+        Raises:
+            ValueError: there is no run, or another process is in it.
+        """
+        read_config(path)
+        try:
+            return cls(path, _locked(path))
+        except OSError as error:
+            raise ValueError(f"the run folder {str(path)!r} cannot be written: {error.strerror}") from error
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints lie."""
+        return self.path / "checkpoints"
+
+    def close(self) -> None:
+        """Let other processes in."""
+        self._lock.close()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The contents of a run's ``config.json``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    file = path / "config.json"
+    if not file.is_file():
+        raise ValueError(f"{str(path)!r} is not a run folder: it has no config.json")
+    config: dict[str, Any] = json.loads(file.read_text())
+    return config
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that, whenever the machine stops, either the old or the new one is there as a whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _locked(path: Path) -> IO[str]:
+    """The open lock file of a run folder; the system unlocks it when the process ends."""
+    lock = (path / ".lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        owner = lock.read().strip()
+        lock.close()
+        raise ValueError(
+            f"the run in {str(path)!r} is in use by process {owner}; wait for it, or stop it first"
+        ) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
