@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gsprune.checkpoint_file import read_document, write_document
+from gsprune.checkpoint.document import read_document, write_document
 from gsprune.errors import CheckpointError
 from gsprune.rewrite.apply import rewrite_to
 from gsprune.rewrite.optimizer_state import as_optimizers
