@@ -1,0 +1,260 @@
+"""What a network costs: parameters and MACs from its trace, latency from the clock."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gsprune.rewrite.tensors import canonical_tensors, unwrapped
+from gsprune.tracing import trace
+from gsprune.tracing.undisturbed import undisturbed
+
+__all__ = ["Cost", "Latency", "LayerCost", "cost", "latencies", "latency"]
+
+# Fewer say nothing about a median, however slow the network is.
+_LEAST_CALLS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """One line of a cost table.
+
+    Attributes:
+        name: the layer, "" for parameters of the model itself.
+        params: its own parameters.
+        macs: multiplications of its weights with activations, per example.
+        shape: of its weight, else of its first parameter.
+    """
+
+    name: str
+    params: int
+    macs: float
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Size of a network and work of one forward.
+
+    Attributes:
+        params: number of parameters, tied ones once.
+        macs: multiplications of weights with activations, per example of the batch; products of activations with each
+            other (attention), biases and norms do not count.
+        layers: layers with parameters, in the order of registration.
+    """
+
+    params: int
+    macs: float
+    layers: tuple[LayerCost, ...]
+
+    def __str__(self) -> str:
+        width = max([5, *(len(layer.name) for layer in self.layers)])
+        lines = [f"{'layer':<{width}} {'weight':<20} {'params':>12} {'MACs':>16}"]
+        lines += [
+            f"{layer.name:<{width}} {'x'.join(map(str, layer.shape)):<20} {layer.params:>12,} {layer.macs:>16,.0f}"
+            for layer in self.layers
+        ]
+        lines.append(f"{'total':<{width}} {'':<20} {self.params:>12,} {self.macs:>16,.0f}")
+        return "\n".join(lines)
+
+
+def cost(model: nn.Module, example_inputs: Any = None, forward: Callable[..., Any] | None = None) -> Cost:
+    """Parameters and MACs of a network, by one traced forward that leaves no trace.
+
+    Args:
+        model: the network.
+        example_inputs: tensor, tuple or dict; None makes an example from the first layer, whose size the MACs of
+            convolutions depend on.
+        forward: callable(model, *example_inputs) -> outputs; None calls the model.
+
+    Raises:
+        TraceError: no example fits, or the forward fails.
+    """
+    module = unwrapped(model)
+    graph, _ = trace(module, example_inputs, forward)
+    tensors = canonical_tensors(module)
+    macs: dict[str, float] = {}
+    for operation in graph.mac_operations:
+        layer = operation.weight.rpartition(".")[0]
+        numel = math.prod(tensors[operation.weight].shape)
+        macs[layer] = macs.get(layer, 0.0) + operation.positions * numel
+    parameters: dict[str, list[Tensor]] = {}
+    for name, parameter in module.named_parameters():
+        parameters.setdefault(name.rpartition(".")[0], []).append(parameter)
+    layers = tuple(
+        LayerCost(name, sum(p.numel() for p in held), macs.get(name, 0.0), tuple(held[0].shape))
+        for name, held in parameters.items()
+    )
+    return Cost(sum(layer.params for layer in layers), float(sum(macs.values())), layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long a forward takes.
+
+    Attributes:
+        seconds: (calls,) of every timed call, in the order in which they were made.
+        batch: examples per call.
+        device: where it ran.
+        threads: torch's threads for operations on the CPU.
+    """
+
+    seconds: tuple[float, ...]
+    batch: int
+    device: str
+    threads: int
+
+    @property
+    def median(self) -> float:
+        """The middle of all calls, in seconds."""
+        return float(np.median(self.seconds))
+
+    @property
+    def p99(self) -> float:
+        """99 of 100 calls take at most so long, in seconds; with fewer than 100 calls this is the slowest."""
+        return float(np.quantile(self.seconds, 0.99, method="higher"))
+
+    def __str__(self) -> str:
+        return (
+            f"median {self.median * 1e3:.3f} ms, p99 {self.p99 * 1e3:.3f} ms "
+            f"({len(self.seconds)} calls, batch {self.batch}, {self.device}, {self.threads} threads)"
+        )
+
+
+def latency(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    forward: Callable[..., Any] | None = None,
+    batch: int | None = None,
+    calls: int = 200,
+    warmup: int = 20,
+    max_seconds: float = 10.0,
+) -> Latency:
+    """Time forwards of one network; see `latencies`.
+
+    Args:
+        model: the network.
+        example_inputs: as in `latencies`.
+        forward: as in `latencies`.
+        batch: as in `latencies`.
+        calls: as in `latencies`.
+        warmup: as in `latencies`.
+        max_seconds: as in `latencies`.
+    """
+    return latencies(
+        [model], example_inputs, forward=forward, batch=batch, calls=calls, warmup=warmup, max_seconds=max_seconds
+    )[0]
+
+
+def latencies(
+    models: Sequence[nn.Module],
+    example_inputs: Any,
+    *,
+    forward: Callable[..., Any] | None = None,
+    batch: int | None = None,
+    calls: int = 200,
+    warmup: int = 20,
+    max_seconds: float = 10.0,
+) -> list[Latency]:
+    """Time forwards of several networks side by side, on the same input and in turns.
+
+    What else the machine does then slows all of them alike, so that the ratio of two medians can be trusted where a
+    median alone cannot. The models run in eval mode without gradients and are as before afterwards.
+
+    Args:
+        models: the networks, all on the device of the first one's parameters.
+        example_inputs: tensor, tuple of positional inputs or dict of inputs by name; moved to the models' device.
+        forward: callable(model, *example_inputs) -> outputs; None calls the model.
+        batch: examples per call: every tensor with axes is cut or repeated to this length along its first; None takes
+            the inputs as they are.
+        calls: timed calls per model.
+        warmup: calls per model before them.
+        max_seconds: end earlier, but after at least 10 calls, when the timed calls have taken so long in all.
+
+    Returns:
+        one `Latency` per model.
+
+    Raises:
+        ValueError: no model, or a number below its least.
+    """
+    least_of = {"models": (len(models), 1), "batch": (batch, 1), "calls": (calls, 1), "warmup": (warmup, 0)}
+    for name, (value, least) in least_of.items():
+        if value is not None and value < least:
+            raise ValueError(f"`{name}` must be at least {least}, got {value}")
+    device = _device(models[0])
+    args, kwargs = _inputs(example_inputs, device, batch)
+    seconds: list[list[float]] = [[] for _ in models]
+    runs = [_timed_call(model, forward, args, kwargs, device) for model in models]
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(undisturbed(model))
+        for run in runs:
+            for _ in range(warmup):
+                run()
+        began = time.perf_counter()
+        for index in range(calls):
+            if index >= _LEAST_CALLS and time.perf_counter() - began > max_seconds:
+                break
+            for turn in range(len(models)):
+                which = (turn + index) % len(models)  # in changing order, so that none always runs after the same one
+                seconds[which].append(runs[which]())
+    size = _batch_size((*args, *kwargs.values()))
+    return [Latency(tuple(each), size, str(device), torch.get_num_threads()) for each in seconds]
+
+
+def _timed_call(
+    model: nn.Module,
+    forward: Callable[..., Any] | None,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    device: torch.device,
+) -> Callable[[], float]:
+    def run() -> float:
+        _synchronize(device)
+        began = time.perf_counter()
+        if forward is None:
+            model(*args, **kwargs)
+        else:
+            forward(model, *args, **kwargs)
+        _synchronize(device)
+        return time.perf_counter() - began
+
+    return run
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in canonical_tensors(unwrapped(model)).values()), torch.device("cpu"))
+
+
+def _inputs(example_inputs: Any, device: torch.device, batch: int | None) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """The example as positional and named inputs, on the device and of the batch size."""
+    if isinstance(example_inputs, Mapping):
+        return (), {name: _fitted(value, device, batch) for name, value in example_inputs.items()}
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    return tuple(_fitted(value, device, batch) for value in inputs), {}
+
+
+def _fitted(value: Any, device: torch.device, batch: int | None) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    if batch is not None and value.ndim > 0 and len(value) > 0:
+        value = value[torch.arange(batch, device=value.device) % len(value)]
+    return value.to(device)
+
+
+def _batch_size(inputs: Sequence[Any]) -> int:
+    return next((len(value) for value in inputs if isinstance(value, Tensor) and value.ndim > 0), 1)
