@@ -6,60 +6,18 @@ the example, never a parameter.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
+from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph, IntArray
 
 __all__ = ["STATE_ATTRIBUTE", "Example", "PruneState", "SizeLink", "attach_state", "state_of"]
 
 STATE_ATTRIBUTE = "_gsprune_state"
-
-
-@dataclass(slots=True)
-class Example:
-    """The call that traces and checks the model: ``forward(model, *args, **kwargs)``.
-
-    Attributes:
-        args: positional inputs.
-        kwargs: inputs by name (an example given as a dict).
-        forward: what to call instead of the model; None calls ``model(*args, **kwargs)``.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    forward: Callable[..., Any] | None = None
-
-    def call(self, model: nn.Module) -> Any:
-        """The model's output on the example."""
-        if self.forward is not None:
-            return self.forward(model, *self.args, **self.kwargs)
-        return model(*self.args, **self.kwargs)
-
-
-@dataclass(frozen=True, slots=True)
-class SizeLink:
-    """An integer of user code that follows an axis: ``attribute = length of the axis // divisor``.
-
-    Attributes:
-        module: name of the module that stores it.
-        attribute: name of the attribute.
-        index: position within a tuple or list, None for a plain integer.
-        tensor: name of the parameter or buffer.
-        axis: its axis.
-        divisor: number of heads where the integer is the size of one, else 1.
-    """
-
-    module: str
-    attribute: str
-    index: int | None
-    tensor: str
-    axis: int
-    divisor: int
 
 
 @dataclass(slots=True)

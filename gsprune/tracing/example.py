@@ -1,0 +1,119 @@
+"""The example that a network is traced with: the user's, or one made from the first layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["Example", "candidates", "given"]
+
+_BATCH = 2  # an axis of size 1 could be squeezed away, or pass for a broadcast one
+_FIELD_SIZES = (64, 84, 96, 32, 28, 224)  # the sizes of frames in the field, tried in this order
+_VOLUME_SIZES = (16, 32, 64)
+_LENGTH = 8
+_MAX_TRIES = 20
+
+
+@dataclass(slots=True)
+class Example:
+    """The call that traces and checks the model: ``forward(model, *args, **kwargs)``.
+
+    Attributes:
+        args: positional inputs.
+        kwargs: inputs by name (an example given as a dict).
+        forward: what to call instead of the model; None calls ``model(*args, **kwargs)``.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    forward: Callable[..., Any] | None = None
+
+    def call(self, model: nn.Module) -> Any:
+        """The model's output on the example."""
+        if self.forward is not None:
+            return self.forward(model, *self.args, **self.kwargs)
+        return model(*self.args, **self.kwargs)
+
+
+def given(example_inputs: Any, forward: Callable[..., Any] | None) -> Example:
+    """The user's example as a call.
+
+    Raises:
+        TypeError: it is neither a tensor nor a tuple nor a dict.
+    """
+    if isinstance(example_inputs, torch.Tensor):
+        return Example((example_inputs,), {}, forward)
+    if isinstance(example_inputs, tuple | list):
+        return Example(tuple(example_inputs), {}, forward)
+    if isinstance(example_inputs, dict):
+        return Example((), dict(example_inputs), forward)
+    raise TypeError(
+        f"`example_inputs` must be a tensor, a tuple of positional inputs or a dict of inputs by name, got "
+        f"{type(example_inputs).__name__}"
+    )
+
+
+def candidates(model: nn.Module, forward: Callable[..., Any] | None) -> Iterator[Example]:
+    """Examples that fit the first layer with weights, likeliest first, at most 20."""
+    forward = forward if forward is not None or _has_forward(model) else _without_forward(model)
+    for count, (shape, dtype) in enumerate(_shapes(model)):
+        if count == _MAX_TRIES:
+            return
+        yield Example((_filled(shape, dtype, model),), {}, forward)
+
+
+def _has_forward(model: nn.Module) -> bool:
+    return type(model).forward is not nn.Module.forward
+
+
+def _action_and_value(model: nn.Module, *inputs: Any) -> Any:
+    """What CleanRL's agents have in place of a forward."""
+    return model.get_action_and_value(*inputs)  # type: ignore[operator]
+
+
+def _without_forward(model: nn.Module) -> Callable[..., Any] | None:
+    """The call of a module without a forward, where it is known."""
+    return _action_and_value if hasattr(model, "get_action_and_value") else None
+
+
+def _shapes(model: nn.Module) -> Iterator[tuple[tuple[int, ...], torch.dtype | None]]:
+    """Shapes of inputs and their dtype (None: the weight's) by the first layer."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            yield (_BATCH, layer.in_features), None
+            yield (_BATCH, _LENGTH, layer.in_features), None
+        elif isinstance(layer, nn.modules.conv._ConvNd):
+            yield from ((shape, None) for shape in _frames(layer.in_channels, len(layer.kernel_size)))
+        elif isinstance(layer, nn.Embedding):
+            yield (_BATCH, _LENGTH), torch.int64
+        elif isinstance(layer, nn.RNNBase):
+            yield (_BATCH, _LENGTH, layer.input_size), None
+        elif isinstance(layer, nn.RNNCellBase):
+            yield (_BATCH, layer.input_size), None
+        else:
+            continue
+        return
+
+
+def _frames(channels: int, rank: int) -> Iterator[tuple[int, ...]]:
+    """Inputs of a convolution: channels first, then last."""
+    sizes = {1: (_FIELD_SIZES[0], _FIELD_SIZES[-1]), 2: _FIELD_SIZES, 3: _VOLUME_SIZES}.get(rank, ())
+    for size in sizes:
+        yield (_BATCH, channels, *[size] * rank)
+    for size in sizes:
+        yield (_BATCH, *[size] * rank, channels)
+
+
+def _filled(shape: tuple[int, ...], dtype: torch.dtype | None, model: nn.Module) -> torch.Tensor:
+    """An input of that shape on the model's device, drawn without touching any global generator."""
+    generator = torch.Generator().manual_seed(0)
+    first = next(iter(model.parameters()))
+    if dtype is not None:
+        limit = min((m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)), default=1)
+        return torch.randint(limit, shape, generator=generator, dtype=dtype).to(first.device)
+    floating = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return torch.rand(shape, generator=generator).to(device=first.device, dtype=floating)

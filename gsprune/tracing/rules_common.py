@@ -1,0 +1,104 @@
+"""What all rule modules share: the call at hand, operands aligned to its output, and the shape of a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
+from gsprune.tracing.tape import Operand, Tape
+
+__all__ = ["Call", "Result", "Rule", "aligned", "axis_of", "channels_out", "elementwise", "origin", "protect_all"]
+
+
+class Call(NamedTuple):
+    """One operation that has run: its name ("aten.add"), arguments and output."""
+
+    op: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any
+
+    def arg(self, index: int, name: str, default: Any = None) -> Any:
+        """An argument by position or name."""
+        if index < len(self.args):
+            return self.args[index]
+        return self.kwargs.get(name, default)
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All tensors among the arguments, also in lists, in order."""
+        found: list[torch.Tensor] = []
+        for value in (*self.args, *self.kwargs.values()):
+            if isinstance(value, torch.Tensor):
+                found.append(value)
+            elif isinstance(value, list | tuple):
+                found.extend(item for item in value if isinstance(item, torch.Tensor))
+        return found
+
+
+Result = Shadow | Sequence[Shadow]
+Rule = Callable[[Tape, Call], Result]
+"""A rule gives the shadow of the output, or one for each of several outputs (missing ones are fixed)."""
+
+
+def axis_of(axis: int, ndim: int) -> int:
+    """A possibly negative axis as one in [0, ndim)."""
+    return axis + ndim if axis < 0 else axis
+
+
+def aligned(layer: Labels, ndim: int) -> Labels:
+    """A layer broadcast to `ndim` axes, counted from the last."""
+    return layer if layer.ndim == ndim else layer.reshape((1,) * (ndim - layer.ndim) + layer.shape)
+
+
+def operand(tape: Tape, tensor: torch.Tensor, ndim: int) -> Operand:
+    """A tensor as an operand of an element-wise operation on `ndim` axes."""
+    shadow = tape.of(tensor)
+    sizes = (1,) * (ndim - tensor.ndim) + tuple(tensor.shape)
+    return Operand(tuple(aligned(layer, ndim) for layer in shadow.layers), sizes, shadow.kind)
+
+
+def origin(shadows: Sequence[Shadow]) -> Kind:
+    """The kind of what is computed from all of these."""
+    return max((shadow.kind for shadow in shadows), default=Kind.CONSTANT)
+
+
+def elementwise(tape: Tape, tensors: Sequence[torch.Tensor], shape: Sequence[int]) -> Shadow:
+    """The shadow of an element-wise function of `tensors`, of the given output shape."""
+    ndim = len(shape)
+    shadows = [tape.of(tensor) for tensor in tensors]
+    kind = origin(shadows)
+    if len(tensors) == 1 and tensors[0].ndim == ndim:
+        return shadows[0]
+    operands = [operand(tape, tensor, ndim) for tensor in tensors]
+    layers = tape.merge(operands)
+    if kind is not Kind.ACTIVATION:
+        size = torch.Size(shape)
+        source = next((s.source for s, t in zip(shadows, tensors, strict=True) if s.source and t.shape == size), None)
+        return Shadow(layers, kind, source)
+    if layers:
+        _open_parameters(tape, operands, layers)
+    return Shadow(layers, kind)
+
+
+def _open_parameters(tape: Tape, operands: Sequence[Operand], layers: Sequence[Labels]) -> None:
+    """A parameter that is broadcast against an activation makes channels along its last axis (Fourier features)."""
+    for item in operands:
+        if item.kind is Kind.PARAMETER:
+            for layer in item.layers:
+                if any(layer is other for other in layers) and varying(layer)[-1] == len(item.sizes) - 1:
+                    tape.open(layer)
+
+
+def channels_out(labels: Labels, axis: int, ndim: int) -> Labels:
+    """(size,) labels as a layer that varies over `axis`."""
+    return labels.reshape([-1 if other == axis else 1 for other in range(ndim)])
+
+
+def protect_all(tape: Tape, call: Call) -> Shadow:
+    """Nothing is known of the operation: whatever enters it keeps its width, and what leaves it is fixed."""
+    for tensor in call.tensors():
+        tape.protect_shadow(tape.of(tensor), f"{call.op} has no rule")
+    return EMPTY

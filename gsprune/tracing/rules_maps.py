@@ -1,0 +1,291 @@
+"""Rules of element-wise functions, normalisation, pooling and reductions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from gsprune.tracing.rules_common import Call, Result, Rule, axis_of, channels_out, elementwise, operand
+from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
+from gsprune.tracing.tape import Operand, Tape
+
+__all__ = ["RULES", "pointwise", "spatial"]
+
+
+def pointwise(tape: Tape, call: Call) -> Result:
+    """Any function of elements that meet by broadcasting; also what is not listed but tagged so by torch."""
+    out = call.out if isinstance(call.out, torch.Tensor) else call.out[0]
+    shadow = elementwise(tape, call.tensors(), out.shape)
+    return shadow if out is call.out else [shadow] * len(call.out)
+
+
+def _parameters(tape: Tape, tensors: Iterable[torch.Tensor | None], axis: int, ndim: int) -> list[Operand]:
+    """Per-channel parameters as operands along `axis`."""
+    operands = []
+    for tensor in tensors:
+        if tensor is not None and tensor.numel():
+            sizes = tuple(tensor.numel() if other == axis else 1 for other in range(ndim))
+            shadow = tape.of(tensor)
+            operands.append(Operand(tuple(channels_out(layer, axis, ndim) for layer in shadow.layers), sizes, shadow.kind))
+    return operands
+
+
+def _batch_norm(tape: Tape, call: Call) -> list[Shadow]:
+    """Batch norms: axis 1 of the input, affine parameters and running statistics are the same channels."""
+    x = call.args[0]
+    parameters = [value for value in call.args[1:5] if isinstance(value, torch.Tensor)]
+    mine = operand(tape, x, x.ndim)
+    layers = tape.merge([mine, *_parameters(tape, parameters, 1, x.ndim)])
+    return [Shadow(layers)]
+
+
+def _layer_norm(tape: Tape, call: Call) -> list[Shadow]:
+    """layer_norm(x, normalized_shape, weight, bias, eps): reads its trailing axes as a population."""
+    x = call.args[0]
+    first = x.ndim - len(call.arg(1, "normalized_shape"))
+    tensors = [value for value in (call.arg(2, "weight"), call.arg(3, "bias")) if value is not None]
+    if any(axis >= first for layer in tape.of(x).layers for axis in varying(layer)):
+        tape.inexact[call.op] = None
+    operands = [operand(tape, tensor, x.ndim) for tensor in (x, *tensors)]
+    return [Shadow(tape.merge(operands))]
+
+
+def _group_norm(tape: Tape, call: Call) -> list[Shadow]:
+    """Group norm: position j of every group is tied, so that groups stay equal; axis 1 are the channels."""
+    x = call.args[0]
+    whole = call.op == "aten.group_norm"
+    groups = call.args[1] if whole else call.args[6]
+    parameters = call.args[2:4] if whole else call.args[1:3]
+    layers = tape.merge([operand(tape, x, x.ndim), *_parameters(tape, parameters, 1, x.ndim)])
+    channels = x.shape[1]
+    tied = []
+    for layer in layers:
+        if layer.shape[1] == 1 or groups in (1, channels):
+            tied.append(layer)
+            continue
+        vector = tape.vector(layer, 1)
+        tied.append(channels_out(np.tile(tape.collapse(vector.reshape(groups, -1), [0]).reshape(-1), groups), 1, x.ndim))
+    if groups < channels and any(layer.shape[1] > 1 for layer in layers):
+        tape.inexact[call.op] = None
+    return [Shadow(tied)]
+
+
+def _softmax(tape: Tape, call: Call) -> Shadow:
+    """softmax and its kin along one axis: a population where that axis holds channels."""
+    x = call.args[0]
+    axis = axis_of(call.arg(1, "dim"), max(x.ndim, 1))
+    shadow = tape.of(x)
+    if any(layer.shape[axis] > 1 for layer in shadow.layers):
+        tape.inexact[call.op] = None
+    return shadow
+
+
+def spatial(tape: Tape, call: Call) -> list[Shadow]:
+    """Pools and resampling: axes 0 and 1 carry (or the leading ones of an input without a batch), space is tied.
+
+    Labels that vary over space alone are protected: positions mix.
+    """
+    x, out = call.args[0], call.out if isinstance(call.out, torch.Tensor) else call.out[0]
+    shadow = tape.of(x)
+    rank = int(call.op[-2]) if call.op[-2:-1].isdigit() else x.ndim - 2
+    first = x.ndim - rank
+    layers = []
+    for layer in shadow.layers:
+        if all(axis >= first for axis in varying(layer)):
+            tape.protect(layer, f"{call.op} mixes positions")
+        else:
+            layers.append(tape.collapse(layer, range(first, x.ndim)))
+    result = shadow.with_layers(layers)
+    return [result] * (1 if out is call.out else len(call.out))
+
+
+def _dims(call: Call, index: int, ndim: int) -> tuple[int, ...]:
+    """The reduced axes; none given means all."""
+    dims = call.arg(index, "dim")
+    if dims is None or (isinstance(dims, list | tuple) and not dims):
+        return tuple(range(ndim))
+    return tuple(axis_of(dim, ndim) for dim in ([dims] if isinstance(dims, int) else dims))
+
+
+def _reduce(tape: Tape, call: Call, index: int, exact: bool) -> Shadow:
+    x = call.args[0]
+    out = call.out if isinstance(call.out, torch.Tensor) else call.out[0]
+    shadow = tape.of(x)
+    axes = _dims(call, index, x.ndim) if x.ndim else ()
+    layers = []
+    for layer in shadow.layers:
+        left = _reduced(tape, layer, axes)
+        if left is not None:
+            layers.append(left)
+        elif not exact and shadow.kind is Kind.ACTIVATION:
+            tape.inexact[call.op] = None
+    if out.ndim != x.ndim:
+        layers = [layer.squeeze(axes) for layer in layers]
+    return Shadow(layers, shadow.kind)
+
+
+def _reduced(tape: Tape, layer: Labels, axes: Sequence[int]) -> Labels | None:
+    """A layer after a reduction over `axes`, kept with size 1; None where it varied there alone.
+
+    A layer that varies over another axis too: heads (the last of two axes is reduced) are read as a population, and so
+    tied over the other; else (a mean over the positions of an un-flattened tensor) it is tied along the reduced ones.
+    """
+    over = varying(layer)
+    inside = [axis for axis in over if axis in axes]
+    if not inside:
+        return layer
+    if len(inside) == len(over):
+        return None
+    if len(over) == 2 and inside == [over[1]]:
+        tape.collapse(layer, [over[0]])
+        return None
+    return tape.collapse(layer, inside)
+
+
+def _sum(tape: Tape, call: Call) -> Shadow:
+    """Sums: exact where a removed channel is zero."""
+    return _reduce(tape, call, 1, exact=True)
+
+
+def _mean(tape: Tape, call: Call) -> Shadow:
+    """Means, extremes and moments over given axes."""
+    return _reduce(tape, call, 1, exact=False)
+
+
+def _norm(tape: Tape, call: Call) -> Shadow:
+    """Norms, whose axes come after the order."""
+    return _reduce(tape, call, 2, exact=False)
+
+
+def _pairs(rule: Rule) -> Rule:
+    """A rule for an operation with several outputs of the same shape (values and indices)."""
+
+    def paired(tape: Tape, call: Call) -> Result:
+        result = rule(tape, call)
+        assert isinstance(result, Shadow)
+        if isinstance(call.out, torch.Tensor):
+            return result
+        return [result] * len(call.out)
+
+    return paired
+
+
+def _all(tape: Tape, call: Call) -> Shadow:
+    """A function of all elements together: a population of every axis."""
+    if any(tape.of(tensor).layers and tape.of(tensor).kind is Kind.ACTIVATION for tensor in call.tensors()):
+        tape.inexact[call.op] = None
+    return Shadow((), max((tape.of(tensor).kind for tensor in call.tensors()), default=Kind.CONSTANT))
+
+
+def _along(index: int, default: int = -1) -> Rule:
+    """A rule for what orders or numbers the elements along one axis: channels there are protected, others carry."""
+
+    def rule(tape: Tape, call: Call) -> Result:
+        x = call.args[0]
+        out = call.out if isinstance(call.out, torch.Tensor) else call.out[0]
+        dim = call.arg(index, "dim", default)
+        shadow = tape.of(x)
+        if dim is None or x.ndim == 0:
+            tape.protect_shadow(shadow, f"{call.op} over channels")
+            return EMPTY if out is call.out else [EMPTY] * len(call.out)
+        axis = axis_of(int(dim), x.ndim)
+        layers = []
+        for layer in shadow.layers:
+            if layer.shape[axis] > 1:
+                tape.protect(layer, f"{call.op} over channels")
+            else:
+                layers.append(layer.squeeze(axis) if out.ndim < x.ndim else layer)
+        result = shadow.with_layers(layers)
+        return result if out is call.out else [result] * len(call.out)
+
+    return rule
+
+
+def _weight_norm(tape: Tape, call: Call) -> list[Shadow]:
+    """weight norm: g * v / |v| along one axis."""
+    direction, magnitude = call.args[:2]
+    return [elementwise(tape, [direction, magnitude], direction.shape)]
+
+
+def _pixel_shuffle(tape: Tape, call: Call) -> Shadow:
+    """pixel_shuffle: r * r neighbouring channels become the positions of one, and go together."""
+    x, factor = call.args[0], int(call.args[1])
+    shadow, axis = tape.of(x), x.ndim - 3
+    layers = []
+    for layer in shadow.layers:
+        layer = tape.collapse(layer, (axis + 1, axis + 2))
+        if layer.shape[axis] > 1:
+            parts = layer.reshape(*layer.shape[:axis], -1, factor * factor, 1, 1)
+            layer = tape.collapse(parts, [axis + 1])[..., 0]
+            layer = layer.reshape(*layer.shape[: axis + 1], 1, 1)
+        if layer.size > 1:
+            layers.append(layer)
+    return shadow.with_layers(layers)
+
+
+def _pixel_unshuffle(tape: Tape, call: Call) -> Shadow:
+    """pixel_unshuffle: every channel becomes r * r neighbouring ones."""
+    x, factor = call.args[0], int(call.args[1])
+    shadow, axis = tape.of(x), x.ndim - 3
+    layers = []
+    for layer in shadow.layers:
+        layer = tape.collapse(layer, (axis + 1, axis + 2))
+        layers.append(np.repeat(layer, factor * factor, axis) if layer.shape[axis] > 1 else layer)
+    return shadow.with_layers(layers)
+
+
+def _channel_shuffle(tape: Tape, call: Call) -> Shadow:
+    """channel_shuffle(x, groups): view, transpose, view; groups stay equal."""
+    x, groups = call.args[0], int(call.args[1])
+    layers = []
+    for layer in tape.of(x).layers:
+        if layer.shape[1] > 1:
+            parts = layer.reshape(layer.shape[0], groups, -1, *layer.shape[2:])
+            tape.split(parts, (1, 2))
+            layer = np.swapaxes(parts, 1, 2).reshape(layer.shape)
+        layers.append(layer)
+    return tape.of(x).with_layers(layers)
+
+
+def _table(rule: Rule, *names: str) -> dict[str, Rule]:
+    return {f"aten.{name}": rule for name in names}
+
+
+_SPATIAL = [
+    *(f"{kind}_pool{rank}d" for kind in ("avg", "max", "_adaptive_avg", "adaptive_avg", "adaptive_max") for rank in (1, 2, 3)),
+    *(f"max_pool{rank}d_with_indices" for rank in (2, 3)),
+    *(f"fractional_max_pool{rank}d" for rank in (2, 3)),
+    *(f"max_unpool{rank}d" for rank in (2, 3)),
+    *(f"upsample_nearest{rank}d" for rank in (1, 2, 3)),
+    *(f"_upsample_nearest_exact{rank}d" for rank in (1, 2, 3)),
+    "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d", "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa", "upsample_lanczos2d_aa", "_upsample_lanczos2d_aa", "grid_sampler_2d", "grid_sampler_3d",
+    "mkldnn_max_pool2d", "mkldnn_adaptive_avg_pool2d", "im2col_spatial",
+]
+
+RULES: dict[str, Rule] = {
+    **_table(pointwise, "_prelu_kernel", "prelu", "where", "masked_fill", "copy", "rrelu_with_noise", "clamp", "clip",
+             "addcmul", "addcdiv", "lerp", "fill", "zero", "bernoulli", "uniform", "normal", "random", "exponential",
+             "native_dropout_backward", "nan_to_num", "hardtanh", "relu6", "log_sigmoid_forward", "_to_copy", "glu_jvp"),
+    **_table(_batch_norm, "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
+             "cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_impl_index", "_batch_norm_with_update", "batch_norm",
+             "_batch_norm_no_update"),
+    **_table(_layer_norm, "native_layer_norm", "layer_norm", "_fused_rms_norm"),
+    **_table(_group_norm, "native_group_norm", "group_norm"),
+    **_table(_softmax, "_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax", "softmin"),
+    **_table(spatial, *_SPATIAL),
+    **_table(_sum, "sum", "nansum"),
+    **_table(_pairs(_mean), "mean", "amax", "amin", "aminmax", "var", "std", "var_mean", "std_mean", "max", "min",
+             "logsumexp", "prod", "all", "any", "nanmean", "count_nonzero"),
+    **_table(_norm, "norm", "linalg_vector_norm"),
+    **_table(_all, "_is_all_true", "_is_any_true", "equal", "_local_scalar_dense", "item", "is_nonzero", "isnan_any"),
+    **_table(_along(1), "cumsum", "cumprod", "logcumsumexp", "cummax", "cummin", "argmax", "argmin", "sort", "argsort"),
+    **_table(_along(2), "topk", "kthvalue", "mode"),
+    **_table(_along(1), "median", "nanmedian"),
+    **_table(_weight_norm, "_weight_norm_interface", "_weight_norm"),
+    **_table(_pixel_shuffle, "pixel_shuffle"),
+    **_table(_pixel_unshuffle, "pixel_unshuffle"),
+    **_table(_channel_shuffle, "channel_shuffle", "native_channel_shuffle"),
+}

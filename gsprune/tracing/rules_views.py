@@ -1,0 +1,364 @@
+"""Rules of operations that move elements: views, permutations, parts, joins, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from gsprune.tracing.rules_common import Call, Rule, aligned, axis_of, operand, origin
+from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, compressed, reshaped, varying
+from gsprune.tracing.tape import Operand, Tape
+
+__all__ = ["RULES", "permuted"]
+
+
+def _input(tape: Tape, call: Call) -> tuple[torch.Tensor, Shadow]:
+    x: torch.Tensor = call.args[0]
+    return x, tape.of(x)
+
+
+def _same(tape: Tape, call: Call) -> Shadow:
+    """The output is the input, element by element (clone, detach, to, contiguous, dropout in eval mode)."""
+    return tape.of(call.args[0])
+
+
+def _view(tape: Tape, call: Call) -> Shadow:
+    """Any reshaping: the new shape is read off the output."""
+    x, shadow = _input(tape, call)
+    old, new = tuple(x.shape), tuple(call.out.shape)
+    if old == new or not shadow.layers:
+        return shadow
+    layers = []
+    for layer in shadow.layers:
+        result, splits = reshaped(layer, old, new)
+        for axes in splits:
+            tape.split(result, axes)
+        if result.size > 1:
+            layers.append(result)
+    return shadow.with_layers(layers)
+
+
+def permuted(shadow: Shadow, order: Sequence[int]) -> Shadow:
+    """A shadow whose axis i is the former axis order[i]."""
+    return shadow.with_layers([layer.transpose(order) for layer in shadow.layers])
+
+
+def _permute(tape: Tape, call: Call) -> Shadow:
+    x, shadow = _input(tape, call)
+    return permuted(shadow, [axis_of(axis, x.ndim) for axis in call.arg(1, "dims")])
+
+
+def _transpose(tape: Tape, call: Call) -> Shadow:
+    x, shadow = _input(tape, call)
+    order = list(range(x.ndim))
+    if x.ndim == 0:
+        return shadow
+    first, second = axis_of(call.arg(1, "dim0", 0), x.ndim), axis_of(call.arg(2, "dim1", 1), x.ndim)
+    order[first], order[second] = second, first
+    return permuted(shadow, order)
+
+
+def _t(tape: Tape, call: Call) -> Shadow:
+    x, shadow = _input(tape, call)
+    return permuted(shadow, range(x.ndim)[::-1])
+
+
+def _movedim(tape: Tape, call: Call) -> Shadow:
+    x, shadow = _input(tape, call)
+    source, target = call.args[1:3]
+    source, target = ([source], [target]) if isinstance(source, int) else (source, target)
+    return shadow.with_layers([np.moveaxis(layer, source, target) for layer in shadow.layers])
+
+
+def _expand(tape: Tape, call: Call) -> Shadow:
+    _, shadow = _input(tape, call)
+    return shadow.with_layers([aligned(layer, call.out.ndim) for layer in shadow.layers])
+
+
+def _repeat(tape: Tape, call: Call) -> Shadow:
+    """repeat (tile): the labels along a varying axis are repeated, and so stay tied."""
+    _, shadow = _input(tape, call)
+    counts = [int(count) for count in call.arg(1, "repeats")]
+    layers = []
+    for layer in shadow.layers:
+        whole = aligned(layer, len(counts))
+        layers.append(np.tile(whole, [count if size > 1 else 1 for count, size in zip(counts, whole.shape, strict=True)]))
+    return shadow.with_layers(layers)
+
+
+def _repeat_interleave(tape: Tape, call: Call) -> Shadow:
+    """repeat_interleave(x, count, dim) along one axis."""
+    x, shadow = _input(tape, call)
+    count, dim = call.arg(1, "repeats"), call.arg(2, "dim")
+    if not isinstance(count, int) or dim is None:
+        tape.protect_shadow(shadow, f"{call.op} with counts in a tensor")
+        return EMPTY
+    axis = axis_of(dim, x.ndim)
+    return shadow.with_layers([np.repeat(layer, count, axis) if layer.shape[axis] > 1 else layer for layer in shadow.layers])
+
+
+def _unsqueeze(tape: Tape, call: Call) -> Shadow:
+    _, shadow = _input(tape, call)
+    axis = axis_of(call.arg(1, "dim"), call.out.ndim)
+    return shadow.with_layers([np.expand_dims(layer, axis) for layer in shadow.layers])
+
+
+def _part(tape: Tape, shadow: Shadow, axis: int, index: Any, size: int, reason: str) -> Shadow:
+    """`shadow` cut along an axis; where it varies there, the cut is a size written into the code: protected."""
+    layers = []
+    for layer in shadow.layers:
+        if layer.shape[axis] == 1:
+            cut = layer[(slice(None),) * axis + (0,)] if isinstance(index, int) else layer
+        else:
+            cut = layer[(slice(None),) * axis + (index,)]
+            if isinstance(index, int) or cut.shape[axis] != size:
+                tape.protect(layer, reason)
+        if cut.size > 1:
+            layers.append(cut)
+    return shadow.with_layers(layers)
+
+
+def _select(tape: Tape, call: Call) -> Shadow:
+    x, shadow = _input(tape, call)
+    axis = axis_of(call.arg(1, "dim"), x.ndim)
+    return _part(tape, shadow, axis, int(call.arg(2, "index")), x.shape[axis], "one channel picked by its number")
+
+
+def _slice(tape: Tape, call: Call) -> Shadow:
+    """slice(x, dim, start, end, step): equal parts of an axis are tied, other bounds are protected."""
+    x, shadow = _input(tape, call)
+    axis = axis_of(call.arg(1, "dim", 0), x.ndim)
+    size, length = x.shape[axis], call.out.shape[axis]
+    if size == length:
+        return shadow
+    start, end, step = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)).indices(size)
+    if step == 1 and length and size % length == 0 and start % length == 0:
+        _split_parts(tape, shadow, axis, size // length)
+        return shadow.with_layers(_cut(shadow.layers, axis, start, end))
+    return _part(tape, shadow, axis, slice(start, end, step), size, "channels cut at a number written into the code")
+
+
+def _cut(layers: Sequence[Labels], axis: int, start: int, end: int) -> list[Labels]:
+    index = (slice(None),) * axis + (slice(start, end),)
+    cuts = [layer[index] if layer.shape[axis] > 1 else layer for layer in layers]
+    return [compressed(cut, [axis]) for cut in cuts if cut.size > 1]
+
+
+def _split_parts(tape: Tape, shadow: Shadow, axis: int, parts: int) -> None:
+    """Equal parts along an axis shrink alike: tied position by position if they would not otherwise."""
+    for layer in shadow.layers:
+        size = layer.shape[axis]
+        if size > 1:
+            shape = (*layer.shape[:axis], parts, size // parts, *layer.shape[axis + 1 :])
+            tape.split(layer.reshape(shape), (axis, axis + 1))
+
+
+def _split(tape: Tape, call: Call) -> list[Shadow]:
+    """split, split_with_sizes, chunk, tensor_split: sizes are read off the outputs."""
+    x, shadow = _input(tape, call)
+    position, name = (2, "dim")
+    axis = axis_of(call.arg(position, name, 0), x.ndim)
+    sizes = [part.shape[axis] for part in call.out]
+    if len(sizes) == 1 or not shadow.layers:
+        return [shadow] * len(sizes)
+    if len(set(sizes)) == 1:
+        _split_parts(tape, shadow, axis, len(sizes))
+    else:
+        for layer in shadow.layers:
+            if layer.shape[axis] > 1:
+                tape.protect(layer, f"{call.op} into unequal parts")
+    ends = np.cumsum(sizes)
+    return [
+        shadow.with_layers(_cut(shadow.layers, axis, int(end) - size, int(end)))
+        for end, size in zip(ends, sizes, strict=True)
+    ]
+
+
+def _unbind(tape: Tape, call: Call) -> list[Shadow]:
+    """unbind: every channel on its own is a number written into the code."""
+    x, shadow = _input(tape, call)
+    axis = axis_of(call.arg(1, "dim", 0), x.ndim)
+    reason = "one channel picked by its number"
+    return [_part(tape, shadow, axis, index, x.shape[axis], reason) for index in range(len(call.out))]
+
+
+def _cat(tape: Tape, call: Call) -> Shadow:
+    """cat(tensors, dim): labels are joined along `dim`; along the other axes the tensors meet element-wise."""
+    tensors = [tensor for tensor in call.args[0] if tensor.shape != (0,)]
+    ndim = call.out.ndim
+    axis = axis_of(call.arg(1, "dim", 0), ndim)
+    operands = [operand(tape, tensor, ndim) for tensor in tensors]
+    joined = _joined(tape, operands, axis)
+    across = [
+        Operand(
+            tuple(layer for layer in item.layers if layer.shape[axis] == 1),
+            (*item.sizes[:axis], 1, *item.sizes[axis + 1 :]),
+            item.kind,
+        )
+        for item in operands
+    ]
+    layers = tape.merge(across)
+    if joined is not None:
+        layers.append(joined)
+    return Shadow(layers, origin([tape.of(tensor) for tensor in tensors]))
+
+
+def _joined(tape: Tape, operands: Sequence[Operand], axis: int) -> Labels | None:
+    """The layer along the axis of a concatenation; parts without labels there are fixed."""
+    along = []
+    for item in operands:
+        layers = [layer for layer in item.layers if layer.shape[axis] > 1]
+        for other in layers[1:]:
+            tape.protect(other, "cat: another axis holds the channels")
+        along.append(layers[0] if layers else None)
+    if all(layer is None for layer in along):
+        return None
+    ndim = len(operands[0].sizes)
+    pieces = []
+    for item, layer in zip(operands, along, strict=True):
+        size = item.sizes[axis]
+        part = np.zeros((1,) * ndim, np.int32) if layer is None else layer
+        pieces.append(np.broadcast_to(part, [*part.shape[:axis], size, *part.shape[axis + 1 :]]))
+    common = np.broadcast_shapes(*[(*piece.shape[:axis], 1, *piece.shape[axis + 1 :]) for piece in pieces])
+    whole = [np.broadcast_to(piece, [*common[:axis], piece.shape[axis], *common[axis + 1 :]]) for piece in pieces]
+    return np.concatenate(whole, axis)
+
+
+def _stack(tape: Tape, call: Call) -> Shadow:
+    """stack(tensors, dim): along the old axes the tensors meet element-wise; the new axis is fixed."""
+    tensors = call.args[0]
+    axis = axis_of(call.arg(1, "dim", 0), call.out.ndim)
+    operands = [operand(tape, tensor, tensor.ndim) for tensor in tensors]
+    layers = tape.merge(operands)
+    kind = origin([tape.of(tensor) for tensor in tensors])
+    return Shadow([np.expand_dims(layer, axis) for layer in layers], kind)
+
+
+def _flip(tape: Tape, call: Call) -> Shadow:
+    x, shadow = _input(tape, call)
+    axes = tuple(axis_of(axis, x.ndim) for axis in call.arg(1, "dims"))
+    return shadow.with_layers([np.flip(layer, axes) for layer in shadow.layers])
+
+
+def _roll(tape: Tape, call: Call) -> Shadow:
+    """roll(x, shifts, dims): a shift along channels is a number, yet holds for any width: labels move along."""
+    x, shadow = _input(tape, call)
+    shifts, dims = call.arg(1, "shifts"), call.arg(2, "dims", ())
+    if not dims:
+        tape.protect_shadow(shadow, f"{call.op} over all axes")
+        return EMPTY
+    axes = [axis_of(axis, x.ndim) for axis in dims]
+    for layer in shadow.layers:
+        if any(layer.shape[axis] > 1 for axis in axes):
+            tape.protect(layer, "channels rolled by a number written into the code")
+    return shadow.with_layers([np.roll(layer, tuple(shifts), tuple(axes)) for layer in shadow.layers])
+
+
+def _rot90(tape: Tape, call: Call) -> Shadow:
+    x, shadow = _input(tape, call)
+    dims = [axis_of(axis, x.ndim) for axis in call.arg(2, "dims", (0, 1))]
+    return shadow.with_layers([np.rot90(layer, call.arg(1, "k", 1), dims) for layer in shadow.layers])
+
+
+def _pad(tape: Tape, call: Call) -> Shadow:
+    """Padding of any kind: added channels are fixed; positions are not labelled."""
+    _, shadow = _input(tape, call)
+    pads = call.arg(1, "pad") if call.arg(1, "pad") is not None else call.arg(1, "padding")
+    layers = []
+    for layer in shadow.layers:
+        widths = [(0, 0)] * layer.ndim
+        for index in range(len(pads) // 2):
+            axis = layer.ndim - 1 - index
+            if layer.shape[axis] > 1:
+                widths[axis] = (int(pads[2 * index]), int(pads[2 * index + 1]))
+        if any(low < 0 or high < 0 for low, high in widths):
+            tape.protect(layer, "channels cropped by a number written into the code")
+            continue
+        layers.append(np.pad(layer, widths))
+    return shadow.with_layers(layers)
+
+
+def _as_strided(tape: Tape, call: Call) -> Shadow:
+    """as_strided to the same shape is a copy; anything else protects."""
+    x, shadow = _input(tape, call)
+    if x.shape == call.out.shape and x.stride() == call.out.stride():
+        return shadow
+    tape.protect_shadow(shadow, f"{call.op} to another shape")
+    return EMPTY
+
+
+def _diagonal(tape: Tape, call: Call) -> Shadow:
+    """diagonal(x, offset, dim1, dim2): labels along either axis are protected, others carry."""
+    x, shadow = _input(tape, call)
+    pair = [axis_of(call.arg(2, "dim1", 0), x.ndim), axis_of(call.arg(3, "dim2", 1), x.ndim)]
+    layers = []
+    for layer in shadow.layers:
+        if any(layer.shape[axis] > 1 for axis in pair):
+            tape.protect(layer, f"{call.op} over channels")
+        else:
+            layers.append(np.expand_dims(layer.squeeze(tuple(pair)), -1))
+    return shadow.with_layers(layers)
+
+
+def _unfold(tape: Tape, call: Call) -> Shadow:
+    """Tensor.unfold(dim, size, step): windows are a new last axis."""
+    x, shadow = _input(tape, call)
+    axis = axis_of(call.arg(1, "dimension"), x.ndim)
+    layers = []
+    for layer in shadow.layers:
+        if layer.shape[axis] > 1:
+            tape.protect(layer, "windows over channels")
+        else:
+            layers.append(layer[..., None])
+    return shadow.with_layers(layers)
+
+
+def _like(tape: Tape, call: Call) -> Shadow:
+    """zeros_like and its kin have the width of their argument."""
+    return Shadow(tape.of(call.args[0]).layers, Kind.CONSTANT)
+
+
+def _free(tape: Tape, call: Call) -> Shadow:
+    """new_zeros and its kin: a constant of the size the forward asked for."""
+    return Shadow((), Kind.CONSTANT)
+
+
+def _table(rule: Rule, *names: str) -> dict[str, Rule]:
+    return {f"aten.{name}": rule for name in names}
+
+
+RULES: dict[str, Rule] = {
+    **_table(_same, "alias", "clone", "contiguous", "detach", "lift_fresh", "lift", "_to_copy", "to", "native_dropout",
+             "dropout", "feature_dropout", "alpha_dropout", "resolve_conj", "resolve_neg", "type_as", "view_as_real_copy",
+             "positive", "_conj", "view.dtype"),
+    **_table(_view, "view", "_unsafe_view", "reshape", "_reshape_alias", "_reshape_copy", "flatten", "unflatten", "squeeze",
+             "ravel", "view_as", "reshape_as", "view_copy"),
+    **_table(_permute, "permute", "permute_copy"),
+    **_table(_transpose, "transpose", "swapaxes", "swapdims"),
+    **_table(_t, "t", "numpy_T", "mT"),
+    **_table(_movedim, "movedim", "moveaxis"),
+    **_table(_expand, "expand", "expand_as", "broadcast_to"),
+    **_table(_repeat, "repeat", "tile"),
+    **_table(_repeat_interleave, "repeat_interleave"),
+    **_table(_unsqueeze, "unsqueeze"),
+    **_table(_select, "select"),
+    **_table(_slice, "slice"),
+    **_table(_split, "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "split_copy", "chunk",
+             "unsafe_chunk", "tensor_split", "split_with_sizes_copy"),
+    **_table(_unbind, "unbind", "unbind_copy"),
+    **_table(_cat, "cat", "concat", "concatenate", "_cat"),
+    **_table(_stack, "stack"),
+    **_table(_flip, "flip"),
+    **_table(_roll, "roll"),
+    **_table(_rot90, "rot90"),
+    **_table(_pad, "constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
+             "replication_pad1d", "replication_pad2d", "replication_pad3d", "_pad_circular"),
+    **_table(_as_strided, "as_strided"),
+    **_table(_diagonal, "diagonal"),
+    **_table(_unfold, "unfold"),
+    **_table(_like, "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like"),
+    **_table(_free, "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
+}

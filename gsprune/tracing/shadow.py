@@ -1,0 +1,134 @@
+"""Shadows: what the tracer knows about a tensor beside its data.
+
+A shadow is a set of *layers*. A layer labels the tensor's elements with atoms (positions of parameter axes), as an int32
+array with as many axes as the tensor: size 1 where nothing varies, the tensor's full size where it does. A tensor after
+a convolution carries one layer of shape (1, C, 1, 1); a weight carries one for every axis. What no layer varies over is
+*fixed*: its size is never changed.
+
+Labels: > 0 an atom, 0 fixed (``FIXED``), -1 a constant of any size (``FLEXIBLE``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["EMPTY", "FIXED", "FLEXIBLE", "FREE", "Kind", "Labels", "Shadow", "compressed", "reshaped", "varying"]
+
+Labels = npt.NDArray[np.int32]
+FIXED = 0
+FLEXIBLE = -1
+
+
+class Kind(IntEnum):
+    """Where a tensor comes from; an operation's output is of the highest kind among its inputs."""
+
+    CONSTANT = 0  # zeros, arange, ...: made by the forward, of a size that follows the others
+    PARAMETER = 1  # computed from parameters and buffers alone
+    ACTIVATION = 2  # computed from an input, or unknown
+
+
+class Shadow:
+    """The layers of one tensor.
+
+    Attributes:
+        layers: (tensor.ndim axes) int32 arrays, each varying over one axis at least; no two vary over the same axis,
+            except where a parameter's axes were merged by a view.
+        kind: where the tensor comes from.
+        source: the parameter that a derived weight stands for (weight norm: its direction), for counting MACs.
+    """
+
+    __slots__ = ("kind", "layers", "source")
+
+    def __init__(self, layers: Sequence[Labels], kind: Kind = Kind.ACTIVATION, source: str | None = None) -> None:
+        self.layers = tuple(layers)
+        self.kind = kind
+        self.source = source
+
+    def __repr__(self) -> str:
+        return f"Shadow({self.kind.name.lower()}, {[layer.shape for layer in self.layers]})"
+
+    def with_layers(self, layers: Sequence[Labels]) -> Shadow:
+        """The same tensor under a view: other layers, the same origin."""
+        return Shadow(layers, self.kind, self.source)
+
+
+EMPTY = Shadow((), Kind.ACTIVATION)
+FREE = Shadow((), Kind.CONSTANT)
+
+
+def varying(layer: Labels) -> tuple[int, ...]:
+    """The axes over which a layer varies."""
+    return tuple(axis for axis, size in enumerate(layer.shape) if size > 1)
+
+
+def compressed(layer: Labels, axes: Sequence[int]) -> Labels:
+    """`layer` with those of `axes` cut to size 1 along which all labels are equal."""
+    for axis in axes:
+        if layer.shape[axis] > 1:
+            first = layer.take([0], axis)
+            if (layer == first).all():
+                layer = first
+    return layer
+
+
+def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The smallest groups of neighbouring axes that a view maps onto each other: [(old axes, new axes)].
+
+    Axes of size 1 stand for nothing and are left out.
+    """
+    old_axes = [axis for axis, size in enumerate(old) if size != 1]
+    new_axes = [axis for axis, size in enumerate(new) if size != 1]
+    blocks = []
+    i = j = 0
+    while i < len(old_axes) and j < len(new_axes):
+        first_i, first_j = i, j
+        old_size, new_size = old[old_axes[i]], new[new_axes[j]]
+        i, j = i + 1, j + 1
+        while old_size != new_size:
+            if old_size < new_size:
+                old_size *= old[old_axes[i]]
+                i += 1
+            else:
+                new_size *= new[new_axes[j]]
+                j += 1
+        blocks.append((tuple(old_axes[first_i:i]), tuple(new_axes[first_j:j])))
+    return blocks
+
+
+def reshaped(layer: Labels, old: Sequence[int], new: Sequence[int]) -> tuple[Labels, list[tuple[int, ...]]]:
+    """A layer under a view.
+
+    Only the axes that share a block with a varying axis are expanded.
+
+    Args:
+        layer: labels of a tensor of shape `old`.
+        old: the tensor's shape before the view; no size is 0.
+        new: its shape after the view, of the same number of elements.
+
+    Returns:
+        the layer of the new shape, compressed, and for every varying block that the view splits the new axes over
+        which it varies now (two or more: they cannot be pruned independently).
+    """
+    old_sizes, new_sizes = list(layer.shape), [1] * len(new)
+    splits: list[tuple[int, ...]] = []
+    loose: list[int] = []
+    for old_axes, new_axes in _blocks(old, new):
+        if all(layer.shape[axis] == 1 for axis in old_axes):
+            continue
+        for axis in old_axes:
+            old_sizes[axis] = old[axis]
+        for axis in new_axes:
+            new_sizes[axis] = new[axis]
+        if len(old_axes) > 1 or len(new_axes) > 1:
+            loose.extend(new_axes)
+        if len(new_axes) > 1:
+            splits.append(new_axes)
+    result = np.broadcast_to(layer, old_sizes).reshape(new_sizes)
+    if loose:
+        result = compressed(result, loose)
+    splits = [tuple(axis for axis in axes if result.shape[axis] > 1) for axes in splits]
+    return result, [axes for axes in splits if len(axes) > 1]

@@ -1,0 +1,293 @@
+"""The tape: what the rules write down while the network runs.
+
+Rules unite atoms, open them (a layer's outputs), protect them with a reason, and record splits of an axis, which are
+settled when everything is known (`gsprune.tracing.groups`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
+
+__all__ = ["Axis", "MacUse", "Operand", "ScaledDot", "Split", "Step", "Tape"]
+
+_ATTRIBUTE = "_gsprune_shadow"
+
+
+class Axis(NamedTuple):
+    """One axis of a parameter or buffer and the first of its atoms, which are numbered on."""
+
+    tensor: str
+    axis: int
+    first: int
+    size: int
+
+
+class Split(NamedTuple):
+    """An axis that a view or a chunk cut into several: ``labels`` vary over ``axes``, which must shrink independently.
+
+    ``keep`` is the axis along which channels go if the parts have to be tied.
+    """
+
+    labels: Labels
+    axes: tuple[int, ...]
+    keep: int
+
+
+class MacUse(NamedTuple):
+    """A weight used `positions` times in the traced call (all examples of the batch together)."""
+
+    weight: str
+    positions: float
+
+
+class ScaledDot(NamedTuple):
+    """A contraction over a head's width whose scale is computed from that width."""
+
+    query: Labels
+
+
+class Operand(NamedTuple):
+    """A tensor's shadow and shape, aligned to the axes of the operation's output."""
+
+    layers: tuple[Labels, ...]
+    sizes: tuple[int, ...]
+    kind: Kind
+
+
+@dataclass(slots=True)
+class Step:
+    """One traced operation: its name and the layers that entered or left it."""
+
+    op: str
+    layers: list[Labels] = field(default_factory=list)
+
+
+class Tape:
+    """Atoms and what is known about them.
+
+    Args:
+        model: the network; every axis of its parameters and buffers gets atoms.
+
+    Attributes:
+        axes: all axes with their atoms, in order; atom 0 is the fixed label.
+        aliases: other names of tied tensors -> canonical name.
+        shapes: shape of every parameter and buffer by canonical name.
+        op: name of the operation at hand, for reasons.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.axes: list[Axis] = []
+        self.aliases: dict[str, str] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.num_atoms = 1
+        self.op = ""
+        self.pairs: list[tuple[Labels, Labels, str]] = []
+        self.protections: list[tuple[Labels, str]] = []
+        self.openings: list[Labels] = []
+        self.inputs: list[Labels] = []
+        self.heads: list[Labels] = []
+        self.splits: list[Split] = []
+        self.scaled_dots: list[ScaledDot] = []
+        self.mac_uses: list[MacUse] = []
+        self.inexact: dict[str, None] = {}
+        self.steps: list[Step] = []
+        self.used: set[str] = set()
+        self._names: dict[int, str] = {}
+        self._shadows: dict[str, Shadow] = {}
+        self._storages: dict[tuple[int, tuple[int, ...]], str] = {}
+        self._marked: list[torch.Tensor] = []
+        for tensors in (model.named_parameters, model.named_buffers):
+            for name, tensor in tensors(remove_duplicate=False):
+                self._register(name, tensor)
+
+    def _register(self, name: str, tensor: torch.Tensor) -> None:
+        """Give every axis of a parameter or buffer its atoms."""
+        canonical = self._names.get(id(tensor))
+        if canonical is not None:
+            self.aliases[name] = canonical
+            return
+        self._names[id(tensor)] = name
+        shape = tuple(tensor.shape)
+        self.shapes[name] = shape
+        layers = []
+        for axis, size in enumerate(shape):
+            self.axes.append(Axis(name, axis, self.num_atoms, size))
+            if size > 1:
+                labels = np.arange(self.num_atoms, self.num_atoms + size, dtype=np.int32)
+                layers.append(labels.reshape([-1 if i == axis else 1 for i in range(len(shape))]))
+            self.num_atoms += size
+        shadow = Shadow(layers, Kind.PARAMETER, name)
+        if tensor.is_complex() or tensor.is_quantized or not tensor.layout == torch.strided:
+            for layer in layers:
+                self.protect(layer, f"{tensor.dtype} tensors are not pruned")
+            shadow = EMPTY
+        self._shadows[name] = shadow
+        if tensor.numel() and tensor.layout == torch.strided and tensor.device.type != "meta":
+            self._storages.setdefault((tensor.data_ptr(), shape), name)
+
+    # -- tensors ------------------------------------------------------------------------------------------------------
+
+    def of(self, tensor: torch.Tensor) -> Shadow:
+        """The shadow of any tensor; what was never seen before is fixed."""
+        found: Shadow | None = tensor.__dict__.get(_ATTRIBUTE)
+        if found is not None:
+            return found
+        name = self.name_of(tensor)
+        if name is None:
+            return EMPTY
+        self.used.add(name)
+        return self._shadows[name]
+
+    def name_of(self, tensor: torch.Tensor) -> str | None:
+        """The canonical name of a parameter or buffer, also through ``.data`` and ``detach``; None of other tensors."""
+        name = self._names.get(id(tensor))
+        if name is None and tensor.numel() > 1 and tensor.layout == torch.strided and not tensor.is_quantized:
+            name = self._storages.get((tensor.data_ptr(), tuple(tensor.shape)))
+        return name
+
+    def is_known(self, tensor: torch.Tensor) -> bool:
+        """Whether the tensor has a shadow of its own, so that a rule must look at the operation."""
+        return _ATTRIBUTE in tensor.__dict__ or self.name_of(tensor) is not None
+
+    def mark(self, tensor: torch.Tensor, shadow: Shadow) -> None:
+        """Give a tensor its shadow. It lives on the tensor itself, and so exactly as long."""
+        name = self._names.get(id(tensor))
+        if name is not None:
+            self._shadows[name] = shadow
+        elif shadow is EMPTY or (shadow.kind is Kind.ACTIVATION and not shadow.layers):
+            tensor.__dict__.pop(_ATTRIBUTE, None)
+        else:
+            tensor.__dict__[_ATTRIBUTE] = shadow
+
+    @staticmethod
+    def unmark(tensor: torch.Tensor) -> None:
+        """Take the shadow from a tensor that outlives the trace."""
+        tensor.__dict__.pop(_ATTRIBUTE, None)
+
+    # -- atoms --------------------------------------------------------------------------------------------------------
+
+    def unite(self, a: Labels, b: Labels) -> Labels:
+        """Unite two layers element by element (broadcast); what one leaves fixed protects the other.
+
+        Returns:
+            a layer that stands for both: the smaller one where all its labels are atoms.
+        """
+        if a is b:
+            return a
+        if a.shape == b.shape:
+            self.pairs.append((a, b, self.op))
+            return a if a.min() > 0 else np.maximum(a, b)
+        full_a, full_b = np.broadcast_arrays(a, b)
+        self.pairs.append((full_a, full_b, self.op))
+        small = a if a.size <= b.size else b
+        return small if small.min() > 0 else np.maximum(full_a, full_b)
+
+    def collapse(self, layer: Labels, axes: Iterable[int]) -> Labels:
+        """Tie a layer along `axes`, where it has size 1 afterwards."""
+        axes = tuple(axis for axis in axes if layer.shape[axis] > 1)
+        if not axes:
+            return layer
+        first = layer.max(axis=axes, keepdims=True)
+        self.unite(first, layer)
+        return first
+
+    def protect(self, labels: Labels, reason: str) -> None:
+        """Never prune these atoms."""
+        self.protections.append((labels, reason))
+
+    def protect_shadow(self, shadow: Shadow, reason: str) -> None:
+        """Never prune any atom of a tensor."""
+        for layer in shadow.layers:
+            self.protections.append((layer, reason))
+
+    def open(self, labels: Labels) -> None:
+        """These atoms are channels that a layer makes."""
+        self.openings.append(labels)
+
+    def labels(self, tensor: str, axis: int) -> Labels:
+        """All atoms of one axis of a parameter or buffer: (size,) labels."""
+        found = next(item for item in self.axes if item.tensor == tensor and item.axis == axis)
+        return np.arange(found.first, found.first + found.size, dtype=np.int32)
+
+    def count(self, weight: str, positions: float) -> None:
+        """Note that every element of a weight was used `positions` times, for all examples together."""
+        self.mac_uses.append(MacUse(weight, positions))
+
+    def vector(self, layer: Labels, axis: int) -> Labels:
+        """A layer that varies over `axis`, as (size,) labels: ties it along all its other axes."""
+        rest = [other for other in varying(layer) if other != axis]
+        return self.collapse(layer, rest).reshape(-1)
+
+    def split(self, labels: Labels, axes: tuple[int, ...], keep: int | None = None) -> None:
+        """Record that one axis was cut into `axes`; by default channels go along the last of them."""
+        self.splits.append(Split(labels, axes, axes[-1] if keep is None else keep))
+
+    # -- element-wise -------------------------------------------------------------------------------------------------
+
+    def merge(self, operands: Sequence[Operand]) -> list[Labels]:
+        """The layers of an element-wise result (broadcast): layers that overlap are united.
+
+        A layer meeting another operand that is full-size along it without varying there cannot shrink: it is
+        protected, or, if it varies over other axes too, tied along the fixed ones.
+        """
+        merged: list[Labels] = []
+        for index, operand in enumerate(operands):
+            layers = [self._meet_fixed(layer, index, operands) for layer in operand.layers]
+            for layer in self._one_per_overlap([layer for layer in layers if layer is not None], merged):
+                merged = self._join(merged, layer)
+        return merged
+
+    def _meet_fixed(self, layer: Labels, index: int, operands: Sequence[Operand]) -> Labels | None:
+        """What is left of a layer when the other operands' fixed axes have been respected."""
+        for other_index, other in enumerate(operands):
+            if other_index == index or other.kind is Kind.CONSTANT:
+                continue
+            axes = varying(layer)
+            if any(candidate.shape[axis] > 1 for candidate in other.layers for axis in axes):
+                continue
+            full = [axis for axis in axes if other.sizes[axis] > 1]
+            if len(full) == len(axes):
+                self.protect(layer, f"{self.op} with a tensor of fixed size")
+                return None
+            layer = self.collapse(layer, full)
+        return layer
+
+    def _one_per_overlap(self, layers: list[Labels], merged: Sequence[Labels]) -> list[Labels]:
+        """Where several layers of one operand overlap a layer of another, the last axis is the channels'."""
+        for other in merged:
+            overlapping = [layer for layer in layers if _overlap(layer, other)]
+            layers = self._drop_all_but_last(layers, overlapping)
+        return layers
+
+    def _drop_all_but_last(self, layers: list[Labels], overlapping: list[Labels]) -> list[Labels]:
+        """`layers` without the protected ones among `overlapping`: all but the first with the last axis."""
+        if len(overlapping) < 2:
+            return layers
+        kept = max(overlapping, key=lambda layer: varying(layer)[-1])
+        for layer in overlapping:
+            if layer is not kept:
+                self.protect(layer, f"{self.op}: another axis holds the channels")
+        return [layer for layer in layers if layer is kept or not any(layer is other for other in overlapping)]
+
+    def _join(self, merged: list[Labels], layer: Labels) -> list[Labels]:
+        """`merged` with one more layer, united with the one it overlaps."""
+        overlapping = [other for other in merged if _overlap(layer, other)]
+        merged = self._drop_all_but_last(merged, overlapping)
+        for index, other in enumerate(merged):
+            if _overlap(layer, other):
+                merged[index] = self.unite(other, layer)
+                return merged
+        return [*merged, layer]
+
+
+def _overlap(a: Labels, b: Labels) -> bool:
+    """Whether two layers vary over a common axis."""
+    return any(x > 1 and y > 1 for x, y in zip(a.shape, b.shape, strict=True))

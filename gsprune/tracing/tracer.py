@@ -1,0 +1,251 @@
+"""Trace a network: run it once on an example and read its groups off the operations that arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gsprune.errors import TraceError
+from gsprune.tracing.example import Example, candidates, given
+from gsprune.tracing.graph import Graph
+from gsprune.tracing.groups import build_graph
+from gsprune.tracing.modules import tie_modules
+from gsprune.tracing.outputs import tensors_in
+from gsprune.tracing.rules import rule_for
+from gsprune.tracing.rules_common import Call, Rule, protect_all
+from gsprune.tracing.shadow import EMPTY, FREE, Shadow
+from gsprune.tracing.tape import Step, Tape
+from gsprune.tracing.undisturbed import undisturbed
+
+__all__ = ["trace"]
+
+_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel", "FSDPModule")
+
+
+class _Operation(NamedTuple):
+    """What is known of an operation before it runs."""
+
+    name: str
+    rule: Rule | None
+    mutable: bool
+    composite: bool
+
+
+@cache
+def _operation(func: torch._ops.OpOverload) -> _Operation:
+    name = func._schema.name.replace("::", ".")
+    mutable = func._schema.is_mutable
+    rule = rule_for(func)
+    composite = rule is None and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+    return _Operation(name.removesuffix("_") if mutable else name, rule, mutable, composite)
+
+
+class _Tracer(TorchDispatchMode):
+    """Runs every operation as it is and notes on the tape what it does to channels."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self.tape = tape
+
+    def __torch_dispatch__(
+        self, func: torch._ops.OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        operation = _operation(func)
+        if operation.composite:
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        tape = self.tape
+        call = Call(operation.name, args, kwargs, None)
+        inputs = call.tensors()
+        known = any([tape.is_known(tensor) for tensor in inputs])
+        before = args[0] if operation.mutable and args and isinstance(args[0], Tensor) else None
+        out = func(*args, **kwargs)
+        tape.op = operation.name
+        if not inputs:
+            self._mark(out, FREE)
+        elif known:
+            self._apply(operation, Call(operation.name, args, kwargs, out), before)
+        tape.steps.append(Step(operation.name))
+        return out
+
+    def _apply(self, operation: _Operation, call: Call, written: Tensor | None) -> None:
+        """Let the rule note what it sees, and give the outputs their shadows."""
+        tape = self.tape
+        rule = operation.rule
+        if rule is None:
+            shadows = [tape.of(tensor) for tensor in call.tensors()]
+            if not any(shadow.layers for shadow in shadows):
+                self._mark(call.out, Shadow((), max(shadow.kind for shadow in shadows)))
+                return
+            rule = protect_all
+        result = rule(tape, call)
+        if written is not None:
+            self._check_aliases(written, result, call)
+        if isinstance(result, Shadow):
+            self._mark(call.out, result)
+            return
+        outputs = call.out if isinstance(call.out, tuple | list) else [call.out]
+        for index, tensor in enumerate(outputs):
+            if isinstance(tensor, Tensor):
+                tape.mark(tensor, result[index] if index < len(result) else EMPTY)
+
+    def _mark(self, out: Any, shadow: Shadow) -> None:
+        """Give every tensor of an output the same shadow."""
+        if isinstance(out, Tensor):
+            self.tape.mark(out, shadow)
+        elif isinstance(out, tuple | list):
+            for item in out:
+                if isinstance(item, Tensor):
+                    self.tape.mark(item, shadow)
+
+    def _check_aliases(self, written: Tensor, result: Any, call: Call) -> None:
+        """A write through a view: the tensor behind it does not learn of new labels, so they must not shrink."""
+        base = written._base
+        if base is None or not isinstance(result, Shadow):
+            return
+        tape = self.tape
+        old = tape.of(written)
+        if len(old.layers) == len(result.layers) and old.kind is not Kind.CONSTANT:
+            return  # united with what was there
+        if tape.of(base).layers and tape.of(base).kind is not Kind.CONSTANT:
+            return
+        if base.shape == written.shape:
+            tape.mark(base, result)
+            return
+        tape.protect_shadow(result, f"{call.op} into a part of a tensor")
+        tape.mark(base, EMPTY)
+
+
+def trace(
+    model: nn.Module, example_inputs: Any = None, forward: Callable[..., Any] | None = None
+) -> tuple[Graph, Example]:
+    """The groups of a network, and the call that found them.
+
+    The model runs once in eval mode and without grad, on `example_inputs` or on an example made from its first layer;
+    afterwards parameters, buffers, modes, random generators and attributes are as before.
+
+    Args:
+        model: the network.
+        example_inputs: a tensor, a tuple of positional inputs, or a dict of inputs by name.
+        forward: what to call instead of the model: ``forward(model, *inputs)``.
+
+    Returns:
+        the graph and the example.
+
+    Raises:
+        TypeError: `model` is not a module, `forward` is not callable, or `example_inputs` is of another kind.
+        TraceError: no example could be made, the forward failed, or the model is wrapped (DDP, FSDP).
+    """
+    _check(model, forward)
+    if example_inputs is not None:
+        example = given(example_inputs, forward)
+        return _traced(model, example, "given"), example
+    failures = []
+    for example in candidates(model, forward):
+        try:
+            return _traced(model, example, "made"), example
+        except TraceError as error:
+            failures.append((example, error))
+    tried = ", ".join(str(shape) for example, _ in failures for shape in _shapes(example))
+    reason = f"tried {tried}; the last failure: {failures[-1][1]}" if failures else "its first layer gives no hint"
+    raise TraceError(
+        f"no example could be made for {type(model).__name__} ({reason}); pass one: example_inputs=a tensor, a tuple or "
+        "a dict, and forward=lambda model, *inputs: ... if the model is not called directly"
+    ) from (failures[-1][1] if failures else None)
+
+
+def _check(model: Any, forward: Any) -> None:
+    """Refuse what cannot be traced before anything runs."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
+    if forward is not None and not callable(forward):
+        raise TypeError(f"`forward` must be callable or None, got {type(forward).__name__}")
+    for name, module in model.named_modules():
+        wrapper = next((kind.__name__ for kind in type(module).__mro__ if kind.__name__ in _WRAPPERS), None)
+        if wrapper is not None:
+            raise TraceError(
+                f"{name or 'the model'} is wrapped in {wrapper}, whose hooks would be lost without an error; "
+                "prune the module inside (.module, or before fully_shard) and wrap it again"
+            )
+
+
+def _shapes(example: Example) -> list[tuple[int, ...]]:
+    return [tuple(tensor.shape) for tensor in tensors_in((example.args, example.kwargs))]
+
+
+def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]) -> Graph:
+    """One traced call."""
+    tape = Tape(model)
+    try:
+        with undisturbed(model), _plain_operations(model):
+            output = _run(model, example, tape)
+            for tensor in tensors_in(output):
+                tape.protect_shadow(tape.of(tensor), "output of the network")
+            tie_modules(tape, model)
+    finally:
+        for tensor in tensors_in((example.args, example.kwargs)):
+            tape.unmark(tensor)
+    return build_graph(tape, model, _shapes(example), origin)
+
+
+def _run(model: nn.Module, example: Example, tape: Tape) -> Any:
+    """Call the model under the tracer; failures say where."""
+    try:
+        with _Tracer(tape):
+            return example.call(model)
+    except Exception as error:
+        where = _module_at(error, model)
+        shapes = ", ".join(str(shape) for shape in _shapes(example))
+        raise TraceError(
+            f"the forward of {type(model).__name__} failed on an example of shape {shapes}"
+            f"{f' in module {where!r}' if where else ''} (last operation: {tape.op or 'none'}): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _module_at(error: BaseException, model: nn.Module) -> str | None:
+    """Name of the innermost module of `model` in whose methods the error was raised."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found = None
+    frame = error.__traceback__
+    while frame is not None:
+        owner = frame.tb_frame.f_locals.get("self")
+        if id(owner) in names:
+            found = names[id(owner)]
+        frame = frame.tb_next
+    return found
+
+
+@contextmanager
+def _plain_operations(model: nn.Module) -> Iterator[None]:
+    """Switch off what would hide ordinary operations: fused attention's fast path, RNN primitives, compiled code."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
+        torch.backends.mha.set_fastpath_enabled(False)
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.callback(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled())
+            torch._C._set_mkldnn_enabled(False)
+            stack.callback(torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled())
+            torch._C._set_cudnn_enabled(False)
+        if _is_compiled(model):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """Whether any part of the model runs through torch.compile."""
+    return any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
