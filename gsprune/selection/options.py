@@ -37,8 +37,8 @@ def per_group_sparsity(spec: float | Mapping[str, float], graph: Graph) -> dict[
     """The sparsity asked of every group.
 
     Args:
-        spec: one number for all, or {glob: number}; of several globs that match a group the first counts, and a group
-            that none matches is left alone.
+        spec: one number for all, or {glob: number}; a module's name stands for all layers inside it, of several globs
+            that match a group the first counts, and a group that none matches is left alone.
         graph: the groups.
 
     Returns:
@@ -83,7 +83,7 @@ _Number = TypeVar("_Number", int, float)
 def _spread(argument: str, spec: Mapping[str, _Number], graph: Graph, default: _Number) -> dict[str, _Number]:
     values = {group.name: default for group in graph.groups}
     for pattern in reversed(list(spec)):  # so that the first one has the last word
-        names = matching_groups(graph, pattern)
+        names = matching_groups(graph, pattern) or matching_groups(graph, f"{pattern}.*")
         if not names:
             raise ValueError(_unmatched(argument, pattern, graph))
         values.update(dict.fromkeys(names, spec[pattern]))
