@@ -1,0 +1,217 @@
+"""Run folders as a report reads them: finished, stopped or still going; nothing in them is touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gsprune.report.series import Curve
+from gsprune.rl.metrics import read_metrics
+from gsprune.rl.run import read_config
+
+__all__ = ["Run", "find_runs", "load_run", "load_runs"]
+
+FloatArray = npt.NDArray[np.float64]
+
+_CONFIG = "config.json"
+_SWEEP = "sweep.json"
+# Fields that never make a method: what is played, by chance or by the machine, and how it is watched.
+_NOT_A_METHOD = frozenset(
+    {
+        "env_id", "seed", "device", "torch_threads", "env_threads", "eval_episodes", "eval_interval_episodes",
+        "eval_points", "eval_num_envs", "checkpoint_minutes",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        folder: where it lies.
+        method: what distinguishes it from other runs, apart from game and seed.
+        config: the contents of ``config.json``.
+        rows: the rows of ``metrics.jsonl``, oldest first.
+        summary: the contents of ``summary.json``; empty before the end of the training.
+        evaluation: the contents of ``eval.json``; empty where `gsprune eval` has not run.
+    """
+
+    folder: Path
+    method: str
+    config: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    summary: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+
+    @property
+    def game(self) -> str:
+        """The Procgen game."""
+        return str(self.config["env_id"])
+
+    @property
+    def difficulty(self) -> str:
+        """The difficulty, "easy" or "hard"."""
+        return str(self.config.get("distribution_mode", "easy"))
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+        return int(self.config["seed"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training has come to its end."""
+        return bool(self.summary)
+
+    def column(self, key: str) -> FloatArray:
+        """(T,) float64 values of a metric; NaN in rows without it."""
+        return np.array([_number(row.get(key)) for row in self.rows], dtype=np.float64)
+
+    def curve(self, key: str, over: str = "step") -> Curve:
+        """A metric over another one, environment steps unless told."""
+        return Curve(self.column(over), self.column(key))
+
+    def last(self, key: str) -> float | None:
+        """The newest value of a metric, or None."""
+        known = [row[key] for row in self.rows if row.get(key) is not None]
+        return float(known[-1]) if known else None
+
+    def widths(self) -> dict[str, FloatArray]:
+        """Per group its (T,) widths over the rows, in the order of the forward pass."""
+        names = [key for key in (self.rows[0] if self.rows else {}) if key.startswith("width/")]
+        return {key.removeprefix("width/"): self.column(key) for key in names}
+
+    def pruning_steps(self) -> list[int]:
+        """Environment steps of the rows in which sparsity, physical or masked, rose."""
+        steps = self.column("step")
+        rose = np.zeros(len(steps), dtype=np.bool_)
+        for key in ("pruning/sparsity", "pruning/channel_sparsity"):
+            values = np.nan_to_num(self.column(key))
+            rose |= np.diff(values, prepend=0.0) > 1e-12
+        return [int(step) for step in steps[rose]]
+
+
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """The run folders at or below the given paths, each once, sorted within each path.
+
+    Args:
+        paths: run folders, or folders that hold some at any depth (a sweep's).
+
+    Raises:
+        ValueError: a path does not exist or holds no run.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise ValueError(f"there is no folder {str(path)!r}; give run folders, or a folder that holds some")
+        inside = [path] if (path / _CONFIG).is_file() else sorted(file.parent for file in path.rglob(_CONFIG))
+        if not inside:
+            raise ValueError(f"no run lies in {str(path)!r}: a run folder has a config.json")
+        found.update(dict.fromkeys(inside))
+    return list(found)
+
+
+def load_run(folder: Path) -> Run:
+    """Read one run folder.
+
+    Raises:
+        ValueError: it is none, or a file in it is damaged.
+    """
+    config = read_config(folder)
+    for key in ("env_id", "seed", "algorithm"):
+        if key not in config:
+            raise ValueError(f"{str(folder / _CONFIG)!r} has no {key!r}: it is not a run of this program")
+    try:
+        rows = read_metrics(folder)
+    except FileNotFoundError:
+        rows = []
+    except ValueError as error:
+        raise ValueError(f"{str(folder / 'metrics.jsonl')!r} is damaged: {error}") from error
+    return Run(
+        folder,
+        " ".join(_label_parts(config)),
+        config,
+        rows,
+        _read(folder / "summary.json"),
+        _read(folder / "eval.json"),
+    )
+
+
+def load_runs(paths: Iterable[Path]) -> list[Run]:
+    """All runs at or below the paths, labelled so that the methods among them can be told apart.
+
+    A run of a sweep has the name its method has there. For others the label is made of what differs among algorithm,
+    network and pruning, and of every other option in which runs of the same label differ.
+
+    Raises:
+        ValueError: as `find_runs` and `load_run`.
+    """
+    runs = [load_run(folder) for folder in find_runs(paths)]
+    names: dict[Path, str] = {}
+    for folder in {parent for run in runs for parent in run.folder.resolve().parents}:
+        for trial in _read(folder / _SWEEP).get("trials", []):
+            names[folder / trial["folder"]] = trial["method"]
+    others = [run for run in runs if run.folder.resolve() not in names]
+    labels = {run.folder: run.method for run in _distinguished(_shortened(others))}
+    labelled = [replace(run, method=labels.get(run.folder) or names[run.folder.resolve()]) for run in runs]
+    return _in_sweep_order(labelled, list(names.values()))
+
+
+def _shortened(runs: Sequence[Run]) -> list[Run]:
+    """The runs, labelled without the words that all labels share; what is said of the pruning stays."""
+    parts = [_label_parts(run.config) for run in runs]
+    kept = [i for i in range(3) if len({part[i] for part in parts}) > 1]
+    return [
+        replace(run, method=" ".join([*(part[i] for i in kept), part[3]]))
+        for run, part in zip(runs, parts, strict=True)
+    ]
+
+
+def _distinguished(runs: Sequence[Run]) -> list[Run]:
+    """The runs, with the options in which those of equal label differ added to it."""
+    labelled = []
+    for run in runs:
+        alike = [other for other in runs if other.method == run.method]
+        keys = [key for key in run.config if key not in _NOT_A_METHOD]
+        differing = [key for key in keys if len({json.dumps(other.config.get(key)) for other in alike}) > 1]
+        extra = ", ".join(f"{key}={run.config[key]}" for key in differing)
+        labelled.append(replace(run, method=f"{run.method} ({extra})" if extra else run.method))
+    return labelled
+
+
+def _in_sweep_order(runs: list[Run], methods: Sequence[str]) -> list[Run]:
+    """Methods in the order in which the sweep names them, so that colours and rows follow the study."""
+    rank = {method: i for i, method in reversed(list(enumerate(methods)))}
+    return sorted(runs, key=lambda run: rank.get(run.method, len(rank)))
+
+
+def _label_parts(config: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Algorithm, network, width and pruning: ("PPO", "impoola", "x2", "group 0.8")."""
+    pruning = str(config.get("pruning", "none"))
+    if pruning == "none":
+        pruning = "dense"
+    elif pruning != "redo":
+        pruning = f"{pruning} {config.get('sparsity', 0):g}"
+    return config["algorithm"].upper(), str(config.get("encoder", "?")), f"x{config.get('width', 1):g}", pruning
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is no such file."""
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{str(file)!r} is damaged: {error}; delete it to have it made anew") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else float("nan")

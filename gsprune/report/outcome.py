@@ -1,0 +1,87 @@
+"""What a run came to, as far as it is known: from its summary, its evaluation and its last row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gsprune.report.load import Run
+from gsprune.rl.scores import normalised
+
+__all__ = ["Outcome", "outcome_of"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The figures of one run; None where they are not known yet.
+
+    Attributes:
+        run: the run.
+        steps: environment steps trained.
+        seconds: wall-clock of the training.
+        train_return: mean return on the training levels, at the end or at the last evaluation.
+        test_return: mean return on the full distribution, likewise.
+        training_return: mean return of the last 100 training episodes.
+        sparsity: what the method counts, channels or weights, as a fraction that is gone or masked.
+        channel_sparsity: fraction of the channels that is physically gone.
+        param_sparsity: fraction of the parameters that is physically gone.
+        params: parameters at the end.
+        macs: multiplications with weights for one frame at the end.
+        latency_ms: time of one forward pass with one frame at the end, milliseconds.
+        dense_latency_ms: that of the network before pruning, measured in the same process.
+    """
+
+    run: Run
+    steps: int | None
+    seconds: float | None
+    train_return: float | None
+    test_return: float | None
+    training_return: float | None
+    sparsity: float | None
+    channel_sparsity: float | None
+    param_sparsity: float | None
+    params: float | None
+    macs: float | None
+    latency_ms: float | None
+    dense_latency_ms: float | None
+
+    @property
+    def normalised_test(self) -> float | None:
+        """The test return on the game's 0-to-1 scale."""
+        if self.test_return is None:
+            return None
+        return float(normalised(self.test_return, self.run.game, self.run.difficulty))
+
+
+def outcome_of(run: Run) -> Outcome:
+    """Collect the figures of a run.
+
+    An evaluation by `gsprune eval` of the newest checkpoint comes before the summary's, and that before the last one
+    made during training.
+    """
+    steps = run.last("step")
+    latencies = run.summary.get("latency_ms") or (None, None)
+    return Outcome(
+        run=run,
+        steps=None if steps is None else int(steps),
+        seconds=run.last("time/seconds"),
+        train_return=_return(run, "train"),
+        test_return=_return(run, "test"),
+        training_return=run.last("charts/episodic_return"),
+        sparsity=run.last("pruning/sparsity"),
+        channel_sparsity=run.last("pruning/channel_sparsity"),
+        param_sparsity=run.last("pruning/param_sparsity"),
+        params=run.last("pruning/params"),
+        macs=run.last("pruning/macs"),
+        latency_ms=latencies[1],
+        dense_latency_ms=latencies[0],
+    )
+
+
+def _return(run: Run, levels: str) -> float | None:
+    # An evaluation of a checkpoint older than the newest row says nothing about the end.
+    is_newest = run.evaluation.get("step") == run.last("step")
+    track = run.evaluation.get("tracks", {}).get(levels) if is_newest else None
+    if track is not None:
+        return float(track["mean"])
+    final = run.summary.get(f"{levels}_return")
+    return run.last(f"eval/{levels}_return") if final is None else float(final)

@@ -1,0 +1,280 @@
+"""The pictures of a report. Each function returns a figure; what it shows is said in its axes and its legend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gsprune.report.load import Run
+from gsprune.report.outcome import Outcome
+from gsprune.report.series import mean_band
+from gsprune.report.style import Look, format_steps, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["learning_curves", "return_against_latency", "wall_clock", "widths_over_time"]
+
+_MAX_COLUMNS = 4
+_TIME_UNITS = ((3_600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+def learning_curves(
+    runs: Sequence[Run], looks: Mapping[str, Look], key: str, label: str, over: str = "step"
+) -> Figure | None:
+    """A metric over training: one panel per game, one line per method, the mean over seeds with its band.
+
+    Args:
+        runs: the runs; those without the metric are left out.
+        looks: how each method is drawn.
+        key: the metric, e.g. "charts/episodic_return".
+        label: what it is called on the axis.
+        over: the metric on the x axis: "step" or "time/seconds".
+
+    Returns:
+        The figure, or None if no run has the metric.
+    """
+    bands = {
+        (game, method): mean_band([run.curve(key, over) for run in runs if (run.game, run.method) == (game, method)])
+        for game in _games(runs)
+        for method in _methods(runs, looks)
+    }
+    shown = {place: band for place, band in bands.items() if band is not None}
+    games = list(dict.fromkeys(game for game, _ in shown))
+    if not games:
+        return None
+    figure, axes = _panels(len(games))
+    unit, unit_name = _time_unit(max(band.x[-1] for band in shown.values())) if over != "step" else (1.0, "")
+    for game, axis in zip(games, axes, strict=True):
+        for method in _methods(runs, looks):
+            band = bands[game, method]
+            if band is None:
+                continue
+            look = looks[method]
+            axis.plot(
+                band.x / unit,
+                band.mean,
+                look.line,
+                color=look.colour,
+                marker=look.marker,
+                markevery=max(1, band.x.size // 10),
+                markersize=4,
+                linewidth=1.5,
+            )
+            if band.runs > 1:
+                axis.fill_between(band.x / unit, band.low, band.high, color=look.colour, alpha=0.18, linewidth=0)
+        axis.set_title(game)
+        axis.set_xlabel("environment steps" if over == "step" else f"training time ({unit_name})")
+        axis.set_ylabel(label)
+        axis.set_xlim(left=0)
+        if over == "step":
+            axis.xaxis.set_major_formatter(format_steps)
+    _method_legend(figure, [method for method in _methods(runs, looks) if any(m == method for _, m in shown)], looks)
+    return figure
+
+
+def return_against_latency(outcomes: Sequence[Outcome], looks: Mapping[str, Look]) -> Figure | None:
+    """Test return against batch-1 latency: one panel per game, a point per method with the range over its seeds.
+
+    The line joins the methods that no other beats in both.
+
+    Args:
+        outcomes: of the runs; those without test return or latency are left out.
+        looks: how each method is drawn.
+
+    Returns:
+        The figure, or None if nothing can be placed.
+    """
+    known = [outcome for outcome in outcomes if outcome.test_return is not None and outcome.latency_ms is not None]
+    games = _games([outcome.run for outcome in known])
+    if not games:
+        return None
+    figure, axes = _panels(len(games))
+    for game, axis in zip(games, axes, strict=True):
+        centres = []
+        for method, look in looks.items():
+            here = [outcome for outcome in known if (outcome.run.game, outcome.run.method) == (game, method)]
+            if not here:
+                continue
+            latencies = np.array([outcome.latency_ms for outcome in here], dtype=np.float64)
+            returns = np.array([outcome.test_return for outcome in here], dtype=np.float64)
+            x, y = latencies.mean(), returns.mean()
+            axis.errorbar(
+                x,
+                y,
+                xerr=_reach(latencies),
+                yerr=_reach(returns),
+                fmt=look.marker,
+                color=look.colour,
+                markersize=7,
+                elinewidth=1,
+                capsize=2,
+            )
+            centres.append((float(x), float(y)))
+        front = _pareto_front(centres)
+        axis.plot(*zip(*front, strict=True), color="0.6", linewidth=1, zorder=0)
+        axis.set_title(game)
+        axis.set_xlabel("latency of one frame (ms)")
+        axis.set_ylabel("return on test levels")
+        axis.set_xlim(left=0)
+        axis.margins(0.12)
+    _method_legend(figure, [m for m in looks if any(o.run.method == m for o in known)], looks, lines=False)
+    return figure
+
+
+def widths_over_time(runs: Sequence[Run]) -> Figure | None:
+    """The width of every group over training: one panel per method that shrinks, its run of the lowest seed.
+
+    Groups whose widths are the same all along share a line.
+
+    Args:
+        runs: the runs.
+
+    Returns:
+        The figure, or None if no network shrank.
+    """
+    shrunk: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        if any(widths[0] != widths[-1] for widths in run.widths().values()):
+            shrunk.setdefault(run.method, run)
+    shown = [shrunk[method] for method in dict.fromkeys(run.method for run in runs) if method in shrunk]
+    if not shown:
+        return None
+    figure, axes = _panels(len(shown), max_columns=2, width=6.0, height=3.8)
+    for run, axis in zip(shown, axes, strict=True):
+        steps = run.column("step")
+        for (name, widths), look in zip(_merged(run.widths()), _width_looks(), strict=False):
+            axis.step(steps, widths, look.line, where="post", color=look.colour, linewidth=1.6, label=name)
+        axis.set_title(f"{run.method}: {run.game}, seed {run.seed}", fontsize=10)
+        axis.set_xlabel("environment steps")
+        axis.set_ylabel("width (channels)")
+        axis.set_xlim(left=0)
+        axis.set_yscale("log", base=2)
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.xaxis.set_major_formatter(format_steps)
+        axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def wall_clock(outcomes: Sequence[Outcome], looks: Mapping[str, Look]) -> Figure | None:
+    """Wall-clock of the training per method: a bar for the mean over seeds and games, a point for every run.
+
+    Runs of different lengths cannot be compared, so only those with the most steps are shown.
+
+    Args:
+        outcomes: of the runs.
+        looks: how each method is drawn.
+
+    Returns:
+        The figure, or None if no run has a duration.
+    """
+    known = [outcome for outcome in outcomes if outcome.seconds is not None and outcome.steps is not None]
+    if not known:
+        return None
+    most = max(outcome.steps or 0 for outcome in known)
+    full = [outcome for outcome in known if outcome.steps == most]
+    methods = [method for method in looks if any(outcome.run.method == method for outcome in full)]
+    unit, unit_name = _time_unit(max(outcome.seconds or 0.0 for outcome in full))
+    figure, ((axis,),) = new_figure(1, 1, width=6.5, height=0.9 + 0.42 * len(methods))
+    for row, method in enumerate(methods):
+        times = np.array([outcome.seconds for outcome in full if outcome.run.method == method], dtype=np.float64) / unit
+        axis.barh(row, times.mean(), height=0.6, color=looks[method].colour, alpha=0.75)
+        if len(times) > 1:
+            axis.plot(times, np.full(len(times), row), "o", color="black", markersize=3)
+        axis.annotate(
+            f"{times.mean():.3g}",
+            (times.max(), row),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    axis.set_yticks(range(len(methods)), methods)
+    axis.invert_yaxis()
+    axis.grid(False, axis="y")
+    axis.margins(x=0.1)
+    axis.set_xlabel(f"training time for {format_steps(most)} steps ({unit_name}); points: single runs")
+    return figure
+
+
+def _panels(count: int, max_columns: int = _MAX_COLUMNS, width: float = 4.6, height: float = 3.2) -> tuple[Figure, Any]:
+    """A figure of `count` panels in rows, and a flat array of their axes."""
+    columns = min(count, max_columns)
+    rows = -(-count // columns)
+    figure, axes = new_figure(columns, rows, width, height)
+    flat = axes.ravel()
+    for axis in flat[count:]:
+        axis.remove()
+    return figure, flat[:count]
+
+
+def _method_legend(figure: Figure, methods: Sequence[str], looks: Mapping[str, Look], lines: bool = True) -> None:
+    """One legend for all panels, below them, where it can hide nothing."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=looks[m].colour,
+            linestyle=looks[m].line if lines else "none",
+            marker=looks[m].marker,
+            markersize=5,
+        )
+        for m in methods
+    ]
+    entry_inches = 0.6 + 0.075 * max(map(len, methods))  # handle, gap and letters at 8 points
+    columns = max(1, min(len(methods), int(figure.get_figwidth() / entry_inches)))
+    figure.legend(handles, methods, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+
+
+def _width_looks() -> list[Look]:
+    from gsprune.report.style import looks
+
+    return list(looks([str(i) for i in range(28)]).values())
+
+
+def _merged(widths: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Groups of equal widths under one name: the first's, and how many others."""
+    lines: list[tuple[list[str], Any]] = []
+    for name, values in widths.items():
+        for names, known in lines:
+            if np.array_equal(values, known, equal_nan=True):
+                names.append(name)
+                break
+        else:
+            lines.append(([name], values))
+    return [
+        (names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more", values) for names, values in lines
+    ]
+
+
+def _reach(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(2, 1): how far the smallest and the largest value lie from the mean; rounding may not make it negative."""
+    centre = values.mean()
+    return np.maximum([[centre - values.min()], [values.max() - centre]], 0.0)
+
+
+def _pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The (x, y) that no other beats with a smaller x and a larger y, by ascending x."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or y > front[-1][1]:
+            front.append((x, y))
+    return front
+
+
+def _time_unit(seconds: float) -> tuple[float, str]:
+    return next((size, name) for size, name in _TIME_UNITS if seconds >= 2 * size or size == 1.0)
+
+
+def _games(runs: Sequence[Run]) -> list[str]:
+    return sorted({run.game for run in runs})
+
+
+def _methods(runs: Sequence[Run], looks: Mapping[str, Look]) -> list[str]:
+    present = {run.method for run in runs}
+    return [method for method in looks if method in present]

@@ -1,0 +1,89 @@
+"""Pictures over all games: normalised scores with their intervals, and performance profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gsprune.report.style import Look, new_figure
+from gsprune.rl.statistics import bootstrap_interval, interquartile_mean, mean, performance_profile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["performance_profiles", "score_intervals"]
+
+MethodScores = Mapping[str, Mapping[str, Sequence[float]]]
+"""``{method: {game: normalised scores of its runs}}``."""
+
+_THRESHOLDS = 401
+
+
+def score_intervals(scores: MethodScores, looks: Mapping[str, Look], seed: int = 0) -> Figure | None:
+    """Interquartile mean and mean of the normalised test scores, with 95 % stratified bootstrap intervals.
+
+    Args:
+        scores: per method; those without a score are left out.
+        looks: how each method is drawn.
+        seed: of the bootstrap.
+
+    Returns:
+        The figure, or None if no method has a score.
+    """
+    methods = [method for method in looks if scores.get(method)]
+    if not methods:
+        return None
+    figure, (axes,) = new_figure(2, 1, width=4.0, height=0.9 + 0.42 * len(methods))
+    for axis, (name, statistic) in zip(axes, (("IQM", interquartile_mean), ("mean", mean)), strict=True):
+        for row, method in enumerate(methods):
+            interval = bootstrap_interval(scores[method], statistic, rng=np.random.default_rng(seed))
+            look = looks[method]
+            axis.plot([interval.low, interval.high], [row, row], color=look.colour, linewidth=7, alpha=0.4)
+            axis.plot(interval.estimate, row, look.marker, color=look.colour, markersize=7)
+        axis.set_xlabel(f"{name} of normalised test return")
+        axis.set_yticks(range(len(methods)), methods if axis is axes[0] else [""] * len(methods))
+        axis.set_ylim(len(methods) - 0.5, -0.5)
+        axis.margins(x=0.12)
+    return figure
+
+
+def performance_profiles(scores: MethodScores, looks: Mapping[str, Look], seed: int = 0) -> Figure | None:
+    """For every threshold the share of runs whose normalised test return is above it, with a 95 % band.
+
+    Args:
+        scores: per method; those without a score are left out.
+        looks: how each method is drawn.
+        seed: of the bootstrap.
+
+    Returns:
+        The figure, or None if no method has two runs: a profile of one run is a step.
+    """
+    methods = [method for method in looks if sum(map(len, scores.get(method, {}).values())) > 1]
+    if not methods:
+        return None
+    values = np.concatenate([np.asarray(runs) for method in methods for runs in scores[method].values()])
+    margin = 0.05 * max(float(np.ptp(values)), 0.1)
+    thresholds = np.linspace(values.min() - margin, values.max() + margin, _THRESHOLDS)
+    figure, ((axis,),) = new_figure(1, 1, width=5.6, height=3.6)
+    for method in methods:
+        profile = performance_profile(scores[method], thresholds, rng=np.random.default_rng(seed))
+        look = looks[method]
+        axis.plot(
+            thresholds,
+            profile.share,
+            look.line,
+            color=look.colour,
+            marker=look.marker,
+            markevery=_THRESHOLDS // 10,
+            markersize=4,
+            linewidth=1.5,
+            label=method,
+        )
+        axis.fill_between(thresholds, profile.low, profile.high, color=look.colour, alpha=0.15, linewidth=0)
+    axis.set_xlabel("normalised test return $t$")
+    axis.set_ylabel("share of runs above $t$")
+    axis.set_ylim(-0.02, 1.02)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure

@@ -1,0 +1,94 @@
+"""Curves of several runs brought onto common steps, and their mean with a band."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Band", "Curve", "mean_band"]
+
+FloatArray = npt.NDArray[np.float64]
+
+_RESAMPLES = 1_000  # a band needs no finer percentiles than a line is wide
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's values over steps (or seconds).
+
+    Attributes:
+        x: (T,) float64, ascending.
+        y: (T,) float64; NaN where there is no value yet.
+    """
+
+    x: FloatArray
+    y: FloatArray
+
+    def finite(self) -> Curve:
+        """The points that have a value."""
+        known = np.isfinite(self.y) & np.isfinite(self.x)
+        return Curve(self.x[known], self.y[known])
+
+    def at(self, x: FloatArray) -> FloatArray:
+        """(G,) values: at each x that of the last point at or before it; NaN before the first."""
+        points = self.finite()
+        index = np.searchsorted(points.x, x, side="right") - 1
+        values = np.full(len(x), np.nan)
+        values[index >= 0] = points.y[index[index >= 0]]
+        return values
+
+
+@dataclass(frozen=True)
+class Band:
+    """The mean of several curves with a pointwise interval.
+
+    Attributes:
+        x: (G,) float64.
+        mean: (G,) float64.
+        low: (G,) float64; equal to `mean` where there is one curve.
+        high: (G,) float64.
+        runs: how many curves were averaged.
+    """
+
+    x: FloatArray
+    mean: FloatArray
+    low: FloatArray
+    high: FloatArray
+    runs: int
+
+
+def mean_band(curves: Sequence[Curve], points: int = 200, confidence: float = 0.95, seed: int = 0) -> Band | None:
+    """The mean over curves, and a bootstrap interval over them, on the stretch that all of them cover.
+
+    Where curves end at different x, the mean over those that are left would jump; so it ends with the shortest.
+
+    Args:
+        curves: one per run; those without a finite point are left out.
+        points: size of the common grid.
+        confidence: coverage of the percentile interval.
+        seed: of the bootstrap.
+
+    Returns:
+        The band, or None if there is nothing to show.
+    """
+    usable = [curve.finite() for curve in curves]
+    usable = [curve for curve in usable if curve.x.size]
+    if not usable:
+        return None
+    low, high = max(curve.x[0] for curve in usable), min(curve.x[-1] for curve in usable)
+    if high < low:
+        return None
+    # Where all runs log at the same steps (evaluations do), those are the grid: nothing is carried forward.
+    same = all(np.array_equal(curve.x, usable[0].x) for curve in usable)
+    grid = usable[0].x if same and usable[0].x.size <= points else np.linspace(low, high, points)
+    values = np.stack([curve.at(grid) for curve in usable])
+    mean = values.mean(axis=0)
+    if len(usable) == 1:
+        return Band(grid, mean, mean, mean, 1)
+    picks = np.random.default_rng(seed).integers(len(usable), size=(_RESAMPLES, len(usable)))
+    tail = (1 - confidence) / 2
+    bounds = np.quantile(values[picks].mean(axis=1), [tail, 1 - tail], axis=0)
+    return Band(grid, mean, bounds[0], bounds[1], len(usable))

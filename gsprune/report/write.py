@@ -1,0 +1,150 @@
+"""Writes a report: one Markdown file with its tables and pictures, and the figures of every run as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsprune.report.load import Run
+from gsprune.report.outcome import Outcome, outcome_of
+from gsprune.report.plots import learning_curves, return_against_latency, wall_clock, widths_over_time
+from gsprune.report.plots_over_games import performance_profiles, score_intervals
+from gsprune.report.style import looks
+from gsprune.report.tables import Table, aggregate_table, dip_table, game_table, normalised_scores, write_runs_csv
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Report", "write_report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    Attributes:
+        folder: where.
+        tables: in the order of ``report.md``.
+        pictures: file names, in the order of ``report.md``.
+    """
+
+    folder: Path
+    tables: tuple[Table, ...]
+    pictures: tuple[str, ...]
+
+
+def write_report(runs: Sequence[Run], folder: Path, baseline: str | None = None) -> Report:
+    """Write ``report.md``, ``runs.csv`` and the pictures; files of those names are overwritten.
+
+    Args:
+        runs: at least one; they may be unfinished.
+        folder: where to; made as needed.
+        baseline: the method that the others are compared with; None takes the first.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: no run, an unknown baseline, or a folder that cannot be written.
+    """
+    methods = list(dict.fromkeys(run.method for run in runs))
+    if not methods:
+        raise ValueError("`runs` must hold at least one run")
+    if baseline is not None and baseline not in methods:
+        raise ValueError(f"`baseline` must be one of the methods {', '.join(methods)}; got {baseline!r}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        outcomes = [outcome_of(run) for run in runs]
+        tables = _tables(runs, outcomes, methods, baseline or methods[0])
+        pictures = _pictures(runs, outcomes, methods, folder)
+        write_runs_csv(outcomes, folder / "runs.csv")
+        (folder / "report.md").write_text(_markdown(runs, tables, pictures), encoding="utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"the report cannot be written to {str(folder)!r}: {error.strerror}; choose another --out"
+        ) from error
+    return Report(folder, tuple(tables), tuple(name for name, _ in pictures))
+
+
+def _tables(runs: Sequence[Run], outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str) -> list[Table]:
+    games = sorted({run.game for run in runs})
+    tables: list[Table | None] = [game_table(outcomes, game, methods) for game in games]
+    tables += [aggregate_table(outcomes, methods, baseline), dip_table(runs, methods)]
+    return [table for table in tables if table is not None]
+
+
+def _pictures(
+    runs: Sequence[Run], outcomes: Sequence[Outcome], methods: Sequence[str], folder: Path
+) -> list[tuple[str, str]]:
+    """Draw what there is data for; (file name, caption) of each picture."""
+    look = looks(methods)
+    scores = {method: normalised_scores(outcomes, method) for method in methods}
+    band = "Line: mean over runs; band: its 95 % bootstrap interval."
+    candidates: list[tuple[str, str, Callable[[], Figure | None]]] = [
+        (
+            "curves_training.png",
+            f"Return of the last 100 training episodes over environment steps. {band}",
+            lambda: learning_curves(runs, look, "charts/episodic_return", "return, last 100 episodes"),
+        ),
+        (
+            "curves_time.png",
+            f"The same over the training's wall-clock, evaluations included. {band}",
+            lambda: learning_curves(
+                runs, look, "charts/episodic_return", "return, last 100 episodes", over="time/seconds"
+            ),
+        ),
+        (
+            "curves_test.png",
+            f"Return on the full distribution of levels at the evaluations during training. {band}",
+            lambda: learning_curves(runs, look, "eval/test_return", "return on test levels"),
+        ),
+        (
+            "return_latency.png",
+            "Test return against the latency of one frame; bars span the runs, the grey line joins the methods that no "
+            "other beats in both.",
+            lambda: return_against_latency(outcomes, look),
+        ),
+        (
+            "widths.png",
+            "Widths of the groups of coupled channels over training.",
+            lambda: widths_over_time(runs),
+        ),
+        (
+            "wall_clock.png",
+            "Wall-clock of the training, evaluations included.",
+            lambda: wall_clock(outcomes, look),
+        ),
+        (
+            "scores.png",
+            "Normalised test returns over all games with 95 % stratified bootstrap intervals.",
+            lambda: score_intervals(scores, look),
+        ),
+        (
+            "profiles.png",
+            "Performance profiles with pointwise 95 % bootstrap bands.",
+            lambda: performance_profiles(scores, look),
+        ),
+    ]
+    drawn = []
+    for name, caption, draw in candidates:
+        figure = draw()
+        if figure is None:
+            (folder / name).unlink(missing_ok=True)  # of an older report: it would not belong to this one
+            continue
+        figure.savefig(folder / name)
+        drawn.append((name, caption))
+    return drawn
+
+
+def _markdown(runs: Sequence[Run], tables: Sequence[Table], pictures: Sequence[tuple[str, str]]) -> str:
+    finished = sum(run.finished for run in runs)
+    state = (
+        "all finished" if finished == len(runs) else f"{finished} finished; the figures of the others are provisional"
+    )
+    parts = ["# Report", "", f"{len(runs)} runs, {state}. Figures of every run: [runs.csv](runs.csv).", ""]
+    parts += [table.markdown() for table in tables]
+    for name, caption in pictures:
+        parts += [f"![{caption}]({name})", "", f"*{caption}*", ""]
+    return "\n".join(parts)
