@@ -1,1 +1,41 @@
 """Gradual group-structured pruning of PyTorch networks while they train, with a compiled core."""
+
+from gsprune import schedules as schedules
+from gsprune.checkpoint import load as load
+from gsprune.checkpoint import save as save
+from gsprune.errors import CheckpointError as CheckpointError
+from gsprune.errors import GspruneError as GspruneError
+from gsprune.errors import MissingExtraError as MissingExtraError
+from gsprune.errors import PruneWarning as PruneWarning
+from gsprune.errors import RewriteError as RewriteError
+from gsprune.errors import ScoreError as ScoreError
+from gsprune.errors import TraceError as TraceError
+from gsprune.importance import Importance as Importance
+from gsprune.measure import cost as cost
+from gsprune.measure import latency as latency
+from gsprune.prune_report import PruneReport as PruneReport
+from gsprune.pruner import Pruner as Pruner
+from gsprune.pruner import prune_step as prune_step
+from gsprune.pruner import trace as trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "GspruneError",
+    "Importance",
+    "MissingExtraError",
+    "PruneReport",
+    "PruneWarning",
+    "Pruner",
+    "RewriteError",
+    "ScoreError",
+    "TraceError",
+    "cost",
+    "latency",
+    "load",
+    "prune_step",
+    "save",
+    "schedules",
+    "trace",
+]

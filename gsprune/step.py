@@ -23,11 +23,13 @@ from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.optimizer_state import check_ownership
 from gsprune.rewrite.plan import RewritePlan, Subject, plan_rewrite, subjects_of
 from gsprune.rewrite.rescale import rescaled
-from gsprune.rewrite.state import STATE_ATTRIBUTE, Example, PruneState, SizeLink, state_of
+from gsprune.rewrite.state import STATE_ATTRIBUTE, PruneState, SizeLink, state_of
 from gsprune.rewrite.stored_sizes import changed_lengths, link_entries, repaired
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import Transaction
 from gsprune.selection import Scope, Target, dense_shapes, group_layers, select
+from gsprune.tracing import trace as trace_model
+from gsprune.tracing.example import given
 from gsprune.tracing.graph import Graph, Group, IntArray, Protected
 from gsprune.tracing.undisturbed import undisturbed
 
@@ -75,12 +77,13 @@ def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., An
     state = state_of(model)
     if state is not None and state.graph is not None and _shapes_of(model) == state.graph.shapes:
         if example_inputs is not None:
-            state.example = as_example(example_inputs, forward)
+            state.example = given(example_inputs, forward)
         elif forward is not None and state.example is not None:
             state.example = replace(state.example, forward=forward)
         return state
     if state is not None and state.example is not None and example_inputs is None:
-        graph, example = trace_model(model, state.example.inputs, forward or state.example.forward)
+        inputs = state.example.kwargs or state.example.args
+        graph, example = trace_model(model, inputs, forward or state.example.forward)
     else:
         graph, example = trace_model(model, example_inputs, forward)
     before = state.initial_widths if state is not None else {}
@@ -125,6 +128,7 @@ class Step:
         check_ownership(optimizers, (model, *followers))
         self.ignored = ignored_groups(model, self.graph, request.ignore)
         self.forwards = 0
+        self.notes: tuple[str, ...] = ()
 
     def take(self) -> PruneReport:
         """Choose, rewrite, check; returns the report."""
@@ -192,6 +196,7 @@ class Step:
                 fresh = links[len(self.state.links) :]
                 transaction.set_entries([e for names in modules[1:] for e in link_entries(names, fresh, plan.shapes)])
             self._keep(transaction, removed_units, removed, refused, links, modules[0])
+        self.notes = plan.notes
 
     def _expected(self, removed: Removed) -> Any:
         """The masked dense network's output, where the sliced one must equal it; None where no comparison is exact."""
@@ -328,7 +333,7 @@ class Step:
             macs_before=macs[1],
             macs_after=macs[2],
             protected=(*before.protected, *_held(before, refused)),
-            notes=(),
+            notes=self.notes,
             example=f"example {before.example_origin}: {shapes}",
             seconds=seconds,
             dry_run=self.request.dry_run,

@@ -20,6 +20,27 @@ __all__ = ["STATE_ATTRIBUTE", "Example", "PruneState", "SizeLink", "attach_state
 STATE_ATTRIBUTE = "_gsprune_state"
 
 
+@dataclass(frozen=True, slots=True)
+class SizeLink:
+    """An integer of user code that follows an axis: ``attribute = length of the axis // divisor``.
+
+    Attributes:
+        module: name of the module that stores it.
+        attribute: name of the attribute.
+        index: position within a tuple or list, None for a plain integer.
+        tensor: name of the parameter or buffer.
+        axis: its axis.
+        divisor: number of heads where the integer is the size of one, else 1.
+    """
+
+    module: str
+    attribute: str
+    index: int | None
+    tensor: str
+    axis: int
+    divisor: int
+
+
 @dataclass(slots=True)
 class PruneState:
     """State of one model.
