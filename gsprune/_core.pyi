@@ -3,11 +3,35 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+def bind_torch(
+    tensor_type: type[Tensor],
+    exchange_api: object,
+    empty_strided: Callable[..., Tensor],
+    float_dtypes: dict[torch.dtype, int],
+) -> None: ...
+def best_isa() -> str: ...
+def axis_sums(
+    tensors: list[Tensor],
+    axes: list[tuple[int, ...]],
+    others: list[Tensor | None],
+    statistic: str,
+    num_threads: int,
+    isa: str,
+) -> list[tuple[npt.NDArray[np.float64], ...]]: ...
+def slice(
+    tensors: list[Tensor],
+    patterns: list[tuple[tuple[int, npt.NDArray[np.int64]], ...]],
+    pattern_of: list[int],
+    num_threads: int,
+    isa: str,
+) -> list[Tensor]: ...
+def select(scores: npt.NDArray[np.float32], keep: int) -> npt.NDArray[np.int64]: ...
 def connected_components(
     num_nodes: int, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]: ...
-def select(scores: npt.NDArray[np.float32], keep: int) -> npt.NDArray[np.int64]: ...
-def apply_all(
-    calls: list[tuple[Callable[..., Any], *tuple[Any, ...]]], undo: list[tuple[Callable[..., Any], *tuple[Any, ...]]]
-) -> None: ...
+def apply_all(calls: list[tuple[Any, ...]], undo: list[tuple[Any, ...]]) -> None: ...
+def trim_reserve() -> int: ...
+def pool_use() -> tuple[int, int]: ...

@@ -6,6 +6,7 @@ Three providers give the same results: ``cpp`` (the compiled core, CPU tensors),
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -20,7 +21,15 @@ from gsprune import _core
 from gsprune.kernels import reference
 from gsprune.tracing.graph import IntArray
 
-__all__ = ["Backend", "BackendName", "Pattern", "Statistic", "SumJob", "get_backend"]
+__all__ = ["Backend", "BackendName", "CppBackend", "Pattern", "Statistic", "SumJob", "get_backend"]
+
+# The core is built without torch; a torch before 2.10 has no exchange table and is read through its attributes.
+_core.bind_torch(
+    Tensor,
+    getattr(Tensor, "__dlpack_c_exchange_api__", None),
+    torch.empty_strided,
+    {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3},
+)
 
 BackendName = Literal["auto", "cpp", "triton", "torch"]
 
@@ -139,10 +148,43 @@ class TorchBackend:
         return kept
 
 
-class CppBackend(TorchBackend):
-    """The compiled core: CPU tensors."""
+class CppBackend:
+    """The compiled core: CPU tensors.
+
+    Args:
+        num_threads: how many threads work at most; None asks ``torch.get_num_threads()`` at every call. The results
+            do not depend on it.
+        isa: "auto" or the instruction set to use: "plain", "avx2" or "avx512"; None takes the environment variable
+            ``GSPRUNE_ISA``, else "auto". The results do not depend on it.
+
+    Raises:
+        ValueError: a bad number of threads; an instruction set is checked where it is used.
+    """
 
     name = "cpp"
+
+    def __init__(self, num_threads: int | None = None, isa: str | None = None) -> None:
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f"`num_threads` must be >= 1 or None, got {num_threads}")
+        self._num_threads = num_threads
+        self._isa = isa if isa is not None else os.environ.get("GSPRUNE_ISA", "auto")
+
+    def axis_sums(self, jobs: Sequence[SumJob], statistic: Statistic) -> list[tuple[npt.NDArray[np.float64], ...]]:
+        """See `Backend.axis_sums`."""
+        return _core.axis_sums(
+            [job.tensor for job in jobs],
+            [job.axes for job in jobs],
+            [job.other for job in jobs],
+            statistic.value,
+            self._num_threads or torch.get_num_threads(),
+            self._isa,
+        )
+
+    def slice(self, tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
+        """See `Backend.slice`."""
+        keeps = [pattern.keeps for pattern in patterns]
+        num_threads = self._num_threads or torch.get_num_threads()
+        return _core.slice(list(tensors), keeps, list(pattern_of), num_threads, self._isa)
 
     def select(self, scores: npt.NDArray[np.float32], keep: int) -> IntArray:
         """See `Backend.select`."""
@@ -167,7 +209,7 @@ def get_backend(name: BackendName, device: torch.device) -> Backend:
     if name == "cpp":
         if device.type != "cpu":
             raise ValueError(
-                f"`backend` 'cpp' works on CPU tensors, but the model is on {str(device)!r}; use backend='auto' or 'torch'"
+                f"`backend` 'cpp' works on CPU tensors, but these are on {str(device)!r}; use backend='auto' or 'torch'"
             )
         return CppBackend()
     if name == "triton":

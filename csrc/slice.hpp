@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "isa.hpp"
+#include "views.hpp"
+
+namespace gsprune {
+
+/// Consecutive kept positions.
+struct Run {
+    std::int64_t start;
+    std::int64_t length;
+};
+
+/// Kept positions of an axis; the array is somebody else's and outlives the call.
+struct Keep {
+    const std::int64_t* positions = nullptr;
+    std::int64_t count = 0;
+    std::vector<Run> runs;
+};
+
+/// Finds the runs; returns the first index at which `positions` are negative or not strictly ascending, -1 if none is.
+std::int64_t resolve_keep(const std::int64_t* positions, std::int64_t count, Keep& keep);
+
+struct AxisKeep {
+    int axis;
+    const Keep* keep;
+};
+
+/// What is kept of a tensor: axes without an entry stay whole.
+using SlicePattern = std::vector<AxisKeep>;
+
+/// target[i, j, ...] = source[keep_0[i], keep_1[j], ...].
+struct SliceJob {
+    View source;
+    View target;  // dense, its dimensions in memory_order(source)
+    std::size_t pattern;  // index
+};
+
+/// Does all jobs; targets overlap nothing. Throws std::bad_alloc before anything is written.
+void slice_all(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa, int num_threads);
+
+}  // namespace gsprune

@@ -1,0 +1,177 @@
+#include "torch_tensors.hpp"
+
+#include <algorithm>
+#include <array>
+#include <memory>
+
+#include "dlpack.hpp"
+#include "memory.hpp"
+
+namespace py = pybind11;
+
+namespace gsprune {
+
+namespace {
+
+struct Torch {
+    PyTypeObject* tensor_type = nullptr;
+    const dlpack::ExchangeApi* api = nullptr;
+    py::object empty_strided;
+    py::dict float_dtypes;
+};
+
+/// Never destroyed: its references must not be dropped after the interpreter has gone.
+Torch& torch() {
+    static auto* const the_torch = new Torch;
+    return *the_torch;
+}
+
+const dlpack::ExchangeApi* open_api(const py::object& capsule) {
+    if (capsule.is_none()) return nullptr;
+    const void* table = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
+    if (table == nullptr) throw py::error_already_set();
+    const auto* api = static_cast<const dlpack::ExchangeApi*>(table);
+    // Another major version may lay the table out differently.
+    return api->version.major == 1 && api->peek != nullptr ? api : nullptr;
+}
+
+std::optional<DType> dtype_of(const dlpack::DataType& type) noexcept {
+    if (type.lanes != 1) return std::nullopt;
+    if (type.code == dlpack::code_bfloat && type.bits == 16) return DType::bfloat16;
+    if (type.code != dlpack::code_float) return std::nullopt;
+    switch (type.bits) {
+        case 16: return DType::float16;
+        case 32: return DType::float32;
+        case 64: return DType::float64;
+        default: return std::nullopt;
+    }
+}
+
+[[noreturn]] void refuse(const ArgumentName& argument, const std::string& what) {
+    throw py::value_error("`" + argument.text() + "` must be a strided CPU tensor, got " + what);
+}
+
+void check_ndim(std::int64_t ndim, const ArgumentName& argument) {
+    if (ndim > max_dims) {
+        throw py::value_error("`" + argument.text() + "` must have at most " + std::to_string(max_dims) +
+                              " dimensions, got " + std::to_string(ndim) + "; use backend='torch'");
+    }
+}
+
+TorchTensor read_by_api(py::handle object, const ArgumentName& argument) {
+    dlpack::Tensor raw{};
+    if (torch().api->peek(object.ptr(), &raw) != 0) {
+        const py::error_already_set cause;
+        refuse(argument, std::string("one that cannot be read: ") + cause.what());
+    }
+    if (raw.device.type != dlpack::device_cpu && raw.device.type != dlpack::device_cuda_host) {
+        refuse(argument, "a tensor on DLPack device type " + std::to_string(raw.device.type));
+    }
+    if (raw.dtype.bits % 8 != 0) refuse(argument, "elements of " + std::to_string(raw.dtype.bits) + " bits");
+    check_ndim(raw.ndim, argument);
+    TorchTensor tensor;
+    tensor.view.data = static_cast<std::byte*>(raw.data);
+    if (raw.byte_offset != 0) tensor.view.data += raw.byte_offset;
+    tensor.view.ndim = raw.ndim;
+    tensor.view.itemsize = raw.dtype.bits / 8 * raw.dtype.lanes;
+    std::copy_n(raw.shape, raw.ndim, tensor.view.shape.begin());
+    std::copy_n(raw.strides, raw.ndim, tensor.view.strides.begin());
+    tensor.dtype = dtype_of(raw.dtype);
+    return tensor;
+}
+
+TorchTensor read_by_attributes(py::handle object, const ArgumentName& argument) {
+    const auto device = object.attr("device").attr("type").cast<std::string>();
+    if (device != "cpu") refuse(argument, "a tensor on " + device);
+    if (object.attr("is_sparse").cast<bool>() || object.attr("is_quantized").cast<bool>()) {
+        refuse(argument, "a sparse or quantized one");
+    }
+    const py::tuple shape = object.attr("shape");
+    const py::tuple strides = object.attr("stride")();
+    check_ndim(static_cast<std::int64_t>(shape.size()), argument);
+    TorchTensor tensor;
+    tensor.view.data = reinterpret_cast<std::byte*>(object.attr("data_ptr")().cast<std::uintptr_t>());
+    tensor.view.ndim = static_cast<int>(shape.size());
+    tensor.view.itemsize = object.attr("element_size")().cast<std::int64_t>();
+    for (std::size_t dim = 0; dim < shape.size(); ++dim) {
+        tensor.view.shape[dim] = shape[dim].cast<std::int64_t>();
+        tensor.view.strides[dim] = strides[dim].cast<std::int64_t>();
+    }
+    const py::object dtype = object.attr("dtype");
+    if (torch().float_dtypes.contains(dtype)) {
+        tensor.dtype = static_cast<DType>(torch().float_dtypes[dtype].cast<int>());
+    }
+    return tensor;
+}
+
+/// What torch holds of a tensor made here.
+struct OwnedTensor {
+    dlpack::ManagedTensor managed{};
+    std::array<std::int64_t, max_dims> shape{};
+    std::array<std::int64_t, max_dims> strides{};
+};
+
+void delete_owned(dlpack::ManagedTensor* managed) {
+    if (managed->tensor.data != nullptr) release_block(managed->tensor.data);
+    delete static_cast<OwnedTensor*>(managed->context);
+}
+
+py::object make_by_api(View& view, py::handle like) {
+    dlpack::Tensor raw{};
+    if (torch().api->peek(like.ptr(), &raw) != 0) throw py::error_already_set();
+    auto owned = std::make_unique<OwnedTensor>();
+    owned->shape = view.shape;
+    owned->strides = view.strides;
+    const auto num_bytes = static_cast<std::size_t>(view.numel() * view.itemsize);
+    void* data = num_bytes == 0 ? nullptr : acquire_block(num_bytes);
+    view.data = static_cast<std::byte*>(data);
+    owned->managed.version = {1, 0};
+    owned->managed.context = owned.get();
+    owned->managed.deleter = &delete_owned;
+    owned->managed.tensor = {data,      {dlpack::device_cpu, 0}, view.ndim, raw.dtype, owned->shape.data(),
+                             owned->strides.data(), 0};
+    void* object = nullptr;
+    // From here on torch owns it, also if it fails.
+    if (torch().api->import_managed(&owned.release()->managed, &object) != 0) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+}
+
+py::object make_by_torch(View& view, py::handle like) {
+    const auto ndim = static_cast<std::size_t>(view.ndim);
+    py::tuple shape(ndim);
+    py::tuple strides(ndim);
+    for (std::size_t dim = 0; dim < ndim; ++dim) {
+        shape[dim] = view.shape[dim];
+        strides[dim] = view.strides[dim];
+    }
+    py::object made = torch().empty_strided(shape, strides, py::arg("dtype") = like.attr("dtype"), py::arg("device") = "cpu");
+    view.data = reinterpret_cast<std::byte*>(made.attr("data_ptr")().cast<std::uintptr_t>());
+    return made;
+}
+
+}  // namespace
+
+void bind_torch(const py::type& tensor_type, const py::object& exchange_api, const py::function& empty_strided,
+                const py::dict& float_dtypes) {
+    Torch& bound = torch();
+    const dlpack::ExchangeApi* api = open_api(exchange_api);
+    bound.api = api;
+    bound.tensor_type = reinterpret_cast<PyTypeObject*>(tensor_type.inc_ref().ptr());
+    bound.empty_strided = empty_strided;
+    bound.float_dtypes = float_dtypes;
+}
+
+TorchTensor read_tensor(py::handle object, const ArgumentName& argument) {
+    const Torch& bound = torch();
+    if (bound.tensor_type == nullptr) throw std::runtime_error("call bind_torch first");
+    if (PyObject_TypeCheck(object.ptr(), bound.tensor_type) == 0) {
+        refuse(argument, py::str(py::type::handle_of(object)).cast<std::string>());
+    }
+    return bound.api != nullptr ? read_by_api(object, argument) : read_by_attributes(object, argument);
+}
+
+py::object make_tensor(View& view, py::handle like) {
+    return torch().api != nullptr ? make_by_api(view, like) : make_by_torch(view, like);
+}
+
+}  // namespace gsprune

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+#include <optional>
+#include <string>
+
+#include "score.hpp"
+#include "views.hpp"
+
+namespace gsprune {
+
+/// What the core has to know of torch, handed over once by Python since the core is built without it.
+///
+/// `exchange_api` is the capsule `torch.Tensor.__dlpack_c_exchange_api__`, or None where torch has none: tensors are
+/// then read through their attributes and made by `empty_strided`.
+void bind_torch(const pybind11::type& tensor_type, const pybind11::object& exchange_api,
+                const pybind11::function& empty_strided, const pybind11::dict& float_dtypes);
+
+/// `tensors[7]`, spelled out only for messages.
+struct ArgumentName {
+    const char* list;
+    std::size_t index;
+    [[nodiscard]] std::string text() const { return std::string(list) + "[" + std::to_string(index) + "]"; }
+};
+
+/// A tensor of the caller; valid while the caller holds it.
+struct TorchTensor {
+    View view;
+    std::optional<DType> dtype;  // empty: not one of the dtypes that can be summed
+};
+
+/// Throws ValueError naming `argument` unless `object` is a strided CPU tensor with whole-byte elements.
+TorchTensor read_tensor(pybind11::handle object, const ArgumentName& argument);
+
+/// A new tensor with storage of its own, of the shape and strides of `view` and the dtype of `like`; sets `view.data`.
+pybind11::object make_tensor(View& view, pybind11::handle like);
+
+}  // namespace gsprune
