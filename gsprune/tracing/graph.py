@@ -136,7 +136,12 @@ class Graph:
 
     def macs(self) -> float:
         """MACs of one example (weights only), from the trace and the present shapes."""
-        return float(sum(operation.positions * np.prod(self.shapes[operation.weight], dtype=np.float64) for operation in self.mac_operations))
+        return float(
+            sum(
+                operation.positions * np.prod(self.shapes[operation.weight], dtype=np.float64)
+                for operation in self.mac_operations
+            )
+        )
 
     def removed(self, removed_units: Mapping[str, IntArray]) -> dict[str, dict[int, IntArray]]:
         """Positions that go when these units go.

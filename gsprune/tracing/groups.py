@@ -27,7 +27,7 @@ def build_graph(
     """The graph of everything that the tape holds."""
     components = _Components(tape)
     components.settle()
-    groups = _Grouping(tape, model, components).groups()
+    groups, group_of = _Grouping(tape, model, components).groups()
     batch = next((shape[0] for shape in example_shapes if shape), 1) or 1
     return Graph(
         groups=groups,
@@ -38,7 +38,26 @@ def build_graph(
         example_shapes=tuple(example_shapes),
         example_origin=origin,
         inexact=tuple(tape.inexact),
+        trail=_trail(tape, components, group_of, [group.name for group in groups]),
     )
+
+
+def _trail(
+    tape: Tape, components: _Components, group_of: IntArray, names: Sequence[str]
+) -> tuple[tuple[str, ...], ...]:
+    """The groups that every traced operation met; layers are shared between operations and looked up once."""
+    known: dict[int, tuple[int, ...]] = {}
+    trail = []
+    for layers in tape.steps:
+        met: dict[int, None] = {}
+        for layer in layers:
+            if id(layer) not in known:
+                atoms = layer[layer > 0]
+                found = np.unique(group_of[components.labels[atoms]])
+                known[id(layer)] = tuple(found[found >= 0].tolist())
+            met.update(dict.fromkeys(known[id(layer)]))
+        trail.append(tuple(names[index] for index in met))
+    return tuple(trail)
 
 
 def _mac_operations(tape: Tape, batch: int) -> tuple[MacOperation, ...]:
@@ -119,7 +138,9 @@ class _Components:
 
     def _of(self, split: Split) -> IntArray:
         """Component of every label; fixed and flexible ones have their own, below 0."""
-        return np.where(split.labels > 0, self.labels[np.maximum(split.labels, 0)], -1 - split.labels.astype(np.int64) - 2)
+        return np.where(
+            split.labels > 0, self.labels[np.maximum(split.labels, 0)], -1 - split.labels.astype(np.int64) - 2
+        )
 
     def _varying(self, split: Split) -> list[int]:
         """The axes of the split along which components differ."""
@@ -153,13 +174,14 @@ class _Grouping:
     model: nn.Module
     components: _Components
 
-    def groups(self) -> tuple[Group, ...]:
-        """All prunable groups, in the order in which the forward opens them."""
+    def groups(self) -> tuple[tuple[Group, ...], IntArray]:
+        """All prunable groups, in the order in which the forward opens them, and the group of each component or -1."""
         components, axes = self.components, self.tape.axes
         axis_of = np.concatenate([[-1], np.repeat(np.arange(len(axes)), [axis.size for axis in axes])]).astype(np.int64)
         atoms = np.flatnonzero(components.prunable[components.labels])
+        group_of = np.full(components.num, -1, np.int64)
         if not len(atoms):
-            return ()
+            return (), group_of
         entries, counts = np.unique(components.labels[atoms] * len(axes) + axis_of[atoms], return_counts=True)
         owner, member = entries // len(axes), entries % len(axes)
         starts = np.flatnonzero(np.diff(owner, prepend=-1))
@@ -167,7 +189,6 @@ class _Grouping:
         roots = components.first_opening[units]
         signature = self._signatures(member, counts, starts, axis_of[roots])
         order = self._order(roots, len(axes))
-        group_of = np.full(components.num, -1, np.int64)
         unit_of = np.full(components.num, -1, np.int64)
         kinds: dict[int, int] = {}
         for position in order:
@@ -203,12 +224,10 @@ class _Grouping:
                     kind=self._kind(members),
                 )
             )
-        return tuple(groups)
+        return tuple(groups), group_of
 
     @staticmethod
-    def _signatures(
-        member: IntArray, counts: IntArray, starts: IntArray, roots: IntArray
-    ) -> npt.NDArray[np.uint64]:
+    def _signatures(member: IntArray, counts: IntArray, starts: IntArray, roots: IntArray) -> npt.NDArray[np.uint64]:
         """A hash per component, equal where the memberships (axis, count) and the root's axis are."""
         random = np.random.default_rng(0)
         salts = random.integers(1, 2**63, size=(2, int(max(member.max(), roots.max())) + 1), dtype=np.uint64)
@@ -216,7 +235,8 @@ class _Grouping:
             each = salts[0, member] * (counts.astype(np.uint64) * np.uint64(2) + np.uint64(1))
             each ^= each >> np.uint64(29)
             each *= np.uint64(0xBF58476D1CE4E5B9)
-            return np.add.reduceat(each, starts) ^ salts[1, roots]
+            hashes: npt.NDArray[np.uint64] = np.add.reduceat(each, starts) ^ salts[1, roots]
+            return hashes
 
     def _order(self, roots: IntArray, num_axes: int) -> IntArray:
         """Positions of components in the order of their first opening, and within one layer by position."""
@@ -244,8 +264,10 @@ class _Grouping:
 
 def _module_name(tensor: str) -> str:
     """The layer that a tensor belongs to; a bare parameter goes by its own name."""
-    owner, _, leaf = tensor.split(".parametrizations.")[0].rpartition(".") if ".parametrizations." not in tensor else (
-        tensor.split(".parametrizations.")[0], "", "weight")
+    layer, parametrized, _ = tensor.partition(".parametrizations.")
+    owner, _, leaf = tensor.rpartition(".")
+    if parametrized:
+        return layer
     return owner if owner and leaf.startswith(_OWN_NAMES) else tensor
 
 

@@ -30,4 +30,3 @@ def _tie(tape: Tape, recurrent: str, projection: str | None) -> None:
     tape.op = "recurrence"
     tape.unite(made, consumed)
     tape.inputs.append(consumed)
-

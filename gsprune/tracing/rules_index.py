@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -17,7 +19,7 @@ _REASON = "channels picked by indices written into the code"
 def _index(tape: Tape, call: Call) -> Shadow:
     """x[i, :, j, ...] with tensors: axes that are not indexed carry, where NumPy's rules put them."""
     x, indices = call.args[0], list(call.args[1])
-    places: list[object] = []
+    places: list[Any] = []
     indexed: list[int] = []
     for index in indices:
         axis = len(places)
@@ -99,7 +101,7 @@ def _one_hot(tape: Tape, call: Call) -> Shadow:
 
 
 def _triangle(tape: Tape, call: Call) -> Shadow:
-    """tril and triu: a mask of positions; channels on the last two axes keep their width."""
+    """``tril`` and ``triu``: a mask of positions; channels on the last two axes keep their width."""
     x = call.args[0]
     layers = []
     for layer in tape.of(x).layers:
@@ -119,8 +121,9 @@ RULES: dict[str, Rule] = {
     **_table(_index_select, "index_select"),
     **_table(_gather, "gather"),
     **_table(_put, "index_put", "_index_put_impl", "_unsafe_index_put", "masked_scatter", "put"),
-    **_table(_along_put, "scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_fill",
-             "index_reduce"),
+    **_table(
+        _along_put, "scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_fill", "index_reduce"
+    ),
     **_table(_one_hot, "one_hot", "nonzero", "bincount", "multinomial", "masked_select", "unique_dim", "_unique2"),
     **_table(_triangle, "tril", "triu"),
 }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gsprune.tracing.rules_common import Call, Rule, axis_of, channels_out, operand, origin
+from gsprune.tracing.rules_common import Call, Rule, channels_out, operand, origin
 from gsprune.tracing.shadow import Kind, Labels, Shadow, varying
 from gsprune.tracing.tape import Operand, Tape
 
@@ -54,24 +54,33 @@ def convolution(tape: Tape, call: Call) -> Shadow:
     rest = _spatial(tape, shadow.layers, call.op)
     vectors, carried = _along(tape, rest, 1)
     channels = _first(tape, vectors)
-    axes = [_first(tape, _along(tape, [layer for layer in kernel.layers if varying(layer) == (axis,)], axis)[0]) for axis in (0, 1)]
+    axes = [
+        _first(tape, _along(tape, [layer for layer in kernel.layers if varying(layer) == (axis,)], axis)[0])
+        for axis in (0, 1)
+    ]
     for layer in kernel.layers:
         if len(varying(layer)) > 1:
             tape.protect(layer, f"{call.op} with a weight of joint axes")
     consumed, opened = (axes[0], axes[1]) if transposed else (axes[1], axes[0])
-    outputs = _grouped(tape, channels, shadow.kind, consumed, opened, kernel.kind, x.shape[1], call.out.shape[1], groups, transposed)
+    outputs = _grouped(
+        tape, channels, shadow.kind, consumed, opened, kernel.kind, x.shape[1], call.out.shape[1], groups, transposed
+    )
     layers = list(carried)
     if outputs is not None:
         layers.append(channels_out(outputs, 1, x.ndim))
     if bias is not None:
-        row = Operand(tuple(channels_out(layer, 1, x.ndim) for layer in tape.of(bias).layers), _row(bias, x.ndim), tape.of(bias).kind)
+        row = Operand(
+            tuple(channels_out(layer, 1, x.ndim) for layer in tape.of(bias).layers),
+            _row(bias, x.ndim),
+            tape.of(bias).kind,
+        )
         layers = tape.merge([Operand(tuple(layers), tuple(call.out.shape), Kind.ACTIVATION), row])
     _count(tape, weight, (x if transposed else call.out).numel() / (x if transposed else call.out).shape[1])
     return Shadow(layers)
 
 
 def _spatial(tape: Tape, layers: Sequence[Labels], op: str) -> list[Labels]:
-    """Layers under an operation that mixes positions (axes 2 and on): tied over space; layers of positions protected."""
+    """Layers under an operation that mixes positions (axes 2 and on): tied over space; positions are protected."""
     kept = []
     for layer in layers:
         if all(axis >= 2 for axis in varying(layer)):
@@ -105,7 +114,9 @@ def _grouped(
             tape.open(opened)
         return opened
     if in_channels == groups:
-        return _depthwise(tape, channels, kind, consumed if transposed else opened, out_channels // groups, opened, transposed)
+        return _depthwise(
+            tape, channels, kind, consumed if transposed else opened, out_channels // groups, opened, transposed
+        )
     if channels is not None:
         channels = tape.collapse(channels.reshape(groups, -1), [0]).reshape(-1)
     if transposed:
@@ -113,7 +124,9 @@ def _grouped(
             consumed = tape.collapse(consumed.reshape(groups, -1), [0]).reshape(-1)
         outputs = None if opened is None else np.tile(opened, groups)
     else:
-        outputs = None if opened is None else np.tile(tape.collapse(opened.reshape(groups, -1), [0]).reshape(-1), groups)
+        outputs = (
+            None if opened is None else np.tile(tape.collapse(opened.reshape(groups, -1), [0]).reshape(-1), groups)
+        )
     if in_channels // groups > 1:
         contract(tape, channels, kind, consumed, kernel_kind)
     if opened is not None and kernel_kind is Kind.PARAMETER:
@@ -122,7 +135,13 @@ def _grouped(
 
 
 def _depthwise(
-    tape: Tape, channels: Labels | None, kind: Kind, own: Labels | None, multiplier: int, opened: Labels | None, transposed: bool
+    tape: Tape,
+    channels: Labels | None,
+    kind: Kind,
+    own: Labels | None,
+    multiplier: int,
+    opened: Labels | None,
+    transposed: bool,
 ) -> Labels | None:
     """Output channels k * multiplier ... belong to input channel k."""
     if own is None:
@@ -232,7 +251,7 @@ def _linear(tape: Tape, call: Call) -> Shadow:
 
 
 def _batched(tape: Tape, x: torch.Tensor, weight: torch.Tensor) -> Shadow:
-    """linear on (..., k): the weight has no batch axes."""
+    """``linear`` on (..., k): the weight has no batch axes."""
     view = weight.reshape((1,) * (x.ndim - 2) + tuple(weight.shape))
     shadow = tape.of(weight)
     lead = x.ndim - weight.ndim
@@ -311,7 +330,7 @@ def _embedding(tape: Tape, call: Call) -> Shadow:
 
 
 def _embedding_bag(tape: Tape, call: Call) -> Sequence[Shadow]:
-    """_embedding_bag(weight, indices, offsets, ...): (bags, width) and bookkeeping."""
+    """The bags of ``_embedding_bag(weight, indices, offsets, ...)``: (bags, width)."""
     weight = call.args[0]
     columns = [layer for layer in tape.of(weight).layers if varying(layer) == (1,)]
     for layer in tape.of(weight).layers:

@@ -28,7 +28,9 @@ def _parameters(tape: Tape, tensors: Iterable[torch.Tensor | None], axis: int, n
         if tensor is not None and tensor.numel():
             sizes = tuple(tensor.numel() if other == axis else 1 for other in range(ndim))
             shadow = tape.of(tensor)
-            operands.append(Operand(tuple(channels_out(layer, axis, ndim) for layer in shadow.layers), sizes, shadow.kind))
+            operands.append(
+                Operand(tuple(channels_out(layer, axis, ndim) for layer in shadow.layers), sizes, shadow.kind)
+            )
     return operands
 
 
@@ -66,14 +68,16 @@ def _group_norm(tape: Tape, call: Call) -> list[Shadow]:
             tied.append(layer)
             continue
         vector = tape.vector(layer, 1)
-        tied.append(channels_out(np.tile(tape.collapse(vector.reshape(groups, -1), [0]).reshape(-1), groups), 1, x.ndim))
+        tied.append(
+            channels_out(np.tile(tape.collapse(vector.reshape(groups, -1), [0]).reshape(-1), groups), 1, x.ndim)
+        )
     if groups < channels and any(layer.shape[1] > 1 for layer in layers):
         tape.inexact[call.op] = None
     return [Shadow(tied)]
 
 
 def _softmax(tape: Tape, call: Call) -> Shadow:
-    """softmax and its kin along one axis: a population where that axis holds channels."""
+    """``softmax`` and its kin along one axis: a population where that axis holds channels."""
     x = call.args[0]
     axis = axis_of(call.arg(1, "dim"), max(x.ndim, 1))
     shadow = tape.of(x)
@@ -204,7 +208,7 @@ def _along(index: int, default: int = -1) -> Rule:
 
 
 def _weight_norm(tape: Tape, call: Call) -> list[Shadow]:
-    """weight norm: g * v / |v| along one axis."""
+    """``weight_norm``: g * v / |v| along one axis."""
     direction, magnitude = call.args[:2]
     return [elementwise(tape, [direction, magnitude], direction.shape)]
 
@@ -214,12 +218,11 @@ def _pixel_shuffle(tape: Tape, call: Call) -> Shadow:
     x, factor = call.args[0], int(call.args[1])
     shadow, axis = tape.of(x), x.ndim - 3
     layers = []
-    for layer in shadow.layers:
-        layer = tape.collapse(layer, (axis + 1, axis + 2))
+    for whole in shadow.layers:
+        layer = tape.collapse(whole, (axis + 1, axis + 2))
         if layer.shape[axis] > 1:
             parts = layer.reshape(*layer.shape[:axis], -1, factor * factor, 1, 1)
-            layer = tape.collapse(parts, [axis + 1])[..., 0]
-            layer = layer.reshape(*layer.shape[: axis + 1], 1, 1)
+            layer = tape.collapse(parts, [axis + 1]).reshape(*layer.shape[:axis], -1, 1, 1)
         if layer.size > 1:
             layers.append(layer)
     return shadow.with_layers(layers)
@@ -229,11 +232,10 @@ def _pixel_unshuffle(tape: Tape, call: Call) -> Shadow:
     """pixel_unshuffle: every channel becomes r * r neighbouring ones."""
     x, factor = call.args[0], int(call.args[1])
     shadow, axis = tape.of(x), x.ndim - 3
-    layers = []
-    for layer in shadow.layers:
-        layer = tape.collapse(layer, (axis + 1, axis + 2))
-        layers.append(np.repeat(layer, factor * factor, axis) if layer.shape[axis] > 1 else layer)
-    return shadow.with_layers(layers)
+    tied = [tape.collapse(layer, (axis + 1, axis + 2)) for layer in shadow.layers]
+    return shadow.with_layers(
+        [np.repeat(layer, factor * factor, axis) if layer.shape[axis] > 1 else layer for layer in tied]
+    )
 
 
 def _channel_shuffle(tape: Tape, call: Call) -> Shadow:
@@ -241,11 +243,12 @@ def _channel_shuffle(tape: Tape, call: Call) -> Shadow:
     x, groups = call.args[0], int(call.args[1])
     layers = []
     for layer in tape.of(x).layers:
-        if layer.shape[1] > 1:
-            parts = layer.reshape(layer.shape[0], groups, -1, *layer.shape[2:])
-            tape.split(parts, (1, 2))
-            layer = np.swapaxes(parts, 1, 2).reshape(layer.shape)
-        layers.append(layer)
+        if layer.shape[1] == 1:
+            layers.append(layer)
+            continue
+        parts = layer.reshape(layer.shape[0], groups, -1, *layer.shape[2:])
+        tape.split(parts, (1, 2))
+        layers.append(np.swapaxes(parts, 1, 2).reshape(layer.shape))
     return tape.of(x).with_layers(layers)
 
 
@@ -254,31 +257,96 @@ def _table(rule: Rule, *names: str) -> dict[str, Rule]:
 
 
 _SPATIAL = [
-    *(f"{kind}_pool{rank}d" for kind in ("avg", "max", "_adaptive_avg", "adaptive_avg", "adaptive_max") for rank in (1, 2, 3)),
+    *(
+        f"{kind}_pool{rank}d"
+        for kind in ("avg", "max", "_adaptive_avg", "adaptive_avg", "adaptive_max")
+        for rank in (1, 2, 3)
+    ),
     *(f"max_pool{rank}d_with_indices" for rank in (2, 3)),
     *(f"fractional_max_pool{rank}d" for rank in (2, 3)),
     *(f"max_unpool{rank}d" for rank in (2, 3)),
     *(f"upsample_nearest{rank}d" for rank in (1, 2, 3)),
     *(f"_upsample_nearest_exact{rank}d" for rank in (1, 2, 3)),
-    "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d", "_upsample_bilinear2d_aa",
-    "_upsample_bicubic2d_aa", "upsample_lanczos2d_aa", "_upsample_lanczos2d_aa", "grid_sampler_2d", "grid_sampler_3d",
-    "mkldnn_max_pool2d", "mkldnn_adaptive_avg_pool2d", "im2col_spatial",
+    "upsample_linear1d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "upsample_trilinear3d",
+    "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa",
+    "upsample_lanczos2d_aa",
+    "_upsample_lanczos2d_aa",
+    "grid_sampler_2d",
+    "grid_sampler_3d",
+    "mkldnn_max_pool2d",
+    "mkldnn_adaptive_avg_pool2d",
+    "im2col_spatial",
 ]
 
 RULES: dict[str, Rule] = {
-    **_table(pointwise, "_prelu_kernel", "prelu", "where", "masked_fill", "copy", "rrelu_with_noise", "clamp", "clip",
-             "addcmul", "addcdiv", "lerp", "fill", "zero", "bernoulli", "uniform", "normal", "random", "exponential",
-             "native_dropout_backward", "nan_to_num", "hardtanh", "relu6", "log_sigmoid_forward", "_to_copy", "glu_jvp"),
-    **_table(_batch_norm, "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
-             "cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_impl_index", "_batch_norm_with_update", "batch_norm",
-             "_batch_norm_no_update"),
+    **_table(
+        pointwise,
+        "_prelu_kernel",
+        "prelu",
+        "where",
+        "masked_fill",
+        "copy",
+        "rrelu_with_noise",
+        "clamp",
+        "clip",
+        "addcmul",
+        "addcdiv",
+        "lerp",
+        "fill",
+        "zero",
+        "bernoulli",
+        "uniform",
+        "normal",
+        "random",
+        "exponential",
+        "native_dropout_backward",
+        "nan_to_num",
+        "hardtanh",
+        "relu6",
+        "log_sigmoid_forward",
+        "_to_copy",
+        "glu_jvp",
+    ),
+    **_table(
+        _batch_norm,
+        "native_batch_norm",
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_no_training",
+        "cudnn_batch_norm",
+        "miopen_batch_norm",
+        "_batch_norm_impl_index",
+        "_batch_norm_with_update",
+        "batch_norm",
+        "_batch_norm_no_update",
+    ),
     **_table(_layer_norm, "native_layer_norm", "layer_norm", "_fused_rms_norm"),
     **_table(_group_norm, "native_group_norm", "group_norm"),
     **_table(_softmax, "_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax", "softmin"),
     **_table(spatial, *_SPATIAL),
     **_table(_sum, "sum", "nansum"),
-    **_table(_pairs(_mean), "mean", "amax", "amin", "aminmax", "var", "std", "var_mean", "std_mean", "max", "min",
-             "logsumexp", "prod", "all", "any", "nanmean", "count_nonzero"),
+    **_table(
+        _pairs(_mean),
+        "mean",
+        "amax",
+        "amin",
+        "aminmax",
+        "var",
+        "std",
+        "var_mean",
+        "std_mean",
+        "max",
+        "min",
+        "logsumexp",
+        "prod",
+        "all",
+        "any",
+        "nanmean",
+        "count_nonzero",
+    ),
     **_table(_norm, "norm", "linalg_vector_norm"),
     **_table(_all, "_is_all_true", "_is_any_true", "equal", "_local_scalar_dense", "item", "is_nonzero", "isnan_any"),
     **_table(_along(1), "cumsum", "cumprod", "logcumsumexp", "cummax", "cummin", "argmax", "argmin", "sort", "argsort"),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from gsprune.tracing.rules_common import Call, Rule, aligned, axis_of, operand, origin
-from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, compressed, reshaped, varying
+from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, compressed, reshaped
 from gsprune.tracing.tape import Operand, Tape
 
 __all__ = ["RULES", "permuted"]
@@ -67,7 +67,7 @@ def _t(tape: Tape, call: Call) -> Shadow:
 
 
 def _movedim(tape: Tape, call: Call) -> Shadow:
-    x, shadow = _input(tape, call)
+    _, shadow = _input(tape, call)
     source, target = call.args[1:3]
     source, target = ([source], [target]) if isinstance(source, int) else (source, target)
     return shadow.with_layers([np.moveaxis(layer, source, target) for layer in shadow.layers])
@@ -79,13 +79,15 @@ def _expand(tape: Tape, call: Call) -> Shadow:
 
 
 def _repeat(tape: Tape, call: Call) -> Shadow:
-    """repeat (tile): the labels along a varying axis are repeated, and so stay tied."""
+    """``repeat`` (``tile``): the labels along a varying axis are repeated, and so stay tied."""
     _, shadow = _input(tape, call)
     counts = [int(count) for count in call.arg(1, "repeats")]
     layers = []
     for layer in shadow.layers:
         whole = aligned(layer, len(counts))
-        layers.append(np.tile(whole, [count if size > 1 else 1 for count, size in zip(counts, whole.shape, strict=True)]))
+        layers.append(
+            np.tile(whole, [count if size > 1 else 1 for count, size in zip(counts, whole.shape, strict=True)])
+        )
     return shadow.with_layers(layers)
 
 
@@ -97,7 +99,9 @@ def _repeat_interleave(tape: Tape, call: Call) -> Shadow:
         tape.protect_shadow(shadow, f"{call.op} with counts in a tensor")
         return EMPTY
     axis = axis_of(dim, x.ndim)
-    return shadow.with_layers([np.repeat(layer, count, axis) if layer.shape[axis] > 1 else layer for layer in shadow.layers])
+    return shadow.with_layers(
+        [np.repeat(layer, count, axis) if layer.shape[axis] > 1 else layer for layer in shadow.layers]
+    )
 
 
 def _unsqueeze(tape: Tape, call: Call) -> Shadow:
@@ -259,8 +263,8 @@ def _roll(tape: Tape, call: Call) -> Shadow:
 
 def _rot90(tape: Tape, call: Call) -> Shadow:
     x, shadow = _input(tape, call)
-    dims = [axis_of(axis, x.ndim) for axis in call.arg(2, "dims", (0, 1))]
-    return shadow.with_layers([np.rot90(layer, call.arg(1, "k", 1), dims) for layer in shadow.layers])
+    first, second = (axis_of(axis, x.ndim) for axis in call.arg(2, "dims", (0, 1)))
+    return shadow.with_layers([np.rot90(layer, call.arg(1, "k", 1), (first, second)) for layer in shadow.layers])
 
 
 def _pad(tape: Tape, call: Call) -> Shadow:
@@ -331,11 +335,43 @@ def _table(rule: Rule, *names: str) -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = {
-    **_table(_same, "alias", "clone", "contiguous", "detach", "lift_fresh", "lift", "_to_copy", "to", "native_dropout",
-             "dropout", "feature_dropout", "alpha_dropout", "resolve_conj", "resolve_neg", "type_as", "view_as_real_copy",
-             "positive", "_conj", "view.dtype"),
-    **_table(_view, "view", "_unsafe_view", "reshape", "_reshape_alias", "_reshape_copy", "flatten", "unflatten", "squeeze",
-             "ravel", "view_as", "reshape_as", "view_copy"),
+    **_table(
+        _same,
+        "alias",
+        "clone",
+        "contiguous",
+        "detach",
+        "lift_fresh",
+        "lift",
+        "_to_copy",
+        "to",
+        "native_dropout",
+        "dropout",
+        "feature_dropout",
+        "alpha_dropout",
+        "resolve_conj",
+        "resolve_neg",
+        "type_as",
+        "view_as_real_copy",
+        "positive",
+        "_conj",
+        "view.dtype",
+    ),
+    **_table(
+        _view,
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "_reshape_alias",
+        "_reshape_copy",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "ravel",
+        "view_as",
+        "reshape_as",
+        "view_copy",
+    ),
     **_table(_permute, "permute", "permute_copy"),
     **_table(_transpose, "transpose", "swapaxes", "swapdims"),
     **_table(_t, "t", "numpy_T", "mT"),
@@ -346,16 +382,36 @@ RULES: dict[str, Rule] = {
     **_table(_unsqueeze, "unsqueeze"),
     **_table(_select, "select"),
     **_table(_slice, "slice"),
-    **_table(_split, "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "split_copy", "chunk",
-             "unsafe_chunk", "tensor_split", "split_with_sizes_copy"),
+    **_table(
+        _split,
+        "split",
+        "split_with_sizes",
+        "unsafe_split",
+        "unsafe_split_with_sizes",
+        "split_copy",
+        "chunk",
+        "unsafe_chunk",
+        "tensor_split",
+        "split_with_sizes_copy",
+    ),
     **_table(_unbind, "unbind", "unbind_copy"),
     **_table(_cat, "cat", "concat", "concatenate", "_cat"),
     **_table(_stack, "stack"),
     **_table(_flip, "flip"),
     **_table(_roll, "roll"),
     **_table(_rot90, "rot90"),
-    **_table(_pad, "constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
-             "replication_pad1d", "replication_pad2d", "replication_pad3d", "_pad_circular"),
+    **_table(
+        _pad,
+        "constant_pad_nd",
+        "pad",
+        "reflection_pad1d",
+        "reflection_pad2d",
+        "reflection_pad3d",
+        "replication_pad1d",
+        "replication_pad2d",
+        "replication_pad3d",
+        "_pad_circular",
+    ),
     **_table(_as_strided, "as_strided"),
     **_table(_diagonal, "diagonal"),
     **_table(_unfold, "unfold"),

@@ -1,9 +1,9 @@
 """Shadows: what the tracer knows about a tensor beside its data.
 
-A shadow is a set of *layers*. A layer labels the tensor's elements with atoms (positions of parameter axes), as an int32
-array with as many axes as the tensor: size 1 where nothing varies, the tensor's full size where it does. A tensor after
-a convolution carries one layer of shape (1, C, 1, 1); a weight carries one for every axis. What no layer varies over is
-*fixed*: its size is never changed.
+A shadow is a set of *layers*. A layer labels the tensor's elements with atoms (positions of parameter axes), as an
+int32 array with as many axes as the tensor: size 1 where nothing varies, the tensor's full size where it does. A tensor
+after a convolution carries one layer of shape (1, C, 1, 1); a weight carries one for every axis. What no layer varies
+over is *fixed*: its size is never changed.
 
 Labels: > 0 an atom, 0 fixed (``FIXED``), -1 a constant of any size (``FLEXIBLE``).
 """

@@ -7,7 +7,6 @@ settled when everything is known (`gsprune.tracing.groups`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import nn
 
 from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
 
-__all__ = ["Axis", "MacUse", "Operand", "ScaledDot", "Split", "Step", "Tape"]
+__all__ = ["Axis", "MacUse", "Operand", "ScaledDot", "Split", "Tape"]
 
 _ATTRIBUTE = "_gsprune_shadow"
 
@@ -62,14 +61,6 @@ class Operand(NamedTuple):
     kind: Kind
 
 
-@dataclass(slots=True)
-class Step:
-    """One traced operation: its name and the layers that entered or left it."""
-
-    op: str
-    layers: list[Labels] = field(default_factory=list)
-
-
 class Tape:
     """Atoms and what is known about them.
 
@@ -98,7 +89,7 @@ class Tape:
         self.scaled_dots: list[ScaledDot] = []
         self.mac_uses: list[MacUse] = []
         self.inexact: dict[str, None] = {}
-        self.steps: list[Step] = []
+        self.steps: list[list[Labels]] = []
         self.used: set[str] = set()
         self._names: dict[int, str] = {}
         self._shadows: dict[str, Shadow] = {}
@@ -125,7 +116,7 @@ class Tape:
                 layers.append(labels.reshape([-1 if i == axis else 1 for i in range(len(shape))]))
             self.num_atoms += size
         shadow = Shadow(layers, Kind.PARAMETER, name)
-        if tensor.is_complex() or tensor.is_quantized or not tensor.layout == torch.strided:
+        if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
             for layer in layers:
                 self.protect(layer, f"{tensor.dtype} tensors are not pruned")
             shadow = EMPTY
@@ -195,7 +186,7 @@ class Tape:
         axes = tuple(axis for axis in axes if layer.shape[axis] > 1)
         if not axes:
             return layer
-        first = layer.max(axis=axes, keepdims=True)
+        first: Labels = layer.max(axis=axes, keepdims=True)
         self.unite(first, layer)
         return first
 

@@ -19,8 +19,8 @@ from gsprune.tracing.modules import tie_modules
 from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.rules import rule_for
 from gsprune.tracing.rules_common import Call, Rule, protect_all
-from gsprune.tracing.shadow import EMPTY, FREE, Shadow
-from gsprune.tracing.tape import Step, Tape
+from gsprune.tracing.shadow import EMPTY, FREE, Kind, Labels, Shadow
+from gsprune.tracing.tape import Tape
 from gsprune.tracing.undisturbed import undisturbed
 
 __all__ = ["trace"]
@@ -46,11 +46,11 @@ def _operation(func: torch._ops.OpOverload) -> _Operation:
     return _Operation(name.removesuffix("_") if mutable else name, rule, mutable, composite)
 
 
-class _Tracer(TorchDispatchMode):
+class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs every operation as it is and notes on the tape what it does to channels."""
 
     def __init__(self, tape: Tape) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tape = tape
 
     def __torch_dispatch__(
@@ -71,11 +71,13 @@ class _Tracer(TorchDispatchMode):
         before = args[0] if operation.mutable and args and isinstance(args[0], Tensor) else None
         out = func(*args, **kwargs)
         tape.op = operation.name
+        passing: list[Labels] = []
         if not inputs:
             self._mark(out, FREE)
         elif known:
+            passing += [layer for tensor in inputs for layer in tape.of(tensor).layers]
             self._apply(operation, Call(operation.name, args, kwargs, out), before)
-        tape.steps.append(Step(operation.name))
+        tape.steps.append(passing)
         return out
 
     def _apply(self, operation: _Operation, call: Call, written: Tensor | None) -> None:
@@ -159,8 +161,8 @@ def trace(
     tried = ", ".join(str(shape) for example, _ in failures for shape in _shapes(example))
     reason = f"tried {tried}; the last failure: {failures[-1][1]}" if failures else "its first layer gives no hint"
     raise TraceError(
-        f"no example could be made for {type(model).__name__} ({reason}); pass one: example_inputs=a tensor, a tuple or "
-        "a dict, and forward=lambda model, *inputs: ... if the model is not called directly"
+        f"no example could be made for {type(model).__name__} ({reason}); pass one: example_inputs=a tensor, a tuple "
+        "or a dict, and forward=lambda model, *inputs: ... if the model is not called directly"
     ) from (failures[-1][1] if failures else None)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 __all__ = ["undisturbed"]
 
@@ -18,9 +18,9 @@ __all__ = ["undisturbed"]
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """A block in which `model` can be called, in eval mode and without grad, and after which all is as before.
 
-    Put back: training flags, the contents of buffers that were written to, each module's own attributes (shallow: a list
-    that the forward appends to is the user's), and the random generators of torch (CPU and the model's CUDA devices),
-    NumPy and Python.
+    Put back: training flags, the contents of buffers that were written to, each module's own attributes (shallow: a
+    list that the forward appends to is the user's), and the random generators of torch (CPU and the model's CUDA
+    devices), NumPy and Python.
 
     Args:
         model: the network; also modules inside it that are in another mode than itself.
@@ -62,5 +62,3 @@ def _restore(attributes: list[tuple[nn.Module, dict[str, Any], dict[str, dict[st
             if registry.keys() != entries.keys() or any(registry[key] is not entries[key] for key in entries):
                 registry.clear()
                 registry.update(entries)
-
-
