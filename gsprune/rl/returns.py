@@ -111,7 +111,7 @@ class RewardNormalizer:
         return np.clip(normalized, -self.clip, self.clip).astype(np.float32)
 
     def state_arrays(self) -> dict[str, npt.NDArray[np.float64]]:
-        """ "returns" (N,) and "moments" (mean, variance, count): all that changes."""
+        """All that changes: "returns" (N,) and "moments" (mean, variance, count)."""
         return {"returns": self._returns.copy(), "moments": np.array([self._mean, self._variance, self._count])}
 
     def load_state_arrays(self, arrays: dict[str, npt.NDArray[Any]]) -> None:

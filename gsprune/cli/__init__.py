@@ -1,0 +1,88 @@
+"""The command line: ``gsprune train ppo``, ``gsprune inspect`` and so on.
+
+A command is a module of this package with a dataclass `Args`, whose field docstrings are the help, and ``main(args)``,
+which returns nothing or an exit code. A module may also have ``defaults(argv) -> Args``, for defaults that depend on
+the arguments (presets). `COMMANDS` lists them; a module is imported only when its command is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from gsprune.errors import GspruneError, MissingExtraError
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train ppo": ("gsprune.cli.train_ppo", "train an agent by PPO while its network shrinks"),
+    "inspect": ("gsprune.cli.inspect", "show the groups of a run, a checkpoint or a built-in network"),
+}
+"""Words of a command -> its module, and one line of help."""
+
+_USAGE_ERROR = 2
+_FAILURE = 1
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments after the program's name; None takes those of the process.
+
+    Returns:
+        exit code: 0, 2 for a bad argument, 1 for another failure, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = _command(arguments)
+    if command is None:
+        return _show_commands(arguments)
+    try:
+        return _run(command, arguments[len(command.split()) :])
+    except (ValueError, TypeError) as error:
+        return _complain(error, _USAGE_ERROR)
+    except (GspruneError, OSError) as error:
+        return _complain(error, _FAILURE)
+    except KeyboardInterrupt:
+        return _complain(KeyboardInterrupt("interrupted"), _INTERRUPTED)
+
+
+def _command(arguments: Sequence[str]) -> str | None:
+    """The command that the arguments begin with."""
+    for command in COMMANDS:
+        words = command.split()
+        if list(arguments[: len(words)]) == words:
+            return command
+    return None
+
+
+def _run(command: str, arguments: Sequence[str]) -> int:
+    try:
+        import tyro
+    except ImportError as error:
+        raise MissingExtraError("tyro", "train") from error
+    module = importlib.import_module(COMMANDS[command][0])
+    default = module.defaults(arguments) if hasattr(module, "defaults") else tyro.MISSING_NONPROP
+    args = tyro.cli(module.Args, prog=f"gsprune {command}", description=module.__doc__, args=arguments, default=default)
+    return module.main(args) or 0
+
+
+def _show_commands(arguments: Sequence[str]) -> int:
+    """The list of commands: what was asked for, or the way out of an unknown command."""
+    width = max(len(command) for command in COMMANDS)
+    lines = [f"  gsprune {command:<{width}}  {text}" for command, (_, text) in COMMANDS.items()]
+    table = "\n".join(["commands (each has --help):", *lines])
+    if arguments and arguments[0] in ("-h", "--help"):
+        sys.stdout.write(f"gsprune: gradual group-structured pruning of networks while they train\n\n{table}\n")
+        return 0
+    begun = f"there is no command {' '.join(arguments[:2])!r}" if arguments else "a command is missing"
+    sys.stderr.write(f"gsprune: {begun}\n{table}\n")
+    return _USAGE_ERROR
+
+
+def _complain(error: BaseException, code: int) -> int:
+    message = " ".join(str(error).split())
+    sys.stderr.write(f"gsprune: error: {message}\n" if code != _INTERRUPTED else "gsprune: interrupted\n")
+    return code

@@ -1,0 +1,111 @@
+"""Evaluate the newest checkpoint of a run, also while it is going on: training levels, all levels, pixel noise.
+
+Every environment plays the same number of episodes, so that short ones are not over-counted. The result is printed and
+written to eval.json in the run folder, where `gsprune report` finds it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from gsprune.rl.config import resolve_device
+from gsprune.rl.protocol import (
+    CLEAN_TRACKS,
+    EVALUATION_SEED,
+    NOISE_TRACKS,
+    ProtocolConfig,
+    TrackResult,
+    evaluate_tracks,
+)
+from gsprune.rl.run import write_atomically
+from gsprune.rl.trained import TrainedAgent, load_agent
+
+__all__ = ["Args", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of ``gsprune eval``."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """the run folder"""
+    episodes: int = 1000
+    """episodes per track, rounded up to the same number for every environment"""
+    noise: bool = False
+    """also play all levels with Gaussian pixel noise of standard deviation 5, 15 and 30"""
+    num_envs: int = 64
+    """environments that step together"""
+    seed: int | None = None
+    """seed of levels, actions and noise; unset: the one with which the run evaluates itself"""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one"""
+    torch_threads: int | None = None
+    """threads of PyTorch on the CPU; unset: PyTorch's own choice"""
+
+
+def main(args: Args) -> None:
+    """Evaluate, print a table and write ``eval.json``."""
+    console = Console()
+    if args.torch_threads is not None:
+        if args.torch_threads < 1:
+            raise ValueError(f"`torch_threads` must be at least 1, got {args.torch_threads}")
+        torch.set_num_threads(args.torch_threads)
+    agent = load_agent(args.run, resolve_device(args.device))
+    for complaint in agent.complaints:
+        console.print(complaint, highlight=False, soft_wrap=True)
+    config = ProtocolConfig(
+        game=agent.config["env_id"],
+        distribution_mode=agent.config["distribution_mode"],
+        episodes=args.episodes,
+        num_envs=args.num_envs,
+        seed=EVALUATION_SEED + agent.config["seed"] if args.seed is None else args.seed,
+    )
+    tracks = CLEAN_TRACKS + (NOISE_TRACKS if args.noise else ())
+    with console.status("") as status:
+        results = evaluate_tracks(
+            agent.policy, config, tracks, agent.device, lambda track: status.update(f"playing: {track.name}")
+        )
+    console.print(_table(results, agent, config))
+    path = args.run / "eval.json"
+    write_atomically(path, _document(results, agent, config))
+    console.print(f"written to {path}", highlight=False, soft_wrap=True)
+
+
+def _table(results: dict[str, TrackResult], agent: TrainedAgent, config: ProtocolConfig) -> Table:
+    title = f"{config.game} ({config.distribution_mode}) after {agent.step:,} steps, {agent.acts} actions"
+    count = config.environments * config.episodes_per_env
+    table = Table("levels", title=title, caption=f"{count} episodes each; interval: 95 % bootstrap over episodes")
+    for heading in ("return", "interval", "normalised", "episode length"):
+        table.add_column(heading, justify="right")
+    for name, result in results.items():
+        table.add_row(
+            name,
+            f"{result.mean:.2f}",
+            f"{result.low:.2f} to {result.high:.2f}",
+            f"{result.normalised:.3f}",
+            f"{result.mean_length:.0f}",
+        )
+    return table
+
+
+def _document(results: dict[str, TrackResult], agent: TrainedAgent, config: ProtocolConfig) -> bytes:
+    document = {
+        "step": agent.step,
+        "checkpoint": agent.checkpoint.name,
+        "game": config.game,
+        "distribution_mode": config.distribution_mode,
+        "actions": agent.acts,
+        "num_envs": config.environments,
+        "episodes_per_env": config.episodes_per_env,
+        "seed": config.seed,
+        "tracks": {name: result.to_json() for name, result in results.items()},
+    }
+    return json.dumps(document, indent=1).encode()

@@ -1,0 +1,114 @@
+"""Show the groups of a run, a checkpoint or a built-in network as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+import gsprune
+from gsprune.networks import ActorCritic, EncoderName, QNetwork, build_encoder, example_frames
+from gsprune.rl.checkpointing import MODEL_FILE, latest_checkpoint
+from gsprune.rl.envs import NUM_ACTIONS
+from gsprune.rl.pruning import NetworkSize
+from gsprune.rl.run import read_config
+from gsprune.tracing.graph import Graph, Group
+
+__all__ = ["Args", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of ``gsprune inspect``."""
+
+    path: Annotated[Path | None, tyro.conf.Positional] = None
+    """a run folder, or one of its checkpoints; left out: a built-in network"""
+    encoder: EncoderName = "impoola"
+    """the built-in network"""
+    width: float = 2
+    """its factor on the filters of the convolutions"""
+
+
+def main(args: Args) -> None:
+    """Print the table."""
+    console = Console()
+    if args.path is None:
+        title, model = f"{args.encoder}, width {args.width:g}", build_model("ppo", args.encoder, args.width)
+        dense = NetworkSize.of(model)
+    else:
+        title, model, dense = _saved_model(args.path, console)
+    graph = gsprune.trace(model, example_inputs=example_frames())
+    console.print(groups_table(graph, dense, title))
+    size = NetworkSize.of(model)
+    console.print(
+        f"parameters {size.params:,} of {dense.params:,}; MACs per frame {size.macs:,.0f} of {dense.macs:,.0f}"
+    )
+    for protected in graph.protected:
+        layers = ", ".join(protected.names)
+        console.print(f"never pruned: {protected.channels} channels of {layers}: {protected.reason}", highlight=False)
+
+
+def build_model(algorithm: str, encoder: EncoderName, width: float) -> nn.Module:
+    """The dense network of an algorithm."""
+    heads: type[ActorCritic] | type[QNetwork] = QNetwork if algorithm == "dqn" else ActorCritic
+    return heads(build_encoder(encoder, width), NUM_ACTIONS)
+
+
+def groups_table(graph: Graph, dense: NetworkSize, title: str) -> Table:
+    """One row per group: its width, its first width, what one unit costs, and the layers it ties."""
+    table = Table(title=title)
+    table.add_column("group", overflow="fold")
+    for heading in ("width", "of", "parameters per channel"):
+        table.add_column(heading, justify="right")
+    table.add_column("layers: outputs", overflow="fold")
+    table.add_column("inputs", overflow="fold")
+    for group in graph.groups:
+        table.add_row(
+            group.name,
+            str(group.width),
+            str(dense.widths[group.name]),
+            f"{_params_per_unit(graph, group):,.0f}",
+            ", ".join(_layers(group, "out")),
+            ", ".join(_layers(group, "in")),
+        )
+    return table
+
+
+def _saved_model(path: Path, console: Console) -> tuple[str, nn.Module, NetworkSize]:
+    """A title, the network of a run or checkpoint as small as it is, and the size it began with."""
+    if (path / "config.json").is_file():
+        checkpoint, complaints = latest_checkpoint(path / "checkpoints")
+        for complaint in complaints:
+            console.print(complaint, highlight=False)
+    elif (path / MODEL_FILE).is_file():
+        checkpoint = path
+    else:
+        raise ValueError(f"{str(path)!r} is neither a run folder nor a checkpoint; give a folder like runs/NAME")
+    config: dict[str, Any] = read_config(checkpoint.parent.parent)
+    model = build_model(config["algorithm"], config["encoder"], config["width"])
+    dense = NetworkSize.of(model)
+    gsprune.load(checkpoint / MODEL_FILE, into=model)
+    return f"{checkpoint}: {config['encoder']}, width {config['width']:g}", model, dense
+
+
+def _layers(group: Group, role: str) -> list[str]:
+    """Names of the layers that write (out) or read (in) the group's channels."""
+    names = (member.tensor.rpartition(".")[0] for member in group.members if member.role == role)
+    return list(dict.fromkeys(names))
+
+
+def _params_per_unit(graph: Graph, group: Group) -> float:
+    """Parameters that leave with one unit, averaged over the units."""
+    total = 0.0
+    for member in group.members:
+        shape = graph.shapes[member.tensor]
+        per_position = 1.0
+        for axis, length in enumerate(shape):
+            per_position *= 1 if axis == member.axis else length
+        total += per_position * float((member.units >= 0).sum())
+    return total / group.num_units

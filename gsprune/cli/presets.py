@@ -1,0 +1,90 @@
+"""Where the defaults of a training command come from: a preset, or the run that is to go on."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gsprune.rl.config import TrainConfig
+from gsprune.rl.run import read_config
+
+__all__ = ["RunOptions", "default_folder", "defaults_for", "option_values", "refuse_changes"]
+
+Args = TypeVar("Args", bound="RunOptions")
+
+# These change neither what is learned nor how it is logged, so a resumed run may have others.
+_FREE_ON_RESUME = {"preset", "run_dir", "resume", "checkpoint_minutes", "env_threads"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where a run lies, and what it starts from."""
+
+    preset: str = "paper"
+    """values to start from: paper (the published ones) or quick (minutes on two CPU cores); other options given come
+    before it"""
+    run_dir: Path | None = None
+    """the new folder of this run; unset: a name made of game, method, seed and time under runs/"""
+    resume: Path | None = None
+    """folder of a run that was interrupted: go on with it, with its own options"""
+
+
+def defaults_for(args_type: type[Args], presets: Mapping[str, TrainConfig], argv: Sequence[str]) -> Args:
+    """The defaults under which the command line is to be read.
+
+    Args:
+        args_type: the command's `Args`: a configuration and `RunOptions` in one.
+        presets: preset name -> configuration.
+        argv: the arguments of the command.
+
+    Raises:
+        ValueError: no such preset, or no run to go on with.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset", default="paper")
+    parser.add_argument("--resume")
+    try:
+        known, _ = parser.parse_known_args(list(argv))
+    except argparse.ArgumentError:
+        return args_type()  # the full parser words the complaint
+    if known.resume is not None:
+        values = read_config(Path(known.resume))
+        fields = {field.name for field in dataclasses.fields(args_type)}
+        return args_type(**{name: value for name, value in values.items() if name in fields - {"run_dir", "resume"}})
+    if known.preset not in presets:
+        raise ValueError(f"there is no preset {known.preset!r}; the presets are {', '.join(presets)}")
+    return args_type(**dataclasses.asdict(presets[known.preset]), preset=known.preset)
+
+
+def option_values(args: RunOptions) -> dict[str, Any]:
+    """The options that a run's ``config.json`` keeps."""
+    values = dataclasses.asdict(args)
+    return {name: value for name, value in values.items() if name not in ("run_dir", "resume")}
+
+
+def refuse_changes(args: RunOptions, folder: Path) -> None:
+    """Complain if a run that is to go on was given an option it was not begun with.
+
+    Raises:
+        ValueError: names the option.
+    """
+    saved = read_config(folder)
+    for name, value in option_values(args).items():
+        if name not in _FREE_ON_RESUME and name in saved and saved[name] != value:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(
+                f"{flag} is {value}, but the run in {str(folder)!r} was begun with {saved[name]}; leave the option out,"
+                " or begin a new run"
+            )
+
+
+def default_folder(config: TrainConfig, algorithm: str) -> Path:
+    """A folder name that says what is in it."""
+    time = datetime.now().strftime("%Y%m%d-%H%M%S")
+    network = f"{config.encoder}{config.width:g}"
+    return Path("runs") / f"{config.env_id}-{algorithm}-{network}-{config.pruning}-seed{config.seed}-{time}"

@@ -1,0 +1,30 @@
+"""The table at the end of a run, in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from gsprune.rl.summary import RunSummary
+
+__all__ = ["print_summary"]
+
+
+def print_summary(summary: RunSummary, folder: Path, console: Console) -> None:
+    """Print what came out of a run and where it lies."""
+    network = Table("network", title=f"{summary.env_id}, pruning: {summary.pruning}")
+    for heading in ("start", "end"):
+        network.add_column(heading, justify="right")
+    for network_row in summary.network_rows():
+        network.add_row(*network_row)
+    results = Table("run")
+    results.add_column("", justify="right")
+    for result_row in summary.result_rows():
+        results.add_row(*result_row)
+    console.print(network)
+    console.print(results)
+    console.print(
+        f"summary.md, curves.png, metrics.jsonl and checkpoints are in {folder}", highlight=False, soft_wrap=True
+    )

@@ -1,0 +1,93 @@
+"""What every ``gsprune train`` does around its trainer: the folder, the signals, the display and the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from rich.console import Console
+
+from gsprune.cli.presets import RunOptions, default_folder, option_values, refuse_changes
+from gsprune.cli.progress import TrainingDisplay
+from gsprune.cli.summary_table import print_summary
+from gsprune.rl.config import TrainConfig
+from gsprune.rl.curves import plot_curves
+from gsprune.rl.interrupts import StopRequest
+from gsprune.rl.metrics import Row
+from gsprune.rl.run import RunFolder
+from gsprune.rl.summary import Summarized, summarize, write_summary
+
+__all__ = ["MakeTrainer", "Trainer", "run_training"]
+
+_INTERRUPTED = 130
+
+
+class Trainer(Summarized, Protocol):
+    """What PPO's and DQN's trainers have in common."""
+
+    def train(self, should_stop: Callable[[], bool], on_row: Callable[[int, Row], None]) -> bool:
+        """Train to the end (True), or until asked to stop, with a checkpoint of then (False)."""
+
+    def close(self) -> None:
+        """Close environments and files."""
+
+
+MakeTrainer = Callable[[RunFolder, bool, Callable[[str], None]], Trainer]
+"""(run folder, whether to resume, a function that tells the user a line) -> trainer."""
+
+
+def run_training(config: TrainConfig, options: RunOptions, make_trainer: MakeTrainer, algorithm: str) -> int:
+    """Train in a run folder, from the beginning or from its last checkpoint.
+
+    Args:
+        config: the options of the trainer.
+        options: the folder.
+        make_trainer: creates the trainer.
+        algorithm: "ppo" or "dqn".
+
+    Returns:
+        exit code: 0, or 130 if the run was stopped and can go on.
+    """
+    config.check()
+    if options.resume is not None:
+        refuse_changes(options, options.resume)
+        run = RunFolder.open(options.resume)
+    else:
+        folder = options.run_dir or default_folder(config, algorithm)
+        run = RunFolder.create(folder, algorithm, option_values(options))
+    console = Console()
+    console.print(f"run folder: {run.path}", highlight=False, soft_wrap=True)
+    try:
+        trainer = make_trainer(run, options.resume is not None, lambda line: _say(console, line))
+        try:
+            if _train(trainer, config, console):
+                _conclude(trainer, config, run, console)
+                return 0
+        finally:
+            trainer.close()
+    finally:
+        run.close()
+    _say(console, f"stopped after {trainer.global_step:,} steps; the checkpoint is in {run.checkpoints}")
+    _say(console, f"go on with: gsprune train {algorithm} --resume {run.path}")
+    return _INTERRUPTED
+
+
+def _train(trainer: Trainer, config: TrainConfig, console: Console) -> bool:
+    """Train with a display, until the end or a signal."""
+    with TrainingDisplay(console, config.total_timesteps, trainer.global_step) as display:
+        notice = "stopping after this iteration; Ctrl-C again stops at once, and the last checkpoint stays usable"
+        with StopRequest(lambda: display.say(notice)) as stop:
+            return trainer.train(lambda: stop.requested, display.show)
+
+
+def _conclude(trainer: Trainer, config: TrainConfig, run: RunFolder, console: Console) -> None:
+    """Evaluate, time, and leave the results in the folder and on the screen."""
+    with console.status("evaluating the agent and timing its network"):
+        summary = summarize(trainer, config)
+    write_summary(summary, run.path)
+    plot_curves(run.path)
+    print_summary(summary, run.path, console)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True)
