@@ -45,7 +45,7 @@ class ReplayOptions:
 
 @dataclass(frozen=True)
 class ReplayBatch:
-    """A sampled batch; every array has B rows.
+    """A sampled batch; every array has B rows. The frames are overwritten by the next batch of the same size.
 
     Attributes:
         observations: (B, *frame_shape) uint8, the window's first observation.
@@ -120,6 +120,7 @@ class PrioritizedReplay:
         self._tree = SumTree(self._rows * num_envs)
         self._max_priority = 1.0
         self._steps = 0
+        self._out: Frames = np.empty((2, 0, *frame_shape), dtype=np.uint8)
         self._saved = 0  # steps at the last checkpoint
 
     @property
@@ -179,17 +180,19 @@ class PrioritizedReplay:
             ValueError: nothing can be sampled yet.
         """
         leaves = self._tree.sample(batch_size, rng)
+        if self._out.shape[1] != batch_size:
+            self._out = np.empty((2, batch_size, *self._frames.frame_shape), dtype=np.uint8)
         rows, envs = np.divmod(leaves, self.num_envs)
         window = (rows + np.arange(self.options.n_step)[:, None]) % self._rows  # (n, B)
         returns, discounts = n_step_returns(
             self._rewards[window, envs], self._terminated[window, envs], self.options.gamma
         )
         return ReplayBatch(
-            observations=self._frames.gather(rows, envs),
+            observations=self._frames.gather(rows, envs, self._out[0]),
             actions=self._actions[rows, envs].astype(np.int64),
             returns=returns,
             discounts=discounts,
-            next_observations=self._frames.gather((rows + self.options.n_step) % self._rows, envs),
+            next_observations=self._frames.gather((rows + self.options.n_step) % self._rows, envs, self._out[1]),
             weights=importance_weights(self._tree.leaves[leaves], self.options.beta),
             leaves=leaves,
         )
