@@ -6,5 +6,4 @@ from gsprune.selection.options import group_layers as group_layers
 from gsprune.selection.options import matching_groups as matching_groups
 from gsprune.selection.select import Scope as Scope
 from gsprune.selection.select import Target as Target
-from gsprune.selection.select import obstacle as obstacle
 from gsprune.selection.select import select as select

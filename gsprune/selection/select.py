@@ -20,7 +20,7 @@ from gsprune.selection.options import per_group_count, per_group_sparsity
 from gsprune.selection.widths import Limits
 from gsprune.tracing.graph import Graph, IntArray
 
-__all__ = ["Scope", "Target", "obstacle", "select"]
+__all__ = ["Scope", "Target", "select"]
 
 Scope = Literal["local", "global", "isomorphic"]
 Target = Literal["channels", "params", "macs"]
@@ -76,52 +76,6 @@ def select(
             kept = backend.select(scores[group.name], keep)
             removed[group.name] = np.setdiff1d(np.arange(group.num_units), kept, assume_unique=True)
     return removed
-
-
-def obstacle(
-    graph: Graph,
-    initial_widths: Mapping[str, int],
-    sparsity: Sparsity,
-    *,
-    round_to: Count = 1,
-    min_channels: Count = 1,
-    frozen: Collection[str] = frozenset(),
-) -> str | None:
-    """Why a request that removes nothing cannot be met, for a warning; None where it is met already.
-
-    A request is met where every group has the width that `sparsity` asks for, up to rounding.
-
-    Args:
-        graph: the groups of the network as it is now.
-        initial_widths: group name -> first-seen width.
-        sparsity: as in `select`.
-        round_to: as in `select`.
-        min_channels: as in `select`.
-        frozen: as in `select`.
-    """
-    asked = per_group_sparsity(sparsity, graph)
-    if not graph.groups:
-        return "every channel of the network is protected" if isinstance(sparsity, Mapping) or sparsity > 0 else None
-    limits = _limits(graph, initial_widths, round_to, min_channels, frozen)
-    causes: dict[str, list[str]] = {}
-    for group, limit in zip(graph.groups, limits, strict=True):
-        if asked[group.name] == 0:
-            continue
-        unbound = Limits(limit.initial, limit.present, limit.width_per_unit)
-        cause = _cause(limit)
-        if cause is None or unbound.kept(asked[group.name]) == limit.present:
-            return None
-        causes.setdefault(cause, []).append(group.name)
-    return "; ".join(f"{cause}: {', '.join(names)}" for cause, names in causes.items()) or None
-
-
-def _cause(limit: Limits) -> str | None:
-    """Why a group can give up nothing, or None where it can."""
-    if limit.frozen:
-        return "told to keep their width"
-    if limit.next_lower() < limit.present:
-        return None
-    return "narrower than round_to" if limit.present < limit.round_to else "at their smallest width"
 
 
 def _limits(
