@@ -17,6 +17,9 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train ppo": ("gsprune.cli.train_ppo", "train an agent by PPO while its network shrinks"),
+    "eval": ("gsprune.cli.eval", "evaluate a run on training levels, on all levels and under pixel noise"),
+    "report": ("gsprune.cli.report", "make tables and pictures of one or many runs"),
+    "sweep": ("gsprune.cli.sweep", "train games x methods x seeds in local processes"),
     "inspect": ("gsprune.cli.inspect", "show the groups of a run, a checkpoint or a built-in network"),
 }
 """Words of a command -> its module, and one line of help."""

@@ -55,8 +55,8 @@ class Outcome:
 def outcome_of(run: Run) -> Outcome:
     """Collect the figures of a run.
 
-    An evaluation by `gsprune eval` of the newest checkpoint comes before the summary's, and that before the last one
-    made during training.
+    An evaluation by `gsprune eval` comes before the summary's if it is of the newest checkpoint and as many episodes,
+    and that before the last one made during training.
     """
     steps = run.last("step")
     latencies = run.summary.get("latency_ms") or (None, None)
@@ -78,10 +78,19 @@ def outcome_of(run: Run) -> Outcome:
 
 
 def _return(run: Run, levels: str) -> float | None:
-    # An evaluation of a checkpoint older than the newest row says nothing about the end.
-    is_newest = run.evaluation.get("step") == run.last("step")
-    track = run.evaluation.get("tracks", {}).get(levels) if is_newest else None
-    if track is not None:
-        return float(track["mean"])
+    evaluated = _evaluated(run, levels)
+    if evaluated is not None:
+        return evaluated
     final = run.summary.get(f"{levels}_return")
     return run.last(f"eval/{levels}_return") if final is None else float(final)
+
+
+def _evaluated(run: Run, levels: str) -> float | None:
+    """The mean by `gsprune eval`, if it is of the newest checkpoint and of no fewer episodes than the run's own."""
+    evaluation = run.evaluation
+    track = evaluation.get("tracks", {}).get(levels)
+    if track is None or evaluation["step"] != run.last("step"):
+        return None
+    episodes = evaluation["num_envs"] * evaluation["episodes_per_env"]
+    own = run.config.get("eval_episodes", 0) if run.finished else 0
+    return float(track["mean"]) if episodes >= own else None

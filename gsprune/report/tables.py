@@ -87,11 +87,12 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
             )
         )
     headings = (
-        "method", "runs", "steps", "return, train levels", "return, test levels", "sparsity", "channels gone",
-        "parameters gone", "parameters", "MACs (M)", "latency (ms)", "training time",
+        "method", "runs", "steps", "train return", "test return", "sparsity", "channels gone", "params gone", "params",
+        "MACs (M)", "latency (ms)", "time",
     )  # fmt: skip
     note = (
-        "Means over runs; in brackets the 95 % bootstrap interval over them. Sparsity is what the method counts: "
+        "Means over runs; in brackets the 95 % bootstrap interval over them. Test return: on the full distribution of "
+        "levels. Time: of the training, evaluations during it included. Sparsity is what the method counts: "
         "channels that are gone, or weights that are masked but still computed with. Latency: one frame."
     )
     return Table(game, headings, tuple(rows), note)
@@ -107,10 +108,12 @@ def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baselin
         seed: of the bootstrap.
 
     Returns:
-        The table, or None if no run has a test return.
+        The table, or None if fewer than two runs have a test return.
     """
     scores = {method: normalised_scores(outcomes, method) for method in methods}
     rows = []
+    if sum(len(values) for games in scores.values() for values in games.values()) < 2:
+        return None
     for method in methods:
         if not scores[method]:
             continue
@@ -132,8 +135,6 @@ def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baselin
                 better,
             )
         )
-    if not rows:
-        return None
     headings = ("method", "games", "runs", "IQM, normalised", "mean, normalised", f"P(better than {baseline})")
     note = (
         "Test returns, normalised per game (0: trivial, 1: perfect). IQM: mean of the middle half of all runs. In "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,13 +35,16 @@ class Report:
     pictures: tuple[str, ...]
 
 
-def write_report(runs: Sequence[Run], folder: Path, baseline: str | None = None) -> Report:
+def write_report(
+    runs: Sequence[Run], folder: Path, baseline: str | None = None, latencies: Mapping[Path, float] | None = None
+) -> Report:
     """Write ``report.md``, ``runs.csv`` and the pictures; files of those names are overwritten.
 
     Args:
         runs: at least one; they may be unfinished.
         folder: where to; made as needed.
         baseline: the method that the others are compared with; None takes the first.
+        latencies: ``{run folder: milliseconds}`` that replace what the runs measured themselves.
 
     Returns:
         What was written.
@@ -56,7 +59,7 @@ def write_report(runs: Sequence[Run], folder: Path, baseline: str | None = None)
         raise ValueError(f"`baseline` must be one of the methods {', '.join(methods)}; got {baseline!r}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        outcomes = [outcome_of(run) for run in runs]
+        outcomes = [_with_latency(outcome_of(run), latencies or {}) for run in runs]
         tables = _tables(runs, outcomes, methods, baseline or methods[0])
         pictures = _pictures(runs, outcomes, methods, folder)
         write_runs_csv(outcomes, folder / "runs.csv")
@@ -66,6 +69,12 @@ def write_report(runs: Sequence[Run], folder: Path, baseline: str | None = None)
             f"the report cannot be written to {str(folder)!r}: {error.strerror}; choose another --out"
         ) from error
     return Report(folder, tuple(tables), tuple(name for name, _ in pictures))
+
+
+def _with_latency(outcome: Outcome, latencies: Mapping[Path, float]) -> Outcome:
+    measured = latencies.get(outcome.run.folder)
+    # What the run measured of its dense network came from another moment: the two are not to be compared.
+    return outcome if measured is None else replace(outcome, latency_ms=measured, dense_latency_ms=None)
 
 
 def _tables(runs: Sequence[Run], outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str) -> list[Table]:

@@ -18,7 +18,19 @@ from gsprune.rl.evaluate import NOISE_SIGMAS, EpisodeReturns, Policy, evaluate
 from gsprune.rl.scores import normalised
 from gsprune.rl.statistics import bootstrap_interval, mean
 
-__all__ = ["CLEAN_TRACKS", "NOISE_TRACKS", "ProtocolConfig", "Track", "TrackResult", "evaluate_tracks"]
+__all__ = [
+    "CLEAN_TRACKS",
+    "EVALUATION_SEED",
+    "NOISE_TRACKS",
+    "ProtocolConfig",
+    "Track",
+    "TrackResult",
+    "evaluate_tracks",
+]
+
+
+EVALUATION_SEED = 1_000_000
+"""Added to a training's seed, so that its evaluations draw other levels and actions than the training itself."""
 
 
 @dataclass(frozen=True)

@@ -98,10 +98,17 @@ def test_the_outcome_of_an_unfinished_run_is_its_last_evaluation(write_run: RunW
     assert outcome.latency_ms is None
 
 
-def test_an_evaluation_counts_if_it_is_of_the_newest_checkpoint(write_run: RunWriter) -> None:
-    folder = write_run(test_return=5.0)
-    evaluation = {"step": 100_000, "tracks": {"test": {"mean": 7.0}}}
+def test_an_evaluation_counts_if_it_is_of_the_newest_checkpoint_and_large_enough(write_run: RunWriter) -> None:
+    folder = write_run(test_return=5.0, eval_episodes=64)
+    evaluation = {"step": 100_000, "num_envs": 16, "episodes_per_env": 4, "tracks": {"test": {"mean": 7.0}}}
+    for change, expected in [({}, 7.0), ({"step": 50_000}, 5.0), ({"episodes_per_env": 3}, 5.0)]:
+        (folder / "eval.json").write_text(json.dumps(evaluation | change))
+        assert outcome_of(load_run(folder)).test_return == expected
+    assert outcome_of(load_run(folder)).train_return == 20.0
+
+
+def test_of_an_unfinished_run_any_evaluation_of_the_newest_checkpoint_counts(write_run: RunWriter) -> None:
+    folder = write_run(finished=False, eval_episodes=64)
+    evaluation = {"step": 100_000, "num_envs": 1, "episodes_per_env": 1, "tracks": {"test": {"mean": 7.0}}}
     (folder / "eval.json").write_text(json.dumps(evaluation))
     assert outcome_of(load_run(folder)).test_return == 7.0
-    (folder / "eval.json").write_text(json.dumps({**evaluation, "step": 50_000}))
-    assert outcome_of(load_run(folder)).test_return == 5.0

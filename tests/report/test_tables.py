@@ -31,11 +31,11 @@ def test_a_row_holds_the_means_over_runs_with_intervals(study: Path) -> None:
     row = cells(game_table(outcomes, "bigfish", ["dense", "group 0.8"]), 1)
     assert row["method"] == "group 0.8"
     assert row["runs"] == "2"
-    assert row["return, test levels"] == "12.50 [12.00, 13.00]"
-    assert row["return, train levels"] == "20.00 [20.00, 20.00]"
+    assert row["test return"] == "12.50 [12.00, 13.00]"
+    assert row["train return"] == "20.00 [20.00, 20.00]"
     assert row["sparsity"] == "80 %"
     assert row["latency (ms)"] == "0.50"
-    assert row["training time"] == "5 min 00 s"
+    assert row["time"] == "5 min 00 s"
     assert row["steps"] == "100k"
 
 
@@ -43,12 +43,12 @@ def test_one_run_has_no_interval_and_unknown_figures_are_dashes(write_run: RunWr
     write_run("a", finished=False, rows=5)
     outcomes = [outcome_of(run) for run in load_runs([tmp_path])]
     row = cells(game_table(outcomes, "bigfish", ["dense"]), 0)
-    assert row["return, test levels"] == "-"
+    assert row["test return"] == "-"
     assert row["latency (ms)"] == "-"
     assert row["runs"] == "1 (0 finished)"
     write_run("b", seed=2, test_return=3.0)
     outcomes = [outcome_of(run) for run in load_runs([tmp_path / "b"])]
-    assert cells(game_table(outcomes, "bigfish", ["dense"]), 0)["return, test levels"] == "3.00"
+    assert cells(game_table(outcomes, "bigfish", ["dense"]), 0)["test return"] == "3.00"
 
 
 def test_methods_without_a_run_of_the_game_have_no_row(study: Path) -> None:
@@ -67,8 +67,9 @@ def test_the_aggregate_is_normalised_and_compares_with_the_baseline(study: Path)
     assert (group["games"], group["runs"]) == ("1", "2")
 
 
-def test_without_a_test_return_there_is_no_aggregate(write_run: RunWriter, tmp_path: Path) -> None:
+def test_without_two_test_returns_there_is_no_aggregate(write_run: RunWriter, tmp_path: Path) -> None:
     write_run("a", finished=False, rows=5)
+    write_run("b", seed=2)
     outcomes = [outcome_of(run) for run in load_runs([tmp_path])]
     assert aggregate_table(outcomes, ["dense"], baseline="dense") is None
 
