@@ -147,7 +147,8 @@ class Step:
             break
         if not removed_units:
             self._warn_if_stuck(refused)
-            self.model.__dict__[STATE_ATTRIBUTE] = self.state
+        if not removed_units or self.request.dry_run:
+            self.model.__dict__[STATE_ATTRIBUTE] = self.state  # so that the next step need not trace
         return self._report(removed_units, refused, time.perf_counter() - started)
 
     def _choose(self, backend: Backend, frozen: Collection[str]) -> dict[str, IntArray]:

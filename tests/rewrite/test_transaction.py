@@ -1,0 +1,153 @@
+"""A step happens as a whole or not at all, wherever it fails."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from random_networks import Block, RandomNet, example, randomize
+from snapshots import snapshot
+
+import gsprune
+from gsprune import step as step_module
+from gsprune.rewrite.transaction import Transaction, call_for_all
+
+STAGES = ("select", "plan_rewrite", "masked_output", "sliced", "apply_plan", "run", "mismatch")
+
+
+def prepared() -> tuple[RandomNet, torch.optim.Optimizer, RandomNet]:
+    blocks = (Block("residual", 4, 2), Block("dense", 3, 0), Block("grouped", 2, 0))
+    net = RandomNet(blocks, flatten=True, hidden=5).double()
+    randomize(net, 0)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(example())[0].sum().backward()
+    optimizer.step()
+    return net, optimizer, copy.deepcopy(net)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), torch.OutOfMemoryError("no memory"), KeyboardInterrupt()])
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_failure_at_any_stage_leaves_everything_bitwise_unchanged(
+    stage: str, error: BaseException, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, optimizer, target = prepared()
+    before, target_before = snapshot(net, optimizer), snapshot(target)
+    original = getattr(step_module, stage)
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        if when == "after":
+            original(*args, **kwargs)
+        raise error
+
+    monkeypatch.setattr(step_module, stage, failing)
+    with pytest.raises(type(error)):
+        gsprune.prune_step(net, 0.5, optimizer=optimizer, followers=(target,), example_inputs=example())
+    assert snapshot(net, optimizer) == before
+    assert snapshot(target) == target_before
+
+
+def test_an_interrupt_in_the_very_last_change_takes_all_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, optimizer, target = prepared()
+    before, target_before = snapshot(net, optimizer), snapshot(target)
+    original = Transaction.set_entries
+
+    def interrupted(self: Transaction, entries: Any) -> None:
+        original(self, entries)
+        if any(key == "_gsprune_state" for _, key, _ in entries):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Transaction, "set_entries", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gsprune.prune_step(net, 0.5, optimizer=optimizer, followers=(target,), example_inputs=example())
+    assert snapshot(net, optimizer) == before
+    assert snapshot(target) == target_before
+
+
+def test_an_interrupt_during_the_rollback_does_not_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, optimizer, target = prepared()
+    before = snapshot(net, optimizer)
+    original = Transaction._rollback
+    interrupts = iter([True, False])
+
+    def interrupted(self: Transaction) -> None:
+        original(self)
+        if next(interrupts, False):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Transaction, "_rollback", interrupted)
+    monkeypatch.setattr(step_module, "mismatch", lambda *_: (_ for _ in ()).throw(RuntimeError("boom")))
+    with pytest.raises(RuntimeError, match="boom"):
+        gsprune.prune_step(net, 0.5, optimizer=optimizer, followers=(target,), example_inputs=example())
+    assert snapshot(net, optimizer) == before
+
+
+def test_a_signal_cannot_land_inside_a_change() -> None:
+    import signal
+    import threading
+
+    landed: list[int] = []
+    count = [0]
+    previous = signal.signal(signal.SIGINT, lambda *_: landed.append(count[0]))
+    try:
+        cells: list[dict[int, int]] = [{} for _ in range(200_000)]
+        timer = threading.Timer(0.001, signal.raise_signal, (signal.SIGINT,))
+        timer.start()
+        call_for_all(dict.__setitem__, cells, range(200_000), range(200_000))
+        count[0] = 1
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert landed == [1]
+
+
+def test_a_network_whose_forward_fails_when_smaller_is_left_alone_with_the_reason() -> None:
+    class Stubborn(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Linear(4, 6)
+            self.second = torch.nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.first(x)
+            if h.shape[1] != 6:
+                raise RuntimeError("six, I said")
+            return self.second(h)
+
+    net = Stubborn()
+    before = snapshot(net)
+    with pytest.warns(gsprune.PruneWarning, match="held by sizes"):
+        report = gsprune.prune_step(net, 0.5, example_inputs=torch.randn(2, 4))
+    before["state"] = True
+    assert snapshot(net) == before
+    assert any("six, I said" in protected.reason for protected in report.protected)
+
+
+def test_integers_of_user_code_follow_only_where_the_forward_needs_them() -> None:
+    class Sized(torch.nn.Module):
+        """Asserts a stored width as CleanRL's IMPALA does; `extent` has the same value and must stay."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.extent = 8
+            self._input_shape = (3, 8, 8)
+            self._out_channels = 8
+            self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+            self.head = torch.nn.Linear(8 * 8 * 8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.conv(x)
+            _, height, width = self._input_shape
+            assert h.shape[1:] == (self._out_channels, height, width)
+            return self.head(h.flatten(1))
+
+    net = Sized()
+    x = torch.randn(2, 3, 8, 8)
+    for sparsity, width in ((0.25, 6), (0.5, 4), (0.75, 2)):
+        gsprune.prune_step(net, sparsity, example_inputs=x)
+        assert (net.conv.out_channels, net._out_channels) == (width, width)
+        assert net._input_shape == (3, 8, 8)
+        assert net.extent == 8
+        net(x)

@@ -1,0 +1,67 @@
+"""Who may import whom (docs/architecture.md), and what `import gsprune` may cost."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gsprune
+
+PACKAGE = Path(gsprune.__file__).parent
+
+# A module may import from its own layer and from every one below it.
+LAYERS = (
+    ("cli",),
+    ("sweep", "report"),
+    ("rl",),
+    ("baselines", "networks"),
+    ("sensitivity", "export", "checkpoint"),
+    ("pruner",),
+    ("step", "prune_report", "ignore"),
+    ("importance", "selection", "rewrite", "schedules", "measure"),
+    ("tracing", "backends"),
+    ("_core", "kernels", "errors"),
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+HEAVY = ("triton", "procgen", "gym", "gym3", "gymnasium", "tensorboard", "matplotlib", "tyro", "rich", "yaml", "onnx", "ray")
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
+
+
+def imported_by(path: Path) -> set[str]:
+    """First component below `gsprune` of everything that a module imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "gsprune":
+            parts = node.module.split(".")
+            names |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("gsprune.")}
+    return names
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert own in RANK, f"{own} has no layer"
+    for other in imported_by(path):
+        if other in RANK and other != own:
+            # graph.py is data without imports: the layers below tracing may speak of it.
+            assert RANK[other] >= RANK[own], f"{own} imports {other}, which stands above it"
+
+
+def test_importing_the_package_needs_torch_numpy_and_safetensors_alone() -> None:
+    code = f"import sys, gsprune; print([n for n in {HEAVY!r} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_exists_and_is_documented() -> None:
+    for name in gsprune.__all__:
+        assert getattr(gsprune, name).__doc__, name
