@@ -6,6 +6,8 @@ most of the parameters and nearly none of the multiplications away.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) -> the same shape."""
         inner = F.relu(self.conv0(F.relu(x)))
-        return x + self.conv1(inner)
+        return torch.add(x, self.conv1(inner))
 
 
 class ConvSequence(nn.Module):
@@ -43,7 +45,7 @@ class ConvSequence(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / 2), ceil(W / 2))."""
         x = F.max_pool2d(self.conv(x), kernel_size=3, stride=2, padding=1)
-        return self.block1(self.block0(x))
+        return cast(Tensor, self.block1(self.block0(x)))
 
 
 class ImpalaEncoder(nn.Module):

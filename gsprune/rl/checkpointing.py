@@ -95,7 +95,7 @@ def save_checkpoint(
         gsprune.save(model, partial / MODEL_FILE, optimizer=optimizer, **metadata)
         (partial / "state.json").write_text(json.dumps(state.values))
         with (partial / "arrays.npz").open("wb") as file:
-            np.savez(file, **state.arrays)  # type: ignore[arg-type]
+            np.savez(file, **state.arrays)
         manifest = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=2))
         _flush(partial)
@@ -131,7 +131,7 @@ def latest_checkpoint(folder: Path) -> tuple[Path, list[str]]:
     Raises:
         CheckpointError: there is none.
     """
-    complaints = []
+    complaints: list[str] = []
     for candidate in reversed(checkpoint_folders(folder)):
         damage = _damage(candidate)
         if damage is None:
@@ -139,7 +139,7 @@ def latest_checkpoint(folder: Path) -> tuple[Path, list[str]]:
         complaints.append(f"{candidate} is damaged ({damage}); the checkpoint before it is used")
     if complaints:
         raise CheckpointError(
-            f"every checkpoint in {str(folder)!r} is damaged: {'; '.join(complaints)}; start a new run"
+            f"all checkpoints in {str(folder)!r} are damaged: {'; '.join(complaints)}; start a new run"
         )
     raise CheckpointError(f"there is no checkpoint in {str(folder)!r}; start a new run")
 

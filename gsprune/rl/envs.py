@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import json
 import os
 import sys
@@ -186,7 +187,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
     def get_state(self) -> EnvState:
         """The state of all environments and of their running episodes."""
         games: list[bytes] = self._games.callmethod("get_state")
-        arrays = {
+        arrays: dict[str, npt.NDArray[Any]] = {
             "games": np.frombuffer(b"".join(games), np.uint8),
             "ends": np.cumsum([len(game) for game in games], dtype=np.int64),
             "returns": self._returns.copy(),
@@ -264,7 +265,7 @@ def _import_procgen() -> Any:
 def _gym_keeps_quiet() -> Iterator[None]:
     """While this lasts, gym has no notice of its end to print at import; all other output passes."""
     try:
-        import gym_notices.notices as gym_notices
+        gym_notices: Any = importlib.import_module("gym_notices.notices")
     except ModuleNotFoundError:
         yield
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,7 +86,7 @@ class EpisodeTracker:
 class MetricWriter:
     """Appends rows to ``metrics.jsonl`` and to TensorBoard's event files."""
 
-    def __init__(self, folder: Path, keep_bytes: int = 0, next_step: int = 0) -> None:
+    def __init__(self, folder: Path, keep_bytes: int = 0, next_step: int = 1) -> None:
         """Open both files.
 
         Args:
@@ -102,8 +103,9 @@ class MetricWriter:
         except ImportError as error:
             raise MissingExtraError("tensorboard", "train") from error
         self._jsonl = (folder / "metrics.jsonl").open("ab")
-        self._jsonl.truncate(keep_bytes)
-        self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=next_step or None)  # type: ignore[no-untyped-call]
+        self._jsonl.truncate(min(keep_bytes, self._jsonl.tell()))
+        self._jsonl.seek(0, os.SEEK_END)
+        self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=next_step)
 
     def write(self, step: int, row: Row) -> None:
         """Append a row, with ``step`` before its keys; NaN and infinity become null in JSON."""
@@ -112,17 +114,17 @@ class MetricWriter:
         self._jsonl.flush()
         for key, value in finite.items():
             if value is not None:
-                self._tensorboard.add_scalar(key, value, step)  # type: ignore[no-untyped-call]
+                self._tensorboard.add_scalar(key, value, step)
 
-    @property
-    def num_bytes(self) -> int:
-        """Size of ``metrics.jsonl``, to be kept in a checkpoint."""
+    def sync(self) -> int:
+        """Have ``metrics.jsonl`` on disk and tell its size in bytes, to be kept in a checkpoint."""
+        os.fsync(self._jsonl.fileno())
         return self._jsonl.tell()
 
     def close(self) -> None:
         """Flush and close both files."""
         self._jsonl.close()
-        self._tensorboard.close()  # type: ignore[no-untyped-call]
+        self._tensorboard.close()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,14 @@ from torch import Tensor
 
 import gsprune
 from gsprune.networks import ActorCritic, build_encoder
-from gsprune.rl.checkpointing import MODEL_FILE, TrainingState, latest_checkpoint, load_state, save_checkpoint
+from gsprune.rl.checkpointing import (
+    MODEL_FILE,
+    TrainingState,
+    checkpoint_folders,
+    latest_checkpoint,
+    load_state,
+    save_checkpoint,
+)
 from gsprune.rl.config import resolve_device
 from gsprune.rl.envs import NUM_ACTIONS, EnvConfig, EnvState, ProcgenVectorEnv
 from gsprune.rl.evaluate import Policy, sampled_policy
@@ -83,14 +90,14 @@ class PPOTrainer:
         self.iteration = self.global_step = 0
         self.sparsity = 0.0
         self._seconds_before = 0.0  # of training, in the processes before this one
-        if resume:
+        if resume and checkpoint_folders(run.checkpoints):
             metric_bytes = self._load_checkpoint(say)
-        else:
+        else:  # a run that died before its first checkpoint begins again
             self.next_frames, _ = self.envs.reset()
             metric_bytes = 0
-        self.metrics = MetricWriter(run.path, metric_bytes, self.global_step + 1 if resume else 0)
+        self.metrics = MetricWriter(run.path, metric_bytes, next_step=self.global_step + 1)
         self._started = self._checkpointed = time.monotonic()
-        if not resume:
+        if self.iteration == 0:
             self.save_checkpoint()
 
     def train(
@@ -143,7 +150,9 @@ class PPOTrainer:
     def build_dense(self) -> ActorCritic:
         """The network as it is at the start, initialised from PyTorch's global random state."""
         agent = ActorCritic(build_encoder(self.config.encoder, self.config.width), NUM_ACTIONS).to(self.device)
-        return agent.to(memory_format=torch.channels_last) if self.config.channels_last else agent
+        if self.config.channels_last:
+            agent.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return agent
 
     def policy(self, generator: torch.Generator) -> Policy:
         """The agent as it is evaluated: it samples its actions."""
@@ -180,7 +189,7 @@ class PPOTrainer:
         totals = torch.zeros(len(_LOSSES), device=self.device)
         for _ in range(config.update_epochs):
             permutation = torch.randperm(config.batch_size, generator=self.generator, device=self.device)
-            for indices in permutation.split(minibatch_size):
+            for indices in torch.split(permutation, minibatch_size):
                 self.optimizer.zero_grad(set_to_none=True)
                 totals += self._backward(self.rollout.minibatch(indices))
                 self.method.after_backward()
@@ -198,7 +207,7 @@ class PPOTrainer:
         size = len(minibatch.actions)
         piece_size = config.microbatch_size or (_CPU_MICROBATCH if self.device.type == "cpu" else size)
         losses = torch.zeros(len(_LOSSES), device=self.device)
-        for tensors in zip(*(tensor.split(piece_size) for tensor in minibatch), strict=True):
+        for tensors in zip(*(torch.split(tensor, piece_size) for tensor in minibatch), strict=True):
             piece = Minibatch(*tensors)
             logits, values = self._forward(piece.frames)
             logprobs = categorical_logprobs(logits, piece.actions)
@@ -250,7 +259,7 @@ class PPOTrainer:
                 "sparsity": self.sparsity,
                 "global_step": self.global_step,
                 "seconds": self.seconds,
-                "metric_bytes": self.metrics.num_bytes,
+                "metric_bytes": self.metrics.sync(),
                 "envs": env_state.config,
             }
         )

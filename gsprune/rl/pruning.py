@@ -5,9 +5,9 @@ A trainer calls a `SparsityMethod` at fixed places and asks `NetworkSize` what t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +102,8 @@ def build_method(
         graph = gsprune.trace(model, example_inputs=_example(model))
         return ReDo(model, graph, (optimizer,), interval=redo_interval, seed=config.seed)
     masked = {"structured": StructuredPruning, "unstructured": UnstructuredPruning}[config.pruning]
-    return masked(model, config.schedule(), (optimizer,), followers, ignore=heads)
+    schedule = cast(Callable[[float], float], config.schedule())  # the sparsity of a configuration is one number
+    return masked(model, schedule, (optimizer,), followers, ignore=heads)
 
 
 def _example(model: nn.Module) -> Tensor:

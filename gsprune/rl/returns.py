@@ -107,8 +107,8 @@ class RewardNormalizer:
         self._returns = self._returns * self.gamma + rewards
         self._take_in(self._returns)
         self._returns[terminated] = 0
-        normalized = rewards / np.sqrt(self._variance + self.epsilon)
-        return np.clip(normalized, -self.clip, self.clip).astype(np.float32)
+        normalized = np.clip(rewards / np.sqrt(self._variance + self.epsilon), -self.clip, self.clip)
+        return np.asarray(normalized, np.float32)
 
     def state_arrays(self) -> dict[str, npt.NDArray[np.float64]]:
         """All that changes: "returns" (N,) and "moments" (mean, variance, count)."""

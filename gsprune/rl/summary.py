@@ -23,11 +23,14 @@ _TIMING_SECONDS = 5.0  # at most, for both networks
 class Summarized(Protocol):
     """What a summary reads of a trainer."""
 
-    agent: nn.Module
     dense: NetworkSize
     size: NetworkSize
     global_step: int
     sparsity: float
+
+    @property
+    def agent(self) -> nn.Module:
+        """The network, as small as it is now."""
 
     @property
     def seconds(self) -> float:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import gsprune
 from gsprune.networks import ActorCritic, ImpalaEncoder, NatureEncoder, QNetwork, build_encoder, example_frames
 
 # Parameters with PPO heads for 15 actions, from the sequel's published table.
@@ -25,6 +26,12 @@ PARAMETERS = {
     ("nature", 2): 819_792,
 }
 
+# Millions of multiplications with weights per frame, from the same table.
+MACS = {
+    "impala": {1: 30.61, 2: 117.84, 3: 261.69, 4: 462.16, 5: 719.26},
+    "impoola": {1: 30.09, 2: 116.81, 3: 260.14, 4: 460.10, 5: 716.68},
+}
+
 
 def num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
@@ -34,6 +41,22 @@ def num_parameters(module: nn.Module) -> int:
 def test_parameter_counts_are_the_published_ones(name: str, width: float) -> None:
     agent = ActorCritic(build_encoder(name, width), num_actions=15)  # type: ignore[arg-type]
     assert num_parameters(agent) == PARAMETERS[name, width]
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("name", MACS)
+def test_macs_are_the_published_ones(name: str, width: int) -> None:
+    agent = ActorCritic(build_encoder(name, width), num_actions=15)  # type: ignore[arg-type]
+    assert round(gsprune.cost(agent, example_frames()).macs / 1e6, 2) == MACS[name][width]
+
+
+@pytest.mark.parametrize("name", ["impala", "impoola"])
+def test_the_residual_streams_make_ten_groups_and_no_head_is_in_one(name: str) -> None:
+    graph = gsprune.trace(ActorCritic(build_encoder(name, 1), num_actions=15), example_frames())  # type: ignore[arg-type]
+    assert sorted(group.width for group in graph.groups) == sorted([16] * 3 + [32] * 6 + [256])
+    outputs = {member.tensor for group in graph.groups for member in group.members if member.role == "out"}
+    assert not any(tensor.startswith(("actor", "critic")) for tensor in outputs)
+    assert len(outputs) == 2 * 16  # weight and bias of 15 convolutions and the dense layer
 
 
 @pytest.mark.parametrize("name", ["nature", "impala", "impoola"])

@@ -1,0 +1,36 @@
+"""The first signal asks, the second insists."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from gsprune.rl.interrupts import StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_to_stop_and_tells_the_user(number: int) -> None:
+    told: list[bool] = []
+    with StopRequest(lambda: told.append(True)) as stop:
+        assert not stop.requested
+        signal.raise_signal(number)
+        assert stop.requested
+        assert told == [True]
+
+
+def test_a_second_ctrl_c_interrupts_and_a_second_sigterm_does_not() -> None:
+    told: list[bool] = []
+    with StopRequest(lambda: told.append(True)):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert told == [True]
+
+
+def test_the_signals_are_given_back() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with StopRequest(lambda: None):
+        pass
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
