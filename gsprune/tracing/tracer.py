@@ -49,6 +49,11 @@ def _operation(func: torch._ops.OpOverload) -> _Operation:
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs every operation as it is and notes on the tape what it does to channels."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would import its compiler (seconds) on the first operation, only to keep it out of this method."""
+        return False
+
     def __init__(self, tape: Tape) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.tape = tape
