@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train ppo": ("gsprune.cli.train_ppo", "train an agent by PPO while its network shrinks"),
+    "train dqn": ("gsprune.cli.train_dqn", "train an agent by DQN while its network shrinks"),
     "eval": ("gsprune.cli.eval", "evaluate a run on training levels, on all levels and under pixel noise"),
     "report": ("gsprune.cli.report", "make tables and pictures of one or many runs"),
     "sweep": ("gsprune.cli.sweep", "train games x methods x seeds in local processes"),

@@ -5,6 +5,7 @@ The docstring under each field is the help of the command line.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +23,7 @@ _REFERENCE_WIDTH = 2  # the width at which the published learning rates hold
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(ABC):
     """Options of every trainer: what is played, by which network, how it is pruned, where it runs."""
 
     env_id: str = "bigfish"
@@ -78,6 +79,8 @@ class TrainConfig:
     """keep weights and activations channels-last, which is 2 to 4 times as fast on CPUs"""
     amp: Literal["none", "bf16"] = "none"
     """compute the network in float32 or, under autocast, in bfloat16"""
+    compile: bool = False
+    """compile the network by torch.compile while its widths rest, before and after the schedule; eager in between"""
 
     eval_episodes: int = 2500
     """episodes at the end, on training levels and again on the full distribution; 0 skips them"""
@@ -89,6 +92,16 @@ class TrainConfig:
     """environments of an evaluation; each plays the same number of episodes"""
     checkpoint_minutes: float = 5.0
     """minutes between checkpoints; 0 writes one after every iteration"""
+
+    @property
+    @abstractmethod
+    def steps_per_iteration(self) -> int:
+        """Environment steps per row of metrics."""
+
+    @property
+    @abstractmethod
+    def num_iterations(self) -> int:
+        """Iterations of the whole training; a last, incomplete one is not begun."""
 
     def check(self) -> None:
         """Complain of the first option that is wrong; trainers do so before anything else.

@@ -25,7 +25,7 @@ class DQNConfig(TrainConfig):
     """where the frames of the replay lie: in a memory-mapped file of the run folder, so that a resumed run has them
     again, or in memory, where a resumed run fills its replay anew"""
     replay_spare: int = 250_000
-    """transitions by which the file is larger, so that a crash loses none; a checkpoint is written after half of them"""
+    """transitions by which the file is larger, so that a crash loses none; a checkpoint comes after half of them"""
     n_step: int = 3
     """rewards per return before the bootstrap"""
     gamma: float = 0.99

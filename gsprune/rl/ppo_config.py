@@ -68,6 +68,11 @@ class PPOConfig(TrainConfig):
         return self.num_envs * self.num_steps
 
     @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps per row of metrics: one rollout."""
+        return self.batch_size
+
+    @property
     def num_iterations(self) -> int:
         """Iterations of the whole training; a last, incomplete one is not begun."""
         return self.total_timesteps // self.batch_size

@@ -1,0 +1,28 @@
+"""Train an agent by DQN on a Procgen game while its network shrinks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gsprune.cli.presets import RunOptions, defaults_for
+from gsprune.cli.training import run_training
+from gsprune.rl.dqn import DQNTrainer
+from gsprune.rl.dqn_config import PRESETS, DQNConfig
+
+__all__ = ["Args", "defaults", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(DQNConfig, RunOptions):
+    """Options of ``gsprune train dqn``."""
+
+
+def defaults(argv: Sequence[str]) -> Args:
+    """The preset's values, or those of the run that is to go on."""
+    return defaults_for(Args, PRESETS, argv)
+
+
+def main(args: Args) -> int:
+    """Train; the exit code is 130 if the user stopped the run."""
+    return run_training(args, args, lambda run, resume, say: DQNTrainer(args, run, resume, say), "dqn")
