@@ -86,7 +86,7 @@ def test_no_or_only_damaged_checkpoints_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         latest_checkpoint(tmp_path)
     (save(tmp_path, 1) / "state.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="all checkpoints in .* are damaged"):
+    with pytest.raises(CheckpointError, match=r"all checkpoints in .* are damaged"):
         latest_checkpoint(tmp_path)
 
 

@@ -46,7 +46,7 @@ def test_a_folder_that_cannot_be_made_is_refused_with_the_way_out(tmp_path: Path
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is not a run folder: it has no config.json"):
+    with pytest.raises(ValueError, match="is not a run folder"):
         RunFolder.open(tmp_path / "missing")
 
 

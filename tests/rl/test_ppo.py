@@ -1,0 +1,221 @@
+"""PPO: the update is that of the formulas, runs repeat themselves, and the network shrinks on schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gsprune.rl.checkpointing import checkpoint_folders
+from gsprune.rl.losses import categorical_entropy, categorical_logprobs, normalized, policy_loss, value_loss
+from gsprune.rl.metrics import read_metrics
+from gsprune.rl.ppo import PPOTrainer
+from gsprune.rl.ppo_config import PRESETS, PPOConfig
+from gsprune.rl.run import RunFolder
+
+TINY = PPOConfig(
+    width=1,
+    total_timesteps=160,
+    num_envs=2,
+    num_steps=16,
+    num_minibatches=2,
+    update_epochs=2,
+    round_to=4,
+    torch_threads=1,
+    env_threads=1,
+    eval_episodes=0,
+    eval_interval_episodes=0,
+    checkpoint_minutes=0,
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(folder: Path, config: PPOConfig, stop_after: int | None = None, resume: bool = False) -> list[dict[str, Any]]:
+    """Train, perhaps only some iterations, and read the metrics without those that depend on the clock."""
+    run_folder = RunFolder.open(folder) if resume else RunFolder.create(folder, "ppo", asdict(config))
+    trainer = PPOTrainer(config, run_folder, resume=resume, say=lambda line: None)
+    done = trainer.iteration
+    trainer.train(should_stop=lambda: stop_after is not None and trainer.iteration - done >= stop_after)
+    trainer.close()
+    run_folder.close()
+    return [{key: row[key] for key in row if not key.startswith("time/")} for row in read_metrics(folder)]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return run(tmp_path_factory.mktemp("ppo") / "run", TINY)
+
+
+def test_a_run_shrinks_every_group_to_the_width_of_the_schedule(uninterrupted: list[dict[str, Any]]) -> None:
+    rows = uninterrupted
+    assert [row["step"] for row in rows] == [32, 64, 96, 128, 160]
+    widths = [[value for key, value in row.items() if key.startswith("width/")] for row in rows]
+    assert widths[0] == [16, 16, 16, 32, 32, 32, 32, 32, 32, 256]  # the schedule begins after 20 % of the iterations
+    # From 80 % on each group has what floor(0.8 w) leaves, rounded up to a multiple of 4: 4 of 16, 8 of 32, 52 of 256.
+    assert widths[3] == widths[4] == [4, 4, 4, 8, 8, 8, 8, 8, 8, 52]
+    assert rows[4]["pruning/channel_sparsity"] == pytest.approx(1 - (3 * 4 + 6 * 8 + 52) / (3 * 16 + 6 * 32 + 256))
+    assert rows[4]["pruning/params"] < 0.1 * 110_160
+    assert rows[4]["pruning/macs"] < 0.1 * 30.1e6
+    assert all(np.isfinite(row["losses/policy_loss"]) for row in rows)
+
+
+def test_the_same_seed_gives_the_same_metrics(tmp_path: Path, uninterrupted: list[dict[str, Any]]) -> None:
+    assert run(tmp_path, TINY) == uninterrupted
+    assert run(tmp_path / "other", replace(TINY, seed=2, total_timesteps=32)) != uninterrupted[:1]
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_a_resumed_run_equals_the_uninterrupted_one(
+    tmp_path: Path, uninterrupted: list[dict[str, Any]], iterations: int
+) -> None:
+    assert run(tmp_path, TINY, stop_after=iterations) == uninterrupted[:iterations]
+    # What a killed process wrote after its last checkpoint must not stay.
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 999999}\n{"step": 10000')
+    assert run(tmp_path, TINY, resume=True) == uninterrupted
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    tmp_path: Path, uninterrupted: list[dict[str, Any]]
+) -> None:
+    run(tmp_path, TINY, stop_after=3)
+    file = checkpoint_folders(tmp_path / "checkpoints")[-1] / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    assert run(tmp_path, TINY, resume=True) == uninterrupted
+
+
+def test_a_run_that_died_before_its_first_checkpoint_begins_again(
+    tmp_path: Path, uninterrupted: list[dict[str, Any]]
+) -> None:
+    RunFolder.create(tmp_path, "ppo", asdict(TINY)).close()
+    assert run(tmp_path, TINY, resume=True) == uninterrupted
+
+
+@pytest.mark.parametrize("method", ["none", "structured", "unstructured", "redo"])
+def test_other_methods_keep_the_size_and_resume_too(tmp_path: Path, method: str) -> None:
+    config = replace(TINY, pruning=method, encoder="nature", total_timesteps=128)
+    rows = run(tmp_path / "whole", config)
+    run(tmp_path / "parts", config, stop_after=2)
+    assert run(tmp_path / "parts", config, resume=True) == rows
+    assert rows[-1]["pruning/channel_sparsity"] == 0
+    if method in ("structured", "unstructured"):
+        assert rows[-1]["pruning/sparsity"] == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_gradient_of_a_minibatch_in_pieces_is_that_of_the_published_loss(tmp_path: Path) -> None:
+    config = replace(TINY, encoder="nature", pruning="none", microbatch_size=5)
+    run_folder = RunFolder.create(tmp_path, "ppo", asdict(config))
+    trainer = PPOTrainer(config, run_folder, say=lambda line: None)
+    trainer._collect()
+    batch = trainer.rollout.minibatch(torch.arange(3, 19))
+    # The network has moved on since it acted, so that the ratios are not 1.
+    with torch.no_grad():
+        for parameter in trainer.agent.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    losses = trainer._backward(batch)
+    actual = [parameter.grad.clone() for parameter in trainer.agent.parameters()]  # type: ignore[union-attr]
+
+    trainer.agent.zero_grad()
+    logits, values = trainer.agent(batch.frames)
+    logprobs = categorical_logprobs(logits, batch.actions)
+    policy = policy_loss(logprobs, batch.logprobs, normalized(batch.advantages), 0.2)
+    entropy, v_loss = categorical_entropy(logits).mean(), value_loss(values, batch.returns)
+    (policy.loss - 0.01 * entropy + 0.5 * v_loss).backward()
+    for gradient, parameter in zip(actual, trainer.agent.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad, atol=1e-6, rtol=1e-3)
+    expected = torch.stack([policy.loss, v_loss, entropy, policy.approx_kl, policy.clipfrac])
+    torch.testing.assert_close(losses, expected, atol=1e-6, rtol=1e-4)
+    trainer.close()
+    run_folder.close()
+
+
+def test_a_rollout_holds_what_was_seen_and_earned(tmp_path: Path) -> None:
+    config = replace(TINY, encoder="nature", pruning="none")
+    run_folder = RunFolder.create(tmp_path, "ppo", asdict(config))
+    trainer = PPOTrainer(config, run_folder, say=lambda line: None)
+    seen, ended = [], []
+    step = trainer.envs.step
+
+    def watched(actions: np.ndarray) -> Any:
+        seen.append(trainer.next_frames.copy())
+        outcome = step(actions)
+        ended.append(outcome[2])
+        return outcome
+
+    trainer.envs.step = watched  # type: ignore[method-assign]
+    trainer._collect()
+    rollout = trainer.rollout
+    np.testing.assert_array_equal(rollout.frames.numpy(), np.stack(seen))
+    np.testing.assert_allclose(rollout.discounts, 0.99 * ~np.stack(ended), rtol=1e-6)
+    with torch.no_grad():
+        logits, values = trainer.agent(rollout.frames[3])
+        last_values = trainer.agent(torch.from_numpy(trainer.next_frames))[1]
+    torch.testing.assert_close(rollout.values[3], values)
+    torch.testing.assert_close(rollout.values[-1], last_values)
+    torch.testing.assert_close(rollout.logprobs[3], categorical_logprobs(logits, rollout.actions[3]))
+    batch = rollout.minibatch(torch.tensor([7]))  # step 3 of the second environment
+    assert torch.equal(batch.frames[0], rollout.frames[3, 1])
+    assert batch.frames.is_contiguous(memory_format=torch.channels_last)
+    assert batch.actions[0] == rollout.actions[3, 1]
+    trainer.close()
+    run_folder.close()
+
+
+def test_the_step_size_falls_with_width_unless_given() -> None:
+    rates = [PPOConfig(width=width).scaled_learning_rate(3.5e-4, 5e-4) for width in (1, 2, 4)]
+    assert rates == pytest.approx([7e-4, 3.5e-4, 1.75e-4])
+    assert PPOConfig(encoder="nature", width=2).scaled_learning_rate(3.5e-4, 5e-4) == 5e-4
+    assert PPOConfig(learning_rate=1e-3).scaled_learning_rate(3.5e-4, 5e-4) == 1e-3
+
+
+def test_the_defaults_are_the_published_ones() -> None:
+    config = PRESETS["paper"]
+    assert (config.total_timesteps, config.num_envs, config.num_steps) == (25_000_000, 64, 256)
+    assert config.num_iterations == 1525
+    assert config.batch_size // config.num_minibatches == 2048
+    assert (config.update_epochs, config.gamma, config.gae_lambda, config.clip_coef) == (3, 0.99, 0.95, 0.2)
+    assert (config.ent_coef, config.vf_coef, config.max_grad_norm) == (0.01, 0.5, 0.5)
+    assert (config.sparsity, config.prune_begin, config.prune_end) == (0.8, 0.2, 0.8)
+
+
+BAD = [
+    ({"env_id": "bigfsh"}, "did you mean 'bigfish'"),
+    ({"sparsity": 1.0}, r"`sparsity` must be in \[0, 1\), got 1.0"),
+    ({"sparsity": -0.1}, r"`sparsity` must be in \[0, 1\), got -0.1"),
+    ({"width": 0.5}, "`width` must be at least 1, got 0.5"),
+    ({"prune_begin": 0.9}, "`prune_begin` must not be after `prune_end`, got 0.9 and 0.8"),
+    ({"prune_end": 1.5}, r"`prune_end` must be in \[0, 1\]"),
+    ({"num_minibatches": 3}, "`num_minibatches` must divide num_envs \\* num_steps = 32, got 3"),
+    ({"num_minibatches": 32}, "minibatches must hold at least 2 steps"),
+    ({"total_timesteps": 16}, "`total_timesteps` must be at least one iteration"),
+    ({"device": "cuda:99"}, "but PyTorch sees"),
+    ({"device": "tpu9"}, "`device` must be auto, cpu, cuda or cuda:N"),
+    ({"learning_rate": 0.0}, "`learning_rate` must be above 0"),
+    ({"torch_threads": 0}, "`torch_threads` must be at least 1"),
+    ({"gamma": 1.1}, r"`gamma` must be in \[0, 1\]"),
+    ({"clip_coef": 0.0}, "`clip_coef` must be above 0"),
+    ({"microbatch_size": 0}, "`microbatch_size` must be at least 1"),
+    ({"eval_episodes": -1}, "`eval_episodes` must be at least 0"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD)
+def test_a_bad_option_is_refused_by_name_with_its_value(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **changes).check()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_sound(preset: str) -> None:
+    PRESETS[preset].check()
