@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Graph", "Group", "IntArray", "MacOperation", "Member", "Protected"]
+__all__ = ["Graph", "Group", "IntArray", "MacOperation", "Member", "Protected", "Queries"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -96,6 +96,23 @@ class MacOperation:
 
 
 @dataclass(frozen=True, slots=True)
+class Queries:
+    """Rows of a projection whose products are the queries of an attention that scales by 1 / sqrt(width of a head).
+
+    Where rows go, the scale grows with them; multiplying the rows that stay by sqrt(rows left / rows before) keeps it.
+
+    Attributes:
+        tensor: a weight or its bias.
+        axis: the axis of its outputs.
+        rows: sorted int64 positions along that axis.
+    """
+
+    tensor: str
+    axis: int
+    rows: IntArray
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
     """The groups of one network.
 
@@ -111,6 +128,7 @@ class Graph:
             which the sliced network is not exactly the masked one.
         trail: for every operation that the traced forward dispatched, in order, the groups whose channels are in its
             inputs or outputs.
+        queries: rows whose removal changes an attention's scale.
     """
 
     groups: tuple[Group, ...]
@@ -122,6 +140,7 @@ class Graph:
     example_origin: Literal["given", "made"]
     inexact: tuple[str, ...]
     trail: tuple[tuple[str, ...], ...] = ()
+    queries: tuple[Queries, ...] = ()
 
     def group(self, name: str) -> Group:
         """The group of that name.
@@ -181,7 +200,16 @@ class Graph:
                 shape[axis] -= len(positions)
             shapes[tensor] = tuple(shape)
         groups = tuple(_pruned_group(group, removed_units.get(group.name), removed) for group in self.groups)
-        return replace(self, groups=groups, shapes=shapes)
+        queries = tuple(_pruned_queries(entry, removed.get(entry.tensor, {}).get(entry.axis)) for entry in self.queries)
+        return replace(self, groups=groups, shapes=shapes, queries=queries)
+
+
+def _pruned_queries(queries: Queries, removed: IntArray | None) -> Queries:
+    """`queries` after `removed` positions are gone: the rest is renumbered."""
+    if removed is None:
+        return queries
+    kept = np.setdiff1d(queries.rows, removed)
+    return replace(queries, rows=kept - np.searchsorted(removed, kept))
 
 
 def _pruned_group(group: Group, units: IntArray | None, removed: Mapping[str, Mapping[int, IntArray]]) -> Group:

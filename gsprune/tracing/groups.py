@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch import nn
 
 from gsprune import _core
-from gsprune.tracing.graph import Graph, Group, IntArray, MacOperation, Member, Protected
+from gsprune.tracing.graph import Graph, Group, IntArray, MacOperation, Member, Protected, Queries
 from gsprune.tracing.tape import Axis, Split, Tape
 
 __all__ = ["build_graph"]
@@ -38,8 +38,24 @@ def build_graph(
         example_shapes=tuple(example_shapes),
         example_origin=origin,
         inexact=tuple(tape.inexact),
+        queries=_queries(tape),
         trail=_trail(tape, components, group_of, [group.name for group in groups]),
     )
+
+
+def _queries(tape: Tape) -> tuple[Queries, ...]:
+    """Rows of projections, and of the biases added to them, that make the queries of scaled attention."""
+    scaled = np.zeros(tape.num_atoms, bool)
+    scaled[_flat(tape.queries)] = True
+    for result, bias in tape.biases:
+        whole, row = np.broadcast_arrays(result, bias)
+        scaled[row[(row > 0) & scaled[np.maximum(whole, 0)]]] = True
+    found = []
+    for axis in tape.axes:
+        rows = np.flatnonzero(scaled[axis.first : axis.first + axis.size])
+        if len(rows):
+            found.append(Queries(axis.tensor, axis.axis, rows))
+    return tuple(found)
 
 
 def _trail(

@@ -10,7 +10,11 @@ __all__ = ["tie_modules"]
 
 
 def tie_modules(tape: Tape, model: nn.Module) -> None:
-    """Tie recurrent weights: hidden units are the inputs of the next step, also where one step alone was traced."""
+    """Tie what the code of torch's own modules asks for.
+
+    Recurrent weights: hidden units are the inputs of the next step, also where one step alone was traced. Attention:
+    its inner width is that of its queries and outputs, channel by channel.
+    """
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
         if isinstance(module, nn.RNNBase):
@@ -18,6 +22,8 @@ def tie_modules(tape: Tape, model: nn.Module) -> None:
                 _tie(tape, f"{prefix}weight_hh{suffix}", f"{prefix}weight_hr{suffix}" if module.proj_size else None)
         elif isinstance(module, nn.RNNCellBase):
             _tie(tape, f"{prefix}weight_hh", None)
+        elif isinstance(module, nn.MultiheadAttention):
+            _tie_attention(tape, module, prefix)
 
 
 def _tie(tape: Tape, recurrent: str, projection: str | None) -> None:
@@ -30,3 +36,18 @@ def _tie(tape: Tape, recurrent: str, projection: str | None) -> None:
     tape.op = "recurrence"
     tape.unite(made, consumed)
     tape.inputs.append(consumed)
+
+
+def _tie_attention(tape: Tape, module: nn.MultiheadAttention, prefix: str) -> None:
+    """Unite stream and inner width, and note the rows of the queries, whose scale is computed from their width."""
+    fused = module._qkv_same_embed_dim
+    queries, outputs = f"{prefix}{'in_proj_weight' if fused else 'q_proj_weight'}", f"{prefix}out_proj.weight"
+    if queries not in tape.used or outputs not in tape.used:
+        return
+    tape.op = "attention"
+    inner = tape.labels(outputs, 1)
+    tape.unite(inner, tape.labels(outputs, 0))
+    tape.unite(inner, tape.labels(queries, 1))
+    tape.queries.append(tape.labels(queries, 0)[: module.embed_dim])
+    if module.in_proj_bias is not None:
+        tape.queries.append(tape.labels(f"{prefix}in_proj_bias", 0)[: module.embed_dim])

@@ -10,7 +10,18 @@ import torch
 from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
 from gsprune.tracing.tape import Operand, Tape
 
-__all__ = ["Call", "Result", "Rule", "aligned", "axis_of", "channels_out", "elementwise", "origin", "protect_all"]
+__all__ = [
+    "Call",
+    "Result",
+    "Rule",
+    "aligned",
+    "axis_of",
+    "channels_out",
+    "common_source",
+    "elementwise",
+    "origin",
+    "protect_all",
+]
 
 
 class Call(NamedTuple):
@@ -65,13 +76,20 @@ def origin(shadows: Sequence[Shadow]) -> Kind:
     return max((shadow.kind for shadow in shadows), default=Kind.CONSTANT)
 
 
+def common_source(shadows: Sequence[Shadow]) -> str | None:
+    """The weight that all of these are products of, or None."""
+    first = shadows[0].source if shadows and shadows[0].kind is Kind.ACTIVATION else None
+    return first if all(shadow.source == first for shadow in shadows) else None
+
+
 def elementwise(tape: Tape, tensors: Sequence[torch.Tensor], shape: Sequence[int]) -> Shadow:
     """The shadow of an element-wise function of `tensors`, of the given output shape."""
     ndim = len(shape)
     shadows = [tape.of(tensor) for tensor in tensors]
     kind = origin(shadows)
     if len(tensors) == 1 and tensors[0].ndim == ndim:
-        return shadows[0]
+        shadow = shadows[0]
+        return Shadow(shadow.layers, kind) if shadow.source and kind is Kind.ACTIVATION else shadow
     operands = [operand(tape, tensor, ndim) for tensor in tensors]
     layers = tape.merge(operands)
     if kind is not Kind.ACTIVATION:

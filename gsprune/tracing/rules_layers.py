@@ -195,7 +195,8 @@ def product(tape: Tape, a: torch.Tensor, b: torch.Tensor, out_shape: Sequence[in
         tape.count(second.source, _positions(a, b))
     elif left.kind is Kind.PARAMETER and first.source is not None and kind is Kind.ACTIVATION:
         tape.count(first.source, float(width))
-    return Shadow(tape.merge([left, right]), kind)
+    weight = next((shadow.source for shadow in (second, first) if shadow.kind is Kind.PARAMETER), None)
+    return Shadow(tape.merge([left, right]), kind, weight)
 
 
 def _positions(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -236,8 +237,11 @@ def _plus(tape: Tape, result: Shadow, bias: torch.Tensor | None, call: Call) -> 
     if bias is None:
         return result
     shape = tuple(call.out.shape)
-    layers = tape.merge([Operand(result.layers, shape, result.kind), operand(tape, bias, len(shape))])
-    return Shadow(layers, origin([result, tape.of(bias)]))
+    mine = operand(tape, bias, len(shape))
+    layers = tape.merge([Operand(result.layers, shape, result.kind), mine])
+    if mine.kind is Kind.PARAMETER:
+        tape.biases.extend((layer, row) for layer in result.layers for row in mine.layers)
+    return Shadow(layers, origin([result, tape.of(bias)]), result.source)
 
 
 def _linear(tape: Tape, call: Call) -> Shadow:

@@ -7,18 +7,34 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from gsprune.tracing.rules_common import Call, Result, Rule, axis_of, channels_out, elementwise, operand
+from gsprune.tracing.rules_common import Call, Result, Rule, axis_of, channels_out, common_source, elementwise, operand
 from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
 from gsprune.tracing.tape import Operand, Tape
 
 __all__ = ["RULES", "pointwise", "spatial"]
 
 
+# Operations under which the product of a weight stays one: True where the other operand is a factor.
+_LINEAR = {"aten.mul": True, "aten.div": True, "aten.add": False, "aten.sub": False, "aten.neg": False}
+
+
 def pointwise(tape: Tape, call: Call) -> Result:
     """Any function of elements that meet by broadcasting; also what is not listed but tagged so by torch."""
     out = call.out if isinstance(call.out, torch.Tensor) else call.out[0]
     shadow = elementwise(tape, call.tensors(), out.shape)
+    if shadow.kind is Kind.ACTIVATION and call.op in _LINEAR:
+        shadow.source = _still_product(tape, call)
     return shadow if out is call.out else [shadow] * len(call.out)
+
+
+def _still_product(tape: Tape, call: Call) -> str | None:
+    """The weight of which the result is a product still: scaled by fixed factors, or a sum of such products."""
+    shadows = [tape.of(tensor) for tensor in call.tensors()]
+    products = [shadow for shadow in shadows if shadow.source and shadow.kind is Kind.ACTIVATION]
+    if _LINEAR[call.op]:
+        others = [shadow for shadow in shadows if shadow not in products]
+        return products[0].source if len(products) == 1 and not any(shadow.layers for shadow in others) else None
+    return common_source(shadows)
 
 
 def _parameters(tape: Tape, tensors: Iterable[torch.Tensor | None], axis: int, ndim: int) -> list[Operand]:
@@ -252,108 +268,62 @@ def _channel_shuffle(tape: Tape, call: Call) -> Shadow:
     return tape.of(x).with_layers(layers)
 
 
-def _table(rule: Rule, *names: str) -> dict[str, Rule]:
-    return {f"aten.{name}": rule for name in names}
+def _glu(tape: Tape, call: Call) -> Shadow:
+    """``glu(x, dim)``: the first half times the sigmoid of the second."""
+    x = call.args[0]
+    axis = axis_of(call.arg(1, "dim", -1), x.ndim)
+    layers = []
+    for layer in tape.of(x).layers:
+        if layer.shape[axis] == 1:
+            layers.append(layer)
+            continue
+        first, second = np.split(layer, 2, axis)
+        layers.append(tape.unite(first, second))
+    return tape.of(x).with_layers([layer for layer in layers if layer.size > 1])
 
 
-_SPATIAL = [
-    *(
-        f"{kind}_pool{rank}d"
-        for kind in ("avg", "max", "_adaptive_avg", "adaptive_avg", "adaptive_max")
-        for rank in (1, 2, 3)
-    ),
-    *(f"max_pool{rank}d_with_indices" for rank in (2, 3)),
-    *(f"fractional_max_pool{rank}d" for rank in (2, 3)),
-    *(f"max_unpool{rank}d" for rank in (2, 3)),
-    *(f"upsample_nearest{rank}d" for rank in (1, 2, 3)),
-    *(f"_upsample_nearest_exact{rank}d" for rank in (1, 2, 3)),
-    "upsample_linear1d",
-    "upsample_bilinear2d",
-    "upsample_bicubic2d",
-    "upsample_trilinear3d",
-    "_upsample_bilinear2d_aa",
-    "_upsample_bicubic2d_aa",
-    "upsample_lanczos2d_aa",
-    "_upsample_lanczos2d_aa",
-    "grid_sampler_2d",
-    "grid_sampler_3d",
-    "mkldnn_max_pool2d",
-    "mkldnn_adaptive_avg_pool2d",
-    "im2col_spatial",
-]
+def _table(rule: Rule, names: str) -> dict[str, Rule]:
+    return {f"aten.{name}": rule for name in names.split()}
+
+
+_RANKED = (
+    "avg_pool{}d max_pool{}d _adaptive_avg_pool{}d adaptive_avg_pool{}d adaptive_max_pool{}d max_pool{}d_with_indices "
+    "fractional_max_pool{}d max_unpool{}d upsample_nearest{}d _upsample_nearest_exact{}d mkldnn_max_pool{}d"
+)
+_SPATIAL = (
+    *(_RANKED.format(*[rank] * _RANKED.count("{}")) for rank in (1, 2, 3)),
+    "upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa mkldnn_adaptive_avg_pool2d",
+)
 
 RULES: dict[str, Rule] = {
+    # What torch does not tag as pointwise, and what overwrites a tensor element by element.
     **_table(
         pointwise,
-        "_prelu_kernel",
-        "prelu",
-        "where",
-        "masked_fill",
-        "copy",
-        "rrelu_with_noise",
-        "clamp",
-        "clip",
-        "addcmul",
-        "addcdiv",
-        "lerp",
-        "fill",
-        "zero",
-        "bernoulli",
-        "uniform",
-        "normal",
-        "random",
-        "exponential",
-        "native_dropout_backward",
-        "nan_to_num",
-        "hardtanh",
-        "relu6",
-        "log_sigmoid_forward",
-        "_to_copy",
-        "glu_jvp",
+        "_prelu_kernel prelu hardswish log_sigmoid_forward rrelu_with_noise where masked_fill copy clamp clip addcmul "
+        "addcdiv lerp fill zero bernoulli uniform normal random exponential cauchy log_normal geometric relu6",
     ),
     **_table(
         _batch_norm,
-        "native_batch_norm",
-        "_native_batch_norm_legit",
-        "_native_batch_norm_legit_no_training",
-        "cudnn_batch_norm",
-        "miopen_batch_norm",
-        "_batch_norm_impl_index",
-        "_batch_norm_with_update",
-        "batch_norm",
-        "_batch_norm_no_update",
+        "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm batch_norm "
+        "miopen_batch_norm _batch_norm_impl_index _batch_norm_with_update _batch_norm_no_update",
     ),
-    **_table(_layer_norm, "native_layer_norm", "layer_norm", "_fused_rms_norm"),
-    **_table(_group_norm, "native_group_norm", "group_norm"),
-    **_table(_softmax, "_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax", "softmin"),
-    **_table(spatial, *_SPATIAL),
-    **_table(_sum, "sum", "nansum"),
+    **_table(_layer_norm, "native_layer_norm layer_norm _fused_rms_norm"),
+    **_table(_group_norm, "native_group_norm group_norm"),
+    **_table(_softmax, "_softmax _log_softmax softmax log_softmax _safe_softmax"),
+    **_table(spatial, " ".join(_SPATIAL)),
+    **_table(_sum, "sum nansum"),
     **_table(
         _pairs(_mean),
-        "mean",
-        "amax",
-        "amin",
-        "aminmax",
-        "var",
-        "std",
-        "var_mean",
-        "std_mean",
-        "max",
-        "min",
-        "logsumexp",
-        "prod",
-        "all",
-        "any",
-        "nanmean",
-        "count_nonzero",
+        "mean nanmean amax amin aminmax max min var std var_mean std_mean logsumexp prod all any count_nonzero",
     ),
-    **_table(_norm, "norm", "linalg_vector_norm"),
-    **_table(_all, "_is_all_true", "_is_any_true", "equal", "_local_scalar_dense", "item", "is_nonzero", "isnan_any"),
-    **_table(_along(1), "cumsum", "cumprod", "logcumsumexp", "cummax", "cummin", "argmax", "argmin", "sort", "argsort"),
-    **_table(_along(2), "topk", "kthvalue", "mode"),
-    **_table(_along(1), "median", "nanmedian"),
-    **_table(_weight_norm, "_weight_norm_interface", "_weight_norm"),
+    **_table(_norm, "norm linalg_vector_norm"),
+    **_table(_all, "_is_all_true _is_any_true equal _local_scalar_dense item is_nonzero"),
+    **_table(_along(1), "cumsum cumprod logcumsumexp cummax cummin argmax argmin sort argsort median nanmedian mode"),
+    **_table(_along(2), "topk kthvalue"),
+    **_table(_weight_norm, "_weight_norm_interface _weight_norm"),
+    **_table(_glu, "glu"),
     **_table(_pixel_shuffle, "pixel_shuffle"),
     **_table(_pixel_unshuffle, "pixel_unshuffle"),
-    **_table(_channel_shuffle, "channel_shuffle", "native_channel_shuffle"),
+    **_table(_channel_shuffle, "channel_shuffle native_channel_shuffle"),
 }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
-from gsprune.tracing.rules_common import Call, Rule, aligned, axis_of, operand, origin
-from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, compressed, reshaped
+from gsprune.tracing.rules_common import Call, Rule, aligned, axis_of, channels_out, common_source, operand, origin
+from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, compressed, reshaped
 from gsprune.tracing.tape import Operand, Tape
 
 __all__ = ["RULES", "permuted"]
@@ -74,8 +73,15 @@ def _movedim(tape: Tape, call: Call) -> Shadow:
 
 
 def _expand(tape: Tape, call: Call) -> Shadow:
-    _, shadow = _input(tape, call)
-    return shadow.with_layers([aligned(layer, call.out.ndim) for layer in shadow.layers])
+    """Expand: an axis that grows from size 1 follows whatever it meets, as in broadcasting."""
+    x, shadow = _input(tape, call)
+    ndim = call.out.ndim
+    layers = [aligned(layer, ndim) for layer in shadow.layers]
+    sizes = (1,) * (ndim - x.ndim) + tuple(x.shape)
+    for axis, (old, new) in enumerate(zip(sizes, call.out.shape, strict=True)):
+        if old != new:
+            layers.append(channels_out(np.full(new, FLEXIBLE, np.int32), axis, ndim))
+    return shadow.with_layers(layers)
 
 
 def _repeat(tape: Tape, call: Call) -> Shadow:
@@ -110,25 +116,31 @@ def _unsqueeze(tape: Tape, call: Call) -> Shadow:
     return shadow.with_layers([np.expand_dims(layer, axis) for layer in shadow.layers])
 
 
-def _part(tape: Tape, shadow: Shadow, axis: int, index: Any, size: int, reason: str) -> Shadow:
-    """`shadow` cut along an axis; where it varies there, the cut is a size written into the code: protected."""
+def _picked(tape: Tape, shadow: Shadow, axis: int, index: int) -> Shadow:
+    """`shadow` at one position of an axis.
+
+    A layer that varies there alone is protected: the position is a number written into the code. One that varies over
+    other axes too is tied along this one (queries, keys and values of one projection).
+    """
     layers = []
     for layer in shadow.layers:
         if layer.shape[axis] == 1:
-            cut = layer[(slice(None),) * axis + (0,)] if isinstance(index, int) else layer
-        else:
-            cut = layer[(slice(None),) * axis + (index,)]
-            if isinstance(index, int) or cut.shape[axis] != size:
-                tape.protect(layer, reason)
+            layers.append(layer.squeeze(axis))
+            continue
+        cut: Labels = np.take(layer, index, axis)
         if cut.size > 1:
+            tape.collapse(layer, [axis])
             layers.append(cut)
+        else:
+            tape.protect(layer, "one channel picked by its number")
     return shadow.with_layers(layers)
 
 
 def _select(tape: Tape, call: Call) -> Shadow:
     x, shadow = _input(tape, call)
     axis = axis_of(call.arg(1, "dim"), x.ndim)
-    return _part(tape, shadow, axis, int(call.arg(2, "index")), x.shape[axis], "one channel picked by its number")
+    index = int(call.arg(2, "index"))
+    return _picked(tape, shadow, axis, index % x.shape[axis])
 
 
 def _slice(tape: Tape, call: Call) -> Shadow:
@@ -142,7 +154,11 @@ def _slice(tape: Tape, call: Call) -> Shadow:
     if step == 1 and length and size % length == 0 and start % length == 0:
         _split_parts(tape, shadow, axis, size // length)
         return shadow.with_layers(_cut(shadow.layers, axis, start, end))
-    return _part(tape, shadow, axis, slice(start, end, step), size, "channels cut at a number written into the code")
+    for layer in shadow.layers:
+        if layer.shape[axis] > 1:
+            tape.protect(layer, "channels cut at a number written into the code")
+    index = (slice(None),) * axis + (slice(start, end, step),)
+    return shadow.with_layers([layer[index] if layer.shape[axis] > 1 else layer for layer in shadow.layers])
 
 
 def _cut(layers: Sequence[Labels], axis: int, start: int, end: int) -> list[Labels]:
@@ -182,11 +198,10 @@ def _split(tape: Tape, call: Call) -> list[Shadow]:
 
 
 def _unbind(tape: Tape, call: Call) -> list[Shadow]:
-    """unbind: every channel on its own is a number written into the code."""
+    """unbind: every position of an axis on its own."""
     x, shadow = _input(tape, call)
     axis = axis_of(call.arg(1, "dim", 0), x.ndim)
-    reason = "one channel picked by its number"
-    return [_part(tape, shadow, axis, index, x.shape[axis], reason) for index in range(len(call.out))]
+    return [_picked(tape, shadow, axis, index) for index in range(len(call.out))]
 
 
 def _cat(tape: Tape, call: Call) -> Shadow:
@@ -207,7 +222,8 @@ def _cat(tape: Tape, call: Call) -> Shadow:
     layers = tape.merge(across)
     if joined is not None:
         layers.append(joined)
-    return Shadow(layers, origin([tape.of(tensor) for tensor in tensors]))
+    shadows = [tape.of(tensor) for tensor in tensors]
+    return Shadow(layers, origin(shadows), common_source(shadows))
 
 
 def _joined(tape: Tape, operands: Sequence[Operand], axis: int) -> Labels | None:
@@ -237,8 +253,8 @@ def _stack(tape: Tape, call: Call) -> Shadow:
     axis = axis_of(call.arg(1, "dim", 0), call.out.ndim)
     operands = [operand(tape, tensor, tensor.ndim) for tensor in tensors]
     layers = tape.merge(operands)
-    kind = origin([tape.of(tensor) for tensor in tensors])
-    return Shadow([np.expand_dims(layer, axis) for layer in layers], kind)
+    shadows = [tape.of(tensor) for tensor in tensors]
+    return Shadow([np.expand_dims(layer, axis) for layer in layers], origin(shadows), common_source(shadows))
 
 
 def _flip(tape: Tape, call: Call) -> Shadow:
@@ -330,91 +346,50 @@ def _free(tape: Tape, call: Call) -> Shadow:
     return Shadow((), Kind.CONSTANT)
 
 
-def _table(rule: Rule, *names: str) -> dict[str, Rule]:
-    return {f"aten.{name}": rule for name in names}
+def _table(rule: Rule, names: str) -> dict[str, Rule]:
+    return {f"aten.{name}": rule for name in names.split()}
 
 
 RULES: dict[str, Rule] = {
     **_table(
         _same,
-        "alias",
-        "clone",
-        "contiguous",
-        "detach",
-        "lift_fresh",
-        "lift",
-        "_to_copy",
-        "to",
-        "native_dropout",
-        "dropout",
-        "feature_dropout",
-        "alpha_dropout",
-        "resolve_conj",
-        "resolve_neg",
-        "type_as",
-        "view_as_real_copy",
-        "positive",
-        "_conj",
-        "view.dtype",
+        "alias clone contiguous detach lift lift_fresh _to_copy to type_as native_dropout dropout feature_dropout "
+        "alpha_dropout resolve_conj resolve_neg positive _conj view.dtype",
     ),
     **_table(
         _view,
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "_reshape_alias",
-        "_reshape_copy",
-        "flatten",
-        "unflatten",
-        "squeeze",
+        "view _unsafe_view view_copy view_as reshape _reshape_alias _reshape_copy reshape_as flatten unflatten squeeze "
         "ravel",
-        "view_as",
-        "reshape_as",
-        "view_copy",
     ),
-    **_table(_permute, "permute", "permute_copy"),
-    **_table(_transpose, "transpose", "swapaxes", "swapdims"),
-    **_table(_t, "t", "numpy_T", "mT"),
-    **_table(_movedim, "movedim", "moveaxis"),
-    **_table(_expand, "expand", "expand_as", "broadcast_to"),
-    **_table(_repeat, "repeat", "tile"),
+    **_table(_permute, "permute permute_copy"),
+    **_table(_transpose, "transpose swapaxes swapdims"),
+    **_table(_t, "t numpy_T"),
+    **_table(_movedim, "movedim moveaxis"),
+    **_table(_expand, "expand expand_as broadcast_to"),
+    **_table(_repeat, "repeat tile"),
     **_table(_repeat_interleave, "repeat_interleave"),
     **_table(_unsqueeze, "unsqueeze"),
     **_table(_select, "select"),
     **_table(_slice, "slice"),
     **_table(
         _split,
-        "split",
-        "split_with_sizes",
-        "unsafe_split",
-        "unsafe_split_with_sizes",
-        "split_copy",
-        "chunk",
-        "unsafe_chunk",
-        "tensor_split",
-        "split_with_sizes_copy",
+        "split split_with_sizes unsafe_split unsafe_split_with_sizes split_copy split_with_sizes_copy chunk "
+        "unsafe_chunk tensor_split",
     ),
-    **_table(_unbind, "unbind", "unbind_copy"),
-    **_table(_cat, "cat", "concat", "concatenate", "_cat"),
+    **_table(_unbind, "unbind unbind_copy"),
+    **_table(_cat, "cat _cat concat concatenate"),
     **_table(_stack, "stack"),
     **_table(_flip, "flip"),
     **_table(_roll, "roll"),
     **_table(_rot90, "rot90"),
     **_table(
         _pad,
-        "constant_pad_nd",
-        "pad",
-        "reflection_pad1d",
-        "reflection_pad2d",
-        "reflection_pad3d",
-        "replication_pad1d",
-        "replication_pad2d",
-        "replication_pad3d",
-        "_pad_circular",
+        "constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
+        "replication_pad3d _pad_circular",
     ),
     **_table(_as_strided, "as_strided"),
     **_table(_diagonal, "diagonal"),
     **_table(_unfold, "unfold"),
-    **_table(_like, "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like"),
-    **_table(_free, "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
+    **_table(_like, "zeros_like ones_like full_like empty_like rand_like randn_like randint_like"),
+    **_table(_free, "new_zeros new_ones new_full new_empty new_empty_strided"),
 }

@@ -38,7 +38,8 @@ class Shadow:
         layers: (tensor.ndim axes) int32 arrays, each varying over one axis at least; no two vary over the same axis,
             except where a parameter's axes were merged by a view.
         kind: where the tensor comes from.
-        source: the parameter that a derived weight stands for (weight norm: its direction), for counting MACs.
+        source: of a weight, the parameter that it stands for (weight norm: its direction); of an activation, the weight
+            whose product it is, as long as it is nothing else: viewed, scaled by fixed factors, summed with its like.
     """
 
     __slots__ = ("kind", "layers", "source")

@@ -15,7 +15,7 @@ from torch import nn
 
 from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
 
-__all__ = ["Axis", "MacUse", "Operand", "ScaledDot", "Split", "Tape"]
+__all__ = ["Axis", "MacUse", "Operand", "Split", "Tape"]
 
 _ATTRIBUTE = "_gsprune_shadow"
 
@@ -45,12 +45,6 @@ class MacUse(NamedTuple):
 
     weight: str
     positions: float
-
-
-class ScaledDot(NamedTuple):
-    """A contraction over a head's width whose scale is computed from that width."""
-
-    query: Labels
 
 
 class Operand(NamedTuple):
@@ -86,7 +80,8 @@ class Tape:
         self.inputs: list[Labels] = []
         self.heads: list[Labels] = []
         self.splits: list[Split] = []
-        self.scaled_dots: list[ScaledDot] = []
+        self.queries: list[Labels] = []
+        self.biases: list[tuple[Labels, Labels]] = []
         self.mac_uses: list[MacUse] = []
         self.inexact: dict[str, None] = {}
         self.steps: list[list[Labels]] = []

@@ -28,6 +28,9 @@ __all__ = ["trace"]
 _WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel", "FSDPModule")
 
 
+_EXPAND = "aten.expand"  # makes axes that follow what they meet, also of a tensor of which nothing is known
+
+
 class _Operation(NamedTuple):
     """What is known of an operation before it runs."""
 
@@ -72,7 +75,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tape = self.tape
         call = Call(operation.name, args, kwargs, None)
         inputs = call.tensors()
-        known = any([tape.is_known(tensor) for tensor in inputs])
+        known = operation.name == _EXPAND or any([tape.is_known(tensor) for tensor in inputs])
         before = args[0] if operation.mutable and args and isinstance(args[0], Tensor) else None
         out = func(*args, **kwargs)
         tape.op = operation.name
