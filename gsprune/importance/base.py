@@ -189,11 +189,8 @@ def unit_sums(values: FloatArray, member: Member, num_units: int) -> FloatArray:
     Returns:
         (num_units,) float64.
     """
-    owned = member.units >= 0
-    sums: FloatArray = np.bincount(member.units[owned], weights=values[owned], minlength=num_units).astype(
-        np.float64, copy=False
-    )
-    return sums
+    # Unit -1 gets a place of its own in front, which is cheaper than selecting the others.
+    return np.asarray(np.bincount(member.units + 1, weights=values, minlength=num_units + 1)[1:], dtype=np.float64)
 
 
 def member_sums(

@@ -106,7 +106,8 @@ class Importance:
             return {}
         source = ScoreSource(graph, groups, tensors, backend, model, run)
         statistics = self._resolved().statistics(source)
-        return {group.name: self._score(group.name, statistics[group.name], group.num_units) for group in groups}
+        with np.errstate(all="ignore"):  # what is not finite is reported with the group's name
+            return {group.name: self._score(group.name, statistics[group.name], group.num_units) for group in groups}
 
     def state_dict(self) -> dict[str, Any]:
         """State of the criterion (where the generator of "random" is); JSON-compatible."""
@@ -128,10 +129,8 @@ class Importance:
                 f"{type(self.criterion).__name__} must give (members, {num_units}) statistics for group {name!r}, "
                 f"got shape {statistics.shape}"
             )
-        _check_finite(name, statistics, "statistics")
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is reported below, with the group's name
-            scores = NORMALIZERS[self.normalizer](REDUCTIONS[self.reduction](statistics)).astype(np.float32)
-        _check_finite(name, scores, "scores")
+        scores = NORMALIZERS[self.normalizer](REDUCTIONS[self.reduction](statistics)).astype(np.float32)
+        _check_finite(name, scores)
         return scores
 
 
@@ -170,11 +169,11 @@ def _check_name(argument: str, name: object, known: Collection[str]) -> None:
     raise ValueError(f"`{argument}` must be one of {', '.join(sorted(known))}, got {name!r}{hint}")
 
 
-def _check_finite(name: str, values: npt.NDArray[np.floating[Any]], what: str) -> None:
-    finite = np.isfinite(values)
+def _check_finite(name: str, scores: npt.NDArray[np.float32]) -> None:
+    finite = np.isfinite(scores)
     if not finite.all():
-        units = np.flatnonzero(~finite.reshape(-1, finite.shape[-1]).all(axis=0))
+        units = np.flatnonzero(~finite)
         raise ScoreError(
-            f"{what} of group {name!r} are NaN or infinite for {len(units)} of {finite.shape[-1]} units "
-            f"(first: {units[0]}): what it reads has diverged, or overflows in float32"
+            f"scores of group {name!r} are NaN or infinite for {len(units)} of {len(scores)} units "
+            f"(first: {units[0]}): what they are made of has diverged, or overflows in float32"
         )

@@ -73,8 +73,9 @@ def select(
     removed: dict[str, IntArray] = {}
     for group, keep in zip(graph.groups, units.tolist(), strict=True):
         if keep < group.num_units:
-            kept = backend.select(scores[group.name], keep)
-            removed[group.name] = np.setdiff1d(np.arange(group.num_units), kept, assume_unique=True)
+            is_gone = np.ones(group.num_units, dtype=bool)
+            is_gone[backend.select(scores[group.name], keep)] = False
+            removed[group.name] = np.flatnonzero(is_gone)
     return removed
 
 
