@@ -1,0 +1,145 @@
+"""The slices of the Triton kernel equal the plain-torch definition bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+
+from gsprune.kernels import reference
+
+pytest.importorskip("triton")
+
+from gsprune.kernels import slice as slicing
+
+DTYPES = (
+    torch.float32,
+    torch.bfloat16,
+    torch.uint8,
+    torch.float64,
+    torch.complex128,
+    torch.bool,
+    torch.int64,
+    torch.float8_e4m3fn,
+)
+CASES = [
+    ((7,), (0,)),
+    ((100,), (0,)),
+    ((64, 63), (0, 1)),
+    ((65, 1), (0,)),
+    ((5, 300), (1,)),
+    ((300, 5), (0, 1)),
+    ((64, 1, 3, 3), (0,)),
+    ((7, 63, 3, 3), (0, 1)),
+    ((6, 5, 2, 2), (1,)),
+    ((3, 6, 8), (1, 2)),
+    ((4, 5, 6, 7), (1, 3)),
+    ((4, 5, 6, 7), (0, 2, 3)),
+]
+
+
+def some(size: int, seed: int) -> npt.NDArray[np.int64]:
+    return np.sort(np.random.default_rng(seed).permutation(size)[: max(1, size * 2 // 3)]).astype(np.int64)
+
+
+def draw(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randint(0, 100, shape, generator=generator).to(torch.float32).to(dtype).to(device)
+
+
+def bits(tensor: Tensor) -> Tensor:
+    return tensor.cpu().contiguous().view(torch.uint8)
+
+
+def assert_sliced(result: Tensor, tensor: Tensor, keeps: slicing.Keeps) -> None:
+    expected = reference.slice_tensor(tensor, [(axis, torch.from_numpy(k).to(tensor.device)) for axis, k in keeps])
+    assert (result.dtype, result.device, result.stride()) == (tensor.dtype, tensor.device, expected.stride())
+    assert torch.equal(bits(result), bits(expected))
+    assert result.untyped_storage().nbytes() == result.numel() * result.element_size(), "a view of a larger block"
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_one_launch_slices_every_tensor_as_the_definition_does(device: torch.device) -> None:
+    tensors, patterns, pattern_of = [], [], []
+    for index, (shape, axes) in enumerate(CASES):
+        patterns.append(tuple((axis, some(shape[axis], index + axis)) for axis in axes))
+        for step in range(3):
+            tensor = draw(shape, DTYPES[(index + 3 * step) % len(DTYPES)], device)
+            layouts = [tensor]
+            if tensor.ndim == 4:
+                layouts.append(tensor.to(memory_format=torch.channels_last))
+            tensors += layouts
+            pattern_of += [index] * len(layouts)
+    before = [tensor.clone() for tensor in tensors]
+    results, launches = slicing.slice_tensors(tensors, patterns, pattern_of)
+    for result, tensor, copy, which in zip(results, tensors, before, pattern_of, strict=True):
+        assert_sliced(result, tensor, patterns[which])
+        assert torch.equal(bits(tensor), bits(copy)), "the source was changed"
+    assert len(launches) == 1
+    assert launches[0].jobs == len(tensors)
+    shapes, words = {"flat", "wide", "tall"}, {"1-byte", "2-byte", "4-byte", "8-byte"}
+    assert launches[0].paths == shapes | words | {"1-axis", "2-axis", "3-axis"}
+
+
+@pytest.mark.parametrize("kept", [[0], [62], list(range(63)), [0, 62]], ids=["first", "last", "all", "both ends"])
+def test_the_ends_of_what_can_be_kept(kept: list[int], device: torch.device) -> None:
+    keep = np.asarray(kept, np.int64)
+    tensor = draw((63, 63), torch.float32, device)
+    results, _ = slicing.slice_tensors([tensor], [((0, keep), (1, keep))], [0])
+    assert_sliced(results[0], tensor, ((0, keep), (1, keep)))
+
+
+def test_a_weight_and_its_moments_share_a_pattern_though_they_lie_differently(device: torch.device) -> None:
+    pattern = ((0, some(6, 0)), (1, some(5, 1)))
+    weight = draw((6, 5, 3, 3), torch.float32, device)
+    tensors = [weight, weight.to(torch.bfloat16), weight.to(memory_format=torch.channels_last), weight.double()]
+    results, launches = slicing.slice_tensors(tensors, [pattern], [0] * 4)
+    for result, tensor in zip(results, tensors, strict=True):
+        assert_sliced(result, tensor, pattern)
+    assert len(launches) == 1
+
+
+def test_a_channels_last_weight_stays_channels_last(device: torch.device) -> None:
+    weight = draw((6, 8, 3, 3), torch.float32, device).to(memory_format=torch.channels_last)
+    results, _ = slicing.slice_tensors([weight], [((0, some(6, 0)), (1, some(8, 1)))], [0])
+    assert results[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_view_that_starts_at_an_odd_byte_is_moved_in_single_bytes(device: torch.device) -> None:
+    tensor = draw((1 + 6 * 8,), torch.uint8, device)[1:].view(6, 8)
+    keep = some(6, 0)
+    results, launches = slicing.slice_tensors([tensor], [((0, keep),)], [0])
+    assert_sliced(results[0], tensor, ((0, keep),))
+    assert "1-byte" in launches[0].paths
+
+
+def test_views_with_gaps_and_overlaps_are_sliced_like_any_tensor(device: torch.device) -> None:
+    whole = draw((8, 10, 6), torch.float32, device)
+    views = [whole[::2, 1:8, 3], whole[:4, :, :1].expand(4, 10, 6)[:, :7, 0]]
+    pattern = ((0, some(4, 0)), (1, some(7, 1)))
+    results, _ = slicing.slice_tensors(views, [pattern], [0, 0])
+    for result, view in zip(results, views, strict=True):
+        expected = view[torch.from_numpy(pattern[0][1]).to(device)][:, torch.from_numpy(pattern[1][1]).to(device)]
+        assert torch.equal(result, expected)
+
+
+def test_rows_beyond_two_to_the_31_bytes_are_read_where_they_are(device: torch.device) -> None:
+    columns = 4097  # odd, so that the word is one byte; only the pages of the last rows are ever touched
+    rows = 2**31 // columns + 10
+    tensor = torch.empty(rows * columns, dtype=torch.uint8, device=device).view(rows, columns)
+    tensor[-3:] = (torch.arange(3 * columns) % 251).view(3, columns)
+    results, _ = slicing.slice_tensors([tensor], [((0, np.asarray([rows - 3, rows - 1], np.int64)),)], [0])
+    assert torch.equal(results[0], tensor[[rows - 3, rows - 1]])
+
+
+def test_a_long_vector_is_cut_into_rows_and_a_row_too_long_is_refused() -> None:
+    vector = slicing._geometry(slicing._Kind((2**31 + 8,), (1,), 1, 8, ((0, 2**31),)))
+    assert vector.tiles == 2**31 // 128
+    with pytest.raises(ValueError, match="split the tensor or use backend='torch'"):
+        slicing._geometry(slicing._Kind((4, 2**32), (2**32, 1), 1, 8, ((0, 2), (1, 2**31))))
+
+
+def test_no_tensors_launch_nothing(device: torch.device) -> None:
+    assert slicing.slice_tensors([], [], []) == ([], [])
