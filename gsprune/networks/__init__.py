@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gsprune.networks.frames import FRAME_CHANNELS, FRAME_SIDE, example_frames
-from gsprune.networks.heads import ActorCritic, Encoder, QNetwork
+from gsprune.networks.heads import ActorCritic, Agent, Encoder, QNetwork
 from gsprune.networks.impala import ImpalaEncoder
 from gsprune.networks.nature import NatureEncoder
 
@@ -13,6 +13,7 @@ __all__ = [
     "FRAME_CHANNELS",
     "FRAME_SIDE",
     "ActorCritic",
+    "Agent",
     "Encoder",
     "EncoderName",
     "ImpalaEncoder",

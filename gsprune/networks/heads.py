@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gsprune.networks.impala import ImpalaEncoder
 from gsprune.networks.nature import NatureEncoder
 
-__all__ = ["ActorCritic", "Encoder", "QNetwork"]
+__all__ = ["ActorCritic", "Agent", "Encoder", "QNetwork"]
 
 Encoder = ImpalaEncoder | NatureEncoder
 
@@ -22,8 +22,14 @@ class ActorCritic(nn.Module):
         """Put the heads on `encoder`; their width, the number of actions and one value, is never pruned."""
         super().__init__()
         self.encoder = encoder
-        self.actor = _orthogonal_linear(encoder.num_features, num_actions, gain=0.01)
-        self.critic = _orthogonal_linear(encoder.num_features, 1, gain=1.0)
+        self.actor = nn.Linear(encoder.num_features, num_actions)
+        self.critic = nn.Linear(encoder.num_features, 1)
+        self._reset_heads()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, at the present widths."""
+        _reset_layers(self.encoder)
+        self._reset_heads()
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and values of frames.
@@ -37,6 +43,10 @@ class ActorCritic(nn.Module):
         features = self.encoder(frames)
         return self.actor(features), self.critic(features).squeeze(-1)
 
+    def _reset_heads(self) -> None:
+        _make_orthogonal(self.actor, gain=0.01)
+        _make_orthogonal(self.critic, gain=1.0)
+
 
 class QNetwork(nn.Module):
     """An encoder with a head of action values."""
@@ -45,7 +55,13 @@ class QNetwork(nn.Module):
         """Put the head on `encoder`; its width, the number of actions, is never pruned."""
         super().__init__()
         self.encoder = encoder
-        self.head = _orthogonal_linear(encoder.num_features, num_actions, gain=0.01)
+        self.head = nn.Linear(encoder.num_features, num_actions)
+        _make_orthogonal(self.head, gain=0.01)
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, at the present widths."""
+        _reset_layers(self.encoder)
+        _make_orthogonal(self.head, gain=0.01)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Action values of frames.
@@ -59,10 +75,18 @@ class QNetwork(nn.Module):
         return cast(Tensor, self.head(self.encoder(frames)))
 
 
-def _orthogonal_linear(in_features: int, out_features: int, gain: float) -> nn.Linear:
-    """A dense layer with orthogonal weights and no bias at the start, so that the first policy is nearly uniform."""
-    layer = nn.Linear(in_features, out_features)
+Agent = ActorCritic | QNetwork
+
+
+def _make_orthogonal(layer: nn.Linear, gain: float) -> None:
+    """Orthogonal weights and no bias, so that the first policy is nearly uniform."""
     nn.init.orthogonal_(layer.weight, gain)
     with torch.no_grad():
         layer.bias.zero_()
-    return layer
+
+
+def _reset_layers(encoder: nn.Module) -> None:
+    """PyTorch's default initialisation, as when the layers were made."""
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.reset_parameters()

@@ -42,6 +42,8 @@ class TrainConfig(ABC):
     """the network: nature, impala, or impoola (impala with a mean over space before its dense layer)"""
     width: float = 2
     """factor on the filters of the convolutions (the paper's tau), at least 1"""
+    widths_of: str | None = None
+    """folder of a run: begin with the widths it ended at, freshly initialised, instead of the dense ones"""
     learning_rate: float | None = None
     """step size of Adam; unset: the published one of the encoder, which falls with width"""
 

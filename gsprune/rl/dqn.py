@@ -46,7 +46,7 @@ class DQNTrainer(Trainer[DQNConfig]):
 
     algorithm = "dqn"
 
-    def _build_agent(self) -> nn.Module:
+    def _build_agent(self) -> QNetwork:
         return QNetwork(build_encoder(self.config.encoder, self.config.width), NUM_ACTIONS)
 
     def _learning_rate(self) -> float:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 import gsprune
+from gsprune.networks import Agent
 from gsprune.rl.checkpointing import (
     MODEL_FILE,
     TrainingState,
@@ -23,6 +25,7 @@ from gsprune.rl.compilation import CompiledWhileResting
 from gsprune.rl.config import TrainConfig, resolve_device
 from gsprune.rl.envs import EnvConfig, EnvState, Frames, ProcgenVectorEnv
 from gsprune.rl.evaluate import Policy
+from gsprune.rl.from_scratch import take_widths
 from gsprune.rl.metrics import EpisodeTracker, MetricWriter, Row
 from gsprune.rl.protocol import EVALUATION_SEED, ProtocolConfig, evaluate_tracks
 from gsprune.rl.pruning import NetworkSize, build_method
@@ -72,8 +75,12 @@ class Trainer(ABC, Generic[ConfigT]):
         if config.torch_threads is not None:
             torch.set_num_threads(config.torch_threads)
         torch.manual_seed(config.seed)
-        self.agent = self.build_dense()
+        self.agent: Agent = self.build_dense()
         self.dense = self.size = NetworkSize.of(self.agent)
+        resumes = resume and bool(checkpoint_folders(run.checkpoints))  # or died before its first one, and begins again
+        if config.widths_of is not None and not resumes:
+            take_widths(self.agent, Path(config.widths_of))
+            self.size = NetworkSize.of(self.agent)
         self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self._learning_rate(), eps=1e-5)
         env_config = EnvConfig.train(config.env_id, config.num_envs, config.distribution_mode, config.seed)
         self.envs = ProcgenVectorEnv(env_config, config.env_threads)
@@ -82,8 +89,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.iteration = self.global_step = 0
         self.sparsity = 0.0
         self._seconds_before = 0.0  # of training, in the processes before this one
-        # A run that died before its first checkpoint begins again.
-        state = self._load_network() if resume and checkpoint_folders(run.checkpoints) else None
+        state = self._load_network() if resumes else None
         self._set_up()
         self.method = build_method(
             self.agent, self.optimizer, config, self._heads, self._followers(), self._redo_interval
@@ -100,7 +106,7 @@ class Trainer(ABC, Generic[ConfigT]):
             self.save_checkpoint()
 
     @abstractmethod
-    def _build_agent(self) -> nn.Module:
+    def _build_agent(self) -> Agent:
         """The dense network, on the CPU, initialised from PyTorch's global random state."""
 
     @property
@@ -155,7 +161,7 @@ class Trainer(ABC, Generic[ConfigT]):
         """Seconds of training, in all processes."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def build_dense(self) -> nn.Module:
+    def build_dense(self) -> Agent:
         """The network as it is at the start, initialised from PyTorch's global random state."""
         agent = self._build_agent().to(self.device)
         if self.config.channels_last:

@@ -210,3 +210,24 @@ def test_compiled_and_eager_runs_agree_and_widths_change_only_while_eager(start)
     assert compiled.compilation.compilations == 6
     assert sum(line.startswith("compiled ") for line in lines) == 6
     torch.compiler.reset()
+
+
+def test_a_small_network_from_scratch_has_the_widths_of_a_pruned_run_and_weights_of_its_own(start):
+    pruned = start("pruned")
+    pruned.train()
+    source = str(pruned.run.path)
+    whole = start("whole", pruning="none", widths_of=source)
+    assert whole.size == pruned.size
+    assert whole.dense == pruned.dense
+    assert not any(
+        torch.equal(a, b) for a, b in zip(whole.agent.parameters(), pruned.agent.parameters(), strict=True) if a.any()
+    )
+    bound = 1 / (whole.agent.encoder.linear.in_features**0.5)
+    assert 0.9 * bound < whole.agent.encoder.linear.weight.abs().max() <= bound
+    whole.train()
+    # The source is needed at the start only: the run's own checkpoint knows its widths.
+    interrupted = start("parts", pruning="none", widths_of=source)
+    interrupted.train(should_stop=stop_at(interrupted, 4))
+    resumed = start("parts", resume=True, pruning="none", widths_of="/nowhere")
+    resumed.train()
+    assert rows(resumed) == rows(whole)
