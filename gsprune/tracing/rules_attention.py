@@ -10,7 +10,7 @@ from gsprune.tracing.rules_layers import contract
 from gsprune.tracing.shadow import Kind, Labels, Shadow, varying
 from gsprune.tracing.tape import Operand, Tape
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "keep_scale"]
 
 
 def _attention(tape: Tape, call: Call) -> list[Shadow]:
@@ -25,7 +25,7 @@ def _attention(tape: Tape, call: Call) -> list[Shadow]:
                 tape.heads.append(layer)
     widths = [_widths(tape, shadow.layers, ndim - 1, f"{call.op}: positions of a head") for shadow in shadows]
     if scale is None:
-        _keep_scale(tape, shadows[0], shadows[1], call.op)
+        keep_scale(tape, shadows[0], shadows[1], call.op)
     if query.shape[-1] > 1:
         vectors = [width[0].reshape(-1) if width else None for width in widths[:2]]
         contract(tape, vectors[0], shadows[0].kind, vectors[1], shadows[1].kind)
@@ -33,7 +33,7 @@ def _attention(tape: Tape, call: Call) -> list[Shadow]:
     return [Shadow(layers, origin(shadows))]
 
 
-def _keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str) -> None:
+def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str) -> None:
     """The scale 1 / sqrt(e) is computed from the width: rows of the queries' projection can make up for it.
 
     They are known where the queries are a product of a weight and nothing else; otherwise the width stays.

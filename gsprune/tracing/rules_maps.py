@@ -7,7 +7,17 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from gsprune.tracing.rules_common import Call, Result, Rule, axis_of, channels_out, common_source, elementwise, operand
+from gsprune.tracing.rules_common import (
+    Call,
+    Result,
+    Rule,
+    aligned,
+    axis_of,
+    channels_out,
+    common_source,
+    elementwise,
+    operand,
+)
 from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
 from gsprune.tracing.tape import Operand, Tape
 
@@ -28,13 +38,22 @@ def pointwise(tape: Tape, call: Call) -> Result:
 
 
 def _still_product(tape: Tape, call: Call) -> str | None:
-    """The weight of which the result is a product still: scaled by fixed factors, or a sum of such products."""
+    """The weight of which the result is a product still: scaled by fixed factors, summed with its like or a bias."""
     shadows = [tape.of(tensor) for tensor in call.tensors()]
     products = [shadow for shadow in shadows if shadow.source and shadow.kind is Kind.ACTIVATION]
+    others = [shadow for shadow in shadows if shadow not in products]
+    if not products or (len(shadows) == 1 and call.op in ("aten.add", "aten.sub")):
+        return None
     if _LINEAR[call.op]:
-        others = [shadow for shadow in shadows if shadow not in products]
         return products[0].source if len(products) == 1 and not any(shadow.layers for shadow in others) else None
-    return common_source(shadows)
+    if any(shadow.kind is not Kind.PARAMETER for shadow in others):
+        return None
+    for shadow in products:
+        ndim = shadow.layers[0].ndim if shadow.layers else 0
+        for layer in shadow.layers:
+            rows = [row for other in others for row in other.layers]
+            tape.biases.extend((layer, aligned(row, ndim)) for row in rows)
+    return common_source(products)
 
 
 def _parameters(tape: Tape, tensors: Iterable[torch.Tensor | None], axis: int, ndim: int) -> list[Operand]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.errors import TraceError
@@ -18,6 +20,7 @@ from gsprune.tracing.groups import build_graph
 from gsprune.tracing.modules import tie_modules
 from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.rules import rule_for
+from gsprune.tracing.rules_attention import keep_scale
 from gsprune.tracing.rules_common import Call, Rule, protect_all
 from gsprune.tracing.shadow import EMPTY, FREE, Kind, Labels, Shadow
 from gsprune.tracing.tape import Tape
@@ -136,6 +139,24 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tape.mark(base, EMPTY)
 
 
+class _ScaleWatcher(TorchFunctionMode):
+    """Sees attention that computes its own scale, which one of its backends takes apart before it is dispatched."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self.tape = tape
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention and kwargs.get("scale") is None:
+            query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
+            keep_scale(self.tape, self.tape.of(query), self.tape.of(key), "scaled_dot_product_attention")
+        return func(*args, **kwargs)
+
+
 def trace(
     model: nn.Module, example_inputs: Any = None, forward: Callable[..., Any] | None = None
 ) -> tuple[Graph, Example]:
@@ -198,9 +219,8 @@ def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]
     tape = Tape(model)
     try:
         with undisturbed(model), _plain_operations(model):
-            output = _run(model, example, tape)
-            for tensor in tensors_in(output):
-                tape.protect_shadow(tape.of(tensor), "output of the network")
+            _protect_outputs(tape, _run(model, example, tape))
+            _run_in_training(model, example, tape)
             tie_modules(tape, model)
     finally:
         for tensor in tensors_in((example.args, example.kwargs)):
@@ -208,10 +228,38 @@ def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]
     return build_graph(tape, model, _shapes(example), origin)
 
 
+def _protect_outputs(tape: Tape, output: Any) -> None:
+    """What leaves the network keeps its width."""
+    for tensor in tensors_in(output):
+        tape.protect_shadow(tape.of(tensor), "output of the network")
+
+
+def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
+    """Run once more where the eval mode left parameters out that training uses (noisy layers, auxiliary heads).
+
+    Only the modules that own such parameters are in training mode, and those around them. A failure is no matter: the
+    parameters count as not used.
+    """
+    owners = {name.rpartition(".")[0] for name, _ in model.named_parameters() if name not in tape.used}
+    if not owners:
+        return
+    around = {"", *(".".join(owner.split(".")[:end]) for owner in owners for end in range(1, owner.count(".") + 2))}
+    modules = [module for name, module in model.named_modules() if name in around]
+    noted, uses = len(tape.steps), len(tape.mac_uses)
+    for module in modules:
+        module.training = True
+    # What is left is a failure of the user's own code in a mode that was not asked for.
+    with suppress(TraceError):
+        _protect_outputs(tape, _run(model, example, tape))
+    del tape.steps[noted:], tape.mac_uses[uses:]
+    for module in modules:
+        module.training = False
+
+
 def _run(model: nn.Module, example: Example, tape: Tape) -> Any:
     """Call the model under the tracer; failures say where."""
     try:
-        with _Tracer(tape):
+        with _ScaleWatcher(tape), _Tracer(tape):
             return example.call(model)
     except Exception as error:
         where = _module_at(error, model)

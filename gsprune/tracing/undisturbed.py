@@ -39,7 +39,9 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         finally:
             _restore(attributes)
             for buffer, version, contents in buffers:
-                if buffer._version != version:
+                # Running statistics are written without a new version; an equal buffer is left alone, since a copy
+                # would spoil a backward that is still to come.
+                if buffer._version != version or not torch.equal(buffer, contents):
                     buffer.copy_(contents)
             for module in training:
                 module.training = True

@@ -1,0 +1,152 @@
+"""Attention: heads stay equal, nn.MultiheadAttention keeps its widths together, scales are kept."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gsprune.rewrite.attributes import attribute_entries
+from gsprune.rewrite.masking import masked_output
+from gsprune.tracing import trace
+from gsprune.tracing.graph import Graph, IntArray
+from gsprune.tracing.undisturbed import undisturbed
+
+
+def every_other_unit(graph: Graph) -> dict[str, IntArray]:
+    return {group.name: np.arange(0, group.num_units - 1, 2) for group in graph.groups}
+
+
+def sliced_by_hand(model: nn.Module, graph: Graph, units: Mapping[str, IntArray]) -> nn.Module:
+    """A smaller copy of the model, the rows of scaled attention's queries multiplied by sqrt(rows left / before)."""
+    small = copy.deepcopy(model)
+    removed = graph.removed(units)
+    before = {name: tuple(tensor.shape) for name, tensor in small.state_dict().items()}
+    scaled = {entry.tensor: entry for entry in graph.queries}
+    for name, parameter in small.named_parameters():
+        data = parameter.data
+        if name in scaled:
+            gone = removed.get(name, {}).get(scaled[name].axis, np.zeros(0, np.int64))
+            rows = scaled[name].rows
+            left = np.setdiff1d(rows, gone)
+            data = data.clone()
+            data[torch.from_numpy(rows)] *= (len(left) / len(rows)) ** 0.5
+        for axis, positions in removed.get(name, {}).items():
+            kept = np.setdiff1d(np.arange(data.shape[axis]), positions)
+            data = data.index_select(axis, torch.from_numpy(kept))
+        parameter.data = data
+    after = {name: tuple(tensor.shape) for name, tensor in small.state_dict().items()}
+    for attributes, name, value in attribute_entries(dict(small.named_modules()), before, after):
+        attributes[name] = value
+    return small
+
+
+def masked(model: nn.Module, graph: Graph, units: Mapping[str, IntArray], x: Tensor) -> Tensor:
+    _, example = trace(model, x)
+    with undisturbed(model):
+        output: Tensor = masked_output(model, example, dict(model.named_parameters()), graph.removed(units))
+    return output
+
+
+class TorchAttention(nn.Module):
+    """nn.MultiheadAttention between two projections, with and without attention weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(12, 16)
+        self.first = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.second = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = x + self.first(x, x, x, need_weights=False)[0]
+        x = x + self.second(x, x, x)[0]
+        return self.head(x.mean(1))
+
+
+class SplitQueries(nn.Module):
+    """Separate projections, a factor between, attention that computes its own scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(12, 16), nn.Linear(12, 16, bias=False), nn.Linear(12, 24)
+        self.head = nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        return self.head(F.scaled_dot_product_attention(q * 1.5, k, v).transpose(1, 2).flatten(2)).mean(1)
+
+
+class NormedQueries(SplitQueries):
+    """What lies between the projection and the attention is no factor: the width cannot be made up for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        return self.head(F.scaled_dot_product_attention(torch.tanh(q), k, v).transpose(1, 2).flatten(2)).mean(1)
+
+
+def example() -> Tensor:
+    return torch.randn(2, 5, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("network", [TorchAttention, SplitQueries])
+def test_a_network_sliced_by_hand_equals_the_masked_one_scale_included(network: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = network().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.5)
+    graph, _ = trace(model, example())
+    units = every_other_unit(graph)
+    assert graph.queries
+    got = sliced_by_hand(model, graph, units)(example())
+    torch.testing.assert_close(got, masked(model, graph, units, example()), rtol=1e-9, atol=1e-9)
+
+
+def test_torch_attention_ties_its_inner_width_to_its_stream() -> None:
+    graph, _ = trace(TorchAttention(), example().float())
+    (group,) = graph.groups
+    assert (group.name, group.num_units, group.width_per_unit) == ("embed", 4, 1)
+    assert {(member.tensor, member.axis) for member in group.members} == {
+        ("embed.weight", 0), ("embed.bias", 0), ("head.weight", 1),
+        *((f"{layer}.{tensor}", axis) for layer in ("first", "second") for tensor, axis in (
+            ("in_proj_weight", 0), ("in_proj_weight", 1), ("in_proj_bias", 0), ("out_proj.weight", 0),
+            ("out_proj.weight", 1), ("out_proj.bias", 0))),
+    }  # fmt: skip
+
+
+def test_rows_of_the_queries_are_named_with_their_bias() -> None:
+    graph, _ = trace(TorchAttention(), example().float())
+    assert [(entry.tensor, entry.axis, entry.rows.tolist()) for entry in graph.queries] == [
+        (f"{layer}.{tensor}", 0, list(range(16)))
+        for layer in ("first", "second")
+        for tensor in ("in_proj_weight", "in_proj_bias")
+    ]
+
+
+def test_rows_of_the_queries_are_renumbered_as_they_go() -> None:
+    graph, _ = trace(SplitQueries(), example().float())
+    group = next(group for group in graph.groups if group.name == "q")
+    smaller = graph.pruned({"q": np.array([0])})
+    assert group.num_units == 4
+    assert [entry.rows.tolist() for entry in smaller.queries] == [list(range(12)), list(range(12))]
+
+
+def test_a_scale_that_cannot_be_made_up_for_keeps_the_width() -> None:
+    graph, _ = trace(NormedQueries(), example().float())
+    assert [group.name for group in graph.groups] == ["v"]
+    assert any("scale" in item.reason and "q" in item.names for item in graph.protected)
+
+
+def test_heads_are_tied_and_widths_speak_of_one_head() -> None:
+    graph, _ = trace(SplitQueries(), example().float())
+    found = {group.name: (group.num_units, group.width_per_unit) for group in graph.groups}
+    assert found == {"q": (4, 1), "v": (6, 1)}
+    (root,) = [group.root for group in graph.groups if group.name == "v"]
+    assert root.units.tolist() == list(range(6)) * 4

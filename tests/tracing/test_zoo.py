@@ -1,0 +1,54 @@
+"""Whole small networks: half of their channels go, and the smaller network equals the masked one."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from tracing_zoo import ZOO
+
+import gsprune
+from gsprune.rewrite.masking import masked_output
+from gsprune.tracing import trace
+from gsprune.tracing.outputs import tensors_in
+from gsprune.tracing.undisturbed import undisturbed
+
+
+def randomized(name: str) -> tuple[nn.Module, Any]:
+    torch.manual_seed(0)
+    model = ZOO[name].build().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.copy_(torch.randn(parameter.shape))
+        for buffer_name, buffer in model.named_buffers():
+            if "running" in buffer_name:
+                buffer.copy_(torch.rand(buffer.shape) + 0.5)
+    return model.eval(), ZOO[name].inputs()
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_half_the_channels_go_and_the_rest_computes_what_the_masked_network_does(name: str) -> None:
+    model, inputs = randomized(name)
+    dense = copy.deepcopy(model)
+    _, example = trace(model, inputs)
+    report = gsprune.prune_step(model, 0.5, example_inputs=inputs)
+    entry = ZOO[name]
+    assert report.params_after <= entry.parameters * report.params_before, str(report)
+    assert not [item for item in report.protected if "written into the code" in item.reason]
+    removed = {tensor: {axis: i.numpy() for axis, i in axes.items()} for tensor, axes in report.removed.items()}
+    tensors = dict(dense.named_parameters()) | dict(dense.named_buffers())
+    with undisturbed(dense):
+        expected = masked_output(dense, example, tensors, removed)
+    with torch.no_grad():
+        got = example.call(model)
+    pairs = list(zip(tensors_in(got), tensors_in(expected), strict=True))
+    assert pairs
+    for one, other in pairs:
+        assert one.shape == other.shape
+        assert torch.isfinite(one).all()
+        if entry.exact:
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
