@@ -33,12 +33,9 @@ class Curve:
         return Curve(self.x[known], self.y[known])
 
     def at(self, x: FloatArray) -> FloatArray:
-        """(G,) values: at each x that of the last point at or before it; NaN before the first."""
+        """(G,) values at x, on the straight line between neighbouring points, as the curve would be drawn."""
         points = self.finite()
-        index = np.searchsorted(points.x, x, side="right") - 1
-        values = np.full(len(x), np.nan)
-        values[index >= 0] = points.y[index[index >= 0]]
-        return values
+        return np.interp(x, points.x, points.y, left=np.nan, right=np.nan)
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def mean_band(curves: Sequence[Curve], points: int = 200, confidence: float = 0.
 
     Args:
         curves: one per run; those without a finite point are left out.
-        points: size of the common grid.
+        points: where the runs have no more points than this in all, these are shown, else an even grid of so many.
         confidence: coverage of the percentile interval.
         seed: of the bootstrap.
 
@@ -81,9 +78,9 @@ def mean_band(curves: Sequence[Curve], points: int = 200, confidence: float = 0.
     low, high = max(curve.x[0] for curve in usable), min(curve.x[-1] for curve in usable)
     if high < low:
         return None
-    # Where all runs log at the same steps (evaluations do), those are the grid: nothing is carried forward.
-    same = all(np.array_equal(curve.x, usable[0].x) for curve in usable)
-    grid = usable[0].x if same and usable[0].x.size <= points else np.linspace(low, high, points)
+    own = np.unique(np.concatenate([curve.x for curve in usable]))
+    own = own[(own >= low) & (own <= high)]
+    grid = own if own.size <= points else np.linspace(low, high, points)
     values = np.stack([curve.at(grid) for curve in usable])
     mean = values.mean(axis=0)
     if len(usable) == 1:

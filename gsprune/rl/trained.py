@@ -28,7 +28,7 @@ class TrainedAgent:
     """A network as small as it was at a checkpoint.
 
     Attributes:
-        network: in eval mode, on `device`.
+        network: in eval mode, on `device`, in the memory format in which it was trained.
         config: the run's options.
         checkpoint: the folder it was read from.
         step: environment steps it was trained for.
@@ -85,5 +85,7 @@ def _load(folder: Path, config: dict[str, Any], device: torch.device) -> Trained
     build: Callable[..., nn.Module] = QNetwork if config["algorithm"] == "dqn" else ActorCritic
     network = build(build_encoder(config["encoder"], config["width"]), NUM_ACTIONS)
     gsprune.load(checkpoint / MODEL_FILE, into=network)
+    if config.get("channels_last", True):
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     step = int(checkpoint.name.removeprefix("step-"))
     return TrainedAgent(network.to(device).eval(), config, checkpoint, step, device, tuple(complaints))

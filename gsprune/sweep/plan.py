@@ -12,7 +12,16 @@ from typing import Any
 from gsprune.errors import MissingExtraError
 from gsprune.rl.envs import GAMES
 
-__all__ = ["BUILT_IN_METHODS", "Options", "Study", "Trial", "option_arguments", "parse_method", "read_study"]
+__all__ = [
+    "BUILT_IN_METHODS",
+    "Options",
+    "Study",
+    "Trial",
+    "option_arguments",
+    "parse_method",
+    "parse_options",
+    "read_study",
+]
 
 Options = Mapping[str, Any]
 """Options of `gsprune train`, by name with dashes or underscores; None leaves one out."""

@@ -227,7 +227,7 @@ def log_path(trial: Trial) -> Path:
 
 
 def _last_line(path: Path) -> str:
-    """The last line of a log that is not blank, or "" if there is none."""
+    """What a log says last: its last line that speaks of an error, else its last line; "" if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
@@ -235,4 +235,5 @@ def _last_line(path: Path) -> str:
     except OSError:
         return ""
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    errors = [line for line in lines if "error" in line.lower()]
+    return (errors or lines or [""])[-1]

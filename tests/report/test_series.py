@@ -1,23 +1,25 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from gsprune.report.series import Curve, mean_band
 
 
-def curve(x: list[float], y: list[float]) -> Curve:
+def curve(x: Sequence[float], y: Sequence[float]) -> Curve:
     return Curve(np.array(x, dtype=np.float64), np.array(y, dtype=np.float64))
 
 
-def test_a_value_holds_until_the_next_point() -> None:
-    values = curve([1, 2, 4], [10, 20, 40]).at(np.array([0.5, 1, 1.9, 2, 3.9, 4, 9]))
-    np.testing.assert_array_equal(values, [np.nan, 10, 10, 20, 20, 40, 40])
+def test_between_points_a_curve_is_straight_and_beyond_them_unknown() -> None:
+    values = curve([1, 2, 4], [10, 20, 40]).at(np.array([0.5, 1, 1.5, 2, 3, 4, 9]))
+    np.testing.assert_array_equal(values, [np.nan, 10, 15, 20, 30, 40, np.nan])
 
 
 def test_rows_without_a_value_are_passed_over() -> None:
-    values = curve([1, 2, 3], [10, np.nan, 30]).at(np.array([2.5, 3]))
-    np.testing.assert_array_equal(values, [10, 30])
+    values = curve([1, 2, 3], [10, np.nan, 30]).at(np.array([1, 2]))
+    np.testing.assert_array_equal(values, [10, 20])
 
 
 def test_curves_at_the_same_steps_are_averaged_there_and_nowhere_else() -> None:
@@ -29,10 +31,18 @@ def test_curves_at_the_same_steps_are_averaged_there_and_nowhere_else() -> None:
 
 
 def test_the_mean_covers_what_all_curves_cover() -> None:
-    band = mean_band([curve([1, 2, 3, 4], [1, 1, 1, 1]), curve([2, 3], [3, 3])], points=5)
+    band = mean_band([curve([1, 2, 2.5, 3, 4], [1, 1, 1, 1, 1]), curve([2, 3], [3, 3])])
     assert band is not None
-    assert (band.x[0], band.x[-1]) == (2, 3)
-    np.testing.assert_array_equal(band.mean, [2] * 5)
+    np.testing.assert_array_equal(band.x, [2, 2.5, 3])
+    np.testing.assert_array_equal(band.mean, [2, 2, 2])
+
+
+def test_long_curves_are_thinned_to_an_even_grid() -> None:
+    steps = list(range(1_001))
+    band = mean_band([curve(steps, steps)], points=5)
+    assert band is not None
+    np.testing.assert_allclose(band.x, [0, 250, 500, 750, 1_000])
+    np.testing.assert_allclose(band.mean, band.x)
 
 
 def test_the_band_of_two_runs_is_their_range_and_of_one_its_line() -> None:

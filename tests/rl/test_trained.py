@@ -18,7 +18,7 @@ from gsprune.rl.trained import load_agent
 
 
 def write_run(folder: Path, algorithm: str, steps: list[int], sparsity: float = 0.0) -> list[torch.Tensor]:
-    """A run with a checkpoint per step; returns the output of each checkpoint's network for the example frames."""
+    """A run with a checkpoint per step, the last one pruned; returns each checkpoint's output for the example frames."""
     folder.mkdir()
     config = {"algorithm": algorithm, "env_id": "bigfish", "seed": 1, "encoder": "impoola", "width": 1}
     (folder / "config.json").write_text(json.dumps(config))
@@ -28,7 +28,7 @@ def write_run(folder: Path, algorithm: str, steps: list[int], sparsity: float = 
         heads: Any = QNetwork if algorithm == "dqn" else ActorCritic
         model = heads(build_encoder("impoola", 1), NUM_ACTIONS)
         optimizer = torch.optim.Adam(model.parameters())
-        if sparsity:
+        if sparsity and step == steps[-1]:
             gsprune.prune_step(model, sparsity, example_inputs=example_frames(), optimizer=optimizer)
         save_checkpoint(folder / "checkpoints", step, model, optimizer, TrainingState())
         with torch.no_grad():

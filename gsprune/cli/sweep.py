@@ -1,0 +1,126 @@
+"""Train games x methods x seeds in local processes, from a YAML file or from options.
+
+A sweep can be stopped (Ctrl-C) and started again with the same command: finished trials are skipped, interrupted ones
+go on from their last checkpoint. Each trial is a run folder OUT/GAME/METHOD/seed-N, its output lies beside it in
+seed-N.log; `gsprune report OUT` makes the report.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from gsprune.cli import COMMANDS
+from gsprune.sweep.display import SweepDisplay
+from gsprune.sweep.folder import SweepFolder, train_command
+from gsprune.sweep.plan import Study, Trial, parse_method, parse_options, read_study
+from gsprune.sweep.runner import Job, Runner, Status
+
+__all__ = ["Args", "main"]
+
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of ``gsprune sweep``."""
+
+    study: Annotated[Path | None, tyro.conf.Positional] = None
+    """a YAML file with games, seeds and methods, and optionally algorithm and common; the options below come before
+    what it says"""
+    out: Path | None = None
+    """the sweep's folder; unset: runs/NAME for a study NAME.yaml, else runs/sweep"""
+    workers: int = 1
+    """trials at a time"""
+    threads: int | None = None
+    """threads of each trial, for PyTorch and for the environments; unset: their own choice, too many for several
+    workers"""
+    algorithm: Literal["ppo", "dqn"] | None = None
+    """the trainer; unset: the study's, else ppo"""
+    games: tuple[str, ...] = ()
+    """Procgen games"""
+    seeds: tuple[int, ...] = ()
+    """training seeds"""
+    methods: tuple[str, ...] = ()
+    """dense, group, structured, unstructured, redo, or a definition like "narrow=--pruning none --width 1"; each word
+    of it is an option of gsprune train"""
+    options: str = ""
+    """options of every trial, as one word: --options="--preset quick --width 1"; a method's own come before them"""
+    dry_run: bool = False
+    """print the command of each trial that would be run, and run none"""
+
+
+def main(args: Args) -> int:
+    """Run the sweep; exit code 0 if all trials are finished, 1 if one failed, 130 after Ctrl-C."""
+    console = Console()
+    study = _study(args)
+    out = args.out or Path("runs") / (args.study.stem if args.study is not None else "sweep")
+    trials = study.trials(out)
+    _check_options(trials)
+    folder = SweepFolder(out)
+    try:
+        jobs = folder.jobs(trials, args.dry_run)
+        if args.dry_run:
+            return _print_commands(jobs, args.threads, console)
+        runner = Runner(jobs, lambda job: train_command(job, args.threads), args.workers, args.threads)
+        with SweepDisplay(console, jobs) as display:
+            runner.run(display.on_change, display.on_poll)
+    finally:
+        folder.close()
+    return _conclude(jobs, runner.interrupted, out, console)
+
+
+def _study(args: Args) -> Study:
+    """The study of the file, with what the options say put in its place."""
+    study = None if args.study is None else read_study(args.study)
+    common = {} if study is None else dict(study.common)
+    if study is None and not (args.games and args.seeds and args.methods):
+        raise ValueError("give a YAML file, or --games, --seeds and --methods; see gsprune sweep --help")
+    return Study(
+        games=args.games or (study.games if study is not None else ()),
+        seeds=args.seeds or (study.seeds if study is not None else ()),
+        methods=dict(map(parse_method, args.methods)) or (study.methods if study is not None else {}),
+        algorithm=args.algorithm or (study.algorithm if study is not None else "ppo"),
+        common={**common, **parse_options(args.options)},
+    )
+
+
+def _check_options(trials: Sequence[Trial]) -> None:
+    """Read every method's options as its trainer will, so that a wrong one stops the sweep before anything is run."""
+    command = f"train {trials[0].algorithm}"
+    module = importlib.import_module(COMMANDS[command][0])
+    for trial in {trial.method: trial for trial in trials}.values():
+        words = ["--env-id", trial.game, "--seed", str(trial.seed), *trial.arguments]
+        args = tyro.cli(
+            module.Args, prog=f"gsprune {command} (method {trial.method})", args=words, default=module.defaults(words)
+        )
+        args.check()
+
+
+def _print_commands(jobs: list[Job], threads: int | None, console: Console) -> int:
+    for job in jobs:
+        if job.status is Status.WAITING:
+            console.print(shlex.join(train_command(job, threads)), highlight=False, soft_wrap=True, markup=False)
+    skipped = sum(job.status is Status.SKIPPED for job in jobs)
+    console.print(f"{len(jobs) - skipped} trials to run, {skipped} finished before", highlight=False)
+    return 0
+
+
+def _conclude(jobs: list[Job], interrupted: bool, out: Path, console: Console) -> int:
+    failed = sum(job.status is Status.FAILED for job in jobs)
+    finished = sum(job.status in (Status.FINISHED, Status.SKIPPED) for job in jobs)
+    console.print(f"{finished} of {len(jobs)} trials are finished, {failed} failed", highlight=False)
+    if finished:
+        console.print(f"make the report with: gsprune report {out}", highlight=False, soft_wrap=True)
+    if finished < len(jobs):
+        console.print("go on with the same command", highlight=False)
+    if interrupted:
+        return _INTERRUPTED
+    return 1 if failed else 0

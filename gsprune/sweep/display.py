@@ -1,0 +1,125 @@
+"""What a sweep shows while it runs: a live table in a terminal, a line per event elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from gsprune.report.style import format_seconds, format_steps
+from gsprune.sweep.folder import Progress, read_progress
+from gsprune.sweep.runner import Job, Status, log_path
+
+__all__ = ["SweepDisplay", "sweep_table"]
+
+_POLLS_PER_REFRESH = 10  # polls come every 0.2 s: draw every other second
+_LINES_AROUND_TABLE = 7  # title, heading, borders and caption
+_LEAST_ROWS = 5
+_ENDED = (Status.FINISHED, Status.FAILED, Status.STOPPED)
+# What a user wants to see first where not all rows fit.
+_ORDER = (
+    Status.RUNNING, Status.STOPPING, Status.FAILED, Status.STOPPED, Status.WAITING, Status.FINISHED, Status.SKIPPED,
+)  # fmt: skip
+
+
+class SweepDisplay:
+    """Shows the jobs of a sweep within its context."""
+
+    def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
+        """Prepare.
+
+        Args:
+            console: where to.
+            jobs: all jobs, which change while they are shown.
+        """
+        self._console = console
+        self._jobs = jobs
+        self._said = {id(job): job.status for job in jobs}
+        self._polls = 0
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self) -> SweepDisplay:
+        """Show the first table."""
+        if self._live is not None:
+            self._live.start()
+            self._draw()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the last table as it is."""
+        if self._live is not None:
+            self._draw()
+            self._live.stop()
+
+    def on_change(self) -> None:
+        """Take a change of status in."""
+        for job in self._jobs:
+            if job.status is not self._said[id(job)]:
+                self._said[id(job)] = job.status
+                if self._live is None or job.status is Status.FAILED:
+                    self._say(job)
+        self._draw()
+
+    def on_poll(self) -> None:
+        """Draw anew every other second."""
+        self._polls += 1
+        if self._polls % _POLLS_PER_REFRESH == 0:
+            self._draw()
+
+    def _draw(self) -> None:
+        if self._live is not None:
+            self._live.update(sweep_table(self._jobs, self._console.height - _LINES_AROUND_TABLE), refresh=True)
+
+    def _say(self, job: Job) -> None:
+        text = f"{job.trial.name}: {job.status.value}"
+        if job.status in _ENDED:
+            text += f" after {format_seconds(job.seconds)}"
+        if job.status is Status.FAILED:
+            text += f": {job.message} (log: {log_path(job.trial)})"
+        elif job.status is Status.RUNNING and job.resumed:
+            text += " again from its last checkpoint"
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def sweep_table(jobs: Sequence[Job], max_rows: int) -> Table:
+    """The table of a sweep.
+
+    Args:
+        jobs: all jobs.
+        max_rows: rows that fit; running and failed jobs come first, and what is left out is counted.
+
+    Returns:
+        A table for rich.
+    """
+    rows = max(max_rows, _LEAST_ROWS)
+    shown = sorted(jobs, key=lambda job: _ORDER.index(job.status))[:rows] if len(jobs) > rows else list(jobs)
+    counts = Counter(job.status for job in jobs)
+    parts = [f"{counts[status]} {status.value}" for status in _ORDER if counts[status]]
+    caption = ", ".join(parts) + (f" ({len(jobs) - len(shown)} not shown)" if len(shown) < len(jobs) else "")
+    table = Table(title=f"sweep of {len(jobs)} trials", caption=caption)
+    table.add_column("trial", overflow="fold")
+    table.add_column("status")
+    for heading in ("steps", "return", "sparsity", "steps/s", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for job in shown:
+        table.add_row(job.trial.name, job.status.value, *_figures(job))
+    return table
+
+
+def _figures(job: Job) -> tuple[str, ...]:
+    progress = None if job.status is Status.WAITING and not job.resumed else read_progress(job.trial.folder)
+    if progress is None:
+        return ("", "", "", "", format_seconds(job.seconds) if job.seconds else "")
+    episodic_return = "" if progress.episodic_return is None else f"{progress.episodic_return:.2f}"
+    speed = f"{progress.steps_per_second:.0f}" if job.status is Status.RUNNING else ""
+    return (_steps(progress), episodic_return, f"{progress.sparsity:.2f}", speed, format_seconds(progress.seconds))
+
+
+def _steps(progress: Progress) -> str:
+    return f"{format_steps(progress.step)} of {format_steps(progress.total)}"
