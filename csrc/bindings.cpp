@@ -4,11 +4,13 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <deque>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "components.hpp"
@@ -307,6 +309,18 @@ void shrink(gsprune::View& view, const gsprune::SlicePattern& pattern, std::size
     }
 }
 
+/// In this order the blocks of the pool serve as many tensors as they can.
+std::vector<std::size_t> largest_first(const std::vector<gsprune::SliceJob>& jobs) {
+    std::vector<std::pair<std::int64_t, std::size_t>> sizes;
+    sizes.reserve(jobs.size());
+    for (std::size_t i = 0; i < jobs.size(); ++i) sizes.emplace_back(-jobs[i].target.numel() * jobs[i].target.itemsize, i);
+    std::sort(sizes.begin(), sizes.end());
+    std::vector<std::size_t> order;
+    order.reserve(jobs.size());
+    for (const auto& entry : sizes) order.push_back(entry.second);
+    return order;
+}
+
 py::list slice_tensors(const py::list& tensors, const py::list& patterns, const py::list& pattern_of, int num_threads,
                const std::string& isa) {
     check_length(pattern_of.size(), tensors.size(), "pattern_of");
@@ -329,7 +343,7 @@ py::list slice_tensors(const py::list& tensors, const py::list& patterns, const 
     }
     // All checks are done: only now is anything made.
     py::list results(tensors.size());
-    for (std::size_t i = 0; i < tensors.size(); ++i) results[i] = gsprune::make_tensor(jobs[i].target, tensors[i]);
+    for (const std::size_t i : largest_first(jobs)) results[i] = gsprune::make_tensor(jobs[i].target, tensors[i]);
     {
         const py::gil_scoped_release unlocked;
         gsprune::slice_all(jobs, known.all(), known_isa, num_threads);

@@ -20,29 +20,42 @@ namespace {
 constexpr std::size_t alignment = 64;
 // From here on glibc may take pages from the system and give them back with every tensor (its threshold starts at 128 KB).
 constexpr std::size_t smallest_pooled = std::size_t{64} << 10U;
+constexpr std::size_t page = 4096;
+// Blocks from this size on are aligned to it and ask for huge pages: 512 times fewer page faults and TLB misses.
 constexpr std::size_t huge_page = std::size_t{2} << 20U;
-// Blocks from here on are aligned to huge pages: 512 times fewer page faults and TLB misses, at most 1/4 wasted.
-constexpr std::size_t smallest_huge = 4 * huge_page;
 // Kept in reserve even when nothing is in use, so that small networks never wait for the system.
 constexpr std::size_t smallest_reserve = std::size_t{32} << 20U;
 
 /// Stands in the `alignment` bytes before the memory handed out.
 struct Header {
-    std::size_t capacity;  // bytes behind the header
+    std::size_t capacity;  // usable bytes behind the header
     std::size_t block_alignment;
     bool is_pooled;
 };
 static_assert(sizeof(Header) <= alignment);
 
 Header* allocate(std::size_t num_bytes) {
-    const bool is_huge = num_bytes >= smallest_huge;
-    const std::size_t unit = is_huge ? huge_page : alignment;
-    const std::size_t total = (num_bytes + alignment + unit - 1) / unit * unit;
+    const bool is_pooled = num_bytes >= smallest_pooled;
+    const std::size_t unit = num_bytes >= huge_page ? huge_page : is_pooled ? page : alignment;
+    const std::size_t grain = is_pooled ? page : alignment;
+    const std::size_t total = (num_bytes + alignment + grain - 1) / grain * grain;
     void* memory = ::operator new(total, std::align_val_t{unit});
 #if defined(__linux__)
-    if (is_huge) static_cast<void>(madvise(memory, total, MADV_HUGEPAGE));  // a hint: failure changes nothing
+    if (unit == huge_page) static_cast<void>(madvise(memory, total, MADV_HUGEPAGE));  // a hint: failure changes nothing
 #endif
-    return new (memory) Header{total - alignment, unit, num_bytes >= smallest_pooled};
+    return new (memory) Header{total - alignment, unit, is_pooled};
+}
+
+/// Gives the pages behind the first `num_bytes` back to the system, if they are more than a quarter.
+void shorten(Header& header, std::size_t num_bytes) noexcept {
+    const std::size_t needed = (num_bytes + alignment + page - 1) / page * page;
+    const std::size_t total = header.capacity + alignment;
+    if (total <= needed + needed / 4) return;
+#if defined(__linux__)
+    // The addresses stay with the block, so that it can be deleted as it was made; only the pages behind them go.
+    if (madvise(reinterpret_cast<std::byte*>(&header) + needed, total - needed, MADV_DONTNEED) != 0) return;
+    header.capacity = needed - alignment;
+#endif
 }
 
 void deallocate(Header* header) noexcept {
@@ -57,7 +70,10 @@ struct Pool {
 
     Header* take(std::size_t num_bytes) noexcept {
         const auto found = reserve.lower_bound(num_bytes);
-        if (found == reserve.end() || found->first > num_bytes + num_bytes / 4 + alignment) return nullptr;
+        if (found == reserve.end()) return nullptr;
+#if !defined(__linux__)
+        if (found->first > 2 * num_bytes) return nullptr;  // too long, and it cannot be shortened
+#endif
         Header* header = found->second;
         use.in_reserve -= header->capacity;
         reserve.erase(found);
@@ -107,7 +123,10 @@ void* acquire_block(std::size_t num_bytes) {
         {
             const std::lock_guard<std::mutex> guard(shared.mutex);
             header = shared.take(num_bytes);
-            if (header != nullptr) shared.use.in_use += header->capacity;
+            if (header != nullptr) {
+                shorten(*header, num_bytes);
+                shared.use.in_use += header->capacity;
+            }
         }
         if (header == nullptr) {
             header = allocate(num_bytes);

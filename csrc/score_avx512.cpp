@@ -24,15 +24,18 @@ using Lanes = __m512d;
 
 inline __m128i load_bits(const void* from) noexcept { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
 
+// The masked form with a full mask: GCC 12 warns about its own header where it meets the plain one.
+inline Lanes widen(__m256 values) noexcept { return _mm512_maskz_cvtps_pd(0xFF, values); }
+
 inline Lanes zero() noexcept { return _mm512_setzero_pd(); }
 inline Lanes load(const double* from) noexcept { return _mm512_loadu_pd(from); }
-inline Lanes load(const float* from) noexcept { return _mm512_cvtps_pd(_mm256_loadu_ps(from)); }
+inline Lanes load(const float* from) noexcept { return widen(_mm256_loadu_ps(from)); }
 
 inline Lanes load(const Bfloat16* from) noexcept {
-    return _mm512_cvtps_pd(_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_bits(from)), 16)));
+    return widen(_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_bits(from)), 16)));
 }
 
-inline Lanes load(const Float16* from) noexcept { return _mm512_cvtps_pd(_mm256_cvtph_ps(load_bits(from))); }
+inline Lanes load(const Float16* from) noexcept { return widen(_mm256_cvtph_ps(load_bits(from))); }
 inline void store(double* to, Lanes lanes) noexcept { _mm512_storeu_pd(to, lanes); }
 inline Lanes add(Lanes a, Lanes b) noexcept { return _mm512_add_pd(a, b); }
 inline Lanes multiply(Lanes a, Lanes b) noexcept { return _mm512_mul_pd(a, b); }
