@@ -65,16 +65,16 @@ def groups_table(graph: Graph, dense: NetworkSize, title: str) -> Table:
     table.add_column("group", overflow="fold")
     for heading in ("width", "of", "parameters per channel"):
         table.add_column(heading, justify="right")
-    table.add_column("layers: outputs", overflow="fold")
-    table.add_column("inputs", overflow="fold")
+    table.add_column("written by", overflow="fold")
+    table.add_column("read by", overflow="fold")
     for group in graph.groups:
         table.add_row(
             group.name,
             str(group.width),
             str(dense.widths[group.name]),
             f"{_params_per_unit(graph, group):,.0f}",
-            ", ".join(_layers(group, "out")),
-            ", ".join(_layers(group, "in")),
+            "\n".join(_layers(group, "out")),
+            "\n".join(_layers(group, "in")),
         )
     return table
 

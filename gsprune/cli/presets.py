@@ -34,16 +34,19 @@ class RunOptions:
     """folder of a run that was interrupted: go on with it, with its own options"""
 
 
-def defaults_for(args_type: type[Args], presets: Mapping[str, TrainConfig], argv: Sequence[str]) -> Args:
+def defaults_for(
+    args_type: type[Args], presets: Mapping[str, TrainConfig], algorithm: str, argv: Sequence[str]
+) -> Args:
     """The defaults under which the command line is to be read.
 
     Args:
         args_type: the command's `Args`: a configuration and `RunOptions` in one.
         presets: preset name -> configuration.
+        algorithm: "ppo" or "dqn".
         argv: the arguments of the command.
 
     Raises:
-        ValueError: no such preset, or no run to go on with.
+        ValueError: no such preset, or no run of the algorithm to go on with.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset", default="paper")
@@ -54,6 +57,9 @@ def defaults_for(args_type: type[Args], presets: Mapping[str, TrainConfig], argv
         return args_type()  # the full parser words the complaint
     if known.resume is not None:
         values = read_config(Path(known.resume))
+        if values["algorithm"] != algorithm:
+            other = values["algorithm"]
+            raise ValueError(f"{known.resume!r} is a run of {other}; go on with it by gsprune train {other} --resume")
         fields = {field.name for field in dataclasses.fields(args_type)}
         return args_type(**{name: value for name, value in values.items() if name in fields - {"run_dir", "resume"}})
     if known.preset not in presets:
@@ -68,11 +74,13 @@ def option_values(args: RunOptions) -> dict[str, Any]:
 
 
 def refuse_changes(args: RunOptions, folder: Path) -> None:
-    """Complain if a run that is to go on was given an option it was not begun with.
+    """Complain if a run that is to go on was given another folder, or an option it was not begun with.
 
     Raises:
         ValueError: names the option.
     """
+    if args.run_dir is not None:
+        raise ValueError(f"--run-dir is for new runs; --resume goes on in {str(folder)!r}, so leave --run-dir out")
     saved = read_config(folder)
     for name, value in option_values(args).items():
         if name not in _FREE_ON_RESUME and name in saved and saved[name] != value:

@@ -20,7 +20,7 @@ class Args(DQNConfig, RunOptions):
 
 def defaults(argv: Sequence[str]) -> Args:
     """The preset's values, or those of the run that is to go on."""
-    return defaults_for(Args, PRESETS, argv)
+    return defaults_for(Args, PRESETS, "dqn", argv)
 
 
 def main(args: Args) -> int:

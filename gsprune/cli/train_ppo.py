@@ -20,7 +20,7 @@ class Args(PPOConfig, RunOptions):
 
 def defaults(argv: Sequence[str]) -> Args:
     """The preset's values, or those of the run that is to go on."""
-    return defaults_for(Args, PRESETS, argv)
+    return defaults_for(Args, PRESETS, "ppo", argv)
 
 
 def main(args: Args) -> int:

@@ -1,0 +1,111 @@
+"""The main path from the command line: train, stop, go on, look at what is there."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from gsprune.cli import main
+from gsprune.rl.metrics import read_metrics
+
+OPTIONS = [
+    "--preset", "quick", "--total-timesteps", "256", "--num-envs", "4", "--num-steps", "8", "--num-minibatches", "2",
+    "--torch-threads", "1", "--env-threads", "1", "--eval-episodes", "2", "--seed", "3", "--env-id", "bossfight",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _keep_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def metrics(folder: Path) -> list[dict[str, object]]:
+    return [{key: row[key] for key in row if not key.startswith("time/")} for row in read_metrics(folder)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("e2e") / "run"
+    threads = torch.get_num_threads()
+    assert main(["train", "ppo", *OPTIONS, "--run-dir", str(folder)]) == 0
+    torch.set_num_threads(threads)
+    return folder
+
+
+def test_a_run_leaves_all_it_promises(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} >= {
+        "config.json", "metrics.jsonl", "tensorboard", "checkpoints", "summary.json", "summary.md", "curves.png"
+    }  # fmt: skip
+    assert json.loads((finished / "config.json").read_text())["env_id"] == "bossfight"
+    assert [row["step"] for row in read_metrics(finished)] == list(range(32, 257, 32))
+    assert (finished / "curves.png").stat().st_size > 10_000
+
+
+def test_the_summary_tells_sizes_latencies_and_returns(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["params"][0] == 110_160
+    assert summary["params"][1] < 12_000
+    widths = summary["widths"]
+    assert widths["encoder.linear"] == [256, 52]
+    assert sorted(after for _, after in widths.values()) == [4, 4, 4, 8, 8, 8, 8, 8, 8, 52]
+    assert all(latency > 0 for latency in summary["latency_ms"])
+    assert isinstance(summary["train_return"], float)
+    assert isinstance(summary["test_return"], float)
+    table = (finished / "summary.md").read_text()
+    assert "| parameters | 110,160 |" in table
+    assert "| sparsity reached: channels | 0.7" in table
+
+
+def test_inspect_shows_the_groups_of_run_checkpoint_and_network(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = max((finished / "checkpoints").iterdir())
+    for target in (finished, checkpoint):
+        assert main(["inspect", str(target)]) == 0
+        output = capsys.readouterr().out
+        assert "encoder.linear" in output
+        assert "of 110,160" in output
+        assert "never pruned: 15 channels of actor" in output.replace("\n", " ")
+    assert main(["inspect", "--encoder", "impala", "--width", "1"]) == 0
+    assert "parameters 626,256 of 626,256" in capsys.readouterr().out
+    assert main(["inspect", str(finished / "tensorboard")]) == 2
+    assert "neither a run folder nor a checkpoint" in capsys.readouterr().err
+
+
+def test_a_finished_run_that_is_resumed_only_concludes_again(finished: Path) -> None:
+    before = (finished / "metrics.jsonl").read_bytes()
+    assert main(["train", "ppo", "--resume", str(finished)]) == 0
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path, finished: Path, number: int) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "gsprune.cli", "train", "ppo", *OPTIONS, "--run-dir", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step"):  # in the middle of the training
+            process.send_signal(number)
+            break
+    rest = process.stdout.read()
+    code = process.wait()
+    process.stdout.close()
+    if number == signal.SIGKILL:
+        assert code == -signal.SIGKILL
+    else:
+        assert code == 130
+        assert f"the checkpoint is in {folder / 'checkpoints'}" in rest
+        assert f"go on with: gsprune train ppo --resume {folder}" in rest
+    assert len(read_metrics(folder)) < 8
+    assert main(["train", "ppo", "--resume", str(folder)]) == 0
+    assert metrics(folder) == metrics(finished)
