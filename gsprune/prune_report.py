@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gsprune.tracing.graph import IntArray, Protected
+from gsprune.selection import Target, dense_shapes, group_layers
+from gsprune.tracing.graph import Group, IntArray, Protected
+from gsprune.tracing.structure import Structure
 
-__all__ = ["GroupChange", "PruneReport"]
+__all__ = ["Context", "GroupChange", "PruneReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,53 +40,143 @@ class GroupChange:
     layers: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a report reads besides the structures before and after.
+
+    Attributes:
+        target: the unit of `PruneReport.sparsity`.
+        initial_widths: group name -> first-seen width.
+        ignored: groups that the user excluded; they do not count as channels.
+        refused: group name -> why a size written into the code holds it.
+        parameters: canonical names of the tensors that are parameters.
+    """
+
+    target: Target
+    initial_widths: Mapping[str, int]
+    ignored: frozenset[str]
+    refused: Mapping[str, str]
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class PruneReport:
-    """Result of `gsprune.prune_step`.
+    """Result of `gsprune.prune_step`; all but the first four are computed when first read.
 
     Attributes:
         changed: whether anything was removed (in a dry run: would have been).
-        sparsity: what was reached, in the unit of `target`: the fraction of first-seen channels, parameters or MACs gone.
-        channel_sparsity: fraction of the first-seen channels of all groups that is gone.
-        param_sparsity: fraction of the first-seen parameters that is gone.
-        mac_sparsity: fraction of the first-seen MACs that is gone.
-        groups: every prunable group.
-        params_before: number of parameters before the step.
-        params_after: and after it.
-        macs_before: MACs per example (multiplications with weights) before the step.
-        macs_after: and after it.
-        protected: channels that are never removed, with the reason.
-        notes: whatever else a user should know, e.g. that an optimizer's history was reset.
-        example: where the traced example came from, and its shapes.
         seconds: duration of the step.
         dry_run: whether the network was left alone.
+        notes: whatever else a user should know, e.g. that an optimizer's history was reset.
     """
 
     changed: bool
-    sparsity: float
-    channel_sparsity: float
-    param_sparsity: float
-    mac_sparsity: float
-    groups: tuple[GroupChange, ...]
-    params_before: int
-    params_after: int
-    macs_before: float
-    macs_after: float
-    protected: tuple[Protected, ...]
-    notes: tuple[str, ...]
-    example: str
     seconds: float
-    dry_run: bool = False
-    _removed: Mapping[str, Mapping[int, IntArray]] = field(default_factory=dict, repr=False)
-    _shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    dry_run: bool
+    notes: tuple[str, ...]
+    _before: Structure = field(repr=False)
+    _after: Structure = field(repr=False)
+    _kept_units: npt.NDArray[np.bool_] = field(repr=False)
+    _context: Context = field(repr=False)
+
+    @cached_property
+    def groups(self) -> tuple[GroupChange, ...]:
+        """Every prunable group."""
+        before, after = self._before.graph.groups, self._after.graph.groups
+        return tuple(self._change(old, new.width) for old, new in zip(before, after, strict=True))
+
+    def _change(self, group: Group, after: int) -> GroupChange:
+        units = self._removed_units.get(group.name, np.empty(0, dtype=np.int64))
+        if len(group.root.units) == group.width:
+            units = np.flatnonzero(np.isin(group.root.units, units))
+        layers = tuple(sorted(group_layers(group)))
+        return GroupChange(group.name, group.width, after, self._context.initial_widths[group.name], units, layers)
+
+    @cached_property
+    def _removed_units(self) -> dict[str, IntArray]:
+        bounds = self._before.first_unit.tolist()
+        gone = ~self._kept_units
+        return {
+            group.name: np.flatnonzero(gone[a:b])
+            for group, a, b in zip(self._before.traced.groups, bounds, bounds[1:], strict=False)
+            if gone[a:b].any()
+        }
+
+    @cached_property
+    def _removed_positions(self) -> dict[str, dict[int, IntArray]]:
+        return self._before.graph.removed(self._removed_units)
 
     @cached_property
     def removed(self) -> dict[str, dict[int, Tensor]]:
         """Parameter or buffer name -> {axis: int64 tensor of removed indices, numbered as before this step}."""
         return {
             name: {axis: torch.from_numpy(positions) for axis, positions in axes.items()}
-            for name, axes in self._removed.items()
+            for name, axes in self._removed_positions.items()
         }
+
+    @cached_property
+    def channel_sparsity(self) -> float:
+        """Fraction of the first-seen channels, of all groups that are not ignored, that is gone."""
+        counted = [group for group in self.groups if group.name not in self._context.ignored]
+        return _gone(sum(group.initial for group in counted), sum(group.after for group in counted))
+
+    @cached_property
+    def param_sparsity(self) -> float:
+        """Fraction of the first-seen parameters that is gone."""
+        return _gone(self._params(self._dense_shapes), self.params_after)
+
+    @cached_property
+    def mac_sparsity(self) -> float:
+        """Fraction of the first-seen MACs that is gone."""
+        return _gone(replace(self._before.graph, shapes=self._dense_shapes).macs(), self.macs_after)
+
+    @property
+    def sparsity(self) -> float:
+        """What was reached, in the unit of `target`."""
+        return {"channels": self.channel_sparsity, "params": self.param_sparsity, "macs": self.mac_sparsity}[
+            self._context.target
+        ]
+
+    @cached_property
+    def params_before(self) -> int:
+        """Number of parameters before the step."""
+        return self._params(self._before.graph.shapes)
+
+    @cached_property
+    def params_after(self) -> int:
+        """Number of parameters after the step."""
+        return self._params(self._after.graph.shapes)
+
+    @cached_property
+    def macs_before(self) -> float:
+        """MACs per example (multiplications with weights) before the step."""
+        return self._before.graph.macs()
+
+    @cached_property
+    def macs_after(self) -> float:
+        """MACs per example after the step."""
+        return self._after.graph.macs()
+
+    @cached_property
+    def protected(self) -> tuple[Protected, ...]:
+        """Channels that are never removed, with the reason."""
+        graph = self._before.graph
+        widths = {group.name: group.width for group in graph.groups}
+        held = [Protected(why, (name,), widths[name]) for name, why in self._context.refused.items() if name in widths]
+        return (*graph.protected, *held)
+
+    @property
+    def example(self) -> str:
+        """Where the traced example came from, and its shapes."""
+        graph = self._before.traced
+        return f"example {graph.example_origin}: {' x '.join(str(shape) for shape in graph.example_shapes)}"
+
+    @cached_property
+    def _dense_shapes(self) -> dict[str, tuple[int, ...]]:
+        return dense_shapes(self._before.graph, self._context.initial_widths)
+
+    def _params(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        return sum(prod(shapes[name]) for name in self._context.parameters)
 
     def slice(self, name: str, tensor: Tensor, axis: int | None = None) -> Tensor:
         """What the step leaves of a tensor that the user holds outside of model and optimizer.
@@ -99,7 +193,7 @@ class PruneReport:
         Raises:
             ValueError: the name is unknown or the shape does not fit.
         """
-        if name in self._shapes:
+        if name in self._before.graph.shapes:
             return self._slice_like(name, tensor)
         for group in self.groups:
             if name == group.name or name in group.layers:
@@ -110,11 +204,10 @@ class PruneReport:
         )
 
     def _slice_like(self, name: str, tensor: Tensor) -> Tensor:
-        if tuple(tensor.shape) != self._shapes[name]:
-            raise ValueError(
-                f"`tensor` has shape {tuple(tensor.shape)}, but {name!r} had {self._shapes[name]} before this step"
-            )
-        for axis, positions in self._removed.get(name, {}).items():
+        shape = self._before.graph.shapes[name]
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"`tensor` has shape {tuple(tensor.shape)}, but {name!r} had {shape} before this step")
+        for axis, positions in self._removed_positions.get(name, {}).items():
             keep = np.setdiff1d(np.arange(tensor.shape[axis]), positions)
             tensor = tensor.index_select(axis, torch.from_numpy(keep).to(tensor.device))
         return tensor
@@ -156,3 +249,8 @@ class PruneReport:
         lines += [f"protected: {p.channels} channels of {', '.join(p.names)}: {p.reason}" for p in self.protected]
         lines += list(self.notes)
         return "\n".join(lines)
+
+
+def _gone(initial: float, after: float) -> float:
+    """The fraction that is gone."""
+    return 1.0 - after / initial if initial else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any, get_args
 
 from torch import nn
@@ -136,9 +137,10 @@ class Pruner:
     """
 
     def __init__(self, model: nn.Module, schedule: Schedule | Callable[[float], Any], **options: Any) -> None:
-        unknown = sorted(set(options) - set(prune_step.__kwdefaults__))
+        known = {name for name, option in signature(prune_step).parameters.items() if option.kind is option.KEYWORD_ONLY}
+        unknown = sorted(set(options) - known)
         if unknown:
-            raise TypeError(f"Pruner got unknown options {unknown}; prune_step takes {sorted(prune_step.__kwdefaults__)}")
+            raise TypeError(f"Pruner got unknown options {unknown}; prune_step takes {sorted(known)}")
         if not callable(schedule):
             raise TypeError(f"`schedule` must be callable with the progress in [0, 1], got {schedule!r}")
         self.model = model

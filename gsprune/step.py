@@ -9,36 +9,40 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+import numpy.typing as npt
+import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from gsprune.backends import Backend, BackendName, get_backend
 from gsprune.errors import PruneWarning, RewriteError
-from gsprune.importance import Importance
 from gsprune.ignore import ignored_groups
-from gsprune.prune_report import GroupChange, PruneReport
+from gsprune.importance import Importance
+from gsprune.prune_report import Context, PruneReport
 from gsprune.rewrite.apply import apply_plan, sliced
+from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.check import Failure, mismatch, run
+from gsprune.rewrite.followers import matched_tensors
 from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.optimizer_state import check_ownership
-from gsprune.rewrite.plan import RewritePlan, Subject, plan_rewrite, subjects_of
+from gsprune.rewrite.plan import RewritePlan, plan_rewrite
 from gsprune.rewrite.rescale import rescaled
 from gsprune.rewrite.state import STATE_ATTRIBUTE, PruneState, SizeLink, state_of
-from gsprune.rewrite.stored_sizes import changed_lengths, link_entries, repaired
+from gsprune.rewrite.stored_sizes import changed_lengths, repaired
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import Transaction
-from gsprune.selection import Scope, Target, dense_shapes, group_layers, select
+from gsprune.selection import Scope, Target, select
 from gsprune.tracing import trace as trace_model
 from gsprune.tracing.example import given
-from gsprune.tracing.graph import Graph, Group, IntArray, Protected
+from gsprune.tracing.structure import Structure
 from gsprune.tracing.undisturbed import undisturbed
 
-__all__ = ["Request", "known_state", "take_step"]
+__all__ = ["MAX_FORWARDS", "Request", "Step", "known_state", "take_step"]
 
-# Forwards that one step may spend on checks before it gives up (DESIGN: at most 20).
+# Forwards that one step may spend on checks before it gives up.
 MAX_FORWARDS = 20
 
-Removed = dict[str, dict[int, IntArray]]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,16 @@ class Request:
     dry_run: bool
 
 
-class _Refused(Exception):
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What one process has looked up about a model; lives in `PruneState.cache`."""
+
+    binding: Binding
+    parameters: tuple[str, ...]
+    device: torch.device
+
+
+class _RefusedError(Exception):
     """The rewritten network failed its check; carries what the next plan must leave alone."""
 
     def __init__(self, failure: Failure, groups: Collection[str]) -> None:
@@ -67,7 +80,7 @@ class _Refused(Exception):
 
 
 def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., Any] | None) -> PruneState:
-    """The model's state, traced if it never was or if its tensors have changed since.
+    """The model's state, traced if it never was or if its tensors have changed since; the model is not touched.
 
     Args:
         model: the network.
@@ -75,26 +88,60 @@ def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., An
         forward: the same for its call.
     """
     state = state_of(model)
-    if state is not None and state.graph is not None and _shapes_of(model) == state.graph.shapes:
+    if state is not None and state.structure is not None and _is_current(model, state):
         if example_inputs is not None:
-            state.example = given(example_inputs, forward)
-        elif forward is not None and state.example is not None:
-            state.example = replace(state.example, forward=forward)
+            return replace(state, example=given(example_inputs, forward))
+        if forward is not None and state.example is not None:
+            return replace(state, example=replace(state.example, forward=forward))
         return state
     if state is not None and state.example is not None and example_inputs is None:
         inputs = state.example.kwargs or state.example.args
         graph, example = trace_model(model, inputs, forward or state.example.forward)
     else:
         graph, example = trace_model(model, example_inputs, forward)
-    before = state.initial_widths if state is not None else {}
-    widths = {group.name: max(group.width, before.get(group.name, 0)) for group in graph.groups}
+    structure = Structure.of(graph)
     if state is None:
-        return PruneState(graph, example, widths)
-    return replace(state, graph=graph, example=example, initial_widths=widths, verified=False)
+        return PruneState(structure, example, {group.name: group.width for group in graph.groups})
+    widths = {group.name: max(group.width, state.initial_widths.get(group.name, 0)) for group in graph.groups}
+    return replace(
+        state,
+        structure=structure,
+        example=example,
+        initial_widths=widths,
+        kept_before=_fitting(state.kept, graph.shapes),
+        verified=False,
+        cache=None,
+    )
 
 
-def _shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in canonical_tensors(model).items()}
+def _fitting(kept: Mapping[str, Mapping[int, Any]], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[int, Any]]:
+    """`kept` without tensors that the user has replaced since."""
+    return {
+        name: dict(axes)
+        for name, axes in kept.items()
+        if name in shapes and all(len(index) == shapes[name][axis] for axis, index in axes.items())
+    }
+
+
+def _is_current(model: nn.Module, state: PruneState) -> bool:
+    """Whether the structure still describes the model."""
+    if isinstance(state.cache, _Known) and state.cache.binding.module is model and state.cache.binding.is_valid():
+        return True
+    assert state.structure is not None
+    shapes = {name: tuple(tensor.shape) for name, tensor in canonical_tensors(model).items()}
+    return shapes == state.structure.graph.shapes
+
+
+def _known(model: nn.Module, state: PruneState) -> _Known:
+    if isinstance(state.cache, _Known) and state.cache.binding.module is model:
+        return state.cache
+    assert state.structure is not None
+    parameters = dict(model.named_parameters())
+    tensors = canonical_tensors(model)
+    if not tensors:
+        raise ValueError("`model` has no parameters and no buffers: there is nothing to prune")
+    device = next(iter(tensors.values())).device
+    return _Known(Binding(model, state.structure), tuple(parameters), device)
 
 
 class Step:
@@ -106,6 +153,9 @@ class Step:
         request: the options.
         optimizers: whose states follow.
         followers: modules that follow.
+
+    Raises:
+        ValueError: an option, an optimizer or a follower does not fit the model.
     """
 
     def __init__(
@@ -116,54 +166,66 @@ class Step:
         optimizers: Sequence[Optimizer],
         followers: Sequence[nn.Module],
     ) -> None:
-        assert state.graph is not None
+        assert state.structure is not None
         self.model = model
-        self.state = state
-        self.graph = state.graph
+        self.known = _known(model, state)
+        self.state = replace(state, cache=self.known)
+        self.structure = state.structure
         self.request = request
         self.optimizers = optimizers
-        self.followers = followers
-        self.subjects = subjects_of(model, followers, self.graph.shapes, self.graph.aliases)
-        self.tensors = self.subjects[0].tensors
+        self.bindings = [self.known.binding, *self._bindings_of(followers)]
+        self.tensors = self.known.binding.tensors
         check_ownership(optimizers, (model, *followers))
-        self.ignored = ignored_groups(model, self.graph, request.ignore)
+        self.ignored = ignored_groups(model, self.structure.traced, request.ignore)
         self.forwards = 0
-        self.notes: tuple[str, ...] = ()
+
+    def _bindings_of(self, followers: Sequence[nn.Module]) -> list[Binding]:
+        if not followers:
+            return []
+        graph = self.structure.graph
+        return [
+            Binding(follower, self.structure, matched_tensors(follower, index, graph.shapes, graph.aliases))
+            for index, follower in enumerate(followers)
+        ]
 
     def take(self) -> PruneReport:
         """Choose, rewrite, check; returns the report."""
         started = time.perf_counter()
-        backend = get_backend(self.request.backend, _device_of(self.tensors))
+        backend = get_backend(self.request.backend, self.known.device)
         refused = dict(self.state.refused)
+        after: Structure = self.structure
+        notes: tuple[str, ...] = ()
         while True:
-            removed_units = self._choose(backend, self.ignored | set(refused))
-            if not removed_units or self.request.dry_run:
+            keep = self._choose(backend, self.ignored | set(refused))
+            if keep.all():
+                self._warn_if_stuck(refused)
                 break
             try:
-                self._rewrite(removed_units, refused, backend)
-            except _Refused as refusal:
+                after, notes = self._rewrite(keep, refused, backend)
+            except _RefusedError as refusal:
                 self._learn(refusal, refused)
                 continue
             break
-        if not removed_units:
-            self._warn_if_stuck(refused)
-        if not removed_units or self.request.dry_run:
+        if after is self.structure or self.request.dry_run:
             self.model.__dict__[STATE_ATTRIBUTE] = self.state  # so that the next step need not trace
-        return self._report(removed_units, refused, time.perf_counter() - started)
+        context = Context(self.request.target, self.state.initial_widths, self.ignored, refused, self.known.parameters)
+        seconds = time.perf_counter() - started
+        return PruneReport(not keep.all(), seconds, self.request.dry_run, notes, self.structure, after, keep, context)
 
-    def _choose(self, backend: Backend, frozen: Collection[str]) -> dict[str, IntArray]:
-        """The units to remove by group; empty where there is nothing to do."""
+    def _choose(self, backend: Backend, frozen: Collection[str]) -> BoolArray:
+        """(units,) bool: what to keep."""
         example = self.state.example
+        graph = self.structure.graph
         scores = self.request.importance.scores(
-            self.graph,
+            graph,
             self.tensors,
             backend,
             frozen=frozen,
             model=self.model,
             run=None if example is None else example.call,
         )
-        chosen = select(
-            self.graph,
+        removed = select(
+            graph,
             scores,
             self.state.initial_widths,
             self.request.sparsity,
@@ -173,83 +235,86 @@ class Step:
             min_channels=self.request.min_channels,
             backend=backend,
             frozen=frozenset(frozen),
-            parameters=[name for name, _ in self.model.named_parameters()],
+            parameters=self.known.parameters,
         )
-        return {name: units for name, units in chosen.items() if len(units)}
+        return self.structure.mask(removed)
 
-    def _rewrite(self, removed_units: Mapping[str, IntArray], refused: Mapping[str, str], backend: Backend) -> None:
-        """Rewrite everything in one transaction; raises `_Refused` where the check fails, with all taken back."""
-        removed = self.graph.removed(removed_units)
-        plan = plan_rewrite(self.subjects, self.graph.shapes, self.graph.aliases, removed, self.optimizers)
-        modules = [dict(subject.module.named_modules(remove_duplicate=False)) for subject in self.subjects]
-        linked = [entry for names in modules for entry in link_entries(names, self.state.links, plan.shapes)]
+    def _rewrite(
+        self, keep: BoolArray, refused: Mapping[str, str], backend: Backend
+    ) -> tuple[Structure, tuple[str, ...]]:
+        """Rewrite everything in one transaction; raises `_RefusedError` where the check fails, with all taken back."""
+        after, keeps = self.structure.pruned(keep)
+        if self.request.dry_run:
+            return after, ()
+        plan = plan_rewrite(self.bindings, after, keeps, self.optimizers)
+        linked = [e for b in self.bindings for e in b.user_entries(self.state.links, after.graph.shapes)]
         must_check = not self.state.verified or bool(linked)
-        expected = self._expected(removed) if must_check and not self.state.verified else None
+        expected = self._expected(plan) if not self.state.verified else None
         replacements = sliced(plan, backend)
-        others = rescaled(plan, replacements, self.graph, removed, self.tensors) if self.request.rescale else []
+        graph = self.structure.graph
+        others = rescaled(plan, replacements, graph, canonical_tensors(self.model)) if self.request.rescale else []
         with Transaction() as transaction:
             apply_plan(transaction, plan, replacements)
             transaction.swap([bias for bias, _ in others], [replacement for _, replacement in others])
             transaction.set_entries(linked)
             links = self.state.links
             if must_check:
-                links = (*links, *self._check(transaction, plan, removed_units, expected))
-                fresh = links[len(self.state.links) :]
-                transaction.set_entries([e for names in modules[1:] for e in link_entries(names, fresh, plan.shapes)])
-            self._keep(transaction, removed_units, removed, refused, links, modules[0])
-        self.notes = plan.notes
+                found = self._check(transaction, after, expected)
+                links = (*links, *found)
+                transaction.set_entries(
+                    [e for b in self.bindings[1:] for e in b.user_entries(found, after.graph.shapes)]
+                )
+            self._keep(transaction, after, refused, links)
+        return after, plan.notes
 
-    def _expected(self, removed: Removed) -> Any:
+    def _expected(self, plan: RewritePlan) -> Any:
         """The masked dense network's output, where the sliced one must equal it; None where no comparison is exact."""
-        if self.state.example is None or self.graph.inexact or self.request.rescale:
+        if self.state.example is None or self.structure.traced.inexact or self.request.rescale:
             return None
         self.forwards += 1
+        kept = {name: dict(plan.keeps(name)) for name in plan.model_index}
         with undisturbed(self.model):
-            return masked_output(self.model, self.state.example, self.tensors, removed)
+            return masked_output(self.model, self.state.example, self.tensors, kept)
 
-    def _check(
-        self, transaction: Transaction, plan: RewritePlan, removed_units: Mapping[str, IntArray], expected: Any
-    ) -> tuple[SizeLink, ...]:
-        """Run the rewritten network; finds stored sizes where it fails. Returns new links or raises `_Refused`."""
+    def _check(self, transaction: Transaction, after: Structure, expected: Any) -> tuple[SizeLink, ...]:
+        """Run the rewritten network; finds stored sizes where it fails. Returns new links or raises `_RefusedError`."""
         example = self.state.example
         if example is None:
             raise RewriteError(
-                "the rewritten network must be checked by a forward, but its example is not known (it was pickled with a"
-                " custom `forward`, or loaded); nothing was changed. Pass `example_inputs=` and `forward=` once more"
+                "the rewritten network must be checked by a forward, but its example is not known (it was pickled with"
+                " a custom `forward`, or loaded); nothing was changed. Pass `example_inputs=` and `forward=` once more"
             )
         self.forwards += 1
         outcome = run(self.model, example)
         links: tuple[SizeLink, ...] = ()
-        operations = outcome.operations
         if outcome.failure is not None:
-            lengths = changed_lengths(self.graph, plan.shapes)
-            links, outcome, used = repaired(
-                self.model, example, lengths, transaction, MAX_FORWARDS - self.forwards
-            )
+            lengths = changed_lengths(self.structure.graph, after.graph.shapes)
+            links, outcome, used = repaired(self.model, example, lengths, transaction, MAX_FORWARDS - self.forwards)
             self.forwards += used
-            operations = outcome.operations
         failure = outcome.failure
         if failure is None and expected is not None:
             difference = mismatch(outcome.output, expected)
             if difference is not None:
                 failure = Failure(difference, None, ())
         if failure is not None:
-            raise _Refused(failure, self._groups_before(operations, failure, removed_units))
+            raise _RefusedError(failure, self._groups_before(outcome.operations, failure, after))
         return links
 
-    def _groups_before(
-        self, operations: int, failure: Failure, removed_units: Mapping[str, IntArray]
-    ) -> Collection[str]:
-        """Groups among `removed_units` that pass through the last traced operation before the failure."""
+    def _groups_before(self, operations: int, failure: Failure, after: Structure) -> Collection[str]:
+        """Groups that this step cuts and that pass through the last traced operation before the failure."""
         if failure.error is None:
             return ()
-        for index in range(min(operations, len(self.graph.trail)), 0, -1):
-            passing = [name for name in self.graph.trail[index - 1] if name in removed_units]
+        counts = zip(self.structure.units_of_groups(), after.units_of_groups(), strict=True)
+        groups = self.structure.traced.groups
+        cut = {group.name for group, (old, new) in zip(groups, counts, strict=True) if old != new}
+        trail = self.structure.traced.trail
+        for names in reversed(trail[:operations]):
+            passing = [name for name in names if name in cut]
             if passing:
                 return passing
         return ()
 
-    def _learn(self, refusal: _Refused, refused: dict[str, str]) -> None:
+    def _learn(self, refusal: _RefusedError, refused: dict[str, str]) -> None:
         """Protect what stood in the way, or give up."""
         where = f" in {type(refusal.failure.modules[-1]).__name__}" if refusal.failure.modules else ""
         if not refusal.groups or self.forwards >= MAX_FORWARDS:
@@ -261,93 +326,44 @@ class Step:
             refused[name] = f"a size written into the code{where}: {refusal.failure.message}"
 
     def _keep(
-        self,
-        transaction: Transaction,
-        removed_units: Mapping[str, IntArray],
-        removed: Removed,
-        refused: Mapping[str, str],
-        links: tuple[SizeLink, ...],
-        modules: Mapping[str, nn.Module],
+        self, transaction: Transaction, after: Structure, refused: Mapping[str, str], links: tuple[SizeLink, ...]
     ) -> None:
         """Let the new state live with the model and its followers."""
         attributes: dict[str, dict[str, Any]] = {}
         for link in links:
-            attributes.setdefault(link.module, {})[link.attribute] = modules[link.module].__dict__[link.attribute]
-        after = replace(
+            module = self.known.binding.module_of[link.module]
+            attributes.setdefault(link.module, {})[link.attribute] = module.__dict__[link.attribute]
+        state = replace(
             self.state,
-            graph=self.graph.pruned(removed_units),
-            kept=_composed(self.state.kept, self.graph.shapes, removed),
+            structure=after,
             attributes=attributes or self.state.attributes,
             links=links,
             verified=True,
             refused=dict(refused),
         )
-        followers = [
-            (subject.module.__dict__, STATE_ATTRIBUTE, replace(after, example=None)) for subject in self.subjects[1:]
-        ]
-        transaction.set_entries([(self.model.__dict__, STATE_ATTRIBUTE, after), *followers])
+        owners = [binding.module.__dict__ for binding in self.bindings]
+        states = [state, *[replace(state, example=None, cache=None) for _ in self.bindings[1:]]]
+        transaction.set_entries([(owner, STATE_ATTRIBUTE, each) for owner, each in zip(owners, states, strict=True)])
 
     def _warn_if_stuck(self, refused: Mapping[str, str]) -> None:
-        """Say once per cause that a request cannot be met because nothing at all can be removed."""
-        open_groups = [g for g in self.graph.groups if g.name not in self.ignored and g.name not in refused]
+        """Say so when a request cannot be met because nothing at all can be removed."""
         asked = self.request.sparsity
         wanted = max(asked.values(), default=0.0) if isinstance(asked, Mapping) else asked
-        if open_groups or wanted <= 0:
+        graph = self.structure.traced
+        if wanted <= 0 or any(g.name not in self.ignored and g.name not in refused for g in graph.groups):
             return
-        if not self.graph.groups:
-            reasons = "; ".join(f"{', '.join(p.names[:3])}: {p.reason}" for p in self.graph.protected[:5])
-            cause = f"every channel is protected ({reasons})" if reasons else "it has no channels to remove"
+        if graph.groups:
+            cause = f"all its {len(graph.groups)} groups are ignored or held by sizes in its code"
+        elif graph.protected:
+            reasons = "; ".join(f"{', '.join(p.names[:3])}: {p.reason}" for p in graph.protected[:5])
+            cause = f"every channel is protected ({reasons})"
         else:
-            cause = f"all its {len(self.graph.groups)} groups are ignored or held by sizes in its code"
+            cause = "it has no channels to remove"
         warnings.warn(
             f"sparsity {wanted:g} was asked for, but nothing of {type(self.model).__name__} can be removed: {cause}",
             PruneWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-
-    def _report(self, removed_units: Mapping[str, IntArray], refused: Mapping[str, str], seconds: float) -> PruneReport:
-        before = self.graph
-        after = before.pruned(removed_units) if removed_units else before
-        removed = before.removed(removed_units)
-        parameters = [name for name, _ in self.model.named_parameters()]
-        dense = dense_shapes(before, self.state.initial_widths)
-        params = [_params(shapes, parameters) for shapes in (dense, before.shapes, after.shapes)]
-        macs = [replace(before, shapes=dense).macs(), before.macs(), after.macs()]
-        changes = tuple(self._change(group, after.group(group.name), removed_units) for group in before.groups)
-        counted = [change for change in changes if change.name not in self.ignored]
-        channels = _fraction_gone(sum(c.initial for c in counted), sum(c.after for c in counted))
-        fractions = {
-            "channels": channels,
-            "params": _fraction_gone(params[0], params[2]),
-            "macs": _fraction_gone(macs[0], macs[2]),
-        }
-        shapes = " x ".join(str(shape) for shape in before.example_shapes)
-        return PruneReport(
-            changed=bool(removed_units),
-            sparsity=fractions[self.request.target],
-            channel_sparsity=channels,
-            param_sparsity=fractions["params"],
-            mac_sparsity=fractions["macs"],
-            groups=changes,
-            params_before=params[1],
-            params_after=params[2],
-            macs_before=macs[1],
-            macs_after=macs[2],
-            protected=(*before.protected, *_held(before, refused)),
-            notes=self.notes,
-            example=f"example {before.example_origin}: {shapes}",
-            seconds=seconds,
-            dry_run=self.request.dry_run,
-            _removed=removed,
-            _shapes=before.shapes,
-        )
-
-    def _change(self, group: Group, after: Group, removed_units: Mapping[str, IntArray]) -> GroupChange:
-        units = removed_units.get(group.name, np.empty(0, dtype=np.int64))
-        if len(group.root.units) == group.width:
-            units = np.flatnonzero(np.isin(group.root.units, units))
-        layers = tuple(sorted(group_layers(group)))
-        return GroupChange(group.name, group.width, after.width, self.state.initial_widths[group.name], units, layers)
 
 
 def take_step(step: Step) -> PruneReport:
@@ -361,39 +377,3 @@ def take_step(step: Step) -> PruneReport:
     if report.dry_run:
         step.request.importance.load_state_dict(criterion)
     return report
-
-
-def _device_of(tensors: Mapping[str, Tensor]) -> Any:
-    for tensor in tensors.values():
-        return tensor.device
-    raise ValueError("`model` has no parameters and no buffers: there is nothing to prune")
-
-
-def _params(shapes: Mapping[str, tuple[int, ...]], parameters: Sequence[str]) -> int:
-    return sum(int(np.prod(shapes[name], dtype=np.int64)) for name in parameters)
-
-
-def _fraction_gone(initial: float, after: float) -> float:
-    return 1.0 - after / initial if initial else 0.0
-
-
-def _held(graph: Graph, refused: Mapping[str, str]) -> list[Protected]:
-    return [
-        Protected(reason, (name,), graph.group(name).width)
-        for name, reason in refused.items()
-        if any(group.name == name for group in graph.groups)
-    ]
-
-
-def _composed(
-    kept: Mapping[str, Mapping[int, IntArray]], shapes: Mapping[str, tuple[int, ...]], removed: Removed
-) -> dict[str, dict[int, IntArray]]:
-    """Kept indices in the dense numbering after one more step."""
-    composed = {name: dict(axes) for name, axes in kept.items()}
-    for name, axes in removed.items():
-        for axis, positions in axes.items():
-            dense = composed.get(name, {}).get(axis)
-            if dense is None:
-                dense = np.arange(shapes[name][axis], dtype=np.int64)
-            composed.setdefault(name, {})[axis] = np.delete(dense, positions)
-    return composed

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import EXACT_KINDS, KINDS, RandomNet, example, networks
 from snapshots import snapshot
@@ -73,6 +73,7 @@ def test_the_sliced_network_equals_the_masked_one(net: RandomNet, sparsity: floa
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@settings(max_examples=max(4, settings().max_examples // 5))
 @given(net=networks(SMOOTH_KINDS, max_blocks=3), sparsity=st.floats(0.3, 0.8))
 def test_training_goes_on_as_if_masked(name: str, net: RandomNet, sparsity: float) -> None:
     optimizer = OPTIMIZERS[name](net.parameters())

@@ -169,15 +169,14 @@ def _pruning_document(state: PruneState) -> dict[str, Any]:
     dense = dict(state.dense_shapes)
     if state.graph is not None:
         dense |= dense_shapes(state.graph, state.initial_widths)
+    kept = state.kept
     return {
         "initial_widths": state.initial_widths,
-        "initial_params": state.initial_params,
-        "initial_macs": state.initial_macs,
         "kept": {
             name: {axis: torch.from_numpy(np.array(index)) for axis, index in axes.items()}
-            for name, axes in state.kept.items()
+            for name, axes in kept.items()
         },
-        "dense_shapes": {name: dense[name] for name in state.kept},
+        "dense_shapes": {name: dense[name] for name in kept},
         "attributes": state.attributes,
         "links": [asdict(link) for link in state.links],
         "refused": state.refused,
@@ -188,15 +187,13 @@ def _pruning_state(saved: _Saved, before: PruneState | None) -> PruneState:
     """The state of the loaded model; it is traced anew at the next step, with the example if one was known."""
     example = None if before is None else before.example
     if saved.pruning is None:
-        return PruneState(graph=None, example=example, initial_widths={})
+        return PruneState(structure=None, example=example, initial_widths={})
     return PruneState(
-        graph=None,
+        structure=None,
         example=example,
         initial_widths=saved.pruning["initial_widths"],
-        kept=saved.kept,
+        kept_before=saved.kept,
         attributes=saved.attributes,
-        initial_params=saved.pruning["initial_params"],
-        initial_macs=saved.pruning["initial_macs"],
         links=tuple(SizeLink(**link) for link in saved.pruning["links"]),
         refused=saved.pruning["refused"],
         dense_shapes=saved.pruning["dense_shapes"],

@@ -1,0 +1,1 @@
+"""Removing channels from everything that holds them: plan, transaction, check."""

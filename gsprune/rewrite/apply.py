@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from gsprune.backends import Backend, get_backend
-from gsprune.rewrite.plan import RewritePlan, plan_rewrite, subjects_of
+from gsprune.backends import Backend, Pattern, get_backend
+from gsprune.rewrite.attributes import link_entries, links_of
+from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors
 from gsprune.rewrite.transaction import Transaction
 from gsprune.tracing.graph import IntArray
@@ -34,7 +33,6 @@ def rewrite_to(
     kept: Mapping[str, Mapping[int, IntArray]],
     *,
     transaction: Transaction,
-    optimizers: Sequence[Optimizer] = (),
     attributes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Reduce a dense model to recorded widths; no tracing and no check.
@@ -43,28 +41,29 @@ def rewrite_to(
         model: a model of the dense widths.
         kept: tensor -> {axis: sorted kept positions}.
         transaction: the caller's, so that what it does next is taken back together with this.
-        optimizers: whose states follow.
         attributes: module name -> {attribute: value} of user code to set besides.
 
     Raises:
-        RewriteError: a gradient or a state cannot be sliced.
+        RewriteError: a gradient cannot be sliced.
     """
     tensors = canonical_tensors(model)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     first_name = {id(tensor): name for name, tensor in tensors.items()}
     aliases = {name: first_name[id(tensor)] for name, tensor in named_tensors(model).items() if name not in tensors}
-    removed = {
-        name: {axis: np.setdiff1d(np.arange(shapes[name][axis]), keep) for axis, keep in axes.items()}
-        for name, axes in kept.items()
-    }
-    plan = plan_rewrite(subjects_of(model, (), shapes, aliases), shapes, aliases, removed, optimizers)
-    if plan.tensors:
-        backend = get_backend("auto", plan.tensors[0].device)
-        apply_plan(transaction, plan, sliced(plan, backend))
-    modules = dict(model.named_modules())
-    entries = [
-        (modules[name].__dict__, attribute, value)
-        for name, values in (attributes or {}).items()
-        for attribute, value in values.items()
-    ]
-    transaction.set_entries(entries)
+    before = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    patterns = [Pattern(tuple(sorted(axes.items()))) for axes in kept.values()]
+    with_grads = [(t, i) for i, name in enumerate(kept) for t in (tensors[name], tensors[name].grad) if t is not None]
+    modules = dict(model.named_modules(remove_duplicate=False))
+    links = links_of(modules, before, kept, aliases)
+    if with_grads:
+        olds, pattern_of = zip(*with_grads, strict=True)
+        backend = get_backend("auto", olds[0].device)
+        transaction.swap(olds, backend.slice(olds, patterns, pattern_of))
+    after = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    transaction.set_entries(link_entries(modules, links, after))
+    transaction.set_entries(
+        [
+            (modules[name].__dict__, attribute, value)
+            for name, values in (attributes or {}).items()
+            for attribute, value in values.items()
+        ]
+    )

@@ -7,7 +7,7 @@ Torch's own layers by a table; of other modules those attributes whose name says
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -15,184 +15,212 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from gsprune.rewrite.state import SizeLink
 from gsprune.rewrite.tensors import owner_of
 
-__all__ = ["Shape", "attribute_entries"]
+__all__ = ["Entry", "Shape", "link_entries", "links_of", "with_element"]
 
 Shape = tuple[int, ...]
-_Shapes = Mapping[str, tuple[Shape, Shape]]  # the module's own tensors: local name -> (shape before, shape after)
+Entry = tuple[dict[Any, Any], Any, Any]
+_Shapes = Mapping[str, Shape]  # the module's own tensors: local name -> shape
+# (attribute, index or None, local tensor name, axis, multiplier, divisor)
+_Rule = tuple[str, int | None, str, int, int, int]
 
 # Names under which user modules (NoisyLinear, masked convolutions, ...) keep the two sides of their weight.
 _OUT_NAMES = ("out_features", "out_channels", "out_dim", "num_features", "num_parameters")
 _IN_NAMES = ("in_features", "in_channels", "in_dim")
 
 # Where torch.nn.utils.parametrize keeps the tensors behind `layer.weight`.
-_PARAMETRIZATION = re.compile(r"(?:(?P<layer>.*)\.)?parametrizations\.(?P<tensor>[^.]+)")
+_PARAMETRIZATION = re.compile(r"(?:(?P<layer>.*)\.)?parametrizations\.[^.]+")
 
 
-def attribute_entries(
-    module_of: Mapping[str, nn.Module], before: Mapping[str, Shape], after: Mapping[str, Shape]
-) -> list[tuple[dict[str, Any], str, Any]]:
-    """The attributes that change with the shapes.
+def links_of(
+    module_of: Mapping[str, nn.Module], shapes: Mapping[str, Shape], touched: Iterable[str], aliases: Mapping[str, str]
+) -> tuple[SizeLink, ...]:
+    """Links of all stored integers that say what the table says they say.
+
+    An attribute whose present value is not what its axis has now is somebody else's, and is left out.
 
     Args:
         module_of: module name -> module.
-        before: shapes of all tensors by name.
-        after: the same after the rewrite.
-
-    Returns:
-        (``__dict__`` of the module, attribute, new value) for each attribute that changes.
+        shapes: shape of every parameter and buffer by canonical name.
+        touched: canonical names of the tensors that pruning may cut.
+        aliases: other names of tied tensors -> canonical name.
     """
-    touched: dict[str, dict[str, tuple[Shape, Shape]]] = {}
-    for name, shape in before.items():
-        if after[name] != shape:
-            touched.setdefault(owner_of(name), {})
-    for name, shape in before.items():
-        owner = owner_of(name)
-        if owner in touched:
-            touched[owner][name.rpartition(".")[2]] = (shape, after[name])
-    entries = []
-    for owner, shapes in touched.items():
-        module, shapes = _seen_through_parametrization(owner, module_of, shapes)
-        for attribute, value in _updates(module, shapes):
-            if attribute in module.__dict__ and module.__dict__[attribute] != value:
-                entries.append((module.__dict__, attribute, value))
-    return entries
+    everywhere = {**{name: name for name in shapes}, **aliases}
+    names_of_owner: dict[str, dict[str, str]] = {}
+    for name, canonical in everywhere.items():
+        names_of_owner.setdefault(owner_of(name), {})[name.rpartition(".")[2]] = canonical
+    cut = set(touched)
+    links = []
+    for owner, names in names_of_owner.items():
+        if not cut.isdisjoint(names.values()):
+            layer, local = _seen_through_parametrization(owner, names, shapes)
+            module = module_of[layer]
+            for attribute, index, tensor, axis, multiplier, divisor in _rules(
+                module, {k: shapes[v] for k, v in local.items()}
+            ):
+                link = SizeLink(layer, attribute, index, local[tensor], axis, multiplier, divisor)
+                if _present(module, link) == link.value(shapes[link.tensor][axis]) and link.tensor in cut:
+                    links.append(link)
+    return tuple(links)
+
+
+def link_entries(
+    module_of: Mapping[str, nn.Module], links: Sequence[SizeLink], shapes: Mapping[str, Shape]
+) -> list[Entry]:
+    """Entries that set linked integers to what the shapes say; only those that change.
+
+    Args:
+        module_of: module name -> module.
+        links: any links.
+        shapes: every tensor's shape after the rewrite.
+    """
+    values: dict[tuple[str, str], Any] = {}
+    for link in links:
+        key = (link.module, link.attribute)
+        size = link.value(shapes[link.tensor][link.axis])
+        if link.index is None:
+            values[key] = size
+        else:
+            before = values.get(key, module_of[link.module].__dict__[link.attribute])
+            values[key] = with_element(before, link.index, size)
+    return [
+        (module_of[module].__dict__, attribute, value)
+        for (module, attribute), value in values.items()
+        if module_of[module].__dict__[attribute] != value
+    ]
+
+
+def with_element(values: Any, index: int, element: int) -> Any:
+    """A copy of a tuple, list or torch.Size with one element changed."""
+    return type(values)([*values[:index], element, *values[index + 1 :]])
+
+
+def _present(module: nn.Module, link: SizeLink) -> Any:
+    value = module.__dict__.get(link.attribute)
+    if link.index is None or value is None:
+        return value
+    return value[link.index]
 
 
 def _seen_through_parametrization(
-    owner: str, module_of: Mapping[str, nn.Module], shapes: dict[str, tuple[Shape, Shape]]
-) -> tuple[nn.Module, _Shapes]:
-    """The layer that the tensors serve, with a reparametrized weight under the name it stands for."""
+    owner: str, names: Mapping[str, str], shapes: Mapping[str, Shape]
+) -> tuple[str, dict[str, str]]:
+    """The layer that the tensors serve, and its tensors with a reparametrized weight under the name it stands for."""
     match = _PARAMETRIZATION.fullmatch(owner)
     if match is not None:
         # Of several originals (weight_norm's magnitude and direction) the largest has the weight's shape.
-        widest = max(shapes.values(), key=lambda pair: (len(pair[0]), prod(pair[0])))
-        return module_of[match["layer"] or ""], {match["tensor"]: widest}
+        widest = max(names.values(), key=lambda name: (len(shapes[name]), prod(shapes[name])))
+        return match["layer"] or "", {owner.rpartition(".")[2]: widest}
     for source in ("weight_v", "weight_orig"):  # the older, hook-based weight_norm and spectral_norm
-        if source in shapes:
-            return module_of[owner], {**shapes, "weight": shapes[source]}
-    return module_of[owner], shapes
+        if source in names:
+            return owner, {**names, "weight": names[source]}
+    return owner, dict(names)
 
 
-def _conv(module: _ConvNd, shapes: _Shapes) -> Iterable[tuple[str, int]]:
-    if "weight" not in shapes:
-        return
-    before, after = shapes["weight"]
+def _conv(module: _ConvNd, shapes: _Shapes) -> Iterable[_Rule]:
     # A transposed convolution's weight is (in, out / groups, ...), the other's (out, in / groups, ...).
-    whole, per_group = (
+    whole, part = (
         ("in_channels", "out_channels") if isinstance(module, _ConvTransposeNd) else ("out_channels", "in_channels")
     )
-    groups = module.groups
-    if groups > 1 and before[1] == 1:
-        groups = after[0] // (before[0] // groups)  # depthwise: groups go, their size stays
-    yield whole, after[0]
-    yield per_group, after[1] * groups
-    yield "groups", groups
+    length, per_group = shapes["weight"][:2]
+    yield whole, None, "weight", 0, 1, 1
+    if module.groups > 1 and per_group == 1:  # depthwise: groups go, their size stays
+        yield part, None, "weight", 0, 1, length // module.groups
+        yield "groups", None, "weight", 0, 1, length // module.groups
+    else:
+        yield part, None, "weight", 1, module.groups, 1
 
 
-def _linear(module: nn.Linear, shapes: _Shapes) -> Iterable[tuple[str, int]]:
-    if "weight" in shapes:
-        yield "out_features", shapes["weight"][1][0]
-        yield "in_features", shapes["weight"][1][1]
+def _linear(module: nn.Linear, shapes: _Shapes) -> Iterable[_Rule]:
+    yield "out_features", None, "weight", 0, 1, 1
+    yield "in_features", None, "weight", 1, 1, 1
 
 
-def _bilinear(module: nn.Bilinear, shapes: _Shapes) -> Iterable[tuple[str, int]]:
-    if "weight" in shapes:
-        yield from zip(("out_features", "in1_features", "in2_features"), shapes["weight"][1], strict=True)
+def _bilinear(module: nn.Bilinear, shapes: _Shapes) -> Iterable[_Rule]:
+    for axis, name in enumerate(("out_features", "in1_features", "in2_features")):
+        yield name, None, "weight", axis, 1, 1
 
 
-def _norm(module: _NormBase, shapes: _Shapes) -> Iterable[tuple[str, int]]:
-    for name in ("weight", "bias", "running_mean"):
-        if name in shapes:
-            yield "num_features", shapes[name][1][0]
-            return
+def _norm(module: _NormBase, shapes: _Shapes) -> Iterable[_Rule]:
+    source = next(name for name in ("weight", "bias", "running_mean") if name in shapes)
+    yield "num_features", None, source, 0, 1, 1
 
 
-def _layer_norm(module: nn.LayerNorm | nn.RMSNorm, shapes: _Shapes) -> Iterable[tuple[str, Shape]]:
-    if "weight" in shapes:
-        yield "normalized_shape", shapes["weight"][1]
+def _layer_norm(module: nn.LayerNorm | nn.RMSNorm, shapes: _Shapes) -> Iterable[_Rule]:
+    for axis in range(len(shapes["weight"])):
+        yield "normalized_shape", axis, "weight", axis, 1, 1
 
 
-def _group_norm(module: nn.GroupNorm, shapes: _Shapes) -> Iterable[tuple[str, int]]:
-    if "weight" in shapes:
-        yield "num_channels", shapes["weight"][1][0]
+def _group_norm(module: nn.GroupNorm, shapes: _Shapes) -> Iterable[_Rule]:
+    yield "num_channels", None, "weight", 0, 1, 1
 
 
-def _embedding(module: nn.Embedding | nn.EmbeddingBag, shapes: _Shapes) -> Iterable[tuple[str, int]]:
-    if "weight" in shapes:
-        yield "num_embeddings", shapes["weight"][1][0]
-        yield "embedding_dim", shapes["weight"][1][1]
+def _embedding(module: nn.Embedding | nn.EmbeddingBag, shapes: _Shapes) -> Iterable[_Rule]:
+    yield "num_embeddings", None, "weight", 0, 1, 1
+    yield "embedding_dim", None, "weight", 1, 1, 1
 
 
-def _prelu(module: nn.PReLU, shapes: _Shapes) -> Iterable[tuple[str, int]]:
-    if "weight" in shapes:
-        yield "num_parameters", shapes["weight"][1][0]
+def _prelu(module: nn.PReLU, shapes: _Shapes) -> Iterable[_Rule]:
+    yield "num_parameters", None, "weight", 0, 1, 1
 
 
-def _attention(module: nn.MultiheadAttention, shapes: _Shapes) -> Iterable[tuple[str, int]]:
+def _attention(module: nn.MultiheadAttention, shapes: _Shapes) -> Iterable[_Rule]:
     if "in_proj_weight" in shapes:
-        rows, columns = shapes["in_proj_weight"][1]
-        yield "embed_dim", columns
-        yield "kdim", columns
-        yield "vdim", columns
-        yield "head_dim", rows // 3 // module.num_heads
-    elif "q_proj_weight" in shapes:
-        rows, columns = shapes["q_proj_weight"][1]
-        yield "embed_dim", columns
-        yield "kdim", shapes["k_proj_weight"][1][1]
-        yield "vdim", shapes["v_proj_weight"][1][1]
-        yield "head_dim", rows // module.num_heads
+        for name in ("embed_dim", "kdim", "vdim"):
+            yield name, None, "in_proj_weight", 1, 1, 1
+        yield "head_dim", None, "in_proj_weight", 0, 1, 3 * module.num_heads
+    else:
+        yield "embed_dim", None, "q_proj_weight", 1, 1, 1
+        yield "kdim", None, "k_proj_weight", 1, 1, 1
+        yield "vdim", None, "v_proj_weight", 1, 1, 1
+        yield "head_dim", None, "q_proj_weight", 0, 1, module.num_heads
 
 
 # Gate blocks per hidden unit in `weight_hh`.
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
-def _rnn(module: nn.RNNBase, shapes: _Shapes) -> Iterable[tuple[str, int]]:
-    if "weight_hh_l0" not in shapes:
-        return
-    rows, columns = shapes["weight_hh_l0"][1]
-    yield "input_size", shapes["weight_ih_l0"][1][1]
-    yield "hidden_size", rows // _GATES[module.mode]
+def _rnn(module: nn.RNNBase, shapes: _Shapes) -> Iterable[_Rule]:
+    yield "input_size", None, "weight_ih_l0", 1, 1, 1
+    yield "hidden_size", None, "weight_ih_l0", 0, 1, _GATES[module.mode]
     if module.proj_size > 0:
-        yield "proj_size", columns
+        yield "proj_size", None, "weight_hh_l0", 1, 1, 1
 
 
-def _rnn_cell(module: nn.RNNCellBase, shapes: _Shapes) -> Iterable[tuple[str, int]]:
-    if "weight_hh" in shapes:
-        yield "input_size", shapes["weight_ih"][1][1]
-        yield "hidden_size", shapes["weight_hh"][1][1]
+def _rnn_cell(module: nn.RNNCellBase, shapes: _Shapes) -> Iterable[_Rule]:
+    yield "input_size", None, "weight_ih", 1, 1, 1
+    yield "hidden_size", None, "weight_hh", 1, 1, 1
 
 
-def _by_name(module: nn.Module, shapes: _Shapes) -> Iterable[tuple[str, int]]:
-    """Of a module that torch does not know: a well-known name that held the old length of its side."""
-    for before, after in shapes.values():
-        sides = [(_OUT_NAMES, 0), *([(_IN_NAMES, 1)] if len(before) > 1 else [])]
-        for names, axis in sides:
+def _by_name(module: nn.Module, shapes: _Shapes) -> Iterable[_Rule]:
+    """Of a module that torch does not know: a well-known name that holds the length of its side."""
+    for tensor, shape in shapes.items():
+        for names, axis in ((_OUT_NAMES, 0), (_IN_NAMES, 1)):
             for name in names:
-                if before[axis] != after[axis] and module.__dict__.get(name) == before[axis]:
-                    yield name, after[axis]
+                if axis < len(shape) and module.__dict__.get(name) == shape[axis]:
+                    yield name, None, tensor, axis, 1, 1
 
 
-_TABLE: tuple[tuple[type | tuple[type, ...], Callable[[Any, _Shapes], Iterable[tuple[str, Any]]]], ...] = (
-    (_ConvNd, _conv),
-    (nn.Linear, _linear),
-    (nn.Bilinear, _bilinear),
-    (_NormBase, _norm),
-    ((nn.LayerNorm, nn.RMSNorm), _layer_norm),
-    (nn.GroupNorm, _group_norm),
-    ((nn.Embedding, nn.EmbeddingBag), _embedding),
-    (nn.PReLU, _prelu),
-    (nn.MultiheadAttention, _attention),
-    (nn.RNNBase, _rnn),
-    (nn.RNNCellBase, _rnn_cell),
-    (nn.Module, _by_name),
+# The first kind that a module is an instance of, with a tensor that it must own for the rule to apply.
+_TABLE: tuple[tuple[type | tuple[type, ...], tuple[str, ...], Callable[[Any, _Shapes], Iterable[_Rule]]], ...] = (
+    (_ConvNd, ("weight",), _conv),
+    (nn.Linear, ("weight",), _linear),
+    (nn.Bilinear, ("weight",), _bilinear),
+    (_NormBase, ("weight", "bias", "running_mean"), _norm),
+    ((nn.LayerNorm, nn.RMSNorm), ("weight",), _layer_norm),
+    (nn.GroupNorm, ("weight",), _group_norm),
+    ((nn.Embedding, nn.EmbeddingBag), ("weight",), _embedding),
+    (nn.PReLU, ("weight",), _prelu),
+    (nn.MultiheadAttention, ("in_proj_weight", "q_proj_weight"), _attention),
+    (nn.RNNBase, ("weight_ih_l0",), _rnn),
+    (nn.RNNCellBase, ("weight_ih",), _rnn_cell),
 )
 
 
-def _updates(module: nn.Module, shapes: _Shapes) -> Iterable[tuple[str, Any]]:
-    for kind, rule in _TABLE:
+def _rules(module: nn.Module, shapes: _Shapes) -> Iterable[_Rule]:
+    for kind, needed, rule in _TABLE:
         if isinstance(module, kind):
-            return rule(module, shapes)
-    raise AssertionError("the table ends with nn.Module")
+            return rule(module, shapes) if any(name in shapes for name in needed) else ()
+    return _by_name(module, shapes)

@@ -51,7 +51,7 @@ class Run:
     operations: int
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operations that succeed, so that a failure can be placed in the traced sequence."""
 
     @classmethod
@@ -60,7 +60,7 @@ class _Counter(TorchDispatchMode):
         return False
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -86,7 +86,9 @@ def run(model: nn.Module, example: Example, *, count: bool = False) -> Run:
             else:
                 output = example.call(model)
     except Exception as error:
-        message = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+        message = (
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+        )
         return Run(None, Failure(message, error, _modules_of(error)), counter.operations)
     return Run(output, None, counter.operations)
 

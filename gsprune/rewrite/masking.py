@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,18 +30,22 @@ def masked(tensor: Tensor, axes: Mapping[int, IntArray]) -> Tensor:
 
 
 def masked_output(
-    model: nn.Module, example: Example, tensors: Mapping[str, Tensor], removed: Mapping[str, Mapping[int, IntArray]]
+    model: nn.Module, example: Example, tensors: Mapping[str, Tensor], kept: Mapping[str, Mapping[int, IntArray]]
 ) -> Any:
-    """The model's output on the example with the removed positions masked; the model is as before afterwards.
+    """The model's output on the example with all but the kept positions masked; the model is as before afterwards.
 
     Args:
         model: the dense network.
         example: the call.
-        tensors: its tensors by canonical name.
-        removed: tensor -> {axis: positions}.
+        tensors: its tensors by name.
+        kept: tensor -> {axis: kept positions}.
     """
     transaction = Transaction()
-    names = list(removed)
+    names = list(kept)
+    removed = {
+        name: {axis: np.setdiff1d(np.arange(tensors[name].shape[axis]), keep) for axis, keep in axes.items()}
+        for name, axes in kept.items()
+    }
     try:
         transaction.swap([tensors[name] for name in names], [masked(tensors[name], removed[name]) for name in names])
         return example.call(model)

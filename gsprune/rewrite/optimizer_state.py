@@ -8,8 +8,7 @@ products would be wrong after slicing: its history starts anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,8 @@ from torch.optim import LBFGS, Optimizer
 
 from gsprune.backends import Pattern
 from gsprune.errors import RewriteError
+from gsprune.rewrite.attributes import Entry
+from gsprune.tracing.graph import IntArray
 
 __all__ = ["as_optimizers", "check_ownership", "history_resets", "state_slices"]
 
@@ -29,7 +30,7 @@ def as_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> tuple[Op
     """
     if optimizer is None:
         return ()
-    optimizers = (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer)
+    optimizers = (optimizer,) if isinstance(optimizer, Optimizer | str) else tuple(optimizer)
     for i, candidate in enumerate(optimizers):
         if not isinstance(candidate, Optimizer):
             raise TypeError(
@@ -50,23 +51,28 @@ def check_ownership(optimizers: Sequence[Optimizer], modules: Sequence[nn.Module
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if held and not any(id(parameter) in known for parameter in held):
             raise ValueError(
-                f"`optimizer` ({type(optimizer).__name__}) holds {len(held)} parameters, none of which belongs to `model`:"
-                " it was made for another model; pass the one made from this model's parameters()"
+                f"`optimizer` ({type(optimizer).__name__}) holds {len(held)} parameters, none of which belongs to"
+                " `model`: it was made for another model; pass the one made from this model's parameters()"
             )
 
 
 def state_slices(
-    optimizer: Optimizer, pattern_of: Mapping[int, Pattern], names: Mapping[int, str]
-) -> Iterator[tuple[Tensor, Pattern]]:
-    """The state tensors of one optimizer that must be sliced.
+    optimizer: Optimizer,
+    pattern_of_parameter: Mapping[int, int],
+    names: Mapping[int, str],
+    tensors: list[Tensor],
+    patterns: list[Pattern],
+    pattern_of: list[int],
+) -> None:
+    """Append the state tensors of one optimizer that must be sliced.
 
     Args:
-        optimizer: any ``torch.optim`` optimizer but L-BFGS (`history_resets`).
-        pattern_of: id of a parameter -> how it is sliced.
+        optimizer: any ``torch.optim`` optimizer; L-BFGS has none (`history_resets`).
+        pattern_of_parameter: id of a parameter -> index of its pattern.
         names: id of a parameter -> its name, for messages.
-
-    Yields:
-        (tensor, pattern) pairs.
+        tensors: appended to.
+        patterns: appended to where a state is sliced along some of the parameter's axes only.
+        pattern_of: appended to.
 
     Raises:
         RewriteError: a state tensor's shape cannot follow its parameter.
@@ -75,44 +81,54 @@ def state_slices(
         return
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            pattern = pattern_of.get(id(parameter))
-            state = optimizer.state.get(parameter) if pattern is not None else None
-            if pattern is None or not state:
+            index = pattern_of_parameter.get(id(parameter))
+            state = optimizer.state.get(parameter) if index is not None else None
+            if index is None or not state:
                 continue
+            shape = parameter.shape
             for key, value in state.items():
-                if isinstance(value, Tensor) and value.numel() > 1:
-                    yield from _follow(value, key, parameter, pattern, optimizer, names)
+                if not isinstance(value, Tensor) or value.numel() == 1:
+                    continue
+                if value.shape == shape and value.layout == torch.strided:
+                    tensors.append(value)
+                    pattern_of.append(index)
+                    continue
+                keeps = _factored(value, parameter, patterns[index])
+                if keeps is None:
+                    raise _cannot_follow(value, key, parameter, optimizer, names[id(parameter)])
+                if keeps:
+                    tensors.append(value)
+                    pattern_of.append(len(patterns))
+                    patterns.append(Pattern(keeps))
 
 
-def _follow(
-    value: Tensor, key: str, parameter: Tensor, pattern: Pattern, optimizer: Optimizer, names: Mapping[int, str]
-) -> Iterator[tuple[Tensor, Pattern]]:
-    if value.shape == parameter.shape:
-        yield value, pattern
-        return
-    factored = value.ndim == parameter.ndim and all(
+def _factored(value: Tensor, parameter: Tensor, pattern: Pattern) -> tuple[tuple[int, IntArray], ...] | None:
+    """What is kept of a factored state tensor, None where its shape cannot follow."""
+    fits = value.ndim == parameter.ndim and all(
         length in (1, full) for length, full in zip(value.shape, parameter.shape, strict=True)
     )
-    if not factored or value.layout != torch.strided:
-        raise RewriteError(
-            f"state {key!r} of {type(optimizer).__name__} for parameter {names[id(parameter)]!r} has shape"
-            f" {tuple(value.shape)}, which cannot follow the parameter's {tuple(parameter.shape)}; nothing was changed."
-            f" Remove the entry (`del optimizer.state[parameter][{key!r}]`) or prune without `optimizer=` and build a new one"
-        )
-    keeps = tuple((axis, keep) for axis, keep in pattern.keeps if value.shape[axis] == parameter.shape[axis])
-    if keeps:
-        yield value, Pattern(keeps)
+    if not fits or value.layout != torch.strided:
+        return None
+    return tuple((axis, keep) for axis, keep in pattern.keeps if value.shape[axis] == parameter.shape[axis])
 
 
-def history_resets(optimizer: Optimizer, pattern_of: Mapping[int, Pattern]) -> list[tuple[dict[Any, Any], Any, Any]]:
+def _cannot_follow(value: Tensor, key: str, parameter: Tensor, optimizer: Optimizer, name: str) -> RewriteError:
+    return RewriteError(
+        f"state {key!r} of {type(optimizer).__name__} for parameter {name!r} has shape {tuple(value.shape)}, which cannot"
+        f" follow the parameter's {tuple(parameter.shape)}; nothing was changed. Remove the entry"
+        f" (`del optimizer.state[parameter][{key!r}]`), or prune without `optimizer=` and build a new one"
+    )
+
+
+def history_resets(optimizer: Optimizer, pattern_of_parameter: Mapping[int, int]) -> list[Entry]:
     """Entries (dictionary, key, value) that make an L-BFGS optimizer start its history anew; none for the others."""
     if not isinstance(optimizer, LBFGS):
         return []
     parameters = optimizer.param_groups[0]["params"]
-    if not any(id(parameter) in pattern_of for parameter in parameters):
+    if not any(id(parameter) in pattern_of_parameter for parameter in parameters):
         return []
     state = optimizer.state.get(parameters[0])
-    entries: list[tuple[dict[Any, Any], Any, Any]] = [(optimizer.__dict__, "_numel_cache", None)]
+    entries: list[Entry] = [(optimizer.__dict__, "_numel_cache", None)]
     if state:
         # n_iter 0 makes the next step begin with steepest descent; the counter of evaluations goes on.
         fresh = {"func_evals": state.get("func_evals", 0), "n_iter": 0}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gsprune.rewrite.plan import RewritePlan
-from gsprune.tracing.graph import Graph, IntArray
+from gsprune.tracing.graph import Graph
 
 __all__ = ["rescaled"]
 
@@ -17,7 +17,6 @@ def rescaled(
     plan: RewritePlan,
     replacements: Sequence[Tensor],
     graph: Graph,
-    removed: Mapping[str, Mapping[int, IntArray]],
     tensors: Mapping[str, Tensor],
 ) -> list[tuple[Tensor, Tensor]]:
     """Multiply the kept output channels of every weight that lost inputs, and their biases, in place.
@@ -28,7 +27,6 @@ def rescaled(
         plan: the step.
         replacements: the sliced tensors; the model's weights and biases among them are changed.
         graph: the groups before the step; a weight's output axis is the one with role "out".
-        removed: what the step removes.
         tensors: the model's tensors before the step.
 
     Returns:
@@ -37,16 +35,16 @@ def rescaled(
     unsliced: list[tuple[Tensor, Tensor]] = []
     out_axes = {m.tensor: m.axis for group in graph.groups for m in group.members if m.role == "out"}
     in_axes = {(m.tensor, m.axis) for group in graph.groups for m in group.members if m.role == "in"}
-    for name, axes in removed.items():
+    for name, index in plan.model_index.items():
         weight = tensors[name]
-        if weight.ndim < 2 or not any((name, axis) in in_axes for axis in axes):
+        if weight.ndim < 2 or not any((name, axis) in in_axes for axis, _ in plan.keeps(name)):
             continue
         out = out_axes.get(name, 0)
-        kept = [keep for axis, keep in plan.patterns[plan.pattern_of[plan.model_index[name]]].keeps if axis == out]
+        kept = [keep for axis, keep in plan.keeps(name) if axis == out]
         dense = weight.detach()
         if kept:
             dense = dense.index_select(out, torch.from_numpy(kept[0]).to(weight.device))
-        small = replacements[plan.model_index[name]]
+        small = replacements[index]
         before, after = _norms(dense, out), _norms(small, out)
         factor = torch.where(after > 0, before / after, 1.0).clamp_(min=1.0).to(small.dtype)
         small.mul_(factor.reshape([-1 if axis == out else 1 for axis in range(small.ndim)]))
@@ -60,7 +58,8 @@ def rescaled(
 
 def _norms(weight: Tensor, axis: int) -> Tensor:
     """L2 norms along everything but `axis`, in float64."""
-    return weight.movedim(axis, 0).flatten(1).double().norm(dim=1)
+    norms: Tensor = weight.movedim(axis, 0).flatten(1).double().norm(dim=1)
+    return norms
 
 
 def _bias_of(weight: str) -> str:

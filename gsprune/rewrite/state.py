@@ -14,6 +14,7 @@ from torch import nn
 
 from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph, IntArray
+from gsprune.tracing.structure import Structure
 
 __all__ = ["STATE_ATTRIBUTE", "Example", "PruneState", "SizeLink", "attach_state", "state_of"]
 
@@ -22,7 +23,7 @@ STATE_ATTRIBUTE = "_gsprune_state"
 
 @dataclass(frozen=True, slots=True)
 class SizeLink:
-    """An integer of user code that follows an axis: ``attribute = length of the axis // divisor``.
+    """A stored integer that follows an axis: ``attribute = length of the axis * multiplier // divisor``.
 
     Attributes:
         module: name of the module that stores it.
@@ -30,7 +31,8 @@ class SizeLink:
         index: position within a tuple or list, None for a plain integer.
         tensor: name of the parameter or buffer.
         axis: its axis.
-        divisor: number of heads where the integer is the size of one, else 1.
+        multiplier: number of groups where the axis is one group's, else 1.
+        divisor: number of heads, gates or groups where the integer is the size of one, else 1.
     """
 
     module: str
@@ -38,54 +40,71 @@ class SizeLink:
     index: int | None
     tensor: str
     axis: int
-    divisor: int
+    multiplier: int = 1
+    divisor: int = 1
+
+    def value(self, length: int) -> int:
+        """The integer for a length of the axis."""
+        return length * self.multiplier // self.divisor
 
 
-@dataclass(slots=True)
+@dataclass
 class PruneState:
     """State of one model.
 
     Attributes:
-        graph: the groups of the network as it is now; None after `gsprune.load`, until the next step traces it.
+        structure: the groups of the network as they are now; None after `gsprune.load`, until the next step traces it.
         example: the call used for tracing and checking; None after `gsprune.load`.
         initial_widths: group name -> first-seen width (`Group.width`).
-        kept: tensor -> {axis: kept indices in the dense numbering, sorted int64}; only axes that lost something.
+        kept_before: what `kept` was when the network was traced; empty where it was traced dense.
         dense_shapes: first-seen shapes of the tensors in `kept`, where a file told them; else the graph does.
         attributes: module name -> {attribute: present value} for integers of user code that pruning has changed.
-        initial_params: first-seen number of parameters.
-        initial_macs: first-seen MACs per example.
         links: what those integers follow.
         verified: whether a forward of a rewritten network has passed.
         refused: group name -> reason: groups that sizes written into the user's code hold fast.
+        cache: what one process looked up in the model, to be looked up again elsewhere.
     """
 
-    graph: Graph | None
+    structure: Structure | None
     example: Example | None
     initial_widths: dict[str, int]
-    kept: dict[str, dict[int, IntArray]] = field(default_factory=dict)
+    kept_before: dict[str, dict[int, IntArray]] = field(default_factory=dict)
     attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    initial_params: int = 0
-    initial_macs: float = 0.0
     links: tuple[SizeLink, ...] = ()
     verified: bool = False
     refused: dict[str, str] = field(default_factory=dict)
     dense_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    cache: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def graph(self) -> Graph | None:
+        """The groups as a `Graph`; None after `gsprune.load`."""
+        return None if self.structure is None else self.structure.graph
+
+    @property
+    def kept(self) -> dict[str, dict[int, IntArray]]:
+        """Tensor -> {axis: kept indices in the dense numbering, sorted int64}; only axes that lost something."""
+        kept = {name: dict(axes) for name, axes in self.kept_before.items()}
+        if self.structure is None:
+            return kept
+        for name, axes in self.structure.kept().items():
+            for axis, positions in axes.items():
+                dense = kept.get(name, {}).get(axis)
+                kept.setdefault(name, {})[axis] = positions if dense is None else dense[positions]
+        return kept
 
     def __getstate__(self) -> dict[str, Any]:
         """A pickle goes without an example whose `forward` is the user's own function, often a lambda."""
-        state = {name: getattr(self, name) for name in self.__slots__}
+        state = {**self.__dict__, "cache": None}
         if self.example is not None and self.example.forward is not None:
             state["example"] = None
         return state
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
-
     def __deepcopy__(self, memo: dict[int, Any]) -> PruneState:
-        """A deep copy in the same process keeps the example, `forward` included."""
-        copied = {name: deepcopy(getattr(self, name), memo) for name in self.__slots__ if name != "graph"}
-        return PruneState(graph=self.graph, **copied)
+        """A deep copy in the same process keeps the example, `forward` included; structures are never changed."""
+        shared: dict[str, Any] = {"structure": self.structure, "cache": None}
+        own = {name: deepcopy(value, memo) for name, value in self.__dict__.items() if name not in shared}
+        return PruneState(**shared, **own)
 
 
 def state_of(model: nn.Module) -> PruneState | None:

@@ -1,27 +1,25 @@
 """Find the integers that user code stores about widths, when the smaller network does not run without them.
 
-CleanRL's IMPALA asserts a stored ``_out_channels`` in its forward; torchvision's ViT keeps ``hidden_dim``. Such an integer
-is changed only if the forward fails without it. The search is greedy: of the modules on the failing call's stack,
-innermost first, one integer after the other that equals an old length is set to the new length, and kept where the
-forward then gets further (counted in operations) or through.
+CleanRL's IMPALA asserts a stored ``_out_channels`` in its forward; torchvision's ViT keeps ``hidden_dim``. Such an
+integer is changed only if the forward fails without it. The search is greedy: of the modules on the failing call's
+stack, innermost first, one integer after the other that equals an old length is set to the new length, and kept where
+the forward then gets further (counted in operations) or through.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import nn
 
-from gsprune.rewrite.attributes import Shape
+from gsprune.rewrite.attributes import Entry, Shape, with_element
 from gsprune.rewrite.check import Run, run
 from gsprune.rewrite.state import Example, SizeLink
 from gsprune.rewrite.transaction import Transaction
 from gsprune.tracing.graph import Graph
 
-__all__ = ["Lengths", "changed_lengths", "link_entries", "repaired"]
+__all__ = ["Lengths", "changed_lengths", "repaired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +57,6 @@ def changed_lengths(graph: Graph, after: Mapping[str, Shape]) -> list[Lengths]:
             if new != group.num_units:
                 found[root.tensor, root.axis, heads] = Lengths(root.tensor, root.axis, heads, group.num_units, new)
     return list(found.values())
-
-
-def link_entries(
-    module_of: Mapping[str, nn.Module], links: Sequence[SizeLink], shapes: Mapping[str, Shape]
-) -> list[tuple[dict[str, Any], str, Any]]:
-    """Entries that set linked integers to what the shapes say; only those that change.
-
-    Args:
-        module_of: module name -> module.
-        links: the links found so far.
-        shapes: every tensor's shape after the rewrite.
-    """
-    values: dict[tuple[str, str], Any] = {}
-    for link in links:
-        key = (link.module, link.attribute)
-        present = values.get(key, module_of[link.module].__dict__[link.attribute])
-        length = shapes[link.tensor][link.axis] // link.divisor
-        values[key] = length if link.index is None else _replaced(present, link.index, length)
-    return [
-        (module_of[module].__dict__, attribute, value)
-        for (module, attribute), value in values.items()
-        if module_of[module].__dict__[attribute] != value
-    ]
 
 
 def repaired(
@@ -129,7 +104,7 @@ def repaired(
 
 def _candidates(
     stack: Sequence[nn.Module], names: Mapping[int, str], lengths: Sequence[Lengths]
-) -> Iterator[tuple[SizeLink, tuple[dict[str, Any], str, Any]]]:
+) -> Iterator[tuple[SizeLink, Entry]]:
     """Integers worth trying: innermost module first, lengths of its own tensors before others, plain before tuples."""
     for module in reversed(stack):
         name = names.get(id(module))
@@ -143,9 +118,9 @@ def _candidates(
                 if value != length.before or (attribute, index, length.after) in seen:
                     continue
                 seen.add((attribute, index, length.after))
-                link = SizeLink(name, attribute, index, length.tensor, length.axis, length.divisor)
+                link = SizeLink(name, attribute, index, length.tensor, length.axis, divisor=length.divisor)
                 present = module.__dict__[attribute]
-                changed = length.after if index is None else _replaced(present, index, length.after)
+                changed = length.after if index is None else with_element(present, index, length.after)
                 yield link, (module.__dict__, attribute, changed)
 
 
@@ -160,11 +135,3 @@ def _stored_integers(module: nn.Module) -> Iterator[tuple[str, int | None, int]]
             for index, element in enumerate(value):
                 if isinstance(element, int) and not isinstance(element, bool):
                     yield attribute, index, element
-
-
-def _replaced(values: Any, index: int, element: int) -> Any:
-    """A copy of a tuple, list or torch.Size with one element changed."""
-    changed = [*values[:index], element, *values[index + 1 :]]
-    if isinstance(values, torch.Size):
-        return torch.Size(changed)
-    return type(values)(changed)

@@ -1,7 +1,7 @@
 """Everything a step changes, so that it can be taken back: tensors, attributes, entries of optimizer states.
 
-A change is one C-level call (`collections.deque(map(...), maxlen=0)`): Python handles signals between bytecodes only, so
-an interrupt lands before or after all of it, never half-way.
+A change is one C-level call (`collections.deque(map(...), maxlen=0)`): Python handles signals between bytecodes only,
+so an interrupt lands before or after all of it, never half-way.
 """
 
 from __future__ import annotations

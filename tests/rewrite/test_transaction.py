@@ -117,9 +117,10 @@ def test_a_network_whose_forward_fails_when_smaller_is_left_alone_with_the_reaso
             return self.second(h)
 
     net = Stubborn()
+    x = torch.randn(2, 4)
     before = snapshot(net)
     with pytest.warns(gsprune.PruneWarning, match="held by sizes"):
-        report = gsprune.prune_step(net, 0.5, example_inputs=torch.randn(2, 4))
+        report = gsprune.prune_step(net, 0.5, example_inputs=x)
     before["state"] = True
     assert snapshot(net) == before
     assert any("six, I said" in protected.reason for protected in report.protected)

@@ -1,0 +1,87 @@
+"""What a step looks up in a model by name, looked up once: tensors and the dictionaries of stored integers.
+
+Walking a module tree costs more than a small network's whole pruning step. A binding is valid as long as every tensor
+that pruning may cut is still the object that its module holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from gsprune.rewrite.attributes import Entry, Shape, link_entries, links_of
+from gsprune.rewrite.state import SizeLink
+from gsprune.rewrite.tensors import named_tensors
+from gsprune.tracing.structure import Structure
+
+__all__ = ["Binding"]
+
+
+class Binding:
+    """One module (the model or a follower) under the names of a structure.
+
+    Args:
+        module: the module.
+        structure: the network's groups.
+        tensors: the module's tensors by all their names; None looks them up.
+
+    Attributes:
+        module: the module.
+        tensors: what pruning may cut, by name: canonical names first, then other names of tied tensors under which
+            this module holds another tensor (a follower may have untied).
+        canonical: (len(tensors),) the canonical name of each.
+        links: stored integers that follow by the table of layers.
+    """
+
+    def __init__(self, module: nn.Module, structure: Structure, tensors: Mapping[str, Tensor] | None = None) -> None:
+        everything = named_tensors(module) if tensors is None else tensors
+        graph = structure.graph
+        cut = structure.of_axis
+        self.module = module
+        self.tensors: dict[str, Tensor] = {name: everything[name] for name in cut}
+        self.canonical: list[str] = list(cut)
+        for alias, name in graph.aliases.items():
+            if name in cut and alias in everything and everything[alias] is not everything[name]:
+                self.tensors[alias] = everything[alias]
+                self.canonical.append(name)
+        self.module_of = dict(module.named_modules(remove_duplicate=False))
+        self.links = links_of(self.module_of, graph.shapes, cut, graph.aliases)
+        self._places = [self._place(name) for name in self.tensors]
+        self._values = [
+            (self.module_of[link.module].__dict__, link.attribute, link, vector)
+            for link in self.links
+            if (vector := dict(cut[link.tensor]).get(link.axis)) is not None and link.index is None
+        ]
+        self._tuples = [link for link in self.links if link.index is not None]
+
+    def _place(self, name: str) -> tuple[dict[str, Any], str, Tensor]:
+        owner, _, leaf = name.rpartition(".")
+        module = self.module_of[owner]
+        registry = module._parameters if leaf in module._parameters else module._buffers
+        return registry, leaf, self.tensors[name]
+
+    def is_valid(self) -> bool:
+        """Whether the module still holds the tensors that were found."""
+        return all(registry.get(leaf) is tensor for registry, leaf, tensor in self._places)
+
+    def entries(self, lengths: Sequence[int], after: Structure) -> list[Entry]:
+        """Stored integers that change.
+
+        Args:
+            lengths: the length of every vector after the step.
+            after: the structure after the step, read only where a module stores whole shapes.
+        """
+        entries: list[Entry] = []
+        for attributes, name, link, vector in self._values:
+            value = lengths[vector] * link.multiplier // link.divisor
+            if attributes[name] != value:
+                entries.append((attributes, name, value))
+        if self._tuples:
+            entries += link_entries(self.module_of, self._tuples, after.graph.shapes)
+        return entries
+
+    def user_entries(self, links: Sequence[SizeLink], shapes: Mapping[str, Shape]) -> list[Entry]:
+        """Entries for integers of user code (`gsprune.rewrite.stored_sizes`)."""
+        return link_entries(self.module_of, links, shapes)

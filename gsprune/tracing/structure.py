@@ -1,0 +1,167 @@
+"""A network's groups as they shrink: the traced graph, which of its units are alive, and flat index vectors.
+
+A step at every optimizer step must not cost more than the memory it moves, so what a step needs is kept as a few flat
+arrays: many axes are cut alike (a convolution's outputs, its bias, its norm, the next layer's inputs), and share one
+*vector*. Everything else (the present `Graph`, kept indices in the traced numbering) is derived when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from gsprune.tracing.graph import Graph, IntArray
+
+__all__ = ["Structure"]
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+class _Vectors:
+    """The distinct index vectors of a traced graph: what never changes.
+
+    Attributes:
+        graph: the graph as traced.
+        first_unit: (groups + 1,) where the units of each group begin in the numbering over all groups.
+        of_axis: tensor -> ((axis, vector), ...), for every axis that some group ties.
+        ids: the vectors one after the other: per position the unit, or `num_units` where it is nobody's.
+        starts: (vectors + 1,) where each begins.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.first_unit = np.concatenate([[0], np.cumsum([group.num_units for group in graph.groups])]).astype(np.int64)
+        self.num_units = int(self.first_unit[-1])
+        axes: dict[tuple[str, int], IntArray] = {}
+        for first, group in zip(self.first_unit.tolist(), graph.groups, strict=False):
+            for member in group.members:
+                key = (member.tensor, member.axis)
+                if key not in axes:
+                    axes[key] = np.full(len(member.units), self.num_units, dtype=np.int64)
+                owned = member.units >= 0
+                axes[key][owned] = member.units[owned] + first
+        known: dict[bytes, int] = {}
+        vectors: list[IntArray] = []
+        self.of_axis: dict[str, tuple[tuple[int, int], ...]] = {}
+        for (tensor, axis), ids in sorted(axes.items()):
+            index = known.setdefault(ids.tobytes(), len(vectors))
+            if index == len(vectors):
+                vectors.append(ids)
+            self.of_axis[tensor] = (*self.of_axis.get(tensor, ()), (axis, index))
+        self.ids: IntArray = np.concatenate([np.zeros(0, np.int64), *vectors])
+        self.starts: IntArray = np.concatenate([[0], np.cumsum([len(ids) for ids in vectors])]).astype(np.int64)
+
+
+class Structure:
+    """The groups of a network at one moment.
+
+    Attributes:
+        num_units: units alive, of all groups.
+        first_unit: (groups + 1,) int64, where the units of each group begin.
+        ids: (positions,) int64, the distinct index vectors one after the other; `num_units` stands for nobody.
+        starts: (vectors + 1,) int64, where each vector begins.
+        of_axis: tensor -> ((axis, vector), ...).
+    """
+
+    def __init__(
+        self, vectors: _Vectors, alive: BoolArray, first_unit: IntArray, ids: IntArray, starts: IntArray
+    ) -> None:
+        self._vectors = vectors
+        self._alive = alive
+        self.first_unit = first_unit
+        self.num_units = int(first_unit[-1])
+        self.ids = ids
+        self.starts = starts
+        self.of_axis = vectors.of_axis
+
+    @classmethod
+    def of(cls, graph: Graph) -> Structure:
+        """The structure of a network as just traced."""
+        vectors = _Vectors(graph)
+        alive = np.ones(vectors.num_units, dtype=bool)
+        return cls(vectors, alive, vectors.first_unit, vectors.ids, vectors.starts)
+
+    @property
+    def traced(self) -> Graph:
+        """The graph as it was traced: names, roles and reasons are the same ever since."""
+        return self._vectors.graph
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph of the network as it is now."""
+        dead = ~self._alive
+        if not dead.any():
+            return self.traced
+        first = self._vectors.first_unit.tolist()
+        return self.traced.pruned(
+            {
+                group.name: np.flatnonzero(dead[a:b])
+                for group, a, b in zip(self.traced.groups, first, first[1:], strict=False)
+            }
+        )
+
+    def units_of_groups(self) -> list[int]:
+        """Units alive per group."""
+        counts: list[int] = np.diff(self.first_unit).tolist()
+        return counts
+
+    def lengths(self) -> list[int]:
+        """Present length of every vector."""
+        lengths: list[int] = np.diff(self.starts).tolist()
+        return lengths
+
+    def mask(self, removed_units: Mapping[str, IntArray]) -> BoolArray:
+        """(num_units,) bool, False for the units to remove, given per group name."""
+        keep = np.ones(self.num_units, dtype=bool)
+        for group, first in zip(self.traced.groups, self.first_unit.tolist(), strict=False):
+            units = removed_units.get(group.name)
+            if units is not None:
+                keep[units + first] = False
+        return keep
+
+    def pruned(self, keep: BoolArray) -> tuple[Structure, list[IntArray | None]]:
+        """The structure without some units.
+
+        Args:
+            keep: (num_units,) bool.
+
+        Returns:
+            the structure afterwards, and per vector the sorted kept positions, None where all are kept.
+        """
+        extended = np.append(keep, True)  # nobody's positions stay
+        kept = extended[self.ids]
+        positions = np.flatnonzero(kept)
+        starts = np.searchsorted(positions, self.starts)
+        renumbered = np.cumsum(extended) - 1
+        alive = np.zeros_like(self._alive)
+        alive[self._alive] = keep
+        after = Structure(
+            self._vectors,
+            alive,
+            np.append(0, np.cumsum(keep))[self.first_unit],
+            renumbered[self.ids[positions]],
+            starts,
+        )
+        local = positions - np.repeat(self.starts[:-1], np.diff(starts))
+        old, new = self.lengths(), after.lengths()
+        bounds = starts.tolist()
+        keeps = [
+            None if a == b else local[first:last]
+            for a, b, first, last in zip(old, new, bounds, bounds[1:], strict=False)
+        ]
+        return after, keeps
+
+    def kept(self) -> dict[str, dict[int, IntArray]]:
+        """Tensor -> {axis: positions kept since the trace}, sorted; only axes that lost something."""
+        vectors = self._vectors
+        extended = np.append(self._alive, True)
+        kept: dict[str, dict[int, IntArray]] = {}
+        for tensor, axes in vectors.of_axis.items():
+            for axis, vector in axes:
+                alive = extended[vectors.ids[vectors.starts[vector] : vectors.starts[vector + 1]]]
+                if not alive.all():
+                    kept.setdefault(tensor, {})[axis] = np.flatnonzero(alive)
+        return kept
