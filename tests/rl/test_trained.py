@@ -18,7 +18,7 @@ from gsprune.rl.trained import load_agent
 
 
 def write_run(folder: Path, algorithm: str, steps: list[int], sparsity: float = 0.0) -> list[torch.Tensor]:
-    """A run with a checkpoint per step, the last one pruned; returns each checkpoint's output for the example frames."""
+    """A run with a checkpoint per step, the last pruned; returns each one's output for the example frames."""
     folder.mkdir()
     config = {"algorithm": algorithm, "env_id": "bigfish", "seed": 1, "encoder": "impoola", "width": 1}
     (folder / "config.json").write_text(json.dumps(config))
