@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from gsprune import _core
+from gsprune.tracing.components import Components, atoms_in
 from gsprune.tracing.graph import Graph, Group, IntArray, MacOperation, Member, Protected, Queries
-from gsprune.tracing.tape import Axis, Split, Tape
+from gsprune.tracing.tape import Axis, Tape
 
 __all__ = ["build_graph"]
 
-_MAX_ROUNDS = 100  # a round ties at least one split for good; real networks need two or three
 _OWN_NAMES = ("weight", "bias", "in_proj", "original", "running")  # tensors that go by their module's name
 
 
@@ -25,7 +24,7 @@ def build_graph(
     tape: Tape, model: nn.Module, example_shapes: Sequence[tuple[int, ...]], origin: Literal["given", "made"]
 ) -> Graph:
     """The graph of everything that the tape holds."""
-    components = _Components(tape)
+    components = Components(tape)
     components.settle()
     groups, group_of = _Grouping(tape, model, components).groups()
     batch = next((shape[0] for shape in example_shapes if shape), 1) or 1
@@ -46,7 +45,7 @@ def build_graph(
 def _queries(tape: Tape) -> tuple[Queries, ...]:
     """Rows of projections, and of the biases added to them, that make the queries of scaled attention."""
     scaled = np.zeros(tape.num_atoms, bool)
-    scaled[_flat(tape.queries)] = True
+    scaled[atoms_in(tape.queries)] = True
     for result, bias in tape.biases:
         whole, row = np.broadcast_arrays(result, bias)
         scaled[row[(row > 0) & scaled[np.maximum(whole, 0)]]] = True
@@ -58,9 +57,7 @@ def _queries(tape: Tape) -> tuple[Queries, ...]:
     return tuple(found)
 
 
-def _trail(
-    tape: Tape, components: _Components, group_of: IntArray, names: Sequence[str]
-) -> tuple[tuple[str, ...], ...]:
+def _trail(tape: Tape, components: Components, group_of: IntArray, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """The groups that every traced operation met; layers are shared between operations and looked up once."""
     known: dict[int, tuple[int, ...]] = {}
     trail = []
@@ -68,9 +65,10 @@ def _trail(
         met: dict[int, None] = {}
         for layer in layers:
             if id(layer) not in known:
-                atoms = layer[layer > 0]
-                found = np.unique(group_of[components.labels[atoms]])
-                known[id(layer)] = tuple(found[found >= 0].tolist())
+                found = group_of[components.labels[np.maximum(layer, 0)]]
+                low, high = int(found.min()), int(found.max())
+                among = (low,) if low == high else np.unique(found).tolist()
+                known[id(layer)] = tuple(index for index in among if index >= 0)
             met.update(dict.fromkeys(known[id(layer)]))
         trail.append(tuple(names[index] for index in met))
     return tuple(trail)
@@ -84,169 +82,70 @@ def _mac_operations(tape: Tape, batch: int) -> tuple[MacOperation, ...]:
     return tuple(MacOperation(weight, count) for weight, count in positions.items())
 
 
-class _Components:
-    """Connected components of the atoms.
-
-    Attributes:
-        labels: (num_atoms,) component of each atom; atom 0 is the fixed label, alone in its component.
-        opened: (num_components,) whether some layer makes these channels.
-        reasons: (num_components,) index into `tape.protections` of the first that concerns it, -1 if none does.
-        first_opening: (num_components,) the atom that was opened first, 0 if none was.
-    """
-
-    def __init__(self, tape: Tape) -> None:
-        self.tape = tape
-        self.sources: list[IntArray] = []
-        self.targets: list[IntArray] = []
-        for a, b, op in tape.pairs:
-            self._add(a, b, op)
-        self.refresh()
-
-    def _add(self, a: npt.NDArray[np.int32], b: npt.NDArray[np.int32], op: str) -> None:
-        """Unite atom by atom; an atom that meets the fixed label is protected."""
-        first, second = a.reshape(-1), b.reshape(-1)
-        if min(first.min(), second.min()) <= 0:
-            for labels, other in ((first, second), (second, first)):
-                fixed = labels[(other == 0) & (labels > 0)]
-                if len(fixed):
-                    self.tape.protect(fixed, f"{op} with channels of fixed number")
-            both = (first > 0) & (second > 0)
-            first, second = first[both], second[both]
-        self.sources.append(first.astype(np.int64))
-        self.targets.append(second.astype(np.int64))
-
-    def refresh(self) -> None:
-        """Compute components and their flags from all that is known by now."""
-        tape = self.tape
-        empty = np.zeros(0, np.int64)
-        labels = _core.connected_components(
-            tape.num_atoms, np.concatenate([empty, *self.sources]), np.concatenate([empty, *self.targets])
-        )
-        self.labels: IntArray = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-        self.num = int(self.labels.max()) + 1
-        opened = _flat(tape.openings)
-        self.first_opening = np.zeros(self.num, np.int64)
-        self.first_opening[self.labels[opened[::-1]]] = opened[::-1]
-        self.opened = self.first_opening > 0
-        marks = [labels for labels, _ in tape.protections]
-        index = np.repeat(np.arange(len(marks)), [labels.size for labels in marks])
-        atoms = np.concatenate([empty, *[labels.reshape(-1) for labels in marks]])
-        index, atoms = index[atoms > 0], atoms[atoms > 0]
-        self.reasons = np.full(self.num, -1)
-        self.reasons[self.labels[atoms[::-1]]] = index[::-1]
-        self.prunable = self.opened & (self.reasons < 0)
-
-    def settle(self) -> None:
-        """Tie the parts of split axes that would not shrink alike, until all do."""
-        pending = list(self.tape.splits)
-        for _ in range(_MAX_ROUNDS):
-            violated = [split for split in pending if self._violated(split)]
-            if not violated:
-                return
-            for split in violated:
-                first = split.labels.max(axis=self._tied_axes(split), keepdims=True)
-                pair = np.broadcast_arrays(first, split.labels)
-                self._add(pair[0], pair[1], "a split")
-            self.refresh()
-        for split in violated:
-            self.tape.protect(split.labels, "splits that cannot be settled")
-        self.refresh()
-
-    def _of(self, split: Split) -> IntArray:
-        """Component of every label; fixed and flexible ones have their own, below 0."""
-        return np.where(
-            split.labels > 0, self.labels[np.maximum(split.labels, 0)], -1 - split.labels.astype(np.int64) - 2
-        )
-
-    def _varying(self, split: Split) -> list[int]:
-        """The axes of the split along which components differ."""
-        components = self._of(split)
-        return [axis for axis in split.axes if (components != components.take([0], axis)).any()]
-
-    def _violated(self, split: Split) -> bool:
-        """Whether the axes would not shrink independently: prunable components that differ along two or more."""
-        components = self._of(split)
-        atoms = components[components >= 0]
-        return bool(self.prunable[atoms].any()) and len(self._varying(split)) > 1
-
-    def _tied_axes(self, split: Split) -> tuple[int, ...]:
-        """All axes of the split but the one along which channels go."""
-        over = self._varying(split)
-        keep = split.keep if split.keep in over else over[-1]
-        return tuple(axis for axis in over if axis != keep)
-
-
-def _flat(layers: Sequence[npt.NDArray[np.int32]]) -> IntArray:
-    """All atoms of some layers, in order."""
-    atoms: IntArray = np.concatenate([np.zeros(0, np.int64), *[layer.reshape(-1) for layer in layers]]).astype(np.int64)
-    return atoms[atoms > 0]
-
-
 @dataclass(slots=True)
 class _Grouping:
     """Components with the same memberships, as groups."""
 
     tape: Tape
     model: nn.Module
-    components: _Components
+    components: Components
 
     def groups(self) -> tuple[tuple[Group, ...], IntArray]:
-        """All prunable groups, in the order in which the forward opens them, and the group of each component or -1."""
+        """All prunable groups in the order in which the forward opens them, and the group of each component or -1."""
         components, axes = self.components, self.tape.axes
-        axis_of = np.concatenate([[-1], np.repeat(np.arange(len(axes)), [axis.size for axis in axes])]).astype(np.int64)
+        group_of = np.full(self.tape.num_atoms, -1, np.int64)
+        sizes = np.array([0, *[axis.size for axis in axes]], np.int64)
+        axis_of = np.concatenate([[-1], np.repeat(np.arange(len(axes)), sizes[1:])]).astype(np.int64)
         atoms = np.flatnonzero(components.prunable[components.labels])
-        group_of = np.full(components.num, -1, np.int64)
         if not len(atoms):
             return (), group_of
         entries, counts = np.unique(components.labels[atoms] * len(axes) + axis_of[atoms], return_counts=True)
-        owner, member = entries // len(axes), entries % len(axes)
+        owner, member = np.divmod(entries, len(axes))
         starts = np.flatnonzero(np.diff(owner, prepend=-1))
-        units = owner[starts]  # prunable components, ascending
-        roots = components.first_opening[units]
-        signature = self._signatures(member, counts, starts, axis_of[roots])
-        order = self._order(roots, len(axes))
-        unit_of = np.full(components.num, -1, np.int64)
-        kinds: dict[int, int] = {}
-        for position in order:
-            kinds.setdefault(int(signature[position]), len(kinds))
-        group_index = np.array([kinds[int(value)] for value in signature])
-        groups, names = [], Counter[str]()
-        inputs = np.zeros(len(axes), bool)
-        inputs[axis_of[_flat(self.tape.inputs)]] = True
-        inputs[axis_of[_flat(self.tape.openings)]] = False
-        is_head = np.zeros(components.num, bool)
-        is_head[components.labels[_flat(self.tape.heads)]] = True
-        positions_of = [[] for _ in kinds]  # type: list[list[int]]
-        for position in order:
-            positions_of[group_index[position]].append(int(position))
-        ends = np.append(starts[1:], len(entries))
-        for index, positions in enumerate(positions_of):
-            mine = units[positions]
-            group_of[mine], unit_of[mine] = index, np.arange(len(mine))
-            lead = positions[0]
-            root_axis = int(axis_of[roots[lead]])
-            span = slice(int(starts[lead]), int(ends[lead]))
+        roots = components.first_opening[owner[starts]]
+        order = self._order(roots)
+        signatures = self._signatures(member, counts, starts, axis_of[roots])[order]
+        _, firsts, inverse = np.unique(signatures, return_index=True, return_inverse=True)
+        number = np.argsort(np.argsort(firsts))[inverse]  # groups are numbered by their first unit
+        units = owner[starts][order]
+        group_of[units] = number
+        positions = np.argsort(number, kind="stable")
+        widths = np.bincount(number)
+        unit_of = np.full(self.tape.num_atoms, -1, np.int64)
+        unit_of[units[positions]] = np.arange(len(units)) - np.repeat(np.cumsum(widths) - widths, widths)
+        consumes, is_head = self._flags(axis_of)
+        groups: list[Group] = []
+        names: Counter[str] = Counter()
+        for index, first in enumerate(np.sort(firsts)):
+            unit = int(order[first])
+            span = slice(int(starts[unit]), int(starts[unit + 1]) if unit + 1 < len(starts) else None)
             found = dict(zip(member[span].tolist(), counts[span].tolist(), strict=True))
-            ordered = [root_axis, *[axis for axis in found if axis != root_axis]]
-            members = tuple(self._member(axes[axis], index, group_of, unit_of, bool(inputs[axis])) for axis in ordered)
+            root = int(axis_of[roots[unit]])
+            members = tuple(
+                self._member(axes[axis], index, group_of, unit_of, bool(consumes[axis]))
+                for axis in (root, *(axis for axis in found if axis != root))
+            )
             name = _module_name(members[0].tensor)
             names[name] += 1
-            groups.append(
-                Group(
-                    name=name if names[name] == 1 else f"{name}:{names[name]}",
-                    num_units=len(mine),
-                    width_per_unit=1 if is_head[mine].any() else int(found[root_axis]),
-                    members=members,
-                    kind=self._kind(members),
-                )
-            )
+            name = name if names[name] == 1 else f"{name}:{names[name]}"
+            copies = 1 if is_head[units[number == index]].any() else int(found[root])
+            groups.append(Group(name, int(widths[index]), copies, members, self._kind(members)))
         return tuple(groups), group_of
+
+    def _flags(self, axis_of: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Which axes consume channels, and which components are tied across heads."""
+        consumes = np.zeros(len(self.tape.axes), bool)
+        consumes[axis_of[atoms_in(self.tape.inputs)]] = True
+        consumes[axis_of[atoms_in(self.tape.openings)]] = False
+        is_head = np.zeros(self.tape.num_atoms, bool)
+        is_head[self.components.labels[atoms_in(self.tape.heads)]] = True
+        return consumes, is_head
 
     @staticmethod
     def _signatures(member: IntArray, counts: IntArray, starts: IntArray, roots: IntArray) -> npt.NDArray[np.uint64]:
         """A hash per component, equal where the memberships (axis, count) and the root's axis are."""
-        random = np.random.default_rng(0)
-        salts = random.integers(1, 2**63, size=(2, int(max(member.max(), roots.max())) + 1), dtype=np.uint64)
+        generator = np.random.default_rng(0)
+        salts = generator.integers(1, 2**63, size=(2, int(max(member.max(), roots.max())) + 1), dtype=np.uint64)
         with np.errstate(over="ignore"):
             each = salts[0, member] * (counts.astype(np.uint64) * np.uint64(2) + np.uint64(1))
             each ^= each >> np.uint64(29)
@@ -254,10 +153,9 @@ class _Grouping:
             hashes: npt.NDArray[np.uint64] = np.add.reduceat(each, starts) ^ salts[1, roots]
             return hashes
 
-    def _order(self, roots: IntArray, num_axes: int) -> IntArray:
+    def _order(self, roots: IntArray) -> IntArray:
         """Positions of components in the order of their first opening, and within one layer by position."""
-        del num_axes
-        opened = _flat(self.tape.openings)
+        opened = atoms_in(self.tape.openings)
         rank = np.full(self.tape.num_atoms, len(opened), np.int64)
         rank[opened[::-1]] = np.arange(len(opened))[::-1]
         return np.argsort(rank[roots], kind="stable")
@@ -287,9 +185,9 @@ def _module_name(tensor: str) -> str:
     return owner if owner and leaf.startswith(_OWN_NAMES) else tensor
 
 
-def _protected(tape: Tape, components: _Components) -> tuple[Protected, ...]:
+def _protected(tape: Tape, components: Components) -> tuple[Protected, ...]:
     """Channels that layers make and that are kept, by reason, and layers that the forward did not use."""
-    opened = np.unique(_flat(tape.openings))
+    opened = np.unique(atoms_in(tape.openings))
     owner = components.labels[opened]
     firsts = np.array([axis.first for axis in tape.axes] + [tape.num_atoms])
     axis = np.searchsorted(firsts, opened, side="right") - 1

@@ -1,0 +1,111 @@
+"""Connected components of the atoms: unions and protections, and the splits that have to be settled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gsprune import _core
+from gsprune.tracing.graph import IntArray
+from gsprune.tracing.shadow import Labels
+from gsprune.tracing.tape import Split, Tape
+
+__all__ = ["Components", "atoms_in"]
+
+_MAX_ROUNDS = 100  # a round ties at least one split for good; real networks need two or three
+
+
+class Components:
+    """Connected components of the atoms.
+
+    Attributes:
+        labels: (num_atoms,) int64; the smallest atom of each atom's component, by which it goes in the vectors below.
+        first_opening: (num_atoms,) the component's atom that was opened first, 0 if no layer makes these channels.
+        reasons: (num_atoms,) index into `tape.protections` of the first that concerns the component, -1 if none does.
+        prunable: (num_atoms,) whether the component is opened and not protected.
+    """
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+        self.sources: list[IntArray] = []
+        self.targets: list[IntArray] = []
+        for a, b, op in tape.pairs:
+            self._add(a, b, op)
+        self.refresh()
+
+    def _add(self, a: Labels, b: Labels, op: str) -> None:
+        """Unite atom by atom; an atom that meets the fixed label is protected."""
+        first, second = a.reshape(-1), b.reshape(-1)
+        if min(first.min(), second.min()) <= 0:
+            for labels, other in ((first, second), (second, first)):
+                fixed = labels[(other == 0) & (labels > 0)]
+                if len(fixed):
+                    self.tape.protect(fixed, f"{op} with channels of fixed number")
+            both = (first > 0) & (second > 0)
+            first, second = first[both], second[both]
+        self.sources.append(first.astype(np.int64))
+        self.targets.append(second.astype(np.int64))
+
+    def refresh(self) -> None:
+        """Compute components and their flags from all that is known by now."""
+        tape = self.tape
+        empty = np.zeros(0, np.int64)
+        self.labels = _core.connected_components(
+            tape.num_atoms, np.concatenate([empty, *self.sources]), np.concatenate([empty, *self.targets])
+        )
+        # Of repeated indices the last assignment stays: backwards, so that the first event does.
+        opened = atoms_in(tape.openings)[::-1]
+        self.first_opening = np.zeros(tape.num_atoms, np.int64)
+        self.first_opening[self.labels[opened]] = opened
+        index = np.repeat(np.arange(len(tape.protections)), [labels.size for labels, _ in tape.protections])
+        atoms = np.concatenate([empty, *[labels.reshape(-1) for labels, _ in tape.protections]])
+        index, atoms = index[atoms > 0][::-1], atoms[atoms > 0][::-1]
+        self.reasons = np.full(tape.num_atoms, -1)
+        self.reasons[self.labels[atoms]] = index
+        self.prunable = (self.first_opening > 0) & (self.reasons < 0)
+
+    def settle(self) -> None:
+        """Tie the parts of split axes that would not shrink alike, until all do."""
+        pending = list(self.tape.splits)
+        for _ in range(_MAX_ROUNDS):
+            violated = [split for split in pending if self._violated(split)]
+            if not violated:
+                return
+            for split in violated:
+                first = split.labels.max(axis=self._tied_axes(split), keepdims=True)
+                pair = np.broadcast_arrays(first, split.labels)
+                self._add(pair[0], pair[1], "a split")
+            self.refresh()
+        for split in violated:
+            self.tape.protect(split.labels, "splits that cannot be settled")
+        self.refresh()
+
+    def _of(self, split: Split) -> IntArray:
+        """Component of every label; fixed and flexible ones have their own, below 0."""
+        return np.where(
+            split.labels > 0, self.labels[np.maximum(split.labels, 0)], -1 - split.labels.astype(np.int64) - 2
+        )
+
+    def _varying(self, split: Split) -> list[int]:
+        """The axes of the split along which components differ."""
+        components = self._of(split)
+        return [axis for axis in split.axes if (components != components.take([0], axis)).any()]
+
+    def _violated(self, split: Split) -> bool:
+        """Whether the axes would not shrink independently: prunable components that differ along two or more."""
+        components = self._of(split)
+        atoms = components[components >= 0]
+        return bool(self.prunable[atoms].any()) and len(self._varying(split)) > 1
+
+    def _tied_axes(self, split: Split) -> tuple[int, ...]:
+        """All axes of the split but the one along which channels go."""
+        over = self._varying(split)
+        keep = split.keep if split.keep in over else over[-1]
+        return tuple(axis for axis in over if axis != keep)
+
+
+def atoms_in(layers: Sequence[Labels]) -> IntArray:
+    """All atoms of some layers, in order."""
+    atoms: IntArray = np.concatenate([np.zeros(0, np.int64), *[layer.reshape(-1) for layer in layers]]).astype(np.int64)
+    return atoms[atoms > 0]
