@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from gsprune.tracing.table import graph_table
+
 __all__ = ["Graph", "Group", "IntArray", "MacOperation", "Member", "Protected", "Queries"]
 
 IntArray = npt.NDArray[np.int64]
@@ -141,6 +143,9 @@ class Graph:
     inexact: tuple[str, ...]
     trail: tuple[tuple[str, ...], ...] = ()
     queries: tuple[Queries, ...] = ()
+
+    def __str__(self) -> str:
+        return graph_table(self)
 
     def group(self, name: str) -> Group:
         """The group of that name.
