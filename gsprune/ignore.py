@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from torch import nn
 
@@ -37,8 +38,8 @@ def _ignored_by(model: nn.Module, graph: Graph, entry: object, index: int) -> se
         found = set(matching_groups(graph, entry)) | set(matching_groups(graph, f"{entry}.*"))
         if not found and not _names_a_module(model, entry):
             raise ValueError(
-                f"`ignore[{index}]` is {entry!r}, which matches no module of the model; print(gsprune.trace(model)) shows"
-                " the names"
+                f"`ignore[{index}]` is {entry!r}, which matches no module of the model;"
+                " print(gsprune.trace(model)) shows the names"
             )
         return found
     if isinstance(entry, nn.Module):
@@ -60,8 +61,6 @@ def _ignored_by(model: nn.Module, graph: Graph, entry: object, index: int) -> se
 
 
 def _names_a_module(model: nn.Module, pattern: str) -> bool:
-    from fnmatch import fnmatchcase
-
     return any(fnmatchcase(name, pattern) for name, _ in model.named_modules())
 
 

@@ -199,8 +199,8 @@ class PruneReport:
             if name == group.name or name in group.layers:
                 return self._slice_channels(group, tensor, axis)
         raise ValueError(
-            f"`name` is {name!r}, which is neither a parameter, a buffer, a group nor a layer of a group of this report;"
-            " list them with report.removed and report.groups"
+            f"`name` is {name!r}, which is neither a parameter, a buffer, a group nor a layer of a group of this"
+            " report; list them with report.removed and report.groups"
         )
 
     def _slice_like(self, name: str, tensor: Tensor) -> Tensor:
@@ -217,8 +217,8 @@ class PruneReport:
             fitting = [i for i, length in enumerate(tensor.shape) if length == group.before]
             if len(fitting) != 1:
                 raise ValueError(
-                    f"`tensor` of shape {tuple(tensor.shape)} has {len(fitting)} axes of the {group.before} channels that"
-                    f" {group.name!r} had before this step; pass `axis=`"
+                    f"`tensor` of shape {tuple(tensor.shape)} has {len(fitting)} axes of the {group.before} channels"
+                    f" that {group.name!r} had before this step; pass `axis=`"
                 )
             axis = fitting[0]
         elif tensor.shape[axis] != group.before:
@@ -239,8 +239,8 @@ class PruneReport:
         verb = "would remove" if self.dry_run else "removed"
         gone = sum(group.before - group.after for group in self.groups)
         lines.append(
-            f"{verb} {gone} channels; {self.channel_sparsity:.1%} of channels, {self.param_sparsity:.1%} of parameters and"
-            f" {self.mac_sparsity:.1%} of MACs are gone"
+            f"{verb} {gone} channels; {self.channel_sparsity:.1%} of channels, {self.param_sparsity:.1%} of parameters"
+            f" and {self.mac_sparsity:.1%} of MACs are gone"
         )
         lines.append(
             f"parameters {self.params_before:,} -> {self.params_after:,}, MACs {self.macs_before:,.0f} ->"

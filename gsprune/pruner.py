@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
-from typing import Any, get_args
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -16,7 +16,7 @@ from gsprune.rewrite.followers import as_followers
 from gsprune.rewrite.optimizer_state import as_optimizers
 from gsprune.rewrite.tensors import unwrapped
 from gsprune.schedules import Schedule
-from gsprune.selection import Scope, Target
+from gsprune.selection import SCOPES, TARGETS, Scope, Selection, Target
 from gsprune.step import Request, Step, known_state, take_step
 from gsprune.tracing import trace as trace_model
 from gsprune.tracing.graph import Graph
@@ -66,8 +66,8 @@ def prune_step(
     """Make the network physically smaller, now, in the middle of its training.
 
     The channels that are least important are removed from every tensor they run through. Parameters stay the same
-    objects; their gradients, the optimizer's moments and the followers are sliced with the same indices. It happens as a
-    whole or not at all: whatever goes wrong leaves everything as it was.
+    objects; their gradients, the optimizer's moments and the followers are sliced with the same indices. It happens as
+    a whole or not at all: whatever goes wrong leaves everything as it was.
 
     Call it between ``optimizer.step()`` and the next forward (between forward and backward, the backward fails).
 
@@ -102,13 +102,15 @@ def prune_step(
     """
     module = unwrapped(_checked_model(model))
     request = Request(
-        sparsity=_checked_sparsity(sparsity),
+        selection=Selection(
+            _checked_sparsity(sparsity),
+            _checked_choice("scope", scope, SCOPES),
+            _checked_choice("target", target, TARGETS),
+            round_to,
+            min_channels,
+        ),
         importance=resolve_importance(importance),
-        scope=_checked_choice("scope", scope, get_args(Scope)),
-        target=_checked_choice("target", target, get_args(Target)),
         ignore=ignore,
-        round_to=round_to,
-        min_channels=min_channels,
         rescale=bool(rescale),
         backend=backend,
         dry_run=bool(dry_run),
@@ -118,8 +120,8 @@ def prune_step(
     state = known_state(module, example_inputs, forward)
     if target == "macs" and state.graph is not None and state.graph.example_origin == "made":
         raise ValueError(
-            "`target` is 'macs', which depends on the size of the inputs: pass `example_inputs` of the real size (the one"
-            f" made from the first layer has shapes {state.graph.example_shapes})"
+            "`target` is 'macs', which depends on the size of the inputs: pass `example_inputs` of the real size (the"
+            f" one made from the first layer has shapes {state.graph.example_shapes})"
         )
     return take_step(Step(module, state, request, optimizers, follower_modules))
 
@@ -137,7 +139,8 @@ class Pruner:
     """
 
     def __init__(self, model: nn.Module, schedule: Schedule | Callable[[float], Any], **options: Any) -> None:
-        known = {name for name, option in signature(prune_step).parameters.items() if option.kind is option.KEYWORD_ONLY}
+        parameters = signature(prune_step).parameters.values()
+        known = {option.name for option in parameters if option.kind is option.KEYWORD_ONLY}
         unknown = sorted(set(options) - known)
         if unknown:
             raise TypeError(f"Pruner got unknown options {unknown}; prune_step takes {sorted(known)}")
@@ -159,7 +162,7 @@ class Pruner:
             ValueError: `progress` is outside [0, 1]; and whatever `prune_step` raises.
         """
         if not 0.0 <= progress <= 1.0:
-            raise ValueError(f"`progress` must be in [0, 1], the fraction of the training that is done, got {progress!r}")
+            raise ValueError(f"`progress` must be in [0, 1], the fraction of training that is done, got {progress!r}")
         report = prune_step(self.model, self.schedule(progress), importance=self._importance, **self._options)
         self._progress = progress
         return report
@@ -183,14 +186,17 @@ class Pruner:
         self._progress = float(state["progress"])
 
 
+_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel")
+
+
 def _checked_model(model: object) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
     name = type(model).__name__
-    if name in ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel") or hasattr(model, "_get_fsdp_state"):
+    if name in _WRAPPERS or hasattr(model, "_get_fsdp_state"):
         raise TypeError(
-            f"`model` is wrapped in {name}, whose hooks hold the old shapes: prune the inner module (`model.module`) on every"
-            " rank, then wrap it again"
+            f"`model` is wrapped in {name}, whose hooks hold the old shapes: prune the inner module (`model.module`) on"
+            " every rank, then wrap it again"
         )
     return model
 
@@ -202,7 +208,9 @@ def _checked_sparsity(sparsity: object) -> Any:
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise TypeError(f"`{name}` must be a number in [0, 1), got {number!r}")
         if not 0.0 <= number < 1.0:
-            raise ValueError(f"`{name}` must be in [0, 1), the fraction of the first-seen width that is gone; got {number!r}")
+            raise ValueError(
+                f"`{name}` must be in [0, 1), the fraction of first-seen widths that is gone; got {number!r}"
+            )
     return sparsity
 
 

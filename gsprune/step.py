@@ -31,7 +31,7 @@ from gsprune.rewrite.state import STATE_ATTRIBUTE, PruneState, SizeLink, state_o
 from gsprune.rewrite.stored_sizes import changed_lengths, repaired
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import Transaction
-from gsprune.selection import Scope, Target, select
+from gsprune.selection import Selection, select_units
 from gsprune.tracing import trace as trace_model
 from gsprune.tracing.example import given
 from gsprune.tracing.structure import Structure
@@ -49,13 +49,9 @@ BoolArray = npt.NDArray[np.bool_]
 class Request:
     """The options of one step; the meaning of each is in `gsprune.prune_step`."""
 
-    sparsity: float | Mapping[str, float]
+    selection: Selection
     importance: Importance
-    scope: Scope
-    target: Target
     ignore: Sequence[str | nn.Module | type]
-    round_to: int | Mapping[str, int]
-    min_channels: int | Mapping[str, int]
     rescale: bool
     backend: BackendName
     dry_run: bool
@@ -175,8 +171,9 @@ class Step:
         self.optimizers = optimizers
         self.bindings = [self.known.binding, *self._bindings_of(followers)]
         self.tensors = self.known.binding.tensors
-        check_ownership(optimizers, (model, *followers))
+        check_ownership(optimizers, self.known.binding.ids, (model, *followers))
         self.ignored = ignored_groups(model, self.structure.traced, request.ignore)
+        self.selection = replace(request.selection, parameters=self.known.parameters)
         self.forwards = 0
 
     def _bindings_of(self, followers: Sequence[nn.Module]) -> list[Binding]:
@@ -196,7 +193,7 @@ class Step:
         after: Structure = self.structure
         notes: tuple[str, ...] = ()
         while True:
-            keep = self._choose(backend, self.ignored | set(refused))
+            keep = self._choose(backend, self.ignored.union(refused))
             if keep.all():
                 self._warn_if_stuck(refused)
                 break
@@ -208,36 +205,26 @@ class Step:
             break
         if after is self.structure or self.request.dry_run:
             self.model.__dict__[STATE_ATTRIBUTE] = self.state  # so that the next step need not trace
-        context = Context(self.request.target, self.state.initial_widths, self.ignored, refused, self.known.parameters)
+        context = Context(
+            self.selection.target, self.state.initial_widths, self.ignored, refused, self.known.parameters
+        )
         seconds = time.perf_counter() - started
         return PruneReport(not keep.all(), seconds, self.request.dry_run, notes, self.structure, after, keep, context)
 
-    def _choose(self, backend: Backend, frozen: Collection[str]) -> BoolArray:
+    def _choose(self, backend: Backend, frozen: frozenset[str]) -> BoolArray:
         """(units,) bool: what to keep."""
         example = self.state.example
-        graph = self.structure.graph
         scores = self.request.importance.scores(
-            graph,
+            self.structure,
             self.tensors,
             backend,
             frozen=frozen,
             model=self.model,
             run=None if example is None else example.call,
         )
-        removed = select(
-            graph,
-            scores,
-            self.state.initial_widths,
-            self.request.sparsity,
-            scope=self.request.scope,
-            target=self.request.target,
-            round_to=self.request.round_to,
-            min_channels=self.request.min_channels,
-            backend=backend,
-            frozen=frozenset(frozen),
-            parameters=self.known.parameters,
+        return select_units(
+            self.structure, scores, self.state.initial_widths, self.selection, backend=backend, frozen=frozen
         )
-        return self.structure.mask(removed)
 
     def _rewrite(
         self, keep: BoolArray, refused: Mapping[str, str], backend: Backend
@@ -247,17 +234,18 @@ class Step:
         if self.request.dry_run:
             return after, ()
         plan = plan_rewrite(self.bindings, after, keeps, self.optimizers)
-        linked = [e for b in self.bindings for e in b.user_entries(self.state.links, after.graph.shapes)]
+        links = self.state.links
+        linked = [e for b in self.bindings for e in b.user_entries(links, after.graph.shapes)] if links else []
         must_check = not self.state.verified or bool(linked)
         expected = self._expected(plan) if not self.state.verified else None
         replacements = sliced(plan, backend)
-        graph = self.structure.graph
-        others = rescaled(plan, replacements, graph, canonical_tensors(self.model)) if self.request.rescale else []
+        others = []
+        if self.request.rescale:
+            others = rescaled(plan, replacements, self.structure.traced, canonical_tensors(self.model))
         with Transaction() as transaction:
             apply_plan(transaction, plan, replacements)
             transaction.swap([bias for bias, _ in others], [replacement for _, replacement in others])
             transaction.set_entries(linked)
-            links = self.state.links
             if must_check:
                 found = self._check(transaction, after, expected)
                 links = (*links, *found)
@@ -347,7 +335,7 @@ class Step:
 
     def _warn_if_stuck(self, refused: Mapping[str, str]) -> None:
         """Say so when a request cannot be met because nothing at all can be removed."""
-        asked = self.request.sparsity
+        asked = self.selection.sparsity
         wanted = max(asked.values(), default=0.0) if isinstance(asked, Mapping) else asked
         graph = self.structure.traced
         if wanted <= 0 or any(g.name not in self.ignored and g.name not in refused for g in graph.groups):

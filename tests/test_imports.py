@@ -27,7 +27,20 @@ LAYERS = (
     ("_core", "kernels", "errors"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-HEAVY = ("triton", "procgen", "gym", "gym3", "gymnasium", "tensorboard", "matplotlib", "tyro", "rich", "yaml", "onnx", "ray")
+HEAVY = (
+    "triton",
+    "procgen",
+    "gym",
+    "gym3",
+    "gymnasium",
+    "tensorboard",
+    "matplotlib",
+    "tyro",
+    "rich",
+    "yaml",
+    "onnx",
+    "ray",
+)
 
 
 def modules() -> list[Path]:

@@ -247,7 +247,9 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("bad", "error", "message"), BAD, ids=[f"{next(iter(b))}-{i}" for i, (b, _, _) in enumerate(BAD)])
+@pytest.mark.parametrize(
+    ("bad", "error", "message"), BAD, ids=[f"{next(iter(b))}-{i}" for i, (b, _, _) in enumerate(BAD)]
+)
 def test_a_bad_argument_is_named_and_nothing_changes(bad: dict[str, Any], error: type[Exception], message: str) -> None:
     net = small_net()
     optimizer = trained(net)

@@ -8,8 +8,9 @@ statistic of every member of a group, a *reduction* (`reductions`) makes one num
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,9 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gsprune.backends import Backend, Statistic, SumJob
+from gsprune.backends import Backend
 from gsprune.errors import ScoreError
 from gsprune.tracing.graph import Graph, Group, Member
+from gsprune.tracing.structure import Structure
 
 __all__ = [
     "Criterion",
@@ -29,7 +31,6 @@ __all__ = [
     "ScoreSource",
     "counted_members",
     "layer_of",
-    "member_sums",
     "unit_sums",
 ]
 
@@ -37,25 +38,35 @@ FloatArray = npt.NDArray[np.float64]
 MatrixFunction = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ScoreSource:
     """All that a criterion may read; it changes none of it.
 
     Attributes:
-        graph: the groups of the network as it is now.
-        groups: those of `graph.groups` that are to be scored.
+        structure: the network's groups as they are now.
+        frozen: names of groups that are not scored.
         tensors: parameters and buffers by canonical name; gradients are read from their ``.grad``.
         backend: computes sums over weights.
         model: the network itself, where the caller has it.
         run: calls a model on the example; None where there is no example.
     """
 
-    graph: Graph
-    groups: tuple[Group, ...]
+    structure: Structure
+    frozen: frozenset[str]
     tensors: Mapping[str, Tensor]
     backend: Backend
     model: nn.Module | None = None
     run: Callable[[nn.Module], Any] | None = None
+
+    @property
+    def graph(self) -> Graph:
+        """The groups of the network as it is now."""
+        return self.structure.graph
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Those that are to be scored."""
+        return tuple(group for group in self.graph.groups if group.name not in self.frozen and group.num_units > 0)
 
 
 class Criterion(ABC):
@@ -191,47 +202,3 @@ def unit_sums(values: FloatArray, member: Member, num_units: int) -> FloatArray:
     """
     # Unit -1 gets a place of its own in front, which is cheaper than selecting the others.
     return np.asarray(np.bincount(member.units + 1, weights=values, minlength=num_units + 1)[1:], dtype=np.float64)
-
-
-def member_sums(
-    source: ScoreSource, statistic: Statistic, others: Mapping[str, Tensor] | None = None
-) -> dict[str, FloatArray]:
-    """Sums of a statistic over every unit of every counted member, each tensor read once for all its axes.
-
-    Args:
-        source: what there is to read.
-        statistic: what is summed, element by element.
-        others: the second factor by tensor name, for the statistics of products.
-
-    Returns:
-        group name -> (members, units) float64, the first counted member first.
-
-    Raises:
-        ScoreError: a group has no counted member.
-    """
-    members = {group.name: counted_members(group, source.tensors) for group in source.groups}
-    axes: dict[str, set[int]] = {}
-    for counted in members.values():
-        for member in counted:
-            axes.setdefault(member.tensor, set()).add(member.axis)
-    jobs = [
-        SumJob(source.tensors[name], tuple(sorted(used)), None if others is None else others[name])
-        for name, used in axes.items()
-    ]
-    sums = _by_axis(axes, source.backend.axis_sums(jobs, statistic))
-    return {
-        group.name: np.stack(
-            [unit_sums(sums[member.tensor, member.axis], member, group.num_units) for member in members[group.name]]
-        )
-        for group in source.groups
-    }
-
-
-def _by_axis(
-    axes: Mapping[str, set[int]], results: Sequence[tuple[FloatArray, ...]]
-) -> dict[tuple[str, int], FloatArray]:
-    return {
-        (name, axis): vector
-        for (name, used), vectors in zip(axes.items(), results, strict=True)
-        for axis, vector in zip(sorted(used), vectors, strict=True)
-    }

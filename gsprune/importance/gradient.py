@@ -7,7 +7,8 @@ from torch import Tensor
 
 from gsprune.backends import Statistic
 from gsprune.errors import ScoreError
-from gsprune.importance.base import Criterion, FloatArray, ScoreSource, counted_members, member_sums
+from gsprune.importance.base import Criterion, FloatArray, ScoreSource, counted_members
+from gsprune.importance.sums import member_sums
 
 __all__ = ["Hessian", "Taylor"]
 

@@ -23,6 +23,7 @@ from gsprune.importance.normalizers import NORMALIZERS, SPELLINGS
 from gsprune.importance.random import Random
 from gsprune.importance.reductions import REDUCTIONS
 from gsprune.tracing.graph import Graph
+from gsprune.tracing.structure import Structure
 
 __all__ = ["CRITERIA", "Importance", "resolve_importance"]
 
@@ -77,7 +78,7 @@ class Importance:
 
     def scores(
         self,
-        graph: Graph,
+        graph: Graph | Structure,
         tensors: Mapping[str, Tensor],
         backend: Backend,
         *,
@@ -88,7 +89,7 @@ class Importance:
         """Scores of all groups that may lose units.
 
         Args:
-            graph: the groups of the network as it is now.
+            graph: the groups of the network as it is now; a `Structure` is what a step has at hand.
             tensors: parameters and buffers by canonical name; gradients are read from their ``.grad``.
             backend: computes the sums over the weights.
             frozen: names of groups that are not scored.
@@ -101,13 +102,18 @@ class Importance:
         Raises:
             ScoreError: a group has nothing to read, or a score that is not finite; the message names the group.
         """
-        groups = tuple(group for group in graph.groups if group.name not in frozen and group.num_units > 0)
-        if not groups:
+        structure = Structure.of(graph) if isinstance(graph, Graph) else graph
+        units = {
+            group.name: count
+            for group, count in zip(structure.traced.groups, structure.units_of_groups(), strict=True)
+            if group.name not in frozen and count > 0
+        }
+        if not units:
             return {}
-        source = ScoreSource(graph, groups, tensors, backend, model, run)
+        source = ScoreSource(structure, frozenset(frozen), tensors, backend, model, run)
         statistics = self._resolved().statistics(source)
         with np.errstate(all="ignore"):  # what is not finite is reported with the group's name
-            return {group.name: self._score(group.name, statistics[group.name], group.num_units) for group in groups}
+            return {name: self._score(name, statistics[name], count) for name, count in units.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """State of the criterion (where the generator of "random" is); JSON-compatible."""

@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from gsprune.backends import Statistic
-from gsprune.importance.base import Criterion, FloatArray, ScoreSource, member_sums
+from gsprune.importance.base import Criterion, FloatArray, ScoreSource
+from gsprune.importance.sums import member_sums
 
 __all__ = ["L1", "L2", "Lamp"]
 

@@ -32,6 +32,7 @@ class Binding:
         tensors: what pruning may cut, by name: canonical names first, then other names of tied tensors under which
             this module holds another tensor (a follower may have untied).
         canonical: (len(tensors),) the canonical name of each.
+        ids: ids of all of them.
         links: stored integers that follow by the table of layers.
     """
 
@@ -46,6 +47,7 @@ class Binding:
             if name in cut and alias in everything and everything[alias] is not everything[name]:
                 self.tensors[alias] = everything[alias]
                 self.canonical.append(name)
+        self.ids = frozenset(id(tensor) for tensor in self.tensors.values())
         self.module_of = dict(module.named_modules(remove_duplicate=False))
         self.links = links_of(self.module_of, graph.shapes, cut, graph.aliases)
         self._places = [self._place(name) for name in self.tensors]

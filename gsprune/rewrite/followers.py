@@ -53,8 +53,8 @@ def matched_tensors(
             raise ValueError(f"`followers[{index}]` has no tensor {name!r}: it must have the structure of `model`")
         if tuple(tensors[name].shape) != shape:
             raise ValueError(
-                f"`followers[{index}]`: {name!r} has shape {tuple(tensors[name].shape)}, the model's has {shape}; pass every"
-                " follower to each prune_step, or copy the model anew"
+                f"`followers[{index}]`: {name!r} has shape {tuple(tensors[name].shape)}, the model's has {shape}; pass"
+                " every follower to each prune_step, or copy the model anew"
             )
     extra = [name for name in canonical_tensors(follower) if name not in shapes and name not in aliases]
     if extra:

@@ -8,7 +8,7 @@ products would be wrong after slicing: its history starts anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,16 +40,23 @@ def as_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> tuple[Op
     return optimizers
 
 
-def check_ownership(optimizers: Sequence[Optimizer], modules: Sequence[nn.Module]) -> None:
+def check_ownership(optimizers: Sequence[Optimizer], known: Collection[int], modules: Sequence[nn.Module]) -> None:
     """Refuse an optimizer that holds none of the modules' parameters.
+
+    Args:
+        optimizers: to check.
+        known: ids of parameters that are known to be the modules'; walking the modules is slow.
+        modules: the model and its followers.
 
     Raises:
         ValueError: naming the optimizer.
     """
-    known = {id(parameter) for module in modules for parameter in module.parameters()}
     for optimizer in optimizers:
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if held and not any(id(parameter) in known for parameter in held):
+        if not held or any(id(parameter) in known for parameter in held):
+            continue
+        everything = {id(parameter) for module in modules for parameter in module.parameters()}
+        if not any(id(parameter) in everything for parameter in held):
             raise ValueError(
                 f"`optimizer` ({type(optimizer).__name__}) holds {len(held)} parameters, none of which belongs to"
                 " `model`: it was made for another model; pass the one made from this model's parameters()"
@@ -114,8 +121,8 @@ def _factored(value: Tensor, parameter: Tensor, pattern: Pattern) -> tuple[tuple
 
 def _cannot_follow(value: Tensor, key: str, parameter: Tensor, optimizer: Optimizer, name: str) -> RewriteError:
     return RewriteError(
-        f"state {key!r} of {type(optimizer).__name__} for parameter {name!r} has shape {tuple(value.shape)}, which cannot"
-        f" follow the parameter's {tuple(parameter.shape)}; nothing was changed. Remove the entry"
+        f"state {key!r} of {type(optimizer).__name__} for parameter {name!r} has shape {tuple(value.shape)}, which"
+        f" cannot follow the parameter's {tuple(parameter.shape)}; nothing was changed. Remove the entry"
         f" (`del optimizer.state[parameter][{key!r}]`), or prune without `optimizer=` and build a new one"
     )
 

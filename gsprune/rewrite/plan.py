@@ -106,13 +106,11 @@ def plan_rewrite(
 def _check_rewritable(name: str, tensor: Tensor) -> None:
     if tensor.is_inference():
         raise RewriteError(
-            f"{name!r} was created under torch.inference_mode and cannot be changed in place; nothing was changed. Build"
-            " or load the model outside of inference_mode"
+            f"{name!r} was created under torch.inference_mode and cannot be changed in place; nothing was changed."
+            " Build or load the model outside of inference_mode"
         )
     if not tensor.is_leaf:
-        raise RewriteError(
-            f"{name!r} is computed from other tensors; nothing was changed. Detach it"
-        )
+        raise RewriteError(f"{name!r} is computed from other tensors; nothing was changed. Detach it")
 
 
 def _check_gradient(name: str, grad: Tensor) -> None:

@@ -4,6 +4,10 @@ from gsprune.selection.cost import CostModel as CostModel
 from gsprune.selection.cost import dense_shapes as dense_shapes
 from gsprune.selection.options import group_layers as group_layers
 from gsprune.selection.options import matching_groups as matching_groups
+from gsprune.selection.select import SCOPES as SCOPES
+from gsprune.selection.select import TARGETS as TARGETS
 from gsprune.selection.select import Scope as Scope
+from gsprune.selection.select import Selection as Selection
 from gsprune.selection.select import Target as Target
 from gsprune.selection.select import select as select
+from gsprune.selection.select import select_units as select_units

@@ -19,11 +19,14 @@ from gsprune.selection.flips import Chain, IntVector, cost_floor, merged_chain, 
 from gsprune.selection.options import per_group_count, per_group_sparsity
 from gsprune.selection.widths import Limits
 from gsprune.tracing.graph import Graph, IntArray
+from gsprune.tracing.structure import Structure
 
-__all__ = ["Scope", "Target", "select"]
+__all__ = ["SCOPES", "TARGETS", "Scope", "Selection", "Target", "select", "select_units"]
 
 Scope = Literal["local", "global", "isomorphic"]
 Target = Literal["channels", "params", "macs"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+TARGETS: tuple[Target, ...] = get_args(Target)
 Scores = Mapping[str, npt.NDArray[np.float32]]
 Sparsity = float | Mapping[str, float]
 Count = int | Mapping[str, int]
@@ -67,51 +70,80 @@ def select(
         ValueError: a bad option, or a glob that matches nothing.
         TypeError: an option that is not a number.
     """
-    limits = _limits(graph, initial_widths, round_to, min_channels, frozen)
-    request = _Request(sparsity, scope, target, tuple(parameters))
-    units = _kept_units(graph, scores, limits, request)
-    removed: dict[str, IntArray] = {}
-    for group, keep in zip(graph.groups, units.tolist(), strict=True):
-        if keep < group.num_units:
-            is_gone = np.ones(group.num_units, dtype=bool)
-            is_gone[backend.select(scores[group.name], keep)] = False
-            removed[group.name] = np.flatnonzero(is_gone)
-    return removed
+    structure = Structure.of(graph)
+    request = Selection(sparsity, scope, target, round_to, min_channels, tuple(parameters))
+    gone = ~select_units(structure, scores, initial_widths, request, backend=backend, frozen=frozen)
+    bounds = structure.first_unit.tolist()
+    return {
+        group.name: np.flatnonzero(gone[first:last])
+        for group, first, last in zip(graph.groups, bounds, bounds[1:], strict=False)
+        if gone[first:last].any()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is asked of a selection; see `select`."""
+
+    sparsity: Sparsity
+    scope: Scope = "local"
+    target: Target = "channels"
+    round_to: Count = 1
+    min_channels: Count = 1
+    parameters: tuple[str, ...] = ()
+
+
+def select_units(
+    structure: Structure,
+    scores: Scores,
+    initial_widths: Mapping[str, int],
+    request: Selection,
+    *,
+    backend: Backend,
+    frozen: Collection[str] = frozenset(),
+) -> npt.NDArray[np.bool_]:
+    """`select` for a network whose structure is known.
+
+    Returns:
+        (units,) bool over all groups of the structure: which are kept.
+    """
+    limits = _limits(structure, initial_widths, request, frozen)
+    kept = _kept_units(structure, scores, limits, request).tolist()
+    keep = np.ones(structure.num_units, dtype=bool)
+    bounds = structure.first_unit.tolist()
+    for group, first, last, count in zip(structure.traced.groups, bounds, bounds[1:], kept, strict=False):
+        if count < last - first:
+            keep[first:last] = False
+            keep[backend.select(scores[group.name], count) + first] = True
+    return keep
 
 
 def _limits(
-    graph: Graph, initial_widths: Mapping[str, int], round_to: Count, min_channels: Count, frozen: Collection[str]
+    structure: Structure, initial_widths: Mapping[str, int], request: Selection, frozen: Collection[str]
 ) -> list[Limits]:
-    multiples = per_group_count("round_to", round_to, graph)
-    floors = per_group_count("min_channels", min_channels, graph)
+    graph = structure.traced
+    multiples = per_group_count("round_to", request.round_to, graph)
+    floors = per_group_count("min_channels", request.min_channels, graph)
     return [
         Limits(
             initial=initial_widths.get(group.name, group.width),
-            present=group.width,
+            present=units * group.width_per_unit,
             width_per_unit=group.width_per_unit,
             round_to=multiples[group.name],
             min_channels=floors[group.name],
             frozen=group.name in frozen,
         )
-        for group in graph.groups
+        for group, units in zip(graph.groups, structure.units_of_groups(), strict=True)
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    sparsity: Sparsity
-    scope: Scope
-    target: Target
-    parameters: tuple[str, ...]
-
-
-def _kept_units(graph: Graph, scores: Scores, limits: list[Limits], request: _Request) -> IntVector:
+def _kept_units(structure: Structure, scores: Scores, limits: list[Limits], request: Selection) -> IntVector:
     """(groups,) int64, units kept of every group."""
     scope, target, sparsity = request.scope, request.target, request.sparsity
-    _check_choice("scope", scope, get_args(Scope))
-    _check_choice("target", target, get_args(Target))
+    _check_choice("scope", scope, SCOPES)
+    _check_choice("target", target, TARGETS)
+    graph = structure.traced
     asked = per_group_sparsity(sparsity, graph)
-    present = _units(limits, [limit.present for limit in limits])
     if scope == "local" and target == "channels":
         kept = [limit.kept(asked[group.name]) for group, limit in zip(graph.groups, limits, strict=True)]
         return _units(limits, kept)
@@ -121,7 +153,7 @@ def _kept_units(graph: Graph, scores: Scores, limits: list[Limits], request: _Re
             f"target={target!r}; give one number"
         )
     if scope == "local":
-        cost = _cost_model(graph, request)
+        cost = _cost_model(structure.graph, request)
         return ratio_chain(limits).within(cost_floor(cost(_initial_units(limits)), sparsity), cost)
     pools = [group.kind if scope == "isomorphic" else "all" for group in graph.groups]
     nothing = np.zeros(0, dtype=np.float32)
@@ -129,7 +161,8 @@ def _kept_units(graph: Graph, scores: Scores, limits: list[Limits], request: _Re
         nothing if limit.frozen else scores[group.name] for group, limit in zip(graph.groups, limits, strict=True)
     ]
     if target != "channels":
-        return _solve_scored(merged_chain(limits, ordered, pools), sparsity, _cost_model(graph, request))
+        return _solve_scored(merged_chain(limits, ordered, pools), sparsity, _cost_model(structure.graph, request))
+    present = _units(limits, [limit.present for limit in limits])
     units = present
     for pool in dict.fromkeys(pools):
         inside = [
@@ -157,7 +190,7 @@ def _solve_scored(chain: Chain, sparsity: float, cost: Callable[[IntVector], flo
     return present if dearest == 0 or now - dearest < floor else chain.within(floor, cost)
 
 
-def _cost_model(graph: Graph, request: _Request) -> CostModel:
+def _cost_model(graph: Graph, request: Selection) -> CostModel:
     if request.target == "macs":
         return CostModel.of_macs(graph)
     return CostModel.of_params(graph, request.parameters)

@@ -8,12 +8,14 @@ arrays: many axes are cut alike (a convolution's outputs, its bias, its norm, th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gsprune.tracing.graph import Graph, IntArray
+from gsprune.tracing.graph import Graph, Group, IntArray, Member
 
 __all__ = ["Structure"]
 
@@ -29,6 +31,7 @@ class _Vectors:
         of_axis: tensor -> ((axis, vector), ...), for every axis that some group ties.
         ids: the vectors one after the other: per position the unit, or `num_units` where it is nobody's.
         starts: (vectors + 1,) where each begins.
+        shared: see `Structure`.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -51,6 +54,7 @@ class _Vectors:
             if index == len(vectors):
                 vectors.append(ids)
             self.of_axis[tensor] = (*self.of_axis.get(tensor, ()), (axis, index))
+        self.shared: dict[Any, Any] = {}
         self.ids: IntArray = np.concatenate([np.zeros(0, np.int64), *vectors])
         self.starts: IntArray = np.concatenate([[0], np.cumsum([len(ids) for ids in vectors])]).astype(np.int64)
 
@@ -64,6 +68,7 @@ class Structure:
         ids: (positions,) int64, the distinct index vectors one after the other; `num_units` stands for nobody.
         starts: (vectors + 1,) int64, where each vector begins.
         of_axis: tensor -> ((axis, vector), ...).
+        shared: for others to keep what they derive from the traced graph, which never changes.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Structure:
         self.ids = ids
         self.starts = starts
         self.of_axis = vectors.of_axis
+        self.shared = vectors.shared
 
     @classmethod
     def of(cls, graph: Graph) -> Structure:
@@ -92,16 +98,31 @@ class Structure:
     @cached_property
     def graph(self) -> Graph:
         """The graph of the network as it is now."""
-        dead = ~self._alive
-        if not dead.any():
-            return self.traced
-        first = self._vectors.first_unit.tolist()
-        return self.traced.pruned(
-            {
-                group.name: np.flatnonzero(dead[a:b])
-                for group, a, b in zip(self.traced.groups, first, first[1:], strict=False)
-            }
-        )
+        traced = self.traced
+        if self._alive.all():
+            return traced
+        bounds, lengths = self.starts.tolist(), self.lengths()
+        shapes = dict(traced.shapes)
+        for tensor, axes in self.of_axis.items():
+            shape = list(shapes[tensor])
+            for axis, vector in axes:
+                shape[axis] = lengths[vector]
+            shapes[tensor] = tuple(shape)
+        vector_of = {(tensor, axis): vector for tensor, axes in self.of_axis.items() for axis, vector in axes}
+        groups = []
+        firsts = self.first_unit.tolist()
+        for group, first, last in zip(traced.groups, firsts, firsts[1:], strict=False):
+            units_of: dict[int, IntArray] = {}
+            members = []
+            for member in group.members:
+                vector = vector_of[member.tensor, member.axis]
+                units = units_of.get(vector)
+                if units is None:
+                    ids = self.ids[bounds[vector] : bounds[vector + 1]]
+                    units = units_of[vector] = np.where((ids >= first) & (ids < last), ids - first, -1)
+                members.append(Member(member.tensor, member.axis, units, member.role))
+            groups.append(Group(group.name, last - first, group.width_per_unit, tuple(members), group.kind))
+        return replace(traced, groups=tuple(groups), shapes=shapes)
 
     def units_of_groups(self) -> list[int]:
         """Units alive per group."""

@@ -14,7 +14,7 @@ import gsprune
 from gsprune import step as step_module
 from gsprune.rewrite.transaction import Transaction, call_for_all
 
-STAGES = ("select", "plan_rewrite", "masked_output", "sliced", "apply_plan", "run", "mismatch")
+STAGES = ("select_units", "plan_rewrite", "masked_output", "sliced", "apply_plan", "run", "mismatch")
 
 
 def prepared() -> tuple[RandomNet, torch.optim.Optimizer, RandomNet]:

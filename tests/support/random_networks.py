@@ -92,7 +92,10 @@ def build_block(block: Block, channels: int) -> tuple[nn.Module, int]:
         "norm": (nn.Sequential(nn.BatchNorm2d(channels), ACTIVATIONS[block.option % 5]()), channels),
         "residual": (Residual(channels, width, block.option > 1), channels),
         "dense": (Dense(channels, width), channels + width),
-        "depthwise": (nn.Conv2d(channels, channels * (block.option % 2 + 1), 3, padding=1, groups=channels), channels * (block.option % 2 + 1)),
+        "depthwise": (
+            nn.Conv2d(channels, channels * (block.option % 2 + 1), 3, padding=1, groups=channels),
+            channels * (block.option % 2 + 1),
+        ),
         "grouped": (
             nn.Sequential(
                 nn.Conv2d(channels, width * groups, 1),
@@ -102,7 +105,10 @@ def build_block(block: Block, channels: int) -> tuple[nn.Module, int]:
             2 * groups,
         ),
         "gate": (Gate(channels, width), channels),
-        "pool": (nn.MaxPool2d(3, stride=1, padding=1) if block.option % 2 else nn.AvgPool2d(3, stride=1, padding=1), channels),
+        "pool": (
+            nn.MaxPool2d(3, stride=1, padding=1) if block.option % 2 else nn.AvgPool2d(3, stride=1, padding=1),
+            channels,
+        ),
         "parallel": (Parallel(channels, width), width),
         "scale": (Scale(channels), channels),
         "layer_norm": (nn.LayerNorm([channels, SIZE, SIZE]), channels),

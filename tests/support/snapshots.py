@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 def frozen(value: Any) -> Any:
     """A comparable copy: tensors as (shape, strides, dtype, bytes)."""
     if isinstance(value, Tensor):
-        contents = value.detach().contiguous().view(torch.uint8) if value.numel() and value.ndim else value.detach().clone()
+        contents = (
+            value.detach().contiguous().view(torch.uint8) if value.numel() and value.ndim else value.detach().clone()
+        )
         return (tuple(value.shape), value.stride(), value.dtype, contents.clone().reshape(-1).tolist())
     if isinstance(value, dict):
         return {key: frozen(item) for key, item in value.items()}
