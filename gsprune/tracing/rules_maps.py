@@ -312,7 +312,7 @@ _RANKED = (
 _SPATIAL = (
     *(_RANKED.format(*[rank] * _RANKED.count("{}")) for rank in (1, 2, 3)),
     "upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa",
-    "_upsample_bicubic2d_aa mkldnn_adaptive_avg_pool2d",
+    "_upsample_bicubic2d_aa grid_sampler_2d grid_sampler_3d mkldnn_adaptive_avg_pool2d",
 )
 
 RULES: dict[str, Rule] = {
