@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,17 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _keep_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 def evaluate(run: Path, *words: str) -> int:
-    return main(["eval", str(run), "--episodes", "2", "--num-envs", "2", "--device", "cpu", *words])
+    # One thread: such small batches gain nothing from more, which wait for each other on a busy machine.
+    options = ["--episodes", "2", "--num-envs", "2", "--device", "cpu", "--torch-threads", "1"]
+    return main(["eval", str(run), *options, *words])
 
 
 def test_an_evaluation_is_printed_and_written(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
