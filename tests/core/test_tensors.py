@@ -1,0 +1,192 @@
+"""Tensors made by the core are as good as torch's own."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from gsprune import _core
+from gsprune.backends import CppBackend, Pattern
+
+LARGE = 600  # 600 x 600 float32 are 1.4 MB: served by the pool of blocks
+
+
+@pytest.fixture
+def without_exchange_api() -> Iterator[None]:
+    """A torch whose tensors can only be read through their attributes."""
+    dtypes = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+    _core.bind_torch(torch.Tensor, None, torch.empty_strided, dtypes)
+    yield
+    api = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    _core.bind_torch(torch.Tensor, api, torch.empty_strided, dtypes)
+
+
+def _sliced(tensor: torch.Tensor) -> torch.Tensor:
+    keep = np.arange(0, tensor.shape[0], 2)
+    return CppBackend(1).slice([tensor], [Pattern(((0, keep),))], [0])[0]
+
+
+@pytest.mark.parametrize("size", [8, LARGE])
+def test_a_slice_can_take_the_place_of_a_parameter(size: int) -> None:
+    parameter = torch.nn.Parameter(torch.randn(size, size))
+    expected = parameter.detach()[::2].clone()
+    with torch.no_grad():
+        parameter.set_(_sliced(parameter))
+    assert torch.equal(parameter, expected)
+    (parameter * 2).sum().backward()
+    assert parameter.grad is not None
+    assert parameter.grad.shape == expected.shape
+    torch.optim.SGD([parameter], lr=0.5).step()
+    assert torch.equal(parameter, expected - 1)
+
+
+@pytest.mark.parametrize("size", [8, LARGE])
+def test_a_slice_owns_exactly_its_bytes(size: int) -> None:
+    tensor = _sliced(torch.randn(size, size))
+    assert tensor.untyped_storage().nbytes() == tensor.numel() * 4
+    assert tensor.storage_offset() == 0
+    assert not tensor.requires_grad
+    assert tensor.is_leaf
+    file = io.BytesIO()
+    torch.save(tensor, file)
+    assert file.tell() < tensor.numel() * 4 + 4096
+
+
+@pytest.mark.parametrize("size", [8, LARGE])
+def test_a_slice_survives_copies_pickling_and_sharing(size: int) -> None:
+    tensor = _sliced(torch.randn(size, size))
+    expected = tensor.clone()
+    assert torch.equal(copy.deepcopy(tensor), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(tensor)), expected)
+    assert torch.equal(torch.from_numpy(tensor.numpy()), expected)
+    assert torch.equal(tensor.clone().share_memory_(), expected)
+    shared = _sliced(torch.randn(size, size)).share_memory_()
+    assert shared.is_shared()
+    smaller = tensor.resize_(2, 3)
+    assert torch.equal(smaller, expected.flatten()[:6].view(2, 3))
+
+
+def test_a_slice_outlives_its_source() -> None:
+    source = torch.randn(LARGE, LARGE)
+    expected = source[::2].clone()
+    tensor = _sliced(source)
+    del source
+    gc.collect()
+    assert torch.equal(tensor, expected)
+
+
+def test_memory_that_somebody_still_sees_is_never_handed_out_again() -> None:
+    views = []
+    for step in range(20):
+        tensor = _sliced(torch.full((LARGE, LARGE), float(step)))
+        views.append(tensor[3:5])  # outlives the tensor, on the same storage
+        del tensor
+    for step, view in enumerate(views):
+        assert bool((view == step).all())
+
+
+def test_repeated_steps_use_the_memory_of_the_steps_before() -> None:
+    gc.collect()
+    _core.trim_reserve()
+    before, _ = _core.pool_use()
+    tensors = [_sliced(torch.randn(2 * LARGE, LARGE)) for _ in range(4)]
+    seen = []
+    for _ in range(6):
+        keep = np.delete(np.arange(tensors[0].shape[0]), 5)
+        tensors = CppBackend(1).slice(tensors, [Pattern(((0, keep),))], [0] * 4)
+        in_use, in_reserve = _core.pool_use()
+        seen.append(in_use - before + in_reserve)
+    assert max(seen[1:]) <= seen[0]
+    assert max(seen) <= 2.2 * sum(tensor.nbytes for tensor in tensors) + (32 << 20)
+
+
+def test_a_block_much_too_long_for_its_new_tensor_is_shortened() -> None:
+    gc.collect()
+    _core.trim_reserve()
+    before, _ = _core.pool_use()
+    long = _sliced(torch.randn(4 * LARGE, LARGE))
+    del long
+    short = _sliced(torch.randn(LARGE, LARGE))
+    in_use, _ = _core.pool_use()
+    assert in_use - before < 1.3 * short.nbytes + 8192
+
+
+def test_trimming_gives_back_the_reserve_and_nothing_else() -> None:
+    held = _sliced(torch.full((LARGE, LARGE), 7.0))
+    dropped = _sliced(torch.randn(LARGE, LARGE))
+    del dropped
+    assert _core.trim_reserve() > 0
+    assert _core.pool_use()[1] == 0
+    assert bool((held == 7.0).all())
+
+
+def test_tensors_may_die_in_any_thread() -> None:
+    tensors = [[_sliced(torch.randn(LARGE, LARGE))] for _ in range(8)]
+    threads = [threading.Thread(target=cell.clear) for cell in tensors]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert _core.trim_reserve() > 0
+
+
+@pytest.mark.usefixtures("without_exchange_api")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_without_the_exchange_api_the_answers_are_the_same(dtype: torch.dtype) -> None:
+    tensor = torch.randn(9, 8, 3, 3).to(dtype).contiguous(memory_format=torch.channels_last)
+    keep = np.arange(0, 9, 2)
+    (got,) = CppBackend(1).slice([tensor], [Pattern(((0, keep),))], [0])
+    assert torch.equal(got, tensor[::2])
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert got.dtype == dtype
+    if dtype.is_floating_point:
+        ((sums,),) = _core.axis_sums([tensor], [(0,)], [None], "abs", 1, "auto")
+        np.testing.assert_allclose(sums, tensor.double().abs().sum((1, 2, 3)).numpy(), rtol=1e-12)
+    with pytest.raises(ValueError, match=r"`tensors\[0\]` must be a strided CPU tensor"):
+        CppBackend(1).slice([torch.empty(3, device="meta")], [Pattern(((0, keep[:1]),))], [0])
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_slices_and_scores_with_threads_of_its_own() -> None:
+    tensor = torch.randn(2 * LARGE, LARGE)
+    pattern = Pattern(((0, np.arange(0, 2 * LARGE, 2)),))
+    CppBackend(4).slice([tensor] * 4, [pattern], [0] * 4)  # starts the workers in the parent
+    expected = tensor[::2].numpy()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # a child that waits for the parent's threads dies of it
+        slices = CppBackend(4).slice([tensor] * 4, [pattern], [0] * 4)
+        # numpy compares: torch's own threads do not survive the fork
+        os._exit(0 if all((sliced.numpy() == expected).all() for sliced in slices) else 1)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+
+
+def test_calls_from_several_python_threads_at_once_are_right() -> None:
+    tensor = torch.randn(LARGE, LARGE)
+    pattern = Pattern(((0, np.arange(0, LARGE, 3)), (1, np.arange(1, LARGE, 2))))
+    expected = tensor[::3, 1::2]
+    wrong = []
+
+    def work() -> None:
+        for _ in range(10):
+            if not all(torch.equal(got, expected) for got in CppBackend(3).slice([tensor] * 3, [pattern], [0] * 3)):
+                wrong.append(True)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
