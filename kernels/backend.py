@@ -19,7 +19,8 @@ except ModuleNotFoundError as error:
     if error.name != "triton":
         raise
     raise MissingExtraError("triton", "triton") from error
-from gsprune.kernels.score import DTYPE_CODES, STATISTIC_CODES, axis_sums
+from gsprune.kernels.score import STATISTIC_CODES, axis_sums
+from gsprune.kernels.score_tables import DTYPE_CODES
 from gsprune.kernels.slice import Keeps, slice_tensors
 
 __all__ = ["TritonBackend"]

@@ -11,11 +11,8 @@ summation that depends on the shapes alone: no atomics, the same bits at every c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +21,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gsprune.kernels.launch import Launch, checked_programs, find_job, on_device
-from gsprune.kernels.layout import dense, memory_order, runs
+from gsprune.kernels.launch import Launch, find_job, on_device
+from gsprune.kernels.layout import dense, memory_order
+from gsprune.kernels.score_tables import DTYPE_CODES, FOLD_OUTPUTS, NARROW, WIDE, ScoreTables, ScoreTask, score_tables
 
 __all__ = [
-    "DTYPE_CODES",
     "FOLD_WARPS",
     "SCORE_REGISTERS",
     "SCORE_WARPS",
@@ -39,26 +36,15 @@ __all__ = [
 ]
 
 STATISTIC_CODES: Final = {"abs": 0, "square": 1, "product": 2, "abs_product": 3, "square_product": 4}
-DTYPE_CODES: Final = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-_DTYPE_NAMES: Final = ("float32", "float64", "bfloat16", "float16")
-
-# Rows x columns of a tile: 8 elements per thread, so that 80 registers suffice and three programs share a
-# multiprocessor; with 16 per thread the compiler takes up to 168 or spills (docs/gpu.md).
-_WIDE: Final = (16, 128)
-_NARROW: Final = (128, 16)
-_WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in _WIDE)
-_NARROW_ROWS, _NARROW_COLUMNS = (tl.constexpr(size) for size in _NARROW)
+_WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in WIDE)
+_NARROW_ROWS, _NARROW_COLUMNS = (tl.constexpr(size) for size in NARROW)
 SCORE_WARPS: Final = 8
 SCORE_REGISTERS: Final = 80
-# A program goes down up to this many tiles, which makes the column partials that much fewer ...
-_MAX_STEPS: Final = 16
-# ... but only where there are more tiles than keep a large GPU busy: 132 multiprocessors x 3 programs, 5 times over.
-_BUSY_TILES: Final = 2048
 
 _FIELDS = tl.constexpr(10)  # address, other, dtype, rows, columns, column tiles, steps, narrow, row and column partials
 _FOLD_FIELDS = tl.constexpr(5)  # partials, outer, length, inner, output
 _FOLD_TERMS = tl.constexpr(32)
-_FOLD_OUTPUTS = tl.constexpr(32)
+_FOLD_OUTPUTS = tl.constexpr(FOLD_OUTPUTS)
 FOLD_WARPS: Final = 4
 
 
@@ -101,7 +87,8 @@ def _score_tile(
     o_column = i_column_tile * BN + tl.arange(0, BN)  # [BN] int64
     m_column = o_column < columns
     b_columns = tl.zeros((BN,), tl.float64)
-    for i_step in range(steps):
+    i_step = steps * 0
+    while i_step < steps:  # not `range`, whose bound triton 3.6's interpreter cannot take from memory with NumPy 2.4
         o_row = (i_row_tile * steps + i_step) * BM + tl.arange(0, BM)  # [BM] int64
         m_row = o_row < rows
         offsets = o_row[:, None] * columns + o_column[None, :]  # [BM, BN] int64
@@ -116,6 +103,7 @@ def _score_tile(
         if row_partials >= 0:
             tl.store(partial_ptr + row_partials + i_column_tile * rows + o_row, tl.sum(b, axis=1), mask=m_row)
         b_columns += tl.sum(b, axis=0)
+        i_step += 1
     if column_partials >= 0:
         tl.store(partial_ptr + column_partials + i_row_tile * columns + o_column, b_columns, mask=m_column)
 
@@ -184,146 +172,15 @@ def fold_kernel(
     m_out = o_out < length
     terms = outer * inner
     b_total = tl.zeros((_FOLD_TERMS, _FOLD_OUTPUTS), tl.float64)
-    o_term = tl.arange(0, _FOLD_TERMS).to(tl.int64)  # [BT]
-    for _ in range(tl.cdiv(terms, _FOLD_TERMS).to(tl.int32)):
+    start = terms * 0
+    while start < terms:
+        o_term = start + tl.arange(0, _FOLD_TERMS)  # [BT] int64
         mask = (o_term < terms)[:, None] & m_out[None, :]
         i_outer = o_term // inner
         offsets = (i_outer[:, None] * length + o_out[None, :]) * inner + (o_term - i_outer * inner)[:, None]
         b_total += tl.load(partial_ptr + partials + offsets, mask=mask, other=0.0)
-        o_term += _FOLD_TERMS
+        start += _FOLD_TERMS
     tl.store(out_ptr + output + o_out, tl.sum(b_total, axis=0), mask=m_out)
-
-
-@dataclass(frozen=True)
-class _Fold:
-    """Partials of one vector: (outer, length, inner), summed over outer and inner; outer is counted per tile."""
-
-    axis: int
-    outer: int
-    length: int
-    inner: int
-
-
-@dataclass(frozen=True)
-class _Matrix:
-    """A tensor as rows x columns, and which axis is summed from its row and its column partials."""
-
-    rows: int
-    columns: int
-    by_row: _Fold | None
-    by_column: _Fold | None
-
-    @property
-    def narrow(self) -> bool:
-        """Whether the tall tiles cover it with fewer of them."""
-        return self.tiles(*_NARROW) < self.tiles(*_WIDE)
-
-    def tiles(self, rows: int, columns: int) -> int:
-        """How many tiles of that shape cover the matrix."""
-        return math.ceil(self.rows / rows) * math.ceil(self.columns / columns)
-
-
-def _as_matrix(shape: tuple[int, ...], order: tuple[int, ...], axes: tuple[int, ...]) -> _Matrix:
-    """The matrix whose partials give the sums along one or two axes, with as few tiles as can be."""
-    view = runs(shape, order, axes)
-    sizes = [run.size for run in view]
-    if len(axes) == 2:
-        before, first, between, second, after = sizes
-        return _Matrix(
-            rows=before * first,
-            columns=between * second * after,
-            by_row=_Fold(_axis(view[1].axis), before, first, 1),
-            by_column=_Fold(_axis(view[3].axis), between, second, after),
-        )
-    before, length, after = sizes
-    axis = _axis(view[1].axis)
-    as_rows = _Matrix(before * length, after, by_row=_Fold(axis, before, length, 1), by_column=None)
-    as_columns = _Matrix(before, length * after, by_row=None, by_column=_Fold(axis, 1, length, after))
-    return min(as_rows, as_columns, key=lambda matrix: min(matrix.tiles(*_WIDE), matrix.tiles(*_NARROW)))
-
-
-def _axis(axis: int | None) -> int:
-    """The axis of a run that has one."""
-    assert axis is not None
-    return axis
-
-
-class _Task(NamedTuple):
-    """What the tables hold of one job, all but its addresses: tensors that agree in it share their tables."""
-
-    shape: tuple[int, ...]
-    order: tuple[int, ...]
-    axes: tuple[int, ...]
-    dtype: int
-
-
-@dataclass(frozen=True)
-class _Tables:
-    """Both kernels' tables for a list of tasks, with zeros for addresses.
-
-    Attributes:
-        table: int64, for both launches.
-        base: Where the fold's part begins.
-        jobs: Number of jobs of `score_kernel`; of `fold_kernel` it is len(outputs).
-        programs: Its grid.
-        fold_programs: The grid of `fold_kernel`.
-        num_partials: float64 elements of scratch.
-        outputs: Per vector (task, axis, length), in the order of the output buffer.
-        paths: Branches taken.
-    """
-
-    table: npt.NDArray[np.int64]
-    base: int
-    jobs: int
-    programs: int
-    fold_programs: int
-    num_partials: int
-    outputs: tuple[tuple[int, int, int], ...]
-    paths: frozenset[str]
-
-
-@lru_cache(maxsize=64)
-def _tables(tasks: tuple[_Task, ...]) -> _Tables:
-    """The tables for jobs of these shapes; kept, since a plan whose widths rest is scored again and again."""
-    matrices = [_as_matrix(task.shape, task.order, task.axes) for task in tasks]
-    all_tiles = sum(min(matrix.tiles(*_WIDE), matrix.tiles(*_NARROW)) for matrix in matrices)
-    most_steps = min(_MAX_STEPS, max(1, all_tiles // _BUSY_TILES))
-    ends, rows, fold_ends, fold_rows, outputs = [], [], [], [], []
-    paths = set()
-    programs = fold_programs = num_partials = output = 0
-    for index, (task, matrix) in enumerate(zip(tasks, matrices, strict=True)):
-        tile_rows, tile_columns = _NARROW if matrix.narrow else _WIDE
-        column_tiles = math.ceil(matrix.columns / tile_columns)
-        steps = max(1, min(most_steps, math.ceil(matrix.rows / tile_rows)))
-        row_tiles = math.ceil(matrix.rows / (tile_rows * steps))
-        programs += row_tiles * column_tiles
-        starts = [-1, -1]
-        for side, fold, tiles in ((0, matrix.by_row, column_tiles), (1, matrix.by_column, row_tiles)):
-            if fold is None:
-                continue
-            starts[side] = num_partials
-            fold_programs += math.ceil(fold.length / _FOLD_OUTPUTS.value)
-            fold_ends.append(fold_programs)
-            fold_rows.append((num_partials, tiles * fold.outer, fold.length, fold.inner, output))
-            outputs.append((index, fold.axis, fold.length))
-            num_partials += tiles * (matrix.rows, matrix.columns)[side]
-            output += fold.length
-        ends.append(programs)
-        rows.append((0, 0, task.dtype, matrix.rows, matrix.columns, column_tiles, steps, int(matrix.narrow), *starts))
-        paths |= {"narrow" if matrix.narrow else "wide", _DTYPE_NAMES[task.dtype]}
-        paths |= {"down" if steps > 1 else "single"}
-        paths |= {name for name, start in zip(("rows", "columns"), starts, strict=True) if start >= 0}
-    parts = [np.asarray(part, np.int64).ravel() for part in (ends, rows, fold_ends, fold_rows)]
-    return _Tables(
-        table=np.concatenate(parts),
-        base=len(parts[0]) + len(parts[1]),
-        jobs=len(tasks),
-        programs=checked_programs(programs, "scoring"),
-        fold_programs=checked_programs(fold_programs, "folding the scores"),
-        num_partials=num_partials,
-        outputs=tuple(outputs),
-        paths=frozenset(paths),
-    )
 
 
 def axis_sums(
@@ -350,13 +207,13 @@ def axis_sums(
         held += [tensor, partner]  # copies must outlive the launch
         shape, order = tuple(tensor.shape), memory_order(tensor.shape, tensor.stride())
         for start in range(0, len(wanted), 2):
-            tasks.append(_Task(shape, order, tuple(wanted[start : start + 2]), DTYPE_CODES[tensor.dtype]))
+            tasks.append(ScoreTask(shape, order, tuple(wanted[start : start + 2]), DTYPE_CODES[tensor.dtype]))
             addresses.append((tensor.data_ptr(), partner.data_ptr()))
             owners.append(index)
     sums: list[dict[int, npt.NDArray[np.float64]]] = [{} for _ in pairs]
     launches: list[Launch] = []
     if tasks:
-        tables = _tables(tuple(tasks))
+        tables = score_tables(tuple(tasks))
         vectors = _launch(tables, addresses, statistic, held[0].device, launches)
         for (task, axis, _), vector in zip(tables.outputs, vectors, strict=True):
             sums[owners[task]][axis] = vector
@@ -364,7 +221,7 @@ def axis_sums(
 
 
 def _launch(
-    tables: _Tables, addresses: list[tuple[int, int]], statistic: str, device: torch.device, launches: list[Launch]
+    tables: ScoreTables, addresses: list[tuple[int, int]], statistic: str, device: torch.device, launches: list[Launch]
 ) -> list[npt.NDArray[np.float64]]:
     """Both launches, and the host's one read: the vectors of `tables.outputs`."""
     host = tables.table.copy()

@@ -11,7 +11,7 @@ from gsprune.kernels import reference
 
 pytest.importorskip("triton")
 
-from gsprune.kernels import score
+from gsprune.kernels import score, score_tables
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 CASES = [
@@ -101,11 +101,11 @@ def test_scores_of_an_orthogonal_weight_select_what_the_definition_selects(devic
 def test_a_large_list_goes_down_several_tiles_per_program(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score, "_BUSY_TILES", 2)
-    score._tables.cache_clear()
+    monkeypatch.setattr(score_tables, "_BUSY_TILES", 2)
+    score_tables.score_tables.cache_clear()
     tensors = [draw((150, 65), torch.float32, device, 0), draw((300, 3), torch.float32, device, 1)]
     sums, launches = score.axis_sums([(tensor, None) for tensor in tensors], [(0, 1), (0, 1)], "abs")
-    score._tables.cache_clear()
+    score_tables.score_tables.cache_clear()
     assert "down" in launches[0].paths
     for found, tensor in zip(sums, tensors, strict=True):
         assert_sums(found, tensor, (0, 1), None, "abs")
@@ -146,11 +146,11 @@ def test_a_nan_and_an_infinity_reach_their_own_sums_alone(device: torch.device) 
 
 def test_the_same_call_twice_gives_the_same_bits_and_reuses_its_tables(device: torch.device) -> None:
     tensor = draw((33, 65), torch.float32, device, 0)
-    score._tables.cache_clear()
+    score_tables.score_tables.cache_clear()
     first, _ = score.axis_sums([(tensor, None)], [(0, 1)], "abs")
     second, _ = score.axis_sums([(tensor, None)], [(0, 1)], "abs")
     assert all(np.array_equal(a, b) for a, b in zip(first[0], second[0], strict=True))
-    assert score._tables.cache_info().hits == 1
+    assert score_tables.score_tables.cache_info().hits == 1
 
 
 def test_no_jobs_launch_nothing(device: torch.device) -> None:
