@@ -14,7 +14,7 @@ from functools import cache
 
 import torch
 
-from gsprune.tracing import rules_attention, rules_index, rules_layers, rules_maps, rules_views
+from gsprune.tracing import rules_attention, rules_index, rules_layers, rules_maps, rules_rnn, rules_views
 from gsprune.tracing.rules_common import Rule
 from gsprune.tracing.rules_maps import pointwise
 
@@ -26,6 +26,7 @@ RULES: dict[str, Rule] = {
     **rules_maps.RULES,
     **rules_index.RULES,
     **rules_attention.RULES,
+    **rules_rnn.RULES,
     "aten.max.other": pointwise,
     "aten.min.other": pointwise,
 }

@@ -67,6 +67,20 @@ def _gather(tape: Tape, call: Call) -> Shadow:
     return tape.of(x).with_layers(layers)
 
 
+def _index_put(tape: Tape, call: Call) -> Shadow:
+    """x[i, :, j] = value: one number may be written at any positions that are not channels (``h[done] = 0``)."""
+    x, indices, value = call.args[0], call.args[1], call.args[2]
+    axes: list[int] = []
+    place = 0
+    for index in indices:
+        span = index.ndim if index is not None and index.dtype in (torch.bool, torch.uint8) else 1
+        if index is not None:
+            axes.extend(range(place, place + span))
+        place += span
+    free = all(layer.shape[axis] == 1 for layer in tape.of(x).layers for axis in axes)
+    return tape.of(x) if free and value.numel() == 1 else _put(tape, call)
+
+
 def _put(tape: Tape, call: Call) -> Shadow:
     """Writes of values at places (scatter, index_put, index_copy, masked_scatter): all that varies keeps its width.
 
@@ -120,7 +134,8 @@ RULES: dict[str, Rule] = {
     **_table(_index, "index", "_unsafe_index"),
     **_table(_index_select, "index_select"),
     **_table(_gather, "gather"),
-    **_table(_put, "index_put", "_index_put_impl", "_unsafe_index_put", "masked_scatter", "put"),
+    **_table(_index_put, "index_put", "_index_put_impl", "_unsafe_index_put"),
+    **_table(_put, "masked_scatter", "put"),
     **_table(
         _along_put, "scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_fill", "index_reduce"
     ),

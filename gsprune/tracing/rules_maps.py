@@ -82,7 +82,7 @@ def _layer_norm(tape: Tape, call: Call) -> list[Shadow]:
     """layer_norm(x, normalized_shape, weight, bias, eps): reads its trailing axes as a population."""
     x = call.args[0]
     first = x.ndim - len(call.arg(1, "normalized_shape"))
-    tensors = [value for value in (call.arg(2, "weight"), call.arg(3, "bias")) if value is not None]
+    tensors = [value for value in (call.arg(2, "weight"), call.arg(3, "bias")) if isinstance(value, torch.Tensor)]
     if any(axis >= first for layer in tape.of(x).layers for axis in varying(layer)):
         tape.inexact[call.op] = None
     operands = [operand(tape, tensor, x.ndim) for tensor in (x, *tensors)]
@@ -287,6 +287,36 @@ def _channel_shuffle(tape: Tape, call: Call) -> Shadow:
     return tape.of(x).with_layers(layers)
 
 
+def _im2col(tape: Tape, call: Call) -> Shadow:
+    """Patches (N, C, H, W) -> (N, C * k, L): every channel becomes k neighbouring ones."""
+    shadow = tape.of(call.args[0])
+    size = int(np.prod(call.args[1]))
+    layers = []
+    for layer in shadow.layers:
+        if layer.shape[1] == 1 and layer.shape[0] == 1:
+            tape.protect(layer, f"{call.op} mixes positions")
+            continue
+        tied = tape.collapse(layer, (2, 3))[..., 0]
+        layers.append(np.repeat(tied, size, 1) if tied.shape[1] > 1 else tied)
+    return shadow.with_layers(layers)
+
+
+def _col2im(tape: Tape, call: Call) -> Shadow:
+    """Patches put back (N, C * k, L) -> (N, C, H, W): k neighbouring channels become one."""
+    shadow = tape.of(call.args[0])
+    size = int(np.prod(call.args[2]))
+    layers = []
+    for layer in shadow.layers:
+        if layer.shape[1] == 1 and layer.shape[0] == 1:
+            tape.protect(layer, f"{call.op} mixes positions")
+            continue
+        tied = tape.collapse(layer, (2,))
+        if tied.shape[1] > 1:
+            tied = tape.collapse(tied.reshape(tied.shape[0], -1, size, 1), [2])[..., 0]
+        layers.append(tied[..., None])
+    return shadow.with_layers([layer for layer in layers if layer.size > 1])
+
+
 def _glu(tape: Tape, call: Call) -> Shadow:
     """``glu(x, dim)``: the first half times the sigmoid of the second."""
     x = call.args[0]
@@ -342,6 +372,8 @@ RULES: dict[str, Rule] = {
     **_table(_along(2), "topk kthvalue"),
     **_table(_weight_norm, "_weight_norm_interface _weight_norm"),
     **_table(_glu, "glu"),
+    **_table(_im2col, "im2col"),
+    **_table(_col2im, "col2im"),
     **_table(_pixel_shuffle, "pixel_shuffle"),
     **_table(_pixel_unshuffle, "pixel_unshuffle"),
     **_table(_channel_shuffle, "channel_shuffle native_channel_shuffle"),

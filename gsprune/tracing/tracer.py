@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -208,6 +209,9 @@ def _check(model: Any, forward: Any) -> None:
                 f"{name or 'the model'} is wrapped in {wrapper}, whose hooks would be lost without an error; "
                 "prune the module inside (.module, or before fully_shard) and wrap it again"
             )
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.UninitializedParameter):
+            raise TraceError(f"{name} has no shape yet: call the model once, so that its lazy layers are made")
 
 
 def _shapes(example: Example) -> list[tuple[int, ...]]:
@@ -296,6 +300,9 @@ def _plain_operations(model: nn.Module) -> Iterator[None]:
             torch._C._set_mkldnn_enabled(False)
             stack.callback(torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled())
             torch._C._set_cudnn_enabled(False)
+        if any(parameter.is_cuda for parameter in model.parameters()):
+            # Fused kernels pad the width of a head, which would pass for a size written into the code.
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if _is_compiled(model):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield

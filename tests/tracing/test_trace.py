@@ -186,6 +186,16 @@ def test_wrapped_models_are_refused_with_the_way_out() -> None:
         trace(nn.DataParallel(nn.Linear(3, 2)), torch.zeros(2, 3))
 
 
+def test_lazy_layers_are_refused_with_the_way_out() -> None:
+    with pytest.raises(TraceError, match=r"0.weight has no shape yet: call the model once"):
+        trace(nn.Sequential(nn.LazyLinear(2)), torch.zeros(2, 3))
+
+
+def test_a_model_without_parameters_has_no_groups() -> None:
+    graph, _ = trace(nn.ReLU(), torch.zeros(2, 3))
+    assert (graph.groups, graph.protected) == ((), ())
+
+
 def test_a_compiled_model_is_traced_without_being_compiled() -> None:
     calls = []
 
