@@ -87,7 +87,8 @@ class MaskedPruning(ABC):
                 self._masks[f"{name}.{kind}"] = mask
         masked = before - self._sum_masks()
         if masked:
-            self._apply()
+            self._mask_weights()
+            self._mask_followers()
             self._sparsity = self._fraction()
         return SparsityReport(changed=masked > 0, sparsity=self._sparsity, units=masked)
 
@@ -103,7 +104,7 @@ class MaskedPruning(ABC):
     def after_optimizer_step(self) -> None:
         """Mask the weights and the optimizer's moments."""
         if self._sparsity > 0:
-            self._apply()
+            self._mask_weights()
 
     def state_dict(self) -> dict[str, Any]:
         """The masks by parameter name."""
@@ -122,7 +123,8 @@ class MaskedPruning(ABC):
             raise CheckpointError(f"the checkpoint's masks are of another network: {', '.join(different)} differ")
         self._masks = {name: state[name].to(mask.device, torch.bool) for name, mask in self._masks.items()}
         self._sparsity = self._fraction()
-        self._apply()
+        self._mask_weights()
+        self._mask_followers()
 
     @property
     def masks(self) -> Mapping[str, Tensor]:
@@ -140,16 +142,20 @@ class MaskedPruning(ABC):
         return int(sum(mask.sum() for mask in self._masks.values()))
 
     @torch.no_grad()
-    def _apply(self) -> None:
+    def _mask_weights(self) -> None:
         for name, parameter in self._parameters():
             mask = self._masks[name]
             parameter.mul_(mask)
-            for twin in self._twins:
-                twin[name].mul_(mask)
             for optimizer in self._optimizers:
                 for value in optimizer.state.get(parameter, {}).values():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
                         value.mul_(mask)
+
+    @torch.no_grad()
+    def _mask_followers(self) -> None:
+        for twin in self._twins:
+            for name, parameter in twin.items():
+                parameter.mul_(self._masks[name])
 
 
 def maskable_layers(model: nn.Module, ignore: Sequence[str]) -> dict[str, Layer]:

@@ -134,6 +134,11 @@ class PrioritizedReplay:
         small = self._actions.nbytes + self._rewards.nbytes + self._terminated.nbytes
         return self._frames.nbytes + small + self._tree.nbytes
 
+    @property
+    def is_restorable(self) -> bool:
+        """Whether the frames lie in a file that was there before this buffer."""
+        return self._frames.is_reopened
+
     def needs_checkpoint(self, upcoming: int) -> bool:
         """Whether a checkpoint must be written before `upcoming` more steps are added.
 
@@ -237,11 +242,11 @@ class PrioritizedReplay:
             state: what `state_dict` returned.
 
         Raises:
-            ValueError: this buffer's frames are in memory, so the checkpoint's are lost.
+            ValueError: this buffer's frames are in memory or in a new file, so the checkpoint's are lost.
             CheckpointError: it is of a buffer of another layout; nothing is changed.
         """
-        if self._frames.path is None:
-            raise ValueError("a replay kept in memory cannot be resumed, its frames are gone: give `path`")
+        if not self.is_restorable:
+            raise ValueError("the frames of this checkpoint are gone: give the `path` of their file")
         if list(state["layout"]) != self._layout():
             raise CheckpointError(
                 f"the checkpoint's replay has the layout {list(state['layout'])}, this run's {self._layout()} "

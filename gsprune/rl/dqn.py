@@ -188,6 +188,9 @@ class DQNTrainer(Trainer[DQNConfig]):
     def _must_checkpoint(self) -> bool:
         return self.replay.needs_checkpoint(self.config.log_interval)
 
+    def _discard(self) -> None:
+        (self.run.path / _REPLAY_FILE).unlink(missing_ok=True)
+
     def _put_state(self, state: TrainingState) -> None:
         values = {
             "env_steps": self.env_steps,
@@ -208,14 +211,14 @@ class DQNTrainer(Trainer[DQNConfig]):
         self._learning_starts = values["learning_starts"]
         self._rng.bit_generator.state = values["rng"]
         self.target.load_state_dict(values["target"])
-        if self.config.replay_storage == "disk":
+        if self.replay.is_restorable:
             self.replay.load_state_dict(state.get("replay"))
-            return
-        self._learning_starts = self.env_steps + self.config.learning_starts
-        self.say(
-            f"the replay was in memory and is gone: learning goes on after {self.config.learning_starts:,} new steps; "
-            "with --replay-storage disk a resumed run has it again"
-        )
+        elif self.iteration < self.config.num_iterations:
+            self._learning_starts = self.env_steps + self.config.learning_starts
+            where = "in memory" if self.config.replay_storage == "memory" else f"in {_REPLAY_FILE}, which is missing,"
+            self.say(
+                f"the replay was {where} and is gone: learning goes on after {self.config.learning_starts:,} new steps"
+            )
 
 
 def _to_device(batch: ReplayBatch, device: torch.device) -> tuple[Tensor, ...]:

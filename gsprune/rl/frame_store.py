@@ -22,6 +22,10 @@ class FrameStore:
     In a file the ring outlives the process. The kernel writes its pages back whenever it likes, so after a crash the
     file is *ahead* of the last checkpoint: what was written since lies over the oldest rows. The ring itself knows
     nothing of that; its user keeps spare rows (see `gsprune.rl.buffers`).
+
+    Attributes:
+        path: the file; None in memory.
+        is_reopened: whether the file was there before.
     """
 
     def __init__(self, rows: int, num_envs: int, frame_shape: tuple[int, ...], path: Path | None = None) -> None:
@@ -45,6 +49,7 @@ class FrameStore:
         self.num_envs = num_envs
         self.frame_shape = frame_shape
         self.path = path
+        self.is_reopened = path is not None and path.exists()
         shape = (rows * num_envs, int(np.prod(frame_shape, dtype=np.int64)))
         self._map: np.memmap[tuple[int, ...], np.dtype[np.uint8]] | None = None
         self._frames: Frames

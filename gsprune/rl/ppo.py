@@ -138,6 +138,9 @@ class PPOTrainer(Trainer[PPOConfig]):
     def _must_checkpoint(self) -> bool:
         return False
 
+    def _discard(self) -> None:
+        """Nothing lies on disk but checkpoints."""
+
     def _put_state(self, state: TrainingState) -> None:
         state.put("rewards", self.reward_normalizer.state_arrays())
         state.put("ppo", {"generator": self.generator.get_state().numpy()})

@@ -148,6 +148,10 @@ class Trainer(ABC, Generic[ConfigT]):
         """Whether the next iteration may not begin without a checkpoint."""
 
     @abstractmethod
+    def _discard(self) -> None:
+        """Delete what lies on disk for further training alone."""
+
+    @abstractmethod
     def policy(self, generator: torch.Generator) -> Policy:
         """The agent as it is evaluated."""
 
@@ -241,9 +245,11 @@ class Trainer(ABC, Generic[ConfigT]):
         self._checkpointed = time.monotonic()
 
     def close(self) -> None:
-        """Close environments and files."""
+        """Close environments and files; a training that is over drops what only training needs."""
         self.envs.close()
         self.metrics.close()
+        if self.iteration == self.config.num_iterations:
+            self._discard()
 
     def _prune(self, progress: float, frames: Tensor) -> None:
         """A pruning event.

@@ -213,8 +213,8 @@ def test_the_content_survives_kill_9_with_the_file_ahead_of_the_checkpoint(tmp_p
 
 
 def test_a_checkpoint_of_another_layout_is_refused(tmp_path):
+    state = {**in_file(tmp_path / "frames.bin").state_dict(), "layout": [1, 2, 3]}
     replay = in_file(tmp_path / "frames.bin")
-    state = {**replay.state_dict(), "layout": [1, 2, 3]}
     with pytest.raises(CheckpointError, match="resume with the options of the run that wrote it"):
         replay.load_state_dict(state)
 
@@ -242,5 +242,11 @@ def test_bad_sizes_are_refused(tmp_path):
         PrioritizedReplay(ReplayOptions(capacity=6), NUM_ENVS, SHAPE)
     with pytest.raises(ValueError, match="`spare_steps` must be at least 2"):
         PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE, path=tmp_path / "frames.bin")
-    with pytest.raises(ValueError, match="cannot be resumed"):
-        PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE).load_state_dict({})
+
+
+@pytest.mark.parametrize("name", [None, "new.bin"])
+def test_a_checkpoint_without_its_frames_is_refused(tmp_path, name):
+    replay = PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE, None if name is None else tmp_path / name, spare_steps=6)
+    assert not replay.is_restorable
+    with pytest.raises(ValueError, match="the frames of this checkpoint are gone"):
+        replay.load_state_dict(replay.state_dict())

@@ -47,6 +47,7 @@ def start(tmp_path):
         trainers[name] = DQNTrainer(config, run, resume=resume, say=say)
         return trainers[name]
 
+    make.close = close
     yield make
     for name in list(trainers):
         close(name)
@@ -179,6 +180,34 @@ def test_a_replay_in_memory_is_filled_anew_by_a_resumed_run_which_says_so(start)
     resumed.train(on_row=lambda _, row: counts.append(row["charts/updates"]))
     assert counts[:3] == [updates, updates + 1, updates + 6]
     assert any("the replay was in memory and is gone: learning goes on after 40 new steps" in line for line in lines)
+
+
+def test_a_resumed_run_whose_replay_file_is_missing_says_so_and_fills_it_anew(start):
+    lines = []
+    trainer = start()
+    trainer.train(should_stop=stop_at(trainer, 6))
+    (trainer.run.path / "replay.bin").unlink()
+    resumed = start(resume=True, say=lines.append)
+    assert resumed.replay.size == 0
+    assert resumed.train()
+    assert any("replay.bin, which is missing, and is gone" in line for line in lines)
+
+
+def test_the_replay_file_goes_when_the_training_is_over_and_only_then(start):
+    trainer = start()
+    file = trainer.run.path / "replay.bin"
+    trainer.train(should_stop=stop_at(trainer, 6))
+    start.close("run")
+    assert file.exists()
+    lines = []
+    start(resume=True, say=lines.append).train()
+    start.close("run")
+    assert not file.exists()
+    # A finished run can be opened again, to conclude again.
+    assert start(resume=True, say=lines.append).train()
+    start.close("run")
+    assert not file.exists()
+    assert not any("gone" in line for line in lines)
 
 
 def test_the_whole_run_is_the_same_for_the_same_seed_and_another_for_another(start):
