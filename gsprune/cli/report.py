@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 
 from gsprune.report.latency import measured_latencies
 from gsprune.report.load import load_runs
-from gsprune.report.tables import Table
+from gsprune.report.table import Table
 from gsprune.report.write import write_report
 
 __all__ = ["Args", "main"]

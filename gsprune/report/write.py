@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gsprune.report.dips import dip_table
 from gsprune.report.load import Run
 from gsprune.report.outcome import Outcome, outcome_of
 from gsprune.report.plots import learning_curves, return_against_latency, wall_clock, widths_over_time
 from gsprune.report.plots_over_games import performance_profiles, score_intervals
 from gsprune.report.style import looks
-from gsprune.report.tables import Table, aggregate_table, dip_table, game_table, normalised_scores, write_runs_csv
+from gsprune.report.table import Table
+from gsprune.report.tables import aggregate_table, game_table, noise_table, normalised_scores, write_runs_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +82,7 @@ def _with_latency(outcome: Outcome, latencies: Mapping[Path, float]) -> Outcome:
 def _tables(runs: Sequence[Run], outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str) -> list[Table]:
     games = sorted({run.game for run in runs})
     tables: list[Table | None] = [game_table(outcomes, game, methods) for game in games]
-    tables += [aggregate_table(outcomes, methods, baseline), dip_table(runs, methods)]
+    tables += [aggregate_table(outcomes, methods, baseline), noise_table(outcomes, methods), dip_table(runs, methods)]
     return [table for table in tables if table is not None]
 
 

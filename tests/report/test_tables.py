@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from gsprune.report.dips import dip_table
 from gsprune.report.load import load_runs
 from gsprune.report.outcome import outcome_of
-from gsprune.report.tables import Table, aggregate_table, dip_table, game_table, write_runs_csv
+from gsprune.report.table import Table
+from gsprune.report.tables import aggregate_table, game_table, noise_table, write_runs_csv
 
 RunWriter = Callable[..., Path]
 
@@ -82,6 +85,19 @@ def test_games_that_the_baseline_lacks_are_not_compared(study: Path, write_run: 
     assert row["P(better than dense)"].startswith("0.50 [")
 
 
+def test_runs_with_the_noise_track_have_a_row(study: Path) -> None:
+    runs = load_runs([study])
+    assert noise_table([outcome_of(run) for run in runs], ["dense", "group 0.8"]) is None
+    names = ("test", "test, noise 5", "test, noise 15", "test, noise 30")
+    evaluation = {"step": 100_000, "num_envs": 1, "episodes_per_env": 1}
+    tracks = {name: {"mean": mean} for name, mean in zip(names, (9.0, 8.0, 4.0, 1.0), strict=True)}
+    (study / "group-1" / "eval.json").write_text(json.dumps({**evaluation, "tracks": tracks}))
+    table = noise_table([outcome_of(run) for run in load_runs([study])], ["dense", "group 0.8"])
+    assert table is not None
+    assert table.headings[3:] == ("no noise", "sigma 5", "sigma 15", "sigma 30")
+    assert table.rows == (("group 0.8", "bigfish", "1", "9.00", "8.00", "4.00", "1.00"),)
+
+
 def test_only_runs_that_pruned_have_a_dip(study: Path) -> None:
     runs = load_runs([study])
     table = dip_table(runs, ["dense", "group 0.8"])
@@ -106,3 +122,5 @@ def test_the_csv_has_plain_numbers_and_gaps(study: Path, tmp_path: Path) -> None
     assert lines[0]["method"] == "dense"
     assert float(lines[0]["test_return"]) == 10.0
     assert lines[0]["finished"] == "True"
+    assert lines[0]["dip_depth"] == ""
+    assert float(lines[2]["dip_depth"]) < 0
