@@ -3,13 +3,16 @@
 from gsprune import schedules as schedules
 from gsprune.checkpoint import load as load
 from gsprune.checkpoint import save as save
+from gsprune.engines import LatencyBudget as LatencyBudget
 from gsprune.errors import CheckpointError as CheckpointError
+from gsprune.errors import ExportError as ExportError
 from gsprune.errors import GspruneError as GspruneError
 from gsprune.errors import MissingExtraError as MissingExtraError
 from gsprune.errors import PruneWarning as PruneWarning
 from gsprune.errors import RewriteError as RewriteError
 from gsprune.errors import ScoreError as ScoreError
 from gsprune.errors import TraceError as TraceError
+from gsprune.exporting import export as export
 from gsprune.importance import Importance as Importance
 from gsprune.measure import cost as cost
 from gsprune.measure import latency as latency
@@ -22,8 +25,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "ExportError",
     "GspruneError",
     "Importance",
+    "LatencyBudget",
     "MissingExtraError",
     "PruneReport",
     "PruneWarning",
@@ -32,6 +37,7 @@ __all__ = [
     "ScoreError",
     "TraceError",
     "cost",
+    "export",
     "latency",
     "load",
     "prune_step",

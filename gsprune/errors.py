@@ -1,13 +1,14 @@
 """The exceptions and the warning of gsprune.
 
-A bad argument is a ``ValueError`` or a ``TypeError`` that names the argument, its value, the constraint and the way out.
-Everything else that can go wrong is one of these::
+A bad argument is a ``ValueError`` or a ``TypeError`` that names the argument, its value, the constraint and the way
+out. Everything else that can go wrong is one of these::
 
     GspruneError
     ├── TraceError        the network's groups could not be found
     ├── ScoreError        a score is not finite, or a criterion has nothing to read
     ├── RewriteError      the smaller network could not be built or failed its check; nothing was changed
     ├── CheckpointError   a file is damaged, or of another architecture
+    ├── ExportError       an exported network does not compute what the network does; no file was left
     └── MissingExtraError an optional dependency is not installed (also an ImportError)
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 __all__ = [
     "CheckpointError",
+    "ExportError",
     "GspruneError",
     "MissingExtraError",
     "PruneWarning",
@@ -44,11 +46,17 @@ class CheckpointError(GspruneError):
     """A checkpoint is truncated, tampered with, or belongs to another architecture."""
 
 
+class ExportError(GspruneError):
+    """A network could not be exported, or the exported one computes something else; no file was left."""
+
+
 class MissingExtraError(GspruneError, ImportError):
     """An optional dependency is missing; the message says which extra installs it."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"this needs {package!r}, which is not installed; install it with: pip install 'gsprune[{extra}]'")
+        super().__init__(
+            f"this needs {package!r}, which is not installed; install it with: pip install 'gsprune[{extra}]'"
+        )
         self.package = package
         self.extra = extra
 

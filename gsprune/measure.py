@@ -17,7 +17,7 @@ from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.tracing import trace
 from gsprune.tracing.undisturbed import undisturbed
 
-__all__ = ["Cost", "Latency", "LayerCost", "cost", "latencies", "latency"]
+__all__ = ["Cost", "Latency", "LayerCost", "cost", "in_turns", "latencies", "latency", "with_batch"]
 
 # Fewer say nothing about a median, however slow the network is.
 _LEAST_CALLS = 10
@@ -192,23 +192,41 @@ def latencies(
             raise ValueError(f"`{name}` must be at least {least}, got {value}")
     device = _device(models[0])
     args, kwargs = _inputs(example_inputs, device, batch)
-    seconds: list[list[float]] = [[] for _ in models]
     runs = [_timed_call(model, forward, args, kwargs, device) for model in models]
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(undisturbed(model))
-        for run in runs:
-            for _ in range(warmup):
-                run()
-        began = time.perf_counter()
-        for index in range(calls):
-            if index >= _LEAST_CALLS and time.perf_counter() - began > max_seconds:
-                break
-            for turn in range(len(models)):
-                which = (turn + index) % len(models)  # in changing order, so that none always runs after the same one
-                seconds[which].append(runs[which]())
+        seconds = in_turns(runs, calls, warmup, max_seconds)
     size = _batch_size((*args, *kwargs.values()))
-    return [Latency(tuple(each), size, str(device), torch.get_num_threads()) for each in seconds]
+    return [Latency(each, size, str(device), torch.get_num_threads()) for each in seconds]
+
+
+def in_turns(
+    runs: Sequence[Callable[[], float]], calls: int, warmup: int, max_seconds: float
+) -> list[tuple[float, ...]]:
+    """Call several things in turns and keep what each call returns.
+
+    Args:
+        runs: each does its work once and returns the seconds it took.
+        calls: of each, >= 1.
+        warmup: calls of each before them, whose times are dropped.
+        max_seconds: end earlier, but after at least 10 calls, when the kept calls have taken so long in all.
+
+    Returns:
+        per run the seconds of its calls, in the order in which they were made.
+    """
+    seconds: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        for _ in range(warmup):
+            run()
+    began = time.perf_counter()
+    for index in range(calls):
+        if index >= _LEAST_CALLS and time.perf_counter() - began > max_seconds:
+            break
+        for turn in range(len(runs)):
+            which = (turn + index) % len(runs)  # in changing order, so that none always runs after the same one
+            seconds[which].append(runs[which]())
+    return [tuple(each) for each in seconds]
 
 
 def _timed_call(
@@ -243,12 +261,13 @@ def _device(model: nn.Module) -> torch.device:
 def _inputs(example_inputs: Any, device: torch.device, batch: int | None) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     """The example as positional and named inputs, on the device and of the batch size."""
     if isinstance(example_inputs, Mapping):
-        return (), {name: _fitted(value, device, batch) for name, value in example_inputs.items()}
+        return (), {name: with_batch(value, device, batch) for name, value in example_inputs.items()}
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    return tuple(_fitted(value, device, batch) for value in inputs), {}
+    return tuple(with_batch(value, device, batch) for value in inputs), {}
 
 
-def _fitted(value: Any, device: torch.device, batch: int | None) -> Any:
+def with_batch(value: Any, device: torch.device, batch: int | None) -> Any:
+    """A tensor on `device`, cut or repeated to `batch` examples along its first axis; anything else as it is."""
     if not isinstance(value, Tensor):
         return value
     if batch is not None and value.ndim > 0 and len(value) > 0:

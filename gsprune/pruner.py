@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from inspect import signature
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import Optimizer
 
 from gsprune.backends import BackendName
+from gsprune.engines import LatencyBudget, RoundTo, multiple_of
 from gsprune.importance import Criterion, Importance, resolve_importance
+from gsprune.latency_search import solve_budget
 from gsprune.prune_report import PruneReport
 from gsprune.rewrite.followers import as_followers
 from gsprune.rewrite.optimizer_state import as_optimizers
@@ -47,7 +50,7 @@ def trace(model: nn.Module, example_inputs: Any = None, forward: Callable[..., A
 
 def prune_step(
     model: nn.Module,
-    sparsity: float | Mapping[str, float],
+    sparsity: float | Mapping[str, float] | LatencyBudget,
     *,
     optimizer: Optimizer | Sequence[Optimizer] | None = None,
     followers: nn.Module | Sequence[nn.Module] = (),
@@ -55,9 +58,9 @@ def prune_step(
     forward: Callable[..., Any] | None = None,
     importance: ImportanceSpec = "l1",
     scope: Scope = "local",
-    target: Target = "channels",
+    target: Target | Literal["latency"] = "channels",
     ignore: Sequence[str | nn.Module | type] = (),
-    round_to: int | Mapping[str, int] = 1,
+    round_to: RoundTo = 1,
     min_channels: int | Mapping[str, int] = 1,
     rescale: bool = False,
     backend: BackendName = "auto",
@@ -74,7 +77,8 @@ def prune_step(
     Args:
         model: any module of floating-point parameters; DDP and FSDP wrappers are refused (prune ``.module``).
         sparsity: cumulative, the fraction of the first-seen width that is gone, in [0, 1); or {glob of group or layer
-            names: number}, where groups that no glob matches are left alone.
+            names: number}, where groups that no glob matches are left alone. With target "latency" a `LatencyBudget`,
+            or its milliseconds.
         optimizer: a ``torch.optim.Optimizer`` or several; their state follows.
         followers: modules of the same architecture (target network, EMA copy, ``AveragedModel``).
         example_inputs: tensor, tuple or dict; needed at most once per model. None makes one from the first layer.
@@ -82,9 +86,12 @@ def prune_step(
         importance: "l1", "l2", "taylor", "bn_scale", "lamp", "fpgm", "hessian", "activation", "random", an
             `Importance`, or a function from a weight, as a (positions, rest) matrix, to one number per position.
         scope: "local": the same ratio in every group; "global": one threshold; "isomorphic": one per kind of group.
-        target: what `sparsity` counts: "channels", "params" or "macs" ("macs" needs a real example).
+        target: what `sparsity` counts: "channels", "params" or "macs" ("macs" needs a real example); or "latency": a
+            budget of milliseconds on this machine, met by a common ratio of channels that is found by measuring (once:
+            a table is kept), within 10 %.
         ignore: module names (globs), modules or module types whose outputs keep their width.
-        round_to: widths are rounded up to a multiple; a number or {glob: number}.
+        round_to: widths are rounded up to a multiple; a number, {glob: number}, or what suits an engine:
+            "onnxruntime", "tensorrt-fp16", "cmsis-nn" or "ethos-u".
         min_channels: no width goes below; a number or {glob: number}.
         rescale: multiply kept channels by max(‖w before‖/‖w after‖, 1).
         backend: "auto", "cpp", "triton" or "torch".
@@ -101,12 +108,13 @@ def prune_step(
         RewriteError: the smaller network could not be built or failed its check.
     """
     module = unwrapped(_checked_model(model))
+    budget = _budget_of(sparsity, target, scope)
     request = Request(
         selection=Selection(
-            _checked_sparsity(sparsity),
+            0.0 if budget is not None else _checked_sparsity(sparsity),
             _checked_choice("scope", scope, SCOPES),
-            _checked_choice("target", target, TARGETS),
-            round_to,
+            "channels" if budget is not None else _checked_choice("target", target, (*TARGETS, "latency")),
+            multiple_of(round_to),
             min_channels,
         ),
         importance=resolve_importance(importance),
@@ -118,12 +126,16 @@ def prune_step(
     optimizers = as_optimizers(optimizer)
     follower_modules = as_followers(followers, module)
     state = known_state(module, example_inputs, forward)
-    if target == "macs" and state.graph is not None and state.graph.example_origin == "made":
+    if target in ("macs", "latency") and state.graph is not None and state.graph.example_origin == "made":
         raise ValueError(
-            "`target` is 'macs', which depends on the size of the inputs: pass `example_inputs` of the real size (the"
-            f" one made from the first layer has shapes {state.graph.example_shapes})"
+            f"`target` is {target!r}, which depends on the size of the inputs: pass `example_inputs` of the real size"
+            f" (the one made from the first layer has shapes {state.graph.example_shapes})"
         )
-    return take_step(Step(module, state, request, optimizers, follower_modules))
+    if budget is not None and budget.reached > 0:
+        ratio = solve_budget(module, state, request, budget)
+        request = replace(request, selection=replace(request.selection, sparsity=ratio * budget.reached))
+    report = take_step(Step(module, state, request, optimizers, follower_modules))
+    return report if budget is None else replace(report, notes=(*report.notes, f"latency budget: {budget}"))
 
 
 class Pruner:
@@ -199,6 +211,21 @@ def _checked_model(model: object) -> nn.Module:
             " every rank, then wrap it again"
         )
     return model
+
+
+def _budget_of(sparsity: object, target: str, scope: str) -> LatencyBudget | None:
+    """The budget of time that is asked for; None where it is a sparsity."""
+    if target != "latency":
+        if isinstance(sparsity, LatencyBudget):
+            raise ValueError(f"`sparsity` is a LatencyBudget, which needs target='latency'; got target={target!r}")
+        return None
+    if scope != "local":
+        raise ValueError(f"`scope` must be 'local' with target='latency', which seeks one ratio for all; got {scope!r}")
+    if isinstance(sparsity, LatencyBudget):
+        return sparsity
+    if isinstance(sparsity, bool) or not isinstance(sparsity, int | float):
+        raise TypeError(f"`sparsity` must be milliseconds or a LatencyBudget with target='latency', got {sparsity!r}")
+    return LatencyBudget(sparsity)
 
 
 def _checked_sparsity(sparsity: object) -> Any:

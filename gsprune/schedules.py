@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
+from gsprune.engines.budget import LatencyBudget
+
 __all__ = ["Cosine", "Cubic", "Exponential", "Linear", "OneShot", "Polynomial", "Schedule"]
 
 # Progress is often step / steps: an event must not be missed by a rounding error.
@@ -24,7 +26,8 @@ class Schedule(ABC):
     """What all schedules share.
 
     Attributes:
-        final: the sparsity reached at `end`, in [0, 1); or {glob of group or layer names: sparsity}.
+        final: the sparsity reached at `end`, in [0, 1); or {glob of group or layer names: sparsity}; or, for
+            target="latency", a `LatencyBudget`.
         begin: progress up to which nothing is pruned, in [0, 1].
         end: progress from which on the sparsity is `final`, in [begin, 1].
         events: how many times the sparsity rises, at least 1; None: at every call.
@@ -34,17 +37,14 @@ class Schedule(ABC):
         ValueError: a number out of its range, or begin > end.
     """
 
-    final: float | Mapping[str, float]
+    final: float | Mapping[str, float] | LatencyBudget
     begin: float = 0.2
     end: float = 0.8
     events: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        finals = self.final.items() if isinstance(self.final, Mapping) else [(None, self.final)]
-        for pattern, value in finals:
-            name = "final" if pattern is None else f"final[{pattern!r}]"
-            if _number(name, value) < 0 or value >= 1:
-                raise ValueError(f"`{name}` must be in [0, 1), got {value!r}")
+        if not isinstance(self.final, LatencyBudget):
+            self._check_final(self.final)
         for name, value in (("begin", self.begin), ("end", self.end)):
             if not 0 <= _number(name, value) <= 1:
                 raise ValueError(f"`{name}` must be in [0, 1], a fraction of training, got {value!r}")
@@ -56,14 +56,15 @@ class Schedule(ABC):
             if self.events < 1:
                 raise ValueError(f"`events` must be at least 1, or None for every call, got {self.events}")
 
-    def __call__(self, progress: float) -> float | dict[str, float]:
+    def __call__(self, progress: float) -> float | dict[str, float] | LatencyBudget:
         """The sparsity at some point of training.
 
         Args:
             progress: fraction of training that is done, in [0, 1].
 
         Returns:
-            a number in [0, final], or one for every glob where `final` is a mapping.
+            a number in [0, final], or one for every glob where `final` is a mapping; a budget with the way to it that
+            is done where `final` is one.
 
         Raises:
             ValueError: progress outside [0, 1].
@@ -71,6 +72,8 @@ class Schedule(ABC):
         if not 0 <= _number("progress", progress) <= 1:
             raise ValueError(f"`progress` must be in [0, 1], the fraction of training that is done, got {progress!r}")
         elapsed = self._elapsed(float(progress))
+        if isinstance(self.final, LatencyBudget):
+            return self.final.at(self._sparsity(1.0, elapsed))
         if isinstance(self.final, Mapping):
             return {pattern: self._sparsity(float(final), elapsed) for pattern, final in self.final.items()}
         return self._sparsity(float(self.final), elapsed)
@@ -86,6 +89,13 @@ class Schedule(ABC):
         Returns:
             a number in [0, 1] that does not fall with `elapsed`.
         """
+
+    @staticmethod
+    def _check_final(final: float | Mapping[str, float]) -> None:
+        for pattern, value in final.items() if isinstance(final, Mapping) else [(None, final)]:
+            name = "final" if pattern is None else f"final[{pattern!r}]"
+            if _number(name, value) < 0 or value >= 1:
+                raise ValueError(f"`{name}` must be in [0, 1), got {value!r}")
 
     def _elapsed(self, progress: float) -> float:
         if progress >= self.end:
@@ -161,7 +171,16 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """s(u) = 1 - (1 - final)^u: equal intervals remove equal fractions of what is left."""
+    """s(u) = 1 - (1 - final)^u: equal intervals remove equal fractions of what is left.
+
+    Raises:
+        ValueError: `final` is a `LatencyBudget`, whose sparsity is not known before it is measured.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.final, LatencyBudget):
+            raise ValueError("`final` must be a sparsity for Exponential; the other schedules take a LatencyBudget")
 
     def rise(self, elapsed: float, final: float) -> float:
         """See `Schedule.rise`."""

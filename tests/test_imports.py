@@ -19,10 +19,11 @@ LAYERS = (
     ("sweep", "report"),
     ("rl",),
     ("baselines", "networks"),
-    ("sensitivity", "export", "checkpoint"),
+    ("sensitivity", "exporting", "checkpoint"),
     ("pruner",),
+    ("latency_search",),
     ("step", "prune_report", "ignore"),
-    ("importance", "selection", "rewrite", "schedules", "measure"),
+    ("importance", "selection", "rewrite", "schedules", "engines", "measure"),
     ("tracing", "backends"),
     ("_core", "kernels", "errors"),
 )
@@ -39,6 +40,7 @@ HEAVY = (
     "rich",
     "yaml",
     "onnx",
+    "onnxruntime",
     "ray",
 )
 

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("gsprune.cli.eval", "evaluate a run on training levels, on all levels and under pixel noise"),
     "report": ("gsprune.cli.report", "make tables and pictures of one or many runs"),
     "sweep": ("gsprune.cli.sweep", "train games x methods x seeds in local processes"),
+    "export": ("gsprune.cli.export", "write the policy of a run as ONNX or a PyTorch program, with a contract"),
     "inspect": ("gsprune.cli.inspect", "show the groups of a run, a checkpoint or a built-in network"),
 }
 """Words of a command -> its module, and one line of help."""

@@ -1,0 +1,103 @@
+"""Export the policy of a run's newest checkpoint for a device: logits or Q values of uint8 frames.
+
+It is checked on frames of the game: a policy that acts otherwise than the agent is an error and leaves no file. Beside
+the file lies a JSON contract: shapes, what the actions mean, widths, training, return.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from gsprune.rl.played_frames import played_frames
+from gsprune.rl.policy_export import QuantizedPolicy, export_policy, quantize_policy
+from gsprune.rl.protocol import EVALUATION_SEED, ProtocolConfig
+from gsprune.rl.trained import TrainedAgent, load_agent
+
+__all__ = ["Args", "main"]
+
+_SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of ``gsprune export``."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """the run folder"""
+    format: Literal["onnx", "torch"] = "onnx"
+    """onnx for ONNX Runtime, TensorRT, OpenVINO and others; torch for a program of torch.export"""
+    out: Path | None = None
+    """the file; unset: export/policy.onnx or export/policy.pt2 in the run folder"""
+    batch: Literal["dynamic", "1"] = "dynamic"
+    """any number of frames per call, or one, which some engines insist on"""
+    frames: int = 1000
+    """frames of the game on which outputs and greedy actions must agree with PyTorch's"""
+    int8: bool = False
+    """also write a statically quantised copy, and say what that costs in return; onnx only"""
+    calibration_frames: int = 512
+    """frames from which the ranges of activations are taken for int8"""
+    episodes: int = 200
+    """episodes on test levels that the float and the int8 policy play, each"""
+    num_envs: int = 50
+    """environments that step together in these episodes"""
+    seed: int = 0
+    """of the levels and actions of all that is played here"""
+
+
+def main(args: Args) -> None:
+    """Export, and say what was written."""
+    if args.frames < 1:
+        raise ValueError(f"`frames` must be at least 1, got {args.frames}")
+    if args.int8 and args.format != "onnx":
+        raise ValueError("`int8` needs --format onnx: it is made by ONNX Runtime's tools")
+    if args.calibration_frames < 32:
+        raise ValueError(f"`calibration_frames` must be at least 32, got {args.calibration_frames}")
+    console = Console()
+    agent = load_agent(args.run)
+    for complaint in agent.complaints:
+        console.print(complaint, highlight=False, soft_wrap=True)
+    config = _protocol(args, agent)
+    path = args.out or args.run / "export" / f"policy{_SUFFIX[args.format]}"
+    with console.status("playing frames to check the export on"):
+        frames = played_frames(agent, args.frames, config.seed)
+    with console.status("exporting and checking"):
+        report = export_policy(agent, args.run, path, frames, args.format, dynamic_batch=args.batch == "dynamic")
+    console.print(str(report), highlight=False, soft_wrap=True)
+    if args.int8:
+        with console.status(f"quantising, and playing {args.episodes} episodes with each of both"):
+            calibration = played_frames(agent, args.calibration_frames, config.seed + 1)
+            quantized = quantize_policy(agent, report, frames, calibration, config)
+        console.print(_int8_lines(quantized), highlight=False, soft_wrap=True)
+
+
+def _protocol(args: Args, agent: TrainedAgent) -> ProtocolConfig:
+    return ProtocolConfig(
+        game=agent.config["env_id"],
+        distribution_mode=agent.config["distribution_mode"],
+        episodes=args.episodes,
+        num_envs=args.num_envs,
+        seed=EVALUATION_SEED + args.seed,
+    )
+
+
+def _int8_lines(quantized: QuantizedPolicy) -> str:
+    before, after, found = quantized.before, quantized.after, quantized.comparison
+    return "\n".join(
+        [
+            f"{quantized.path} ({quantized.size / 1e3:,.0f} kB, int8): the same greedy action on {found.same_choice} of"
+            f" {found.examples} frames; contract in {quantized.contract}",
+            f"return on test levels: float32 {before.mean:.2f} ({before.low:.2f} to {before.high:.2f}), int8"
+            f" {after.mean:.2f} ({after.low:.2f} to {after.high:.2f}); loss {quantized.loss:.2f}"
+            f" ({_share(quantized.loss, before.mean)}), {len(after.returns)} episodes each",
+        ]
+    )
+
+
+def _share(loss: float, mean: float) -> str:
+    return f"{loss / abs(mean):+.1%}" if mean and math.isfinite(mean) else "of 0"

@@ -1,0 +1,132 @@
+"""What was measured on this machine: widths of a network -> milliseconds, kept between processes.
+
+A table is a JSON file below ``$GSPRUNE_CACHE`` (else ``$XDG_CACHE_HOME/gsprune``, else ``~/.cache/gsprune``) whose name
+is a hash of the machine, the engine and its version, threads, batch and the dense network. Deleting it is safe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gsprune.engines.budget import LatencyBudget
+from gsprune.tracing.graph import Graph
+
+__all__ = ["WidthTable", "cache_folder", "table_key"]
+
+
+class WidthTable:
+    """The table of one network in one engine on one machine; every change is on disk before the call returns."""
+
+    def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
+        """Read the table, or begin one.
+
+        Args:
+            folder: where tables lie.
+            key: what the measurements hold for, JSON values.
+        """
+        text = json.dumps(key, sort_keys=True)
+        self.path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+        self._key = dict(key)
+        content = self._read()
+        self._times: dict[str, float] = content.get("milliseconds", {})
+        self._ratios: dict[str, float] = content.get("ratios", {})
+
+    def milliseconds(self, widths: Mapping[str, int]) -> float | None:
+        """The time of a network with these widths, if it was measured."""
+        return self._times.get(_joined(widths))
+
+    def add(self, widths: Mapping[str, int], milliseconds: float) -> None:
+        """Keep a measurement."""
+        self._times[_joined(widths)] = milliseconds
+        self._write()
+
+    def ratio(self, question: str) -> float | None:
+        """The answer to a search of this table, if it was given before; so a resumed training goes on as it began."""
+        return self._ratios.get(question)
+
+    def answer(self, question: str, ratio: float) -> None:
+        """Keep the answer to a search."""
+        self._ratios[question] = ratio
+        self._write()
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads(self.path.read_text())
+        except (OSError, ValueError):  # none yet, or damaged: what is measured again is no loss
+            return {}
+        return content
+
+    def _write(self) -> None:
+        content = {"key": self._key, "milliseconds": self._times, "ratios": self._ratios}
+        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(content, indent=1))
+            temporary.replace(self.path)
+        except OSError as error:
+            raise ValueError(
+                f"the table of latencies cannot be written to {str(self.path)!r} ({error.strerror}); set GSPRUNE_CACHE"
+                " to a folder that can"
+            ) from error
+
+
+def cache_folder() -> Path:
+    """Where tables of latencies lie."""
+    chosen = os.environ.get("GSPRUNE_CACHE")
+    if chosen:
+        return Path(chosen) / "latency"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "gsprune" / "latency"
+
+
+def table_key(graph: Graph, dense_shapes: Mapping[str, tuple[int, ...]], budget: LatencyBudget) -> dict[str, Any]:
+    """What a table of latencies holds for.
+
+    Args:
+        graph: the network as it is now.
+        dense_shapes: shapes of its tensors at first.
+        budget: engine, threads and batch; the milliseconds don't matter.
+    """
+    return {
+        "machine": _machine(),
+        "engine": budget.engine,
+        "version": _version("onnxruntime" if budget.engine == "onnxruntime" else "torch"),
+        "threads": budget.threads,
+        "batch": budget.batch,
+        "inputs": [list(shape[1:] if budget.batch else shape) for shape in graph.example_shapes],
+        "dense": {name: list(shape) for name, shape in dense_shapes.items()},
+        "positions": [[operation.weight, operation.positions] for operation in graph.mac_operations],
+    }
+
+
+def _joined(widths: Mapping[str, int]) -> str:
+    return " ".join(f"{name}={width}" for name, width in widths.items())
+
+
+def _machine() -> str:
+    """The machine as far as it matters to the clock: its name, its processor and how many cores we may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{platform.node()}, {_processor()}, {cores} cores"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return named[0] if named else platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

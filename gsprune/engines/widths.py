@@ -1,0 +1,42 @@
+"""Widths that engines like: presets for `round_to`.
+
+Widths are always rounded up, and groups narrower than the multiple are left alone, so a preset never removes more than
+was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["WIDTH_MULTIPLES", "RoundTo", "multiple_of"]
+
+RoundTo = int | str | Mapping[str, int]
+"""A multiple, the name of a preset, or {glob of group or layer names: multiple}."""
+
+WIDTH_MULTIPLES: Mapping[str, int] = {
+    # Blocked convolutions (NCHWc) want inputs in multiples of 4 and pad outputs to the block of 8 or 16:
+    # https://github.com/microsoft/onnxruntime/issues/7442. 8 was the fastest of 1, 4, 8, 16 here: docs/export.md.
+    "onnxruntime": 8,
+    # FP16 tensor cores: https://github.com/NVIDIA/TensorRT/issues/3876
+    "tensorrt-fp16": 8,
+    # The fast convolution needs inputs in multiples of 4 (and outputs in multiples of 2):
+    # https://github.com/ARM-software/CMSIS-NN
+    "cmsis-nn": 4,
+    # Channels are stored in bricks of 16 (NHCWB16): https://gitlab.arm.com/artificial-intelligence/ethos-u/ethos-u-vela
+    "ethos-u": 16,
+}
+"""Preset -> the multiple of which its engine has no padding and no slow kernel."""
+
+
+def multiple_of(round_to: RoundTo) -> int | Mapping[str, int]:
+    """`round_to` with the name of a preset replaced by its multiple.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if not isinstance(round_to, str):
+        return round_to
+    if round_to not in WIDTH_MULTIPLES:
+        presets = ", ".join(f"{name!r} ({multiple})" for name, multiple in WIDTH_MULTIPLES.items())
+        raise ValueError(f"`round_to` must be a whole number, a mapping, or one of {presets}; got {round_to!r}")
+    return WIDTH_MULTIPLES[round_to]

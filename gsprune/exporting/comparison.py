@@ -1,0 +1,132 @@
+"""Does an exported network compute what the network does?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from gsprune.engines.onnx_file import PortableCall
+from gsprune.errors import ExportError
+
+__all__ = ["Comparison", "Exported", "compare", "measured_comparison"]
+
+Exported = Callable[[Sequence[Tensor]], Sequence[npt.NDArray[Any]]]
+"""The exported network: inputs by position -> outputs."""
+
+_CHUNK = 100
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out of a comparison.
+
+    Attributes:
+        examples: how many were compared.
+        max_abs_diff: the largest difference of any element of any output.
+        same_choice: examples in which the largest element of the first output is at the same place; None where the
+            first output is not of shape (examples, choices).
+        ties: the other ones, whose two candidates differ by no more than the tolerance.
+    """
+
+    examples: int
+    max_abs_diff: float
+    same_choice: int | None
+    ties: int = 0
+
+
+def compare(call: PortableCall, exported: Exported, inputs: Sequence[Tensor], tolerance: float) -> Comparison:
+    """Compare outputs on examples, a hundred at a time.
+
+    Args:
+        call: the network.
+        exported: what was made of it.
+        inputs: of the network, with equally many examples along their first axes.
+        tolerance: how much an element may differ: absolute, or relative to the largest output where that is above 1.
+
+    Raises:
+        ExportError: shapes, values or choices differ, or the exported network fails.
+    """
+    examples = len(inputs[0]) if inputs and inputs[0].ndim else 1
+    worst, same, ties, choices = 0.0, 0, 0, True
+    for start in range(0, examples, _CHUNK):
+        chunk = [value[start : start + _CHUNK] for value in inputs] if examples > _CHUNK else list(inputs)
+        expected = [output.numpy() for output in call(chunk)]
+        try:
+            got = list(exported(chunk))
+        except Exception as error:
+            raise ExportError(f"the exported network fails where the network does not: {error}") from error
+        largest = _checked(expected, got, call.output_names, tolerance)
+        worst = max(worst, largest)
+        if not _has_choices(expected[0]):
+            choices = False
+            continue
+        chunk_same, chunk_ties = _choices(expected[0], got[0], tolerance)
+        same, ties = same + chunk_same, ties + chunk_ties
+    if choices and same + ties < examples:
+        raise ExportError(f"the exported network chooses otherwise in {examples - same - ties} of {examples} examples")
+    return Comparison(examples, worst, same if choices else None, ties)
+
+
+def measured_comparison(call: PortableCall, exported: Exported, inputs: Sequence[Tensor]) -> Comparison:
+    """The same as `compare` for what is known to differ, e.g. a quantised network: nothing is demanded.
+
+    Args:
+        call: the network; its first output is compared.
+        exported: what was made of it.
+        inputs: of the network, with equally many examples along their first axes.
+    """
+    examples, worst, same = len(inputs[0]), 0.0, 0
+    for start in range(0, examples, _CHUNK):
+        chunk = [value[start : start + _CHUNK] for value in inputs]
+        expected, got = call(chunk)[0].numpy(), exported(chunk)[0]
+        worst = max(worst, float(np.abs(expected.astype(np.float64) - got).max()))
+        same += int((expected.argmax(axis=1) == got.argmax(axis=1)).sum())
+    return Comparison(examples, worst, same)
+
+
+def _checked(
+    expected: Sequence[npt.NDArray[Any]], got: Sequence[npt.NDArray[Any]], names: Sequence[str], tolerance: float
+) -> float:
+    """The largest difference, which is within the tolerance."""
+    if len(got) != len(expected):
+        raise ExportError(f"the exported network has {len(got)} outputs, the network has {len(expected)}")
+    worst = 0.0
+    for name, one, other in zip(names, expected, got, strict=True):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            raise ExportError(
+                f"output {name!r} of the exported network is {other.dtype} {other.shape}, the network's"
+                f" {one.dtype} {one.shape}"
+            )
+        if not np.array_equal(np.isfinite(one), np.isfinite(other)):
+            raise ExportError(f"output {name!r} of the exported network is not finite where the network's is")
+        finite = np.isfinite(one)
+        if not finite.any():
+            continue
+        numbers, others = one[finite].astype(np.float64), other[finite].astype(np.float64)
+        difference = float(np.abs(numbers - others).max())
+        allowed = tolerance * max(1.0, float(np.abs(numbers).max()))
+        if difference > allowed:
+            raise ExportError(
+                f"output {name!r} of the exported network differs from the network's by {difference:.2e}, more than"
+                f" {allowed:.2e}; if that is good enough, pass a larger `tolerance`"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _has_choices(output: npt.NDArray[Any]) -> bool:
+    return output.ndim == 2 and output.shape[1] > 1 and np.issubdtype(output.dtype, np.floating)
+
+
+def _choices(expected: npt.NDArray[Any], got: npt.NDArray[Any], tolerance: float) -> tuple[int, int]:
+    """(examples with the same largest element, others whose two candidates are equal up to the tolerance)."""
+    rows = np.arange(len(expected))
+    ours, theirs = expected.argmax(axis=1), got.argmax(axis=1)
+    same = ours == theirs
+    gap = expected[rows, ours] - expected[rows, theirs]
+    return int(same.sum()), int((~same & (gap <= 2 * tolerance)).sum())

@@ -1,0 +1,105 @@
+"""The contract: a JSON file beside an exported network that says how to call it and what it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from gsprune.engines.onnx_file import PortableCall
+from gsprune.errors import TraceError
+from gsprune.exporting.comparison import Comparison
+from gsprune.rewrite.state import state_of
+from gsprune.rewrite.tensors import unwrapped
+from gsprune.tracing import trace
+from gsprune.tracing.graph import Graph
+
+__all__ = ["call_entry", "contract_path", "encoded", "file_entry", "network_entry"]
+
+
+def contract_path(path: Path) -> Path:
+    """Where the contract of an exported file lies: policy.onnx -> policy.json."""
+    return path.with_suffix(".json")
+
+
+def call_entry(call: PortableCall, dynamic_batch: bool) -> dict[str, Any]:
+    """Names, shapes and dtypes of inputs and outputs."""
+    batch = len(call.inputs[0]) if call.inputs and call.inputs[0].ndim else None
+
+    def described(names: Sequence[str], tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
+        entries = []
+        for name, tensor in zip(names, tensors, strict=True):
+            shape: list[int | str] = list(tensor.shape)
+            if dynamic_batch and shape and shape[0] == batch:
+                shape[0] = "batch"
+            entries.append({"name": name, "shape": shape, "dtype": str(tensor.dtype).removeprefix("torch.")})
+        return entries
+
+    return {
+        "inputs": described(call.input_names, call.inputs),
+        "outputs": described(call.output_names, call.outputs),
+    }
+
+
+def network_entry(model: nn.Module, example_inputs: Any, forward: Callable[..., Any] | None) -> dict[str, Any]:
+    """Widths (the first ones, too, of a pruned network), parameters and MACs.
+
+    A network that cannot be traced has parameters alone.
+    """
+    module = unwrapped(model)
+    entry: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in module.parameters())}
+    graph = _graph_of(module, example_inputs, forward)
+    if graph is not None:
+        state = state_of(module)
+        entry["macs"] = graph.macs()
+        entry["widths"] = {group.name: group.width for group in graph.groups}
+        if state is not None:
+            entry["initial_widths"] = dict(state.initial_widths)
+    return entry
+
+
+def file_entry(path: Path, name: str) -> dict[str, Any]:
+    """Name, size and checksum of the exported file."""
+    data = path.read_bytes()
+    return {"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def check_entry(comparison: Comparison, against: str) -> dict[str, Any]:
+    """What the check at export found."""
+    return {
+        "against": against,
+        "examples": comparison.examples,
+        "max_abs_diff": comparison.max_abs_diff,
+        "same_choice": comparison.same_choice,
+        "ties": comparison.ties,
+    }
+
+
+def encoded(entries: Mapping[str, Any]) -> bytes:
+    """The contract's text.
+
+    Raises:
+        TypeError: an entry is not JSON.
+    """
+    made_by = {"made_by": f"gsprune {_version('gsprune')}, torch {_version('torch')}, numpy {np.__version__}"}
+    return (json.dumps({**entries, **made_by}, indent=2) + "\n").encode()
+
+
+def _graph_of(module: nn.Module, example_inputs: Any, forward: Callable[..., Any] | None) -> Graph | None:
+    try:
+        return trace(module, example_inputs, forward)[0]
+    except TraceError:
+        return None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(from source)"
