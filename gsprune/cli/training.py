@@ -7,6 +7,7 @@ from typing import Protocol
 
 from rich.console import Console
 
+from gsprune.cli.memory import keep_freed_memory
 from gsprune.cli.presets import RunOptions, default_folder, option_values, refuse_changes
 from gsprune.cli.progress import TrainingDisplay
 from gsprune.cli.summary_table import print_summary
@@ -55,6 +56,7 @@ def run_training(config: TrainConfig, options: RunOptions, make_trainer: MakeTra
     else:
         folder = options.run_dir or default_folder(config, algorithm)
         run = RunFolder.create(folder, algorithm, option_values(options))
+    keep_freed_memory()
     console = Console()
     console.print(f"run folder: {run.path}", highlight=False, soft_wrap=True)
     try:
