@@ -25,7 +25,7 @@ _SWEEP = "sweep.json"
 _NOT_A_METHOD = frozenset(
     {
         "env_id", "seed", "device", "torch_threads", "env_threads", "eval_episodes", "eval_interval_episodes",
-        "eval_points", "eval_num_envs", "checkpoint_minutes",
+        "eval_points", "eval_num_envs", "checkpoint_minutes", "preset", "widths_of",
     }
 )  # fmt: skip
 
@@ -94,7 +94,8 @@ class Run:
         rose = np.zeros(len(steps), dtype=np.bool_)
         for key in ("pruning/sparsity", "pruning/channel_sparsity"):
             values = np.nan_to_num(self.column(key))
-            rose |= np.diff(values, prepend=0.0) > 1e-12
+            # A network that was small from the start has not been pruned in the first row.
+            rose |= np.diff(values, prepend=values[:1]) > 1e-12
         return [int(step) for step in steps[rose]]
 
 
@@ -196,7 +197,7 @@ def _label_parts(config: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """Algorithm, network, width and pruning: ("PPO", "impoola", "x2", "group 0.8")."""
     pruning = str(config.get("pruning", "none"))
     if pruning == "none":
-        pruning = "dense"
+        pruning = "small from scratch" if config.get("widths_of") else "dense"
     elif pruning != "redo":
         pruning = f"{pruning} {config.get('sparsity', 0):g}"
     return config["algorithm"].upper(), str(config.get("encoder", "?")), f"x{config.get('width', 1):g}", pruning

@@ -83,7 +83,7 @@ class SweepDisplay:
         if job.status is Status.FAILED:
             text += f": {job.message} (log: {log_path(job.trial)})"
         elif job.status is Status.RUNNING and job.resumed:
-            text += " again from its last checkpoint"
+            text += " again, from its last checkpoint"
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 

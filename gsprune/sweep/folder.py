@@ -5,15 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from gsprune.rl.checkpointing import checkpoint_folders
-from gsprune.rl.run import RunFolder, write_atomically
+from gsprune.rl.run import write_atomically
 from gsprune.sweep.plan import Trial
 from gsprune.sweep.runner import Job, Status
 
@@ -86,7 +84,6 @@ class SweepFolder:
         document = {"trials": [{"folder": folder, **entry} for folder, entry in entries.items()]}
         if not dry_run:
             write_atomically(self.path / _MANIFEST, json.dumps(document, indent=1).encode())
-            _remove_stillborn(trials)
         return [_job(trial) for trial in trials]
 
     def _known(self) -> dict[str, dict[str, Any]]:
@@ -169,16 +166,7 @@ def read_progress(folder: Path) -> Progress | None:
 def _job(trial: Trial) -> Job:
     if (trial.folder / "summary.json").is_file():
         return Job(trial, Status.SKIPPED)
-    return Job(trial, resumed=bool(checkpoint_folders(trial.folder / "checkpoints")))
-
-
-def _remove_stillborn(trials: Sequence[Trial]) -> None:
-    """Remove run folders that were killed before their first checkpoint; they hold nothing and bar the way."""
-    for trial in trials:
-        has_begun = (trial.folder / "config.json").is_file()
-        if has_begun and not checkpoint_folders(trial.folder / "checkpoints"):
-            RunFolder.open(trial.folder).close()  # refuses if another process is at it
-            shutil.rmtree(trial.folder)
+    return Job(trial, resumed=(trial.folder / "config.json").is_file())
 
 
 def _entry(trial: Trial) -> dict[str, Any]:

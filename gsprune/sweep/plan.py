@@ -37,6 +37,7 @@ BUILT_IN_METHODS: dict[str, dict[str, Any]] = {
 """Methods that need no definition."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_OTHER_RUN = "widths-of"
 _SET_BY_SWEEP = ("env_id", "seed", "run_dir", "resume")
 
 
@@ -51,6 +52,7 @@ class Trial:
         seed: the training seed.
         folder: the run folder.
         arguments: options of `gsprune train ALGORITHM`, without game, seed and run folder.
+        needs: the run folder of another trial that must be finished before, or None.
     """
 
     algorithm: str
@@ -59,6 +61,7 @@ class Trial:
     seed: int
     folder: Path
     arguments: tuple[str, ...]
+    needs: Path | None = None
 
     @property
     def name(self) -> str:
@@ -73,7 +76,8 @@ class Study:
     Attributes:
         games: Procgen games.
         seeds: training seeds.
-        methods: per method name its options; they win over `common`.
+        methods: per method name its options; they win over `common`. The value of `widths-of` may be the name of
+            another method: that method's run of the same game and seed, which then comes first.
         algorithm: "ppo" or "dqn".
         common: options of every trial.
     """
@@ -104,6 +108,7 @@ class Study:
                 raise ValueError(f"a method's name becomes a folder: letters, digits, '.', '_', '-'; got {method!r}")
             _check_options(options, f"methods.{method}")
         _check_options(self.common, "common")
+        self._check_needs()
 
     def trials(self, out: Path) -> list[Trial]:
         """All trials, seed by seed, so that an unfinished sweep has compared every method equally often.
@@ -112,18 +117,32 @@ class Study:
             out: the sweep's folder; each trial gets ``out/game/method/seed-N``.
         """
         return [
-            Trial(
-                self.algorithm,
-                game,
-                method,
-                seed,
-                out / game / method / f"seed-{seed}",
-                tuple(option_arguments({**_dashed(self.common), **_dashed(options)})),
-            )
+            self._trial(out, game, method, seed)
             for seed in self.seeds
             for game in self.games
-            for method, options in self.methods.items()
+            for method in self.methods
         ]
+
+    def _trial(self, out: Path, game: str, method: str, seed: int) -> Trial:
+        folder = out / game / method / f"seed-{seed}"
+        options = self._options(method)
+        needs = None
+        if options.get(_OTHER_RUN) in self.methods:
+            needs = out / game / str(options[_OTHER_RUN]) / f"seed-{seed}"
+            options[_OTHER_RUN] = str(needs)
+        return Trial(self.algorithm, game, method, seed, folder, tuple(option_arguments(options)), needs)
+
+    def _options(self, method: str) -> dict[str, Any]:
+        return {**_dashed(self.common), **_dashed(self.methods[method])}
+
+    def _check_needs(self) -> None:
+        """No method may need itself, directly or through others: it would wait forever."""
+        for method in self.methods:
+            seen = [method]
+            while (needed := self._options(seen[-1]).get(_OTHER_RUN)) in self.methods:
+                if needed in seen:
+                    raise ValueError(f"`widths-of` goes in a circle: {' needs '.join([*seen, str(needed)])}")
+                seen.append(str(needed))
 
 
 def read_study(path: Path) -> Study:

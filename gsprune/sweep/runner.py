@@ -138,12 +138,25 @@ class Runner:
         if self.interrupted:
             self._pass_on_stop()
         else:
-            waiting = [job for job in self.jobs if job.status is Status.WAITING]
-            for job in waiting[: self._workers - len(self._running)]:
+            for job in self._ready()[: self._workers - len(self._running)]:
                 self._start(job)
         if [job.status for job in self.jobs] != before:
             on_change()
         return bool(self._running) or any(job.status is Status.WAITING for job in self.jobs)
+
+    def _ready(self) -> list[Job]:
+        """Waiting jobs that need no other, or a finished one; those whose need has failed fail too."""
+        status = {job.trial.folder: job.status for job in self.jobs}
+        ready = []
+        for job in self.jobs:
+            needed = None if job.trial.needs is None else status.get(job.trial.needs)
+            if job.status is not Status.WAITING or needed in (Status.WAITING, Status.RUNNING):
+                continue
+            if needed is Status.FAILED:
+                job.status, job.message = Status.FAILED, f"needs {job.trial.needs}, which failed"
+            else:
+                ready.append(job)
+        return ready
 
     def _start(self, job: Job) -> None:
         log = log_path(job.trial)

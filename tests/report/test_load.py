@@ -67,6 +67,15 @@ def test_labels_say_what_differs_and_nothing_else(write_run: RunWriter, tmp_path
     assert [run.method for run in load_runs([tmp_path])] == ["x1 dense", "x1 group 0.8", "x2 dense", "x1 dense"]
 
 
+def test_a_network_that_was_small_from_the_start_says_so_and_was_never_pruned(write_run: RunWriter) -> None:
+    folder = write_run(pruning="none", widths_of="runs/group")
+    rows = [{"step": step, "pruning/sparsity": 0.0, "pruning/channel_sparsity": 0.8} for step in (1, 2)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = load_runs([folder])[0]
+    assert run.method == "small from scratch"
+    assert run.pruning_steps() == []
+
+
 def test_runs_of_the_same_label_are_told_apart_by_their_options(write_run: RunWriter, tmp_path: Path) -> None:
     write_run("a", sparsity=0.8, scope="local", seed=1, eval_episodes=10)
     write_run("b", sparsity=0.8, scope="global", seed=2, eval_episodes=20)

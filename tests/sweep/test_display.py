@@ -68,7 +68,7 @@ def test_without_a_terminal_every_change_is_a_line(tmp_path: Path) -> None:
     assert output.getvalue().splitlines() == [
         "bigfish/m0/seed-1: running",
         f"bigfish/m0/seed-1: failed after 1 min 01 s: ValueError: [1, 2] is no seed (log: {tmp_path}/m0/seed-1.log)",
-        "bigfish/m1/seed-1: running again from its last checkpoint",
+        "bigfish/m1/seed-1: running again, from its last checkpoint",
     ]
 
 

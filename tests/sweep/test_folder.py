@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from gsprune.rl.run import RunFolder
 from gsprune.sweep.folder import SweepFolder, read_progress, train_command
 from gsprune.sweep.plan import Study, Trial
 from gsprune.sweep.runner import Job, Status
@@ -42,20 +41,10 @@ def test_finished_trials_are_skipped_interrupted_ones_resumed_and_new_ones_begun
     assert statuses(tmp_path, asked) == [(Status.SKIPPED, False), (Status.WAITING, True), (Status.WAITING, False)]
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_is_resumed_which_begins_it_again(tmp_path: Path) -> None:
     (trial,) = trials(tmp_path, (1,))
     begin(trial)
-    assert statuses(tmp_path, [trial]) == [(Status.WAITING, False)]
-    assert not trial.folder.exists()
-
-
-def test_a_run_that_somebody_has_just_begun_is_left_alone(tmp_path: Path) -> None:
-    (trial,) = trials(tmp_path, (1,))
-    run = RunFolder.create(trial.folder, "ppo", {})
-    with pytest.raises(ValueError, match="in use by process"):
-        statuses(tmp_path, [trial])
-    run.close()
-    assert trial.folder.exists()
+    assert statuses(tmp_path, [trial]) == [(Status.WAITING, True)]
 
 
 def test_a_dry_run_changes_nothing_on_disk(tmp_path: Path) -> None:

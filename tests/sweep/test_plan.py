@@ -46,6 +46,26 @@ def test_a_methods_options_win_over_the_common_ones_however_they_are_spelt(tmp_p
     assert narrow.arguments == ("--width", "1", "--total-timesteps", "500", "--pruning", "none")
 
 
+def test_a_method_may_take_its_widths_from_another_ones_run_of_the_same_game_and_seed(tmp_path: Path) -> None:
+    text = "games: [maze]\nseeds: [1, 2]\nmethods: {small: {pruning: none, widths_of: group}, group: }"
+    small = read_study(write(tmp_path, text)).trials(Path("out"))[2]
+    assert small.name == "maze/small/seed-2"
+    assert small.needs == Path("out/maze/group/seed-2")
+    assert small.arguments == ("--pruning", "none", "--widths-of", "out/maze/group/seed-2")
+
+
+def test_widths_of_a_run_outside_the_study_are_left_as_they_are(tmp_path: Path) -> None:
+    text = "games: maze\nseeds: 1\nmethods: {small: {pruning: none, widths-of: runs/other}}"
+    (small,) = read_study(write(tmp_path, text)).trials(Path("out"))
+    assert (small.needs, small.arguments[-1]) == (None, "runs/other")
+
+
+def test_methods_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:
+    text = "games: maze\nseeds: 1\nmethods: {a: {widths-of: b}, b: {widths-of: a}}"
+    with pytest.raises(ValueError, match="`widths-of` goes in a circle: a needs b needs a"):
+        read_study(write(tmp_path, text))
+
+
 def test_methods_may_be_a_list_of_built_in_ones_and_one_game_needs_no_list(tmp_path: Path) -> None:
     study = read_study(write(tmp_path, "games: bigfish\nseeds: 3\nmethods: [dense, group]"))
     assert study.games == ("bigfish",)
@@ -126,3 +146,9 @@ def test_a_method_on_the_command_line_is_built_in_or_defined() -> None:
 def test_a_study_made_by_hand_is_checked_as_well() -> None:
     with pytest.raises(ValueError, match="`games` must not be empty"):
         Study(games=(), seeds=(1,), methods={"dense": {}})
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "docs" / "sweeps").glob("*.yaml")), ids=str)
+def test_the_studies_of_the_documentation_can_be_read(path: Path) -> None:
+    trials = read_study(path).trials(Path("out"))
+    assert len({trial.folder for trial in trials}) == len(trials) > 0

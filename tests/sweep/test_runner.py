@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,37 @@ def test_jobs_that_do_not_wait_are_left_alone(tmp_path: Path) -> None:
     Runner(jobs, python("pass")).run()
     assert [job.status for job in jobs] == [Status.SKIPPED, Status.FINISHED]
     assert not log_path(jobs[0].trial).exists()
+
+
+def test_a_trial_waits_for_the_one_it_needs_and_others_go_first(tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, 3)
+    jobs[0].trial = replace(jobs[0].trial, needs=jobs[2].trial.folder)
+    order: list[str] = []
+
+    def command(job: Job) -> Sequence[str]:
+        order.append(job.trial.method)
+        return [sys.executable, "-c", "pass"]
+
+    Runner(jobs, command, workers=2).run()
+    assert order == ["m1", "m2", "m0"]
+    assert all(job.status is Status.FINISHED for job in jobs)
+
+
+def test_a_trial_whose_need_failed_fails_without_being_started(tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, 2)
+    jobs[1].trial = replace(jobs[1].trial, needs=jobs[0].trial.folder)
+    Runner(jobs, python("raise SystemExit(3)")).run()
+    assert [job.status for job in jobs] == [Status.FAILED, Status.FAILED]
+    assert jobs[1].message == f"needs {jobs[0].trial.folder}, which failed"
+    assert not log_path(jobs[1].trial).exists()
+
+
+def test_a_need_outside_the_sweep_or_finished_before_holds_nothing_up(tmp_path: Path) -> None:
+    jobs = make_jobs(tmp_path, 2)
+    jobs[0].status = Status.SKIPPED
+    jobs[1].trial = replace(jobs[1].trial, needs=jobs[0].trial.folder)
+    Runner(jobs, python("pass")).run()
+    assert jobs[1].status is Status.FINISHED
 
 
 def test_output_is_appended_to_a_log_beside_the_run_folder(tmp_path: Path) -> None:
