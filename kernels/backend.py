@@ -91,8 +91,11 @@ class TritonBackend:
             _check_pattern(f"pattern {index}", pattern)
         if len(tensors) != len(pattern_of):
             raise ValueError(f"`pattern_of` must hold one index per tensor, {len(tensors)}, got {len(pattern_of)}")
+        fitting = set()  # a weight, its gradient and its moments are looked at once
         for index, (tensor, which) in enumerate(zip(tensors, pattern_of, strict=True)):
-            _check_fit(f"tensor {index}", tensor, which, keeps)
+            if (tensor.shape, which) not in fitting:
+                _check_fit(f"tensor {index}", tensor, which, keeps)
+                fitting.add((tensor.shape, which))
         with self._on(tensors):
             results, self.launches = slice_tensors(tensors, keeps, pattern_of)
         return results
@@ -151,7 +154,7 @@ def _check_pattern(name: str, keeps: Keeps) -> None:
     if not axes or len(set(axes)) != len(axes):
         raise ValueError(f"{name}: `keeps` must name at least one axis and none twice, got {axes}")
     for axis, kept in keeps:
-        if kept.ndim != 1 or kept.dtype != np.int64 or not (np.diff(kept) > 0).all():
+        if kept.ndim != 1 or kept.dtype != np.int64 or not (kept[1:] > kept[:-1]).all():
             raise ValueError(f"{name}: the positions kept along axis {axis} must be int64, 1-D and strictly ascending")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -28,7 +29,8 @@ class Run:
     axis: int | None
 
 
-def memory_order(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
+@lru_cache(maxsize=4096)
+def memory_order(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
     """The axes from the slowest to the fastest in memory.
 
     Of equal strides an axis of size 1 is the faster one: so PyTorch itself strides both of its memory formats.
@@ -51,11 +53,19 @@ def dense(tensor: torch.Tensor) -> torch.Tensor:
 
     The copy's axes lie in memory in the same order.
     """
-    shape, stride = tensor.shape, tensor.stride()
+    expected = _strides_of_copy(tensor.shape, tensor.stride())
+    if expected is None:
+        return tensor
+    return torch.empty_strided(tensor.shape, expected, dtype=tensor.dtype, device=tensor.device).copy_(tensor.detach())
+
+
+@lru_cache(maxsize=4096)
+def _strides_of_copy(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Strides without gaps in the same memory order, or None where these have none already."""
     expected = dense_strides(shape, memory_order(shape, stride))
     if all(size == 1 or given == wanted for size, given, wanted in zip(shape, stride, expected, strict=True)):
-        return tensor
-    return torch.empty_strided(shape, expected, dtype=tensor.dtype, device=tensor.device).copy_(tensor.detach())
+        return None
+    return expected
 
 
 def runs(shape: Sequence[int], order: Sequence[int], axes: Sequence[int]) -> list[Run]:

@@ -231,38 +231,53 @@ def slice_tensors(
     """
     positions = _Positions(patterns)
     lengths = [tuple((axis, len(keep)) for axis, keep in pattern) for pattern in patterns]
-    held, results, rows, ends = [], [], [], []
-    paths: set[str] = set()
-    programs = 0
+    # A weight, its gradient and its moments are of one kind, so most of the work is done once for all of them.
+    plans: dict[tuple[object, ...], tuple[int, _Geometry]] = {}
+    fields: list[tuple[int, ...]] = []
+    copies, results, addresses, plan_of = [], [], [], []
     for tensor, which in zip(tensors, pattern_of, strict=True):
-        source = dense(tensor)
-        held.append(source)  # copies must outlive the launch
-        address, shape = source.data_ptr(), tuple(source.shape)
-        kind = _Kind(shape, source.stride(), source.element_size(), math.gcd(address, 8), lengths[which])
-        cut = _geometry(kind)
-        result = torch.empty_strided(cut.out_shape, cut.out_strides, dtype=source.dtype, device=source.device)
+        address = tensor.data_ptr()
+        key = (tensor.shape, tensor.stride(), tensor.dtype, address & 7, which)
+        plan = plans.get(key)
+        if plan is None:
+            source = dense(tensor)
+            if source is not tensor:
+                copies.append(source)  # must outlive the launch
+                address = source.data_ptr()
+                key = (source.shape, source.stride(), source.dtype, address & 7, which)
+            if key not in plans:
+                alignment = math.gcd(address, 8)
+                kind = _Kind(tuple(source.shape), source.stride(), source.element_size(), alignment, lengths[which])
+                cut = _geometry(kind)
+                first, second = positions.index(which, cut.first), positions.index(which, cut.second)
+                plans[key] = len(fields), cut
+                fields.append((cut.tiles, *cut.fields[:8], first, *cut.fields[8:], second))
+            plan = plans[key]
+        index, cut = plan
+        result = torch.empty_strided(cut.out_shape, cut.out_strides, dtype=tensor.dtype, device=tensor.device)
         results.append(result)
-        first, second = positions.index(which, cut.first), positions.index(which, cut.second)
-        rows.append((address, result.data_ptr(), *cut.fields[:8], first, *cut.fields[8:], second))
-        programs += cut.tiles
-        ends.append(programs)
-        paths |= cut.paths
+        addresses.append((address, result.data_ptr()))
+        plan_of.append(index)
+    if not results:
+        return [], []
+    rows = np.asarray(fields, np.int64)[plan_of]
+    ends = np.cumsum(rows[:, 0])
+    programs = checked_programs(int(ends[-1]), "slicing")
     if not programs:
         return results, []
-    head = [np.asarray(part, np.int64).ravel() for part in (ends, rows)]
-    table = on_device(np.concatenate([*head, *positions.lists]), held[0].device)
-    grid = (checked_programs(programs, "slicing"),)
-    slice_kernel[grid](table, len(head[0]) + len(head[1]), len(ends), num_warps=SLICE_WARPS, enable_fp_fusion=False)
-    return results, [Launch("slice", len(ends), programs, frozenset(paths))]
+    jobs = np.concatenate([np.asarray(addresses, np.int64), rows[:, 1:]], axis=1)
+    table = on_device(np.concatenate([ends, jobs.ravel(), *positions.lists]), results[0].device)
+    slice_kernel[(programs,)](table, len(ends) + jobs.size, len(ends), num_warps=SLICE_WARPS, enable_fp_fusion=False)
+    paths = frozenset[str]().union(*(cut.paths for _, cut in plans.values()))
+    return results, [Launch("slice", len(ends), programs, paths)]
 
 
 class _Positions:
     """The kept positions of all patterns, one list behind the other, each list once."""
 
     def __init__(self, patterns: Sequence[Keeps]) -> None:
-        self.lists: list[npt.NDArray[np.int64]] = [
-            np.zeros(1, np.int64)
-        ]  # an axis that isn't sliced: the only position
+        # The first list serves every axis that isn't sliced: its only position.
+        self.lists: list[npt.NDArray[np.int64]] = [np.zeros(1, np.int64)]
         self._patterns = [dict(pattern) for pattern in patterns]
         self._end = 1
         self._starts: dict[tuple[int, tuple[Run, ...]], int] = {}
@@ -273,12 +288,17 @@ class _Positions:
             return 0
         key = (pattern, along)
         if key not in self._starts:
-            keeps = self._patterns[pattern]
-            combined = np.zeros(1, np.int64)
-            for run in along:
-                kept = np.arange(run.size) if run.axis is None else keeps[run.axis]
-                combined = (combined[:, None] * run.size + kept).ravel()
+            combined = self._combined(self._patterns[pattern], along)
             self._starts[key] = self._end
             self._end += len(combined)
             self.lists.append(combined)
         return self._starts[key]
+
+    @staticmethod
+    def _combined(keeps: dict[int, npt.NDArray[np.int64]], along: tuple[Run, ...]) -> npt.NDArray[np.int64]:
+        """Kept positions of the virtual axis; rests between axes are kept as a whole."""
+        parts = [np.arange(run.size) if run.axis is None else keeps[run.axis] for run in along]
+        combined = parts[0]
+        for run, part in zip(along[1:], parts[1:], strict=True):
+            combined = (combined[:, None] * run.size + part).ravel()
+        return combined
