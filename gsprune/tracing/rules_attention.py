@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from gsprune.tracing.rules_common import Call, Rule, origin
 from gsprune.tracing.rules_layers import contract
-from gsprune.tracing.shadow import Kind, Labels, Shadow, varying
+from gsprune.tracing.scales import keep_scale
+from gsprune.tracing.shadow import Labels, Shadow, varying
 from gsprune.tracing.tape import Operand, Tape
 
-__all__ = ["RULES", "keep_scale"]
+__all__ = ["RULES"]
 
 
 def _attention(tape: Tape, call: Call) -> list[Shadow]:
@@ -31,20 +31,6 @@ def _attention(tape: Tape, call: Call) -> list[Shadow]:
         contract(tape, vectors[0], shadows[0].kind, vectors[1], shadows[1].kind)
     layers = _carried(tape, call, (query, key, value), widths[2])
     return [Shadow(layers, origin(shadows))]
-
-
-def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str) -> None:
-    """The scale 1 / sqrt(e) is computed from the width: rows of the queries' projection can make up for it.
-
-    They are known where the queries are a product of a weight and nothing else; otherwise the width stays.
-    """
-    for layer in query.layers:
-        if layer.shape[-1] > 1:
-            shared = any(np.isin(layer, other).any() for other in key.layers)
-            if query.source is None or query.kind is not Kind.ACTIVATION or shared:
-                tape.protect(layer, f"{op} computes its scale from the width")
-            else:
-                tape.queries.append(layer)
 
 
 def _widths(tape: Tape, layers: tuple[Labels, ...], axis: int, reason: str) -> list[Labels]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from gsprune.tracing.rules_common import Call, Rule, channels_out, operand, origin
+from gsprune.tracing.scales import dot_of
 from gsprune.tracing.shadow import Kind, Labels, Shadow, varying
 from gsprune.tracing.tape import Operand, Tape
 
@@ -196,7 +197,7 @@ def product(tape: Tape, a: torch.Tensor, b: torch.Tensor, out_shape: Sequence[in
     elif left.kind is Kind.PARAMETER and first.source is not None and kind is Kind.ACTIVATION:
         tape.count(first.source, float(width))
     weight = next((shadow.source for shadow in (second, first) if shadow.kind is Kind.PARAMETER), None)
-    return Shadow(tape.merge([left, right]), kind, weight)
+    return Shadow(tape.merge([left, right]), kind, weight, dot_of(first, second, a.ndim - 1))
 
 
 def _positions(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -18,6 +18,7 @@ from gsprune.tracing.rules_common import (
     elementwise,
     operand,
 )
+from gsprune.tracing.scales import note_factor
 from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
 from gsprune.tracing.tape import Operand, Tape
 
@@ -31,6 +32,7 @@ _LINEAR = {"aten.mul": True, "aten.div": True, "aten.add": False, "aten.sub": Fa
 def pointwise(tape: Tape, call: Call) -> Result:
     """Any function of elements that meet by broadcasting; also what is not listed but tagged so by torch."""
     out = call.out if isinstance(call.out, torch.Tensor) else call.out[0]
+    note_factor(tape, call)
     shadow = elementwise(tape, call.tensors(), out.shape)
     if shadow.kind is Kind.ACTIVATION and call.op in _LINEAR:
         shadow.source = _still_product(tape, call)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EMPTY", "FIXED", "FLEXIBLE", "FREE", "Kind", "Labels", "Shadow", "compressed", "reshaped", "varying"]
+__all__ = ["EMPTY", "FIXED", "FLEXIBLE", "FREE", "Dot", "Kind", "Labels", "Shadow", "compressed", "reshaped", "varying"]
 
 Labels = npt.NDArray[np.int32]
 FIXED = 0
@@ -31,6 +32,20 @@ class Kind(IntEnum):
     ACTIVATION = 2  # computed from an input, or unknown
 
 
+class Dot(NamedTuple):
+    """What a product of two activations remembers of its first operand, until it is scaled.
+
+    Attributes:
+        query: the operand's layer over the contracted axis.
+        width: the size of that axis.
+        known: whether the operand is the product of a weight, whose rows can make up for a changed scale.
+    """
+
+    query: Labels
+    width: int
+    known: bool
+
+
 class Shadow:
     """The layers of one tensor.
 
@@ -40,21 +55,29 @@ class Shadow:
         kind: where the tensor comes from.
         source: of a weight, the parameter that it stands for (weight norm: its direction); of an activation, the weight
             whose product it is, as long as it is nothing else: viewed, scaled by fixed factors, summed with its like.
+        dot: of a product of two activations, what it remembers.
     """
 
-    __slots__ = ("kind", "layers", "source")
+    __slots__ = ("dot", "kind", "layers", "source")
 
-    def __init__(self, layers: Sequence[Labels], kind: Kind = Kind.ACTIVATION, source: str | None = None) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Labels],
+        kind: Kind = Kind.ACTIVATION,
+        source: str | None = None,
+        dot: Dot | None = None,
+    ) -> None:
         self.layers = tuple(layers)
         self.kind = kind
         self.source = source
+        self.dot = dot
 
     def __repr__(self) -> str:
         return f"Shadow({self.kind.name.lower()}, {[layer.shape for layer in self.layers]})"
 
     def with_layers(self, layers: Sequence[Labels]) -> Shadow:
         """The same tensor under a view: other layers, the same origin."""
-        return Shadow(layers, self.kind, self.source)
+        return Shadow(layers, self.kind, self.source, self.dot)
 
 
 EMPTY = Shadow((), Kind.ACTIVATION)

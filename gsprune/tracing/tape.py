@@ -148,7 +148,7 @@ class Tape:
         name = self._names.get(id(tensor))
         if name is not None:
             self._shadows[name] = shadow
-        elif shadow is EMPTY or (shadow.kind is Kind.ACTIVATION and not shadow.layers):
+        elif shadow is EMPTY or (shadow.kind is Kind.ACTIVATION and not shadow.layers and shadow.dot is None):
             tensor.__dict__.pop(_ATTRIBUTE, None)
         else:
             tensor.__dict__[_ATTRIBUTE] = shadow

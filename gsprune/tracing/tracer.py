@@ -21,8 +21,8 @@ from gsprune.tracing.groups import build_graph
 from gsprune.tracing.modules import tie_modules
 from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.rules import rule_for
-from gsprune.tracing.rules_attention import keep_scale
 from gsprune.tracing.rules_common import Call, Rule, protect_all
+from gsprune.tracing.scales import keep_scale
 from gsprune.tracing.shadow import EMPTY, FREE, Kind, Labels, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.undisturbed import undisturbed

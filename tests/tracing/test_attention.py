@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from masked_networks import masked_copy
 from torch import Tensor, nn
 
-from gsprune.rewrite.attributes import attribute_entries
-from gsprune.rewrite.masking import masked_output
 from gsprune.tracing import trace
 from gsprune.tracing.graph import Graph, IntArray
-from gsprune.tracing.undisturbed import undisturbed
 
 
 def every_other_unit(graph: Graph) -> dict[str, IntArray]:
@@ -26,7 +25,6 @@ def sliced_by_hand(model: nn.Module, graph: Graph, units: Mapping[str, IntArray]
     """A smaller copy of the model, the rows of scaled attention's queries multiplied by sqrt(rows left / before)."""
     small = copy.deepcopy(model)
     removed = graph.removed(units)
-    before = {name: tuple(tensor.shape) for name, tensor in small.state_dict().items()}
     scaled = {entry.tensor: entry for entry in graph.queries}
     for name, parameter in small.named_parameters():
         data = parameter.data
@@ -40,16 +38,15 @@ def sliced_by_hand(model: nn.Module, graph: Graph, units: Mapping[str, IntArray]
             kept = np.setdiff1d(np.arange(data.shape[axis]), positions)
             data = data.index_select(axis, torch.from_numpy(kept))
         parameter.data = data
-    after = {name: tuple(tensor.shape) for name, tensor in small.state_dict().items()}
-    for attributes, name, value in attribute_entries(dict(small.named_modules()), before, after):
-        attributes[name] = value
+    for module in small.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            module.embed_dim = module.kdim = module.vdim = module.out_proj.weight.shape[0]
+            module.head_dim = module.embed_dim // module.num_heads
     return small
 
 
 def masked(model: nn.Module, graph: Graph, units: Mapping[str, IntArray], x: Tensor) -> Tensor:
-    _, example = trace(model, x)
-    with undisturbed(model):
-        output: Tensor = masked_output(model, example, dict(model.named_parameters()), graph.removed(units))
+    output: Tensor = masked_copy(model, graph.removed(units))(x)
     return output
 
 
@@ -91,11 +88,42 @@ class NormedQueries(SplitQueries):
         return self.head(F.scaled_dot_product_attention(torch.tanh(q), k, v).transpose(1, 2).flatten(2)).mean(1)
 
 
+class ComputedScale(SplitQueries):
+    """Written out, the scale computed from the width, on the logits or on the queries."""
+
+    on_logits = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        if self.on_logits:
+            logits = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        else:
+            logits = torch.einsum("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k)
+        return self.head((logits.softmax(-1) @ v).transpose(1, 2).flatten(2)).mean(1)
+
+
+class ComputedEarly(ComputedScale):
+    on_logits = False
+
+
+class StoredScale(SplitQueries):
+    """The same with the scale in an attribute or in the code: nothing is to be made up for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 4**-0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        logits = (q * self.scale) @ k.transpose(-2, -1) if x.shape[0] > 1 else q @ k.transpose(-2, -1) / 2.0
+        return self.head((logits.softmax(-1) @ v).transpose(1, 2).flatten(2)).mean(1)
+
+
 def example() -> Tensor:
     return torch.randn(2, 5, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("network", [TorchAttention, SplitQueries])
+@pytest.mark.parametrize("network", [TorchAttention, SplitQueries, ComputedScale, ComputedEarly])
 def test_a_network_sliced_by_hand_equals_the_masked_one_scale_included(network: type[nn.Module]) -> None:
     torch.manual_seed(0)
     model = network().double()
@@ -107,6 +135,19 @@ def test_a_network_sliced_by_hand_equals_the_masked_one_scale_included(network: 
     assert graph.queries
     got = sliced_by_hand(model, graph, units)(example())
     torch.testing.assert_close(got, masked(model, graph, units, example()), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_scale_that_is_stored_or_written_needs_nothing_made_up(batch: int) -> None:
+    torch.manual_seed(0)
+    model = StoredScale().double()
+    x = example()[:batch]
+    graph, _ = trace(model, x)
+    units = every_other_unit(graph)
+    assert set(units) == {"q", "v"}
+    assert not graph.queries
+    got = sliced_by_hand(model, graph, units)(x)
+    torch.testing.assert_close(got, masked(model, graph, units, x), rtol=1e-9, atol=1e-9)
 
 
 def test_torch_attention_ties_its_inner_width_to_its_stream() -> None:

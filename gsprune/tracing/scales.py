@@ -1,0 +1,97 @@
+"""Scales that a forward computes from a width: 1 / sqrt(d), in attention written out.
+
+The operations show a number, not where it comes from. It is taken as computed unless it is kept by a module on the
+stack (``self.scale``) or stands in the code; a computed one would grow as d shrinks, which rows of the projection make
+up for (`gsprune.tracing.graph.Queries`).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gsprune.tracing.rules_common import Call
+from gsprune.tracing.shadow import Dot, Kind, Labels, Shadow
+from gsprune.tracing.tape import Tape
+
+__all__ = ["dot_of", "keep_scale", "note_factor"]
+
+_FACTORS = {"aten.mul": 1.0, "aten.div": -1.0}  # operation -> exponent of its second argument
+
+
+def dot_of(query: Shadow, key: Shadow, axis: int) -> Dot | None:
+    """What a product of two activations must remember: the rows behind its first operand, if its width is labelled."""
+    if query.kind is not Kind.ACTIVATION or key.kind is not Kind.ACTIVATION:
+        return None
+    layers = [layer for layer in query.layers if layer.shape[axis] > 1]
+    if not layers:
+        return None
+    shared = any(np.isin(layers[0], other).any() for other in key.layers)
+    return Dot(layers[0], layers[0].shape[axis], query.source is not None and not shared)
+
+
+def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str) -> None:
+    """Attention that scales by 1 / sqrt(width) itself: note the queries' rows, or keep the width."""
+    dot = dot_of(query, key, -1)
+    if dot is not None:
+        _note(tape, dot.query, dot.known, op)
+
+
+def _note(tape: Tape, labels: Labels, known: bool, op: str) -> None:
+    """Rows make up for a scale where they are known: the operand is a product of a weight and nothing else."""
+    if known:
+        tape.queries.append(labels)
+    else:
+        tape.protect(labels, f"{op} computes its scale from the width")
+
+
+def note_factor(tape: Tape, call: Call) -> None:
+    """Look at a multiplication or division by one number."""
+    exponent = _FACTORS.get(call.op)
+    if exponent is None or len(call.args) < 2 or not isinstance(call.args[0], torch.Tensor):
+        return
+    shadow, value = tape.of(call.args[0]), _number(call.args[1])
+    if value is None or value <= 0 or not (shadow.dot or shadow.source):
+        return
+    factor = value**exponent
+    if shadow.dot is not None:
+        if _is_root(factor, shadow.dot.width) and not _is_written(value):
+            _note(tape, shadow.dot.query, shadow.dot.known, call.op)
+        return
+    for layer in shadow.layers:
+        if shadow.kind is Kind.ACTIVATION and _is_root(factor, layer.shape[-1]) and not _is_written(value):
+            tape.queries.append(layer)
+
+
+def _number(value: Any) -> float | None:
+    """A Python number, or a tensor of one."""
+    if isinstance(value, torch.Tensor):
+        return float(value) if value.numel() == 1 and not value.is_complex() and not value.is_meta else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _is_root(factor: float, width: int) -> bool:
+    """Whether a factor is 1 / sqrt(width)."""
+    return width > 1 and math.isclose(factor * math.sqrt(width), 1.0, rel_tol=1e-5)
+
+
+def _is_written(value: float) -> bool:
+    """Whether the number is kept by a module whose method is running, or stands in that method's code.
+
+    Integers are passed over: 8 may be a number of heads as well as the root of 64.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module):
+            kept = [item for item in (*vars(owner).values(), *frame.f_code.co_consts) if isinstance(item, float)]
+            if any(math.isclose(item, value, rel_tol=1e-6) for item in kept):
+                return True
+        frame = frame.f_back
+    return False
