@@ -1,0 +1,85 @@
+"""Scores: the sums along both axes of every weight, against reading every byte once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from cases import NETWORKS, extra_info, matrices, trained
+from floors import Floor
+from torch import Tensor
+
+from gsprune.backends import CppBackend, Statistic, SumJob, TorchBackend
+
+CRITERIA = {"l1": Statistic.ABS, "taylor": Statistic.PRODUCT}
+Score = Callable[[list[SumJob], Statistic], list[tuple[np.ndarray, ...]]]
+
+
+def _by_torch(jobs: list[SumJob], statistic: Statistic) -> list[tuple[np.ndarray, ...]]:
+    """The usual formulation, in float32."""
+    results = []
+    for job in jobs:
+        values = job.tensor.detach().abs() if statistic is Statistic.ABS else job.tensor.detach() * job.other
+        rest = tuple(range(2, values.ndim))
+        results.append((values.sum((1, *rest)).numpy(), values.sum((0, *rest)).numpy()))
+    return results
+
+
+PROVIDERS: dict[str, Score] = {
+    "cpp": CppBackend().axis_sums,
+    "torch": _by_torch,
+    "reference": TorchBackend().axis_sums,
+}
+
+
+def _jobs(name: str) -> list[SumJob]:
+    model, _, _ = trained(name)
+    return [SumJob(p, (0, 1), p.grad) for p in matrices(list(model.parameters()))]
+
+
+def _bytes(jobs: list[SumJob], criterion: str) -> int:
+    return sum(job.tensor.nbytes for job in jobs) * (2 if criterion == "taylor" else 1)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_score(benchmark, network: str, criterion: str, provider: str) -> None:
+    if provider == "reference" and network in ("impala-8", "resnet-50"):
+        pytest.skip("the definition is not meant for networks of this size")
+    benchmark.group = f"score {criterion} {network}"
+    jobs = _jobs(network)
+    statistic = CRITERIA[criterion]
+    benchmark.extra_info.update(extra_info(network), provider=provider, bytes=_bytes(jobs, criterion))
+    results = benchmark.pedantic(PROVIDERS[provider], (jobs, statistic), rounds=15, warmup_rounds=2)
+    for sums, job in zip(results, jobs, strict=True):
+        _assert_right(sums, job, statistic)
+
+
+def _assert_right(sums: tuple[np.ndarray, ...], job: SumJob, statistic: Statistic) -> None:
+    weights = job.tensor.detach().double()
+    values: Tensor = weights.abs() if statistic is Statistic.ABS else weights * job.other.double()
+    scale = float(values.abs().sum())
+    for axis, got in enumerate(sums):
+        expected = values.movedim(axis, 0).flatten(1).sum(1).numpy()
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_floor_of_scores(benchmark, network: str, criterion: str) -> None:
+    benchmark.group = f"score {criterion} {network}"
+    num_bytes = _bytes(_jobs(network), criterion)
+    benchmark.extra_info.update(extra_info(network), provider="floor", bytes=num_bytes)
+    benchmark.pedantic(Floor(num_bytes, 0).best(), rounds=15, warmup_rounds=2)
+
+
+def test_the_memory_is_read_once_and_not_copied(benchmark) -> None:
+    # Channels last costs what contiguous costs: nothing goes through another format.
+    benchmark.group = "score l1 channels_last"
+    weight = torch.randn(512, 512, 3, 3).contiguous(memory_format=torch.channels_last)
+    jobs = [SumJob(weight, (0, 1))]
+    results = benchmark.pedantic(CppBackend().axis_sums, (jobs, Statistic.ABS), rounds=15, warmup_rounds=2)
+    _assert_right(results[0], jobs[0], Statistic.ABS)
