@@ -34,6 +34,7 @@ from gsprune.rewrite.transaction import Transaction
 from gsprune.selection import Selection, select_units
 from gsprune.tracing import trace as trace_model
 from gsprune.tracing.example import given
+from gsprune.tracing.graph import Graph
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.undisturbed import undisturbed
 
@@ -95,19 +96,33 @@ def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., An
         graph, example = trace_model(model, inputs, forward or state.example.forward)
     else:
         graph, example = trace_model(model, example_inputs, forward)
-    structure = Structure.of(graph)
     if state is None:
-        return PruneState(structure, example, {group.name: group.width for group in graph.groups})
+        return PruneState(Structure.of(graph), example, {group.name: group.width for group in graph.groups})
+    graph = _with_narrow_groups(graph, state)
     widths = {group.name: max(group.width, state.initial_widths.get(group.name, 0)) for group in graph.groups}
     return replace(
         state,
-        structure=structure,
+        structure=Structure.of(graph),
         example=example,
         initial_widths=widths,
         kept_before=_fitting(state.kept, graph.shapes),
         verified=False,
         cache=None,
     )
+
+
+def _with_narrow_groups(graph: Graph, state: PruneState) -> Graph:
+    """`graph` with the groups of one unit that a trace cannot see, so that first-seen costs stay what they were."""
+    before = () if state.graph is None else state.graph.groups
+    traced = {group.name for group in graph.groups}
+    narrow = {
+        group.name: group
+        for group in (*state.narrow_groups, *before)
+        if group.num_units == 1
+        and group.name not in traced
+        and all(graph.shapes.get(m.tensor, ())[m.axis : m.axis + 1] == (len(m.units),) for m in group.members)
+    }
+    return replace(graph, groups=(*graph.groups, *narrow.values()))
 
 
 def _fitting(kept: Mapping[str, Mapping[int, Any]], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[int, Any]]:

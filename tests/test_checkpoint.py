@@ -137,6 +137,19 @@ def test_kept_indices_and_first_seen_widths_come_along(file: Path) -> None:
     }
 
 
+def test_groups_down_to_one_unit_still_count_after_loading(file: Path) -> None:
+    model, loaded = net(), net(seed=7)
+    gsprune.prune_step(model, {"6": 0.95, "0": 0.5}, example_inputs=X)
+    gsprune.save(model, file)
+    gsprune.load(file, into=loaded)
+    for each in (model, loaded):
+        report = gsprune.prune_step(each, 0.97, target="params", example_inputs=X)
+        assert [(group.name, group.after, group.initial) for group in report.groups if group.name == "6"] == [
+            ("6", 1, 12)
+        ]
+    assert torch.equal(outputs(loaded), outputs(model))
+
+
 def test_a_model_that_was_never_pruned_is_saved_as_it_is(file: Path) -> None:
     model = net()
     gsprune.save(model, file)

@@ -26,7 +26,7 @@ from gsprune.rewrite.state import STATE_ATTRIBUTE, PruneState, SizeLink, state_o
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors, unwrapped
 from gsprune.rewrite.transaction import Transaction
 from gsprune.selection import dense_shapes
-from gsprune.tracing.graph import IntArray
+from gsprune.tracing.graph import Group, IntArray, Member
 
 __all__ = ["load", "save"]
 
@@ -167,8 +167,10 @@ def _saved(path: Path, document: dict[str, Any]) -> _Saved:
 
 def _pruning_document(state: PruneState) -> dict[str, Any]:
     dense = dict(state.dense_shapes)
+    groups = state.narrow_groups
     if state.graph is not None:
         dense |= dense_shapes(state.graph, state.initial_widths)
+        groups = state.graph.groups
     kept = state.kept
     return {
         "initial_widths": state.initial_widths,
@@ -177,10 +179,21 @@ def _pruning_document(state: PruneState) -> dict[str, Any]:
             for name, axes in kept.items()
         },
         "dense_shapes": {name: dense[name] for name in kept},
+        "narrow_groups": [_group_document(group) for group in groups if group.num_units == 1],
         "attributes": state.attributes,
         "links": [asdict(link) for link in state.links],
         "refused": state.refused,
     }
+
+
+def _group_document(group: Group) -> dict[str, Any]:
+    members = [{**asdict(member), "units": torch.from_numpy(np.array(member.units))} for member in group.members]
+    return {**asdict(group), "members": members}
+
+
+def _group(document: Mapping[str, Any]) -> Group:
+    members = tuple(Member(**{**member, "units": member["units"].numpy()}) for member in document["members"])
+    return Group(**{**document, "members": members})
 
 
 def _pruning_state(saved: _Saved, before: PruneState | None) -> PruneState:
@@ -197,6 +210,7 @@ def _pruning_state(saved: _Saved, before: PruneState | None) -> PruneState:
         links=tuple(SizeLink(**link) for link in saved.pruning["links"]),
         refused=saved.pruning["refused"],
         dense_shapes=saved.pruning["dense_shapes"],
+        narrow_groups=tuple(_group(group) for group in saved.pruning["narrow_groups"]),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from gsprune.tracing.example import Example
-from gsprune.tracing.graph import Graph, IntArray
+from gsprune.tracing.graph import Graph, Group, IntArray
 from gsprune.tracing.structure import Structure
 
 __all__ = ["STATE_ATTRIBUTE", "Example", "PruneState", "SizeLink", "attach_state", "state_of"]
@@ -58,6 +58,7 @@ class PruneState:
         initial_widths: group name -> first-seen width (`Group.width`).
         kept_before: what `kept` was when the network was traced; empty where it was traced dense.
         dense_shapes: first-seen shapes of the tensors in `kept`, where a file told them; else the graph does.
+        narrow_groups: groups of a single unit that a file told of; a trace no longer sees them.
         attributes: module name -> {attribute: present value} for integers of user code that pruning has changed.
         links: what those integers follow.
         verified: whether a forward of a rewritten network has passed.
@@ -74,6 +75,7 @@ class PruneState:
     verified: bool = False
     refused: dict[str, str] = field(default_factory=dict)
     dense_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    narrow_groups: tuple[Group, ...] = ()
     cache: Any = field(default=None, compare=False, repr=False)
 
     @property
