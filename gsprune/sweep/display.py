@@ -59,7 +59,8 @@ class SweepDisplay:
 
     def on_change(self) -> None:
         """Take a change of status in."""
-        for job in self._jobs:
+        # What has ended made room for what has begun, so it is said first.
+        for job in sorted(self._jobs, key=lambda job: job.status is Status.RUNNING):
             if job.status is not self._said[id(job)]:
                 self._said[id(job)] = job.status
                 if self._live is None or job.status is Status.FAILED:

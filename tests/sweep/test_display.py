@@ -55,20 +55,20 @@ def test_where_not_all_rows_fit_the_running_and_failed_ones_are_shown(tmp_path: 
 
 
 def test_without_a_terminal_every_change_is_a_line(tmp_path: Path) -> None:
-    jobs = make_jobs(tmp_path, Status.WAITING, Status.WAITING)
+    second, first = jobs = make_jobs(tmp_path, Status.WAITING, Status.WAITING)
     output = io.StringIO()
     with SweepDisplay(Console(file=output, width=40), jobs) as display:
-        jobs[0].status = Status.RUNNING
+        first.status = Status.RUNNING
         display.on_change()
         display.on_change()
-        jobs[0].status, jobs[0].seconds, jobs[0].message = Status.FAILED, 61.0, "ValueError: [1, 2] is no seed"
-        jobs[1].status, jobs[1].resumed = Status.RUNNING, True
+        first.status, first.seconds, first.message = Status.FAILED, 61.0, "ValueError: [1, 2] is no seed"
+        second.status, second.resumed = Status.RUNNING, True
         display.on_change()
         display.on_poll()
     assert output.getvalue().splitlines() == [
-        "bigfish/m0/seed-1: running",
-        f"bigfish/m0/seed-1: failed after 1 min 01 s: ValueError: [1, 2] is no seed (log: {tmp_path}/m0/seed-1.log)",
-        "bigfish/m1/seed-1: running again, from its last checkpoint",
+        "bigfish/m1/seed-1: running",
+        f"bigfish/m1/seed-1: failed after 1 min 01 s: ValueError: [1, 2] is no seed (log: {tmp_path}/m1/seed-1.log)",
+        "bigfish/m0/seed-1: running again, from its last checkpoint",
     ]
 
 
