@@ -170,6 +170,8 @@ def _measured(model: nn.Module, state: PruneState, budget: LatencyBudget) -> flo
     inputs: Any = {name: _sized(value, budget) for name, value in example.kwargs.items()}
     if not inputs:
         inputs = tuple(_sized(value, budget) for value in example.args)
+    if budget.engine == "compiled":
+        torch.compiler.reset()  # every trial has other widths, and dynamo gives up silently after eight
     run = prepared(budget.engine, model, inputs, example.forward, budget.threads)
     return undisturbed_milliseconds(run, budget.threads)
 

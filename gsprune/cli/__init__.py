@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("gsprune.cli.report", "make tables and pictures of one or many runs"),
     "sweep": ("gsprune.cli.sweep", "train games x methods x seeds in local processes"),
     "export": ("gsprune.cli.export", "write the policy of a run as ONNX or a PyTorch program, with a contract"),
+    "latency": ("gsprune.cli.latency", "time the networks of runs, dense and pruned, in several engines"),
     "inspect": ("gsprune.cli.inspect", "show the groups of a run, a checkpoint or a built-in network"),
 }
 """Words of a command -> its module, and one line of help."""

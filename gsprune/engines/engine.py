@@ -53,7 +53,6 @@ def prepared(
     module: Callable[..., Any] = call.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = tuple(_channels_last(value) for value in call.inputs)
     if engine == "compiled":
-        torch.compiler.reset()
         module = torch.compile(module, dynamic=False)
 
     def run() -> Any:

@@ -56,10 +56,15 @@ class Timing:
         return self.interrupted.count(False)
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether enough calls, ten, were not interrupted."""
+        return self.undisturbed >= _ENOUGH
+
+    @property
     def undisturbed_ms(self) -> float:
         """The median of the calls that were not interrupted; of fewer than ten the fastest tenth of all says more."""
-        quiet = [s for s, interrupted in zip(self.seconds, self.interrupted, strict=True) if not interrupted]
-        if len(quiet) >= _ENOUGH:
+        if self.is_quiet:
+            quiet = [s for s, interrupted in zip(self.seconds, self.interrupted, strict=True) if not interrupted]
             return 1e3 * float(np.median(quiet))
         return 1e3 * float(np.quantile(self.seconds, _QUIET_QUANTILE))
 
@@ -98,7 +103,7 @@ def undisturbed_milliseconds(run: Forward, threads: int, seconds: float = 0.5, p
     while True:
         seen += forwards_in_turns([run], threads, calls=1_000_000, warmup=0 if seen else 3, max_seconds=seconds)
         whole = Timing(tuple(s for t in seen for s in t.seconds), tuple(i for t in seen for i in t.interrupted))
-        if whole.undisturbed >= _ENOUGH or time.perf_counter() - began > seconds + patience:
+        if whole.is_quiet or time.perf_counter() - began > seconds + patience:
             return whole.undisturbed_ms
 
 

@@ -18,8 +18,6 @@ __all__ = ["Comparison", "Exported", "compare", "measured_comparison"]
 Exported = Callable[[Sequence[Tensor]], Sequence[npt.NDArray[Any]]]
 """The exported network: inputs by position -> outputs."""
 
-_CHUNK = 100
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -39,22 +37,25 @@ class Comparison:
     ties: int = 0
 
 
-def compare(call: PortableCall, exported: Exported, inputs: Sequence[Tensor], tolerance: float) -> Comparison:
-    """Compare outputs on examples, a hundred at a time.
+def compare(
+    call: PortableCall, exported: Exported, inputs: Sequence[Tensor], tolerance: float, chunk_size: int = 100
+) -> Comparison:
+    """Compare outputs on examples.
 
     Args:
         call: the network.
         exported: what was made of it.
         inputs: of the network, with equally many examples along their first axes.
         tolerance: how much an element may differ: absolute, or relative to the largest output where that is above 1.
+        chunk_size: examples per call.
 
     Raises:
         ExportError: shapes, values or choices differ, or the exported network fails.
     """
     examples = len(inputs[0]) if inputs and inputs[0].ndim else 1
     worst, same, ties, choices = 0.0, 0, 0, True
-    for start in range(0, examples, _CHUNK):
-        chunk = [value[start : start + _CHUNK] for value in inputs] if examples > _CHUNK else list(inputs)
+    for start in range(0, examples, chunk_size):
+        chunk = [value[start : start + chunk_size] for value in inputs] if examples > chunk_size else list(inputs)
         expected = [output.numpy() for output in call(chunk)]
         try:
             got = list(exported(chunk))
@@ -72,17 +73,20 @@ def compare(call: PortableCall, exported: Exported, inputs: Sequence[Tensor], to
     return Comparison(examples, worst, same if choices else None, ties)
 
 
-def measured_comparison(call: PortableCall, exported: Exported, inputs: Sequence[Tensor]) -> Comparison:
+def measured_comparison(
+    call: PortableCall, exported: Exported, inputs: Sequence[Tensor], chunk_size: int = 100
+) -> Comparison:
     """The same as `compare` for what is known to differ, e.g. a quantised network: nothing is demanded.
 
     Args:
         call: the network; its first output is compared.
         exported: what was made of it.
         inputs: of the network, with equally many examples along their first axes.
+        chunk_size: examples per call.
     """
     examples, worst, same = len(inputs[0]), 0.0, 0
-    for start in range(0, examples, _CHUNK):
-        chunk = [value[start : start + _CHUNK] for value in inputs]
+    for start in range(0, examples, chunk_size):
+        chunk = [value[start : start + chunk_size] for value in inputs]
         expected, got = call(chunk)[0].numpy(), exported(chunk)[0]
         worst = max(worst, float(np.abs(expected.astype(np.float64) - got).max()))
         same += int((expected.argmax(axis=1) == got.argmax(axis=1)).sum())
@@ -129,4 +133,4 @@ def _choices(expected: npt.NDArray[Any], got: npt.NDArray[Any], tolerance: float
     ours, theirs = expected.argmax(axis=1), got.argmax(axis=1)
     same = ours == theirs
     gap = expected[rows, ours] - expected[rows, theirs]
-    return int(same.sum()), int((~same & (gap <= 2 * tolerance)).sum())
+    return int(same.sum()), int((~same & (gap <= tolerance)).sum())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from gsprune.engines.session import Session, open_session
 from gsprune.exporting import ExportReport, export
 from gsprune.exporting.comparison import Comparison, measured_comparison
 from gsprune.exporting.contract import check_entry, contract_path, encoded, file_entry
-from gsprune.exporting.export import Format, onnx_runner
+from gsprune.exporting.exporter import Format, onnx_runner
 from gsprune.exporting.quantize import quantize
 from gsprune.networks import ActorCritic, QNetwork, build_encoder, example_frames
 from gsprune.rl.envs import NUM_ACTIONS, Frames
@@ -138,8 +138,8 @@ def quantize_policy(
     chunks = [calibration[start : start + batch] for start in range(0, len(calibration) - batch + 1, batch)]
     quantize(report.path, path, [{_INPUT: chunk} for chunk in chunks])
     call = portable_call(policy_of(agent.network), example_frames(), None, [_INPUT])
-    runner = _frame_by_frame(onnx_runner(path, [_INPUT])) if batch == 1 else onnx_runner(path, [_INPUT])
-    comparison = measured_comparison(call, runner, [torch.from_numpy(frames)])
+    chunk = 100 if batch > 1 else 1
+    comparison = measured_comparison(call, onnx_runner(path, [_INPUT]), [torch.from_numpy(frames)], chunk)
     before, after = (_played(agent, open_session(file), config, batch == 1) for file in (report.path, path))
     contract["file"] = file_entry(path, path.name)
     contract["check"] = check_entry(comparison, "PyTorch, float32")
@@ -166,8 +166,3 @@ def _played(agent: TrainedAgent, session: Session, config: ProtocolConfig, one_b
         return greedy_policy(outputs) if agent.acts == "greedy" else sampled_policy(outputs, generator)
 
     return evaluate_tracks(policy, config, [_TEST_TRACK])[_TEST_TRACK.name]
-
-
-def _frame_by_frame(runner: Callable[[Sequence[Tensor]], Sequence[Any]]) -> Callable[[Sequence[Tensor]], list[Any]]:
-    """A runner of batches made of one that takes single frames."""
-    return lambda inputs: [np.concatenate([runner([inputs[0][i : i + 1]])[0] for i in range(len(inputs[0]))])]

@@ -1,0 +1,152 @@
+"""Time the networks of runs, dense and pruned, in the engines that would run them: median, p99, a table and a picture.
+
+All networks take turns in every setting, so that what else the machine does slows them alike. Without a run, a built-in
+network is timed at the sparsities given.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table as RichTable
+from torch import nn
+
+import gsprune
+from gsprune.engines import WIDTH_MULTIPLES
+from gsprune.networks import ActorCritic, EncoderName, build_encoder, example_frames
+from gsprune.report.engine_latency import ENGINES, Engine, EngineTiming, latency_table, ratios, time_engines
+from gsprune.report.plot_engines import engine_latencies
+from gsprune.report.table import Table
+from gsprune.rl.envs import NUM_ACTIONS
+from gsprune.rl.policy_export import dense_network, policy_of
+from gsprune.rl.run import write_atomically
+from gsprune.rl.trained import load_agent
+
+__all__ = ["Args", "main"]
+
+_Preset = Literal["onnxruntime", "tensorrt-fp16", "cmsis-nn", "ethos-u"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of ``gsprune latency``."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """run folders: the network of the newest checkpoint of each, and the dense one it began with"""
+    encoder: EncoderName = "impoola"
+    """without runs: the built-in network"""
+    width: float = 2
+    """without runs: the factor on the filters of its convolutions"""
+    sparsity: tuple[float, ...] = (0.8,)
+    """without runs: fractions of the channels that are gone"""
+    round_to: int | _Preset = 1
+    """without runs: widths are rounded up to a multiple, or to what suits an engine"""
+    batches: tuple[int, ...] = (1, 256)
+    """frames per call"""
+    engines: tuple[Engine, ...] = ENGINES
+    """eager and compiled are PyTorch; onnxruntime-int8 is the statically quantised network"""
+    threads: tuple[int, ...] = (1, 2)
+    """threads of the engine"""
+    seconds: float = 5.0
+    """of timing per network and setting, at most"""
+    out: Path = Path("latency")
+    """folder for latency.md, latency.json and latency.png"""
+
+
+def main(args: Args) -> None:
+    """Time, print the table and write it."""
+    if not args.seconds > 0:
+        raise ValueError(f"`seconds` must be above 0, got {args.seconds}")
+    console = Console()
+    networks, references = _of_runs(args.runs) if args.runs else _built_in(args)
+    with console.status("") as status:
+        rows = time_engines(
+            networks,
+            references,
+            args.engines,
+            args.threads,
+            args.batches,
+            args.seconds,
+            on_setting=lambda text: status.update(f"timing: {text}"),
+        )
+    table = latency_table(rows)
+    for one in _per_network(table):
+        console.print(one)
+    _write(args.out, table, rows)
+    console.print(f"latency.md, latency.json and latency.png are in {args.out}", highlight=False, soft_wrap=True)
+
+
+def _of_runs(runs: tuple[Path, ...]) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Label -> network, and label -> label of its dense network."""
+    networks: dict[str, nn.Module] = {}
+    references: dict[str, str] = {}
+    for run in runs:
+        agent = load_agent(run)
+        config = agent.config
+        dense = f"{config['algorithm']} {config['encoder']} x{config['width']:g}, dense"
+        networks.setdefault(dense, policy_of(dense_network(agent)))
+        references[dense] = dense
+        label = run.resolve().name
+        if label in networks:
+            label = str(run)
+        networks[label] = policy_of(agent.network)
+        references[label] = dense
+    return networks, references
+
+
+def _built_in(args: Args) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    dense = f"{args.encoder} x{args.width:g}, dense"
+    multiple = WIDTH_MULTIPLES[args.round_to] if isinstance(args.round_to, str) else args.round_to
+    networks: dict[str, nn.Module] = {}
+    for sparsity in (0.0, *args.sparsity):
+        agent = ActorCritic(build_encoder(args.encoder, args.width), NUM_ACTIONS)
+        gsprune.prune_step(agent, sparsity, example_inputs=example_frames(), round_to=multiple)
+        rounded = f", widths x{multiple}" if multiple > 1 else ""
+        label = f"{args.encoder} x{args.width:g} at {sparsity:g}{rounded}" if sparsity else dense
+        networks[label] = policy_of(agent)
+    return networks, dict.fromkeys(networks, dense)
+
+
+def _per_network(table: Table) -> list[RichTable]:
+    """One table per network, which fits into 80 columns."""
+    tables: dict[str, RichTable] = {}
+    for network, *cells in table.rows:
+        if network not in tables:
+            tables[network] = RichTable(title=network)
+            for heading in table.headings[1:]:
+                tables[network].add_column(heading, justify="right")
+        tables[network].add_row(*cells)
+    return list(tables.values())
+
+
+def _write(folder: Path, table: Table, rows: list[EngineTiming]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "latency.md", (table.markdown() + "\n![](latency.png)\n").encode())
+        write_atomically(folder / "latency.json", json.dumps(_json(rows), indent=1).encode())
+        engine_latencies(rows).savefig(folder / "latency.png")
+    except OSError as error:
+        raise ValueError(f"{str(folder)!r} cannot be written ({error.strerror}); choose another --out") from error
+
+
+def _json(rows: list[EngineTiming]) -> list[dict[str, Any]]:
+    return [
+        {
+            "network": row.network,
+            "engine": row.engine,
+            "threads": row.threads,
+            "batch": row.batch,
+            "median_ms": row.timing.median_ms,
+            "p99_ms": row.timing.p99_ms,
+            "undisturbed_ms": row.timing.undisturbed_ms,
+            "of_dense": ratio,
+            "calls": len(row.timing.seconds),
+            "undisturbed_calls": row.timing.undisturbed,
+        }
+        for row, ratio in zip(rows, ratios(rows), strict=True)
+    ]

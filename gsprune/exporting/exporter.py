@@ -1,0 +1,231 @@
+"""`gsprune.export`: a network as an ONNX file or a PyTorch program, checked before it is left on disk."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from gsprune.engines.onnx_file import PortableCall, noisy_exporter, portable_call, write_onnx
+from gsprune.engines.session import open_session
+from gsprune.errors import ExportError, GspruneError
+from gsprune.exporting.comparison import Comparison, Exported, compare
+from gsprune.exporting.contract import call_entry, check_entry, contract_path, encoded, file_entry, network_entry
+from gsprune.measure import with_batch
+from gsprune.tracing.example import given
+
+__all__ = ["ExportReport", "Format", "export", "onnx_runner"]
+
+Format = Literal["onnx", "torch"]
+
+_SUFFIXES: Mapping[str, Format] = {".onnx": "onnx", ".pt2": "torch"}
+_CPU = torch.device("cpu")
+# An exporter takes an axis of length 1 for fixed, and equal lengths of two inputs for one.
+_BATCH_OF_EXPORT = 2
+_OTHER_BATCHES = (1, 3)
+_CHECKED_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        path: the exported network.
+        contract: the JSON file beside it.
+        format: "onnx" or "torch".
+        size: of the exported file, bytes.
+        comparison: how its outputs compare with the network's.
+    """
+
+    path: Path
+    contract: Path
+    format: Format
+    size: int
+    comparison: Comparison
+
+    def __str__(self) -> str:
+        found = self.comparison
+        choices = "" if found.same_choice is None else f", the same choice in {found.same_choice}"
+        return (
+            f"{self.path} ({self.size / 1e3:,.0f} kB, {self.format}): on {found.examples} examples the outputs differ"
+            f" by at most {found.max_abs_diff:.1e}{choices}; contract in {self.contract}"
+        )
+
+
+def export(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    example_inputs: Any,
+    *,
+    format: Format | None = None,
+    forward: Callable[..., Any] | None = None,
+    dynamic_batch: bool = True,
+    check_inputs: Any = None,
+    tolerance: float = 1e-5,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    contract: Mapping[str, Any] | None = None,
+) -> ExportReport:
+    """Write a network for deployment, with a JSON contract beside it.
+
+    The exported network is run (by ONNX Runtime, or by the PyTorch program read back) and compared with the network
+    before anything is left at `path`; whatever goes wrong leaves no file, and an older one as it was. The network is
+    not touched: a copy in eval mode on the CPU is exported.
+
+    Args:
+        model: any module; a pruned one is exported as small as it is.
+        path: the file, ``.onnx`` or ``.pt2``; the contract is the same name with ``.json``.
+        example_inputs: tensor, tuple of positional inputs or dict of inputs by name; tensors only.
+        format: "onnx", or "torch" for `torch.export`; None tells it from the suffix.
+        forward: callable(model, *example_inputs) -> outputs, e.g. ``lambda agent, x: agent(x)[0]`` for the policy
+            alone; None calls the model.
+        dynamic_batch: leave the first axis of all inputs open; False fixes it to that of the example.
+        check_inputs: inputs of the same kind to compare on, as many examples as you like; None takes `example_inputs`.
+        tolerance: how much outputs may differ: absolute, or relative to the largest output where that is above 1.
+        input_names: in the file; None takes the names of the call's parameters.
+        output_names: in the file; None takes "output", or "output_0" and so on.
+        contract: JSON values to be added to the contract.
+
+    Returns:
+        what was written.
+
+    Raises:
+        ValueError: an unknown format, or a bad number or name.
+        TypeError: an input is not a tensor, or `contract` is not JSON.
+        ExportError: the network cannot be exported, or the exported one computes something else.
+        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
+    """
+    target = Path(path)
+    chosen = _format(target, format)
+    if not tolerance > 0:
+        raise ValueError(f"`tolerance` must be above 0, got {tolerance!r}")
+    inputs = _with_batch(example_inputs, _BATCH_OF_EXPORT) if dynamic_batch else example_inputs
+    call = portable_call(model, inputs, forward, input_names, output_names)
+    checks = call.inputs if check_inputs is None else _tensors(check_inputs)
+    chunk_size = _CHECKED_AT_ONCE
+    if not dynamic_batch:
+        chunk_size, checks = _whole_batches(call, checks)
+    entries = {
+        **call_entry(call, dynamic_batch),
+        "network": network_entry(model, example_inputs, forward),
+        **dict(contract or {}),
+    }
+    encoded(entries)  # so that what is not JSON is found before the work begins
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+        file = Path(folder) / target.name
+        runner = _write(call, file, chosen, dynamic_batch)
+        comparison = compare(call, runner, checks, tolerance, chunk_size)
+        if dynamic_batch:
+            _check_batches(call, runner, tolerance)
+        entries = {
+            "format": chosen,
+            "file": file_entry(file, target.name),
+            **entries,
+            "check": check_entry(comparison, "PyTorch"),
+        }
+        document = contract_path(file)
+        document.write_bytes(encoded(entries))
+        size = file.stat().st_size
+        document.replace(contract_path(target))
+        file.replace(target)
+    return ExportReport(target, contract_path(target), chosen, size, comparison)
+
+
+def onnx_runner(path: Path, input_names: Sequence[str]) -> Exported:
+    """An ONNX file as a function of tensors, run by ONNX Runtime with one thread."""
+    session = open_session(path)
+    return lambda inputs: session(
+        {name: value.contiguous().numpy() for name, value in zip(input_names, inputs, strict=True)}
+    )
+
+
+def _format(path: Path, chosen: str | None) -> Format:
+    if chosen is None:
+        if path.suffix not in _SUFFIXES:
+            raise ValueError(f"`path` must end in .onnx or .pt2, or `format` be given; got {str(path)!r}")
+        return _SUFFIXES[path.suffix]
+    if chosen not in get_args(Format):
+        raise ValueError(f"`format` must be 'onnx' or 'torch', got {chosen!r}")
+    if path.suffix == ".json":
+        raise ValueError(f"`path` must not end in .json, where the contract goes; got {str(path)!r}")
+    return "onnx" if chosen == "onnx" else "torch"
+
+
+def _write(call: PortableCall, file: Path, chosen: Format, dynamic_batch: bool) -> Exported:
+    """Write the file and load it again."""
+    try:
+        if chosen == "onnx":
+            write_onnx(call, file, dynamic_batch)
+            return onnx_runner(file, call.input_names)
+        return _write_program(call, file, dynamic_batch)
+    except (GspruneError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ExportError(f"the network cannot be exported as {chosen}: {_first_line(error)}") from error
+
+
+def _write_program(call: PortableCall, file: Path, dynamic_batch: bool) -> Exported:
+    shapes = {"inputs": tuple({0: torch.export.Dim("batch")} for _ in call.inputs)} if dynamic_batch else None
+    with noisy_exporter(), torch.no_grad():
+        program = torch.export.export(call.module, call.inputs, dynamic_shapes=shapes, strict=False)
+        torch.export.save(program, str(file))
+        module = torch.export.load(str(file)).module()
+
+    def run(inputs: Sequence[Tensor]) -> list[Any]:
+        with torch.no_grad():
+            return [output.numpy() for output in module(*inputs)]
+
+    return run
+
+
+def _check_batches(call: PortableCall, runner: Exported, tolerance: float) -> None:
+    """Other batch sizes than the exported one must do as well."""
+    for batch in _OTHER_BATCHES:
+        inputs = [with_batch(value, _CPU, batch) for value in call.inputs]
+        try:
+            compare(call, runner, inputs, tolerance)
+        except ExportError as error:
+            raise ExportError(f"with a batch of {batch}: {error}; a fixed batch has `dynamic_batch=False`") from error
+
+
+def _with_batch(example_inputs: Any, batch: int) -> Any:
+    example = given(example_inputs, None)
+    lengths = {
+        len(value) for value in (*example.args, *example.kwargs.values()) if isinstance(value, Tensor) and value.ndim
+    }
+    if len(lengths) > 1 or 0 in lengths:
+        raise ValueError(
+            "`dynamic_batch` needs inputs with one common number of examples along their first axes, got"
+            f" {sorted(lengths)}; pass dynamic_batch=False"
+        )
+    if example.kwargs:
+        return {name: with_batch(value, _CPU, batch) for name, value in example.kwargs.items()}
+    return tuple(with_batch(value, _CPU, batch) for value in example.args)
+
+
+def _whole_batches(call: PortableCall, checks: tuple[Tensor, ...]) -> tuple[int, tuple[Tensor, ...]]:
+    """The fixed batch, and as many examples to check on as fill batches of it."""
+    first = call.inputs[0]
+    if first.ndim == 0 or any(len(value) != len(first) for value in call.inputs if value.ndim):
+        return 1, checks  # the inputs have no axis of examples in common: one call it is
+    batch = len(first)
+    count = max(1, len(checks[0]) // batch) * batch
+    return batch, tuple(with_batch(value, _CPU, count) for value in checks)
+
+
+def _tensors(inputs: Any) -> tuple[Tensor, ...]:
+    example = given(inputs, None)
+    return tuple(value.detach().cpu().contiguous() for value in (*example.args, *example.kwargs.values()))
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -1,0 +1,48 @@
+"""The picture of `gsprune latency`: one panel per batch size, one bar per network in every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gsprune.report.engine_latency import EngineTiming
+from gsprune.report.style import looks, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["engine_latencies"]
+
+
+def engine_latencies(rows: Sequence[EngineTiming]) -> Figure:
+    """Medians of undisturbed calls as bars on a logarithmic axis, with the figure written on each.
+
+    Args:
+        rows: at least one.
+    """
+    batches = list(dict.fromkeys(row.batch for row in rows))
+    networks = list(dict.fromkeys(row.network for row in rows))
+    settings = list(dict.fromkeys((row.engine, row.threads) for row in rows))
+    look = looks(networks)
+    panel = 1.6 + 0.32 * len(settings) * len(networks)
+    figure, axes = new_figure(len(batches), 1, width=max(4.6, panel), height=3.8)
+    times = {(row.network, row.engine, row.threads, row.batch): row.timing.undisturbed_ms for row in rows}
+    width = 0.8 / len(networks)
+    for batch, axis in zip(batches, axes[0], strict=True):
+        for index, network in enumerate(networks):
+            heights = [times[network, engine, threads, batch] for engine, threads in settings]
+            places = np.arange(len(settings)) + (index - (len(networks) - 1) / 2) * width
+            bars = axis.bar(places, heights, width, color=look[network].colour, label=network)
+            axis.bar_label(bars, fmt="%.2g", fontsize=7, padding=2)
+        axis.set_yscale("log")
+        axis.set_xticks(np.arange(len(settings)))
+        labels = [f"{engine}\n{threads} thread{'s' if threads > 1 else ''}" for engine, threads in settings]
+        axis.set_xticklabels(labels, fontsize=7)
+        axis.set_title(f"batch {batch}")
+        axis.set_ylabel("milliseconds per forward")
+        axis.margins(y=0.15)
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)), frameon=False, fontsize=8)
+    return figure
