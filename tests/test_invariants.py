@@ -55,6 +55,23 @@ def mask_like(net: nn.Module, removed: dict[str, dict[int, Tensor]]) -> None:
                 tensor.copy_(masked(tensor, {axis: idx.numpy() for axis, idx in removed[name].items()}))
 
 
+def mask_moments(net: nn.Module, optimizer: torch.optim.Optimizer, removed: dict[str, dict[int, Tensor]]) -> None:
+    """Zero the removed positions of every state tensor that has its parameter's shape."""
+    names = {id(p): name for name, p in net.named_parameters()}
+    for parameter, state in optimizer.state.items():
+        axes = {axis: idx.numpy() for axis, idx in removed.get(names[id(parameter)], {}).items()}
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and axes:
+                state[key] = masked(value, axes)
+
+
+def mask_gradients(net: nn.Module, removed: dict[str, dict[int, Tensor]]) -> None:
+    """Zero the removed positions of the gradients."""
+    for name, parameter in net.named_parameters():
+        if name in removed:
+            parameter.grad = masked(parameter.grad, {axis: idx.numpy() for axis, idx in removed[name].items()})
+
+
 def kept_part(tensor: Tensor, axes: dict[int, Tensor]) -> Tensor:
     for axis, positions in axes.items():
         keep = np.setdiff1d(np.arange(tensor.shape[axis]), positions.numpy())
@@ -86,21 +103,13 @@ def test_training_goes_on_as_if_masked(name: str, net: RandomNet, sparsity: floa
     removed = gsprune.prune_step(net, sparsity, optimizer=optimizer, example_inputs=example()).removed
     assert {name: id(p) for name, p in net.named_parameters()} == identities
     mask_like(dense, removed)
-    names = {id(p): name for name, p in dense.named_parameters()}
-    for parameter, state in dense_optimizer.state.items():
-        axes = {axis: idx.numpy() for axis, idx in removed.get(names[id(parameter)], {}).items()}
-        for key, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and axes:
-                state[key] = masked(value, axes)
+    mask_moments(dense, dense_optimizer, removed)
     for i in range(3):
         for model, opt in ((net, optimizer), (dense, dense_optimizer)):
             opt.zero_grad()
             loss_of(model, example(4, 10 + i)).backward()
             if model is dense:
-                for parameter_name, parameter in dense.named_parameters():
-                    if parameter_name in removed:
-                        axes = {axis: idx.numpy() for axis, idx in removed[parameter_name].items()}
-                        parameter.grad = masked(parameter.grad, axes)
+                mask_gradients(dense, removed)
             opt.step()
     small = dict(net.named_parameters())
     for parameter_name, parameter in dense.named_parameters():
