@@ -20,6 +20,7 @@ from gsprune.ignore import ignored_groups
 from gsprune.importance import Importance
 from gsprune.prune_report import Context, PruneReport
 from gsprune.rewrite.apply import apply_plan, sliced
+from gsprune.rewrite.attention_scale import keep_attention_scale
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.check import Failure, mismatch, run
 from gsprune.rewrite.followers import matched_tensors
@@ -254,6 +255,7 @@ class Step:
         must_check = not self.state.verified or bool(linked)
         expected = self._expected(plan) if not self.state.verified else None
         replacements = sliced(plan, backend)
+        keep_attention_scale(plan, replacements, self.bindings, self.structure, after)
         others = []
         if self.request.rescale:
             others = rescaled(plan, replacements, self.structure.traced, canonical_tensors(self.model))
