@@ -54,19 +54,17 @@ def _plot_returns(axes: Any, steps: list[int], rows: list[dict[str, Any]]) -> No
 
 
 def _plot_widths(axes: Any, steps: list[int], rows: list[dict[str, Any]]) -> None:
-    """One line per group, as a fraction of its first width; groups that move together lie on one another."""
+    """Widths as fractions of the first ones; groups of equal widths share a line."""
+    alike: dict[tuple[float, ...], list[str]] = {}
     for key in (key for key in rows[0] if key.startswith("width/")):
-        widths = _column(rows, key)
-        axes.step(
-            steps,
-            [width / widths[0] for width in widths],
-            where="post",
-            label=f"{key.removeprefix('width/')} ({widths[0]:g})",
-        )
+        alike.setdefault(tuple(_column(rows, key)), []).append(key.removeprefix("width/"))
+    for widths, names in alike.items():
+        label = f"{names[0]} ({widths[0]:g})" if len(names) == 1 else f"{len(names)} groups ({widths[0]:g} each)"
+        axes.step(steps, [width / widths[0] for width in widths], where="post", label=label)
     axes.set_ylim(0, 1.05)
     axes.set_ylabel("width / first width")
     axes.set_xlabel("environment steps")
-    axes.legend(frameon=False, fontsize="x-small", ncols=2)
+    axes.legend(frameon=False)
     axes.grid(alpha=0.3)
 
 
