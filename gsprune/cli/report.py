@@ -20,6 +20,7 @@ __all__ = ["Args", "main"]
 
 # What fits into 80 columns; report.md has the rest.
 _IN_TERMINAL = ("method", "runs", "train return", "test return", "params gone", "latency (ms)", "time")
+_LONGEST_WHOLE_NAME = 24  # longer names of methods are broken into lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Args:
     out: Path = Path("report")
     """the report's folder; files of an older report in it are overwritten"""
     baseline: str | None = None
-    """the method that the others are compared with; unset: the first"""
+    """the method that the others are compared with; unset: the first dense one"""
     latency: bool = False
     """time all networks anew, side by side on this machine, instead of taking what each run measured at its end; do so
     after a sweep, whose runs disturb each other's clocks"""
@@ -60,8 +61,10 @@ def _for_terminal(table: Table) -> RichTable:
     if "train return" not in table.headings:  # not that of a game: it is narrow enough
         shown = list(range(len(table.headings)))
     rich = RichTable(title=table.title)
+    longest = max((len(row[0]) for row in table.rows), default=0)
     for i in shown:
-        rich.add_column(table.headings[i], justify="right" if i else "left", no_wrap=table.headings[i] == "time")
+        whole = table.headings[i] == "time" or (i == 0 and longest <= _LONGEST_WHOLE_NAME)
+        rich.add_column(table.headings[i], justify="right" if i else "left", no_wrap=whole)
     for row in table.rows:
         rich.add_row(*(row[i] for i in shown))
     return rich

@@ -56,9 +56,10 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
         "MACs (M)", "latency (ms)", "time",
     )  # fmt: skip
     note = (
-        "Means over runs; in brackets the 95 % bootstrap interval over them. Test return: on the full distribution of "
-        "levels. Time: of the training, evaluations during it included. Sparsity is what the method counts: "
-        "channels that are gone, or weights that are masked but still computed with. Latency: one frame."
+        "Means over runs; in brackets the 95 % bootstrap interval over them. Runs: 1/2 says that one of two is finished. "
+        "Test return: on the full distribution of levels. Sparsity is what the method counts: channels that are gone, or "
+        "weights that are masked but still computed with. Latency: one frame. Time: of the training, evaluations during "
+        "it included."
     )
     return Table(game, headings, tuple(rows), note)
 
@@ -173,7 +174,7 @@ def write_runs_csv(outcomes: Sequence[Outcome], path: Path) -> None:
 
 def _run_count(outcomes: Sequence[Outcome]) -> str:
     finished = sum(outcome.run.finished for outcome in outcomes)
-    return str(finished) if finished == len(outcomes) else f"{len(outcomes)} ({finished} finished)"
+    return str(finished) if finished == len(outcomes) else f"{finished}/{len(outcomes)}"
 
 
 def _mean(outcomes: Sequence[Outcome], figure: Callable[[Outcome], float | None], text: Callable[[float], str]) -> str:

@@ -45,7 +45,7 @@ def write_report(
     Args:
         runs: at least one; they may be unfinished.
         folder: where to; made as needed.
-        baseline: the method that the others are compared with; None takes the first.
+        baseline: the method that the others are compared with; None takes the first that is dense, else the first.
         latencies: ``{run folder: milliseconds}`` that replace what the runs measured themselves.
 
     Returns:
@@ -62,7 +62,7 @@ def write_report(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         outcomes = [_with_latency(outcome_of(run), latencies or {}) for run in runs]
-        tables = _tables(runs, outcomes, methods, baseline or methods[0])
+        tables = _tables(runs, outcomes, methods, baseline or _dense_method(runs) or methods[0])
         pictures = _pictures(runs, outcomes, methods, folder)
         write_runs_csv(outcomes, folder / "runs.csv")
         (folder / "report.md").write_text(_markdown(runs, tables, pictures), encoding="utf-8")
@@ -71,6 +71,11 @@ def write_report(
             f"the report cannot be written to {str(folder)!r}: {error.strerror}; choose another --out"
         ) from error
     return Report(folder, tuple(tables), tuple(name for name, _ in pictures))
+
+
+def _dense_method(runs: Sequence[Run]) -> str | None:
+    dense = (run for run in runs if run.config.get("pruning", "none") == "none" and not run.config.get("widths_of"))
+    return next((run.method for run in dense), None)
 
 
 def _with_latency(outcome: Outcome, latencies: Mapping[Path, float]) -> Outcome:

@@ -48,7 +48,7 @@ def test_one_run_has_no_interval_and_unknown_figures_are_dashes(write_run: RunWr
     row = cells(game_table(outcomes, "bigfish", ["dense"]), 0)
     assert row["test return"] == "-"
     assert row["latency (ms)"] == "-"
-    assert row["runs"] == "1 (0 finished)"
+    assert row["runs"] == "0/1"
     write_run("b", seed=2, test_return=3.0)
     outcomes = [outcome_of(run) for run in load_runs([tmp_path / "b"])]
     assert cells(game_table(outcomes, "bigfish", ["dense"]), 0)["test return"] == "3.00"

@@ -68,6 +68,16 @@ def test_reports_repeat_to_the_byte(write_run: RunWriter, tmp_path: Path) -> Non
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
+def test_methods_are_compared_with_the_dense_one_unless_told(write_run: RunWriter, tmp_path: Path) -> None:
+    write_run("runs/a", sparsity=0.8, rows=5)
+    write_run("runs/b", pruning="none", widths_of="runs/a", rows=5)
+    write_run("runs/c", rows=5)
+    runs = load_runs([tmp_path / "runs"])
+    for baseline, heading in [(None, "P(better than dense)"), ("group 0.8", "P(better than group 0.8)")]:
+        tables = write_report(runs, tmp_path / "out", baseline).tables
+        assert heading in next(table for table in tables if table.title == "All games").headings
+
+
 def test_bad_arguments_are_refused(study: Path, tmp_path: Path) -> None:
     runs = load_runs([study])
     with pytest.raises(ValueError, match=r"`baseline` must be one of the methods dense, group 0\.8; got 'best'"):
