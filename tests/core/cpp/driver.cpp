@@ -1,0 +1,208 @@
+// Scores, slices and selects random tensors on several threads and compares with loops that leave no room for error.
+// scripts/sanitize.sh builds it with the sanitizers; it needs no Python.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "components.hpp"
+#include "memory.hpp"
+#include "score.hpp"
+#include "select.hpp"
+#include "slice.hpp"
+
+namespace {
+
+using gsprune::Isa;
+using Random = std::mt19937_64;
+
+void check(bool holds, const char* what) {
+    if (holds) return;
+    std::fprintf(stderr, "FAILED: %s\n", what);
+    std::exit(1);
+}
+
+std::int64_t draw(Random& random, std::int64_t low, std::int64_t high) {
+    return std::uniform_int_distribution<std::int64_t>(low, high)(random);
+}
+
+std::vector<Isa> available_isas() {
+    std::vector<Isa> isas{Isa::plain};
+    if (gsprune::best_isa() >= Isa::avx2) isas.push_back(Isa::avx2);
+    if (gsprune::best_isa() >= Isa::avx512) isas.push_back(Isa::avx512);
+    return isas;
+}
+
+/// A tensor in memory of exactly its size, so that reading past its end is seen.
+struct Tensor {
+    gsprune::View view;
+    std::unique_ptr<std::byte[]> memory;
+
+    Tensor(Random& random, std::int64_t itemsize, std::int64_t largest) {
+        view.ndim = static_cast<int>(draw(random, 1, 4));
+        view.itemsize = itemsize;
+        gsprune::Order order{};
+        for (int dim = 0; dim < view.ndim; ++dim) {
+            const auto d = static_cast<std::size_t>(dim);
+            view.shape[d] = draw(random, 1, dim == 0 ? largest : largest / 4);
+            order[d] = dim;
+        }
+        std::shuffle(order.begin(), order.begin() + view.ndim, random);
+        gsprune::set_dense_strides(view, order);
+        const auto num_bytes = static_cast<std::size_t>(view.numel() * itemsize);
+        memory.reset(new std::byte[num_bytes]);
+        view.data = memory.get();
+        fill(random);
+    }
+
+    void fill(Random& random) {
+        for (std::int64_t i = 0; i < view.numel(); ++i) {
+            const float value = std::uniform_real_distribution<float>(-1.0F, 1.0F)(random);
+            if (view.itemsize == 4) {
+                std::memcpy(view.data + 4 * i, &value, 4);
+            } else {
+                for (std::int64_t byte = 0; byte < view.itemsize; ++byte) {
+                    view.data[view.itemsize * i + byte] = static_cast<std::byte>(draw(random, 0, 255));
+                }
+            }
+        }
+    }
+};
+
+/// Visits every index of a shape.
+template <class Visit>
+void for_each_index(const gsprune::View& view, Visit visit) {
+    std::array<std::int64_t, gsprune::max_dims> index{};
+    for (std::int64_t i = 0; i < view.numel(); ++i) {
+        visit(index);
+        for (int dim = view.ndim - 1; dim >= 0; --dim) {
+            const auto d = static_cast<std::size_t>(dim);
+            if (++index[d] < view.shape[d]) break;
+            index[d] = 0;
+        }
+    }
+}
+
+const std::byte* at(const gsprune::View& view, const std::array<std::int64_t, gsprune::max_dims>& index) {
+    std::int64_t offset = 0;
+    for (std::size_t dim = 0; dim < static_cast<std::size_t>(view.ndim); ++dim) offset += index[dim] * view.strides[dim];
+    return view.data + offset * view.itemsize;
+}
+
+void test_scores(Random& random, Isa isa, int num_threads) {
+    Tensor tensor(random, 4, 60);
+    gsprune::SumJob job;
+    job.values = tensor.view;
+    job.others = tensor.view;
+    job.dtype = gsprune::DType::float32;
+    std::vector<std::vector<double>> sums;
+    std::vector<std::vector<double>> expected;
+    for (int axis = 0; axis < tensor.view.ndim; ++axis) {
+        job.axes.push_back(axis);
+        const auto size = static_cast<std::size_t>(tensor.view.shape[static_cast<std::size_t>(axis)]);
+        sums.emplace_back(size, NAN);
+        expected.emplace_back(size, 0.0);
+    }
+    for (auto& vector : sums) job.results.push_back(vector.data());
+    gsprune::axis_sums({job}, gsprune::Statistic::product, isa, num_threads);
+    for_each_index(tensor.view, [&](const auto& index) {
+        float value = 0.0F;
+        std::memcpy(&value, at(tensor.view, index), sizeof value);
+        for (std::size_t axis = 0; axis < expected.size(); ++axis) {
+            expected[axis][static_cast<std::size_t>(index[axis])] += static_cast<double>(value) * static_cast<double>(value);
+        }
+    });
+    for (std::size_t axis = 0; axis < expected.size(); ++axis) {
+        for (std::size_t i = 0; i < expected[axis].size(); ++i) {
+            check(std::fabs(sums[axis][i] - expected[axis][i]) <= 1e-9 * expected[axis][i], "sums");
+        }
+    }
+}
+
+std::vector<std::int64_t> draw_positions(Random& random, std::int64_t size) {
+    std::vector<std::int64_t> positions;
+    const std::int64_t percent = draw(random, 1, 100);
+    for (std::int64_t i = 0; i < size; ++i) {
+        if (draw(random, 1, 100) <= percent) positions.push_back(i);
+    }
+    if (positions.empty()) positions.push_back(draw(random, 0, size - 1));
+    return positions;
+}
+
+void test_slice(Random& random, Isa isa, int num_threads, std::int64_t largest) {
+    constexpr std::int64_t itemsizes[] = {1, 2, 4, 8, 16};
+    Tensor tensor(random, itemsizes[draw(random, 0, 4)], largest);
+    const auto ndim = static_cast<std::size_t>(tensor.view.ndim);
+    std::vector<std::vector<std::int64_t>> positions(ndim);
+    std::vector<gsprune::Keep> keeps(ndim);
+    gsprune::SlicePattern pattern;
+    gsprune::SliceJob job{tensor.view, tensor.view, 0};
+    for (std::size_t axis = 0; axis < ndim; ++axis) {
+        positions[axis] = draw_positions(random, tensor.view.shape[axis]);
+        const auto count = static_cast<std::int64_t>(positions[axis].size());
+        check(gsprune::resolve_keep(positions[axis].data(), count, keeps[axis]) == -1, "positions are sorted");
+        pattern.push_back({static_cast<int>(axis), &keeps[axis]});
+        job.target.shape[axis] = count;
+    }
+    gsprune::set_dense_strides(job.target, gsprune::memory_order(job.source));
+    const auto num_bytes = static_cast<std::size_t>(job.target.numel() * job.target.itemsize);
+    const gsprune::Scratch block(num_bytes);
+    job.target.data = static_cast<std::byte*>(block.get());
+    std::memset(job.target.data, 0xAB, num_bytes);
+    gsprune::slice_all({job}, {pattern}, isa, num_threads);
+    for_each_index(job.target, [&](const auto& index) {
+        auto source = index;
+        for (std::size_t axis = 0; axis < ndim; ++axis) {
+            source[axis] = positions[axis][static_cast<std::size_t>(index[axis])];
+        }
+        const auto size = static_cast<std::size_t>(job.target.itemsize);
+        check(std::memcmp(at(job.target, index), at(job.source, source), size) == 0, "slice");
+    });
+}
+
+void test_selection_and_components(Random& random) {
+    const std::int64_t count = draw(random, 1, 300);
+    std::vector<float> scores(static_cast<std::size_t>(count));
+    for (float& score : scores) score = static_cast<float>(draw(random, -3, 3));
+    const std::int64_t num_kept = draw(random, 0, count);
+    std::vector<std::uint64_t> keys(scores.size());
+    std::vector<std::int64_t> kept(static_cast<std::size_t>(num_kept));
+    gsprune::select_highest(scores.data(), count, num_kept, keys.data(), kept.data());
+    check(std::is_sorted(kept.begin(), kept.end()), "kept indices are sorted");
+    std::vector<std::int64_t> labels(scores.size());
+    gsprune::connected_components(count, kept.data(), kept.data(), num_kept, labels.data());
+    for (std::size_t node = 0; node < labels.size(); ++node) check(labels[node] == static_cast<std::int64_t>(node), "loops");
+}
+
+void test_everything(std::uint64_t seed, int rounds) {
+    Random random(seed);
+    for (int round = 0; round < rounds; ++round) {
+        for (const Isa isa : available_isas()) {
+            const int num_threads = static_cast<int>(draw(random, 1, 4));
+            test_scores(random, isa, num_threads);
+            test_slice(random, isa, num_threads, 60);
+        }
+        test_selection_and_components(random);
+    }
+    for (const Isa isa : available_isas()) test_slice(random, isa, 3, 400);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const int rounds = argc > 1 ? std::atoi(argv[1]) : 30;
+    test_everything(1, rounds);
+    // Two callers at once: one gets the workers, the other works alone.
+    std::thread other([rounds] { test_everything(2, rounds); });
+    test_everything(3, rounds);
+    other.join();
+    gsprune::trim_reserve();
+    std::puts("ok");
+    return 0;
+}
