@@ -76,6 +76,9 @@ def _batch_norm(tape: Tape, call: Call) -> list[Shadow]:
     x = call.args[0]
     parameters = [value for value in call.args[1:5] if isinstance(value, torch.Tensor)]
     mine = operand(tape, x, x.ndim)
+    whole = next((value for value in call.args[3:] if isinstance(value, bool)), False)  # statistics of the batch
+    if whole and any(varying(layer) != (1,) for layer in mine.layers):
+        tape.inexact[call.op] = None
     layers = tape.merge([mine, *_parameters(tape, parameters, 1, x.ndim)])
     return [Shadow(layers)]
 
@@ -150,7 +153,7 @@ def _dims(call: Call, index: int, ndim: int) -> tuple[int, ...]:
     return tuple(axis_of(dim, ndim) for dim in ([dims] if isinstance(dims, int) else dims))
 
 
-def _reduce(tape: Tape, call: Call, index: int, exact: bool) -> Shadow:
+def _reduce(tape: Tape, call: Call, index: int, exact: bool, exact_of_weights: bool = True) -> Shadow:
     x = call.args[0]
     out = call.out if isinstance(call.out, torch.Tensor) else call.out[0]
     shadow = tape.of(x)
@@ -160,7 +163,7 @@ def _reduce(tape: Tape, call: Call, index: int, exact: bool) -> Shadow:
         left = _reduced(tape, layer, axes)
         if left is not None:
             layers.append(left)
-        elif not exact and shadow.kind is Kind.ACTIVATION:
+        elif not (exact_of_weights if shadow.kind is Kind.PARAMETER else exact):
             tape.inexact[call.op] = None
     if out.ndim != x.ndim:
         layers = [layer.squeeze(axes) for layer in layers]
@@ -192,11 +195,11 @@ def _sum(tape: Tape, call: Call) -> Shadow:
 
 def _mean(tape: Tape, call: Call) -> Shadow:
     """Means, extremes and moments over given axes."""
-    return _reduce(tape, call, 1, exact=False)
+    return _reduce(tape, call, 1, exact=False, exact_of_weights=False)
 
 
 def _norm(tape: Tape, call: Call) -> Shadow:
-    """Norms, whose axes come after the order."""
+    """Norms, whose axes come after the order; those of a weight do not see rows of zeros."""
     return _reduce(tape, call, 2, exact=False)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from gsprune.tracing.rules_common import Call, Rule, aligned, axis_of, channels_out, common_source, operand, origin
+from gsprune.tracing.scales import are_written_sizes
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, compressed, reshaped
 from gsprune.tracing.tape import Operand, Tape
 
@@ -179,12 +180,16 @@ def _split_parts(tape: Tape, shadow: Shadow, axis: int, parts: int) -> None:
 def _split(tape: Tape, call: Call) -> list[Shadow]:
     """split, split_with_sizes, chunk, tensor_split: sizes are read off the outputs."""
     x, shadow = _input(tape, call)
-    position, name = (2, "dim")
-    axis = axis_of(call.arg(position, name, 0), x.ndim)
+    axis = axis_of(call.arg(2, "dim", 0), x.ndim)
     sizes = [part.shape[axis] for part in call.out]
     if len(sizes) == 1 or not shadow.layers:
         return [shadow] * len(sizes)
-    if len(set(sizes)) == 1:
+    varies = any(layer.shape[axis] > 1 for layer in shadow.layers)
+    if varies and "with_sizes" in call.op and are_written_sizes(sizes):
+        for layer in shadow.layers:
+            if layer.shape[axis] > 1:
+                tape.protect(layer, "channels cut at a number written into the code")
+    elif len(set(sizes)) == 1:
         _split_parts(tape, shadow, axis, len(sizes))
     else:
         for layer in shadow.layers:

@@ -1,14 +1,16 @@
-"""Scales that a forward computes from a width: 1 / sqrt(d), in attention written out.
+"""Numbers in a forward: are they computed from a width, or written down?
 
-The operations show a number, not where it comes from. It is taken as computed unless it is kept by a module on the
-stack (``self.scale``) or stands in the code; a computed one would grow as d shrinks, which rows of the projection make
-up for (`gsprune.tracing.graph.Queries`).
+The operations show a number, not where it comes from. It counts as written if a module whose method is running keeps it
+(``self.scale``), or if it stands in that method's code. A scale 1 / sqrt(d) that is computed would grow as d shrinks,
+which rows of the projection make up for (`gsprune.tracing.graph.Queries`); sizes of a split that are written down keep
+their channels.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -20,7 +22,7 @@ from gsprune.tracing.rules_common import Call
 from gsprune.tracing.shadow import Dot, Kind, Labels, Shadow
 from gsprune.tracing.tape import Tape
 
-__all__ = ["dot_of", "keep_scale", "note_factor"]
+__all__ = ["are_written_sizes", "dot_of", "keep_scale", "note_factor"]
 
 _FACTORS = {"aten.mul": 1.0, "aten.div": -1.0}  # operation -> exponent of its second argument
 
@@ -86,12 +88,30 @@ def _is_written(value: float) -> bool:
 
     Integers are passed over: 8 may be a number of heads as well as the root of 64.
     """
+    for owner, frame in _running_modules():
+        kept = [item for item in (*vars(owner).values(), *frame.f_code.co_consts) if isinstance(item, float)]
+        if any(math.isclose(item, value, rel_tol=1e-6) for item in kept):
+            return True
+    return False
+
+
+def are_written_sizes(sizes: Sequence[int]) -> bool:
+    """Whether the sizes of a split are kept by a module whose method is running, or stand in that method's code."""
+    wanted = set(sizes)
+    for owner, frame in _running_modules():
+        kept = [*vars(owner).values(), *frame.f_code.co_consts]
+        if any(isinstance(item, list | tuple) and list(item) == list(sizes) for item in kept):
+            return True
+        if wanted <= {item for item in kept if isinstance(item, int)}:
+            return True
+    return False
+
+
+def _running_modules() -> Iterator[tuple[nn.Module, FrameType]]:
+    """Modules whose methods are on the stack, innermost first."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         owner = frame.f_locals.get("self")
         if isinstance(owner, nn.Module):
-            kept = [item for item in (*vars(owner).values(), *frame.f_code.co_consts) if isinstance(item, float)]
-            if any(math.isclose(item, value, rel_tol=1e-6) for item in kept):
-                return True
+            yield owner, frame
         frame = frame.f_back
-    return False
