@@ -83,7 +83,7 @@ PRESETS: dict[str, PPOConfig] = {
     "quick": PPOConfig(
         env_id="starpilot",
         width=1,
-        total_timesteps=32_768,
+        total_timesteps=24_576,
         num_envs=16,
         num_steps=64,
         num_minibatches=4,
