@@ -99,7 +99,7 @@ def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., An
         graph, example = trace_model(model, example_inputs, forward)
     if state is None:
         return PruneState(Structure.of(graph), example, {group.name: group.width for group in graph.groups})
-    graph = _with_narrow_groups(graph, state)
+    graph = _with_known_groups(graph, state)
     widths = {group.name: max(group.width, state.initial_widths.get(group.name, 0)) for group in graph.groups}
     return replace(
         state,
@@ -112,18 +112,16 @@ def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., An
     )
 
 
-def _with_narrow_groups(graph: Graph, state: PruneState) -> Graph:
-    """`graph` with the groups of one unit that a trace cannot see, so that first-seen costs stay what they were."""
-    before = () if state.graph is None else state.graph.groups
-    traced = {group.name for group in graph.groups}
-    narrow = {
-        group.name: group
-        for group in (*state.narrow_groups, *before)
-        if group.num_units == 1
-        and group.name not in traced
-        and all(graph.shapes.get(m.tensor, ())[m.axis : m.axis + 1] == (len(m.units),) for m in group.members)
+def _with_known_groups(graph: Graph, state: PruneState) -> Graph:
+    """`graph` with the groups that a file told of, unless the network has changed since it was loaded."""
+    known = {
+        (member.tensor, member.axis): len(member.units) for group in state.known_groups for member in group.members
     }
-    return replace(graph, groups=(*graph.groups, *narrow.values()))
+    traced = {(member.tensor, member.axis) for group in graph.groups for member in group.members}
+    fits = all(graph.shapes.get(tensor, ())[axis : axis + 1] == (size,) for (tensor, axis), size in known.items())
+    if state.structure is not None or not known or not fits or not traced <= known.keys():
+        return graph
+    return replace(graph, groups=state.known_groups)
 
 
 def _fitting(kept: Mapping[str, Mapping[int, Any]], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[int, Any]]:

@@ -33,6 +33,8 @@ __all__ = ["load", "save"]
 Kept = dict[str, dict[int, IntArray]]
 Shape = tuple[int, ...]
 
+_GROUP_FIELDS = ("name", "num_units", "width_per_unit", "kind")
+
 
 def save(
     model: nn.Module,
@@ -167,7 +169,7 @@ def _saved(path: Path, document: dict[str, Any]) -> _Saved:
 
 def _pruning_document(state: PruneState) -> dict[str, Any]:
     dense = dict(state.dense_shapes)
-    groups = state.narrow_groups
+    groups = state.known_groups
     if state.graph is not None:
         dense |= dense_shapes(state.graph, state.initial_widths)
         groups = state.graph.groups
@@ -179,21 +181,41 @@ def _pruning_document(state: PruneState) -> dict[str, Any]:
             for name, axes in kept.items()
         },
         "dense_shapes": {name: dense[name] for name in kept},
-        "narrow_groups": [_group_document(group) for group in groups if group.num_units == 1],
+        "groups": _groups_document(groups),
         "attributes": state.attributes,
         "links": [asdict(link) for link in state.links],
         "refused": state.refused,
     }
 
 
-def _group_document(group: Group) -> dict[str, Any]:
-    members = [{**asdict(member), "units": torch.from_numpy(np.array(member.units))} for member in group.members]
-    return {**asdict(group), "members": members}
+def _groups_document(groups: Sequence[Group]) -> dict[str, Any]:
+    """Groups with their index vectors, of which there are few distinct ones, apart."""
+    vectors: dict[bytes, int] = {}
+    documents = [
+        {
+            **{name: getattr(group, name) for name in _GROUP_FIELDS},
+            "members": [
+                (member.tensor, member.axis, vectors.setdefault(member.units.tobytes(), len(vectors)), member.role)
+                for member in group.members
+            ],
+        }
+        for group in groups
+    ]
+    return {
+        "groups": documents,
+        "vectors": [torch.tensor(np.frombuffer(vector, dtype=np.int64), dtype=torch.int32) for vector in vectors],
+    }
 
 
-def _group(document: Mapping[str, Any]) -> Group:
-    members = tuple(Member(**{**member, "units": member["units"].numpy()}) for member in document["members"])
-    return Group(**{**document, "members": members})
+def _groups(document: Mapping[str, Any]) -> tuple[Group, ...]:
+    vectors = [vector.numpy().astype(np.int64) for vector in document["vectors"]]
+    return tuple(
+        Group(
+            **{name: group[name] for name in _GROUP_FIELDS},
+            members=tuple(Member(tensor, axis, vectors[i], role) for tensor, axis, i, role in group["members"]),
+        )
+        for group in document["groups"]
+    )
 
 
 def _pruning_state(saved: _Saved, before: PruneState | None) -> PruneState:
@@ -210,7 +232,7 @@ def _pruning_state(saved: _Saved, before: PruneState | None) -> PruneState:
         links=tuple(SizeLink(**link) for link in saved.pruning["links"]),
         refused=saved.pruning["refused"],
         dense_shapes=saved.pruning["dense_shapes"],
-        narrow_groups=tuple(_group(group) for group in saved.pruning["narrow_groups"]),
+        known_groups=_groups(saved.pruning["groups"]),
     )
 
 

@@ -58,7 +58,8 @@ class PruneState:
         initial_widths: group name -> first-seen width (`Group.width`).
         kept_before: what `kept` was when the network was traced; empty where it was traced dense.
         dense_shapes: first-seen shapes of the tensors in `kept`, where a file told them; else the graph does.
-        narrow_groups: groups of a single unit that a file told of; a trace no longer sees them.
+        known_groups: groups that a file told of. A trace of a narrow network sees less: a group of one unit has nothing
+            that varies, and a depthwise convolution of one channel looks like any other.
         attributes: module name -> {attribute: present value} for integers of user code that pruning has changed.
         links: what those integers follow.
         verified: whether a forward of a rewritten network has passed.
@@ -75,7 +76,7 @@ class PruneState:
     verified: bool = False
     refused: dict[str, str] = field(default_factory=dict)
     dense_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    narrow_groups: tuple[Group, ...] = ()
+    known_groups: tuple[Group, ...] = ()
     cache: Any = field(default=None, compare=False, repr=False)
 
     @property
