@@ -41,8 +41,8 @@ void check_nodes(const IndexArray& nodes, std::int64_t num_nodes, const char* na
     const std::int64_t* values = nodes.data();
     for (std::int64_t i = 0; i < nodes.size(); ++i) {
         if (values[i] < 0 || values[i] >= num_nodes) {
-            throw py::value_error(std::string("`") + name + "[" + text(i) + "]` must lie in [0, num_nodes=" +
-                                  text(num_nodes) + "), got " + text(values[i]));
+            throw py::value_error(std::string("`") + name + "[" + text(i) +
+                                  "]` must lie in [0, num_nodes=" + text(num_nodes) + "), got " + text(values[i]));
         }
     }
 }
@@ -52,7 +52,8 @@ IndexArray find_components(std::int64_t num_nodes, const IndexArray& a, const In
     check_vector(a, "a");
     check_vector(b, "b");
     if (a.size() != b.size()) {
-        throw py::value_error("`a` and `b` must have the same length, got " + text(a.size()) + " and " + text(b.size()));
+        throw py::value_error("`a` and `b` must have the same length, got " + text(a.size()) + " and " +
+                              text(b.size()));
     }
     check_nodes(a, num_nodes, "a");
     check_nodes(b, num_nodes, "b");
@@ -71,7 +72,8 @@ IndexArray find_components(std::int64_t num_nodes, const IndexArray& a, const In
 IndexArray select_indices(const ScoreArray& scores, std::int64_t keep) {
     check_vector(scores, "scores");
     const std::int64_t num_scores = scores.size();
-    if (num_scores > 0xFFFFFFFFLL) throw py::value_error("`scores` must have fewer than 2**32 entries, got " + text(num_scores));
+    if (num_scores > 0xFFFFFFFFLL)
+        throw py::value_error("`scores` must have fewer than 2**32 entries, got " + text(num_scores));
     if (keep < 0 || keep > num_scores) {
         throw py::value_error("`keep` must lie in [0, len(scores)=" + text(num_scores) + "], got " + text(keep));
     }
@@ -87,52 +89,6 @@ IndexArray select_indices(const ScoreArray& scores, std::int64_t keep) {
         gsprune::select_highest(values, num_scores, keep, keys.data(), out);
     }
     return kept;
-}
-
-/// Calls `entry[0](*entry[1:])`; the result is a new reference, or null with a Python error set.
-PyObject* call_entry(PyObject* entry) {
-    PyObject* const* items = &PyTuple_GET_ITEM(entry, 0);
-    return PyObject_Vectorcall(items[0], items + 1, static_cast<std::size_t>(PyTuple_GET_SIZE(entry) - 1), nullptr);
-}
-
-void check_calls(const py::list& calls, const char* name) {
-    for (std::size_t i = 0; i < calls.size(); ++i) {
-        const py::handle entry = calls[i];
-        if (!PyTuple_Check(entry.ptr()) || PyTuple_GET_SIZE(entry.ptr()) == 0) {
-            throw py::value_error(std::string("`") + name + "[" + text(i) +
-                                  "]` must be a tuple (function, *arguments)");
-        }
-    }
-}
-
-void apply_all(const py::list& calls, const py::list& undo) {
-    check_calls(calls, "calls");
-    check_calls(undo, "undo");
-    if (calls.size() != undo.size()) {
-        throw py::value_error("`calls` and `undo` must have the same length, got " +
-                              text(calls.size()) + " and " + text(undo.size()));
-    }
-    // Copies, so that a call that changes the lists cannot pull the entries away.
-    const py::tuple forward(calls);
-    const py::tuple backward(undo);
-    for (std::size_t done = 0; done < forward.size(); ++done) {
-        PyObject* result = call_entry(PyTuple_GET_ITEM(forward.ptr(), static_cast<py::ssize_t>(done)));
-        if (result != nullptr) {
-            Py_DECREF(result);
-            continue;
-        }
-        const py::error_already_set cause;
-        // The call that failed may have done a part of its work, so it is undone as well.
-        for (std::size_t back = done + 1; back-- > 0;) {
-            result = call_entry(PyTuple_GET_ITEM(backward.ptr(), static_cast<py::ssize_t>(back)));
-            if (result == nullptr) {
-                PyErr_WriteUnraisable(PyTuple_GET_ITEM(backward.ptr(), static_cast<py::ssize_t>(back)));
-            } else {
-                Py_DECREF(result);
-            }
-        }
-        throw cause;
-    }
 }
 
 void check_length(std::size_t got, std::size_t expected, const char* name) {
@@ -194,16 +150,19 @@ py::tuple read_sum_job(gsprune::SumJob& job, py::handle tensor, py::handle axes,
         throw py::value_error("`tensors[" + text(index) + "]` must be float32, float64, bfloat16 or float16, got " +
                               py::str(tensor.attr("dtype")).cast<std::string>());
     }
-    if (values.view.ndim == 0) throw py::value_error("`tensors[" + text(index) + "]` must have a dimension, got a scalar");
+    if (values.view.ndim == 0)
+        throw py::value_error("`tensors[" + text(index) + "]` must have a dimension, got a scalar");
     job.values = values.view;
     job.dtype = *values.dtype;
     job.axes = read_axes(axes, values.view.ndim, index);
     if (reads_other) {
-        if (other.is_none()) throw py::value_error("`others[" + text(index) + "]` must be a tensor for this statistic, got None");
+        if (other.is_none())
+            throw py::value_error("`others[" + text(index) + "]` must be a tensor for this statistic, got None");
         const gsprune::TorchTensor second = gsprune::read_tensor(other, {"others", index});
-        if (second.dtype != values.dtype || second.view.ndim != values.view.ndim || second.view.shape != values.view.shape) {
-            throw py::value_error("`others[" + text(index) + "]` must have the shape and dtype of `tensors[" + text(index) +
-                                  "]`, " + py::str(tensor.attr("shape")).cast<std::string>() + " " +
+        if (second.dtype != values.dtype || second.view.ndim != values.view.ndim ||
+            second.view.shape != values.view.shape) {
+            throw py::value_error("`others[" + text(index) + "]` must have the shape and dtype of `tensors[" +
+                                  text(index) + "]`, " + py::str(tensor.attr("shape")).cast<std::string>() + " " +
                                   py::str(tensor.attr("dtype")).cast<std::string>() + ", got " +
                                   py::str(other.attr("shape")).cast<std::string>() + " " +
                                   py::str(other.attr("dtype")).cast<std::string>());
@@ -220,7 +179,7 @@ py::tuple read_sum_job(gsprune::SumJob& job, py::handle tensor, py::handle axes,
 }
 
 py::list sum_axes(const py::list& tensors, const py::list& axes, const py::list& others, const std::string& statistic,
-                   int num_threads, const std::string& isa) {
+                  int num_threads, const std::string& isa) {
     check_length(axes.size(), tensors.size(), "axes");
     check_length(others.size(), tensors.size(), "others");
     check_threads(num_threads);
@@ -251,7 +210,8 @@ public:
                 }
                 const auto axis = py::handle(PyTuple_GET_ITEM(entry.ptr(), 0)).cast<std::int64_t>();
                 if (axis < 0 || axis >= gsprune::max_dims) {
-                    throw py::value_error("`patterns[" + text(i) + "]` has axis " + text(axis) + ", which must lie in [0, ndim)");
+                    throw py::value_error("`patterns[" + text(i) + "]` has axis " + text(axis) +
+                                          ", which must lie in [0, ndim)");
                 }
                 const int known_axis = static_cast<int>(axis);
                 for (const gsprune::AxisKeep& other : resolved) {
@@ -272,13 +232,15 @@ private:
         const gsprune::Keep*& known = keep_of_[positions.ptr()];
         if (known != nullptr) return known;
         if (!py::isinstance<IndexArray>(positions) || py::reinterpret_borrow<IndexArray>(positions).ndim() != 1) {
-            throw py::value_error("`patterns[" + text(index) + "]` must hold positions as contiguous one-dimensional int64 arrays");
+            throw py::value_error("`patterns[" + text(index) +
+                                  "]` must hold positions as contiguous one-dimensional int64 arrays");
         }
         const auto array = py::reinterpret_borrow<IndexArray>(positions);
         gsprune::Keep keep;
         const std::int64_t bad = gsprune::resolve_keep(array.data(), array.size(), keep);
         if (bad >= 0) {
-            throw py::value_error("`patterns[" + text(index) + "]` must hold positions >= 0 in ascending order without repeats, got " +
+            throw py::value_error("`patterns[" + text(index) +
+                                  "]` must hold positions >= 0 in ascending order without repeats, got " +
                                   text(array.data()[bad]) + " at index " + text(bad));
         }
         known = &keeps_.emplace_back(std::move(keep));
@@ -313,7 +275,8 @@ void shrink(gsprune::View& view, const gsprune::SlicePattern& pattern, std::size
 std::vector<std::size_t> largest_first(const std::vector<gsprune::SliceJob>& jobs) {
     std::vector<std::pair<std::int64_t, std::size_t>> sizes;
     sizes.reserve(jobs.size());
-    for (std::size_t i = 0; i < jobs.size(); ++i) sizes.emplace_back(-jobs[i].target.numel() * jobs[i].target.itemsize, i);
+    for (std::size_t i = 0; i < jobs.size(); ++i)
+        sizes.emplace_back(-jobs[i].target.numel() * jobs[i].target.itemsize, i);
     std::sort(sizes.begin(), sizes.end());
     std::vector<std::size_t> order;
     order.reserve(jobs.size());
@@ -322,15 +285,18 @@ std::vector<std::size_t> largest_first(const std::vector<gsprune::SliceJob>& job
 }
 
 py::list slice_tensors(const py::list& tensors, const py::list& patterns, const py::list& pattern_of, int num_threads,
-               const std::string& isa) {
+                       const std::string& isa) {
     check_length(pattern_of.size(), tensors.size(), "pattern_of");
     check_threads(num_threads);
     const gsprune::Isa known_isa = parse_isa(isa);
     const Patterns known(patterns);
     std::vector<gsprune::SliceJob> jobs(tensors.size());
+    std::vector<gsprune::dlpack::DataType> types(tensors.size());
     for (std::size_t i = 0; i < tensors.size(); ++i) {
         gsprune::SliceJob& job = jobs[i];
-        job.source = gsprune::read_tensor(tensors[i], {"tensors", i}).view;
+        const gsprune::TorchTensor source = gsprune::read_tensor(tensors[i], {"tensors", i});
+        job.source = source.view;
+        types[i] = source.type;
         const auto which = pattern_of[i].cast<std::int64_t>();
         if (which < 0 || which >= static_cast<std::int64_t>(known.all().size())) {
             throw py::value_error("`pattern_of[" + text(i) + "]` must lie in [0, " + text(known.all().size()) +
@@ -343,7 +309,9 @@ py::list slice_tensors(const py::list& tensors, const py::list& patterns, const 
     }
     // All checks are done: only now is anything made.
     py::list results(tensors.size());
-    for (const std::size_t i : largest_first(jobs)) results[i] = gsprune::make_tensor(jobs[i].target, tensors[i]);
+    for (const std::size_t i : largest_first(jobs)) {
+        results[i] = gsprune::make_tensor(jobs[i].target, types[i], tensors[i]);
+    }
     {
         const py::gil_scoped_release unlocked;
         gsprune::slice_all(jobs, known.all(), known_isa, num_threads);
@@ -364,12 +332,10 @@ PYBIND11_MODULE(_core, module) {
     module.def("best_isa", &best_isa_name, "The fastest instruction set of this machine that has kernels of its own.");
     module.def("axis_sums", &sum_axes, py::arg("tensors"), py::arg("axes"), py::arg("others"), py::arg("statistic"),
                py::arg("num_threads"), py::arg("isa"), "Float64 sums along axes, one pass over memory.");
-    module.def("slice", &slice_tensors, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"), py::arg("num_threads"),
-               py::arg("isa"), "The kept part of every tensor in new tensors.");
+    module.def("slice", &slice_tensors, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
+               py::arg("num_threads"), py::arg("isa"), "The kept part of every tensor in new tensors.");
     module.def("trim_reserve", &gsprune::trim_reserve, "Give reserved memory back; returns the number of bytes.");
     module.def(
         "pool_use", [] { return py::make_tuple(gsprune::pool_use().in_use, gsprune::pool_use().in_reserve); },
         "Bytes of large blocks in use and in reserve.");
-    module.def("apply_all", &apply_all, py::arg("calls"), py::arg("undo"),
-               "Make all calls without returning to the interpreter; if one raises, undo those made and raise.");
 }

@@ -18,7 +18,8 @@ namespace gsprune {
 namespace {
 
 constexpr std::size_t alignment = 64;
-// From here on glibc may take pages from the system and give them back with every tensor (its threshold starts at 128 KB).
+// From here on glibc may take pages from the system and give them back with every tensor (its threshold starts at 128
+// KB).
 constexpr std::size_t smallest_pooled = std::size_t{64} << 10U;
 constexpr std::size_t page = 4096;
 // Blocks from this size on are aligned to it and ask for huge pages: 512 times fewer page faults and TLB misses.

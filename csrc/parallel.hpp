@@ -16,8 +16,8 @@ template <class Body>
 void parallel_for(std::int64_t num_tasks, int num_threads, Body& body) {
     static_assert(noexcept(body(std::int64_t{})), "a task that throws would end the process");
     run_tasks(
-        num_tasks, num_threads,
-        [](void* context, std::int64_t task) noexcept { (*static_cast<Body*>(context))(task); }, &body);
+        num_tasks, num_threads, [](void* context, std::int64_t task) noexcept { (*static_cast<Body*>(context))(task); },
+        &body);
 }
 
 }  // namespace gsprune

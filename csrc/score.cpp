@@ -82,8 +82,8 @@ MatrixJob plan_matrix(const SumJob& job, bool reads_others) noexcept {
     MatrixJob matrix;
     matrix.job = &job;
     matrix.order = memory_order(job.values);
-    matrix.needs_packing = !is_dense(job.values, matrix.order) ||
-                           (reads_others && !same_layout(job.values, job.others));
+    matrix.needs_packing =
+        !is_dense(job.values, matrix.order) || (reads_others && !same_layout(job.values, job.others));
     matrix.values = job.values.data;
     matrix.others = reads_others ? job.others.data : job.values.data;
     choose_split(matrix);
@@ -151,9 +151,12 @@ void finish(const MatrixJob& matrix) noexcept {
 
 TileKernel find_kernel(Isa isa, DType dtype, Statistic statistic) noexcept {
     switch (isa) {
-        case Isa::avx512: return avx512_tile_kernel(dtype, statistic);
-        case Isa::avx2: return avx2_tile_kernel(dtype, statistic);
-        case Isa::plain: break;
+        case Isa::avx512:
+            return avx512_tile_kernel(dtype, statistic);
+        case Isa::avx2:
+            return avx2_tile_kernel(dtype, statistic);
+        case Isa::plain:
+            break;
     }
     return plain_tile_kernel(dtype, statistic);
 }

@@ -9,7 +9,8 @@
 
 // Up to the end of the file: nothing below may be called without a check for these instructions.
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,f16c"))), \
+                             apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,avx2,f16c")
 #endif
@@ -62,9 +63,7 @@ TileKernel avx512_tile_kernel(DType dtype, Statistic statistic) noexcept { retur
 
 namespace gsprune {
 
-TileKernel avx512_tile_kernel(DType dtype, Statistic statistic) noexcept {
-    return plain_tile_kernel(dtype, statistic);
-}
+TileKernel avx512_tile_kernel(DType dtype, Statistic statistic) noexcept { return plain_tile_kernel(dtype, statistic); }
 
 }  // namespace gsprune
 

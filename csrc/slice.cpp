@@ -191,9 +191,12 @@ RowProgram make_program(const SliceJob& job, const SlicePattern& pattern, Isa is
 
 SliceKernel find_kernel(Isa isa) noexcept {
     switch (isa) {
-        case Isa::avx512: return &avx512_slice_kernel;
-        case Isa::avx2: return &avx2_slice_kernel;
-        case Isa::plain: break;
+        case Isa::avx512:
+            return &avx512_slice_kernel;
+        case Isa::avx2:
+            return &avx2_slice_kernel;
+        case Isa::plain:
+            break;
     }
     return &plain_slice_kernel;
 }
@@ -205,7 +208,8 @@ bool equal_layout(const View& a, const View& b) noexcept {
 /// Programs made so far; a weight, its gradient and its moments share one.
 class Programs {
 public:
-    Programs(const std::vector<SlicePattern>& patterns, Isa isa) : patterns_(patterns), isa_(isa), made_(patterns.size()) {}
+    Programs(const std::vector<SlicePattern>& patterns, Isa isa)
+        : patterns_(patterns), isa_(isa), made_(patterns.size()) {}
 
     const RowProgram& get(const SliceJob& job) {
         for (const Made& made : made_[job.pattern]) {

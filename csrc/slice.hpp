@@ -35,7 +35,7 @@ using SlicePattern = std::vector<AxisKeep>;
 /// target[i, j, ...] = source[keep_0[i], keep_1[j], ...].
 struct SliceJob {
     View source;
-    View target;  // dense, its dimensions in memory_order(source)
+    View target;          // dense, its dimensions in memory_order(source)
     std::size_t pattern;  // index
 };
 

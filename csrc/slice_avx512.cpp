@@ -59,7 +59,7 @@ inline void fence() noexcept { _mm_sfence(); }
 }  // namespace
 
 void avx512_slice_kernel(const RowProgram& program, const std::byte* source, std::byte* target, std::int64_t first,
-                       std::int64_t last, bool stream) noexcept {
+                         std::int64_t last, bool stream) noexcept {
     copy_items(program, source, target, first, last, stream);
 }
 
@@ -74,7 +74,7 @@ void avx512_slice_kernel(const RowProgram& program, const std::byte* source, std
 namespace gsprune {
 
 void avx512_slice_kernel(const RowProgram& program, const std::byte* source, std::byte* target, std::int64_t first,
-                       std::int64_t last, bool stream) noexcept {
+                         std::int64_t last, bool stream) noexcept {
     plain_slice_kernel(program, source, target, first, last, stream);
 }
 

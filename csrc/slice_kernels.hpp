@@ -9,8 +9,8 @@
 
 namespace gsprune {
 
-// A segment waits in a stage in the first-level cache and leaves from there in whole lines. Measured: stages of 16 KB take
-// 20 to 50 % longer than 4 KB, since reading then pauses for every flush.
+// A segment waits in a stage in the first-level cache and leaves from there in whole lines. Measured: stages of 16 KB
+// take 20 to 50 % longer than 4 KB, since reading then pauses for every flush.
 constexpr std::int64_t max_segment_bytes = 2048;
 constexpr std::int64_t line_bytes = 64;
 
@@ -18,7 +18,8 @@ constexpr std::int64_t line_bytes = 64;
 struct CopyOp {
     std::uint32_t source;
     std::uint32_t target;
-    std::uint64_t what;  // runs: the number of bytes; masks: which lanes of the 64 (AVX2: 32) bytes at `source` are kept
+    std::uint64_t
+        what;  // runs: the number of bytes; masks: which lanes of the 64 (AVX2: 32) bytes at `source` are kept
 };
 
 /// A part of a row.

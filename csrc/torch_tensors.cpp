@@ -4,7 +4,6 @@
 #include <array>
 #include <memory>
 
-#include "dlpack.hpp"
 #include "memory.hpp"
 
 namespace py = pybind11;
@@ -40,10 +39,14 @@ std::optional<DType> dtype_of(const dlpack::DataType& type) noexcept {
     if (type.code == dlpack::code_bfloat && type.bits == 16) return DType::bfloat16;
     if (type.code != dlpack::code_float) return std::nullopt;
     switch (type.bits) {
-        case 16: return DType::float16;
-        case 32: return DType::float32;
-        case 64: return DType::float64;
-        default: return std::nullopt;
+        case 16:
+            return DType::float16;
+        case 32:
+            return DType::float32;
+        case 64:
+            return DType::float64;
+        default:
+            return std::nullopt;
     }
 }
 
@@ -76,6 +79,7 @@ TorchTensor read_by_api(py::handle object, const ArgumentName& argument) {
     tensor.view.itemsize = raw.dtype.bits / 8 * raw.dtype.lanes;
     std::copy_n(raw.shape, raw.ndim, tensor.view.shape.begin());
     std::copy_n(raw.strides, raw.ndim, tensor.view.strides.begin());
+    tensor.type = raw.dtype;
     tensor.dtype = dtype_of(raw.dtype);
     return tensor;
 }
@@ -116,9 +120,7 @@ void delete_owned(dlpack::ManagedTensor* managed) {
     delete static_cast<OwnedTensor*>(managed->context);
 }
 
-py::object make_by_api(View& view, py::handle like) {
-    dlpack::Tensor raw{};
-    if (torch().api->peek(like.ptr(), &raw) != 0) throw py::error_already_set();
+py::object make_by_api(View& view, const dlpack::DataType& type) {
     auto owned = std::make_unique<OwnedTensor>();
     owned->shape = view.shape;
     owned->strides = view.strides;
@@ -128,8 +130,8 @@ py::object make_by_api(View& view, py::handle like) {
     owned->managed.version = {1, 0};
     owned->managed.context = owned.get();
     owned->managed.deleter = &delete_owned;
-    owned->managed.tensor = {data,      {dlpack::device_cpu, 0}, view.ndim, raw.dtype, owned->shape.data(),
-                             owned->strides.data(), 0};
+    owned->managed.tensor = {data, {dlpack::device_cpu, 0}, view.ndim, type, owned->shape.data(), owned->strides.data(),
+                             0};
     void* object = nullptr;
     // From here on torch owns it, also if it fails.
     if (torch().api->import_managed(&owned.release()->managed, &object) != 0) throw py::error_already_set();
@@ -144,7 +146,8 @@ py::object make_by_torch(View& view, py::handle like) {
         shape[dim] = view.shape[dim];
         strides[dim] = view.strides[dim];
     }
-    py::object made = torch().empty_strided(shape, strides, py::arg("dtype") = like.attr("dtype"), py::arg("device") = "cpu");
+    py::object made =
+        torch().empty_strided(shape, strides, py::arg("dtype") = like.attr("dtype"), py::arg("device") = "cpu");
     view.data = reinterpret_cast<std::byte*>(made.attr("data_ptr")().cast<std::uintptr_t>());
     return made;
 }
@@ -170,8 +173,8 @@ TorchTensor read_tensor(py::handle object, const ArgumentName& argument) {
     return bound.api != nullptr ? read_by_api(object, argument) : read_by_attributes(object, argument);
 }
 
-py::object make_tensor(View& view, py::handle like) {
-    return torch().api != nullptr ? make_by_api(view, like) : make_by_torch(view, like);
+py::object make_tensor(View& view, const dlpack::DataType& type, py::handle like) {
+    return torch().api != nullptr ? make_by_api(view, type) : make_by_torch(view, like);
 }
 
 }  // namespace gsprune

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "dlpack.hpp"
 #include "score.hpp"
 #include "views.hpp"
 
@@ -28,6 +29,7 @@ struct ArgumentName {
 /// A tensor of the caller; valid while the caller holds it.
 struct TorchTensor {
     View view;
+    dlpack::DataType type{};     // as torch says it; unset where there is no exchange table
     std::optional<DType> dtype;  // empty: not one of the dtypes that can be summed
 };
 
@@ -35,6 +37,8 @@ struct TorchTensor {
 TorchTensor read_tensor(pybind11::handle object, const ArgumentName& argument);
 
 /// A new tensor with storage of its own, of the shape and strides of `view` and the dtype of `like`; sets `view.data`.
-pybind11::object make_tensor(View& view, pybind11::handle like);
+///
+/// `type` is what `read_tensor` found of `like`.
+pybind11::object make_tensor(View& view, const dlpack::DataType& type, pybind11::handle like);
 
 }  // namespace gsprune

@@ -91,7 +91,8 @@ void for_each_index(const gsprune::View& view, Visit visit) {
 
 const std::byte* at(const gsprune::View& view, const std::array<std::int64_t, gsprune::max_dims>& index) {
     std::int64_t offset = 0;
-    for (std::size_t dim = 0; dim < static_cast<std::size_t>(view.ndim); ++dim) offset += index[dim] * view.strides[dim];
+    for (std::size_t dim = 0; dim < static_cast<std::size_t>(view.ndim); ++dim)
+        offset += index[dim] * view.strides[dim];
     return view.data + offset * view.itemsize;
 }
 
@@ -115,7 +116,8 @@ void test_scores(Random& random, Isa isa, int num_threads) {
         float value = 0.0F;
         std::memcpy(&value, at(tensor.view, index), sizeof value);
         for (std::size_t axis = 0; axis < expected.size(); ++axis) {
-            expected[axis][static_cast<std::size_t>(index[axis])] += static_cast<double>(value) * static_cast<double>(value);
+            expected[axis][static_cast<std::size_t>(index[axis])] +=
+                static_cast<double>(value) * static_cast<double>(value);
         }
     });
     for (std::size_t axis = 0; axis < expected.size(); ++axis) {
@@ -177,7 +179,8 @@ void test_selection_and_components(Random& random) {
     check(std::is_sorted(kept.begin(), kept.end()), "kept indices are sorted");
     std::vector<std::int64_t> labels(scores.size());
     gsprune::connected_components(count, kept.data(), kept.data(), num_kept, labels.data());
-    for (std::size_t node = 0; node < labels.size(); ++node) check(labels[node] == static_cast<std::int64_t>(node), "loops");
+    for (std::size_t node = 0; node < labels.size(); ++node)
+        check(labels[node] == static_cast<std::int64_t>(node), "loops");
 }
 
 void test_everything(std::uint64_t seed, int rounds) {
