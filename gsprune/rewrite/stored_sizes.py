@@ -94,12 +94,50 @@ def repaired(
             if attempt.failure is None or attempt.operations > present.operations:
                 links.append(link)
                 further = attempt
+                if attempt.failure is None or used >= budget:
+                    break
+                alike = _alike(model, link, lengths)
+                if alike:
+                    before_all = [(entry[0], entry[1], entry[0][entry[1]]) for _, entry in alike]
+                    transaction.set_entries([entry for _, entry in alike])
+                    together = run(model, example, count=True)
+                    used += 1
+                    if together.failure is None or together.operations >= attempt.operations:
+                        links += [other for other, _ in alike]
+                        further = together
+                    else:
+                        transaction.set_entries(before_all)
                 break
             transaction.set_entries([before])
         if further is None:
             break
         present = further
     return tuple(links), present, used
+
+
+def _alike(model: nn.Module, link: SizeLink, lengths: Sequence[Lengths]) -> list[tuple[SizeLink, Entry]]:
+    """The same attribute of all other modules of the class, where it holds the length of the same tensor of theirs.
+
+    A network repeats its blocks: one by one they would use up the forwards.
+    """
+    modules = dict(model.named_modules())
+    kind, prefix = type(modules[link.module]), f"{link.module}." if link.module else ""
+    if not link.tensor.startswith(prefix):
+        return []
+    by_axis = {(length.tensor, length.axis, length.divisor): length for length in lengths}
+    found: list[tuple[SizeLink, Entry]] = []
+    for name, module in modules.items():
+        tensor = f"{name}.{link.tensor.removeprefix(prefix)}"
+        length = by_axis.get((tensor, link.axis, link.divisor))
+        if type(module) is not kind or name == link.module or length is None:
+            continue
+        present = module.__dict__.get(link.attribute)
+        if present is None or (present if link.index is None else present[link.index]) != length.before:
+            continue
+        changed = length.after if link.index is None else with_element(present, link.index, length.after)
+        other = SizeLink(name, link.attribute, link.index, tensor, link.axis, divisor=link.divisor)
+        found.append((other, (module.__dict__, link.attribute, changed)))
+    return found
 
 
 def _candidates(

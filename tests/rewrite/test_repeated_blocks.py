@@ -1,0 +1,38 @@
+"""Sizes that every block of a network keeps are found once for all of them."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from masked_networks import masked_copy
+from torch import Tensor, nn
+
+import gsprune
+
+
+class Block(nn.Module):
+    """Attention that views with the sizes it was made with."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.size, self.inner = heads, width // heads, width
+        self.scale = self.size**-0.5
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        q, k, v = self.qkv(x).reshape(n, t, 3, self.heads, self.size).permute(2, 0, 3, 1, 4).unbind(0)
+        y = (q * self.scale @ k.transpose(-2, -1)).softmax(-1) @ v
+        return x + self.proj(y.transpose(1, 2).reshape(n, t, self.inner))
+
+
+def test_fifteen_blocks_with_stored_sizes_are_pruned() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 24), *(Block(24, 2) for _ in range(15)), nn.Linear(24, 3)).double()
+    x = torch.randn(2, 4, 5, dtype=torch.float64)
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert report.params_after < 0.3 * report.params_before
+    assert {(block.size, block.inner) for block in model[1:-1]} == {(6, 12)}
+    torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-8, atol=1e-8)
