@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
 from typing import Any
@@ -18,7 +18,7 @@ from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.selection import select
 from gsprune.step import known_state
-from gsprune.tracing.graph import IntArray
+from gsprune.tracing.graph import Graph, IntArray
 from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.undisturbed import undisturbed
 
@@ -122,12 +122,19 @@ def sensitivity(
             removed = select(graph, scores, {}, {escape(group.name): ratio}, backend=provider)
             units = removed.get(group.name, np.zeros(0, dtype=np.int64))
             with undisturbed(module):
-                output = masked_output(module, example, tensors, graph.removed({group.name: units}))
+                output = masked_output(module, example, tensors, _kept(graph, {group.name: units}))
             lost = _share(scores[group.name], units)
             rows.append(
                 SensitivityRow(group.name, float(ratio), group.width, units, lost, _relative_change(output, dense))
             )
     return Sensitivity(tuple(rows), tuple(sorted(float(ratio) for ratio in ratios)))
+
+
+def _kept(graph: Graph, removed_units: Mapping[str, IntArray]) -> dict[str, dict[int, IntArray]]:
+    return {
+        name: {axis: np.setdiff1d(np.arange(graph.shapes[name][axis]), gone) for axis, gone in axes.items()}
+        for name, axes in graph.removed(removed_units).items()
+    }
 
 
 def _share(scores: np.ndarray[Any, np.dtype[np.float32]], units: IntArray) -> float:
