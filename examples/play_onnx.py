@@ -12,7 +12,7 @@ import onnxruntime
 from procgen import ProcgenGym3Env
 
 path = Path(sys.argv[1])
-contract = json.loads(path.with_suffix(".json").read_text())
+contract = json.loads(path.with_name(f"{path.name}.json").read_text())
 session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 training = contract["training"]
 env = ProcgenGym3Env(num=1, env_name=training["game"], distribution_mode=training["distribution_mode"], rand_seed=0)

@@ -98,6 +98,8 @@ def portable_call(
     inputs = tuple(value.detach().cpu().contiguous() for _, value in named)
     copy = deepcopy(unwrapped(model)).cpu().eval()
     copy.__dict__.pop(STATE_ATTRIBUTE, None)
+    for tensor in (*copy.parameters(), *copy.buffers()):
+        tensor.data = tensor.data.contiguous()  # ExecuTorch refuses weights that lie channels-last
     module = _Call(copy, [name for name, _ in named], forward).eval()
     with torch.no_grad():
         outputs: tuple[Tensor, ...] = module(*inputs)

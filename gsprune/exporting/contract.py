@@ -24,8 +24,8 @@ __all__ = ["call_entry", "contract_path", "encoded", "file_entry", "network_entr
 
 
 def contract_path(path: Path) -> Path:
-    """Where the contract of an exported file lies: policy.onnx -> policy.json."""
-    return path.with_suffix(".json")
+    """Where the contract of an exported file lies: policy.onnx -> policy.onnx.json."""
+    return path.with_name(f"{path.name}.json")
 
 
 def call_entry(call: PortableCall, dynamic_batch: bool) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def export(
 
     Args:
         model: any module; a pruned one is exported as small as it is.
-        path: the file, ``.onnx`` or ``.pt2``; the contract is the same name with ``.json``.
+        path: the file, ``.onnx`` or ``.pt2``; the contract is the same name and ``.json``.
         example_inputs: tensor, tuple of positional inputs or dict of inputs by name; tensors only.
         format: "onnx", or "torch" for `torch.export`; None tells it from the suffix.
         forward: callable(model, *example_inputs) -> outputs, e.g. ``lambda agent, x: agent(x)[0]`` for the policy
@@ -154,8 +154,6 @@ def _format(path: Path, chosen: str | None) -> Format:
         return _SUFFIXES[path.suffix]
     if chosen not in get_args(Format):
         raise ValueError(f"`format` must be 'onnx' or 'torch', got {chosen!r}")
-    if path.suffix == ".json":
-        raise ValueError(f"`path` must not end in .json, where the contract goes; got {str(path)!r}")
     return "onnx" if chosen == "onnx" else "torch"
 
 

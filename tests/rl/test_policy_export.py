@@ -73,10 +73,10 @@ def test_a_run_is_exported_quantised_and_played_without_pytorch(
     assert "return on test levels: float32" in printed
     folder = run / "export"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "policy.int8.json", "policy.int8.onnx", "policy.json", "policy.onnx",
+        "policy.int8.onnx", "policy.int8.onnx.json", "policy.onnx", "policy.onnx.json",
     ]  # fmt: skip
 
-    contract = json.loads((folder / "policy.json").read_text())
+    contract = json.loads((folder / "policy.onnx.json").read_text())
     assert contract["action"]["choose"] == "sample from softmax(logits)"
     assert contract["action"]["meanings"][4] == "nothing"
     assert contract["training"]["steps"] == 100
@@ -84,7 +84,7 @@ def test_a_run_is_exported_quantised_and_played_without_pytorch(
     assert contract["network"]["widths"]["encoder.linear"] == 128
     assert contract["return"] == {"source": "eval.json", "steps": 100, "train": 2.0, "test": 1.0}
     assert "critic" not in str(contract)
-    quantized = json.loads((folder / "policy.int8.json").read_text())
+    quantized = json.loads((folder / "policy.int8.onnx.json").read_text())
     assert quantized["int8"]["loss"] == pytest.approx(
         quantized["int8"]["test_return_float32"] - quantized["int8"]["test_return"]
     )
@@ -108,7 +108,7 @@ def test_q_values_go_out_as_a_program_of_torch(tmp_path: Path, capsys: pytest.Ca
     out = tmp_path / "q.pt2"
     assert main(["export", str(run), "--format", "torch", "--frames", "20", "--batch", "1", "--out", str(out)]) == 0
     assert str(out) in capsys.readouterr().out.replace("\n", "")
-    contract = json.loads((tmp_path / "q.json").read_text())
+    contract = json.loads((tmp_path / "q.pt2.json").read_text())
     assert contract["outputs"] == [{"name": "q_values", "shape": [1, 15], "dtype": "float32"}]
     assert contract["action"]["choose"] == "argmax"
     assert contract["check"]["examples"] == 20
