@@ -107,7 +107,7 @@ def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., An
         example=example,
         initial_widths=widths,
         kept_before=_fitting(state.kept, graph.shapes),
-        verified=False,
+        verified=frozenset(),
         cache=None,
     )
 
@@ -250,8 +250,10 @@ class Step:
         plan = plan_rewrite(self.bindings, after, keeps, self.optimizers)
         links = self.state.links
         linked = [e for b in self.bindings for e in b.user_entries(links, after.graph.shapes)] if links else []
-        must_check = not self.state.verified or bool(linked)
-        expected = self._expected(plan) if not self.state.verified else None
+        cut = self._cut_groups(after)
+        is_new = not cut <= self.state.verified  # sizes written into code show when a group is first cut
+        must_check = is_new or bool(linked)
+        expected = self._expected(plan) if is_new else None
         replacements = sliced(plan, backend)
         keep_attention_scale(plan, replacements, self.bindings, self.structure, after)
         others = []
@@ -303,18 +305,24 @@ class Step:
             raise _RefusedError(failure, self._groups_before(outcome.operations, failure, after))
         return links
 
+    def _cut_groups(self, after: Structure) -> frozenset[str]:
+        """Names of the groups that this step makes narrower."""
+        counts = zip(
+            self.structure.traced.groups, self.structure.units_of_groups(), after.units_of_groups(), strict=True
+        )
+        return frozenset(group.name for group, old, new in counts if old != new)
+
     def _groups_before(self, operations: int, failure: Failure, after: Structure) -> Collection[str]:
         """Groups that this step cuts and that pass through the last traced operation before the failure."""
         if failure.error is None:
             return ()
-        counts = zip(self.structure.units_of_groups(), after.units_of_groups(), strict=True)
-        groups = self.structure.traced.groups
-        cut = {group.name for group, (old, new) in zip(groups, counts, strict=True) if old != new}
+        cut = self._cut_groups(after)
         trail = self.structure.traced.trail
         for names in reversed(trail[:operations]):
             passing = [name for name in names if name in cut]
             if passing:
-                return passing
+                # What has been cut before without harm is not to blame where something else is cut for the first time.
+                return [name for name in passing if name not in self.state.verified] or passing
         return ()
 
     def _learn(self, refusal: _RefusedError, refused: dict[str, str]) -> None:
@@ -341,7 +349,7 @@ class Step:
             structure=after,
             attributes=attributes or self.state.attributes,
             links=links,
-            verified=True,
+            verified=self.state.verified | self._cut_groups(after),
             refused=dict(refused),
         )
         owners = [binding.module.__dict__ for binding in self.bindings]

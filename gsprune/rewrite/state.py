@@ -62,7 +62,7 @@ class PruneState:
             that varies, and a depthwise convolution of one channel looks like any other.
         attributes: module name -> {attribute: present value} for integers of user code that pruning has changed.
         links: what those integers follow.
-        verified: whether a forward of a rewritten network has passed.
+        verified: names of the groups that were narrower when a forward of the rewritten network passed its check.
         refused: group name -> reason: groups that sizes written into the user's code hold fast.
         cache: what one process looked up in the model, to be looked up again elsewhere.
     """
@@ -73,7 +73,7 @@ class PruneState:
     kept_before: dict[str, dict[int, IntArray]] = field(default_factory=dict)
     attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
     links: tuple[SizeLink, ...] = ()
-    verified: bool = False
+    verified: frozenset[str] = frozenset()
     refused: dict[str, str] = field(default_factory=dict)
     dense_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     known_groups: tuple[Group, ...] = ()
