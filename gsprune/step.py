@@ -294,7 +294,9 @@ class Step:
         links: tuple[SizeLink, ...] = ()
         if outcome.failure is not None:
             lengths = changed_lengths(self.structure.graph, after.graph.shapes)
-            links, outcome, used = repaired(self.model, example, lengths, transaction, MAX_FORWARDS - self.forwards)
+            # Half of what is left: were the search to use it all up, no groups could be protected instead.
+            budget = (MAX_FORWARDS - self.forwards) // 2
+            links, outcome, used = repaired(self.model, example, lengths, transaction, budget)
             self.forwards += used
         failure = outcome.failure
         if failure is None and expected is not None:
