@@ -12,13 +12,13 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_library: torch.library.Library | None = None
+_libraries: list[torch.library.Library] = []  # a library's operators live as long as it does
 
 
 def declare_missing_operators() -> None:
     """Declare what torchvision's import asks for, once per process, unless its extension is there."""
-    global _library
-    if _library is None and not hasattr(torch.ops.torchvision, "nms"):
-        _library = torch.library.Library("torchvision", "DEF")
+    if not _libraries and not hasattr(torch.ops.torchvision, "nms"):
+        library = torch.library.Library("torchvision", "DEF")
         for schema in _SCHEMAS:
-            _library.define(schema)
+            library.define(schema)
+        _libraries.append(library)
