@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gsprune.errors import RewriteError
 from gsprune.rewrite.attributes import Entry, Shape, link_entries, links_of
 from gsprune.rewrite.state import SizeLink
 from gsprune.rewrite.tensors import named_tensors
@@ -26,6 +27,9 @@ class Binding:
         module: the module.
         structure: the network's groups.
         tensors: the module's tensors by all their names; None looks them up.
+
+    Raises:
+        RewriteError: a tensor cannot be changed in place.
 
     Attributes:
         module: the module.
@@ -47,6 +51,8 @@ class Binding:
             if name in cut and alias in everything and everything[alias] is not everything[name]:
                 self.tensors[alias] = everything[alias]
                 self.canonical.append(name)
+        for name, tensor in self.tensors.items():
+            _check_rewritable(name, tensor)
         self.ids = frozenset(id(tensor) for tensor in self.tensors.values())
         self.module_of = dict(module.named_modules(remove_duplicate=False))
         self.links = links_of(self.module_of, graph.shapes, cut, graph.aliases)
@@ -87,3 +93,13 @@ class Binding:
     def user_entries(self, links: Sequence[SizeLink], shapes: Mapping[str, Shape]) -> list[Entry]:
         """Entries for integers of user code (`gsprune.rewrite.stored_sizes`)."""
         return link_entries(self.module_of, links, shapes)
+
+
+def _check_rewritable(name: str, tensor: Tensor) -> None:
+    if tensor.is_inference():
+        raise RewriteError(
+            f"{name!r} was created under torch.inference_mode and cannot be changed in place; nothing was changed."
+            " Build or load the model outside of inference_mode"
+        )
+    if not tensor.is_leaf:
+        raise RewriteError(f"{name!r} is computed from other tensors; nothing was changed. Detach it")

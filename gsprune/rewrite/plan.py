@@ -77,7 +77,6 @@ def plan_rewrite(
             index = index_of.get(canonical)
             if index is None or id(tensor) in pattern_of_parameter:
                 continue
-            _check_rewritable(name, tensor)
             if number == 0:
                 model_index[name] = len(tensors)
             tensors.append(tensor)
@@ -101,16 +100,6 @@ def plan_rewrite(
     for binding in bindings:
         entries += binding.entries(lengths, after)
     return RewritePlan(tensors, patterns, pattern_of, entries, tuple(notes), model_index)
-
-
-def _check_rewritable(name: str, tensor: Tensor) -> None:
-    if tensor.is_inference():
-        raise RewriteError(
-            f"{name!r} was created under torch.inference_mode and cannot be changed in place; nothing was changed."
-            " Build or load the model outside of inference_mode"
-        )
-    if not tensor.is_leaf:
-        raise RewriteError(f"{name!r} is computed from other tensors; nothing was changed. Detach it")
 
 
 def _check_gradient(name: str, grad: Tensor) -> None:

@@ -49,7 +49,7 @@ class Transaction:
         shape, and the next backward fails.
         """
         with torch.no_grad():
-            befores = [tensor.detach() for tensor in tensors]
+            befores = list(map(Tensor.detach, tensors))
             # Noted before it is done: taking back a swap that did not happen changes nothing.
             self._tensors.append((tensors, befores))
             call_for_all(Tensor.set_, tensors, replacements)
