@@ -113,14 +113,14 @@ def _built_in(args: Args) -> tuple[dict[str, nn.Module], dict[str, str]]:
 
 
 def _per_network(table: Table) -> list[RichTable]:
-    """One table per network, which fits into 80 columns."""
+    """One table per network without the number of calls, which fits into 80 columns."""
     tables: dict[str, RichTable] = {}
     for network, *cells in table.rows:
         if network not in tables:
             tables[network] = RichTable(title=network)
-            for heading in table.headings[1:]:
+            for heading in table.headings[1:-1]:
                 tables[network].add_column(heading, justify="right")
-        tables[network].add_row(*cells)
+        tables[network].add_row(*cells[:-1])
     return list(tables.values())
 
 
