@@ -1,0 +1,30 @@
+"""The examples run as they stand."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "shown"),
+    [
+        ("plain_loop", "torch", "parameters 70,401 -> 3,693"),
+        ("cleanrl_agent", "torch", "79.3% of channels"),
+        ("sb3_callback", "stable_baselines3", "out_features=52"),
+    ],
+)
+def test_an_example_runs_and_ends_smaller(name: str, needs: str, shown: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(needs) is None:
+        pytest.skip(f"{needs} is not installed")
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py")], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
