@@ -1,8 +1,9 @@
 """Stable-Baselines3's PPO with a network that shrinks: one callback. Needs stable-baselines3 besides gsprune."""
 
-import gsprune
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+
+import gsprune
 
 
 class PruneCallback(BaseCallback):

@@ -87,11 +87,17 @@ def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., An
     """
     state = state_of(model)
     if state is not None and state.structure is not None and _is_current(model, state):
-        if example_inputs is not None:
+        if example_inputs is not None and state.structure.traced.example_origin == "made":
+            # A real example after a made one: costs depend on it, ties do not.
+            state = replace(
+                state, structure=None, known_groups=state.structure.graph.groups, kept_before=state.kept, cache=None
+            )
+        elif example_inputs is not None:
             return replace(state, example=given(example_inputs, forward))
-        if forward is not None and state.example is not None:
+        elif forward is not None and state.example is not None:
             return replace(state, example=replace(state.example, forward=forward))
-        return state
+        else:
+            return state
     if state is not None and state.example is not None and example_inputs is None:
         inputs = state.example.kwargs or state.example.args
         graph, example = trace_model(model, inputs, forward or state.example.forward)

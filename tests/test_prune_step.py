@@ -266,3 +266,14 @@ def test_a_follower_of_another_width_is_refused_with_the_first_difference() -> N
     gsprune.prune_step(net, 0.5, example_inputs=X)
     with pytest.raises(ValueError, match=r"'0.weight' has shape \(8, 3, 3, 3\), the model's has \(4, 3, 3, 3\)"):
         gsprune.prune_step(net, 0.7, followers=(target,))
+
+
+def test_a_real_example_after_a_made_one_lets_macs_be_the_target() -> None:
+    made = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    first = gsprune.prune_step(made, 0.25)
+    with pytest.raises(ValueError, match="pass `example_inputs` of the real size"):
+        gsprune.prune_step(made, 0.5, target="macs")
+    report = gsprune.prune_step(made, 0.5, target="macs", example_inputs=torch.randn(3, 4))
+    assert (first.groups[0].after, report.groups[0].initial) == (6, 8)
+    assert report.mac_sparsity <= 0.5
+    assert report.groups[0].after == 4

@@ -148,9 +148,18 @@ class _Saved:
         return dense.get(name, self.layout[name][0])
 
 
+_PRUNING_FIELDS = ("initial_widths", "kept", "dense_shapes", "groups", "attributes", "links", "refused")
+
+
 def _saved(path: Path, document: dict[str, Any]) -> _Saved:
     try:
         pruning = document["pruning"]
+        lacking = [] if pruning is None else [name for name in _PRUNING_FIELDS if name not in pruning]
+        if lacking:
+            raise CheckpointError(
+                f"{path} lacks {lacking} of the pruning state: it was written by another version of gsprune;"
+                " read it with that one"
+            )
         kept = {} if pruning is None else pruning["kept"]
         return _Saved(
             path=path,
