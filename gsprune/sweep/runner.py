@@ -98,7 +98,7 @@ class Runner:
         self.jobs = list(jobs)
         self._command = command
         self._workers = workers
-        # Else `python -m` would import what lies in the current folder, a clone's sources say, before what is installed.
+        # Else `python -m` would import what lies in the current folder (a clone's sources) before what is installed.
         self._environment = {**os.environ, "PYTHONSAFEPATH": "1"}
         if threads is not None:
             self._environment |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
