@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 def test_the_dry_run_checks_times_and_writes_both_reports(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "scripts"), environment.get("PYTHONPATH", "")])
+    environment["PYTHONPATH"] = str(ROOT / "scripts")
     command = [sys.executable, "scripts/gpu_check.py", "--dry-run", "--output", str(tmp_path)]
     run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
