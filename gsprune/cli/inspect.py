@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -60,23 +62,44 @@ def build_model(algorithm: str, encoder: EncoderName, width: float) -> nn.Module
 
 
 def groups_table(graph: Graph, dense: NetworkSize, title: str) -> Table:
-    """One row per group: its width, its first width, what one unit costs, and the layers it ties."""
-    table = Table(title=title)
-    table.add_column("group", overflow="fold")
-    for heading in ("width", "of", "parameters per channel"):
+    """One row per group: its width, its first width, what one unit costs, and the layers it ties.
+
+    Layers are named below the module that all groups share, since full names do not fit into 80 columns.
+    """
+    shared = _shared_module([group.name for group in graph.groups])
+    table = Table(title=f"{title} (names below {shared})" if shared else title, box=box.SIMPLE_HEAD)
+    table.add_column("group", no_wrap=True)
+    for heading in ("width", "of", "cost"):
         table.add_column(heading, justify="right")
     table.add_column("written by", overflow="fold")
     table.add_column("read by", overflow="fold")
+    table.caption = "cost: parameters that go with one channel"
     for group in graph.groups:
         table.add_row(
-            group.name,
+            _below(shared, group.name),
             str(group.width),
             str(dense.widths[group.name]),
             f"{_params_per_unit(graph, group):,.0f}",
-            "\n".join(_layers(group, "out")),
-            "\n".join(_layers(group, "in")),
+            "\n".join(_below(shared, name) for name in _layers(group, "out")),
+            "\n".join(_below(shared, name) for name in _layers(group, "in")),
         )
     return table
+
+
+def _shared_module(names: Sequence[str]) -> str:
+    """The innermost module that holds all of these layers; "" where that is the network itself."""
+    parts = [name.split(".")[:-1] for name in names]
+    shared = []
+    for column in zip(*parts, strict=False):
+        if len(set(column)) > 1:
+            break
+        shared.append(column[0])
+    return ".".join(shared)
+
+
+def _below(module: str, name: str) -> str:
+    """A layer's name without the module that all share."""
+    return name.removeprefix(f"{module}.") if module else name
 
 
 def _saved_model(path: Path, console: Console) -> tuple[str, nn.Module, NetworkSize]:
