@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -72,7 +73,8 @@ def test_inspect_shows_the_groups_of_run_checkpoint_and_network(
     for target in (finished, checkpoint):
         assert main(["inspect", str(target)]) == 0
         output = capsys.readouterr().out
-        assert "encoder.linear" in output
+        assert "names below encoder" in output
+        assert re.search(r"^ +linear +\d+ +256 ", output, re.MULTILINE)
         assert "of 110,160" in output
         assert "never pruned: 15 channels of actor" in output.replace("\n", " ")
     assert main(["inspect", "--encoder", "impala", "--width", "1"]) == 0
