@@ -141,16 +141,23 @@ def _fitting(kept: Mapping[str, Mapping[int, Any]], shapes: Mapping[str, tuple[i
 
 def _is_current(model: nn.Module, state: PruneState) -> bool:
     """Whether the structure still describes the model."""
-    if isinstance(state.cache, _Known) and state.cache.binding.module is model and state.cache.binding.is_valid():
+    if _looked_up(model, state) is not None:
         return True
     assert state.structure is not None
     shapes = {name: tuple(tensor.shape) for name, tensor in canonical_tensors(model).items()}
     return shapes == state.structure.graph.shapes
 
 
+def _looked_up(model: nn.Module, state: PruneState) -> _Known | None:
+    """What an earlier step looked up, unless the user has put other parameters in its place since."""
+    cache = state.cache
+    return cache if isinstance(cache, _Known) and cache.binding.module is model and cache.binding.is_valid() else None
+
+
 def _known(model: nn.Module, state: PruneState) -> _Known:
-    if isinstance(state.cache, _Known) and state.cache.binding.module is model:
-        return state.cache
+    found = _looked_up(model, state)
+    if found is not None:
+        return found
     assert state.structure is not None
     parameters = dict(model.named_parameters())
     tensors = canonical_tensors(model)

@@ -277,3 +277,14 @@ def test_a_real_example_after_a_made_one_lets_macs_be_the_target() -> None:
     assert (first.groups[0].after, report.groups[0].initial) == (6, 8)
     assert report.mac_sparsity <= 0.5
     assert report.groups[0].after == 4
+
+
+def test_a_parameter_that_the_user_has_replaced_is_the_one_that_is_pruned() -> None:
+    net = small_net()
+    gsprune.prune_step(net, 0.25, example_inputs=X)
+    old = net[3].weight
+    net[3].weight = nn.Parameter(torch.randn_like(old))
+    gsprune.prune_step(net, 0.5)
+    assert net[3].weight.shape == (8, 4, 3, 3)
+    assert old.shape == (12, 6, 3, 3)
+    net(X)
