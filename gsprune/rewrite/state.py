@@ -16,7 +16,7 @@ from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph, Group, IntArray
 from gsprune.tracing.structure import Structure
 
-__all__ = ["STATE_ATTRIBUTE", "Example", "PruneState", "SizeLink", "attach_state", "state_of"]
+__all__ = ["STATE_ATTRIBUTE", "Example", "PruneState", "SizeLink", "state_of"]
 
 STATE_ATTRIBUTE = "_gsprune_state"
 
@@ -115,11 +115,3 @@ def state_of(model: nn.Module) -> PruneState | None:
     state = model.__dict__.get(STATE_ATTRIBUTE)
     assert state is None or isinstance(state, PruneState)
     return state
-
-
-def attach_state(model: nn.Module, state: PruneState | None) -> None:
-    """Let `state` live with `model`; None takes it away."""
-    if state is None:
-        model.__dict__.pop(STATE_ATTRIBUTE, None)
-    else:
-        model.__dict__[STATE_ATTRIBUTE] = state

@@ -89,7 +89,6 @@ class Tape:
         self._names: dict[int, str] = {}
         self._shadows: dict[str, Shadow] = {}
         self._storages: dict[tuple[int, tuple[int, ...]], str] = {}
-        self._marked: list[torch.Tensor] = []
         for tensors in (model.named_parameters, model.named_buffers):
             for name, tensor in tensors(remove_duplicate=False):
                 self._register(name, tensor)
