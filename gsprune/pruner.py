@@ -23,6 +23,7 @@ from gsprune.selection import SCOPES, TARGETS, Scope, Selection, Target
 from gsprune.step import Request, Step, known_state, take_step
 from gsprune.tracing import trace as trace_model
 from gsprune.tracing.graph import Graph
+from gsprune.tracing.wrappers import wrapper_of
 
 __all__ = ["Pruner", "prune_step", "trace"]
 
@@ -198,14 +199,11 @@ class Pruner:
         self._progress = float(state["progress"])
 
 
-_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel")
-
-
 def _checked_model(model: object) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
-    name = type(model).__name__
-    if name in _WRAPPERS or hasattr(model, "_get_fsdp_state"):
+    name = wrapper_of(model)
+    if name is not None:
         raise TypeError(
             f"`model` is wrapped in {name}, whose hooks hold the old shapes: prune the inner module (`model.module`) on"
             " every rank, then wrap it again"

@@ -26,10 +26,9 @@ from gsprune.tracing.scales import keep_scale
 from gsprune.tracing.shadow import EMPTY, FREE, Kind, Labels, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.wrappers import wrapper_of
 
 __all__ = ["trace"]
-
-_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel", "FSDPModule")
 
 
 _EXPAND = "aten.expand"  # makes axes that follow what they meet, also of a tensor of which nothing is known
@@ -203,7 +202,7 @@ def _check(model: Any, forward: Any) -> None:
     if forward is not None and not callable(forward):
         raise TypeError(f"`forward` must be callable or None, got {type(forward).__name__}")
     for name, module in model.named_modules():
-        wrapper = next((kind.__name__ for kind in type(module).__mro__ if kind.__name__ in _WRAPPERS), None)
+        wrapper = wrapper_of(module)
         if wrapper is not None:
             raise TraceError(
                 f"{name or 'the model'} is wrapped in {wrapper}, whose hooks would be lost without an error; "
