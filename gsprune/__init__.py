@@ -5,6 +5,7 @@ from gsprune.checkpoint import load as load
 from gsprune.checkpoint import save as save
 from gsprune.engines import LatencyBudget as LatencyBudget
 from gsprune.errors import CheckpointError as CheckpointError
+from gsprune.errors import DistributedError as DistributedError
 from gsprune.errors import ExportError as ExportError
 from gsprune.errors import GspruneError as GspruneError
 from gsprune.errors import MissingExtraError as MissingExtraError
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "DistributedError",
     "ExportError",
     "GspruneError",
     "Importance",

@@ -9,6 +9,7 @@ out. Everything else that can go wrong is one of these::
     ├── RewriteError      the smaller network could not be built or failed its check; nothing was changed
     ├── CheckpointError   a file is damaged, or of another architecture
     ├── ExportError       an exported network does not compute what the network does; no file was left
+    ├── DistributedError  the ranks of a process group do not agree, or one of them has failed or ended
     └── MissingExtraError an optional dependency is not installed (also an ImportError)
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 __all__ = [
     "CheckpointError",
+    "DistributedError",
     "ExportError",
     "GspruneError",
     "MissingExtraError",
@@ -48,6 +50,10 @@ class CheckpointError(GspruneError):
 
 class ExportError(GspruneError):
     """A network could not be exported, or the exported one computes something else; no file was left."""
+
+
+class DistributedError(GspruneError):
+    """The ranks of a process group do not agree, or one of them has failed or ended; the message names it."""
 
 
 class MissingExtraError(GspruneError, ImportError):

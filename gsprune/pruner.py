@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 from torch.optim import Optimizer
 
 from gsprune.backends import BackendName
+from gsprune.distributed.consensus import consensus_of
 from gsprune.engines import LatencyBudget, RoundTo, multiple_of
 from gsprune.importance import Criterion, Importance, resolve_importance
 from gsprune.latency_search import solve_budget
 from gsprune.prune_report import PruneReport
 from gsprune.rewrite.followers import as_followers
 from gsprune.rewrite.optimizer_state import as_optimizers
+from gsprune.rewrite.state import PruneState
 from gsprune.rewrite.tensors import unwrapped
 from gsprune.schedules import Schedule
 from gsprune.selection import SCOPES, TARGETS, Scope, Selection, Target
@@ -24,6 +26,9 @@ from gsprune.step import Request, Step, known_state, take_step
 from gsprune.tracing import trace as trace_model
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.wrappers import wrapper_of
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["Pruner", "prune_step", "trace"]
 
@@ -66,6 +71,7 @@ def prune_step(
     rescale: bool = False,
     backend: BackendName = "auto",
     dry_run: bool = False,
+    process_group: ProcessGroup | None = None,
 ) -> PruneReport:
     """Make the network physically smaller, now, in the middle of its training.
 
@@ -97,6 +103,9 @@ def prune_step(
         rescale: multiply kept channels by max(‖w before‖/‖w after‖, 1).
         backend: "auto", "cpp", "triton" or "torch".
         dry_run: only report what would be removed.
+        process_group: the ``torch.distributed`` group whose ranks train this network together; all of them must call.
+            Scores that depend on data are averaged over the ranks, and before anything is changed every rank's choice
+            is compared: the step happens on all ranks or on none.
 
     Returns:
         what was done.
@@ -107,36 +116,47 @@ def prune_step(
         TraceError: the network cannot be traced.
         ScoreError: a score is not finite.
         RewriteError: the smaller network could not be built or failed its check.
+        DistributedError: the ranks do not agree, or another rank has failed; nothing was changed on any.
     """
-    module = unwrapped(_checked_model(model))
-    budget = _budget_of(sparsity, target, scope)
-    request = Request(
-        selection=Selection(
-            0.0 if budget is not None else _checked_sparsity(sparsity),
-            _checked_choice("scope", scope, SCOPES),
-            "channels" if budget is not None else _checked_choice("target", target, (*TARGETS, "latency")),
-            multiple_of(round_to),
-            min_channels,
-        ),
-        importance=resolve_importance(importance),
-        ignore=ignore,
-        rescale=bool(rescale),
-        backend=backend,
-        dry_run=bool(dry_run),
-    )
-    optimizers = as_optimizers(optimizer)
-    follower_modules = as_followers(followers, module)
-    state = known_state(module, example_inputs, forward)
-    if target in ("macs", "latency") and state.graph is not None and state.graph.example_origin == "made":
-        raise ValueError(
-            f"`target` is {target!r}, which depends on the size of the inputs: pass `example_inputs` of the real size"
-            f" (the one made from the first layer has shapes {state.graph.example_shapes})"
+    with consensus_of(process_group, model) as consensus:
+        module = unwrapped(_checked_model(model))
+        budget = _budget_of(sparsity, target, scope)
+        request = Request(
+            selection=Selection(
+                0.0 if budget is not None else _checked_sparsity(sparsity),
+                _checked_choice("scope", scope, SCOPES),
+                "channels" if budget is not None else _checked_choice("target", target, (*TARGETS, "latency")),
+                multiple_of(round_to),
+                min_channels,
+            ),
+            importance=resolve_importance(importance),
+            ignore=ignore,
+            rescale=bool(rescale),
+            backend=backend,
+            dry_run=bool(dry_run),
+            consensus=consensus,
         )
-    if budget is not None and budget.reached > 0:
-        ratio = solve_budget(module, state, request, budget)
-        request = replace(request, selection=replace(request.selection, sparsity=ratio * budget.reached))
-    report = take_step(Step(module, state, request, optimizers, follower_modules))
-    return report if budget is None else replace(report, notes=(*report.notes, f"latency budget: {budget}"))
+        optimizers = as_optimizers(optimizer)
+        follower_modules = as_followers(followers, module)
+        state = known_state(module, example_inputs, forward)
+        if target in ("macs", "latency") and state.graph is not None and state.graph.example_origin == "made":
+            raise ValueError(
+                f"`target` is {target!r}, which depends on the size of the inputs: pass `example_inputs` of the real"
+                f" size (the one made from the first layer has shapes {state.graph.example_shapes})"
+            )
+        if budget is not None and budget.reached > 0:
+            ratio = _agreed_ratio(module, state, request, budget)
+            request = replace(request, selection=replace(request.selection, sparsity=ratio * budget.reached))
+        report = take_step(Step(module, state, request, optimizers, follower_modules))
+        return report if budget is None else replace(report, notes=(*report.notes, f"latency budget: {budget}"))
+
+
+def _agreed_ratio(module: nn.Module, state: PruneState, request: Request, budget: LatencyBudget) -> float:
+    """The ratio that meets the budget: what the first rank measures, where there are several."""
+    alone = replace(request, consensus=None)
+    if request.consensus is None:
+        return solve_budget(module, state, alone, budget)
+    return request.consensus.from_first("the budget", lambda: solve_budget(module, state, alone, budget))
 
 
 class Pruner:

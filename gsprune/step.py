@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gsprune.backends import Backend, BackendName, get_backend
+from gsprune.distributed.consensus import Consensus
 from gsprune.errors import PruneWarning, RewriteError
 from gsprune.ignore import ignored_groups
 from gsprune.importance import Importance
@@ -57,6 +58,7 @@ class Request:
     rescale: bool
     backend: BackendName
     dry_run: bool
+    consensus: Consensus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,7 @@ class Step:
         self.state = replace(state, cache=self.known)
         self.structure = state.structure
         self.request = request
+        self.consensus = request.consensus
         self.optimizers = optimizers
         self.bindings = [self.known.binding, *self._bindings_of(followers)]
         self.tensors = self.known.binding.tensors
@@ -221,6 +224,8 @@ class Step:
         notes: tuple[str, ...] = ()
         while True:
             keep = self._choose(backend, self.ignored.union(refused))
+            if self.consensus is not None:
+                self.consensus.check_choice(self.structure, keep, final=self.request.dry_run or bool(keep.all()))
             if keep.all():
                 self._warn_if_stuck(refused)
                 break
@@ -248,6 +253,7 @@ class Step:
             frozen=frozen,
             model=self.model,
             run=None if example is None else example.call,
+            average=None if self.consensus is None else self.consensus.mean,
         )
         return select_units(
             self.structure, scores, self.state.initial_widths, self.selection, backend=backend, frozen=frozen
@@ -283,6 +289,8 @@ class Step:
                     [e for b in self.bindings[1:] for e in b.user_entries(found, after.graph.shapes)]
                 )
             self._keep(transaction, after, refused, links)
+            if self.consensus is not None:  # all or none: a rank whose rewrite failed takes the others back
+                self.consensus.check("that the rewritten network works", final=True)
         return after, plan.notes
 
     def _expected(self, plan: RewritePlan) -> Any:

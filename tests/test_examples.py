@@ -28,3 +28,13 @@ def test_an_example_runs_and_ends_smaller(name: str, needs: str, shown: str, tmp
     )
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout
+
+
+def test_the_example_for_ddp_runs_on_two_ranks(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run(
+        [*command, str(EXAMPLES / "ddp_loop.py")], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "step 400" in done.stdout
+    assert "widths [52, 52]" in done.stdout

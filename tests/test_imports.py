@@ -24,7 +24,7 @@ LAYERS = (
     ("latency_search",),
     ("step", "prune_report", "ignore"),
     ("importance", "selection", "rewrite", "schedules", "engines", "measure"),
-    ("tracing", "backends"),
+    ("tracing", "backends", "distributed"),
     ("_core", "kernels", "errors"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

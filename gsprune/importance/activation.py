@@ -34,6 +34,7 @@ class Activation(Criterion):
     """
 
     default_reduction: ClassVar[str] = "first"
+    reads_data: ClassVar[bool] = True
 
     def __init__(
         self, batches: Sequence[Tensor | tuple[Any, ...]] | None = None, forward: Callable[..., Any] | None = None

@@ -77,10 +77,12 @@ class Criterion(ABC):
     Attributes:
         default_reduction: what `Importance` uses where no reduction is given.
         default_normalizer: the same for the normalizer.
+        reads_data: whether the statistics depend on a batch and so differ between the ranks of a process group.
     """
 
     default_reduction: ClassVar[str] = "mean"
     default_normalizer: ClassVar[str] = "none"
+    reads_data: ClassVar[bool] = False
 
     @abstractmethod
     def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:

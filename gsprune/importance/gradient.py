@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from torch import Tensor
 
@@ -26,6 +28,8 @@ class Taylor(Criterion):
         joint: let the elements of a unit cancel each other.
     """
 
+    reads_data: ClassVar[bool] = True
+
     def __init__(self, joint: bool = False) -> None:
         self.joint = joint
 
@@ -46,6 +50,8 @@ class Hessian(Criterion):
     Source: LeCun et al. 1989, Optimal brain damage,
     https://proceedings.neurips.cc/paper/1989/hash/6c9882bbac1c7093bd25041881277658-Abstract.html
     """
+
+    reads_data: ClassVar[bool] = True
 
     def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
         """Second-order losses; see `Criterion.statistics`."""

@@ -85,6 +85,7 @@ class Importance:
         frozen: Collection[str] = frozenset(),
         model: nn.Module | None = None,
         run: Callable[[nn.Module], Any] | None = None,
+        average: Callable[[dict[str, FloatArray]], dict[str, FloatArray]] | None = None,
     ) -> dict[str, npt.NDArray[np.float32]]:
         """Scores of all groups that may lose units.
 
@@ -95,6 +96,7 @@ class Importance:
             frozen: names of groups that are not scored.
             model: the network; the criterion "activation" runs it, "bn_scale" asks it which weights belong to norms.
             run: calls a model on the example (`Example.call`), for "activation".
+            average: the mean over several processes, taken of statistics that depend on data; None where there is one.
 
         Returns:
             group name -> (num_units,) float32, finite.
@@ -111,7 +113,10 @@ class Importance:
         if not units:
             return {}
         source = ScoreSource(structure, frozenset(frozen), tensors, backend, model, run)
-        statistics = self._resolved().statistics(source)
+        criterion = self._resolved()
+        statistics = criterion.statistics(source)
+        if average is not None and criterion.reads_data:
+            statistics = average(statistics)
         with np.errstate(all="ignore"):  # what is not finite is reported with the group's name
             return {name: self._score(name, statistics[name], count) for name, count in units.items()}
 

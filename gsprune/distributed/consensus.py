@@ -1,0 +1,214 @@
+"""One pruning step on several ranks: statistics are averaged, choices are compared before anything is changed.
+
+Every rank takes part in the same sequence of *exchanges*, each an all-gather of one record of fixed size. A record
+names its stage and what the rank has there, or the error that kept it from getting there. So a rank that fails, for
+whatever reason, makes all ranks fail at their next exchange, and none waits for another that never comes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from gsprune.errors import DistributedError
+from gsprune.tracing.structure import Structure
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+__all__ = ["Consensus", "consensus_of"]
+
+_RECORD_BYTES = 512
+_DIGEST_LETTERS = 16
+_MESSAGE_LETTERS = 240
+_WAY_OUT = (
+    "begin with equal weights on all ranks (DDP sees to that; else torch.distributed.broadcast), average gradients"
+    " before the step, and give all ranks the same options"
+)
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Consensus:
+    """The ranks of a process group during one step.
+
+    Args:
+        group: whose ranks take the step together.
+        device: where the network is; a group of NCCL alone needs tensors there, any other takes them on the host.
+
+    Raises:
+        TypeError: `group` is not a process group that this process belongs to.
+        ValueError: the group is of NCCL alone and the network on the CPU.
+    """
+
+    def __init__(self, group: ProcessGroup, device: torch.device) -> None:
+        import torch.distributed as dist
+
+        if not isinstance(group, dist.ProcessGroup):
+            raise TypeError(
+                "`process_group` must be a torch.distributed process group that this rank belongs to, e.g."
+                f" torch.distributed.group.WORLD after init_process_group, got {group!r}"
+            )
+        only_cuda = dist.get_backend(group) == "nccl"
+        if only_cuda and device.type != "cuda":
+            raise ValueError(
+                f"`process_group` is of NCCL, which moves CUDA tensors alone, but the model is on {str(device)!r}: move"
+                " it to the GPU, or give a group of gloo"
+            )
+        self._group = group
+        self._ranks = dist.get_process_group_ranks(group)
+        self._device = device if only_cuda else torch.device("cpu")
+        self._is_over = False
+
+    def mean(self, statistics: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """The mean over the ranks, the same on all of them to the last bit.
+
+        Args:
+            statistics: name -> float64 array; equal names and shapes on all ranks.
+
+        Raises:
+            DistributedError: names or shapes differ, or another rank has failed.
+        """
+        shapes = {name: array.shape for name, array in statistics.items()}
+        self.check("which statistics to average", repr(sorted(shapes.items())).encode())
+        names = sorted(statistics)
+        flat = np.concatenate([np.zeros(0), *(statistics[name].ravel() for name in names)])
+        # Gathered and added in the order of the ranks: an all-reduce promises no order.
+        parts = self._all_gather(torch.from_numpy(flat).to(self._device))
+        total = torch.stack(parts).sum(0).cpu().numpy() / len(parts)
+        ends = np.cumsum([statistics[name].size for name in names])
+        return {name: part.reshape(shapes[name]) for name, part in zip(names, np.split(total, ends[:-1]), strict=True)}
+
+    def check_choice(self, structure: Structure, keep: BoolArray, final: bool) -> None:
+        """Make sure that all ranks have the same groups and keep the same units.
+
+        Args:
+            structure: the network's groups as they are now.
+            keep: (units,) bool, what to keep.
+            final: whether the step ends with this, since nothing is to be changed.
+
+        Raises:
+            DistributedError: they differ, or another rank has failed.
+        """
+        names = repr([(group.name, group.width) for group in structure.traced.groups])
+        axes = repr(sorted(structure.of_axis.items()))
+        arrays = (structure.first_unit, structure.ids, structure.starts, keep)
+        parts = (names.encode(), axes.encode(), *(array.tobytes() for array in arrays))
+        self.check("which channels to keep", *parts, final=final)
+
+    def check(self, what: str, *parts: bytes, final: bool = False) -> None:
+        """Make sure that all ranks have come here with the same bytes.
+
+        Args:
+            what: what they agree on, for the message; the name of the stage.
+            parts: what is compared.
+            final: whether the step has no exchange after this one.
+
+        Raises:
+            DistributedError: they differ, or another rank has failed.
+        """
+        digest = hashlib.sha256(what.encode())
+        for part in parts:
+            digest.update(part)
+        records = self._exchange({"digest": digest.hexdigest()[:_DIGEST_LETTERS]}, what)
+        digests = [record["digest"] for record in records]
+        if len(set(digests)) > 1:
+            found = ", ".join(f"rank {rank} has {text}" for rank, text in zip(self._ranks, digests, strict=True))
+            raise DistributedError(
+                f"the ranks do not agree on {what} (hashes: {found}); nothing was changed on any of them: {_WAY_OUT}"
+            )
+        self._is_over = final
+
+    def from_first(self, what: str, question: Callable[[], float]) -> float:
+        """The first rank's answer on all ranks, to a question that each would answer differently (a measurement).
+
+        Args:
+            what: the name of the stage.
+            question: asked on the first rank alone.
+
+        Raises:
+            DistributedError: another rank has failed.
+        """
+        import torch.distributed as dist
+
+        mine = question() if dist.get_rank(self._group) == 0 else None
+        answer: float = self._exchange({"answer": mine}, what)[0]["answer"]
+        return answer
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the other ranks that this one has failed, so that they fail too, at their next exchange."""
+        if self._is_over:
+            return
+        self._is_over = True
+        text = f"{type(error).__name__}: {error}"[:_MESSAGE_LETTERS]
+        try:
+            self._gather_records({"error": text.encode("ascii", "replace").decode()})
+        except DistributedError:
+            return  # this rank's own error is the one to be told
+
+    def _exchange(self, record: dict[str, Any], what: str) -> list[dict[str, Any]]:
+        """The records of all ranks, in their order."""
+        records = self._gather_records({"stage": what, **record})
+        for rank, other in zip(self._ranks, records, strict=True):
+            if "error" in other:
+                self._is_over = True
+                raise DistributedError(f"rank {rank} failed ({other['error']}); nothing was changed on any rank")
+        stages = [other["stage"] for other in records]
+        if len(set(stages)) > 1:
+            self._is_over = True
+            found = ", ".join(f"rank {rank} at {text!r}" for rank, text in zip(self._ranks, stages, strict=True))
+            raise DistributedError(
+                f"the ranks are at different places of the step ({found}); nothing was changed on any of them:"
+                f" {_WAY_OUT}"
+            )
+        return records
+
+    def _gather_records(self, record: dict[str, Any]) -> list[dict[str, Any]]:
+        text = json.dumps(record).encode().ljust(_RECORD_BYTES)
+        mine = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(self._device)
+        return [json.loads(bytes(other.tolist())) for other in self._all_gather(mine)]
+
+    def _all_gather(self, mine: Tensor) -> list[Tensor]:
+        import torch.distributed as dist
+
+        parts = [torch.empty_like(mine) for _ in self._ranks]
+        try:
+            dist.all_gather(parts, mine, group=self._group)
+        except RuntimeError as error:
+            self._is_over = True
+            raise DistributedError(
+                f"another rank has ended or does not answer ({str(error).splitlines()[0]}); nothing was changed on this"
+                " one"
+            ) from error
+        return parts
+
+
+@contextmanager
+def consensus_of(group: ProcessGroup | None, model: object) -> Iterator[Consensus | None]:
+    """The consensus of a step; what goes wrong within its context is told to the other ranks.
+
+    Args:
+        group: None for a step that this process takes alone.
+        model: the network; says where the records must lie.
+    """
+    if group is None:
+        yield None
+        return
+    tensor = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    consensus = Consensus(group, torch.device("cpu") if tensor is None else tensor.device)
+    try:
+        yield consensus
+    except DistributedError:
+        raise
+    except BaseException as error:
+        consensus.fail(error)
+        raise

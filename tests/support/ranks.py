@@ -1,0 +1,80 @@
+"""Runs a function on several ranks of a gloo group, each a process of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+_SECONDS = 60.0
+
+# The server imports torch and gsprune once; its children are forked before any thread is there.
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["torch", "gsprune", "rank_workers"])
+
+
+def run_ranks(worker: Callable[..., Any], store: Path, *args: Any, size: int = 2) -> list[Any]:
+    """What `worker(rank, *args)` returns on every rank; a rank's exception is raised here.
+
+    Args:
+        worker: a function of a module in tests/support.
+        store: a file that is not there yet, by which the ranks meet.
+        args: the same for all ranks.
+        size: ranks.
+    """
+    pipes = [_CONTEXT.Pipe(duplex=False) for _ in range(size)]
+    processes = [
+        _CONTEXT.Process(target=_rank, args=(worker, rank, size, str(store), sender, args))
+        for rank, (_, sender) in enumerate(pipes)
+    ]
+    for process in processes:
+        process.start()
+    for _, sender in pipes:
+        sender.close()
+    try:
+        results = [_receive(rank, receiver) for rank, (receiver, _) in enumerate(pipes)]
+    finally:
+        for process in processes:
+            process.join(5)
+            process.kill()
+            process.join()
+        for receiver, _ in pipes:
+            receiver.close()
+    return results
+
+
+def _receive(rank: int, receiver: Connection) -> Any:
+    if not receiver.poll(_SECONDS):
+        raise TimeoutError(f"rank {rank} has no result after {_SECONDS:g} s")
+    try:
+        # Pickled here: a connection's own way would share tensors' memory with a process that has ended.
+        result, failure = pickle.loads(receiver.recv_bytes())
+    except EOFError:
+        raise RuntimeError(f"rank {rank} ended without a result") from None
+    if failure is not None:
+        raise RuntimeError(f"rank {rank}: {failure}")
+    return result
+
+
+def _rank(
+    worker: Callable[..., Any], rank: int, size: int, store: str, sender: Connection, args: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=_SECONDS / 2)
+    )
+    try:
+        sender.send_bytes(pickle.dumps((worker(rank, *args), None)))
+    except BaseException:
+        sender.send_bytes(pickle.dumps((None, traceback.format_exc())))
+    finally:
+        sender.close()
+        dist.destroy_process_group()
