@@ -29,6 +29,13 @@ def masked(tensor: Tensor, axes: Mapping[int, IntArray]) -> Tensor:
     return copy
 
 
+def _complement(kept: IntArray, size: int) -> IntArray:
+    """The positions in [0, size) that are not kept."""
+    others = np.ones(size, dtype=bool)
+    others[kept] = False
+    return np.flatnonzero(others)
+
+
 def masked_output(
     model: nn.Module, example: Example, tensors: Mapping[str, Tensor], kept: Mapping[str, Mapping[int, IntArray]]
 ) -> Any:
@@ -41,13 +48,18 @@ def masked_output(
         kept: tensor -> {axis: kept positions}.
     """
     transaction = Transaction()
-    names = list(kept)
-    removed = {
-        name: {axis: np.setdiff1d(np.arange(tensors[name].shape[axis]), keep) for axis, keep in axes.items()}
+    # Many axes are cut alike and share one array.
+    complements = {
+        id(keep): _complement(keep, tensors[name].shape[axis])
         for name, axes in kept.items()
+        for axis, keep in axes.items()
     }
+    copies = [
+        masked(tensors[name], {axis: complements[id(keep)] for axis, keep in axes.items()})
+        for name, axes in kept.items()
+    ]
     try:
-        transaction.swap([tensors[name] for name in names], [masked(tensors[name], removed[name]) for name in names])
+        transaction.swap([tensors[name] for name in kept], copies)
         return example.call(model)
     finally:
         transaction.rollback()

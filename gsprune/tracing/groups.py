@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +26,8 @@ def build_graph(
     """The graph of everything that the tape holds."""
     components = Components(tape)
     components.settle()
-    groups, group_of = _Grouping(tape, model, components).groups()
+    types = {name: type(module).__name__ for name, module in model.named_modules(remove_duplicate=False)}
+    groups, group_of = _Grouping(tape, types, components).groups()
     batch = next((shape[0] for shape in example_shapes if shape), 1) or 1
     return Graph(
         groups=groups,
@@ -87,7 +88,7 @@ class _Grouping:
     """Components with the same memberships, as groups."""
 
     tape: Tape
-    model: nn.Module
+    types: Mapping[str, str]  # module name -> name of its class
     components: Components
 
     def groups(self) -> tuple[tuple[Group, ...], IntArray]:
@@ -114,6 +115,7 @@ class _Grouping:
         unit_of = np.full(self.tape.num_atoms, -1, np.int64)
         unit_of[units[positions]] = np.arange(len(units)) - np.repeat(np.cumsum(widths) - widths, widths)
         consumes, is_head = self._flags(axis_of)
+        has_heads = np.bincount(number, weights=is_head[units]) > 0
         groups: list[Group] = []
         names: Counter[str] = Counter()
         for index, first in enumerate(np.sort(firsts)):
@@ -128,7 +130,7 @@ class _Grouping:
             name = _module_name(members[0].tensor)
             names[name] += 1
             name = name if names[name] == 1 else f"{name}:{names[name]}"
-            copies = 1 if is_head[units[number == index]].any() else int(found[root])
+            copies = 1 if has_heads[index] else int(found[root])
             groups.append(Group(name, int(widths[index]), copies, members, self._kind(members)))
         return tuple(groups), group_of
 
@@ -170,9 +172,9 @@ class _Grouping:
         parts: Counter[str] = Counter()
         for member in members:
             owner, _, leaf = member.tensor.rpartition(".")
-            parts[f"{type(self.model.get_submodule(owner)).__name__}.{leaf}[{member.axis}]:{member.role}"] += 1
+            parts[f"{self.types[owner]}.{leaf}[{member.axis}]:{member.role}"] += 1
         root = members[0].tensor.rpartition(".")
-        lead = f"{type(self.model.get_submodule(root[0])).__name__}.{root[2]}"
+        lead = f"{self.types[root[0]]}.{root[2]}"
         return " ".join([lead, *[f"{part}*{count}" for part, count in sorted(parts.items())]])
 
 

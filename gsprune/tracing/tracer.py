@@ -291,25 +291,23 @@ def _module_at(error: BaseException, model: nn.Module) -> str | None:
 def _plain_operations(model: nn.Module) -> Iterator[None]:
     """Switch off what would hide ordinary operations: fused attention's fast path, RNN primitives, compiled code."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
+    modules = list(model.modules())
     with ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
         torch.backends.mha.set_fastpath_enabled(False)
-        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        if any(isinstance(module, nn.RNNBase) for module in modules):
             stack.callback(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled())
             torch._C._set_mkldnn_enabled(False)
             stack.callback(torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled())
             torch._C._set_cudnn_enabled(False)
-        if any(parameter.is_cuda for parameter in model.parameters()):
+        if any(p is not None and p.is_cuda for module in modules for p in module._parameters.values()):
             # Fused kernels pad the width of a head, which would pass for a size written into the code.
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if _is_compiled(model):
+        if any(_is_compiled(module) for module in modules):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
 
-def _is_compiled(model: nn.Module) -> bool:
-    """Whether any part of the model runs through torch.compile."""
-    return any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether a module runs through torch.compile."""
+    return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None

@@ -28,9 +28,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     training = [module for module in modules if module.training]
     attributes = [(module, dict(module.__dict__), _registries(module)) for module in modules]
-    buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in model.buffers()]
+    # Read off the modules at hand: each walk over a deep tree takes as long as a small network's layer.
+    owned = {id(b): b for module in modules for b in module._buffers.values() if b is not None}
+    buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in owned.values()]
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    parameters = [p for module in modules for p in module._parameters.values() if p is not None]
+    devices = sorted({p.device.index or 0 for p in parameters if p.is_cuda})
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
         try:
             for module in training:
