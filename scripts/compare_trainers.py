@@ -4,10 +4,10 @@
     curl -o /tmp/ppo_procgen.py https://raw.githubusercontent.com/vwxyzjn/cleanrl/fe8d8a0/cleanrl/ppo_procgen.py
     python scripts/compare_trainers.py --cleanrl /tmp/ppo_procgen.py --gym /tmp/gym23 --sb3
 
-All compute in float32 and train Impala, width 1, on starpilot. They take turns, `--rounds` times; of every run the first
-iteration is left out, as it has what is done once. CleanRL's file is written for gym 0.23, which is put before the
-installed one for its process alone. `--results FILE` keeps all times and adds to those that are there, so that rounds can
-be spread over several calls.
+All compute in float32 and train Impala, width 1, on starpilot. They take turns, `--rounds` times; of every run the
+first iteration is left out, as it has what is done once. CleanRL's file is written for gym 0.23, which is put before the
+installed one for its process alone. `--results FILE` keeps all times and adds to those that are there, so that rounds
+can be spread over several calls.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,21 +44,21 @@ def seconds_by_lines(command: Sequence[str], mark: str, environment: Mapping[str
                     marks.append(time.monotonic())
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed: {''.join(said[-20:])}")
-    return [after - before for before, after in zip(marks, marks[1:], strict=False)]
+    return [after - before for before, after in pairwise(marks)]
 
 
 def seconds_by_metrics(command: Sequence[str], environment: Mapping[str, str]) -> list[float]:
     """Seconds per iteration of ``gsprune train``, from its metrics; the first is left out."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        result = subprocess.run(
-            [*command, "--run-dir", str(run)], env={**os.environ, **environment}, capture_output=True, text=True
-        )
+        command = [*command, "--run-dir", str(run)]
+        variables = {**os.environ, **environment}
+        result = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise RuntimeError(f"{' '.join(command)} failed: {result.stderr[-1000:]}")
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     ends = [row["time/seconds"] for row in rows]
-    return [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    return [after - before for before, after in pairwise(ends)]
 
 
 def measure(trainer: str, args: argparse.Namespace) -> list[float]:
