@@ -33,7 +33,7 @@ from gsprune.rewrite.state import STATE_ATTRIBUTE, PruneState, SizeLink, state_o
 from gsprune.rewrite.stored_sizes import changed_lengths, repaired
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import Transaction
-from gsprune.selection import Selection, select_units
+from gsprune.selection import Selection, group_layers, select_units
 from gsprune.tracing import trace as trace_model
 from gsprune.tracing.example import given
 from gsprune.tracing.graph import Graph
@@ -340,6 +340,12 @@ class Step:
         if failure.error is None:
             return ()
         cut = self._cut_groups(after)
+        if isinstance(failure.modules[-1] if failure.modules else None, nn.RNNBase):
+            # Torch's recurrent layers refuse some widths (a projection as wide as the state) before any operation.
+            mine = {name for name, module in self.known.binding.module_of.items() if module is failure.modules[-1]}
+            own = [g.name for g in self.structure.traced.groups if g.name in cut and group_layers(g) & mine]
+            if own:
+                return own
         trail = self.structure.traced.trail
         for names in reversed(trail[:operations]):
             passing = [name for name in names if name in cut]

@@ -9,17 +9,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from random_networks import KINDS, RandomNet, example, networks
+from random_networks import KINDS, RandomNet, example, loss_of, networks, outputs_of
 from torch import nn
 
 import gsprune
 from gsprune.importance import CRITERIA
 
-X = example()
 
-
-def with_gradients(net: nn.Module) -> nn.Module:
-    sum(output.square().sum() for output in net(X)).backward()
+def with_gradients(net: RandomNet) -> RandomNet:
+    loss_of(net, example(net)).backward()
     return net
 
 
@@ -43,8 +41,13 @@ def test_any_choice_is_not_overrun_and_stays_when_repeated_also_after_loading(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     with_gradients(net)
-    options: dict[str, Any] = {"importance": criterion, "scope": scope, "target": target, "example_inputs": X}
-    dense, dense_params, dense_macs = copy.deepcopy(net), count(net), gsprune.trace(net, X).macs()
+    options: dict[str, Any] = {
+        "importance": criterion,
+        "scope": scope,
+        "target": target,
+        "example_inputs": example(net),
+    }
+    dense, dense_params, dense_macs = copy.deepcopy(net), count(net), gsprune.trace(net, example(net)).macs()
     report = gsprune.prune_step(net, sparsity, **options)
     left = {
         "channels": sum(group.after for group in report.groups) / max(1, sum(group.initial for group in report.groups)),
@@ -59,7 +62,7 @@ def test_any_choice_is_not_overrun_and_stays_when_repeated_also_after_loading(
     gsprune.load(file, into=dense)
     with_gradients(dense)
     assert not gsprune.prune_step(dense, sparsity, **options).changed
-    assert gsprune.cost(dense, X).params == report.params_after
+    assert gsprune.cost(dense, example(net)).params == report.params_after
 
 
 @given(net=networks(KINDS), sparsity=st.floats(0.2, 0.9), seed=st.integers(0, 99))
@@ -71,13 +74,16 @@ def test_a_loaded_network_equals_the_saved_one_and_goes_on_alike(
     optimizer = torch.optim.Adam(net.parameters())
     with_gradients(net)
     optimizer.step()
-    gsprune.prune_step(net, sparsity / 2, optimizer=optimizer, example_inputs=X)
+    gsprune.prune_step(net, sparsity / 2, optimizer=optimizer, example_inputs=example(net))
     gsprune.save(net, file, optimizer=optimizer, seed=seed)
     its = torch.optim.Adam(dense.parameters())
     assert gsprune.load(file, into=dense, optimizer=its) == {"seed": seed}
     for model, each in ((net, optimizer), (dense, its)):
-        gsprune.prune_step(model, sparsity, optimizer=each, example_inputs=X)
+        gsprune.prune_step(model, sparsity, optimizer=each, example_inputs=example(net))
         each.zero_grad()
         with_gradients(model)
         each.step()
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(net(X), dense(X), strict=True))
+    assert all(
+        torch.equal(ours, theirs)
+        for ours, theirs in zip(outputs_of(net, example(net)), outputs_of(dense, example(net)), strict=True)
+    )

@@ -93,14 +93,20 @@ class Components:
         return [axis for axis in split.axes if (components != components.take([0], axis)).any()]
 
     def _violated(self, split: Split) -> bool:
-        """Whether the axes would not shrink independently: prunable components that differ along two or more."""
+        """Whether the axes would not shrink independently: prunable components that differ along two or more.
+
+        Or along the parts that the code counts, be they a single channel each.
+        """
         components = self._of(split)
         atoms = components[components >= 0]
-        return bool(self.prunable[atoms].any()) and len(self._varying(split)) > 1
+        over = self._varying(split)
+        return bool(self.prunable[atoms].any()) and (len(over) > 1 or (split.counted and split.axes[0] in over))
 
     def _tied_axes(self, split: Split) -> tuple[int, ...]:
         """All axes of the split but the one along which channels go."""
         over = self._varying(split)
+        if split.counted:
+            return split.axes[:1]
         keep = split.keep if split.keep in over else over[-1]
         return tuple(axis for axis in over if axis != keep)
 

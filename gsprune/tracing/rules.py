@@ -5,7 +5,7 @@ out-of-place form of an in-place one ("aten.add" for ``add_``). Operations that 
 Anything else protects every channel that enters or leaves it.
 
 Exempt from "sliced equals masked" (listed in `Graph.inexact` where they meet channels): layer, group and RMS norm,
-softmax over channels, means, extremes, variances and norms over channels, local response norm.
+softmax over channels, means, extremes and variances over channels, local response norm.
 """
 
 from __future__ import annotations

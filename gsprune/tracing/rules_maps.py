@@ -163,7 +163,7 @@ def _reduce(tape: Tape, call: Call, index: int, exact: bool, exact_of_weights: b
         left = _reduced(tape, layer, axes)
         if left is not None:
             layers.append(left)
-        elif not (exact_of_weights if shadow.kind is Kind.PARAMETER else exact):
+        elif layer.max() > 0 and not (exact_of_weights if shadow.kind is Kind.PARAMETER else exact):
             tape.inexact[call.op] = None
     if out.ndim != x.ndim:
         layers = [layer.squeeze(axes) for layer in layers]
@@ -199,8 +199,9 @@ def _mean(tape: Tape, call: Call) -> Shadow:
 
 
 def _norm(tape: Tape, call: Call) -> Shadow:
-    """Norms, whose axes come after the order; those of a weight do not see rows of zeros."""
-    return _reduce(tape, call, 2, exact=False)
+    """Norms, whose axes come after the order; zeros add nothing to those of a positive one."""
+    order = call.arg(1, "ord" if call.op.endswith("vector_norm") else "p", 2)
+    return _reduce(tape, call, 2, exact=order is None or order > 0)
 
 
 def _pairs(rule: Rule) -> Rule:
@@ -287,7 +288,7 @@ def _channel_shuffle(tape: Tape, call: Call) -> Shadow:
             layers.append(layer)
             continue
         parts = layer.reshape(layer.shape[0], groups, -1, *layer.shape[2:])
-        tape.split(parts, (1, 2))
+        tape.split(parts, (1, 2), counted=True)
         layers.append(np.swapaxes(parts, 1, 2).reshape(layer.shape))
     return tape.of(x).with_layers(layers)
 

@@ -32,12 +32,14 @@ class Axis(NamedTuple):
 class Split(NamedTuple):
     """An axis that a view or a chunk cut into several: ``labels`` vary over ``axes``, which must shrink independently.
 
-    ``keep`` is the axis along which channels go if the parts have to be tied.
+    ``keep`` is the axis along which channels go if the parts have to be tied. ``counted`` says that the code counts the
+    parts (a chunk, a slice), so that none of them may go: the first of ``axes`` never varies.
     """
 
     labels: Labels
     axes: tuple[int, ...]
     keep: int
+    counted: bool
 
 
 class MacUse(NamedTuple):
@@ -211,9 +213,9 @@ class Tape:
         rest = [other for other in varying(layer) if other != axis]
         return self.collapse(layer, rest).reshape(-1)
 
-    def split(self, labels: Labels, axes: tuple[int, ...], keep: int | None = None) -> None:
+    def split(self, labels: Labels, axes: tuple[int, ...], keep: int | None = None, *, counted: bool = False) -> None:
         """Record that one axis was cut into `axes`; by default channels go along the last of them."""
-        self.splits.append(Split(labels, axes, axes[-1] if keep is None else keep))
+        self.splits.append(Split(labels, axes, axes[-1] if keep is None else keep, counted))
 
     # -- element-wise -------------------------------------------------------------------------------------------------
 

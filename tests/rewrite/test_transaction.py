@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from random_networks import Block, RandomNet, example, randomize
+from random_networks import Block, RandomNet, example, loss_of, randomize
 from snapshots import snapshot
 
 import gsprune
@@ -20,11 +20,11 @@ STAGES = ("select_units", "plan_rewrite", "masked_output", "sliced", "apply_plan
 
 
 def prepared() -> tuple[RandomNet, torch.optim.Optimizer, RandomNet]:
-    blocks = (Block("residual", 4, 2), Block("dense", 3, 0), Block("grouped", 2, 0))
+    blocks = (Block("Residual", 4, 2), Block("Dense", 3, 0), Block("Grouped", 2, 0))
     net = RandomNet(blocks, flatten=True, hidden=5).double()
     randomize(net, 0)
     optimizer = torch.optim.Adam(net.parameters())
-    net(example())[0].sum().backward()
+    loss_of(net, example(net)).backward()
     optimizer.step()
     return net, optimizer, copy.deepcopy(net)
 
@@ -46,7 +46,7 @@ def test_a_failure_at_any_stage_leaves_everything_bitwise_unchanged(
 
     monkeypatch.setattr(step_module, stage, failing)
     with pytest.raises(type(error)):
-        gsprune.prune_step(net, 0.5, optimizer=optimizer, followers=(target,), example_inputs=example())
+        gsprune.prune_step(net, 0.5, optimizer=optimizer, followers=(target,), example_inputs=example(net))
     assert snapshot(net, optimizer) == before
     assert snapshot(target) == target_before
 
@@ -63,7 +63,7 @@ def test_an_interrupt_in_the_very_last_change_takes_all_back(monkeypatch: pytest
 
     monkeypatch.setattr(Transaction, "set_entries", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        gsprune.prune_step(net, 0.5, optimizer=optimizer, followers=(target,), example_inputs=example())
+        gsprune.prune_step(net, 0.5, optimizer=optimizer, followers=(target,), example_inputs=example(net))
     assert snapshot(net, optimizer) == before
     assert snapshot(target) == target_before
 
@@ -82,7 +82,7 @@ def test_an_interrupt_during_the_rollback_does_not_stop_it(monkeypatch: pytest.M
     monkeypatch.setattr(Transaction, "_rollback", interrupted)
     monkeypatch.setattr(step_module, "mismatch", lambda *_: (_ for _ in ()).throw(RuntimeError("boom")))
     with pytest.raises(RuntimeError, match="boom"):
-        gsprune.prune_step(net, 0.5, optimizer=optimizer, followers=(target,), example_inputs=example())
+        gsprune.prune_step(net, 0.5, optimizer=optimizer, followers=(target,), example_inputs=example(net))
     assert snapshot(net, optimizer) == before
 
 

@@ -1,15 +1,31 @@
-"""Random networks of the ops that the core path covers, as hypothesis strategies."""
+"""Random networks that mix every op that the tracer knows, as hypothesis strategies.
+
+The stages stand in `random_blocks` and `random_sequences`; here they are put in a row, with up to three inputs in front
+and one of several kinds of heads behind.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import random_sequences  # noqa: F401  (enters its kinds into the table)
 import torch
 from hypothesis import strategies as st
+from random_blocks import ALL_KINDS, SIZE
 from torch import Tensor, nn
 
+from gsprune.tracing.outputs import tensors_in
+
 CHANNELS = 3
-SIZE = 8
+STATE = 5
+WORDS = 7
+
+KINDS = tuple(ALL_KINDS)
+EXACT_KINDS = tuple(name for name, entry in ALL_KINDS.items() if entry.exact)
+SMOOTH_KINDS = tuple(name for name, entry in ALL_KINDS.items() if entry.smooth)
+HEADS = ("actor_critic", "dict", "dueling", "distributional", "noisy", "dense")
+INPUTS = ("image", "state", "words")
 
 
 @dataclass(frozen=True)
@@ -21,122 +37,94 @@ class Block:
     option: int
 
 
-ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid)
-EXACT_KINDS = ("conv", "norm", "residual", "dense", "depthwise", "grouped", "gate", "pool", "parallel", "scale")
-KINDS = (*EXACT_KINDS, "layer_norm", "group_norm")
+class Noisy(nn.Module):
+    """A linear layer whose weights are drawn around learned ones, in training with noise that a buffer holds."""
 
-
-class Residual(nn.Module):
-    def __init__(self, channels: int, inner: int, norm: bool) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, inner, 3, padding=1)
-        self.norm = nn.BatchNorm2d(inner) if norm else nn.Identity()
-        self.conv2 = nn.Conv2d(inner, channels, 3, padding=1)
+        self.weight_mu, self.weight_sigma = (nn.Parameter(torch.rand(outputs, inputs)) for _ in range(2))
+        self.bias_mu = nn.Parameter(torch.rand(outputs))
+        self.register_buffer("weight_epsilon", torch.rand(outputs, inputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(torch.relu(self.norm(self.conv1(torch.relu(x)))))
+        return nn.functional.linear(x, self.weight_mu + self.weight_sigma * self.weight_epsilon, self.bias_mu)
 
 
-class Dense(nn.Module):
-    """Concatenation with its own input, as in DenseNet."""
+class Heads(nn.Module):
+    """What a network puts out, behind a hidden layer or two."""
 
-    def __init__(self, channels: int, growth: int) -> None:
+    def __init__(self, kind: str, features: int, hidden: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, growth, 3, padding=1, bias=False)
+        linear = Noisy if kind == "noisy" else nn.Linear
+        self.kind = kind
+        self.hidden = linear(features, hidden)
+        self.second = linear(features, hidden) if kind in ("dueling", "noisy") else None
+        self.actor = linear(hidden, 20 if kind == "distributional" else 4)
+        self.critic = linear(hidden, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, self.conv(x)], dim=1)
-
-
-class Gate(nn.Module):
-    """Squeeze and excitation."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.down = nn.Conv2d(channels, hidden, 1)
-        self.up = nn.Conv2d(hidden, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.up(torch.relu(self.down(x.mean((2, 3), keepdim=True)))))
-
-
-class Parallel(nn.Module):
-    """Two branches, added: their outputs are tied."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.left = nn.Conv2d(channels, width, 1)
-        self.right = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.left(x) + self.right(x)
-
-
-class Scale(nn.Module):
-    """A bare parameter per channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.rand(channels, 1, 1) + 0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma
-
-
-def build_block(block: Block, channels: int) -> tuple[nn.Module, int]:
-    """The module of a block and the channels it puts out."""
-    width = block.width
-    groups = block.option + 2
-    built: dict[str, tuple[nn.Module, int]] = {
-        "conv": (nn.Conv2d(channels, width, 3, padding=1, bias=block.option > 0), width),
-        "norm": (nn.Sequential(nn.BatchNorm2d(channels), ACTIVATIONS[block.option % 5]()), channels),
-        "residual": (Residual(channels, width, block.option > 1), channels),
-        "dense": (Dense(channels, width), channels + width),
-        "depthwise": (
-            nn.Conv2d(channels, channels * (block.option % 2 + 1), 3, padding=1, groups=channels),
-            channels * (block.option % 2 + 1),
-        ),
-        "grouped": (
-            nn.Sequential(
-                nn.Conv2d(channels, width * groups, 1),
-                nn.ReLU(),
-                nn.Conv2d(width * groups, 2 * groups, 3, padding=1, groups=groups),
-            ),
-            2 * groups,
-        ),
-        "gate": (Gate(channels, width), channels),
-        "pool": (
-            nn.MaxPool2d(3, stride=1, padding=1) if block.option % 2 else nn.AvgPool2d(3, stride=1, padding=1),
-            channels,
-        ),
-        "parallel": (Parallel(channels, width), width),
-        "scale": (Scale(channels), channels),
-        "layer_norm": (nn.LayerNorm([channels, SIZE, SIZE]), channels),
-        "group_norm": (nn.Sequential(nn.Conv2d(channels, 2 * width, 1), nn.GroupNorm(2, 2 * width)), 2 * width),
-    }
-    return built[block.kind]
+    def forward(self, x: Tensor) -> Any:
+        h = torch.relu(self.hidden(x))
+        g = h if self.second is None else torch.relu(self.second(x))
+        actor, critic = self.actor(h), self.critic(g)
+        if self.kind == "dict":
+            return {"policy": torch.distributions.Categorical(logits=actor), "values": [critic, (h.sum(1),)]}
+        if self.kind == "dueling":
+            return critic + actor - actor.mean(1, keepdim=True)
+        if self.kind == "distributional":
+            return actor.unflatten(1, (4, 5)).softmax(-1), critic
+        return actor, critic
 
 
 class RandomNet(nn.Module):
-    """Blocks, then a flatten or a global pool, a hidden layer and two heads."""
+    """Inputs, blocks, then a flatten or a global pool, a hidden layer and heads."""
 
-    def __init__(self, blocks: tuple[Block, ...], flatten: bool, hidden: int) -> None:
+    def __init__(
+        self, blocks: tuple[Block, ...], flatten: bool, hidden: int, heads: str = "actor_critic", inputs: str = "image"
+    ) -> None:
         super().__init__()
-        stem = 6
-        layers: list[nn.Module] = [nn.Conv2d(CHANNELS, stem, 3, padding=1)]
-        channels = stem
+        channels = 6
+        self.stem = nn.Conv2d(CHANNELS, channels, 3, padding=1)
+        self.state = nn.Linear(STATE, channels) if inputs == "state" else None
+        self.words = nn.Embedding(WORDS, channels) if inputs == "words" else None
+        layers: list[nn.Module] = []
         for block in blocks:
-            module, channels = build_block(block, channels)
-            layers.append(module)
-        self.body = nn.Sequential(*layers)
+            layers.append(ALL_KINDS[block.kind].build(channels, block.width, block.option))
+            channels = layers[-1].out
+        self.body = nn.ModuleList(layers)
         self.pool = nn.Identity() if flatten else nn.AdaptiveAvgPool2d(1)
-        self.hidden = nn.Linear(channels * (SIZE * SIZE if flatten else 1), hidden)
-        self.actor = nn.Linear(hidden, 4)
-        self.critic = nn.Linear(hidden, 1)
+        self.heads = Heads(heads, channels * (SIZE * SIZE if flatten else 1), hidden)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h = torch.relu(self.hidden(torch.flatten(self.pool(torch.relu(self.body(x))), 1)))
-        return self.actor(h), self.critic(h)
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Any:
+        x = self.stem(x)
+        if self.state is not None:
+            x = x + torch.tanh(self.state(other))[:, :, None, None]
+        if self.words is not None:
+            x = x * self.words(other).mean(1)[:, :, None, None]
+        for layer in self.body:
+            x = layer(x)
+        return self.heads(torch.flatten(self.pool(torch.relu(x)), 1))
+
+
+def example(net: RandomNet, batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
+    """Inputs for a network, in its dtype."""
+    generator = torch.Generator().manual_seed(seed)
+    dtype = net.stem.weight.dtype
+    inputs = (torch.randn(batch, CHANNELS, SIZE, SIZE, generator=generator, dtype=dtype),)
+    if net.state is not None:
+        inputs += (torch.randn(batch, STATE, generator=generator, dtype=dtype),)
+    if net.words is not None:
+        inputs += (torch.randint(WORDS, (batch, 4), generator=generator),)
+    return inputs
+
+
+def outputs_of(net: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """All tensors that a network puts out."""
+    return tensors_in(net(*inputs))
+
+
+def loss_of(net: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    """A loss that every output has a part in."""
+    return sum(((output + 0.1 * i).sin().mean() for i, output in enumerate(outputs_of(net, inputs))), torch.zeros(()))
 
 
 def randomize(module: nn.Module, seed: int) -> None:
@@ -157,13 +145,17 @@ def networks(kinds: tuple[str, ...] = EXACT_KINDS, max_blocks: int = 5) -> st.Se
         st.builds(Block, st.sampled_from(kinds), st.integers(1, 6), st.integers(0, 2)), max_size=max_blocks
     ).map(tuple)
 
-    def build(blocks: tuple[Block, ...], flatten: bool, hidden: int, seed: int) -> RandomNet:
-        net = RandomNet(blocks, flatten, hidden).double()
-        randomize(net, seed)
+    def build(*arguments: Any) -> RandomNet:
+        net = RandomNet(*arguments[:-1]).double()
+        randomize(net, arguments[-1])
         return net
 
-    return st.builds(build, blocks, st.booleans(), st.integers(2, 7), st.integers(0, 2**20))
-
-
-def example(batch: int = 2, seed: int = 0) -> Tensor:
-    return torch.randn(batch, CHANNELS, SIZE, SIZE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return st.builds(
+        build,
+        blocks,
+        st.booleans(),
+        st.integers(2, 7),
+        st.sampled_from(HEADS),
+        st.sampled_from(INPUTS),
+        st.integers(0, 2**20),
+    )
