@@ -37,10 +37,19 @@ def build_graph(
         mac_operations=_mac_operations(tape, batch),
         example_shapes=tuple(example_shapes),
         example_origin=origin,
-        inexact=tuple(tape.inexact),
+        inexact=_inexact(tape, components),
         queries=_queries(tape),
         trail=_trail(tape, components, group_of, [group.name for group in groups]),
     )
+
+
+def _inexact(tape: Tape, components: Components) -> tuple[str, ...]:
+    """Operations that read channels as a population, of which some can be removed."""
+    found: dict[str, None] = {}
+    for op, layer in tape.populations:
+        if op not in found and components.prunable[components.labels[np.maximum(layer, 0)]].any():
+            found[op] = None
+    return tuple(found)
 
 
 def _queries(tape: Tape) -> tuple[Queries, ...]:

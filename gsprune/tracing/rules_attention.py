@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from gsprune.tracing.rules_common import Call, Rule, origin
-from gsprune.tracing.rules_layers import contract
+from gsprune.tracing.rules_layers import contract, note_products
 from gsprune.tracing.scales import keep_scale
 from gsprune.tracing.shadow import Labels, Shadow, varying
 from gsprune.tracing.tape import Operand, Tape
@@ -29,6 +29,7 @@ def _attention(tape: Tape, call: Call) -> list[Shadow]:
     if query.shape[-1] > 1:
         vectors = [width[0].reshape(-1) if width else None for width in widths[:2]]
         contract(tape, vectors[0], shadows[0].kind, vectors[1], shadows[1].kind)
+        note_products(tape, shadows[0], shadows[1], widths[0])
     layers = _carried(tape, call, (query, key, value), widths[2])
     return [Shadow(layers, origin(shadows))]
 

@@ -12,7 +12,7 @@ from gsprune.tracing.scales import dot_of
 from gsprune.tracing.shadow import Kind, Labels, Shadow, varying
 from gsprune.tracing.tape import Operand, Tape
 
-__all__ = ["RULES", "contract", "product"]
+__all__ = ["RULES", "contract", "note_products", "product"]
 
 
 def _along(tape: Tape, layers: Sequence[Labels], axis: int) -> tuple[list[Labels], list[Labels]]:
@@ -45,6 +45,12 @@ def contract(tape: Tape, a: Labels | None, a_kind: Kind, b: Labels | None, b_kin
         tape.protect(b, f"{tape.op} with a tensor of fixed size")
         if b_kind is Kind.PARAMETER:
             tape.inputs.append(b)
+
+
+def note_products(tape: Tape, first: Shadow, second: Shadow, layers: Sequence[Labels]) -> None:
+    """A sum of products of two activations is exact where one of them is zero in a removed channel."""
+    if first.kind is second.kind is Kind.ACTIVATION and first.source is None and second.source is None:
+        tape.population(layers)
 
 
 def convolution(tape: Tape, call: Call) -> Shadow:
@@ -183,6 +189,7 @@ def product(tape: Tape, a: torch.Tensor, b: torch.Tensor, out_shape: Sequence[in
     _mark_heads(tape, [*first.layers, *second_layers])
     if depth > 1:
         contract_either(tape, _first(tape, mine), first.kind, _first(tape, theirs), second.kind)
+        note_products(tape, first, second, mine)
     width = out_shape[-1]
     left = Operand(tuple(rows), (*a.shape[:-1], 1), first.kind)
     right = Operand(tuple(columns), (*b.shape[:-2], 1, width), second.kind)
@@ -270,6 +277,7 @@ def _vector_product(tape: Tape, matrix: Shadow, a: torch.Tensor, vector: Shadow,
     theirs = _first(tape, [layer.reshape(-1) for layer in vector.layers])
     if x.shape[0] > 1:
         contract_either(tape, _first(tape, mine), matrix.kind, theirs, vector.kind)
+        note_products(tape, matrix, vector, mine)
     if matrix.kind is Kind.PARAMETER and vector.kind is not Kind.PARAMETER:
         for layer in rows:
             tape.open(layer)
@@ -291,6 +299,7 @@ def _dot(tape: Tape, call: Call) -> Shadow:
     first, second = tape.of(a), tape.of(b)
     if a.numel() > 1:
         contract_either(tape, _first(tape, first.layers), first.kind, _first(tape, second.layers), second.kind)
+        note_products(tape, first, second, first.layers)
     return Shadow((), origin([first, second]))
 
 

@@ -77,8 +77,8 @@ def _batch_norm(tape: Tape, call: Call) -> list[Shadow]:
     parameters = [value for value in call.args[1:5] if isinstance(value, torch.Tensor)]
     mine = operand(tape, x, x.ndim)
     whole = next((value for value in call.args[3:] if isinstance(value, bool)), False)  # statistics of the batch
-    if whole and any(varying(layer) != (1,) for layer in mine.layers):
-        tape.inexact[call.op] = None
+    if whole:
+        tape.population(layer for layer in mine.layers if varying(layer) != (1,))
     layers = tape.merge([mine, *_parameters(tape, parameters, 1, x.ndim)])
     return [Shadow(layers)]
 
@@ -88,8 +88,7 @@ def _layer_norm(tape: Tape, call: Call) -> list[Shadow]:
     x = call.args[0]
     first = x.ndim - len(call.arg(1, "normalized_shape"))
     tensors = [value for value in (call.arg(2, "weight"), call.arg(3, "bias")) if isinstance(value, torch.Tensor)]
-    if any(axis >= first for layer in tape.of(x).layers for axis in varying(layer)):
-        tape.inexact[call.op] = None
+    tape.population(layer for layer in tape.of(x).layers if any(axis >= first for axis in varying(layer)))
     operands = [operand(tape, tensor, x.ndim) for tensor in (x, *tensors)]
     return [Shadow(tape.merge(operands))]
 
@@ -111,8 +110,8 @@ def _group_norm(tape: Tape, call: Call) -> list[Shadow]:
         tied.append(
             channels_out(np.tile(tape.collapse(vector.reshape(groups, -1), [0]).reshape(-1), groups), 1, x.ndim)
         )
-    if groups < channels and any(layer.shape[1] > 1 for layer in layers):
-        tape.inexact[call.op] = None
+    if groups < channels:
+        tape.population(layer for layer in layers if layer.shape[1] > 1)
     return [Shadow(tied)]
 
 
@@ -121,8 +120,7 @@ def _softmax(tape: Tape, call: Call) -> Shadow:
     x = call.args[0]
     axis = axis_of(call.arg(1, "dim"), max(x.ndim, 1))
     shadow = tape.of(x)
-    if any(layer.shape[axis] > 1 for layer in shadow.layers):
-        tape.inexact[call.op] = None
+    tape.population(layer for layer in shadow.layers if layer.shape[axis] > 1)
     return shadow
 
 
@@ -163,8 +161,8 @@ def _reduce(tape: Tape, call: Call, index: int, exact: bool, exact_of_weights: b
         left = _reduced(tape, layer, axes)
         if left is not None:
             layers.append(left)
-        elif layer.max() > 0 and not (exact_of_weights if shadow.kind is Kind.PARAMETER else exact):
-            tape.inexact[call.op] = None
+        elif not (exact_of_weights if shadow.kind is Kind.PARAMETER else exact):
+            tape.population([layer])
     if out.ndim != x.ndim:
         layers = [layer.squeeze(axes) for layer in layers]
     return Shadow(layers, shadow.kind)
@@ -189,8 +187,8 @@ def _reduced(tape: Tape, layer: Labels, axes: Sequence[int]) -> Labels | None:
 
 
 def _sum(tape: Tape, call: Call) -> Shadow:
-    """Sums: exact where a removed channel is zero."""
-    return _reduce(tape, call, 1, exact=True)
+    """Sums: exact where a removed channel is zero, as the product of a weight is."""
+    return _reduce(tape, call, 1, exact=tape.of(call.args[0]).source is not None)
 
 
 def _mean(tape: Tape, call: Call) -> Shadow:
@@ -199,9 +197,8 @@ def _mean(tape: Tape, call: Call) -> Shadow:
 
 
 def _norm(tape: Tape, call: Call) -> Shadow:
-    """Norms, whose axes come after the order; zeros add nothing to those of a positive one."""
-    order = call.arg(1, "ord" if call.op.endswith("vector_norm") else "p", 2)
-    return _reduce(tape, call, 2, exact=order is None or order > 0)
+    """Norms, whose axes come after the order; those of a weight do not see rows of zeros."""
+    return _reduce(tape, call, 2, exact=False)
 
 
 def _pairs(rule: Rule) -> Rule:
@@ -219,8 +216,9 @@ def _pairs(rule: Rule) -> Rule:
 
 def _all(tape: Tape, call: Call) -> Shadow:
     """A function of all elements together: a population of every axis."""
-    if any(tape.of(tensor).layers and tape.of(tensor).kind is Kind.ACTIVATION for tensor in call.tensors()):
-        tape.inexact[call.op] = None
+    for shadow in map(tape.of, call.tensors()):
+        if shadow.kind is Kind.ACTIVATION:
+            tape.population(shadow.layers)
     return Shadow((), max((tape.of(tensor).kind for tensor in call.tensors()), default=Kind.CONSTANT))
 
 

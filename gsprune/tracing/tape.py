@@ -85,7 +85,7 @@ class Tape:
         self.queries: list[Labels] = []
         self.biases: list[tuple[Labels, Labels]] = []
         self.mac_uses: list[MacUse] = []
-        self.inexact: dict[str, None] = {}
+        self.populations: list[tuple[str, Labels]] = []
         self.steps: list[list[Labels]] = []
         self.used: set[str] = set()
         self._names: dict[int, str] = {}
@@ -194,6 +194,10 @@ class Tape:
         """Never prune any atom of a tensor."""
         for layer in shadow.layers:
             self.protections.append((layer, reason))
+
+    def population(self, layers: Iterable[Labels]) -> None:
+        """The operation at hand reads all these channels together, so that a removed one differs from one of zeros."""
+        self.populations.extend((self.op, layer) for layer in layers if layer.max() > 0)
 
     def open(self, labels: Labels) -> None:
         """These atoms are channels that a layer makes."""

@@ -172,3 +172,24 @@ def test_a_group_that_is_first_cut_in_a_later_step_is_checked_then() -> None:
     assert (net.first.out_features, net.second.out_features) == (8, 2)
     assert any(protected.names == ("second",) for protected in report.protected)
     assert net(x).shape == (3, 3)
+
+
+def test_a_recurrent_layer_that_refuses_a_width_keeps_it_and_the_rest_is_pruned() -> None:
+    class Projected(torch.nn.Module):
+        """At half its width the projection is as wide as the state, which torch does not take for a projection."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = torch.nn.Linear(4, 6), torch.nn.Linear(5, 2)
+            self.cell = torch.nn.LSTM(6, 6, batch_first=True, proj_size=5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.cell(self.embed(x))[0])
+
+    net = Projected().double()
+    report = gsprune.prune_step(net, 0.5, example_inputs=torch.randn(2, 3, 4, dtype=torch.float64))
+    assert (net.embed.out_features, net.cell.hidden_size, net.cell.proj_size) == (3, 6, 5)
+    assert {name for held in report.protected if "RNN parameters" in held.reason for name in held.names} == {
+        "cell",
+        "cell:2",
+    }

@@ -186,9 +186,9 @@ class OverChannels(nn.Module):
         return x - x.mean(1, keepdim=True) if self.option == 1 else x / (x.amax(1, keepdim=True).abs() + 1)
 
 
-@kind()
+@kind(exact=False)
 class Normalized(nn.Module):
-    """Unit vectors over channels, and a softmax over space."""
+    """Unit vectors over channels (exact only because zeros come in), and a softmax over space."""
 
     def __init__(self, channels: int, width: int, option: int) -> None:
         super().__init__()

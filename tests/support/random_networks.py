@@ -67,7 +67,7 @@ class Heads(nn.Module):
         g = h if self.second is None else torch.relu(self.second(x))
         actor, critic = self.actor(h), self.critic(g)
         if self.kind == "dict":
-            return {"policy": torch.distributions.Categorical(logits=actor), "values": [critic, (h.sum(1),)]}
+            return {"policy": torch.distributions.Categorical(logits=actor), "values": [critic, (actor.sum(1),)]}
         if self.kind == "dueling":
             return critic + actor - actor.mean(1, keepdim=True)
         if self.kind == "distributional":

@@ -69,9 +69,9 @@ class Fused(nn.Module):
         return image_of((y + self.proj(z))[:, 1:])
 
 
-@kind()
+@kind(exact=False)
 class Crossed(nn.Module):
-    """Learned queries that attend to the image, and a product of two activations."""
+    """Learned queries, summed over, that attend to the image, and a product of two activations."""
 
     def __init__(self, channels: int, width: int, option: int) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import gsprune
 from gsprune.networks import ImpalaEncoder
 from gsprune.tracing import trace
 from gsprune.tracing.graph import Graph
@@ -267,3 +268,42 @@ def test_an_unflattened_axis_needs_no_tie_where_one_of_its_axes_is_channels() ->
 def test_parts_of_a_split_axis_are_tied_position_by_position() -> None:
     graph, _ = trace(Splitting(nn.Sequential(nn.Flatten(), nn.Linear(12, 2))), torch.zeros(2, 3))
     assert graph.group("grow").root.units.tolist() == [0, 1, 2] * 4
+
+
+def test_parts_that_the_code_counts_never_go_be_they_one_channel_each() -> None:
+    class Halves(nn.Module):
+        """Two channels, each a part of its own."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.left, self.right = nn.Conv2d(3, 2, 1), nn.Conv2d(1, 4, 1), nn.Conv2d(1, 4, 1)
+            self.head = nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = self.wide(x).chunk(2, 1)
+            return self.head(torch.cat([self.left(a), self.right(b)], 1))
+
+    graph = gsprune.trace(Halves(), torch.randn(1, 3, 4, 4))
+    assert [(group.name, group.num_units) for group in graph.groups] == [("wide", 1), ("left", 4), ("right", 4)]
+
+
+def test_gates_of_a_recurrent_layer_of_one_unit_stay_together() -> None:
+    class Narrow(nn.Module):
+        """Its cell reads past the end of weights of a wrong shape instead of failing."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.cell = nn.Linear(4, 6), nn.GRU(6, 1, batch_first=True, bidirectional=True)
+            self.head = nn.Linear(2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.cell(self.embed(x))[0])
+
+    model = Narrow()
+    gsprune.prune_step(model, 0.5, example_inputs=torch.randn(2, 5, 4))
+    assert {name: tuple(p.shape) for name, p in model.cell.named_parameters() if "weight" in name} == {
+        "weight_ih_l0": (3, 3),
+        "weight_hh_l0": (3, 1),
+        "weight_ih_l0_reverse": (3, 3),
+        "weight_hh_l0_reverse": (3, 1),
+    }

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import gsprune
 from gsprune.tracing import trace
 
 
@@ -186,3 +187,39 @@ def test_a_layer_of_the_norms_is_noted_as_inexact_and_not_protected() -> None:
     graph, _ = trace(model, torch.zeros(2, 3))
     assert [group.name for group in graph.groups] == ["0"]
     assert graph.inexact == ("aten.native_layer_norm",)
+
+
+class Sums(nn.Module):
+    """A sum over channels that are not zero where they are removed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.head = nn.Linear(6, 8), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x) * torch.sigmoid(self.gate(x)).sum(1, keepdim=True)
+
+
+class Kernels(nn.Module):
+    """Linear attention: positive features of queries and keys, contracted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (torch.exp(self.q(x)) @ torch.exp(self.k(x)).mT) @ self.v(x)
+
+
+@pytest.mark.parametrize(("network", "op"), [(Sums, "aten.sum"), (Kernels, "aten.bmm")])
+def test_sums_over_channels_that_are_not_zero_when_removed_are_inexact_and_no_failure(
+    network: type[nn.Module], op: str
+) -> None:
+    model, x = network(), torch.randn(2, 5, 6) if network is Kernels else torch.randn(5, 6)
+    assert gsprune.trace(model, x).inexact == (op,)
+    assert gsprune.prune_step(model, 0.5, example_inputs=x).channel_sparsity == 0.5
+
+
+def test_what_reads_only_channels_that_stay_is_exact() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(1))
+    assert gsprune.trace(model, torch.randn(2, 4)).inexact == ()
