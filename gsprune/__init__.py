@@ -14,20 +14,26 @@ from gsprune.errors import RewriteError as RewriteError
 from gsprune.errors import ScoreError as ScoreError
 from gsprune.errors import TraceError as TraceError
 from gsprune.exporting import export as export
+from gsprune.importance import Criterion as Criterion
 from gsprune.importance import Importance as Importance
 from gsprune.measure import cost as cost
+from gsprune.measure import latencies as latencies
 from gsprune.measure import latency as latency
 from gsprune.prune_report import PruneReport as PruneReport
 from gsprune.pruner import Pruner as Pruner
 from gsprune.pruner import prune_step as prune_step
 from gsprune.pruner import trace as trace
+from gsprune.sensitivity_table import sensitivity as sensitivity
+from gsprune.tracing.graph import Graph as Graph
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "Criterion",
     "DistributedError",
     "ExportError",
+    "Graph",
     "GspruneError",
     "Importance",
     "LatencyBudget",
@@ -40,10 +46,12 @@ __all__ = [
     "TraceError",
     "cost",
     "export",
+    "latencies",
     "latency",
     "load",
     "prune_step",
     "save",
     "schedules",
+    "sensitivity",
     "trace",
 ]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gsprune.selection import Target, dense_shapes, group_layers
+from gsprune.selection import Selection, Shortfall, dense_shapes, group_layers, shortfall
 from gsprune.tracing.graph import Group, IntArray, Protected
 from gsprune.tracing.structure import Structure
 
@@ -45,14 +45,14 @@ class Context:
     """What a report reads besides the structures before and after.
 
     Attributes:
-        target: the unit of `PruneReport.sparsity`.
+        selection: what was asked for; its target is the unit of `PruneReport.sparsity`.
         initial_widths: group name -> first-seen width.
         ignored: groups that the user excluded; they do not count as channels.
         refused: group name -> why a size written into the code holds it.
         parameters: canonical names of the tensors that are parameters.
     """
 
-    target: Target
+    selection: Selection
     initial_widths: Mapping[str, int]
     ignored: frozenset[str]
     refused: Mapping[str, str]
@@ -134,8 +134,17 @@ class PruneReport:
     def sparsity(self) -> float:
         """What was reached, in the unit of `target`."""
         return {"channels": self.channel_sparsity, "params": self.param_sparsity, "macs": self.mac_sparsity}[
-            self._context.target
+            self._context.selection.target
         ]
+
+    @cached_property
+    def shortfall(self) -> Shortfall | None:
+        """What kept the network from the sparsity asked for; None where that is reached, but for whole channels."""
+        held = dict.fromkeys(self._context.ignored, "ignore") | dict.fromkeys(
+            self._context.refused, "sizes written into the code"
+        )
+        context = self._context
+        return shortfall(self._after, context.initial_widths, context.selection, held, lambda: self.sparsity)
 
     @cached_property
     def params_before(self) -> int:
@@ -247,6 +256,7 @@ class PruneReport:
             f" {self.macs_after:,.0f} ({self.example}), {self.seconds * 1e3:.1f} ms"
         )
         lines += [f"protected: {p.channels} channels of {', '.join(p.names)}: {p.reason}" for p in self.protected]
+        lines += [str(self.shortfall)] if self.shortfall is not None else []
         lines += list(self.notes)
         return "\n".join(lines)
 

@@ -227,7 +227,6 @@ class Step:
             if self.consensus is not None:
                 self.consensus.check_choice(self.structure, keep, final=self.request.dry_run or bool(keep.all()))
             if keep.all():
-                self._warn_if_stuck(refused)
                 break
             try:
                 after, notes = self._rewrite(keep, refused, backend)
@@ -237,11 +236,12 @@ class Step:
             break
         if after is self.structure or self.request.dry_run:
             self.model.__dict__[STATE_ATTRIBUTE] = self.state  # so that the next step need not trace
-        context = Context(
-            self.selection.target, self.state.initial_widths, self.ignored, refused, self.known.parameters
-        )
+        context = Context(self.selection, self.state.initial_widths, self.ignored, refused, self.known.parameters)
         seconds = time.perf_counter() - started
-        return PruneReport(not keep.all(), seconds, self.request.dry_run, notes, self.structure, after, keep, context)
+        report = PruneReport(not keep.all(), seconds, self.request.dry_run, notes, self.structure, after, keep, context)
+        if not report.changed:
+            self._warn_if_stuck(report)
+        return report
 
     def _choose(self, backend: Backend, frozen: frozenset[str]) -> BoolArray:
         """(units,) bool: what to keep."""
@@ -299,8 +299,13 @@ class Step:
             return None
         self.forwards += 1
         kept = {name: dict(plan.keeps(name)) for name in plan.model_index}
-        with undisturbed(self.model):
-            return masked_output(self.model, self.state.example, self.tensors, kept)
+        try:
+            with undisturbed(self.model):
+                return masked_output(self.model, self.state.example, self.tensors, kept)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # zeros may be nothing that the network can do with: 0 / 0, a distribution of NaN
+            return None
 
     def _check(self, transaction: Transaction, after: Structure, expected: Any) -> tuple[SizeLink, ...]:
         """Run the rewritten network; finds stored sizes where it fails. Returns new links or raises `_RefusedError`."""
@@ -385,24 +390,25 @@ class Step:
         states = [state, *[replace(state, example=None, cache=None) for _ in self.bindings[1:]]]
         transaction.set_entries([(owner, STATE_ATTRIBUTE, each) for owner, each in zip(owners, states, strict=True)])
 
-    def _warn_if_stuck(self, refused: Mapping[str, str]) -> None:
-        """Say so when a request cannot be met because nothing at all can be removed."""
+    def _warn_if_stuck(self, report: PruneReport) -> None:
+        """Say so when more is asked for than can go; always in the same words, which Python's filters show once."""
         asked = self.selection.sparsity
-        wanted = max(asked.values(), default=0.0) if isinstance(asked, Mapping) else asked
-        graph = self.structure.traced
-        if wanted <= 0 or any(g.name not in self.ignored and g.name not in refused for g in graph.groups):
+        if (max(asked.values(), default=0.0) if isinstance(asked, Mapping) else asked) <= 0:
             return
+        graph = self.structure.traced
         if graph.groups:
-            cause = f"all its {len(graph.groups)} groups are ignored or held by sizes in its code"
+            missing = report.shortfall
+            if missing is None or not missing.final:
+                return
+            cause = str(missing)
         elif graph.protected:
             reasons = "; ".join(f"{', '.join(p.names[:3])}: {p.reason}" for p in graph.protected[:5])
             cause = f"every channel is protected ({reasons})"
         else:
             cause = "it has no channels to remove"
+        more = "more " if report.channel_sparsity > 0 else ""
         warnings.warn(
-            f"sparsity {wanted:g} was asked for, but nothing of {type(self.model).__name__} can be removed: {cause}",
-            PruneWarning,
-            stacklevel=5,
+            f"nothing {more}of {type(self.model).__name__} can be removed: {cause}", PruneWarning, stacklevel=5
         )
 
 

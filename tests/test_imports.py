@@ -19,7 +19,7 @@ LAYERS = (
     ("sweep", "report"),
     ("rl",),
     ("baselines", "networks"),
-    ("sensitivity", "exporting", "checkpoint"),
+    ("sensitivity_table", "exporting", "checkpoint"),
     ("pruner",),
     ("latency_search",),
     ("step", "prune_report", "ignore"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -288,3 +291,77 @@ def test_a_parameter_that_the_user_has_replaced_is_the_one_that_is_pruned() -> N
     assert net[3].weight.shape == (8, 4, 3, 3)
     assert old.shape == (12, 6, 3, 3)
     net(X)
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        ({"min_channels": 6}, r"min_channels \(0\)"),
+        ({"round_to": 8}, r"round_to \(0\)"),
+        ({"ignore": ("0",)}, r"ignore \(0\)"),
+        ({"scope": "global", "min_channels": 6}, r"min_channels \(0\)"),
+        ({"target": "params", "min_channels": 6}, r"min_channels \(0\)"),
+    ],
+)
+def test_a_request_that_limits_hold_back_says_which(options: dict[str, Any], cause: str) -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.randn(2, 4)
+    if "min_channels" in options:
+        report = gsprune.prune_step(net, 0.9, example_inputs=x, **options)
+        assert report.groups[0].after == 6
+        assert report.shortfall is not None
+        assert report.shortfall.causes == {"min_channels": ("0",)}
+        assert "held by min_channels (0)" in str(report)
+    with pytest.warns(PruneWarning, match=f"nothing .*of Sequential can be removed.*{cause}"):
+        assert not gsprune.prune_step(net, 0.9, example_inputs=x, **options).changed
+
+
+def test_a_step_too_small_for_a_whole_multiple_is_silent_and_no_shortfall_remains_in_the_end() -> None:
+    net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    x = torch.randn(2, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        early = gsprune.prune_step(net, 0.1, example_inputs=x, round_to=8)
+        late = gsprune.prune_step(net, 0.5, round_to=8)
+        kept = gsprune.prune_step(net, 0.5, ignore=("0",))  # reached already
+    assert early.shortfall is not None
+    assert not early.shortfall.final
+    assert late.shortfall is None
+    assert kept.shortfall is None
+
+
+def test_a_warning_repeated_along_a_schedule_has_the_same_words() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    pruner = gsprune.Pruner(net, gsprune.schedules.Linear(0.9), ignore=("0",), example_inputs=torch.randn(2, 4))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for progress in (0.3, 0.5, 0.7, 0.9):
+            pruner.step(progress)
+    assert len(caught) == 4
+    assert len({str(warning.message) for warning in caught}) == 1
+
+
+def test_a_masked_network_that_cannot_run_is_no_failure() -> None:
+    class Careful(nn.Module):
+        """Refuses what is not finite, as distributions do; the removed channels' logarithm is not."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits = self.head(torch.log(self.first(x).abs()))
+            return torch.distributions.Categorical(logits=logits).entropy()
+
+    net = Careful()
+    assert gsprune.prune_step(net, 0.5, example_inputs=torch.randn(2, 4)).changed
+
+
+def test_everything_that_the_documents_name_is_there() -> None:
+    root = Path(__file__).parent.parent
+    pages = [root / "README.md", *(root / "docs").glob("*.md"), *(root / "examples").glob("*.py")]
+    for page in pages:
+        for name in set(re.findall(r"\bgsprune\.([a-zA-Z_]\w*)\b(?!\.py)", page.read_text())):
+            found = hasattr(gsprune, name) or importlib.util.find_spec(f"gsprune.{name}") is not None
+            assert found, f"{page.name} names gsprune.{name}"
+    assert all(hasattr(gsprune, name) for name in gsprune.__all__)

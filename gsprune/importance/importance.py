@@ -121,7 +121,7 @@ class Importance:
             return {name: self._score(name, statistics[name], count) for name, count in units.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the criterion (where the generator of "random" is); JSON-compatible."""
+        """State of the criterion, where it has one; JSON-compatible."""
         return self._resolved().state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from numbers import Integral
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,28 +15,34 @@ __all__ = ["Random"]
 class Random(Criterion):
     """x_u uniform in [0, 1), the same for all members, from a generator of its own.
 
-    Neither torch's nor NumPy's global generator is touched. The generator goes on from call to call; `state_dict`
-    holds where it is.
+    The generator starts anew at every step, from the seed and the widths that the network has by then. So a network
+    that has shrunk draws other numbers, and yet the draw is the same for a dry run and the step after it, for a copy, a
+    loaded network and every rank of several. Neither torch's nor NumPy's global generator is touched.
 
     Args:
-        seed: where the generator starts, >= 0.
+        seed: another seed, other draws; >= 0.
+
+    Raises:
+        TypeError: the seed is no whole number.
+        ValueError: the seed is negative.
     """
 
     default_reduction: ClassVar[str] = "first"
 
     def __init__(self, seed: int = 0) -> None:
-        self._generator = np.random.Generator(np.random.PCG64(seed))
+        if isinstance(seed, bool) or not isinstance(seed, Integral):
+            raise TypeError(f"`seed` must be a whole number >= 0, got {seed!r}")
+        if seed < 0:
+            raise ValueError(f"`seed` must be >= 0, got {seed}")
+        self.seed: int = int(seed)
 
     def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
-        """Draws in the order of the groups; see `Criterion.statistics`."""
-        return {group.name: self._generator.random((1, group.num_units)) for group in source.groups}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator's state, as integers and strings."""
-        return {"generator": self._generator.bit_generator.state}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`; see `Criterion.load_state_dict`."""
-        if set(state) != {"generator"}:
-            raise ValueError(f"`state` of Random must have the key 'generator' alone, got {sorted(state)}")
-        self._generator.bit_generator.state = state["generator"]
+        """Draws in the order of all groups, scored or not; see `Criterion.statistics`."""
+        structure = source.structure
+        generator = np.random.Generator(np.random.PCG64([self.seed, *structure.units_of_groups()]))
+        draws = generator.random((1, structure.num_units))
+        bounds = structure.first_unit.tolist()
+        return {
+            group.name: draws[:, first:last]
+            for group, first, last in zip(structure.traced.groups, bounds, bounds[1:], strict=False)
+        }

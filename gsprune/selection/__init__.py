@@ -11,3 +11,5 @@ from gsprune.selection.select import Selection as Selection
 from gsprune.selection.select import Target as Target
 from gsprune.selection.select import select as select
 from gsprune.selection.select import select_units as select_units
+from gsprune.selection.shortfall import Shortfall as Shortfall
+from gsprune.selection.shortfall import shortfall as shortfall

@@ -21,7 +21,7 @@ from gsprune.selection.widths import Limits
 from gsprune.tracing.graph import Graph, IntArray
 from gsprune.tracing.structure import Structure
 
-__all__ = ["SCOPES", "TARGETS", "Scope", "Selection", "Target", "select", "select_units"]
+__all__ = ["SCOPES", "TARGETS", "Scope", "Selection", "Target", "limits_of", "select", "select_units"]
 
 Scope = Literal["local", "global", "isomorphic"]
 Target = Literal["channels", "params", "macs"]
@@ -107,7 +107,7 @@ def select_units(
     Returns:
         (units,) bool over all groups of the structure: which are kept.
     """
-    limits = _limits(structure, initial_widths, request, frozen)
+    limits = limits_of(structure, initial_widths, request, frozen)
     kept = _kept_units(structure, scores, limits, request).tolist()
     keep = np.ones(structure.num_units, dtype=bool)
     bounds = structure.first_unit.tolist()
@@ -118,9 +118,10 @@ def select_units(
     return keep
 
 
-def _limits(
+def limits_of(
     structure: Structure, initial_widths: Mapping[str, int], request: Selection, frozen: Collection[str]
 ) -> list[Limits]:
+    """The widths that every group may take, in the structure's order."""
     graph = structure.traced
     multiples = per_group_count("round_to", request.round_to, graph)
     floors = per_group_count("min_channels", request.min_channels, graph)

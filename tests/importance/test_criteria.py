@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 
 import numpy as np
@@ -174,21 +173,31 @@ def test_random_has_a_generator_of_its_own() -> None:
     assert not np.array_equal(scores["0"], scored(Random(seed=1))["0"])
 
 
-def test_random_goes_on_from_its_saved_state() -> None:
-    interrupted, whole = Importance("random"), Importance("random")
-    scored(interrupted), scored(whole)
-    state = json.loads(json.dumps(interrupted.state_dict()))
-    resumed = Importance("random")
-    resumed.load_state_dict(state)
-    first, second = scored(resumed), scored(whole)
-    assert all(np.array_equal(first[name], second[name]) for name in first)
+def test_random_draws_anew_as_the_network_shrinks_and_alike_for_the_same_network() -> None:
+    graph = small_graph(small_net())
+    smaller = graph.pruned({graph.groups[1].name: np.array([0])})
+    importance = Importance("random")
+    first, again = (importance.scores(graph, {}, BACKEND) for _ in range(2))
+    later = importance.scores(smaller, {}, BACKEND)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.isin(later["0"], first["0"]).any()
+
+
+def test_random_does_not_depend_on_which_groups_are_scored() -> None:
+    graph = small_graph(small_net())
+    whole, part = (Importance("random").scores(graph, {}, BACKEND, frozen=frozen) for frozen in ((), ("0",)))
+    assert np.array_equal(whole["3"], part["3"])
+
+
+@pytest.mark.parametrize(("seed", "error"), [(-1, ValueError), (0.5, TypeError), (True, TypeError), ("one", TypeError)])
+def test_a_bad_seed_is_refused(seed: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match="`seed` must be"):
+        Random(seed=seed)
 
 
 def test_a_state_of_another_criterion_is_refused() -> None:
     with pytest.raises(ValueError, match="must be empty"):
-        Importance("l1").load_state_dict(Random().state_dict())
-    with pytest.raises(ValueError, match="'generator'"):
-        Importance("random").load_state_dict({})
+        Importance("l1").load_state_dict({"generator": 1})
 
 
 @pytest.mark.parametrize("criterion", ["taylor", "hessian"])

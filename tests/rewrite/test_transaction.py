@@ -29,8 +29,15 @@ def prepared() -> tuple[RandomNet, torch.optim.Optimizer, RandomNet]:
     return net, optimizer, copy.deepcopy(net)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("boom"), torch.OutOfMemoryError("no memory"), KeyboardInterrupt()])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("stage", "error"),
+    [
+        (stage, error)
+        for stage in STAGES
+        for error in (RuntimeError("boom"), torch.OutOfMemoryError("no memory"), MemoryError(), KeyboardInterrupt())
+        if (stage, type(error)) != ("masked_output", RuntimeError)  # a network that cannot do with zeros is no failure
+    ],
+)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_failure_at_any_stage_leaves_everything_bitwise_unchanged(
     stage: str, error: BaseException, when: str, monkeypatch: pytest.MonkeyPatch
