@@ -1,55 +1,47 @@
 """Write docs/networks.md: which public networks are pruned, how exactly, and what stays protected.
 
-    python scripts/network_table.py [--only GLOB] [--output docs/networks.md]
+    python scripts/network_table.py [--only GLOB] [--seconds 300] [--output docs/networks.md]
 
-Needs torchvision, timm and transformers beside gsprune; what is missing is left out and said so. Networks have random
-weights. Layer, group and RMS norms read all channels at once, so that no sliced network that has them can equal the
-masked one; for the comparison alone they are replaced by their affine part, which shows that the right channels went.
+Needs torchvision, timm and transformers beside gsprune; what is missing is left out and said so. Every network has
+random weights and is built, traced and pruned in a process of its own, which is ended after so many seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import math
+import multiprocessing
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from network_list import Network, networks
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from masked_networks import masked_copy
-from torchvision_models import declare_missing_operators
 
 import gsprune
 from gsprune.tracing import trace
+from gsprune.tracing.example import Example
 from gsprune.tracing.outputs import tensors_in
 
-TORCHVISION = """
-alexnet vgg11_bn resnet18 resnet50 resnext50_32x4d wide_resnet50_2 densenet121 googlenet inception_v3 squeezenet1_0
-mobilenet_v2 mobilenet_v3_small mobilenet_v3_large mnasnet0_5 efficientnet_b0 efficientnet_v2_s regnet_x_400mf
-regnet_y_400mf shufflenet_v2_x1_0 convnext_tiny vit_b_32 swin_t swin_v2_t maxvit_t
-segmentation/fcn_resnet50 segmentation/deeplabv3_mobilenet_v3_large segmentation/lraspp_mobilenet_v3_large
-"""
-TIMM = """
-convnextv2_atto mixer_s32_224 vit_tiny_patch16_224 swin_tiny_patch4_window7_224 resnet26d seresnet50 ecaresnet26t
-res2net50_26w_4s dla34 hrnet_w18_small repvgg_a0 ghostnet_100 mobilenetv4_conv_small tinynet_e mixnet_s nfnet_l0
-poolformer_s12 mobilevit_xxs xcit_nano_12_p16_224 cait_xxs24_224 levit_128s coatnet_pico_rw_224 fastvit_t8 gmlp_ti16_224
-edgenext_xx_small starnet_s1 skresnet18 resnest14d dpn68 resnetv2_50
-"""
-TRANSFORMERS = """
-ViT ResNet ConvNextV2 Swin Dinov2 Segformer PoolFormer RegNet
-"""
-_SIZES = {"inception_v3": 96, "vit": 224, "maxvit": 224, "nasnetalarge": 331}
+# ConvNeXt V2 divides by a mean over channels.
+_RESPONSE_NORMS = (
+    ("timm.layers.grn", "GlobalResponseNorm"),
+    ("transformers.models.convnextv2.modeling_convnextv2", "ConvNextV2GRN"),
+)
 
 
 @dataclass
@@ -59,14 +51,14 @@ class Row:
     name: str
     result: str
     parameters: str = ""
-    error: str = ""
-    protected: str = ""
+    difference: str = ""
+    kept: str = ""
     ratio: str = ""
 
 
 @contextmanager
 def affine_norms() -> Iterator[None]:
-    """Norms over channels do no more than scale and shift."""
+    """Norms that read all channels at once do no more than scale and shift."""
 
     def affine(x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
         x = x if weight is None else x * weight.view(shape)
@@ -81,53 +73,26 @@ def affine_norms() -> Iterator[None]:
     def rms(x: Tensor, shape: Any, weight: Any = None, eps: float | None = None) -> Tensor:
         return affine(x, weight, None, tuple(x.shape[x.ndim - len(shape) :]))
 
-    with (
-        mock.patch.object(F, "layer_norm", layer),
-        mock.patch.object(F, "group_norm", group),
-        mock.patch.object(F, "rms_norm", rms),
-    ):
+    batch_norm = F.batch_norm
+
+    def batch(x: Tensor, mean: Any, var: Any, weight: Any = None, bias: Any = None, *rest: Any, **named: Any) -> Tensor:
+        if mean is None:  # the standardisation of a weight over its inputs
+            return affine(x, weight, bias, (-1, *[1] * (x.ndim - 2)))
+        return batch_norm(x, mean, var, weight, bias, *rest, **named)
+
+    def response(module: Any, x: Tensor) -> Tensor:
+        dims, shape = getattr(module, "spatial_dim", (1, 2)), getattr(module, "wb_shape", module.weight.shape)
+        scaled = x * x.norm(p=2, dim=dims, keepdim=True)
+        return x + module.weight.view(shape) * scaled + module.bias.view(shape)
+
+    with ExitStack() as stack:
+        for name, function in {"layer_norm": layer, "group_norm": group, "rms_norm": rms, "batch_norm": batch}.items():
+            stack.enter_context(mock.patch.object(F, name, function))
+        for module, kind in _RESPONSE_NORMS:
+            found = getattr(sys.modules.get(module), kind, None)
+            if found is not None:
+                stack.enter_context(mock.patch.object(found, "forward", response))
         yield
-
-
-def torchvision_networks() -> Iterator[tuple[str, Callable[[], nn.Module], Tensor]]:
-    """Name, builder and example of torchvision's classifiers and segmentation heads."""
-    declare_missing_operators()
-    from torchvision import models
-
-    for name in TORCHVISION.split():
-        options = {"weights": None, "weights_backbone": None, "num_classes": 10}
-        if not name.startswith("segmentation/"):
-            del options["weights_backbone"]
-        plain = name.rpartition("/")[2]
-        size = _SIZES.get(plain, _SIZES.get(plain.split("_")[0], 64))
-        yield f"torchvision {plain}", lambda p=plain, o=options: models.get_model(p, **o), torch.rand(2, 3, size, size)
-
-
-def timm_networks() -> Iterator[tuple[str, Callable[[], nn.Module], Tensor]]:
-    """The same of timm."""
-    declare_missing_operators()
-    import timm
-
-    known = set(timm.list_models())
-    for name in TIMM.split():
-        if name in known:
-            shape = timm.get_pretrained_cfg(name).input_size if timm.is_model_pretrained(name) else (3, 224, 224)
-            yield f"timm {name}", lambda n=name: timm.create_model(n, num_classes=10), torch.rand(1, *shape)
-
-
-def transformers_networks() -> Iterator[tuple[str, Callable[[], nn.Module], Tensor]]:
-    """The same of transformers, with the default configuration of each backbone."""
-    declare_missing_operators()
-    import transformers
-
-    for name in TRANSFORMERS.split():
-        names = {key.lower(): key for key in dir(transformers)}
-        model, config = names.get(f"{name}model".lower()), names.get(f"{name}config".lower())
-        if model is not None and config is not None:
-            built = lambda m=model, c=config: getattr(transformers, m)(getattr(transformers, c)())  # noqa: E731
-            size = getattr(getattr(transformers, config)(), "image_size", 224)
-            size = size if isinstance(size, int) else 224
-            yield f"transformers {model}", built, torch.rand(1, 3, size, size)
 
 
 def randomize(model: nn.Module) -> None:
@@ -141,65 +106,84 @@ def randomize(model: nn.Module) -> None:
                 parameter.copy_(torch.rand(parameter.shape, generator=generator) * 0.02)
 
 
-def examine(name: str, build: Callable[[], nn.Module], x: Tensor) -> Row:
+def examine(network: Network) -> Row:
     """Prune half of the channels of one network."""
     torch.manual_seed(0)
-    model = build().eval()
+    model, x = network.build().eval(), network.example()
     randomize(model)
     with torch.no_grad():
+        model(x)
         started = time.process_time()
         model(x)
         forward = time.process_time() - started
-    started = time.process_time()
-    graph, example = trace(model, x)
-    traced = time.process_time() - started
     dense = copy.deepcopy(model)
+    started = time.process_time()
     try:
         report = gsprune.prune_step(model, 0.5, example_inputs=x)
     except gsprune.GspruneError as error:
-        return Row(name, f"refused: {str(error)[:160]}")
-    with affine_norms() if graph.inexact else mock.patch.object(F, "layer_norm", F.layer_norm), torch.no_grad():
-        expected = tensors_in(example.call(masked_copy(dense, report.removed)))
-        got = tensors_in(example.call(model))
-    errors = [float((a - b).abs().max() / (b.abs().max() + 1e-12)) for a, b in zip(got, expected, strict=True)]
+        return Row(network.name, f"refused: {str(error)[:200]}")
+    ratio = (time.process_time() - started) / forward
+    graph, example = trace(dense, x)
+    masked = masked_copy(dense, report.removed)
+    difference = _difference(model, masked, example, bool(graph.inexact))
+    if math.isnan(difference):  # without their norms, deep networks leave float32
+        example = replace(example, args=tuple(each.double() for each in example.args))
+        difference = _difference(model.double(), masked.double(), example, bool(graph.inexact))
     held = [item for item in report.protected if item.reason != "output of the network"]
+    free = sum(int((group.root.units >= 0).sum()) for group in graph.groups)
+    count = sum(item.channels for item in held)
+    reasons = "; ".join(f"{item.channels}: {item.reason.splitlines()[0][:90]}" for item in held)
     return Row(
-        name,
-        "pruned" if not graph.inexact else "pruned, norms over channels",
+        network.name,
+        "exact" if not graph.inexact else "norms over channels",
         f"{report.params_before / 1e6:.2f} M -> {report.params_after / 1e6:.2f} M",
-        f"{max(errors):.0e}",
-        "; ".join(f"{item.channels}: {item.reason.splitlines()[0][:90]}" for item in held),
-        f"{traced / forward:.1f}",
+        f"{difference:.0e}",
+        f"{count / (count + free):.0%} ({reasons})" if held else "",
+        f"{ratio:.1f}",
     )
 
 
-def rows(only: str) -> Iterator[Row]:
-    """All lines; a package that is missing gives one line that says so."""
-    for package, networks in (
-        ("torchvision", torchvision_networks),
-        ("timm", timm_networks),
-        ("transformers", transformers_networks),
-    ):
-        try:
-            for name, build, x in networks():
-                if fnmatch(name, only):
-                    try:
-                        yield examine(name, build, x)
-                    except Exception as error:
-                        yield Row(name, f"failed: {type(error).__name__}: {str(error)[:160]}")
-        except ImportError as error:
-            yield Row(package, f"not installed ({error})")
+def _difference(model: nn.Module, masked: nn.Module, example: Example, inexact: bool) -> float:
+    """Largest difference of two networks' outputs, relative to their scale."""
+    with affine_norms() if inexact else nullcontext(), torch.no_grad():
+        expected, got = tensors_in(example.call(masked)), tensors_in(example.call(model))
+    pairs = [(a, b) for a, b in zip(got, expected, strict=True) if b.is_floating_point()]
+    found = torch.stack([((a - b).abs().max() / (b.abs().max() + 1e-12)).double() for a, b in pairs])
+    return float(found.max()) if found.isfinite().all() else math.nan
+
+
+def _child(network: Network, results: Connection) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    try:
+        row = examine(network)
+    except Exception as error:
+        row = Row(network.name, f"failed: {type(error).__name__}: {str(error)[:200]}")
+    results.send(asdict(row))
+
+
+def examined(network: Network, seconds: float) -> Row:
+    """The row of a network, found in a process of its own; a row that says so where that ends or takes too long."""
+    context = multiprocessing.get_context("fork")  # so that the packages are imported once
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(network, there))
+    process.start()
+    there.close()
+    try:
+        found = Row(**here.recv()) if here.poll(seconds) else Row(network.name, f"failed: not done after {seconds:g} s")
+    except EOFError:
+        found = Row(network.name, "failed: its process ended")
+    process.kill()
+    process.join()
+    return found
 
 
 HEADER = """# Networks
 
-Written by `python scripts/network_table.py` (random weights, half of the channels of every group asked to go, one
-thread). *Difference* is the largest difference between the pruned network's output and that of the dense network with
-the removed channels set to zero, relative to the output's scale; where norms read all channels at once, they are
-replaced by their affine part for this comparison alone. *Kept by rule* counts the channels that are not pruned, with
-the reason, beside the network's outputs. *Trace* is the tracer's time in forwards of the same example (processor time).
+Written by `python scripts/network_table.py`: random weights, half of the channels of every group asked to go, one
+thread, one process per network.
 
-| network | result | parameters | difference | kept by rule | trace |
+| network | result | parameters | difference | kept by rule | first call |
 |---|---|---|---|---|---|
 """
 
@@ -208,14 +192,18 @@ def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="*", help="glob of names such as 'timm *'")
+    parser.add_argument("--seconds", type=float, default=300, help="how long one network may take")
     parser.add_argument("--output", type=Path, default=Path("docs/networks.md"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     with options.output.open("w") as file:
         file.write(HEADER)
-        for row in rows(options.only):
-            cells = (row.name, row.result, row.parameters, row.error, row.protected, row.ratio)
+        for network in networks():
+            if not fnmatch(network.name, options.only):
+                continue
+            row = examined(network, options.seconds)
+            cells = (row.name, row.result, row.parameters, row.difference, row.kept, row.ratio)
             file.write("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |\n")
             file.flush()
 

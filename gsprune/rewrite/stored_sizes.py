@@ -8,13 +8,14 @@ the forward then gets further (counted in operations) or through.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from gsprune.rewrite.attributes import Entry, Shape, with_element
-from gsprune.rewrite.check import Run, run
+from gsprune.rewrite.check import Failure, Run, run
 from gsprune.rewrite.state import Example, SizeLink
 from gsprune.rewrite.transaction import Transaction
 from gsprune.tracing.graph import Graph
@@ -49,13 +50,14 @@ def changed_lengths(graph: Graph, after: Mapping[str, Shape]) -> list[Lengths]:
             if old != new:
                 found[name, axis, 1] = Lengths(name, axis, 1, old, new)
     for group in graph.groups:
-        root = group.root
-        length = graph.shapes[root.tensor][root.axis]
-        if group.num_units and length != group.num_units and length % group.num_units == 0:
-            heads = length // group.num_units
-            new = after[root.tensor][root.axis] // heads
-            if new != group.num_units:
-                found[root.tensor, root.axis, heads] = Lengths(root.tensor, root.axis, heads, group.num_units, new)
+        for member in group.members:
+            length = graph.shapes[member.tensor][member.axis]
+            if group.num_units and length != group.num_units and length % group.num_units == 0:
+                heads = length // group.num_units
+                new = after[member.tensor][member.axis] // heads
+                if new != group.num_units:
+                    key = (member.tensor, member.axis, heads)
+                    found[key] = Lengths(member.tensor, member.axis, heads, group.num_units, new)
     return list(found.values())
 
 
@@ -84,7 +86,7 @@ def repaired(
     present = run(model, example, count=True)
     while present.failure is not None and used < budget:
         further = None
-        for link, entry in _candidates(present.failure.modules, names, lengths):
+        for link, entry in _candidates(present.failure, names, lengths):
             if used >= budget:
                 break
             before = (entry[0], entry[1], entry[0][entry[1]])
@@ -124,34 +126,43 @@ def _alike(model: nn.Module, link: SizeLink, lengths: Sequence[Lengths]) -> list
     kind, prefix = type(modules[link.module]), f"{link.module}." if link.module else ""
     if not link.tensor.startswith(prefix):
         return []
-    by_axis = {(length.tensor, length.axis, length.divisor): length for length in lengths}
+    by_axis: dict[tuple[str, int], list[Lengths]] = {}
+    for length in lengths:
+        by_axis.setdefault((length.tensor, length.axis), []).append(length)
     found: list[tuple[SizeLink, Entry]] = []
     for name, module in modules.items():
+        if type(module) is not kind or name == link.module:
+            continue
         tensor = f"{name}.{link.tensor.removeprefix(prefix)}"
-        length = by_axis.get((tensor, link.axis, link.divisor))
-        if type(module) is not kind or name == link.module or length is None:
-            continue
         present = module.__dict__.get(link.attribute)
-        if present is None or (present if link.index is None else present[link.index]) != length.before:
+        value = present if link.index is None or present is None else present[link.index]
+        # Another stage may have more heads, of the same width.
+        like = next((item for item in by_axis.get((tensor, link.axis), ()) if item.before == value), None)
+        if like is None or (like.divisor == 1) != (link.divisor == 1):
             continue
-        changed = length.after if link.index is None else with_element(present, link.index, length.after)
-        other = SizeLink(name, link.attribute, link.index, tensor, link.axis, divisor=link.divisor)
+        changed = like.after if link.index is None else with_element(present, link.index, like.after)
+        other = SizeLink(name, link.attribute, link.index, tensor, link.axis, divisor=like.divisor)
         found.append((other, (module.__dict__, link.attribute, changed)))
     return found
 
 
 def _candidates(
-    stack: Sequence[nn.Module], names: Mapping[int, str], lengths: Sequence[Lengths]
+    failure: Failure, names: Mapping[int, str], lengths: Sequence[Lengths]
 ) -> Iterator[tuple[SizeLink, Entry]]:
-    """Integers worth trying: innermost module first, lengths of its own tensors before others, plain before tuples."""
-    for module in reversed(stack):
+    """Integers worth trying, innermost module first.
+
+    Of one module: those that the message names, plain ones before tuples, lengths of its own tensors before others.
+    """
+    named = set(map(int, re.findall(r"\d+", failure.message)))
+    for module in reversed(failure.modules):
         name = names.get(id(module))
         if name is None:
             continue
         prefix = f"{name}." if name else ""
         near = sorted(lengths, key=lambda length: not length.tensor.startswith(prefix))
         seen: set[tuple[str, int | None, int]] = set()
-        for attribute, index, value in sorted(_stored_integers(module), key=lambda item: item[1] is not None):
+        stored = sorted(_stored_integers(module), key=lambda item: (item[2] not in named, item[1] is not None))
+        for attribute, index, value in stored:
             for length in near:
                 if value != length.before or (attribute, index, length.after) in seen:
                     continue

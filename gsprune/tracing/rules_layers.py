@@ -191,8 +191,8 @@ def product(tape: Tape, a: torch.Tensor, b: torch.Tensor, out_shape: Sequence[in
         contract_either(tape, _first(tape, mine), first.kind, _first(tape, theirs), second.kind)
         note_products(tape, first, second, mine)
     width = out_shape[-1]
-    left = Operand(tuple(rows), (*a.shape[:-1], 1), first.kind)
-    right = Operand(tuple(columns), (*b.shape[:-2], 1, width), second.kind)
+    left = Operand(_equal_heads(tape, rows), (*a.shape[:-1], 1), first.kind)
+    right = Operand(_equal_heads(tape, columns), (*b.shape[:-2], 1, width), second.kind)
     for one, other in ((left, right), (right, left)):
         if one.kind is Kind.PARAMETER and other.kind is not Kind.PARAMETER:
             for layer in one.layers:
@@ -228,6 +228,14 @@ def _mark_heads(tape: Tape, layers: Sequence[Labels]) -> None:
         axes = varying(layer)
         if len(axes) > 1 and axes[0] < layer.ndim - 2:
             tape.heads.append(layer)
+
+
+def _equal_heads(tape: Tape, layers: Sequence[Labels]) -> tuple[Labels, ...]:
+    """Layers over heads and their widths, tied over the heads: these stay as many, and equal."""
+    return tuple(
+        tape.collapse(layer, range(layer.ndim - 2)) if varying(layer)[-1] >= layer.ndim - 2 else layer
+        for layer in layers
+    )
 
 
 def _mm(tape: Tape, call: Call) -> Shadow:

@@ -133,6 +133,12 @@ class Tape:
         self.used.add(name)
         return self._shadows[name]
 
+    @staticmethod
+    def layers(tensor: torch.Tensor) -> tuple[Labels, ...]:
+        """The layers of a tensor that the forward has computed; none of parameters, which do not count as used."""
+        found: Shadow | None = tensor.__dict__.get(_ATTRIBUTE)
+        return () if found is None else found.layers
+
     def name_of(self, tensor: torch.Tensor) -> str | None:
         """The canonical name of a parameter or buffer, also through ``.data`` and ``detach``; None of other tensors."""
         name = self._names.get(id(tensor))

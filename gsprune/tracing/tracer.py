@@ -18,6 +18,7 @@ from gsprune.errors import TraceError
 from gsprune.tracing.example import Example, candidates, given
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.groups import build_graph
+from gsprune.tracing.lengths import is_view, read_shape, reads_shape, tie_view
 from gsprune.tracing.modules import tie_modules
 from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.rules import rule_for
@@ -139,8 +140,11 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tape.mark(base, EMPTY)
 
 
-class _ScaleWatcher(TorchFunctionMode):
-    """Sees attention that computes its own scale, which one of its backends takes apart before it is dispatched."""
+class _Watcher(TorchFunctionMode):
+    """Sees what operations do not show: shapes that are read, and attention that computes its own scale.
+
+    One backend of attention takes it apart before it is dispatched.
+    """
 
     def __init__(self, tape: Tape) -> None:
         super().__init__()
@@ -154,7 +158,12 @@ class _ScaleWatcher(TorchFunctionMode):
         if func is F.scaled_dot_product_attention and kwargs.get("scale") is None:
             query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
             keep_scale(self.tape, self.tape.of(query), self.tape.of(key), "scaled_dot_product_attention")
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if reads_shape(func):
+            return read_shape(self.tape, args[0], result)
+        if is_view(func):
+            tie_view(self.tape, args, kwargs, result)
+        return result
 
 
 def trace(
@@ -262,7 +271,7 @@ def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
 def _run(model: nn.Module, example: Example, tape: Tape) -> Any:
     """Call the model under the tracer; failures say where."""
     try:
-        with _ScaleWatcher(tape), _Tracer(tape):
+        with _Watcher(tape), _Tracer(tape):
             return example.call(model)
     except Exception as error:
         where = _module_at(error, model)

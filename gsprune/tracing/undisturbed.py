@@ -18,9 +18,9 @@ __all__ = ["undisturbed"]
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """A block in which `model` can be called, in eval mode and without grad, and after which all is as before.
 
-    Put back: training flags, the contents of buffers that were written to, each module's own attributes (shallow: a
-    list that the forward appends to is the user's), and the random generators of torch (CPU and the model's CUDA
-    devices), NumPy and Python.
+    Put back: training flags, the contents of buffers that were written to, each module's own attributes and the entries
+    of dictionaries among them (caches of tensors; a list that the forward appends to is the user's), and the random
+    generators of torch (CPU and the model's CUDA devices), NumPy and Python.
 
     Args:
         model: the network; also modules inside it that are in another mode than itself.
@@ -52,18 +52,29 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             np.random.set_state(numpy_state)
 
 
-def _registries(module: nn.Module) -> dict[str, dict[str, Any]]:
-    return {name: dict(module.__dict__[name]) for name in ("_parameters", "_buffers", "_modules")}
+# The dictionaries of every module that no forward writes to: hooks.
+_HOOKS = {name for name, value in nn.Module().__dict__.items() if isinstance(value, dict)} - {
+    "_parameters",
+    "_buffers",
+    "_modules",
+}
 
 
-def _restore(attributes: list[tuple[nn.Module, dict[str, Any], dict[str, dict[str, Any]]]]) -> None:
+def _registries(module: nn.Module) -> dict[str, dict[Any, Any]]:
+    """Copies of a module's dictionaries, by the name of the attribute."""
+    return {
+        name: dict(value) for name, value in module.__dict__.items() if isinstance(value, dict) and name not in _HOOKS
+    }
+
+
+def _restore(attributes: list[tuple[nn.Module, dict[str, Any], dict[str, dict[Any, Any]]]]) -> None:
     for module, before, registries in attributes:
         present = module.__dict__
         if present.keys() != before.keys() or any(present[name] is not value for name, value in before.items()):
             present.clear()
             present.update(before)
         for name, entries in registries.items():
-            registry: dict[str, Any] = present[name]
+            registry: dict[Any, Any] = present[name]
             if registry.keys() != entries.keys() or any(registry[key] is not entries[key] for key in entries):
                 registry.clear()
                 registry.update(entries)

@@ -1,0 +1,100 @@
+"""Lengths that a forward reads off a tensor and asks of another: ``q.view(n, t, heads, x.shape[-1] // heads)``.
+
+Operations show plain numbers. So that it is known whose width a view follows, the shapes that a forward reads while it
+is traced hold integers that remember their channels, also through a division into equal parts. A view to such a size
+ties the channels of both tensors position by position: the code asks for widths that shrink alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsprune.tracing.shadow import Kind, Labels, varying
+from gsprune.tracing.tape import Tape
+
+__all__ = ["is_view", "read_shape", "reads_shape", "tie_view"]
+
+_VIEWS = frozenset({torch.Tensor.view, torch.Tensor.reshape, torch.reshape})
+
+
+class _Length(int):
+    """The length of an axis of channels, or of one of its equal parts.
+
+    Attributes:
+        labels: (parts, length) labels of the axis, part by part.
+    """
+
+    labels: Labels
+
+    @classmethod
+    def of(cls, labels: Labels) -> _Length:
+        length = cls(labels.shape[1])
+        length.labels = labels
+        return length
+
+    def __floordiv__(self, other: int) -> int:
+        if isinstance(other, int) and other > 0 and int(self) % other == 0 and int(self) > other:
+            return _Length.of(self.labels.reshape(-1, int(self) // other))
+        return int(self) // other
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        """What outlives the trace is a number."""
+        return int, (int(self),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> int:
+        return int(self)
+
+
+def reads_shape(func: Callable[..., Any]) -> bool:
+    """Whether a torch function is ``Tensor.shape`` or ``Tensor.size``."""
+    return func is torch.Tensor.size or getattr(func, "__self__", None) is torch.Tensor.shape
+
+
+def read_shape(tape: Tape, tensor: Tensor, result: Any) -> Any:
+    """What ``tensor.shape`` or ``tensor.size(...)`` gave, with lengths that remember their channels.
+
+    Args:
+        tape: the tape.
+        tensor: whose shape was read.
+        result: a `torch.Size`, or one length, which is left as it is unless only one axis has it.
+    """
+    axes = {varying(layer)[0]: layer.reshape(1, -1) for layer in tape.layers(tensor) if len(varying(layer)) == 1}
+    if not axes:
+        return result
+    if isinstance(result, torch.Size):
+        return torch.Size([_Length.of(axes[axis]) if axis in axes else size for axis, size in enumerate(result)])
+    found = [labels for axis, labels in axes.items() if labels.shape[1] == result]
+    return _Length.of(found[0]) if len(found) == 1 and tuple(tensor.shape).count(result) == 1 else result
+
+
+def is_view(func: Callable[..., Any]) -> bool:
+    """Whether a torch function gives a tensor the shape in its arguments."""
+    return func in _VIEWS
+
+
+def tie_view(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], out: Tensor) -> None:
+    """Tie the axes of a view to the channels whose length they were given.
+
+    Args:
+        tape: the tape.
+        args: of the view: a tensor, then its sizes, one by one or in a sequence.
+        kwargs: the same by name.
+        out: what the view returned.
+    """
+    sizes = kwargs.get("shape", args[1:])
+    sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
+    shadow = tape.of(out)
+    for axis, size in enumerate(sizes):
+        if not isinstance(size, _Length):
+            continue
+        layers = [layer for layer in shadow.layers if layer.shape[axis] > 1]
+        tape.op = "a view to the width of other channels"
+        if layers:
+            tape.unite(tape.vector(layers[-1], axis).reshape(1, -1), size.labels)
+        elif shadow.kind is not Kind.CONSTANT:
+            tape.protect(np.unique(size.labels), "a tensor of fixed size is viewed to their number")
