@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -48,6 +48,7 @@ class ReDo:
         threshold: float = 0.025,
         interval: int = 1,
         seed: int = 0,
+        average: Callable[[dict[str, Tensor], float], dict[str, Tensor]] | None = None,
     ) -> None:
         """Look up the layers of every group.
 
@@ -58,6 +59,8 @@ class ReDo:
             threshold: share of the group's mean activation up to which a unit is dormant, >= 0.
             interval: calls of `step` per look at the activations, >= 1.
             seed: of the new weights.
+            average: the mean of named activations over several processes, weighted by the number of their frames; None
+                where there is one.
 
         Raises:
             ValueError: an option is out of range, or a group has members other than convolutions and linear layers.
@@ -71,6 +74,7 @@ class ReDo:
         self._optimizers = tuple(optimizers)
         self._threshold = threshold
         self._interval = interval
+        self._average = average
         self._calls = 0
         self._generator = torch.Generator().manual_seed(seed)
         self._layers = {
@@ -149,7 +153,7 @@ class ReDo:
         finally:
             for handle in handles:
                 handle.remove()
-        return means
+        return means if self._average is None else self._average(means, len(frames))
 
     @torch.no_grad()
     def _recycle(self, group: Group, units: IntArray, role: Role) -> None:

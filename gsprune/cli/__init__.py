@@ -8,6 +8,7 @@ the arguments (presets). `COMMANDS` lists them; a module is imported only when i
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -90,5 +91,6 @@ def _show_commands(arguments: Sequence[str]) -> int:
 
 def _complain(error: BaseException, code: int) -> int:
     message = " ".join(str(error).split())
-    sys.stderr.write(f"gsprune: error: {message}\n" if code != _INTERRUPTED else "gsprune: interrupted\n")
+    name = f"gsprune (process {os.environ.get('RANK')})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "gsprune"
+    sys.stderr.write(f"{name}: error: {message}\n" if code != _INTERRUPTED else f"{name}: interrupted\n")
     return code

@@ -18,7 +18,7 @@ __all__ = ["RunOptions", "default_folder", "defaults_for", "option_values", "ref
 Args = TypeVar("Args", bound="RunOptions")
 
 # These change neither what is learned nor how it is logged, so a resumed run may have others.
-_FREE_ON_RESUME = {"preset", "run_dir", "resume", "checkpoint_minutes", "env_threads"}
+_FREE_ON_RESUME = {"preset", "run_dir", "resume", "checkpoint_minutes", "env_threads", "rank_timeout_minutes"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class RunOptions:
     """the new folder of this run; unset: a name made of game, method, seed and time under runs/"""
     resume: Path | None = None
     """folder of a run that was interrupted: go on with it, with its own options"""
+    rank_timeout_minutes: float = 30.0
+    """with several processes: how long one waits for another that does not answer; longer than an evaluation takes"""
 
 
 def defaults_for(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gsprune.cli.presets import RunOptions, defaults_for
 from gsprune.cli.training import run_training
@@ -25,4 +26,4 @@ def defaults(argv: Sequence[str]) -> Args:
 
 def main(args: Args) -> int:
     """Train; the exit code is 130 if the user stopped the run."""
-    return run_training(args, args, lambda run, resume, say: DQNTrainer(args, run, resume, say), "dqn")
+    return run_training(args, args, partial(DQNTrainer, args), "dqn")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
@@ -11,7 +12,9 @@ from gsprune.cli.memory import keep_freed_memory
 from gsprune.cli.presets import RunOptions, default_folder, option_values, refuse_changes
 from gsprune.cli.progress import TrainingDisplay
 from gsprune.cli.summary_table import print_summary
-from gsprune.rl.config import TrainConfig
+from gsprune.distributed.ranks import Ranks, joined_ranks
+from gsprune.errors import DistributedError
+from gsprune.rl.config import TrainConfig, resolve_device
 from gsprune.rl.curves import plot_curves
 from gsprune.rl.interrupts import StopRequest
 from gsprune.rl.metrics import Row
@@ -21,6 +24,7 @@ from gsprune.rl.summary import Summarized, summarize, write_summary
 __all__ = ["MakeTrainer", "Trainer", "run_training"]
 
 _INTERRUPTED = 130
+_LAUNCHER_SECONDS = 3.0  # in which torchrun has passed a Ctrl-C on
 
 
 class Trainer(Summarized, Protocol):
@@ -33,12 +37,12 @@ class Trainer(Summarized, Protocol):
         """Close environments and files."""
 
 
-MakeTrainer = Callable[[RunFolder, bool, Callable[[str], None]], Trainer]
-"""(run folder, whether to resume, a function that tells the user a line) -> trainer."""
+MakeTrainer = Callable[[RunFolder, bool, Callable[[str], None], Ranks], Trainer]
+"""(run folder, whether to resume, a function that tells the user a line, all processes) -> trainer."""
 
 
 def run_training(config: TrainConfig, options: RunOptions, make_trainer: MakeTrainer, algorithm: str) -> int:
-    """Train in a run folder, from the beginning or from its last checkpoint.
+    """Train in a run folder, from the beginning or from its last checkpoint; with all processes of a launcher.
 
     Args:
         config: the options of the trainer.
@@ -50,36 +54,61 @@ def run_training(config: TrainConfig, options: RunOptions, make_trainer: MakeTra
         exit code: 0, or 130 if the run was stopped and can go on.
     """
     config.check()
-    if options.resume is not None:
-        refuse_changes(options, options.resume)
-        run = RunFolder.open(options.resume)
-    else:
-        folder = options.run_dir or default_folder(config, algorithm)
-        run = RunFolder.create(folder, algorithm, option_values(options))
     keep_freed_memory()
-    console = Console()
-    console.print(f"run folder: {run.path}", highlight=False, soft_wrap=True)
-    try:
-        trainer = make_trainer(run, options.resume is not None, lambda line: _say(console, line))
+    on_gpus = resolve_device(config.device).type == "cuda"
+    with joined_ranks(on_gpus, options.rank_timeout_minutes) as ranks:
+        console = Console(quiet=not ranks.is_first)
+        run = _opened(config, options, algorithm, ranks)
+        _say(console, f"run folder: {run.path}")
+        if not ranks.is_alone:
+            _say(console, f"{ranks.size} processes, {config.num_envs} environments together")
         try:
-            if _train(trainer, config, console):
-                _conclude(trainer, config, run, console)
-                return 0
+            trainer = make_trainer(run, options.resume is not None, lambda line: _say(console, line), ranks)
+            try:
+                complete = _train(trainer, config, console, ranks)
+                if complete and ranks.is_first:
+                    _conclude(trainer, config, run, console)
+            finally:
+                trainer.close()
+        except DistributedError:
+            _say(console, f"go on from the last checkpoint, on any number of processes, {_way_on(algorithm, run)}")
+            raise
         finally:
-            trainer.close()
-    finally:
-        run.close()
+            run.close()
+    if complete:
+        return 0
     _say(console, f"stopped after {trainer.global_step:,} steps; the checkpoint is in {run.checkpoints}")
-    _say(console, f"go on with: gsprune train {algorithm} --resume {run.path}")
+    _say(console, f"go on {_way_on(algorithm, run)}")
     return _INTERRUPTED
 
 
-def _train(trainer: Trainer, config: TrainConfig, console: Console) -> bool:
+def _opened(config: TrainConfig, options: RunOptions, algorithm: str, ranks: Ranks) -> RunFolder:
+    """The run's folder, opened by the first process for all."""
+    folders: list[RunFolder] = []
+
+    def open_it() -> Path:
+        if options.resume is not None:
+            refuse_changes(options, options.resume)
+            folders.append(RunFolder.open(options.resume))
+        else:
+            folder = options.run_dir or default_folder(config, algorithm)
+            folders.append(RunFolder.create(folder, algorithm, option_values(options)))
+        return folders[0].path
+
+    path = ranks.from_first(open_it)
+    return folders[0] if folders else RunFolder.guest(path)
+
+
+def _train(trainer: Trainer, config: TrainConfig, console: Console, ranks: Ranks) -> bool:
     """Train with a display, until the end or a signal."""
     with TrainingDisplay(console, config.total_timesteps, trainer.global_step) as display:
         notice = "stopping after this iteration; Ctrl-C again stops at once, and the last checkpoint stays usable"
-        with StopRequest(lambda: display.say(notice)) as stop:
+        with StopRequest(lambda: display.say(notice), grace=0.0 if ranks.is_alone else _LAUNCHER_SECONDS) as stop:
             return trainer.train(lambda: stop.requested, display.show)
+
+
+def _way_on(algorithm: str, run: RunFolder) -> str:
+    return f"with: gsprune train {algorithm} --resume {run.path}"
 
 
 def _conclude(trainer: Trainer, config: TrainConfig, run: RunFolder, console: Console) -> None:

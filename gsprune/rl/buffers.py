@@ -135,6 +135,11 @@ class PrioritizedReplay:
         return self._frames.nbytes + small + self._tree.nbytes
 
     @property
+    def path(self) -> Path | None:
+        """The file of the frames; None in memory."""
+        return self._frames.path
+
+    @property
     def is_restorable(self) -> bool:
         """Whether the frames lie in a file that was there before this buffer."""
         return self._frames.is_reopened

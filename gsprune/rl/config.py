@@ -145,14 +145,28 @@ class TrainConfig(ABC):
         return nature if self.encoder == "nature" else base / (self.width / _REFERENCE_WIDTH)
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, local_rank: int | None = None) -> torch.device:
     """The device of that name; "auto" is the GPU where there is one, else the CPU.
+
+    Args:
+        name: as in `TrainConfig.device`.
+        local_rank: number of this process among several on this machine, each of which has the GPU of that number;
+            None for a process alone.
 
     Raises:
         ValueError: there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if local_rank is not None and name != "cpu":
+        if name != "cuda":
+            raise ValueError(f"`device` must be auto, cpu or cuda with several processes, got {name!r}")
+        if local_rank >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {local_rank} of this machine has no GPU of its own, PyTorch sees "
+                f"{torch.cuda.device_count()}: start no more processes per machine than that, or use --device cpu"
+            )
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError as error:

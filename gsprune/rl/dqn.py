@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -26,7 +28,7 @@ from gsprune.rl.trainer import Trainer
 __all__ = ["DQNTrainer"]
 
 _CPU_MICROBATCH = 64  # from 256 on, activations fall out of the caches of a server core
-_REPLAY_FILE = "replay.bin"
+_REPLAY_FILES = "replay*.bin"
 
 
 @final
@@ -63,18 +65,23 @@ class DQNTrainer(Trainer[DQNConfig]):
     def _set_up(self) -> None:
         config = self.config
         self.target = copy.deepcopy(self.agent).requires_grad_(False)
+        self._batch_size = len(self.ranks.share(config.batch_size, "batch_size"))
         on_disk = config.replay_storage == "disk"
         channels, height, width = self.envs.single_observation_space.shape  # type: ignore[misc]
         self.replay = PrioritizedReplay(
-            config.replay,
-            config.num_envs,
+            replace(config.replay, capacity=config.replay_capacity // config.num_envs * len(self.share)),
+            len(self.share),
             (height, width, channels),
-            path=self.run.path / _REPLAY_FILE if on_disk else None,
+            path=self._replay_file() if on_disk else None,
             spare_steps=config.replay_spare // config.num_envs if on_disk else 0,
         )
         self.env_steps = self.updates = 0
         self._learning_starts = config.learning_starts
         self._rng = np.random.default_rng(config.seed)
+        # A process alone draws all from one generator; several explore with a common one and sample each by its own.
+        self._sampling_rng = (
+            self._rng if self.ranks.is_alone else np.random.default_rng([config.seed, self.ranks.size, self.ranks.rank])
+        )
         self._greedy = self.compilation.wrap("the acting network", self._greedy_actions)
         self._targets = self.compilation.wrap("the targets", self._double_dqn_targets)
         self._loss = self.compilation.wrap("the loss", self._q_loss)
@@ -96,13 +103,14 @@ class DQNTrainer(Trainer[DQNConfig]):
                 totals += self._update()
             if self._crosses(self.config.target_interval):
                 self.target.load_state_dict(self.agent.state_dict())
+        totals = self.ranks.sum(totals)
         means = (totals / (self.updates - updates)).tolist() if self.updates > updates else [None, None]
         return {
             "losses/td_loss": means[0],
             "losses/q_values": means[1],
             "charts/epsilon": self.epsilon,
             "charts/updates": self.updates,
-            "charts/replay_size": self.replay.size,
+            "charts/replay_size": int(self.ranks.sum(torch.tensor(self.replay.size))),
         }
 
     @property
@@ -116,17 +124,25 @@ class DQNTrainer(Trainer[DQNConfig]):
         frames = self.next_frames
         with torch.no_grad():
             greedy = self._greedy(torch.from_numpy(frames).to(self.device)).cpu().numpy()
-        actions = epsilon_greedy(greedy, self.epsilon, NUM_ACTIONS, self._rng)
+        # Every process draws the coins of all environments, so that none is drawn twice.
+        chosen = np.zeros(self.config.num_envs, np.int64)
+        mine = slice(self.share.start, self.share.stop)
+        chosen[mine] = greedy
+        actions = epsilon_greedy(chosen, self.epsilon, NUM_ACTIONS, self._rng)[mine]
         self.next_frames, rewards, terminated, _, infos = self.envs.step(actions)
         # Procgen draws colours last; stored like that, rows are copied as they are and come back channels-last.
         self.replay.add(frames.transpose(0, 2, 3, 1), actions, rewards, terminated)
-        self.episodes.add(infos)
+        self.ended.add(infos)
         self.env_steps += self.config.num_envs
 
     def _update(self) -> Tensor:
-        """One gradient step, and a pruning event where one is due; returns (2,) loss and mean value."""
+        """One gradient step, and a pruning event where one is due; returns (2,) loss and mean value.
+
+        With several processes each samples its share of the batch from its own replay, by its own priorities; what
+        it returns is its part of the sum.
+        """
         config = self.config
-        batch = self.replay.sample(config.batch_size, self._rng)
+        batch = self.replay.sample(self._batch_size, self._sampling_rng)
         tensors = _to_device(batch, self.device)
         size = config.microbatch_size or (_CPU_MICROBATCH if self.device.type == "cpu" else config.batch_size)
         totals = torch.zeros(2, device=self.device)
@@ -138,10 +154,11 @@ class DQNTrainer(Trainer[DQNConfig]):
             with torch.no_grad():
                 targets = self._targets(next_observations, returns, discounts)
             loss, error = self._loss(observations, actions, targets, weights)
-            share = len(actions) / config.batch_size  # the pieces' means add up to the mean over the batch
+            share = len(actions) / config.batch_size  # the pieces' means, of all processes, add up to the batch's
             (loss * share).backward()  # type: ignore[no-untyped-call]
             totals += share * torch.stack([loss.detach(), (targets - error).mean()])
             errors.append(error)
+        self.sum_gradients()
         self.method.after_backward()
         torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
         self.optimizer.step()
@@ -189,7 +206,18 @@ class DQNTrainer(Trainer[DQNConfig]):
         return self.replay.needs_checkpoint(self.config.log_interval)
 
     def _discard(self) -> None:
-        (self.run.path / _REPLAY_FILE).unlink(missing_ok=True)
+        for file in self.run.path.glob(_REPLAY_FILES):
+            file.unlink(missing_ok=True)
+
+    def _replay_file(self) -> Path:
+        """The file of this process's replay; those of another number of processes fit no longer, and go."""
+        ranks = self.ranks
+        names = ["replay.bin"] if ranks.is_alone else [f"replay-{i}-of-{ranks.size}.bin" for i in range(ranks.size)]
+        if ranks.is_first:
+            for file in self.run.path.glob(_REPLAY_FILES):
+                if file.name not in names:
+                    file.unlink(missing_ok=True)
+        return self.run.path / names[ranks.rank]
 
     def _put_state(self, state: TrainingState) -> None:
         values = {
@@ -199,10 +227,12 @@ class DQNTrainer(Trainer[DQNConfig]):
             "rng": self._rng.bit_generator.state,
             "target": self.target.state_dict(),
         }
+        values["sampling"] = self.ranks.gather(self._sampling_rng.bit_generator.state)
         state.put_tree("dqn", values)
         if self.config.replay_storage == "disk":
             self.replay.flush()
-            state.put("replay", self.replay.state_dict())
+            for rank, replay in enumerate(self.ranks.gather(self.replay.state_dict()) or ()):
+                state.put(f"replay-{rank}", replay)
             self.replay.checkpointed()
 
     def _take_state(self, state: TrainingState) -> None:
@@ -211,11 +241,14 @@ class DQNTrainer(Trainer[DQNConfig]):
         self._learning_starts = values["learning_starts"]
         self._rng.bit_generator.state = values["rng"]
         self.target.load_state_dict(values["target"])
-        if self.replay.is_restorable:
-            self.replay.load_state_dict(state.get("replay"))
+        if len(values["sampling"]) == self.ranks.size:
+            self._sampling_rng.bit_generator.state = values["sampling"][self.ranks.rank]
+        if not self.ranks.any(not self.replay.is_restorable)[0]:  # all have theirs, or all begin anew
+            self.replay.load_state_dict(state.get(f"replay-{self.ranks.rank}"))
         elif self.iteration < self.config.num_iterations:
             self._learning_starts = self.env_steps + self.config.learning_starts
-            where = "in memory" if self.config.replay_storage == "memory" else f"in {_REPLAY_FILE}, which is missing,"
+            file = self.replay.path
+            where = "in memory" if file is None else f"in {file.name}, which is missing,"
             self.say(
                 f"the replay was {where} and is gone: learning goes on after {self.config.learning_starts:,} new steps"
             )

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -99,6 +99,38 @@ class EnvState:
 
     config: dict[str, Any]
     arrays: dict[str, npt.NDArray[Any]]
+
+    def part(self, envs: range) -> EnvState:
+        """The state of some neighbouring environments, as if they had been created alone.
+
+        Args:
+            envs: their numbers, ascending by one, at least one.
+        """
+        if len(envs) == self.config["num_envs"]:
+            return self
+        ends = self.arrays["ends"]
+        begin = int(ends[envs[0] - 1]) if envs[0] > 0 else 0
+        chosen = slice(envs[0], envs[-1] + 1)
+        arrays = {
+            "games": self.arrays["games"][begin : int(ends[envs[-1]])],
+            "ends": ends[chosen] - begin,
+            "returns": self.arrays["returns"][chosen],
+            "lengths": self.arrays["lengths"][chosen],
+        }
+        return EnvState({**self.config, "num_envs": len(envs)}, arrays)
+
+    @staticmethod
+    def joined(states: Sequence[EnvState]) -> EnvState:
+        """One state of all environments of `states`, whose configurations differ in their number alone."""
+        if len(states) == 1:
+            return states[0]
+        begins = np.cumsum([0, *(len(state.arrays["games"]) for state in states[:-1])])
+        arrays = {
+            name: np.concatenate([state.arrays[name] for state in states]) for name in ("games", "returns", "lengths")
+        }
+        ends = [state.arrays["ends"] + begin for state, begin in zip(states, begins, strict=True)]
+        config = {**states[0].config, "num_envs": sum(state.config["num_envs"] for state in states)}
+        return EnvState(config, {**arrays, "ends": np.concatenate(ends)})
 
 
 class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer[Any]], npt.NDArray[Any]]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
@@ -13,20 +14,25 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """While this context lasts, the first SIGINT or SIGTERM asks to stop; a second SIGINT interrupts at once.
+    """While this context lasts, the first SIGINT or SIGTERM asks to stop; a later SIGINT interrupts at once.
+
+    With a launcher above, the Ctrl-C that the terminal sends to all comes twice: `grace` tells it from a second one.
 
     Attributes:
         requested: whether to stop at the next opportunity.
     """
 
-    def __init__(self, on_request: Callable[[], None]) -> None:
+    def __init__(self, on_request: Callable[[], None], grace: float = 0.0) -> None:
         """Prepare; signals are taken from `__enter__` on.
 
         Args:
             on_request: called once, at the first signal, to tell the user what will happen.
+            grace: seconds in which a further SIGINT counts as the same.
         """
         self.requested = False
         self._on_request = on_request
+        self._grace = grace
+        self._requested_at = 0.0
         self._previous: dict[int, signal.Handlers | Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> StopRequest:
@@ -45,8 +51,9 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.requested and number == signal.SIGINT:
+        now = time.monotonic()
+        if self.requested and number == signal.SIGINT and now - self._requested_at >= self._grace:
             raise KeyboardInterrupt
         if not self.requested:
-            self.requested = True
+            self.requested, self._requested_at = True, now
             self._on_request()

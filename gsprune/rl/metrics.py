@@ -10,20 +10,63 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from gsprune.errors import MissingExtraError
 
-__all__ = ["EpisodeTracker", "MetricWriter", "Row", "read_metrics"]
+__all__ = ["Ended", "EpisodeLog", "EpisodeTracker", "MetricWriter", "NoMetrics", "Row", "RowSink", "read_metrics"]
 
 Row = Mapping[str, float | int | None]
 
 _WINDOW = 100  # episodes over which the return is averaged, as is usual
+
+
+class Ended(NamedTuple):
+    """An episode that has ended; they are ordered by time, then by environment.
+
+    Attributes:
+        step: calls of `EpisodeLog.add` before, since the last `take`.
+        env: number of its environment among those of all processes.
+        episodic_return: sum of its rewards.
+        length: environment steps.
+    """
+
+    step: int
+    env: int
+    episodic_return: float
+    length: int
+
+
+class EpisodeLog:
+    """The episodes that have ended in the environments of this process."""
+
+    def __init__(self, first_env: int = 0) -> None:
+        """Begin with none.
+
+        Args:
+            first_env: number of the first environment of this process among those of all.
+        """
+        self._first_env = first_env
+        self._steps = 0
+        self._ended: list[Ended] = []
+
+    def add(self, infos: Mapping[str, Any]) -> None:
+        """Take the infos of one step of a vector environment in."""
+        if "episode" in infos:
+            returns, lengths = infos["episode"]["r"], infos["episode"]["l"]
+            for env in np.flatnonzero(infos["_episode"]).tolist():
+                self._ended.append(Ended(self._steps, self._first_env + env, float(returns[env]), int(lengths[env])))
+        self._steps += 1
+
+    def take(self) -> list[Ended]:
+        """The episodes since the last call."""
+        ended, self._ended, self._steps = self._ended, [], 0
+        return ended
 
 
 class EpisodeTracker:
@@ -35,16 +78,13 @@ class EpisodeTracker:
         self._lengths: deque[int] = deque(maxlen=_WINDOW)
         self._new_returns: list[float] = []
 
-    def add(self, infos: Mapping[str, Any]) -> None:
-        """Take the infos of one step of a vector environment in."""
-        if "episode" not in infos:
-            return
-        ended = infos["_episode"]
-        returns = infos["episode"]["r"][ended].tolist()
-        self.num_episodes += len(returns)
-        self._returns.extend(returns)
-        self._new_returns.extend(returns)
-        self._lengths.extend(infos["episode"]["l"][ended].tolist())
+    def add(self, ended: Iterable[Ended]) -> None:
+        """Take episodes in, in any order within an iteration."""
+        for episode in sorted(ended):
+            self.num_episodes += 1
+            self._returns.append(episode.episodic_return)
+            self._new_returns.append(episode.episodic_return)
+            self._lengths.append(episode.length)
 
     @property
     def mean_return(self) -> float | None:
@@ -81,6 +121,33 @@ class EpisodeTracker:
         self._lengths = deque(arrays["lengths"].tolist(), maxlen=_WINDOW)
         self.num_episodes = int(arrays["num_episodes"])
         self._new_returns = []
+
+
+class RowSink(Protocol):
+    """Where rows of metrics go."""
+
+    def write(self, step: int, row: Row) -> None:
+        """Take a row."""
+
+    def sync(self) -> int:
+        """Have all rows on disk; returns how many bytes a checkpoint may count on."""
+
+    def close(self) -> None:
+        """No more rows come."""
+
+
+class NoMetrics:
+    """For the processes of a training that write nothing."""
+
+    def write(self, step: int, row: Row) -> None:
+        """Drop the row."""
+
+    def sync(self) -> int:
+        """Nothing is on disk."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class MetricWriter:

@@ -7,6 +7,7 @@ the network on it for some epochs, and prunes.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from gsprune.networks import ActorCritic, build_encoder
 from gsprune.rl.checkpointing import TrainingState
 from gsprune.rl.envs import NUM_ACTIONS
 from gsprune.rl.evaluate import Policy, sampled_policy
-from gsprune.rl.losses import categorical_entropy, categorical_logprobs, normalized, policy_loss, value_loss
+from gsprune.rl.losses import categorical_entropy, categorical_logprobs, policy_loss, value_loss
 from gsprune.rl.ppo_config import PPOConfig
 from gsprune.rl.returns import RewardNormalizer
 from gsprune.rl.rollout import Minibatch, Rollout
@@ -52,10 +53,13 @@ class PPOTrainer(Trainer[PPOConfig]):
     def _set_up(self) -> None:
         config = self.config
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
-        self.rollout = Rollout(config.num_steps, config.num_envs, self.device)
+        self.rollout = Rollout(config.num_steps, config.num_envs, self.device, self.share)
         self.reward_normalizer = RewardNormalizer(config.num_envs, config.gamma)
         self._act = self.compilation.wrap("the network for acting", self._forward)
-        self._losses_of = self.compilation.wrap("the network for learning", self._losses)
+        # With several processes the pieces of a minibatch have a new size every time: nothing to compile for.
+        self._losses_of = (
+            self.compilation.wrap("the network for learning", self._losses) if self.ranks.is_alone else self._losses
+        )
 
     def _iterate(self) -> dict[str, float | int | None]:
         explained_variance = self._collect()
@@ -71,16 +75,34 @@ class PPOTrainer(Trainer[PPOConfig]):
             frames = rollout.frames[step]
             frames.copy_(torch.from_numpy(self.next_frames))
             logits, values = self._act(frames)
-            actions = torch.multinomial(torch.softmax(logits, -1), 1, generator=self.generator).squeeze(-1)
+            actions = self._sample(torch.softmax(logits, -1))
             rollout.actions[step] = actions
             rollout.logprobs[step] = categorical_logprobs(logits, actions)
             rollout.values[step] = values
             self.next_frames, rewards, terminated, _, infos = self.envs.step(actions.cpu().numpy())
-            rollout.rewards[step] = self.reward_normalizer(rewards, terminated)
-            rollout.discounts[step] = self.config.gamma * ~terminated
-            self.episodes.add(infos)
+            rollout.rewards[step] = rewards
+            rollout.terminated[step] = terminated
+            self.ended.add(infos)
         rollout.values[-1] = self._act(torch.from_numpy(self.next_frames).to(self.device))[1]
-        return rollout.finish(self.config.gae_lambda)
+        return self._finish()
+
+    def _sample(self, probabilities: Tensor) -> Tensor:
+        """(N,) int64 actions, as ``torch.multinomial`` draws them, of this process's part of all environments.
+
+        Every process draws the noise of all, so that the actions do not depend on how many processes there are.
+        """
+        noise = torch.empty((self.config.num_envs, NUM_ACTIONS), device=self.device)
+        noise.exponential_(generator=self.generator)
+        return (probabilities / noise[self.share.start : self.share.stop]).argmax(-1)
+
+    def _finish(self) -> float:
+        """Advantages and returns, from the rewards and values of all processes: small, so each computes them all."""
+        rollout, columns = self.rollout, self.ranks.columns
+        terminated = columns(rollout.terminated)
+        steps = zip(columns(rollout.rewards), terminated, strict=True)
+        rewards = np.stack([self.reward_normalizer(raw, ended) for raw, ended in steps])
+        discounts = (self.config.gamma * ~terminated).astype(np.float32)
+        return rollout.finish(rewards, columns(rollout.values.cpu().numpy()), discounts, self.config.gae_lambda)
 
     def _update(self) -> dict[str, float]:
         """Some epochs over the rollout; returns the mean losses of all minibatches."""
@@ -90,24 +112,27 @@ class PPOTrainer(Trainer[PPOConfig]):
             permutation = torch.randperm(config.batch_size, generator=self.generator, device=self.device)
             for mb_inds in permutation.view(config.num_minibatches, -1):
                 self.optimizer.zero_grad(set_to_none=True)
-                totals += self._backward(self.rollout.minibatch(mb_inds))
+                totals += self._backward(self.rollout.minibatch(mb_inds, config.norm_adv))
+                self.sum_gradients()
                 self.method.after_backward()
                 torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
                 self.optimizer.step()
                 self.method.after_optimizer_step()
-        means = totals / (config.update_epochs * config.num_minibatches)
+        means = self.ranks.sum(totals) / (config.update_epochs * config.num_minibatches)
         return {f"losses/{name}": value for name, value in zip(_LOSSES, means.tolist(), strict=True)}
 
     def _backward(self, minibatch: Minibatch) -> Tensor:
-        """Gradients of one minibatch, piece by piece; returns its losses, (len(_LOSSES),)."""
-        if self.config.norm_adv:
-            minibatch = minibatch._replace(advantages=normalized(minibatch.advantages))
-        size = len(minibatch.actions)
+        """Gradients of this process's part of a minibatch, piece by piece; returns its part of the losses.
+
+        Returns:
+            (len(_LOSSES),); the processes' parts add up to the means over the minibatch.
+        """
+        size = self.config.batch_size // self.config.num_minibatches
         piece_size = self.config.microbatch_size or (_CPU_MICROBATCH if self.device.type == "cpu" else size)
         totals = torch.zeros(len(_LOSSES), device=self.device)
         for piece in zip(*(torch.split(tensor, piece_size) for tensor in minibatch), strict=True):
             loss, losses = self._losses_of(*piece)
-            share = len(piece[0]) / size  # the pieces' means add up to the mean over the minibatch
+            share = len(piece[0]) / size  # the pieces' means, of all processes, add up to the mean over the minibatch
             (loss * share).backward()  # type: ignore[no-untyped-call]
             totals += share * losses
         return totals

@@ -17,6 +17,7 @@ from gsprune.baselines.method import NoPruning, SparsityMethod, StepReport
 from gsprune.baselines.redo import ReDo
 from gsprune.baselines.structured import StructuredPruning
 from gsprune.baselines.unstructured import UnstructuredPruning
+from gsprune.distributed.ranks import Ranks
 from gsprune.networks import example_frames
 from gsprune.rl.config import TrainConfig
 
@@ -32,6 +33,7 @@ class GroupPruning:
         optimizer: torch.optim.Optimizer,
         config: TrainConfig,
         followers: tuple[nn.Module, ...] = (),
+        ranks: Ranks | None = None,
     ) -> None:
         """Prepare; nothing is pruned before the first `step`.
 
@@ -40,6 +42,7 @@ class GroupPruning:
             optimizer: of `model`; its state is sliced along.
             config: the schedule and what is removed.
             followers: networks that are sliced like `model`, e.g. a target network.
+            ranks: the processes that train it; None for one alone.
         """
         self._pruner = gsprune.Pruner(
             model,
@@ -54,6 +57,7 @@ class GroupPruning:
             min_channels=config.min_channels,
             rescale=config.rescale,
             backend=config.backend,
+            process_group=None if ranks is None else ranks.group,
         )
 
     def step(self, progress: float, frames: Tensor) -> gsprune.PruneReport:
@@ -83,6 +87,7 @@ def build_method(
     heads: tuple[str, ...],
     followers: tuple[nn.Module, ...] = (),
     redo_interval: int = 1,
+    ranks: Ranks | None = None,
 ) -> SparsityMethod:
     """The method that `config.pruning` names.
 
@@ -93,14 +98,16 @@ def build_method(
         heads: names of the output layers, which masks leave alone.
         followers: networks of the same structure that go along, e.g. a target network.
         redo_interval: calls of `step` per look at the activations by ReDo.
+        ranks: the processes that train it; None for one alone.
     """
     if config.pruning == "none":
         return NoPruning()
     if config.pruning == "group":
-        return GroupPruning(model, optimizer, config, followers)
+        return GroupPruning(model, optimizer, config, followers, ranks)
     if config.pruning == "redo":
         graph = gsprune.trace(model, example_inputs=_example(model))
-        return ReDo(model, graph, (optimizer,), interval=redo_interval, seed=config.seed)
+        average = None if ranks is None else ranks.weighted_mean
+        return ReDo(model, graph, (optimizer,), interval=redo_interval, seed=config.seed, average=average)
     masked = {"structured": StructuredPruning, "unstructured": UnstructuredPruning}[config.pruning]
     schedule = cast(Callable[[float], float], config.schedule())  # the sparsity of a configuration is one number
     return masked(model, schedule, (optimizer,), followers, ignore=heads)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["RewardNormalizer", "explained_variance", "gae"]
+__all__ = ["FloatArray", "RewardNormalizer", "explained_variance", "gae"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 

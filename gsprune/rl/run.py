@@ -24,8 +24,8 @@ __all__ = ["RunFolder", "read_config", "write_atomically"]
 class RunFolder:
     """A run's folder, locked for this process until `close` or its end, however it ends."""
 
-    def __init__(self, path: Path, lock: IO[str]) -> None:
-        """Use `create` or `open`."""
+    def __init__(self, path: Path, lock: IO[str] | None) -> None:
+        """Use `create`, `open` or `guest`."""
         self.path = path
         self._lock = lock
 
@@ -58,6 +58,11 @@ class RunFolder:
         return cls(path, lock)
 
     @classmethod
+    def guest(cls, path: Path) -> RunFolder:
+        """The folder that another process of the same training has opened, for reading checkpoints."""
+        return cls(path, None)
+
+    @classmethod
     def open(cls, path: Path) -> RunFolder:
         """Open the folder of a run that is to go on.
 
@@ -77,7 +82,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let other processes in."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def read_config(path: Path) -> dict[str, Any]:

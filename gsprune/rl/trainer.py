@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import gsprune
+from gsprune.distributed.gradients import GradientSum
+from gsprune.distributed.ranks import Ranks
 from gsprune.networks import Agent
 from gsprune.rl.checkpointing import (
     MODEL_FILE,
@@ -26,7 +28,7 @@ from gsprune.rl.config import TrainConfig, resolve_device
 from gsprune.rl.envs import EnvConfig, EnvState, Frames, ProcgenVectorEnv
 from gsprune.rl.evaluate import Policy
 from gsprune.rl.from_scratch import take_widths
-from gsprune.rl.metrics import EpisodeTracker, MetricWriter, Row
+from gsprune.rl.metrics import EpisodeLog, EpisodeTracker, MetricWriter, NoMetrics, Row, RowSink
 from gsprune.rl.protocol import EVALUATION_SEED, ProtocolConfig, evaluate_tracks
 from gsprune.rl.pruning import NetworkSize, build_method
 from gsprune.rl.run import RunFolder
@@ -48,12 +50,20 @@ class Trainer(ABC, Generic[ConfigT]):
         iteration: iterations that are over.
         global_step: environment steps that are over.
         sparsity: what the pruning method has reached, in its own unit.
+        ranks: the processes that train together. Each plays its share of the environments; the gradients add up, so
+            that all hold the same network, and the first writes the files.
+        share: the environments of this process, by their numbers among all.
     """
 
     algorithm: ClassVar[str]
 
     def __init__(
-        self, config: ConfigT, run: RunFolder, resume: bool = False, say: Callable[[str], None] = print
+        self,
+        config: ConfigT,
+        run: RunFolder,
+        resume: bool = False,
+        say: Callable[[str], None] = print,
+        ranks: Ranks | None = None,
     ) -> None:
         """Create everything, or read it from the run's newest undamaged checkpoint.
 
@@ -62,28 +72,34 @@ class Trainer(ABC, Generic[ConfigT]):
             run: the folder that takes metrics and checkpoints.
             resume: go on with the run in the folder.
             say: tells the user a line.
+            ranks: the processes of this training; None for this one alone.
 
         Raises:
             ValueError: an option is wrong.
             CheckpointError: nothing undamaged to go on from.
+            DistributedError: the processes do not begin with the same network.
         """
         config.check()
         self.config = config
         self.run = run
         self.say = say
-        self.device = resolve_device(config.device)
+        self.ranks = ranks or Ranks()
+        self.share = self.ranks.share(config.num_envs, "num_envs")
+        self.device = resolve_device(config.device, None if self.ranks.is_alone else self.ranks.local_rank)
         if config.torch_threads is not None:
             torch.set_num_threads(config.torch_threads)
         torch.manual_seed(config.seed)
         self.agent: Agent = self.build_dense()
         self.dense = self.size = NetworkSize.of(self.agent)
-        resumes = resume and bool(checkpoint_folders(run.checkpoints))  # or died before its first one, and begins again
+        # Or it died before its first one, and begins again.
+        resumes = self.ranks.from_first(lambda: resume and bool(checkpoint_folders(run.checkpoints)))
         if config.widths_of is not None and not resumes:
             take_widths(self.agent, Path(config.widths_of))
             self.size = NetworkSize.of(self.agent)
         self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self._learning_rate(), eps=1e-5)
-        env_config = EnvConfig.train(config.env_id, config.num_envs, config.distribution_mode, config.seed)
-        self.envs = ProcgenVectorEnv(env_config, config.env_threads)
+        self.sum_gradients = GradientSum(self.agent.parameters(), self.ranks)
+        self.envs = ProcgenVectorEnv(self._env_config(len(self.share)), config.env_threads)
+        self.ended = EpisodeLog(self.share.start)
         self.episodes = EpisodeTracker()
         self.compilation = CompiledWhileResting(config.compile, say)
         self.iteration = self.global_step = 0
@@ -92,15 +108,18 @@ class Trainer(ABC, Generic[ConfigT]):
         state = self._load_network() if resumes else None
         self._set_up()
         self.method = build_method(
-            self.agent, self.optimizer, config, self._heads, self._followers(), self._redo_interval
+            self.agent, self.optimizer, config, self._heads, self._followers(), self._redo_interval, self.ranks
         )
+        self.ranks.check_equal("the networks at the start", self.agent)
         if state is None:
-            self.next_frames: Frames = self.envs.reset()[0]
+            self.next_frames: Frames = self._first_frames()
             metric_bytes = 0
         else:
             metric_bytes = self._load_rest(state)
         self.compilation.rest(self._widths_rest(self.progress))
-        self.metrics = MetricWriter(run.path, metric_bytes, next_step=self.global_step + 1)
+        self.metrics: RowSink = (
+            MetricWriter(run.path, metric_bytes, next_step=self.global_step + 1) if self.ranks.is_first else NoMetrics()
+        )
         self._started = self._checkpointed = time.monotonic()
         if state is None:
             self.save_checkpoint()
@@ -180,7 +199,7 @@ class Trainer(ABC, Generic[ConfigT]):
         """Train to the end, or until asked to stop.
 
         Args:
-            should_stop: asked after every iteration.
+            should_stop: asked after every iteration; one process that is to stop stops all.
             on_row: called with the environment steps and the metrics of every iteration.
 
         Returns:
@@ -192,7 +211,7 @@ class Trainer(ABC, Generic[ConfigT]):
             self.iteration += 1
             self.global_step += self.config.steps_per_iteration
             row = {
-                **self.episodes.take_row(),
+                **self._episode_row(),
                 **metrics,
                 "pruning/sparsity": self.sparsity,
                 **self.size.row(self.dense),
@@ -202,8 +221,9 @@ class Trainer(ABC, Generic[ConfigT]):
             }
             self.metrics.write(self.global_step, row)
             on_row(self.global_step, row)
-            stop = should_stop()
-            if stop or self._checkpoint_is_due() or self._must_checkpoint():
+            due = self._checkpoint_is_due() or self._must_checkpoint()
+            stop, due = self.ranks.any(should_stop(), due)
+            if stop or due:
                 self.save_checkpoint()
             if stop:
                 break
@@ -221,8 +241,12 @@ class Trainer(ABC, Generic[ConfigT]):
         return {f"eval/{name}_return": result.mean for name, result in results.items()}
 
     def save_checkpoint(self) -> None:
-        """Write a checkpoint of now, between two iterations."""
-        env_state = self.envs.get_state()
+        """Write a checkpoint of now, between two iterations; all processes together.
+
+        It is that of one process with all environments, so that any number of processes can go on from it.
+        """
+        env_states = self.ranks.gather(self.envs.get_state())
+        env_state = self.envs.get_state() if env_states is None else EnvState.joined(env_states)
         state = TrainingState(
             {
                 "iteration": self.iteration,
@@ -241,14 +265,15 @@ class Trainer(ABC, Generic[ConfigT]):
         self._put_state(state)
         config = self.config
         labels = {"algorithm": self.algorithm, "encoder": config.encoder, "width": config.width}
-        save_checkpoint(self.run.checkpoints, self.global_step, self.agent, self.optimizer, state, **labels)
+        if self.ranks.is_first:
+            save_checkpoint(self.run.checkpoints, self.global_step, self.agent, self.optimizer, state, **labels)
         self._checkpointed = time.monotonic()
 
     def close(self) -> None:
         """Close environments and files; a training that is over drops what only training needs."""
         self.envs.close()
         self.metrics.close()
-        if self.iteration == self.config.num_iterations:
+        if self.ranks.is_first and self.iteration == self.config.num_iterations:
             self._discard()
 
     def _prune(self, progress: float, frames: Tensor) -> None:
@@ -258,6 +283,7 @@ class Trainer(ABC, Generic[ConfigT]):
             progress: the share of the training that is over now, in [0, 1].
             frames: a recent batch of observations.
         """
+        self.ranks.check_equal("the networks before a pruning step", self.agent)
         report = self.method.step(progress, frames)
         self.size = self.size.after(report)
         self.sparsity = report.sparsity
@@ -272,7 +298,8 @@ class Trainer(ABC, Generic[ConfigT]):
         """Returns on training levels and on the full distribution, at `eval_points` points of the training."""
         points, last = self.config.eval_points, self.config.num_iterations
         before, now = (points * iteration // last for iteration in (self.iteration - 1, self.iteration))
-        if before == now or self.iteration == last:  # the end has an evaluation of its own
+        # The end has an evaluation of its own; the first process plays alone, the others wait for it.
+        if before == now or self.iteration == last or not self.ranks.is_first:
             return {}
         return self.evaluate(self.config.eval_interval_episodes)
 
@@ -280,9 +307,28 @@ class Trainer(ABC, Generic[ConfigT]):
         is_last = self.iteration == self.config.num_iterations
         return is_last or time.monotonic() - self._checkpointed >= 60 * self.config.checkpoint_minutes
 
+    def _episode_row(self) -> dict[str, float | int | None]:
+        """The metrics of the episodes of all processes, on the first."""
+        parts = self.ranks.gather(self.ended.take()) or ()
+        self.episodes.add(episode for part in parts for episode in part)
+        return self.episodes.take_row()
+
+    def _env_config(self, num_envs: int) -> EnvConfig:
+        config = self.config
+        return EnvConfig.train(config.env_id, num_envs, config.distribution_mode, config.seed)
+
+    def _first_frames(self) -> Frames:
+        """Start the episodes, each process the ones that one with all environments would have in its place."""
+        if self.ranks.is_alone:
+            return self.envs.reset()[0]
+        whole = ProcgenVectorEnv(self._env_config(self.config.num_envs), 0)
+        state = whole.get_state()
+        whole.close()
+        return self.envs.set_state(state.part(self.share))
+
     def _load_network(self) -> TrainingState:
         """Network and optimizer of the newest undamaged checkpoint; returns the rest of it."""
-        checkpoint, complaints = latest_checkpoint(self.run.checkpoints)
+        checkpoint, complaints = self.ranks.from_first(lambda: latest_checkpoint(self.run.checkpoints))
         for complaint in complaints:
             self.say(complaint)
         gsprune.load(checkpoint / MODEL_FILE, into=self.agent, optimizer=self.optimizer)
@@ -298,7 +344,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.sparsity = values["sparsity"]
         self.compilation.compilations = values["compilations"]
         self.method.load_state_dict(state.get_tree("method"))
-        self.next_frames = self.envs.set_state(EnvState(values["envs"], state.get("envs")))
+        self.next_frames = self.envs.set_state(EnvState(values["envs"], state.get("envs")).part(self.share))
         self.episodes.load_state_arrays(state.get("episodes"))
         torch.set_rng_state(torch.from_numpy(state.get("rng")["torch"]))
         self._take_state(state)

@@ -29,6 +29,13 @@ def test_a_second_ctrl_c_interrupts_and_a_second_sigterm_does_not() -> None:
     assert told == [True]
 
 
+def test_the_same_ctrl_c_may_come_twice_where_a_launcher_passes_it_on() -> None:
+    with StopRequest(lambda: None, grace=60.0) as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+
+
 def test_the_signals_are_given_back() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with StopRequest(lambda: None):

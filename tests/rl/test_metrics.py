@@ -10,18 +10,24 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gsprune.rl.metrics import EpisodeTracker, MetricWriter, read_metrics
+from gsprune.rl.metrics import Ended, EpisodeLog, EpisodeTracker, MetricWriter, read_metrics
 
 
-def ends(returns: list[float], mask: list[bool]) -> dict[str, Any]:
+def infos(returns: list[float], mask: list[bool]) -> dict[str, Any]:
     lengths = np.arange(1, len(returns) + 1)
     return {"episode": {"r": np.array(returns), "l": lengths}, "_episode": np.array(mask)}
+
+
+def ends(returns: list[float], mask: list[bool]) -> list[Ended]:
+    log = EpisodeLog()
+    log.add(infos(returns, mask))
+    return log.take()
 
 
 def test_only_episodes_that_ended_count() -> None:
     tracker = EpisodeTracker()
     assert tracker.mean_return is None
-    tracker.add({})
+    tracker.add([])
     tracker.add(ends([1.0, 100.0, 4.0], [True, False, True]))
     assert tracker.take_row() == {
         "charts/episodic_return": 2.5,
@@ -42,6 +48,21 @@ def test_the_return_is_that_of_the_last_hundred_episodes() -> None:
     assert row["charts/episodes_since_last"] == 0
     assert row["charts/return_since_last"] is None
     assert row["charts/episodic_return"] == np.mean(range(50, 150))
+
+
+def test_episodes_of_several_processes_count_in_the_order_in_which_one_would_see_them() -> None:
+    whole, first, second = EpisodeLog(), EpisodeLog(), EpisodeLog(first_env=2)
+    for step in range(3):
+        mask = [step == 0, True, step == 2, True]
+        returns = [10.0 * step + env for env in range(4)]
+        whole.add(infos(returns, mask))
+        first.add(infos(returns[:2], mask[:2]))
+        second.add(infos(returns[2:], mask[2:]))
+    ended = whole.take()
+    assert len(ended) == 8
+    parts = [*second.take(), *first.take()]
+    assert [episode.episodic_return for episode in sorted(parts)] == [episode.episodic_return for episode in ended]
+    assert first.take() == []
 
 
 def test_a_tracker_goes_on_from_its_state() -> None:

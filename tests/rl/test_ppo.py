@@ -118,7 +118,8 @@ def test_the_gradient_of_a_minibatch_in_pieces_is_that_of_the_published_loss(tmp
     run_folder = RunFolder.create(tmp_path, "ppo", asdict(config))
     trainer = PPOTrainer(config, run_folder, say=lambda line: None)
     trainer._collect()
-    batch = trainer.rollout.minibatch(torch.arange(3, 19))
+    batch = trainer.rollout.minibatch(torch.arange(3, 19), normalize=True)
+    raw = trainer.rollout.minibatch(torch.arange(3, 19)).advantages
     # The network has moved on since it acted, so that the ratios are not 1.
     with torch.no_grad():
         for parameter in trainer.agent.parameters():
@@ -129,7 +130,7 @@ def test_the_gradient_of_a_minibatch_in_pieces_is_that_of_the_published_loss(tmp
     trainer.agent.zero_grad()
     logits, values = trainer.agent(batch.frames)
     logprobs = categorical_logprobs(logits, batch.actions)
-    policy = policy_loss(logprobs, batch.logprobs, normalized(batch.advantages), 0.2)
+    policy = policy_loss(logprobs, batch.logprobs, normalized(raw), 0.2)
     entropy, v_loss = categorical_entropy(logits).mean(), value_loss(values, batch.returns)
     (policy.loss - 0.01 * entropy + 0.5 * v_loss).backward()
     for gradient, parameter in zip(actual, trainer.agent.parameters(), strict=True):
@@ -157,7 +158,7 @@ def test_a_rollout_holds_what_was_seen_and_earned(tmp_path: Path) -> None:
     trainer._collect()
     rollout = trainer.rollout
     np.testing.assert_array_equal(rollout.frames.numpy(), np.stack(seen))
-    np.testing.assert_allclose(rollout.discounts, 0.99 * ~np.stack(ended), rtol=1e-6)
+    np.testing.assert_array_equal(rollout.terminated, np.stack(ended))
     with torch.no_grad():
         logits, values = trainer.agent(rollout.frames[3])
         last_values = trainer.agent(torch.from_numpy(trainer.next_frames))[1]
