@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train dqn": ("gsprune.cli.train_dqn", "train an agent by DQN while its network shrinks"),
     "eval": ("gsprune.cli.eval", "evaluate a run on training levels, on all levels and under pixel noise"),
     "report": ("gsprune.cli.report", "make tables and pictures of one or many runs"),
-    "sweep": ("gsprune.cli.sweep", "train games x methods x seeds in local processes"),
+    "sweep": ("gsprune.cli.sweep", "train games x methods x seeds in local processes or on a Ray cluster"),
     "export": ("gsprune.cli.export", "write the policy of a run as ONNX or a PyTorch program, with a contract"),
     "latency": ("gsprune.cli.latency", "time the networks of runs, dense and pruned, in several engines"),
     "inspect": ("gsprune.cli.inspect", "show the groups of a run, a checkpoint or a built-in network"),

@@ -1,4 +1,4 @@
-"""Train games x methods x seeds in local processes, from a YAML file or from options.
+"""Train games x methods x seeds, from a YAML file or from options, in local processes or on a Ray cluster.
 
 A sweep can be stopped (Ctrl-C) and started again with the same command: finished trials are skipped, interrupted ones
 go on from their last checkpoint. Each trial is a run folder OUT/GAME/METHOD/seed-N, its output lies beside it in
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,8 +21,10 @@ from rich.console import Console
 from gsprune.cli import COMMANDS
 from gsprune.sweep.display import SweepDisplay
 from gsprune.sweep.folder import SweepFolder, train_command
+from gsprune.sweep.launch import Launcher, LocalLauncher
 from gsprune.sweep.plan import Study, Trial, parse_method, parse_options, read_study
-from gsprune.sweep.runner import Job, Runner, Status
+from gsprune.sweep.ray_launcher import RayLauncher
+from gsprune.sweep.runner import Job, Runner, Status, variables_for
 
 __all__ = ["Args", "main"]
 
@@ -37,11 +40,19 @@ class Args:
     what it says"""
     out: Path | None = None
     """the sweep's folder; unset: runs/NAME for a study NAME.yaml, else runs/sweep"""
-    workers: int = 1
-    """trials at a time"""
+    workers: int | None = None
+    """trials at a time; unset: 1, on a Ray cluster as many as fit"""
     threads: int | None = None
     """threads of each trial, for PyTorch and for the environments; unset: their own choice, too many for several
     workers"""
+    engine: Literal["local", "ray"] = "local"
+    """where trials run: processes of this machine, or a Ray cluster, whose machines must all see the sweep's folder"""
+    address: str | None = None
+    """of the Ray cluster, like ray://HOST:10001 or auto; unset: RAY_ADDRESS, else Ray is started on this machine"""
+    cpus_per_trial: float | None = None
+    """what a trial takes of the Ray cluster; unset: its threads, or 1"""
+    gpus_per_trial: float = 0.0
+    """the same of GPUs; 0.5 lets two trials share one"""
     algorithm: Literal["ppo", "dqn"] | None = None
     """the trainer; unset: the study's, else ppo"""
     games: tuple[str, ...] = ()
@@ -62,6 +73,10 @@ def main(args: Args) -> int:
     console = Console()
     study = _study(args)
     out = args.out or Path("runs") / (args.study.stem if args.study is not None else "sweep")
+    if args.engine == "ray":
+        out = out.resolve()  # the workers' current folder is another
+    elif args.address is not None:
+        raise ValueError(f"`address` is {args.address!r}, which is for Ray; add --engine ray")
     trials = study.trials(out)
     _check_options(trials)
     folder = SweepFolder(out)
@@ -69,12 +84,28 @@ def main(args: Args) -> int:
         jobs = folder.jobs(trials, args.dry_run)
         if args.dry_run:
             return _print_commands(jobs, args.threads, console)
-        runner = Runner(jobs, lambda job: train_command(job, args.threads), args.workers, args.threads)
-        with SweepDisplay(console, jobs) as display:
-            runner.run(display.on_change, display.on_poll)
+        with _launcher(args) as launcher:
+            runner = Runner(jobs, lambda job: train_command(job, args.threads), launcher)
+            with SweepDisplay(console, jobs) as display:
+                runner.run(display.on_change, display.on_poll)
     finally:
         folder.close()
     return _conclude(jobs, runner.interrupted, out, console)
+
+
+@contextmanager
+def _launcher(args: Args) -> Iterator[Launcher]:
+    """Where the trials run."""
+    variables = variables_for(args.threads)
+    if args.engine == "local":
+        yield LocalLauncher(1 if args.workers is None else args.workers, variables)
+        return
+    cpus = args.cpus_per_trial if args.cpus_per_trial is not None else float(args.threads or 1)
+    ray = RayLauncher(variables, args.address, cpus, args.gpus_per_trial, args.workers)
+    try:
+        yield ray
+    finally:
+        ray.close()
 
 
 def _study(args: Args) -> Study:

@@ -1,11 +1,9 @@
-"""Runs trials in local processes: so many at a time, stopped together, one failure does not stop the others."""
+"""Runs trials in processes: so many at a time, stopped together, one failure does not stop the others."""
 
 from __future__ import annotations
 
 import enum
-import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from gsprune.sweep.launch import Launcher, Task
 from gsprune.sweep.plan import Trial
 
-__all__ = ["Job", "Runner", "Status", "log_path"]
+__all__ = ["Job", "Runner", "Status", "log_path", "variables_for"]
 
 _POLL_SECONDS = 0.2
 _LOG_TAIL_BYTES = 4_096
+_MOST_RESTARTS = 3
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -46,6 +46,7 @@ class Job:
         seconds: wall-clock of this process so far, or in all once it has ended.
         exit_code: of the process, once it has ended; negative for a signal.
         message: the last line of a failed process's log.
+        restarts: how often it was taken up again because its worker was lost.
     """
 
     trial: Trial
@@ -54,29 +55,30 @@ class Job:
     seconds: float = 0.0
     exit_code: int | None = None
     message: str = ""
+    restarts: int = 0
 
 
 @dataclass
 class _Running:
     job: Job
-    process: subprocess.Popen[bytes]
+    task: Task
     started: float
 
 
 class Runner:
-    """Works through jobs with a fixed number of processes.
+    """Works through jobs with as many processes as there is room for.
 
+    A trial whose worker is lost (not: that fails) is taken up again from its last checkpoint, three times at most.
     Every process leads a session of its own, so that Ctrl-C in the terminal reaches this process alone, which then
     asks each trial to stop (SIGINT: it writes its checkpoint), and kills what is left after a grace period, or at the
-    second Ctrl-C.
+    second Ctrl-C. Where this process itself is killed, its trials are, too.
     """
 
     def __init__(
         self,
         jobs: Sequence[Job],
         command: Callable[[Job], Sequence[str]],
-        workers: int = 1,
-        threads: int | None = None,
+        launcher: Launcher,
         grace_seconds: float = 120.0,
     ) -> None:
         """Prepare; nothing is started.
@@ -84,24 +86,12 @@ class Runner:
         Args:
             jobs: in the order in which they start; those that are not WAITING are left alone.
             command: the command line of a job.
-            workers: processes at a time, at least 1.
-            threads: threads of each process for linear algebra; None leaves it to the libraries.
+            launcher: where they run.
             grace_seconds: how long a trial may take to stop.
-
-        Raises:
-            ValueError: `workers` or `threads` below 1.
         """
-        if workers < 1:
-            raise ValueError(f"`workers` must be at least 1, got {workers}")
-        if threads is not None and threads < 1:
-            raise ValueError(f"`threads` must be at least 1, got {threads}; leave it out for the libraries' choice")
         self.jobs = list(jobs)
         self._command = command
-        self._workers = workers
-        # Else `python -m` would import what lies in the current folder (a clone's sources) before what is installed.
-        self._environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-        if threads is not None:
-            self._environment |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        self._launcher = launcher
         self._grace_seconds = grace_seconds
         self._running: list[_Running] = []
         self._stop_requests = 0
@@ -139,7 +129,9 @@ class Runner:
         if self.interrupted:
             self._pass_on_stop()
         else:
-            for job in self._ready()[: self._workers - len(self._running)]:
+            for job in self._ready():
+                if self._launcher.room(len(self._running)) < 1:
+                    break
                 self._start(job)
         if [job.status for job in self.jobs] != before:
             on_change()
@@ -160,47 +152,35 @@ class Runner:
         return ready
 
     def _start(self, job: Job) -> None:
-        log = log_path(job.trial)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        command = list(self._command(job))
-        with log.open("ab") as output:
-            try:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=self._environment,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                job.status, job.message = Status.FAILED, f"cannot start {command[0]}: {error.strerror}"
-                return
+        task = self._launcher.start(list(self._command(job)), log_path(job.trial))
         job.status = Status.RUNNING
-        self._running.append(_Running(job, process, time.monotonic()))
+        self._running.append(_Running(job, task, time.monotonic()))
 
     def _reap(self) -> None:
         for running in list(self._running):
             job = running.job
             job.seconds = time.monotonic() - running.started
-            code = running.process.poll()
-            if code is None:
+            end = running.task.poll()
+            if end is None:
                 continue
             self._running.remove(running)
-            job.exit_code = code
-            if code == 0 and job.status is Status.RUNNING:
+            job.exit_code = end.code
+            if end.code == 0 and job.status is Status.RUNNING:
                 job.status = Status.FINISHED
             elif self.interrupted:
                 job.status = Status.STOPPED
+            elif end.lost and job.restarts < _MOST_RESTARTS:
+                job.restarts += 1
+                job.status, job.resumed = Status.WAITING, (job.trial.folder / "config.json").is_file()
             else:
-                job.status, job.message = Status.FAILED, _last_line(log_path(job.trial)) or f"exit code {code}"
+                job.status, job.message = Status.FAILED, _last_line(log_path(job.trial)) or f"exit code {end.code}"
 
     def _pass_on_stop(self) -> None:
         now = time.monotonic()
         for running in self._running:
             if running.job.status is Status.RUNNING:
                 running.job.status = Status.STOPPING
-                running.process.send_signal(signal.SIGINT)
+                running.task.interrupt()
                 self._stop_deadline = min(self._stop_deadline, now + self._grace_seconds)
         if self._stop_requests > 1 or now > self._stop_deadline:
             self._kill()
@@ -210,12 +190,9 @@ class Runner:
 
     def _kill(self) -> None:
         for running in self._running:
-            try:
-                os.killpg(running.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+            running.task.kill()
         for running in self._running:
-            running.process.wait()
+            running.task.wait()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -233,6 +210,19 @@ class Runner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def variables_for(threads: int | None) -> dict[str, str]:
+    """Environment variables of a trial with so many threads for linear algebra; None leaves it to the libraries.
+
+    Raises:
+        ValueError: `threads` below 1.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"`threads` must be at least 1, got {threads}; leave it out for the libraries' choice")
+    # Else `python -m` would import what lies in the current folder (a clone's sources) before what is installed.
+    variables = {"PYTHONSAFEPATH": "1"}
+    return variables if threads is None else variables | dict.fromkeys(_THREAD_VARIABLES, str(threads))
 
 
 def log_path(trial: Trial) -> Path:
