@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.rewrite.state import Example
 from gsprune.tracing.outputs import tensors_in
+from gsprune.tracing.tracer import operation_of, plain_operations
 from gsprune.tracing.undisturbed import undisturbed
 
 __all__ = ["Failure", "Run", "mismatch", "run"]
@@ -52,7 +53,7 @@ class Run:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts operations that succeed, so that a failure can be placed in the traced sequence."""
+    """Counts operations that succeed as the tracer does, so that a failure can be placed in the traced sequence."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -64,6 +65,11 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if operation_of(func).composite:
+            with self:
+                result = func.decompose(*args, **(kwargs or {}))
+            if result is not NotImplemented:
+                return result
         result = func(*args, **(kwargs or {}))
         self.operations += 1
         return result
@@ -81,7 +87,7 @@ def run(model: nn.Module, example: Example, *, count: bool = False) -> Run:
     try:
         with undisturbed(model):
             if count:
-                with counter:
+                with plain_operations(model), counter:
                     output = example.call(model)
             else:
                 output = example.call(model)

@@ -66,8 +66,11 @@ def convolution(tape: Tape, call: Call) -> Shadow:
         for axis in (0, 1)
     ]
     for layer in kernel.layers:
-        if len(varying(layer)) > 1:
+        over = varying(layer)
+        if len(over) > 1:
             tape.protect(layer, f"{call.op} with a weight of joint axes")
+        elif over[0] >= 2:
+            tape.protect(layer, "positions of a kernel")
     consumed, opened = (axes[0], axes[1]) if transposed else (axes[1], axes[0])
     outputs = _grouped(
         tape, channels, shadow.kind, consumed, opened, kernel.kind, x.shape[1], call.out.shape[1], groups, transposed

@@ -29,7 +29,7 @@ from gsprune.tracing.tape import Tape
 from gsprune.tracing.undisturbed import undisturbed
 from gsprune.tracing.wrappers import wrapper_of
 
-__all__ = ["trace"]
+__all__ = ["operation_of", "plain_operations", "trace"]
 
 
 _EXPAND = "aten.expand"  # makes axes that follow what they meet, also of a tensor of which nothing is known
@@ -45,7 +45,8 @@ class _Operation(NamedTuple):
 
 
 @cache
-def _operation(func: torch._ops.OpOverload) -> _Operation:
+def operation_of(func: torch._ops.OpOverload) -> _Operation:
+    """What is known of an operation; composite ones are traced, and counted, as what they are made of."""
     name = func._schema.name.replace("::", ".")
     mutable = func._schema.is_mutable
     rule = rule_for(func)
@@ -70,7 +71,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         del types
         kwargs = kwargs or {}
-        operation = _operation(func)
+        operation = operation_of(func)
         if operation.composite:
             with self:
                 result = func.decompose(*args, **kwargs)
@@ -230,7 +231,7 @@ def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]
     """One traced call."""
     tape = Tape(model)
     try:
-        with undisturbed(model), _plain_operations(model):
+        with undisturbed(model), plain_operations(model):
             _protect_outputs(tape, _run(model, example, tape))
             _run_in_training(model, example, tape)
             tie_modules(tape, model)
@@ -297,7 +298,7 @@ def _module_at(error: BaseException, model: nn.Module) -> str | None:
 
 
 @contextmanager
-def _plain_operations(model: nn.Module) -> Iterator[None]:
+def plain_operations(model: nn.Module) -> Iterator[None]:
     """Switch off what would hide ordinary operations: fused attention's fast path, RNN primitives, compiled code."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     modules = list(model.modules())

@@ -200,3 +200,21 @@ def test_a_recurrent_layer_that_refuses_a_width_keeps_it_and_the_rest_is_pruned(
         "cell",
         "cell:2",
     }
+
+
+def test_a_size_written_behind_a_recurrent_layer_is_found_there() -> None:
+    """The check must count operations as the tracer does, which takes the layer apart."""
+
+    class Viewed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.cell = torch.nn.Linear(4, 8), torch.nn.LSTM(8, 8, num_layers=2, batch_first=True)
+            self.inner, self.head = torch.nn.Linear(8, 6), torch.nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.relu(self.inner(self.cell(self.embed(x))[0])).view(-1, 6))
+
+    net = Viewed()
+    report = gsprune.prune_step(net, 0.5, example_inputs=torch.randn(2, 3, 4))
+    assert (net.embed.out_features, net.cell.hidden_size, net.inner.out_features) == (4, 4, 6)
+    assert [held.names for held in report.protected if "written" in held.reason] == [("inner",)]

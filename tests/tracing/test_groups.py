@@ -307,3 +307,11 @@ def test_gates_of_a_recurrent_layer_of_one_unit_stay_together() -> None:
         "weight_ih_l0_reverse": (3, 3),
         "weight_hh_l0_reverse": (3, 1),
     }
+
+
+def test_positions_of_a_kernel_are_no_channels_whatever_reads_the_weight() -> None:
+    """With one input channel, spectral norm's product of the flattened weight and a vector runs over the kernel."""
+    layer = nn.utils.parametrizations.spectral_norm(nn.Conv2d(1, 4, 3))
+    graph = gsprune.trace(nn.Sequential(layer, nn.ReLU(), nn.Conv2d(4, 2, 1)), torch.randn(2, 1, 8, 8))
+    original = "0.parametrizations.weight.original"
+    assert {m.axis for group in graph.groups for m in group.members if m.tensor == original} == {0}
