@@ -274,7 +274,7 @@ class Step:
         must_check = is_new or bool(linked)
         expected = self._expected(plan) if is_new else None
         replacements = sliced(plan, backend)
-        keep_attention_scale(plan, replacements, self.bindings, self.structure, after)
+        keep_attention_scale(plan, replacements, self.bindings, self.structure, after, self.optimizers)
         others = []
         if self.request.rescale:
             others = rescaled(plan, replacements, self.structure.traced, canonical_tensors(self.model))

@@ -1,19 +1,35 @@
-"""Keep the scale of attention that divides by the root of a head's width, when that width shrinks."""
+"""Keep the scale of attention that divides by the root of a head's width, when that width shrinks.
+
+The code computes the scale, so nothing but the rows that make the queries can make up for it. Rows r become c r; the
+gradient of the loss by c r is 1 / c of that by r, and so is whatever an optimizer has gathered from gradients: first
+moments are divided by c, second ones by c squared. Training goes on as it would with the same function, written with
+scaled rows and trained so from the start. That is another path than the masked network's: a step of Adam is as large as
+before while the rows are smaller, which no state of an optimizer can make up for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import sqrt
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer, RMSprop
 
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.tracing.structure import Structure
 
 __all__ = ["keep_attention_scale"]
+
+# State of torch.optim's optimizers by the power of the rows' factor: gradients have -1. What is not listed has no
+# scale: Adadelta's and Rprop's steps, counters, and the momentum of RMSprop, which averages steps and not gradients.
+_EXPONENTS = {
+    **dict.fromkeys(("exp_avg", "momentum_buffer", "grad_avg", "exp_inf", "prev"), -1),
+    **dict.fromkeys(("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "variance", "row_var"), -2),
+    "ax": 1,  # the average of the parameter itself
+}
 
 
 def keep_attention_scale(
@@ -22,8 +38,9 @@ def keep_attention_scale(
     bindings: Sequence[Binding],
     before: Structure,
     after: Structure,
+    optimizers: Sequence[Optimizer] = (),
 ) -> None:
-    """Multiply the rows that make an attention's queries, in place, and divide their gradients.
+    """Multiply the rows that make an attention's queries, in place, and divide their gradients and moments.
 
         row = row * sqrt(rows after / rows before): q.k / sqrt(d after) is q.k / sqrt(d before) as it was
 
@@ -33,6 +50,7 @@ def keep_attention_scale(
         bindings: the model's, then its followers'.
         before: the structure before the step; `Graph.queries` of its traced graph names the rows.
         after: the structure after it.
+        optimizers: whose states were sliced along.
     """
     queries = before.traced.queries
     if not queries:
@@ -54,6 +72,19 @@ def keep_attention_scale(
                 _multiply(replacements[index_of[id(tensor)]], entry.axis, positions, factor)
                 if tensor.grad is not None:
                     _multiply(replacements[index_of[id(tensor.grad)]], entry.axis, positions, 1.0 / factor)
+                for moment, exponent in _moments(optimizers, tensor):
+                    index = index_of.get(id(moment))
+                    if index is not None and moment.shape[entry.axis] == tensor.shape[entry.axis]:
+                        _multiply(replacements[index], entry.axis, positions, factor**exponent)
+
+
+def _moments(optimizers: Sequence[Optimizer], parameter: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """State tensors of a parameter that change with the scale of its rows, and the power by which they do."""
+    for optimizer in optimizers:
+        for key, value in optimizer.state.get(parameter, {}).items():
+            exponent = 0 if isinstance(optimizer, RMSprop) and key == "momentum_buffer" else _EXPONENTS.get(key, 0)
+            if exponent and isinstance(value, Tensor) and value.ndim == parameter.ndim:
+                yield value, exponent
 
 
 def _multiply(tensor: Tensor, axis: int, positions: Tensor, factor: float) -> None:

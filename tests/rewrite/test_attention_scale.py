@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
+import pytest
 import torch
 import torch.nn.functional as F
 from masked_networks import masked_copy
@@ -55,3 +57,39 @@ def test_gradients_are_those_of_the_scaled_rows() -> None:
     assert model.q.weight.grad is not None
     torch.testing.assert_close(model.q.weight * model.q.weight.grad, products["q.weight"][kept])
     torch.testing.assert_close(model.q.weight, before["q.weight"][kept] * 0.5**0.5)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, 0.1),
+    "amsgrad": lambda p: torch.optim.AdamW(p, 0.1, amsgrad=True),
+    "nadam": lambda p: torch.optim.NAdam(p, 0.1),
+    "radam": lambda p: torch.optim.RAdam(p, 0.1),
+    "adamax": lambda p: torch.optim.Adamax(p, 0.1),
+    "adagrad": lambda p: torch.optim.Adagrad(p, 0.1),
+    "adadelta": lambda p: torch.optim.Adadelta(p, 0.1),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, 0.1, momentum=0.9, centered=True),
+    "rprop": lambda p: torch.optim.Rprop(p, 0.1),
+    "adafactor": lambda p: torch.optim.Adafactor(p, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_moments_are_those_that_gradients_of_the_scaled_rows_would_have_left(name: str) -> None:
+    model, x = fresh()
+    model(x).mul(100).square().sum().backward()  # large beside the epsilons
+    optimizer = OPTIMIZERS[name](model.parameters())
+    optimizer.step()
+    gsprune.prune_step(model, 0.5, optimizer=optimizer, example_inputs=x)
+    twin = nn.Parameter(model.q.weight.detach().clone())
+    assert model.q.weight.grad is not None
+    twin.grad = model.q.weight.grad.clone()
+    expected = OPTIMIZERS[name]([twin])
+    expected.step()
+    compared = 0
+    for key, value in expected.state[twin].items():
+        if torch.is_tensor(value) and value.numel() > 1 and key != "col_var":  # a mean over rows of both scales
+            got = optimizer.state[model.q.weight][key]
+            torch.testing.assert_close(got, value, rtol=1e-3, atol=1e-12)  # Adadelta's epsilon has no scale
+            compared += 1
+    assert compared

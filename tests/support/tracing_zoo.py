@@ -445,10 +445,6 @@ class WeightNormed(nn.Module):
         return self.head(torch.relu(self.second(torch.relu(self.first(x)))).mean((2, 3)))
 
 
-# The norm of a row is a population over the inputs: exact only where the input axis keeps its width.
-ZOO["WeightNormed"] = Entry(WeightNormed, images(), 0.5, exact=False)
-
-
 @entry(images(), 0.5)
 class SpectralNormed(nn.Module):
     """Spectral norm: two buffers follow."""
@@ -484,7 +480,7 @@ class Mixer(nn.Module):
 
 @entry(images(), 0.5, exact=False)
 class Norms(nn.Module):
-    """Group, layer and RMS norms, global response norm."""
+    """Group, layer and RMS norms."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -494,15 +490,11 @@ class Norms(nn.Module):
         self.inner = nn.Conv2d(12, 16, 3, padding=1)
         self.layer = nn.LayerNorm(16)
         self.rms = nn.RMSNorm(16)
-        self.gamma = nn.Parameter(torch.rand(1, 1, 1, 16))
         self.head = nn.Linear(16, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.inner(torch.relu(self.each(self.group(self.stem(x))))).permute(0, 2, 3, 1)
-        x = self.rms(self.layer(x))
-        norm = torch.norm(x, p=2, dim=(1, 2), keepdim=True)
-        x = x + self.gamma * (x * (norm / (norm.mean(-1, keepdim=True) + 1e-6)))
-        return self.head(x.mean((1, 2)))
+        return self.head(self.rms(self.layer(x)).mean((1, 2)))
 
 
 @entry(images(), 0.6)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 import torch
+from affine_norms import affine_norms
 from masked_networks import masked_copy
-from torch import nn
+from torch import Tensor, nn
 from tracing_zoo import ZOO
 
 import gsprune
@@ -29,6 +32,25 @@ def randomized(name: str) -> tuple[nn.Module, Any]:
     return model.eval(), ZOO[name].inputs()
 
 
+@contextmanager
+def without_norms() -> Iterator[None]:
+    """Norms over channels scale and shift alone; the fused encoder layer would not know."""
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with affine_norms():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+
+
+def without_directions(removed: Mapping[str, Mapping[int, Tensor]]) -> dict[str, dict[int, Tensor]]:
+    """Rows of a weight norm's direction are left as they are: zeros have no norm, and their magnitude is zero."""
+    return {
+        name: {axis: rows for axis, rows in axes.items() if axis or not name.endswith("weight.original1")}
+        for name, axes in removed.items()
+    }
+
+
 @pytest.mark.parametrize("name", ZOO)
 def test_half_the_channels_go_and_the_rest_computes_what_the_masked_network_does(name: str) -> None:
     model, inputs = randomized(name)
@@ -38,13 +60,12 @@ def test_half_the_channels_go_and_the_rest_computes_what_the_masked_network_does
     entry = ZOO[name]
     assert report.params_after <= entry.parameters * report.params_before, str(report)
     assert not [item for item in report.protected if "written into the code" in item.reason]
-    with torch.no_grad():
-        expected = example.call(masked_copy(dense, report.removed))
+    with torch.no_grad(), nullcontext() if entry.exact else without_norms():
+        expected = example.call(masked_copy(dense, without_directions(report.removed)))
         got = example.call(model)
     pairs = list(zip(tensors_in(got), tensors_in(expected), strict=True))
     assert pairs
     for one, other in pairs:
         assert one.shape == other.shape
         assert torch.isfinite(one).all()
-        if entry.exact:
-            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
