@@ -5,9 +5,9 @@
     python scripts/compare_trainers.py --cleanrl /tmp/ppo_procgen.py --gym /tmp/gym23 --sb3
 
 All compute in float32 and train Impala, width 1, on starpilot. They take turns, `--rounds` times; of every run the
-first iteration is left out, as it has what is done once. CleanRL's file is written for gym 0.23, which is put before the
-installed one for its process alone. `--results FILE` keeps all times and adds to those that are there, so that rounds
-can be spread over several calls.
+first iteration is left out, as it has what is done once. CleanRL's file is written for gym 0.23, which is put before
+the installed one for its process alone. `--results FILE` keeps all times and adds to those that are there, so that
+rounds can be spread over several calls.
 """
 
 from __future__ import annotations
