@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ __all__ = ["Cost", "Latency", "LayerCost", "cost", "in_turns", "latencies", "lat
 
 # Fewer say nothing about a median, however slow the network is.
 _LEAST_CALLS = 10
+_LONGEST_TURN = 10  # calls
+_TURN_SECONDS = 0.1
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,32 +205,48 @@ def latencies(
     return [Latency(each, size, str(device), torch.get_num_threads()) for each in seconds]
 
 
-def in_turns(
-    runs: Sequence[Callable[[], float]], calls: int, warmup: int, max_seconds: float
-) -> list[tuple[float, ...]]:
+def in_turns(runs: Sequence[Callable[[], T]], calls: int, warmup: int, max_seconds: float) -> list[tuple[T, ...]]:
     """Call several things in turns and keep what each call returns.
 
+    A turn is a few calls in a row of what is quick: a network at work runs alone, and finds its weights and its code in
+    the caches. So where several take turns, the call with which a turn begins is not kept.
+
     Args:
-        runs: each does its work once and returns the seconds it took.
+        runs: each does its work once.
         calls: of each, >= 1.
-        warmup: calls of each before them, whose times are dropped.
-        max_seconds: end earlier, but after at least 10 calls, when the kept calls have taken so long in all.
+        warmup: calls of each before them, whose results are dropped.
+        max_seconds: end earlier, but after at least 10 calls, when they have taken so long in all.
 
     Returns:
-        per run the seconds of its calls, in the order in which they were made.
+        per run what its calls returned, in the order in which they were made.
     """
-    seconds: list[list[float]] = [[] for _ in runs]
+    kept: list[list[T]] = [[] for _ in runs]
     for run in runs:
         for _ in range(warmup):
             run()
+    in_a_row = _calls_in_a_row(runs, calls)
     began = time.perf_counter()
-    for index in range(calls):
-        if index >= _LEAST_CALLS and time.perf_counter() - began > max_seconds:
+    for index in range(math.ceil(calls / in_a_row)):
+        if len(kept[0]) >= _LEAST_CALLS and time.perf_counter() - began > max_seconds:
             break
         for turn in range(len(runs)):
             which = (turn + index) % len(runs)  # in changing order, so that none always runs after the same one
-            seconds[which].append(runs[which]())
-    return [tuple(each) for each in seconds]
+            if in_a_row > 1:
+                runs[which]()
+            kept[which] += [runs[which]() for _ in range(in_a_row)]
+    return [tuple(each[:calls]) for each in kept]
+
+
+def _calls_in_a_row(runs: Sequence[Callable[[], Any]], calls: int) -> int:
+    """How many calls a turn has: 1 where nothing else takes turns or one of them is slow."""
+    if len(runs) == 1 or calls == 1:
+        return 1
+    slowest = 0.0
+    for run in runs:
+        began = time.perf_counter()
+        run()
+        slowest = max(slowest, time.perf_counter() - began)
+    return max(1, min(_LONGEST_TURN, calls, int(_TURN_SECONDS / max(slowest, 1e-9))))
 
 
 def _timed_call(

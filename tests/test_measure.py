@@ -85,7 +85,7 @@ def test_models_take_turns_in_eval_mode_without_gradients() -> None:
     calls: list[tuple[str, int, bool, bool]] = []
     models = [Recorder("a", calls), Recorder("b", calls)]
     results = latencies(models, X, batch=5, calls=4, warmup=1)
-    assert "".join(name for name, *_ in calls) == "ab" + "abbaabba"
+    assert "".join(name for name, *_ in calls) == "ab" + "ab" + "aaaaabbbbb"
     assert {call[1:] for call in calls} == {(5, False, False)}
     assert [len(result.seconds) for result in results] == [4, 4]
     assert all(result.batch == 5 and result.median > 0 for result in results)

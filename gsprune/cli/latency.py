@@ -6,6 +6,7 @@ network is timed at the sparsities given.
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,8 @@ class Args:
     """without runs: the factor on the filters of its convolutions"""
     sparsity: tuple[float, ...] = (0.8,)
     """without runs: fractions of the channels that are gone"""
-    round_to: int | _Preset = 1
-    """without runs: widths are rounded up to a multiple, or to what suits an engine"""
+    round_to: tuple[int | _Preset, ...] = (1,)
+    """without runs: widths are rounded up to a multiple, or to what suits an engine; each is tried"""
     batches: tuple[int, ...] = (1, 256)
     """frames per call"""
     engines: tuple[Engine, ...] = ENGINES
@@ -101,15 +102,18 @@ def _of_runs(runs: tuple[Path, ...]) -> tuple[dict[str, nn.Module], dict[str, st
 
 def _built_in(args: Args) -> tuple[dict[str, nn.Module], dict[str, str]]:
     dense = f"{args.encoder} x{args.width:g}, dense"
-    multiple = WIDTH_MULTIPLES[args.round_to] if isinstance(args.round_to, str) else args.round_to
-    networks: dict[str, nn.Module] = {}
-    for sparsity in (0.0, *args.sparsity):
-        agent = ActorCritic(build_encoder(args.encoder, args.width), NUM_ACTIONS)
-        gsprune.prune_step(agent, sparsity, example_inputs=example_frames(), round_to=multiple)
-        rounded = f", widths x{multiple}" if multiple > 1 else ""
-        label = f"{args.encoder} x{args.width:g} at {sparsity:g}{rounded}" if sparsity else dense
-        networks[label] = policy_of(agent)
+    networks: dict[str, nn.Module] = {dense: policy_of(_agent(args))}
+    for sparsity, round_to in itertools.product(args.sparsity, args.round_to):
+        multiple = WIDTH_MULTIPLES[round_to] if isinstance(round_to, str) else round_to
+        agent = _agent(args)
+        report = gsprune.prune_step(agent, sparsity, example_inputs=example_frames(), round_to=multiple)
+        rounded = f", widths x{multiple} ({report.sparsity:.3f})" if multiple > 1 else ""
+        networks[f"{args.encoder} x{args.width:g} at {sparsity:g}{rounded}"] = policy_of(agent)
     return networks, dict.fromkeys(networks, dense)
+
+
+def _agent(args: Args) -> ActorCritic:
+    return ActorCritic(build_encoder(args.encoder, args.width), NUM_ACTIONS)
 
 
 def _per_network(table: Table) -> list[RichTable]:

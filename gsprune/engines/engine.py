@@ -53,6 +53,8 @@ def prepared(
     module: Callable[..., Any] = call.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = tuple(_channels_last(value) for value in call.inputs)
     if engine == "compiled":
+        import torch._inductor as inductor
+
         module = torch.compile(module, dynamic=False)
 
     def run() -> Any:
@@ -60,7 +62,8 @@ def prepared(
             return module(*inputs)
 
     if engine == "compiled":
-        with noisy_exporter():
+        # Frozen, since it only infers: weights are packed once, and activations and sums go into the convolutions.
+        with noisy_exporter(), inductor.config.patch(freezing=True):
             run()
     return run
 

@@ -83,10 +83,8 @@ def forwards_in_turns(
     """
     clocks = [_Clock(run) for run in runs]
     with torch_threads(threads):
-        times = in_turns(clocks, calls, warmup, max_seconds)
-    return [
-        Timing(seconds, tuple(clock.interrupted[-len(seconds) :])) for seconds, clock in zip(times, clocks, strict=True)
-    ]
+        taken = in_turns(clocks, calls, warmup, max_seconds)
+    return [Timing(tuple(s for s, _ in each), tuple(i for _, i in each)) for each in taken]
 
 
 def undisturbed_milliseconds(run: Forward, threads: int, seconds: float = 0.5, patience: float = 4.0) -> float:
@@ -119,19 +117,17 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 class _Clock:
-    """Times one forward per call, and notes whether it was interrupted."""
+    """Runs one forward per call: its seconds, and whether it was interrupted."""
 
     def __init__(self, run: Forward) -> None:
-        self.interrupted: list[bool] = []
         self._run = run
 
-    def __call__(self) -> float:
+    def __call__(self) -> tuple[float, bool]:
         switches = _involuntary_switches()
         began = time.perf_counter()
         self._run()
         seconds = time.perf_counter() - began
-        self.interrupted.append(_involuntary_switches() != switches)
-        return seconds
+        return seconds, _involuntary_switches() != switches
 
 
 def _involuntary_switches() -> int:

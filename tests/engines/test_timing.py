@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -29,7 +31,24 @@ def test_forwards_run_in_turns_with_the_threads_asked_for() -> None:
     assert torch.get_num_threads() == before
     assert [len(timing.seconds) for timing in timings] == [4, 4]
     assert [len(timing.interrupted) for timing in timings] == [4, 4]
-    assert order == [(name, 3) for name in "ab" + "abbaabba"]
+    assert {count for _, count in order} == {3}
+
+
+def test_quick_forwards_have_turns_of_several_calls_and_the_first_of_each_is_dropped() -> None:
+    order: list[str] = []
+    forwards_in_turns([lambda: order.append("a"), lambda: order.append("b")], 1, calls=20, warmup=1)
+    assert "".join(order) == "ab" + "ab" + "a" * 11 + "b" * 11 + "b" * 11 + "a" * 11
+
+
+def test_slow_forwards_change_with_every_call() -> None:
+    order: list[str] = []
+
+    def slow(name: str) -> None:
+        order.append(name)
+        time.sleep(0.06)
+
+    forwards_in_turns([lambda: slow("a"), lambda: slow("b")], 1, calls=2, warmup=0)
+    assert "".join(order) == "ab" + "abba"
 
 
 def test_threads_come_back_after_an_error() -> None:
