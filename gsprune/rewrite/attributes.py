@@ -113,7 +113,8 @@ def _seen_through_parametrization(
         # Of several originals (weight_norm's magnitude and direction) the largest has the weight's shape.
         widest = max(names.values(), key=lambda name: (len(shapes[name]), prod(shapes[name])))
         return match["layer"] or "", {owner.rpartition(".")[2]: widest}
-    for source in ("weight_v", "weight_orig"):  # the older, hook-based weight_norm and spectral_norm
+    # The older, hook-based spectral_norm, which has a vector of the name weight_v too, and weight_norm.
+    for source in ("weight_orig", "weight_v"):
         if source in names:
             return owner, {**names, "weight": names[source]}
     return owner, dict(names)

@@ -77,24 +77,40 @@ def is_view(func: Callable[..., Any]) -> bool:
     return func in _VIEWS
 
 
-def tie_view(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], out: Tensor) -> None:
+def tie_view(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], out: Tensor, noted: int) -> None:
     """Tie the axes of a view to the channels whose length they were given.
+
+    Of an axis that the view splits, channels go along the part whose size is left open or is such a length: the others
+    are numbers in the code.
 
     Args:
         tape: the tape.
         args: of the view: a tensor, then its sizes, one by one or in a sequence.
         kwargs: the same by name.
         out: what the view returned.
+        noted: how many splits the tape held before the view.
     """
     sizes = kwargs.get("shape", args[1:])
     sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
     shadow = tape.of(out)
     for axis, size in enumerate(sizes):
         if not isinstance(size, _Length):
+            if size == -1:
+                _keep_along(tape, axis, noted)
             continue
+        _keep_along(tape, axis, noted)
         layers = [layer for layer in shadow.layers if layer.shape[axis] > 1]
+        if layers and np.isin(layers[-1], size.labels).all():
+            continue  # the tensor's own width
         tape.op = "a view to the width of other channels"
         if layers:
             tape.unite(tape.vector(layers[-1], axis).reshape(1, -1), size.labels)
         elif shadow.kind is not Kind.CONSTANT:
             tape.protect(np.unique(size.labels), "a tensor of fixed size is viewed to their number")
+
+
+def _keep_along(tape: Tape, axis: int, noted: int) -> None:
+    """Channels of the splits noted since go along this axis, if it is one of theirs."""
+    for index in range(noted, len(tape.splits)):
+        if axis in tape.splits[index].axes:
+            tape.splits[index] = tape.splits[index]._replace(keep=axis)

@@ -172,7 +172,8 @@ def _reduced(tape: Tape, layer: Labels, axes: Sequence[int]) -> Labels | None:
     """A layer after a reduction over `axes`, kept with size 1; None where it varied there alone.
 
     A layer that varies over another axis too: heads (the last of two axes is reduced) are read as a population, and so
-    tied over the other; else (a mean over the positions of an un-flattened tensor) it is tied along the reduced ones.
+    tied over the other; else (a mean over the positions of an un-flattened tensor, a maximum over pairs of channels
+    whose size is written in the code) it is tied along the reduced ones.
     """
     over = varying(layer)
     inside = [axis for axis in over if axis in axes]
@@ -180,7 +181,9 @@ def _reduced(tape: Tape, layer: Labels, axes: Sequence[int]) -> Labels | None:
         return layer
     if len(inside) == len(over):
         return None
-    if len(over) == 2 and inside == [over[1]]:
+    split = next((split for split in reversed(tape.splits) if split.labels is layer), None)
+    kept = over[1] if split is None else split.keep
+    if len(over) == 2 and inside == [over[1]] == [kept]:
         tape.collapse(layer, [over[0]])
         return None
     return tape.collapse(layer, inside)

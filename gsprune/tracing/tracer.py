@@ -159,11 +159,12 @@ class _Watcher(TorchFunctionMode):
         if func is F.scaled_dot_product_attention and kwargs.get("scale") is None:
             query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
             keep_scale(self.tape, self.tape.of(query), self.tape.of(key), "scaled_dot_product_attention")
+        splits = len(self.tape.splits)
         result = func(*args, **kwargs)
         if reads_shape(func):
             return read_shape(self.tape, args[0], result)
         if is_view(func):
-            tie_view(self.tape, args, kwargs, result)
+            tie_view(self.tape, args, kwargs, result, splits)
         return result
 
 
