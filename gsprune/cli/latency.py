@@ -10,7 +10,7 @@ import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -18,7 +18,7 @@ from rich.table import Table as RichTable
 from torch import nn
 
 import gsprune
-from gsprune.engines import WIDTH_MULTIPLES
+from gsprune.engines import WIDTH_MULTIPLES, WidthPreset
 from gsprune.networks import ActorCritic, EncoderName, build_encoder, example_frames
 from gsprune.report.engine_latency import ENGINES, Engine, EngineTiming, latency_table, ratios, time_engines
 from gsprune.report.plot_engines import engine_latencies
@@ -29,8 +29,6 @@ from gsprune.rl.run import write_atomically
 from gsprune.rl.trained import load_agent
 
 __all__ = ["Args", "main"]
-
-_Preset = Literal["onnxruntime", "tensorrt-fp16", "cmsis-nn", "ethos-u"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ class Args:
     """without runs: the factor on the filters of its convolutions"""
     sparsity: tuple[float, ...] = (0.8,)
     """without runs: fractions of the channels that are gone"""
-    round_to: tuple[int | _Preset, ...] = (1,)
+    round_to: tuple[int | WidthPreset, ...] = (1,)
     """without runs: widths are rounded up to a multiple, or to what suits an engine; each is tried"""
     batches: tuple[int, ...] = (1, 256)
     """frames per call"""

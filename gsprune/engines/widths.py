@@ -7,8 +7,11 @@ was asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
-__all__ = ["WIDTH_MULTIPLES", "RoundTo", "multiple_of"]
+__all__ = ["WIDTH_MULTIPLES", "RoundTo", "WidthPreset", "multiple_of"]
+
+WidthPreset = Literal["onnxruntime", "tensorrt-fp16", "cmsis-nn", "ethos-u"]
 
 RoundTo = int | str | Mapping[str, int]
 """A multiple, the name of a preset, or {glob of group or layer names: multiple}."""

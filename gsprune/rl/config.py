@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from gsprune.engines import EngineName, LatencyBudget, WidthPreset, multiple_of
 from gsprune.networks import EncoderName, build_encoder
 from gsprune.rl.envs import EnvConfig
 from gsprune.schedules import Polynomial
@@ -60,10 +61,17 @@ class TrainConfig(ABC):
     """the score by which channels stay: l1, l2, taylor, lamp, fpgm, hessian, random"""
     scope: Literal["local", "global", "isomorphic"] = "local"
     """where channels compete: within their group, over all groups, or over groups of the same kind"""
-    target: Literal["channels", "params", "macs"] = "channels"
-    """what the sparsity counts"""
-    round_to: int = 1
-    """widths stay multiples of this where they can"""
+    target: Literal["channels", "params", "macs", "latency"] = "channels"
+    """what the sparsity counts; with latency, the schedule ends at `latency_budget_ms` instead of a sparsity"""
+    latency_budget_ms: float | None = None
+    """milliseconds that one forward may take at the end, measured on this machine's CPU"""
+    latency_engine: EngineName = "eager"
+    """what runs the network when it is measured: PyTorch as it is, compiled, or ONNX Runtime"""
+    latency_batch: int = 1
+    """frames per forward when it is measured; it has one thread"""
+    round_to: int | WidthPreset = 1
+    """widths are rounded up to a multiple; a number, or what suits an engine: onnxruntime (8; the best on CPUs in
+    PyTorch, too), tensorrt-fp16 (8), cmsis-nn (4), ethos-u (16)"""
     min_channels: int = 1
     """no group gets narrower than this"""
     rescale: bool = False
@@ -123,15 +131,42 @@ class TrainConfig(ABC):
             raise ValueError(
                 f"`prune_begin` must not be after `prune_end`, got {self.prune_begin} and {self.prune_end}; swap them"
             )
-        check_at_least(self, 1, "total_timesteps", "round_to", "min_channels", "eval_points", "eval_num_envs")
+        multiple_of(self.round_to)
+        if isinstance(self.round_to, int):
+            check_at_least(self, 1, "round_to")
+        self._check_budget()
+        check_at_least(self, 1, "total_timesteps", "min_channels", "eval_points", "eval_num_envs")
         check_at_least(self, 1, "torch_threads", "env_threads")
         check_at_least(self, 0, "eval_episodes", "eval_interval_episodes", "checkpoint_minutes")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}")
 
+    @property
+    def budget(self) -> LatencyBudget | None:
+        """The milliseconds that the schedule ends at; None where it ends at a sparsity."""
+        if self.latency_budget_ms is None:
+            return None
+        return LatencyBudget(self.latency_budget_ms, self.latency_engine, batch=self.latency_batch)
+
     def schedule(self) -> Polynomial:
-        """The cubic schedule of the sparsity over the training."""
-        return Polynomial(final=self.sparsity, begin=self.prune_begin, end=self.prune_end, power=3)
+        """The cubic schedule of the sparsity, or of the way to the budget, over the training."""
+        final = self.budget or self.sparsity
+        return Polynomial(final=final, begin=self.prune_begin, end=self.prune_end, power=3)
+
+    def _check_budget(self) -> None:
+        if (self.target == "latency") != (self.latency_budget_ms is not None):
+            raise ValueError(
+                "`latency_budget_ms` goes with target latency and with no other, got "
+                f"{self.latency_budget_ms} and {self.target}; give both or neither"
+            )
+        if self.budget is None:  # making one has checked it
+            return
+        if self.pruning not in ("group", "none"):
+            raise ValueError(f"`target` latency needs pruning group, got {self.pruning}, whose masks save no time")
+        if self.scope != "local":
+            raise ValueError(
+                f"`target` latency seeks one ratio for all groups: `scope` must be local, got {self.scope}"
+            )
 
     def scaled_learning_rate(self, base: float, nature: float) -> float:
         """The step size: as given, or by the paper's rule lr / (tau / 2), where the Nature-CNN has one of its own.

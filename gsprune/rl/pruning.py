@@ -44,21 +44,23 @@ class GroupPruning:
             followers: networks that are sliced like `model`, e.g. a target network.
             ranks: the processes that train it; None for one alone.
         """
-        self._pruner = gsprune.Pruner(
-            model,
-            config.schedule(),
-            optimizer=optimizer,
-            followers=followers,
-            example_inputs=_example(model),
-            importance=config.importance,
-            scope=config.scope,
-            target=config.target,
-            round_to=config.round_to,
-            min_channels=config.min_channels,
-            rescale=config.rescale,
-            backend=config.backend,
-            process_group=None if ranks is None else ranks.group,
-        )
+        options: dict[str, Any] = {
+            "optimizer": optimizer,
+            "followers": followers,
+            "example_inputs": _example(model),
+            "importance": config.importance,
+            "scope": config.scope,
+            "target": config.target,
+            "round_to": config.round_to,
+            "min_channels": config.min_channels,
+            "rescale": config.rescale,
+            "backend": config.backend,
+            "process_group": None if ranks is None else ranks.group,
+        }
+        self._pruner = gsprune.Pruner(model, config.schedule(), **options)
+        if config.budget is not None:
+            # A budget that cannot be met is an error now, not after a fifth of the training; the answer is kept.
+            gsprune.prune_step(model, config.budget, **{**options, "importance": "l1"}, dry_run=True)
 
     def step(self, progress: float, frames: Tensor) -> gsprune.PruneReport:
         """Prune to the sparsity that the schedule has at `progress`."""

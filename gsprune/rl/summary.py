@@ -50,7 +50,8 @@ class RunSummary:
     Attributes:
         env_id: the game.
         pruning: the method.
-        requested_sparsity: what was asked for, of `target`.
+        requested_sparsity: what was asked for, of `target`; None where it was a budget of milliseconds.
+        latency_budget: the budget that was asked for, in words; None where it was a sparsity.
         target: what the sparsity counts.
         sparsity: what the method reached, of `target`.
         channel_sparsity: fraction of the first channels that is gone.
@@ -69,7 +70,8 @@ class RunSummary:
 
     env_id: str
     pruning: str
-    requested_sparsity: float
+    requested_sparsity: float | None
+    latency_budget: str | None
     target: str
     sparsity: float
     channel_sparsity: float
@@ -94,9 +96,8 @@ class RunSummary:
 
     def result_rows(self) -> list[tuple[str, str]]:
         """(what, value) for what has no start."""
-        asked = f"{self.requested_sparsity:g} of {self.target}" if self.pruning != "none" else "none"
         rows = [
-            ("sparsity asked for", asked),
+            ("asked for", self._asked()),
             ("sparsity reached: channels", f"{self.channel_sparsity:.3f}"),
             ("sparsity reached: parameters", f"{self.param_sparsity:.3f}"),
             ("sparsity reached: MACs", f"{self.mac_sparsity:.3f}"),
@@ -107,6 +108,11 @@ class RunSummary:
         rows.append(("environment steps", f"{self.steps:,}"))
         rows.append(("training time", f"{self.seconds:.0f} s, {self.steps / max(self.seconds, 1e-9):.0f} steps/s"))
         return rows
+
+    def _asked(self) -> str:
+        if self.pruning == "none":
+            return "none"
+        return self.latency_budget or f"sparsity {self.requested_sparsity:g} of {self.target}"
 
     def markdown(self) -> str:
         """The table as Markdown."""
@@ -124,7 +130,8 @@ def summarize(trainer: Summarized, config: TrainConfig) -> RunSummary:
     return RunSummary(
         env_id=config.env_id,
         pruning=config.pruning,
-        requested_sparsity=config.sparsity,
+        requested_sparsity=config.sparsity if config.budget is None else None,
+        latency_budget=None if config.budget is None else str(config.budget),
         target=config.target,
         sparsity=trainer.sparsity,
         channel_sparsity=row["pruning/channel_sparsity"],

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from gsprune.rl.checkpointing import checkpoint_folders
 from gsprune.rl.losses import categorical_entropy, categorical_logprobs, normalized, policy_loss, value_loss
@@ -68,6 +69,42 @@ def test_a_run_shrinks_every_group_to_the_width_of_the_schedule(uninterrupted: l
     assert rows[4]["pruning/params"] < 0.1 * 110_160
     assert rows[4]["pruning/macs"] < 0.1 * 30.1e6
     assert all(np.isfinite(row["losses/policy_loss"]) for row in rows)
+
+
+def test_a_preset_of_an_engine_rounds_widths_up_to_its_multiple(tmp_path: Path) -> None:
+    widths = [
+        value for key, value in run(tmp_path / "run", replace(TINY, round_to="ethos-u"))[-1].items() if "width/" in key
+    ]
+    assert widths == [
+        16,
+        16,
+        16,
+        16,
+        16,
+        16,
+        16,
+        16,
+        16,
+        64,
+    ]  # of 4, 4, 4, 7, 7, 7, 7, 7, 7, 52 that the sparsity leaves
+
+
+def test_the_schedule_can_end_at_a_budget_of_milliseconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def clock(model: nn.Module, *_: object) -> float:
+        return sum(parameter.numel() for parameter in model.parameters()) / 110_160
+
+    monkeypatch.setenv("GSPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("gsprune.latency_search._measured", clock)
+    config = replace(TINY, target="latency", latency_budget_ms=0.25, round_to=1)
+    rows = run(tmp_path / "run", config)
+    assert rows[0]["pruning/params"] == 110_160
+    assert rows[1]["pruning/params"] > rows[3]["pruning/params"] == rows[4]["pruning/params"]
+    assert rows[4]["pruning/params"] / 110_160 == pytest.approx(0.25, rel=0.1)
+    short = replace(config, latency_budget_ms=0.0001)
+    folder = RunFolder.create(tmp_path / "short", "ppo", asdict(short))
+    with pytest.raises(ValueError, match=r"asks for 0\.0001 ms in eager .* ask for more time"):  # before any training
+        PPOTrainer(short, folder)
+    folder.close()
 
 
 def test_the_same_seed_gives_the_same_metrics(tmp_path: Path, uninterrupted: list[dict[str, Any]]) -> None:
@@ -190,6 +227,7 @@ def test_the_defaults_are_the_published_ones() -> None:
     assert (config.sparsity, config.prune_begin, config.prune_end) == (0.8, 0.2, 0.8)
 
 
+IN_TIME: dict[str, Any] = {"target": "latency", "latency_budget_ms": 1.0}
 BAD = [
     ({"env_id": "bigfsh"}, "did you mean 'bigfish'"),
     ({"sparsity": 1.0}, r"`sparsity` must be in \[0, 1\), got 1.0"),
@@ -208,6 +246,13 @@ BAD = [
     ({"clip_coef": 0.0}, "`clip_coef` must be above 0"),
     ({"microbatch_size": 0}, "`microbatch_size` must be at least 1"),
     ({"eval_episodes": -1}, "`eval_episodes` must be at least 0"),
+    ({"round_to": 0}, "`round_to` must be at least 1, got 0"),
+    ({"round_to": "onnx"}, "`round_to` must be a whole number, a mapping, or one of 'onnxruntime'"),
+    ({"target": "latency"}, "`latency_budget_ms` goes with target latency .* got None and latency"),
+    ({"latency_budget_ms": 1.0}, "`latency_budget_ms` goes with target latency .* got 1.0 and channels"),
+    ({**IN_TIME, "latency_budget_ms": 0.0}, "`milliseconds` must be above 0"),
+    ({**IN_TIME, "pruning": "structured"}, "`target` latency needs pruning group, got structured"),
+    ({**IN_TIME, "scope": "global"}, "`scope` must be local, got global"),
 ]
 
 
