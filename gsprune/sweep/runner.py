@@ -126,6 +126,9 @@ class Runner:
         """One turn of the loop; whether there is anything left to wait for."""
         before = [job.status for job in self.jobs]
         self._reap()
+        if [job.status for job in self.jobs] != before:
+            on_change()  # before a lost trial runs again
+            before = [job.status for job in self.jobs]
         if self.interrupted:
             self._pass_on_stop()
         else:
