@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["engine_latencies"]
 
+# Of the legend's font; a key and its gaps are as wide as so many letters.
+_LETTERS_PER_INCH = 16
+_LEGEND_KEY = 8
+
 
 def engine_latencies(rows: Sequence[EngineTiming]) -> Figure:
-    """Medians of undisturbed calls as bars on a logarithmic axis, with the figure written on each.
+    """Medians of undisturbed calls as bars, with the figure written on each.
 
     Args:
         rows: at least one.
@@ -35,14 +39,19 @@ def engine_latencies(rows: Sequence[EngineTiming]) -> Figure:
             heights = [times[network, engine, threads, batch] for engine, threads in settings]
             places = np.arange(len(settings)) + (index - (len(networks) - 1) / 2) * width
             bars = axis.bar(places, heights, width, color=look[network].colour, label=network)
-            axis.bar_label(bars, fmt="%.2g", fontsize=7, padding=2)
-        axis.set_yscale("log")
+            axis.bar_label(bars, labels=[_short(height) for height in heights], fontsize=7, padding=2)
         axis.set_xticks(np.arange(len(settings)))
         labels = [f"{engine}\n{threads} thread{'s' if threads > 1 else ''}" for engine, threads in settings]
         axis.set_xticklabels(labels, fontsize=7)
         axis.set_title(f"batch {batch}")
         axis.set_ylabel("milliseconds per forward")
-        axis.margins(y=0.15)
+        axis.margins(y=0.1)
     handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)), frameon=False, fontsize=8)
+    columns = max(1, min(3, int(figure.get_figwidth() * _LETTERS_PER_INCH / (max(map(len, names)) + _LEGEND_KEY))))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     return figure
+
+
+def _short(milliseconds: float) -> str:
+    """Two digits, which fit above a bar; whole milliseconds from 100 on."""
+    return f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.2g}"
