@@ -198,6 +198,8 @@ def _label_parts(config: Mapping[str, Any]) -> tuple[str, str, str, str]:
     pruning = str(config.get("pruning", "none"))
     if pruning == "none":
         pruning = "small from scratch" if config.get("widths_of") else "dense"
+    elif config.get("latency_budget_ms") is not None:
+        pruning = f"{pruning} to {config['latency_budget_ms']:g} ms"
     elif pruning != "redo":
         pruning = f"{pruning} {config.get('sparsity', 0):g}"
     return config["algorithm"].upper(), str(config.get("encoder", "?")), f"x{config.get('width', 1):g}", pruning

@@ -76,6 +76,13 @@ def test_a_network_that_was_small_from_the_start_says_so_and_was_never_pruned(wr
     assert run.pruning_steps() == []
 
 
+def test_a_run_that_was_pruned_to_a_budget_is_called_by_it(write_run: RunWriter) -> None:
+    assert (
+        load_run(write_run(sparsity=0.8, target="latency", latency_budget_ms=0.4)).method
+        == "PPO impoola x1 group to 0.4 ms"
+    )
+
+
 def test_runs_of_the_same_label_are_told_apart_by_their_options(write_run: RunWriter, tmp_path: Path) -> None:
     write_run("a", sparsity=0.8, scope="local", seed=1, eval_episodes=10)
     write_run("b", sparsity=0.8, scope="global", seed=2, eval_episodes=20)
