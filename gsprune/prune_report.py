@@ -222,22 +222,27 @@ class PruneReport:
         return tensor
 
     def _slice_channels(self, group: GroupChange, tensor: Tensor, axis: int | None) -> Tensor:
+        # A recurrent layer's width counts its gates; the state that users hold has one element per hidden unit.
+        units = next(each.num_units for each in self._before.graph.groups if each.name == group.name)
+        removed = {units: self._removed_units.get(group.name, np.empty(0, np.int64)), group.before: group.removed}
+        lengths = " or ".join(str(length) for length in sorted(removed))
         if axis is None:
-            fitting = [i for i, length in enumerate(tensor.shape) if length == group.before]
+            fitting = [i for i, length in enumerate(tensor.shape) if length in removed]
             if len(fitting) != 1:
                 raise ValueError(
-                    f"`tensor` of shape {tuple(tensor.shape)} has {len(fitting)} axes of the {group.before} channels"
+                    f"`tensor` of shape {tuple(tensor.shape)} has {len(fitting)} axes of the {lengths} channels"
                     f" that {group.name!r} had before this step; pass `axis=`"
                 )
             axis = fitting[0]
-        elif tensor.shape[axis] != group.before:
+        elif tensor.shape[axis] not in removed:
             raise ValueError(
-                f"`tensor` has {tensor.shape[axis]} elements along axis {axis}, but {group.name!r} had {group.before}"
+                f"`tensor` has {tensor.shape[axis]} elements along axis {axis}, but {group.name!r} had {lengths}"
                 " channels before this step"
             )
-        if len(group.removed) == 0:
+        gone = removed[tensor.shape[axis]]
+        if len(gone) == 0:
             return tensor
-        keep = np.setdiff1d(np.arange(group.before), group.removed)
+        keep = np.setdiff1d(np.arange(tensor.shape[axis]), gone)
         return tensor.index_select(axis, torch.from_numpy(keep).to(tensor.device))
 
     def __str__(self) -> str:

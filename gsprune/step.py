@@ -73,10 +73,11 @@ class _Known:
 class _RefusedError(Exception):
     """The rewritten network failed its check; carries what the next plan must leave alone."""
 
-    def __init__(self, failure: Failure, groups: Collection[str]) -> None:
+    def __init__(self, failure: Failure, groups: Collection[str], links: tuple[SizeLink, ...]) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.groups = groups
+        self.links = links
 
 
 def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., Any] | None) -> PruneState:
@@ -205,6 +206,7 @@ class Step:
         self.ignored = ignored_groups(model, self.structure.traced, request.ignore)
         self.selection = replace(request.selection, parameters=self.known.parameters)
         self.forwards = 0
+        self.links = state.links  # and what a refused plan has found: the next one need not search it again
 
     def _bindings_of(self, followers: Sequence[nn.Module]) -> list[Binding]:
         if not followers:
@@ -267,7 +269,7 @@ class Step:
         if self.request.dry_run:
             return after, ()
         plan = plan_rewrite(self.bindings, after, keeps, self.optimizers)
-        links = self.state.links
+        links = self.links
         linked = [e for b in self.bindings for e in b.user_entries(links, after.graph.shapes)] if links else []
         cut = self._cut_groups(after)
         is_new = not cut <= self.state.verified  # sizes written into code show when a group is first cut
@@ -330,7 +332,7 @@ class Step:
             if difference is not None:
                 failure = Failure(difference, None, ())
         if failure is not None:
-            raise _RefusedError(failure, self._groups_before(outcome.operations, failure, after))
+            raise _RefusedError(failure, self._groups_before(outcome.operations, failure, after), links)
         return links
 
     def _cut_groups(self, after: Structure) -> frozenset[str]:
@@ -368,6 +370,7 @@ class Step:
                 " widths that its code relies on with `ignore=`, or report the network"
             ) from refusal.failure.error
         for name in refusal.groups:
+            self.links = (*self.links, *(link for link in refusal.links if link not in self.links))
             refused[name] = f"a size written into the code{where}: {refusal.failure.message}"
 
     def _keep(

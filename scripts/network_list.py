@@ -151,6 +151,8 @@ def _transformers() -> Iterator[Network]:
 def _configuration(kind: Any) -> Any:
     """The kind's default configuration, with two layers where it says how many."""
     options = {"num_hidden_layers": 2, "num_labels": 10}
+    if kind.__name__.endswith(("DepthEstimation", "SemanticSegmentation")):
+        del options["num_hidden_layers"]  # heads that read four of twelve layers
     configuration = kind.config_class()
     accepted = inspect.signature(type(configuration).__init__).parameters
     configuration = kind.config_class(**{k: v for k, v in options.items() if k in accepted or k == "num_labels"})

@@ -1,6 +1,6 @@
 """Write docs/networks.md: which public networks are pruned, how exactly, and what stays protected.
 
-    python scripts/network_table.py [--only GLOB] [--seconds 300] [--output docs/networks.md]
+    python scripts/network_table.py [--only GLOB ...] [--seconds 300] [--output docs/networks.md]
 
 Needs torchvision, timm and transformers beside gsprune; what is missing is left out and said so. Every network has
 random weights and is built, traced and pruned in a process of its own, which is ended after so many seconds.
@@ -54,7 +54,7 @@ def randomize(model: nn.Module) -> None:
         for parameter in model.parameters():
             if parameter.ndim <= 1:
                 parameter.copy_(torch.rand(parameter.shape, generator=generator) * 0.5 + 0.5)
-            elif float(parameter.abs().max()) == 0.0:
+            elif parameter.numel() and float(parameter.abs().max()) == 0.0:
                 parameter.copy_(torch.rand(parameter.shape, generator=generator) * 0.02)
 
 
@@ -143,7 +143,7 @@ thread, one process per network.
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="*", help="glob of names such as 'timm *'")
+    parser.add_argument("--only", nargs="*", default=["*"], help="globs of names such as 'timm *'")
     parser.add_argument("--seconds", type=float, default=300, help="how long one network may take")
     parser.add_argument("--output", type=Path, default=Path("docs/networks.md"))
     options = parser.parse_args()
@@ -152,7 +152,7 @@ def main() -> None:
     with options.output.open("w") as file:
         file.write(HEADER)
         for network in networks():
-            if not fnmatch(network.name, options.only):
+            if not any(fnmatch(network.name, glob) for glob in options.only):
                 continue
             row = examined(network, options.seconds)
             cells = (row.name, row.result, row.parameters, row.difference, row.kept, row.ratio)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
+from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, varying
 from gsprune.tracing.tape import Operand, Tape
 
 __all__ = [
@@ -98,7 +99,17 @@ def elementwise(tape: Tape, tensors: Sequence[torch.Tensor], shape: Sequence[int
         return Shadow(layers, kind, source)
     if layers:
         _open_parameters(tape, operands, layers)
-    return Shadow(layers, kind)
+    return Shadow([*layers, *_flexible(operands, layers, shape)], kind)
+
+
+def _flexible(operands: Sequence[Operand], layers: Sequence[Labels], shape: Sequence[int]) -> list[Labels]:
+    """Axes that constants alone span: they follow what they meet (a state of zeros times a mask of ends)."""
+    rest = [item for item in operands if item.kind is not Kind.CONSTANT]
+    return [
+        channels_out(np.full(size, FLEXIBLE, np.int32), axis, len(shape))
+        for axis, size in enumerate(shape)
+        if size > 1 and all(item.sizes[axis] == 1 for item in rest) and all(layer.shape[axis] == 1 for layer in layers)
+    ]
 
 
 def _open_parameters(tape: Tape, operands: Sequence[Operand], layers: Sequence[Labels]) -> None:

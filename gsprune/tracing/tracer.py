@@ -32,7 +32,8 @@ from gsprune.tracing.wrappers import wrapper_of
 __all__ = ["operation_of", "plain_operations", "trace"]
 
 
-_EXPAND = "aten.expand"  # makes axes that follow what they meet, also of a tensor of which nothing is known
+# These make axes that follow what they meet, also from a tensor of which nothing is known.
+_MAKERS = frozenset(f"aten.{name}" for name in ("expand", "new_zeros", "new_ones", "new_full", "new_empty"))
 
 
 class _Operation(NamedTuple):
@@ -80,7 +81,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tape = self.tape
         call = Call(operation.name, args, kwargs, None)
         inputs = call.tensors()
-        known = operation.name == _EXPAND or any([tape.is_known(tensor) for tensor in inputs])
+        known = operation.name in _MAKERS or any([tape.is_known(tensor) for tensor in inputs])
         before = args[0] if operation.mutable and args and isinstance(args[0], Tensor) else None
         out = func(*args, **kwargs)
         tape.op = operation.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -164,6 +165,23 @@ def test_complex_parameters_are_protected() -> None:
 
     graph, _ = trace(Spectrum(), torch.zeros(2, 3))
     assert graph.groups == ()
+
+
+def test_quantised_parameters_are_protected() -> None:
+    class Quantised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Linear(3, 4), nn.Linear(4, 6), nn.Linear(6, 2)
+            with warnings.catch_warnings(action="ignore"):  # torch means to give them up
+                self.register_buffer("table", torch.quantize_per_tensor(torch.randn(4), 0.1, 0, torch.qint8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.second(self.first(x) * self.table.dequantize()))
+
+    model, x = Quantised(), torch.randn(2, 3)
+    assert [group.name for group in trace(model, x)[0].groups] == ["second"]
+    gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert (model.second.out_features, model(x).shape) == (3, (2, 2))
 
 
 def test_writing_channels_into_a_part_of_a_tensor_protects_them() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
+import gsprune
 from gsprune.errors import TraceError
 from gsprune.tracing import trace
 
@@ -149,6 +150,28 @@ def test_tracing_leaves_no_trace(error: str) -> None:
     loss.backward()
     assert torch.backends.mha.get_fastpath_enabled()
     assert torch._C._get_mkldnn_enabled()
+
+
+def test_a_cache_of_tensors_that_the_forward_fills_is_emptied_again() -> None:
+    class Cached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+            self.scale = nn.Parameter(torch.rand(4))
+            self.cache: dict[str, Tensor] = {}
+
+        def forward(self, x: Tensor) -> Tensor:
+            if "scale" not in self.cache:
+                self.cache["scale"] = self.scale.exp()
+            return self.head(self.first(x) * self.cache["scale"])
+
+    model, x = Cached(), torch.randn(2, 3)
+    cache = model.cache
+    gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert model.first.out_features == 2
+    assert model.cache is cache
+    assert not cache
+    assert model(x).shape == (2, 2)
 
 
 def test_training_goes_on_in_grad_mode_whatever_the_caller_is_in() -> None:
