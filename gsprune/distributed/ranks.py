@@ -190,7 +190,7 @@ class Ranks:
             yield
         except RuntimeError as error:
             raise DistributedError(
-                f"another process of this training has ended or does not answer ({str(error).splitlines()[0]})"
+                f"another process of this training has ended or does not answer ({str(error).partition('. ')[0]})"
             ) from error
 
 
