@@ -186,8 +186,8 @@ class Consensus:
         except RuntimeError as error:
             self._is_over = True
             raise DistributedError(
-                f"another rank has ended or does not answer ({str(error).partition('. ')[0]}); nothing was changed on this"
-                " one"
+                f"another rank has ended or does not answer ({str(error).partition('. ')[0]}); nothing was changed"
+                " on this one"
             ) from error
         return parts
 
