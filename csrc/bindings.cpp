@@ -1,11 +1,10 @@
-// Checks every argument, owns the results and releases the GIL around the work. Beside this file only
-// torch_tensors.cpp knows Python.
+// What takes tensors: checks every argument, owns the results and releases the GIL around the work. Beside this file
+// only array_bindings.cpp and torch_tensors.cpp know Python.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <deque>
 #include <string>
@@ -13,11 +12,10 @@
 #include <utility>
 #include <vector>
 
-#include "components.hpp"
+#include "array_bindings.hpp"
 #include "isa.hpp"
 #include "memory.hpp"
 #include "score.hpp"
-#include "select.hpp"
 #include "slice.hpp"
 #include "torch_tensors.hpp"
 
@@ -26,70 +24,9 @@ namespace py = pybind11;
 namespace {
 
 using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
-using ScoreArray = py::array_t<float, py::array::c_style>;
 
 std::string text(std::int64_t value) { return std::to_string(value); }
 std::string text(std::size_t value) { return std::to_string(value); }
-
-void check_vector(const py::array& array, const char* name) {
-    if (array.ndim() != 1) {
-        throw py::value_error(std::string("`") + name + "` must have one dimension, got " + text(array.ndim()));
-    }
-}
-
-void check_nodes(const IndexArray& nodes, std::int64_t num_nodes, const char* name) {
-    const std::int64_t* values = nodes.data();
-    for (std::int64_t i = 0; i < nodes.size(); ++i) {
-        if (values[i] < 0 || values[i] >= num_nodes) {
-            throw py::value_error(std::string("`") + name + "[" + text(i) +
-                                  "]` must lie in [0, num_nodes=" + text(num_nodes) + "), got " + text(values[i]));
-        }
-    }
-}
-
-IndexArray find_components(std::int64_t num_nodes, const IndexArray& a, const IndexArray& b) {
-    if (num_nodes < 0) throw py::value_error("`num_nodes` must be >= 0, got " + text(num_nodes));
-    check_vector(a, "a");
-    check_vector(b, "b");
-    if (a.size() != b.size()) {
-        throw py::value_error("`a` and `b` must have the same length, got " + text(a.size()) + " and " +
-                              text(b.size()));
-    }
-    check_nodes(a, num_nodes, "a");
-    check_nodes(b, num_nodes, "b");
-    IndexArray labels(num_nodes);
-    const std::int64_t* first = a.data();
-    const std::int64_t* second = b.data();
-    std::int64_t* out = labels.mutable_data();
-    const std::int64_t num_edges = a.size();
-    {
-        const py::gil_scoped_release unlocked;
-        gsprune::connected_components(num_nodes, first, second, num_edges, out);
-    }
-    return labels;
-}
-
-IndexArray select_indices(const ScoreArray& scores, std::int64_t keep) {
-    check_vector(scores, "scores");
-    const std::int64_t num_scores = scores.size();
-    if (num_scores > 0xFFFFFFFFLL)
-        throw py::value_error("`scores` must have fewer than 2**32 entries, got " + text(num_scores));
-    if (keep < 0 || keep > num_scores) {
-        throw py::value_error("`keep` must lie in [0, len(scores)=" + text(num_scores) + "], got " + text(keep));
-    }
-    const float* values = scores.data();
-    for (std::int64_t i = 0; i < num_scores; ++i) {
-        if (std::isnan(values[i])) throw py::value_error("`scores[" + text(i) + "]` is NaN, which has no rank");
-    }
-    IndexArray kept(keep);
-    std::int64_t* out = kept.mutable_data();
-    std::vector<std::uint64_t> keys(static_cast<std::size_t>(num_scores));
-    {
-        const py::gil_scoped_release unlocked;
-        gsprune::select_highest(values, num_scores, keep, keys.data(), out);
-    }
-    return kept;
-}
 
 void check_length(std::size_t got, std::size_t expected, const char* name) {
     if (got != expected) {
@@ -323,10 +260,7 @@ py::list slice_tensors(const py::list& tensors, const py::list& patterns, const 
 
 PYBIND11_MODULE(_core, module) {
     module.doc() = "The compiled core of gsprune.";
-    module.def("connected_components", &find_components, py::arg("num_nodes"), py::arg("a").noconvert(),
-               py::arg("b").noconvert(), "Smallest node of every node's component.");
-    module.def("select", &select_indices, py::arg("scores").noconvert(), py::arg("keep"),
-               "Sorted indices of the `keep` highest scores; of equal scores the lower index is kept.");
+    gsprune::bind_arrays(module);
     module.def("bind_torch", &gsprune::bind_torch, py::arg("tensor_type"), py::arg("exchange_api"),
                py::arg("empty_strided"), py::arg("float_dtypes"), "Hand over what the core has to know of torch.");
     module.def("best_isa", &best_isa_name, "The fastest instruction set of this machine that has kernels of its own.");

@@ -15,18 +15,22 @@ std::uint32_t ordered_bits(float value) noexcept {
     return (bits & 0x80000000U) != 0U ? ~bits : bits | 0x80000000U;
 }
 
+/// Small keys are the best: the complement of the score above the index, so that ties go to the lower index.
+std::uint64_t key_of(const float* scores, std::int64_t index) noexcept {
+    return (static_cast<std::uint64_t>(~ordered_bits(scores[index])) << 32U) | static_cast<std::uint64_t>(index);
+}
+
 }  // namespace
 
 void select_highest(const float* scores, std::int64_t num_scores, std::int64_t num_kept, std::uint64_t* keys,
                     std::int64_t* kept) noexcept {
     if (num_kept == 0) return;
-    // Small keys are the best: the complement of the score above the index, so that ties go to the lower index.
+    for (std::int64_t i = 0; i < num_scores; ++i) keys[i] = key_of(scores, i);
+    std::nth_element(keys, keys + (num_kept - 1), keys + num_scores);
+    const std::uint64_t worst = keys[num_kept - 1];
     for (std::int64_t i = 0; i < num_scores; ++i) {
-        keys[i] = (static_cast<std::uint64_t>(~ordered_bits(scores[i])) << 32U) | static_cast<std::uint64_t>(i);
+        if (key_of(scores, i) <= worst) *kept++ = i;
     }
-    if (num_kept < num_scores) std::nth_element(keys, keys + (num_kept - 1), keys + num_scores);
-    for (std::int64_t i = 0; i < num_kept; ++i) kept[i] = static_cast<std::int64_t>(keys[i] & 0xFFFFFFFFU);
-    std::sort(kept, kept + num_kept);
 }
 
 }  // namespace gsprune

@@ -33,3 +33,20 @@ def connected_components(
 ) -> npt.NDArray[np.int64]: ...
 def trim_reserve() -> int: ...
 def pool_use() -> tuple[int, int]: ...
+def gather_units(
+    sums: list[npt.NDArray[np.float64]],
+    vectors: npt.NDArray[np.int64],
+    slots: npt.NDArray[np.int64],
+    members: npt.NDArray[np.int64],
+    first_unit: npt.NDArray[np.int64],
+    ids: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float64]: ...
+def shrink_units(
+    keep: npt.NDArray[np.bool_],
+    first_unit: npt.NDArray[np.int64],
+    ids: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+) -> tuple[
+    npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], list[npt.NDArray[np.int64] | None]
+]: ...

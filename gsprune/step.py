@@ -271,8 +271,8 @@ class Step:
         plan = plan_rewrite(self.bindings, after, keeps, self.optimizers)
         links = self.links
         linked = [e for b in self.bindings for e in b.user_entries(links, after.graph.shapes)] if links else []
-        cut = self._cut_groups(after)
-        is_new = not cut <= self.state.verified  # sizes written into code show when a group is first cut
+        verified = self.state.verified | self._cut_groups(after)
+        is_new = verified != self.state.verified  # sizes written into code show when a group is first cut
         must_check = is_new or bool(linked)
         expected = self._expected(plan) if is_new else None
         replacements = sliced(plan, backend)
@@ -290,7 +290,7 @@ class Step:
                 transaction.set_entries(
                     [e for b in self.bindings[1:] for e in b.user_entries(found, after.graph.shapes)]
                 )
-            self._keep(transaction, after, refused, links)
+            self._keep(transaction, after, refused, links, verified)
             if self.consensus is not None:  # all or none: a rank whose rewrite failed takes the others back
                 self.consensus.check("that the rewritten network works", final=True)
         return after, plan.notes
@@ -374,7 +374,12 @@ class Step:
             refused[name] = f"a size written into the code{where}: {refusal.failure.message}"
 
     def _keep(
-        self, transaction: Transaction, after: Structure, refused: Mapping[str, str], links: tuple[SizeLink, ...]
+        self,
+        transaction: Transaction,
+        after: Structure,
+        refused: Mapping[str, str],
+        links: tuple[SizeLink, ...],
+        verified: frozenset[str],
     ) -> None:
         """Let the new state live with the model and its followers."""
         attributes: dict[str, dict[str, Any]] = {}
@@ -386,7 +391,7 @@ class Step:
             structure=after,
             attributes=attributes or self.state.attributes,
             links=links,
-            verified=self.state.verified | self._cut_groups(after),
+            verified=verified,
             refused=dict(refused),
         )
         owners = [binding.module.__dict__ for binding in self.bindings]

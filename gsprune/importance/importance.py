@@ -118,7 +118,9 @@ class Importance:
         if average is not None and criterion.reads_data:
             statistics = average(statistics)
         with np.errstate(all="ignore"):  # what is not finite is reported with the group's name
-            return {name: self._score(name, statistics[name], count) for name, count in units.items()}
+            scores = {name: self._score(name, statistics[name], count) for name, count in units.items()}
+        _check_finite(scores)
+        return scores
 
     def state_dict(self) -> dict[str, Any]:
         """State of the criterion, where it has one; JSON-compatible."""
@@ -140,9 +142,7 @@ class Importance:
                 f"{type(self.criterion).__name__} must give (members, {num_units}) statistics for group {name!r}, "
                 f"got shape {statistics.shape}"
             )
-        scores = NORMALIZERS[self.normalizer](REDUCTIONS[self.reduction](statistics)).astype(np.float32)
-        _check_finite(name, scores)
-        return scores
+        return NORMALIZERS[self.normalizer](REDUCTIONS[self.reduction](statistics)).astype(np.float32)
 
 
 def resolve_importance(spec: str | Importance | Criterion | MatrixFunction) -> Importance:
@@ -180,11 +180,13 @@ def _check_name(argument: str, name: object, known: Collection[str]) -> None:
     raise ValueError(f"`{argument}` must be one of {', '.join(sorted(known))}, got {name!r}{hint}")
 
 
-def _check_finite(name: str, scores: npt.NDArray[np.float32]) -> None:
-    finite = np.isfinite(scores)
-    if not finite.all():
-        units = np.flatnonzero(~finite)
-        raise ScoreError(
-            f"scores of group {name!r} are NaN or infinite for {len(units)} of {len(scores)} units "
-            f"(first: {units[0]}): what they are made of has diverged, or overflows in float32"
-        )
+def _check_finite(scores: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    if np.isfinite(np.concatenate(list(scores.values()))).all():
+        return
+    for name, values in scores.items():
+        units = np.flatnonzero(~np.isfinite(values))
+        if len(units):
+            raise ScoreError(
+                f"scores of group {name!r} are NaN or infinite for {len(units)} of {len(values)} units "
+                f"(first: {units[0]}): what they are made of has diverged, or overflows in float32"
+            )

@@ -24,7 +24,9 @@ def sliced(plan: RewritePlan, backend: Backend) -> list[Tensor]:
 
 def apply_plan(transaction: Transaction, plan: RewritePlan, replacements: Sequence[Tensor]) -> None:
     """Swap all tensors and set all entries of the plan."""
-    transaction.swap(plan.tensors, replacements)
+    owned = plan.num_owned
+    transaction.swap(plan.tensors[:owned], replacements[:owned])
+    transaction.swap_states(plan.tensors[owned:], replacements[owned:])
     transaction.set_entries(plan.entries)
 
 

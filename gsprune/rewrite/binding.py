@@ -7,6 +7,7 @@ that pruning may cut is still the object that its module holds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ class Binding:
         tensors: what pruning may cut, by name: canonical names first, then other names of tied tensors under which
             this module holds another tensor (a follower may have untied).
         canonical: (len(tensors),) the canonical name of each.
+        cuts: (len(tensors),) how each is cut, an index into `Structure.cuts`.
         ids: ids of all of them.
         links: stored integers that follow by the table of layers.
     """
@@ -53,10 +55,12 @@ class Binding:
                 self.canonical.append(name)
         for name, tensor in self.tensors.items():
             _check_rewritable(name, tensor)
+        self.cuts = [structure.cut_of[name] for name in self.canonical]
         self.ids = frozenset(id(tensor) for tensor in self.tensors.values())
         self.module_of = dict(module.named_modules(remove_duplicate=False))
         self.links = links_of(self.module_of, graph.shapes, cut, graph.aliases)
-        self._places = [self._place(name) for name in self.tensors]
+        self._registries = [self._registry(name) for name in self.tensors]
+        self._leaves = [name.rpartition(".")[2] for name in self.tensors]
         self._values = [
             (self.module_of[link.module].__dict__, link.attribute, link, vector)
             for link in self.links
@@ -64,15 +68,15 @@ class Binding:
         ]
         self._tuples = [link for link in self.links if link.index is not None]
 
-    def _place(self, name: str) -> tuple[dict[str, Any], str, Tensor]:
+    def _registry(self, name: str) -> dict[str, Any]:
         owner, _, leaf = name.rpartition(".")
         module = self.module_of[owner]
-        registry = module._parameters if leaf in module._parameters else module._buffers
-        return registry, leaf, self.tensors[name]
+        return module._parameters if leaf in module._parameters else module._buffers
 
     def is_valid(self) -> bool:
         """Whether the module still holds the tensors that were found."""
-        return all(registry.get(leaf) is tensor for registry, leaf, tensor in self._places)
+        held = map(dict.get, self._registries, self._leaves)
+        return all(map(is_, held, self.tensors.values()))
 
     def entries(self, lengths: Sequence[int], after: Structure) -> list[Entry]:
         """Stored integers that change.

@@ -17,6 +17,7 @@ from torch.optim import LBFGS, Optimizer
 from gsprune.backends import Pattern
 from gsprune.errors import RewriteError
 from gsprune.rewrite.attributes import Entry
+from gsprune.rewrite.binding import Binding
 from gsprune.tracing.graph import IntArray
 
 __all__ = ["as_optimizers", "check_ownership", "history_resets", "state_slices"]
@@ -52,8 +53,10 @@ def check_ownership(optimizers: Sequence[Optimizer], known: Collection[int], mod
         ValueError: naming the optimizer.
     """
     for optimizer in optimizers:
+        if any(id(parameter) in known for group in optimizer.param_groups for parameter in group["params"]):
+            continue
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if not held or any(id(parameter) in known for parameter in held):
+        if not held:
             continue
         everything = {id(parameter) for module in modules for parameter in module.parameters()}
         if not any(id(parameter) in everything for parameter in held):
@@ -66,7 +69,7 @@ def check_ownership(optimizers: Sequence[Optimizer], known: Collection[int], mod
 def state_slices(
     optimizer: Optimizer,
     pattern_of_parameter: Mapping[int, int],
-    names: Mapping[int, str],
+    bindings: Sequence[Binding],
     tensors: list[Tensor],
     patterns: list[Pattern],
     pattern_of: list[int],
@@ -76,7 +79,7 @@ def state_slices(
     Args:
         optimizer: any ``torch.optim`` optimizer; L-BFGS has none (`history_resets`).
         pattern_of_parameter: id of a parameter -> index of its pattern.
-        names: id of a parameter -> its name, for messages.
+        bindings: know the parameters' names, for messages.
         tensors: appended to.
         patterns: appended to where a state is sliced along some of the parameter's axes only.
         pattern_of: appended to.
@@ -86,23 +89,21 @@ def state_slices(
     """
     if isinstance(optimizer, LBFGS):
         return
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            index = pattern_of_parameter.get(id(parameter))
-            state = optimizer.state.get(parameter) if index is not None else None
-            if index is None or not state:
+    for parameter, state in optimizer.state.items():
+        index = pattern_of_parameter.get(id(parameter))
+        if index is None:
+            continue
+        shape = parameter.shape
+        for key, value in state.items():
+            if not isinstance(value, Tensor):
                 continue
-            shape = parameter.shape
-            for key, value in state.items():
-                if not isinstance(value, Tensor) or value.numel() == 1:
-                    continue
-                if value.shape == shape and value.layout == torch.strided:
-                    tensors.append(value)
-                    pattern_of.append(index)
-                    continue
+            if value.shape == shape and value.layout == torch.strided:
+                tensors.append(value)
+                pattern_of.append(index)
+            elif value.numel() != 1:
                 keeps = _factored(value, parameter, patterns[index])
                 if keeps is None:
-                    raise _cannot_follow(value, key, parameter, optimizer, names[id(parameter)])
+                    raise _cannot_follow(value, key, parameter, optimizer, bindings)
                 if keeps:
                     tensors.append(value)
                     pattern_of.append(len(patterns))
@@ -119,7 +120,10 @@ def _factored(value: Tensor, parameter: Tensor, pattern: Pattern) -> tuple[tuple
     return tuple((axis, keep) for axis, keep in pattern.keeps if value.shape[axis] == parameter.shape[axis])
 
 
-def _cannot_follow(value: Tensor, key: str, parameter: Tensor, optimizer: Optimizer, name: str) -> RewriteError:
+def _cannot_follow(
+    value: Tensor, key: str, parameter: Tensor, optimizer: Optimizer, bindings: Sequence[Binding]
+) -> RewriteError:
+    name = next(n for binding in bindings for n, tensor in binding.tensors.items() if tensor is parameter)
     return RewriteError(
         f"state {key!r} of {type(optimizer).__name__} for parameter {name!r} has shape {tuple(value.shape)}, which"
         f" cannot follow the parameter's {tuple(parameter.shape)}; nothing was changed. Remove the entry"

@@ -1,9 +1,16 @@
-"""What one step does, decided before anything is touched: which tensors are sliced how, which entries change."""
+"""What one step does, decided before anything is touched: which tensors are sliced how, which entries change.
+
+A step may come at every optimizer step: what is done per tensor is done by calls that do not return to the interpreter
+in between (`map`, `compress`), and names are looked up only when something asks for them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -19,26 +26,36 @@ from gsprune.tracing.structure import Structure
 
 __all__ = ["RewritePlan", "plan_rewrite"]
 
+_gradient_of: Callable[[Tensor], Tensor | None] = attrgetter("grad")
+_layout_of: Callable[[Tensor], torch.layout] = attrgetter("layout")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class RewritePlan:
     """One step.
 
     Attributes:
-        tensors: every tensor that is sliced, once: parameters, buffers, gradients, optimizer states, of all modules.
+        tensors: every tensor that is sliced, once: those of the modules, then gradients and optimizer states.
+        num_owned: how many of them belong to the modules.
         patterns: the distinct ways of slicing.
         pattern_of: (len(tensors),) index into `patterns`.
         entries: (dictionary, key, value): attributes that follow and optimizer histories that start anew.
         notes: what the report must say besides.
-        model_index: name -> index into `tensors`, for the model's own tensors.
+        model_names: names of the model's own tensors, which stand first.
     """
 
     tensors: list[Tensor]
+    num_owned: int
     patterns: list[Pattern]
     pattern_of: list[int]
     entries: list[Entry]
     notes: tuple[str, ...]
-    model_index: dict[str, int]
+    model_names: list[str]
+
+    @cached_property
+    def model_index(self) -> dict[str, int]:
+        """Name -> index into `tensors`, for the model's own tensors."""
+        return {name: index for index, name in enumerate(self.model_names)}
 
     def keeps(self, name: str) -> tuple[tuple[int, IntArray], ...]:
         """(axis, kept positions) of one of the model's tensors; empty where it is not sliced."""
@@ -60,51 +77,61 @@ def plan_rewrite(
     Raises:
         RewriteError: a gradient or a state cannot be sliced.
     """
-    patterns: list[Pattern] = []
-    index_of: dict[str, int] = {}
-    for name, axes in after.of_axis.items():
-        cut = tuple((axis, keep) for axis, vector in axes if (keep := keeps[vector]) is not None)
-        if cut:
-            index_of[name] = len(patterns)
-            patterns.append(Pattern(cut))
-    tensors: list[Tensor] = []
-    pattern_of: list[int] = []
-    model_index: dict[str, int] = {}
-    pattern_of_parameter: dict[int, int] = {}
-    names: dict[int, str] = {}
-    for number, binding in enumerate(bindings):
-        for (name, tensor), canonical in zip(binding.tensors.items(), binding.canonical, strict=True):
-            index = index_of.get(canonical)
-            if index is None or id(tensor) in pattern_of_parameter:
-                continue
-            if number == 0:
-                model_index[name] = len(tensors)
-            tensors.append(tensor)
-            pattern_of.append(index)
-            grad = tensor.grad
-            if grad is not None:
-                _check_gradient(name, grad)
-                tensors.append(grad)
-                pattern_of.append(index)
-            pattern_of_parameter[id(tensor)] = index
-            names[id(tensor)] = name
+    patterns, number = _patterns(after, keeps)
+    model = bindings[0]
+    chosen = list(map(number.__getitem__, model.cuts))
+    is_cut = [index >= 0 for index in chosen]
+    tensors = list(compress(model.tensors.values(), is_cut))
+    pattern_of = list(compress(chosen, is_cut))
+    pattern_of_owned = dict(zip(map(id, tensors), pattern_of, strict=True))
+    for follower in bindings[1:]:
+        for tensor, cut in zip(follower.tensors.values(), follower.cuts, strict=True):
+            if number[cut] >= 0 and id(tensor) not in pattern_of_owned:  # a follower may share tensors with the model
+                pattern_of_owned[id(tensor)] = number[cut]
+                tensors.append(tensor)
+                pattern_of.append(number[cut])
+    num_owned = len(tensors)
+    gradients = list(map(_gradient_of, tensors))
+    has_gradient = [gradient is not None for gradient in gradients]
+    tensors += [gradient for gradient in gradients if gradient is not None]
+    pattern_of += compress(pattern_of, has_gradient)
+    if not {torch.strided}.issuperset(map(_layout_of, tensors[num_owned:])):
+        raise _cannot_slice_gradient(bindings)
     entries: list[Entry] = []
     notes = []
     for optimizer in optimizers:
-        state_slices(optimizer, pattern_of_parameter, names, tensors, patterns, pattern_of)
-        resets = history_resets(optimizer, pattern_of_parameter)
+        state_slices(optimizer, pattern_of_owned, bindings, tensors, patterns, pattern_of)
+        resets = history_resets(optimizer, pattern_of_owned)
         if resets:
             entries += resets
             notes.append("the history of L-BFGS was reset")
     lengths = after.lengths()
     for binding in bindings:
         entries += binding.entries(lengths, after)
-    return RewritePlan(tensors, patterns, pattern_of, entries, tuple(notes), model_index)
+    names = list(compress(model.tensors, is_cut))
+    return RewritePlan(tensors, num_owned, patterns, pattern_of, entries, tuple(notes), names)
 
 
-def _check_gradient(name: str, grad: Tensor) -> None:
-    if grad.layout != torch.strided:
-        raise RewriteError(
-            f"the gradient of {name!r} is {grad.layout}, which cannot be sliced; nothing was changed. Call"
-            " optimizer.zero_grad() before prune_step"
-        )
+def _patterns(after: Structure, keeps: Sequence[IntArray | None]) -> tuple[list[Pattern], list[int]]:
+    """The patterns, and for each of `Structure.cuts` the index of its pattern, -1 where nothing goes."""
+    patterns: list[Pattern] = []
+    number: list[int] = []
+    for axes in after.cuts:
+        cut = tuple([(axis, keep) for axis, vector in axes if (keep := keeps[vector]) is not None])
+        number.append(len(patterns) if cut else -1)
+        if cut:
+            patterns.append(Pattern(cut))
+    return patterns, number
+
+
+def _cannot_slice_gradient(bindings: Sequence[Binding]) -> RewriteError:
+    name, layout = next(
+        (name, tensor.grad.layout)
+        for binding in bindings
+        for name, tensor in binding.tensors.items()
+        if tensor.grad is not None and tensor.grad.layout != torch.strided
+    )
+    return RewriteError(
+        f"the gradient of {name!r} is {layout}, which cannot be sliced; nothing was changed. Call"
+        " optimizer.zero_grad() before prune_step"
+    )

@@ -7,7 +7,7 @@ request repeated, or a smaller one, changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -167,7 +167,7 @@ def _kept_units(structure: Structure, scores: Scores, limits: list[Limits], requ
     units = present
     for pool in dict.fromkeys(pools):
         inside = [
-            replace(limit, frozen=limit.frozen or other != pool) for limit, other in zip(limits, pools, strict=True)
+            limit._replace(frozen=limit.frozen or other != pool) for limit, other in zip(limits, pools, strict=True)
         ]
         # Groups of other pools are frozen here, so that the differences of all solutions add up.
         units = units + _solve_scored(merged_chain(inside, ordered, pools), sparsity, _unfrozen_width(inside)) - present

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Limits"]
 
@@ -11,9 +11,8 @@ __all__ = ["Limits"]
 _FLOOR_TOLERANCE = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The widths that one group may take.
+class Limits(NamedTuple):
+    """The widths that one group may take; a tuple, since every step makes one per group.
 
     Attributes:
         initial: first-seen width.

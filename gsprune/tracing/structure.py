@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gsprune import _core
 from gsprune.tracing.graph import Graph, Group, IntArray, Member
 
 __all__ = ["Structure"]
@@ -31,7 +32,7 @@ class _Vectors:
         of_axis: tensor -> ((axis, vector), ...), for every axis that some group ties.
         ids: the vectors one after the other: per position the unit, or `num_units` where it is nobody's.
         starts: (vectors + 1,) where each begins.
-        shared: see `Structure`.
+        cuts, cut_of, shared: see `Structure`.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -54,6 +55,9 @@ class _Vectors:
             if index == len(vectors):
                 vectors.append(ids)
             self.of_axis[tensor] = (*self.of_axis.get(tensor, ()), (axis, index))
+        self.cuts = tuple(dict.fromkeys(self.of_axis.values()))
+        number = {axes: index for index, axes in enumerate(self.cuts)}
+        self.cut_of = {tensor: number[axes] for tensor, axes in self.of_axis.items()}
         self.shared: dict[Any, Any] = {}
         self.ids: IntArray = np.concatenate([np.zeros(0, np.int64), *vectors])
         self.starts: IntArray = np.concatenate([[0], np.cumsum([len(ids) for ids in vectors])]).astype(np.int64)
@@ -68,6 +72,8 @@ class Structure:
         ids: (positions,) int64, the distinct index vectors one after the other; `num_units` stands for nobody.
         starts: (vectors + 1,) int64, where each vector begins.
         of_axis: tensor -> ((axis, vector), ...).
+        cuts: the distinct values of `of_axis`: tensors that are cut alike share one.
+        cut_of: tensor -> index into `cuts`.
         shared: for others to keep what they derive from the traced graph, which never changes.
     """
 
@@ -81,6 +87,8 @@ class Structure:
         self.ids = ids
         self.starts = starts
         self.of_axis = vectors.of_axis
+        self.cuts = vectors.cuts
+        self.cut_of = vectors.cut_of
         self.shared = vectors.shared
 
     @classmethod
@@ -126,12 +134,12 @@ class Structure:
 
     def units_of_groups(self) -> list[int]:
         """Units alive per group."""
-        counts: list[int] = np.diff(self.first_unit).tolist()
+        counts: list[int] = (self.first_unit[1:] - self.first_unit[:-1]).tolist()
         return counts
 
     def lengths(self) -> list[int]:
         """Present length of every vector."""
-        lengths: list[int] = np.diff(self.starts).tolist()
+        lengths: list[int] = (self.starts[1:] - self.starts[:-1]).tolist()
         return lengths
 
     def mask(self, removed_units: Mapping[str, IntArray]) -> BoolArray:
@@ -152,28 +160,10 @@ class Structure:
         Returns:
             the structure afterwards, and per vector the sorted kept positions, None where all are kept.
         """
-        extended = np.append(keep, True)  # nobody's positions stay
-        kept = extended[self.ids]
-        positions = np.flatnonzero(kept)
-        starts = np.searchsorted(positions, self.starts)
-        renumbered = np.cumsum(extended) - 1
-        alive = np.zeros_like(self._alive)
-        alive[self._alive] = keep
-        after = Structure(
-            self._vectors,
-            alive,
-            np.append(0, np.cumsum(keep))[self.first_unit],
-            renumbered[self.ids[positions]],
-            starts,
-        )
-        local = positions - np.repeat(self.starts[:-1], np.diff(starts))
-        old, new = self.lengths(), after.lengths()
-        bounds = starts.tolist()
-        keeps = [
-            None if a == b else local[first:last]
-            for a, b, first, last in zip(old, new, bounds, bounds[1:], strict=False)
-        ]
-        return after, keeps
+        first_unit, ids, starts, keeps = _core.shrink_units(keep, self.first_unit, self.ids, self.starts)
+        alive = self._alive.copy()
+        alive[alive] = keep
+        return Structure(self._vectors, alive, first_unit, ids, starts), keeps
 
     def kept(self) -> dict[str, dict[int, IntArray]]:
         """Tensor -> {axis: positions kept since the trace}, sorted; only axes that lost something."""

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace gsprune {
+
+/// The groups of a network as flat arrays; see `gsprune.tracing.structure.Structure`. Nothing is owned.
+struct Units {
+    const std::int64_t* first_unit;  // (num_groups + 1,) where the units of each group begin
+    std::int64_t num_groups;
+    const std::int64_t* ids;     // per position the unit it belongs to; the number of units stands for nobody
+    const std::int64_t* starts;  // (num_vectors + 1,) where each vector of `ids` begins
+    std::int64_t num_vectors;
+
+    [[nodiscard]] std::int64_t num_units() const noexcept { return first_unit[num_groups]; }
+    [[nodiscard]] std::int64_t num_positions() const noexcept { return starts[num_vectors]; }
+    [[nodiscard]] std::int64_t length(std::int64_t vector) const noexcept {
+        return starts[vector + 1] - starts[vector];
+    }
+};
+
+/// Sums along one axis, and where they belong.
+struct AxisOfUnits {
+    const double* sums;        // one per position of the vector
+    std::int64_t vector;       // which vector the axis is tied by
+    const std::int64_t* slot;  // (num_groups,) which member of each group the axis is
+};
+
+/// Adds every position's sum to its unit: out[first[g] + slot * units of g + unit within g].
+///
+/// `members` counts the members of each group, 0 where it is left out; `out` has room for the sum over groups of
+/// members times units. Positions are added in order, so that the result depends on nothing else.
+void gather_units(const Units& units, const std::vector<AxisOfUnits>& axes, const std::int64_t* members, double* out);
+
+/// The arrays of `Units` after some units have gone.
+struct ShrunkUnits {
+    std::vector<std::int64_t> first_unit;
+    std::vector<std::int64_t> ids;
+    std::vector<std::int64_t> starts;
+    std::vector<std::int64_t> kept;  // per position of `ids` where it was within its vector
+};
+
+/// Removes the units that are not in `keep` (num_units bools); positions that are nobody's stay.
+ShrunkUnits shrink_units(const Units& units, const bool* keep);
+
+}  // namespace gsprune
