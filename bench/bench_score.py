@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from cases import NETWORKS, extra_info, matrices, trained
+from cases import NETWORKS, extra_info, gpu_backend, matrices, trained
 from floors import Floor
 from torch import Tensor
 
@@ -27,16 +27,22 @@ def _by_torch(jobs: list[SumJob], statistic: Statistic) -> list[tuple[np.ndarray
     return results
 
 
+def _by_triton(jobs: list[SumJob], statistic: Statistic) -> list[tuple[np.ndarray, ...]]:
+    """On the GPU, the way of the sums to the host included."""
+    return gpu_backend().axis_sums(jobs, statistic)
+
+
 PROVIDERS: dict[str, Score] = {
     "cpp": CppBackend().axis_sums,
+    "triton": _by_triton,
     "torch": _by_torch,
     "reference": TorchBackend().axis_sums,
 }
 
 
-def _jobs(name: str) -> list[SumJob]:
+def _jobs(name: str, device: str = "cpu") -> list[SumJob]:
     model, _, _ = trained(name)
-    return [SumJob(p, (0, 1), p.grad) for p in matrices(list(model.parameters()))]
+    return [SumJob(p.to(device), (0, 1), p.grad.to(device)) for p in matrices(list(model.parameters()))]
 
 
 def _bytes(jobs: list[SumJob], criterion: str) -> int:
@@ -50,7 +56,9 @@ def test_score(benchmark, network: str, criterion: str, provider: str) -> None:
     if provider == "reference" and network in ("impala-8", "resnet-50"):
         pytest.skip("the definition is not meant for networks of this size")
     benchmark.group = f"score {criterion} {network}"
-    jobs = _jobs(network)
+    if provider == "triton":
+        gpu_backend()
+    jobs = _jobs(network, "cuda" if provider == "triton" else "cpu")
     statistic = CRITERIA[criterion]
     benchmark.extra_info.update(extra_info(network), provider=provider, bytes=_bytes(jobs, criterion))
     results = benchmark.pedantic(PROVIDERS[provider], (jobs, statistic), rounds=15, warmup_rounds=2)
@@ -59,8 +67,8 @@ def test_score(benchmark, network: str, criterion: str, provider: str) -> None:
 
 
 def _assert_right(sums: tuple[np.ndarray, ...], job: SumJob, statistic: Statistic) -> None:
-    weights = job.tensor.detach().double()
-    values: Tensor = weights.abs() if statistic is Statistic.ABS else weights * job.other.double()
+    weights = job.tensor.detach().double().cpu()
+    values: Tensor = weights.abs() if statistic is Statistic.ABS else weights * job.other.double().cpu()
     scale = float(values.abs().sum())
     for axis, got in enumerate(sums):
         expected = values.movedim(axis, 0).flatten(1).sum(1).numpy()

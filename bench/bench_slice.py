@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from cases import NETWORKS, extra_info, four_tensors
+from cases import NETWORKS, extra_info, four_tensors, gpu_backend
 from floors import Floor
 from torch import Tensor
 
@@ -27,8 +27,16 @@ def _by_torch(tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of
     return results
 
 
+def _by_triton(tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
+    """On the GPU; the tensors are there already."""
+    results = gpu_backend().slice(tensors, patterns, pattern_of)
+    torch.cuda.synchronize()
+    return results
+
+
 PROVIDERS: dict[str, Slice] = {
     "cpp": CppBackend().slice,
+    "triton": _by_triton,
     "cpp, 1 thread": CppBackend(num_threads=1).slice,
     "torch": _by_torch,
     "reference": TorchBackend().slice,
@@ -43,6 +51,9 @@ def test_slice(benchmark, network: str, provider: str) -> None:
     benchmark.group = f"slice {network}"
     _, *arguments = four_tensors(network)
     expected = _by_torch(*arguments)
+    if provider == "triton":
+        gpu_backend()
+        arguments[0] = [tensor.cuda() for tensor in arguments[0]]
     results: list[Tensor] = []
 
     def run() -> None:
@@ -50,7 +61,7 @@ def test_slice(benchmark, network: str, provider: str) -> None:
         results[:] = PROVIDERS[provider](*arguments)
 
     run()
-    assert all(torch.equal(got, right) for got, right in zip(results, expected, strict=True))
+    assert all(torch.equal(got.cpu(), right) for got, right in zip(results, expected, strict=True))
     benchmark.extra_info.update(extra_info(network), provider=provider, bytes=sum(t.nbytes for t in expected))
     del expected
     benchmark.pedantic(run, rounds=11, warmup_rounds=3)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from cases import KEPT, NETWORKS, extra_info, four_tensors, trained
+from cases import KEPT, NETWORKS, extra_info, four_tensors, gpu_backend, trained
 from floors import Floor
 from torch import Tensor, nn
 
@@ -93,7 +93,29 @@ def _steps_of_torch_pruning(name: str) -> tuple[nn.Module, Callable[[], None]]:
     return model, step
 
 
-PROVIDERS = {"cpp": _steps_of_gsprune, "torch": _steps_of_torch, "Torch-Pruning": _steps_of_torch_pruning}
+def _steps_of_gsprune_on_gpu(name: str) -> tuple[nn.Module, Callable[[], None]]:
+    gpu_backend()
+    model, example, optimizer = trained(name)
+    model.cuda()
+    optimizer.load_state_dict(optimizer.state_dict())  # moves the moments to where the parameters are
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    sparsities = (1 - KEPT**step for step in itertools.count(1))
+    gsprune.prune_step(model, next(sparsities), optimizer=optimizer, example_inputs=example.cuda())
+
+    def step() -> None:
+        assert gsprune.prune_step(model, next(sparsities), optimizer=optimizer).changed
+        torch.cuda.synchronize()
+
+    return model, step
+
+
+PROVIDERS = {
+    "cpp": _steps_of_gsprune,
+    "triton": _steps_of_gsprune_on_gpu,
+    "torch": _steps_of_torch,
+    "Torch-Pruning": _steps_of_torch_pruning,
+}
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gsprune.backends import Pattern
+from gsprune.backends import Backend, Pattern, get_backend
 from gsprune.networks import ActorCritic, build_encoder
 
 KEPT = 0.95  # of every group, per step
@@ -115,6 +116,13 @@ def extra_info(name: str) -> dict[str, object]:
         "torch": torch.__version__,
         "commit": head.stdout.strip() or "unknown",
     }
+
+
+def gpu_backend() -> Backend:
+    """The Triton provider; skips where there is no GPU. `scripts/gpu_check.py` times it where there is one."""
+    if not torch.cuda.is_available():
+        pytest.skip("triton: no CUDA device")
+    return get_backend("triton", torch.device("cuda"))
 
 
 def matrices(tensors: list[Tensor]) -> Iterator[Tensor]:

@@ -75,10 +75,14 @@ class Floor:
 
     def best(self) -> Callable[[], None]:
         """The fastest way on this machine at this size."""
-        return min(self.ways(), key=lambda way: min(_time(way) for _ in range(7)))
+        return min(self.ways(), key=lambda way: min(seconds_of(way, 7)))
 
 
-def _time(call: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+def seconds_of(call: Callable[[], None], rounds: int) -> list[float]:
+    """How long each of some calls takes."""
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return seconds

@@ -47,11 +47,16 @@ Header* allocate(std::size_t num_bytes) {
     return new (memory) Header{total - alignment, unit, is_pooled};
 }
 
-/// Gives the pages behind the first `num_bytes` back to the system, if they are more than a quarter.
+/// Gives the pages behind the first `num_bytes` back to the system, if they are worth it.
+///
+/// Of large blocks whole huge pages alone: to split one costs more than a step saves. Of small blocks half: giving back
+/// page by page takes as long as copying, and a network that shrinks at every step would do it at every step.
 void shorten(Header& header, std::size_t num_bytes) noexcept {
-    const std::size_t needed = (num_bytes + alignment + page - 1) / page * page;
+    const bool is_huge = header.block_alignment == huge_page && num_bytes >= huge_page / 2;
+    const std::size_t grain = is_huge ? huge_page : page;
+    const std::size_t needed = (num_bytes + alignment + grain - 1) / grain * grain;
     const std::size_t total = header.capacity + alignment;
-    if (total <= needed + needed / 4) return;
+    if (total <= needed + needed / (is_huge ? 4 : 1)) return;
 #if defined(__linux__)
     // The addresses stay with the block, so that it can be deleted as it was made; only the pages behind them go.
     if (madvise(reinterpret_cast<std::byte*>(&header) + needed, total - needed, MADV_DONTNEED) != 0) return;

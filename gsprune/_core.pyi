@@ -47,6 +47,4 @@ def shrink_units(
     first_unit: npt.NDArray[np.int64],
     ids: npt.NDArray[np.int64],
     starts: npt.NDArray[np.int64],
-) -> tuple[
-    npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], list[npt.NDArray[np.int64] | None]
-]: ...
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], list[npt.NDArray[np.int64] | None]]: ...

@@ -51,8 +51,8 @@ class Transaction:
     def swap(self, tensors: Sequence[Tensor], replacements: Sequence[Tensor]) -> None:
         """Give every tensor the storage, sizes and strides of its replacement; the tensor objects stay.
 
-        `set_` and not ``.data =`` (see `swap_states`): the latter leaves autograd's accumulator of a loss that is still held with the old
-        shape, and the next backward fails.
+        `set_` and not ``.data =`` (see `swap_states`): the latter leaves autograd's accumulator of a loss that is still
+        held with the old shape, and the next backward fails.
         """
         with torch.no_grad():
             befores = list(map(Tensor.detach, tensors))

@@ -16,6 +16,7 @@
 #include "score.hpp"
 #include "select.hpp"
 #include "slice.hpp"
+#include "units.hpp"
 
 namespace {
 
@@ -183,6 +184,31 @@ void test_selection_and_components(Random& random) {
         check(labels[node] == static_cast<std::int64_t>(node), "loops");
 }
 
+/// One group and one vector in which unit u stands at position u, between positions that are nobody's.
+void test_units(Random& random) {
+    const std::int64_t count = draw(random, 1, 40);
+    const std::int64_t first_unit[] = {0, count};
+    const std::int64_t starts[] = {0, count + 2};
+    std::vector<std::int64_t> ids(static_cast<std::size_t>(count) + 2, count);
+    const auto keep = std::make_unique<bool[]>(static_cast<std::size_t>(count));
+    std::int64_t num_kept = 0;
+    for (std::int64_t unit = 0; unit < count; ++unit) {
+        ids[static_cast<std::size_t>(unit) + 1] = unit;
+        keep[static_cast<std::size_t>(unit)] = draw(random, 0, 1) == 1;
+        num_kept += keep[static_cast<std::size_t>(unit)] ? 1 : 0;
+    }
+    const gsprune::Units units{first_unit, 1, ids.data(), starts, 1};
+    const gsprune::ShrunkUnits after = gsprune::shrink_units(units, keep.get());
+    check(after.first_unit.back() == num_kept && after.starts.back() == num_kept + 2, "units that stay");
+    check(after.ids.front() == num_kept && after.ids.back() == num_kept, "nobody's positions");
+    const std::vector<double> sums(ids.size(), 2.0);
+    const std::int64_t slot = 0;
+    const std::int64_t members = 1;
+    std::vector<double> gathered(static_cast<std::size_t>(count), 0.0);
+    gsprune::gather_units(units, {{sums.data(), 0, &slot}}, &members, gathered.data());
+    for (const double sum : gathered) check(sum == 2.0, "gathered sums");
+}
+
 void test_everything(std::uint64_t seed, int rounds) {
     Random random(seed);
     for (int round = 0; round < rounds; ++round) {
@@ -192,6 +218,7 @@ void test_everything(std::uint64_t seed, int rounds) {
             test_slice(random, isa, num_threads, 60);
         }
         test_selection_and_components(random);
+        test_units(random);
     }
     for (const Isa isa : available_isas()) test_slice(random, isa, 3, 400);
 }

@@ -1,0 +1,98 @@
+"""Gathering sums into units and removing units: the core against a few lines of NumPy, and wrong arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gsprune import _core
+
+
+def flat(seed: int) -> dict[str, np.ndarray]:
+    """Some groups, some of them empty, and vectors in which every position is a unit's or nobody's."""
+    rng = np.random.default_rng(seed)
+    first_unit = np.concatenate([[0], np.cumsum(rng.integers(0, 6, size=rng.integers(1, 5)))])
+    lengths = rng.integers(0, 9, size=rng.integers(1, 6))
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    return {"first_unit": first_unit, "ids": rng.integers(0, first_unit[-1] + 1, size=starts[-1]), "starts": starts}
+
+
+@given(st.integers(0, 2**16))
+def test_what_stays_is_renumbered_and_told_per_vector(seed: int) -> None:
+    units = flat(seed)
+    keep = np.random.default_rng(seed).random(units["first_unit"][-1]) < 0.6
+    first_unit, ids, starts, keeps = _core.shrink_units(keep, **units)
+    stays = np.append(keep, True)
+    number = np.cumsum(stays) - 1
+    assert first_unit.tolist() == np.append(0, np.cumsum(keep))[units["first_unit"]].tolist()
+    assert ids.tolist() == number[units["ids"]][stays[units["ids"]]].tolist()
+    for vector, kept in enumerate(keeps):
+        old = units["ids"][units["starts"][vector] : units["starts"][vector + 1]]
+        expected = np.flatnonzero(stays[old])
+        assert (np.arange(len(old)) if kept is None else kept).tolist() == expected.tolist()
+        assert starts[vector + 1] - starts[vector] == len(expected)
+
+
+@given(st.integers(0, 2**16))
+def test_every_position_adds_to_its_unit(seed: int) -> None:
+    units, rng = flat(seed), np.random.default_rng(seed)
+    num_groups = len(units["first_unit"]) - 1
+    vectors = rng.integers(0, len(units["starts"]) - 1, size=4)
+    members = rng.integers(0, 4, size=num_groups)
+    slots = np.array([[rng.integers(0, max(1, m)) for m in members] for _ in vectors]).reshape(len(vectors), num_groups)
+    sums = [rng.normal(size=units["starts"][v + 1] - units["starts"][v]) for v in vectors]
+    gathered = _core.gather_units(sums, vectors, slots, members, **units)
+    widths = np.diff(units["first_unit"])
+    expected = [np.zeros((m, w)) for m, w in zip(members, widths, strict=True)]
+    for axis, vector in enumerate(vectors):
+        for value, unit in zip(sums[axis], units["ids"][units["starts"][vector] :], strict=False):
+            group = int(np.searchsorted(units["first_unit"], unit, side="right")) - 1
+            if unit < units["first_unit"][-1] and members[group]:
+                expected[group][slots[axis, group], unit - units["first_unit"][group]] += value
+    assert gathered.tolist() == np.concatenate([block.ravel() for block in expected]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("first_unit", np.array([1, 3]), "`first_unit` must begin at 0 and not fall"),
+        ("first_unit", np.array([], dtype=np.int64), "`first_unit` must begin at 0"),
+        ("starts", np.array([0, 3, 2]), "`starts` must begin at 0 and not fall"),
+        ("ids", np.array([0, 1, 4]), r"`ids\[2\]` must lie in \[0, 3\], the number of units, got 4"),
+        ("ids", np.array([0, 1]), "`ids` must have 3 entries, got 2"),
+        ("keep", np.ones(2, dtype=bool), "`keep` must have 3 entries, got 2"),
+        ("sums", [np.zeros(2)], r"`sums\[0\]` must have 3 entries, got 2"),
+        ("sums", [[0.0] * 3], r"`sums\[0\]` must be a contiguous float64 array"),
+        ("vectors", np.array([1]), r"`vectors\[0\]` must lie in \[0, 1\), got 1"),
+        ("slots", np.array([[1]]), r"`slots` must lie in \[0, members\) of their group, got 1"),
+        ("slots", np.array([0]), "`slots` must have a row per axis and a column per group"),
+        ("members", np.array([-1]), "`members` must be >= 0"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(argument: str, value: Any, message: str) -> None:
+    units: dict[str, Any] = {"first_unit": np.array([0, 3]), "ids": np.array([0, 1, 2]), "starts": np.array([0, 3])}
+    keep: dict[str, Any] = {"keep": np.ones(3, dtype=bool)}
+    sums: dict[str, Any] = {
+        "sums": [np.zeros(3)],
+        "vectors": np.array([0]),
+        "slots": np.array([[0]]),
+        "members": np.array([1]),
+    }
+    for arguments in (units, keep, sums):
+        if argument in arguments:
+            arguments[argument] = value
+    if argument not in sums:
+        with pytest.raises(ValueError, match=message):
+            _core.shrink_units(**keep, **units)
+    if argument != "keep":
+        with pytest.raises(ValueError, match=message):
+            _core.gather_units(**sums, **units)
+
+
+def test_arrays_of_another_type_are_refused() -> None:
+    with pytest.raises(TypeError):
+        _core.shrink_units(np.ones(3), np.array([0, 3]), np.array([0, 1, 2]), np.array([0, 3]))  # type: ignore[arg-type]
