@@ -1,0 +1,63 @@
+"""What a step does with memory: how much it takes, that steps do not add up, and that old views stay what they were."""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+from torch import nn
+
+import gsprune
+from gsprune import _core
+
+
+def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Weights of 0.6 MB each, so that all of them come from the pool."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 384), *[nn.Linear(384, 384) for _ in range(4)], nn.Linear(384, 2))
+    optimizer = torch.optim.Adam(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    return model, optimizer
+
+
+def everything(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    moments = [value for state in optimizer.state.values() for value in state.values()]
+    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return [*(parameter.detach() for parameter in model.parameters()), *grads, *moments]
+
+
+def test_a_step_takes_no_more_than_what_it_keeps() -> None:
+    model, optimizer = trained()
+    gsprune.prune_step(model, 0.01, optimizer=optimizer, example_inputs=torch.zeros(1, 8))
+    gc.collect()
+    _core.trim_reserve()
+    before = _core.pool_use()[0]
+    old = everything(model, optimizer)  # holds the old memory, as it is held in the middle of a step
+    held = [tensor.detach() for tensor in old]
+    gsprune.prune_step(model, 0.1, optimizer=optimizer)
+    kept = sum(tensor.nbytes for tensor in everything(model, optimizer))
+    assert _core.pool_use()[0] - before <= 1.02 * kept
+    assert len(held) == len(old)
+
+
+def test_repeated_steps_do_not_grow_the_process() -> None:
+    model, optimizer = trained()
+    seen = []
+    for step in range(1, 16):
+        gsprune.prune_step(model, 0.02 * step, optimizer=optimizer, example_inputs=torch.zeros(1, 8))
+        seen.append(sum(_core.pool_use()))
+    assert max(seen[2:]) <= 1.05 * seen[1]
+    assert seen[-1] < seen[1]
+
+
+def test_views_of_what_was_there_before_are_never_overwritten() -> None:
+    model, optimizer = trained()
+    views, copies = [], []
+    for step in range(1, 8):
+        now = [tensor.detach().reshape(-1)[:5000] for tensor in everything(model, optimizer)]
+        views += now
+        copies += [view.clone() for view in now]
+        gsprune.prune_step(model, 0.05 * step, optimizer=optimizer, example_inputs=torch.zeros(1, 8))
+    assert all(torch.equal(view, copy) for view, copy in zip(views, copies, strict=True))
