@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gsprune.selection.options import per_group_sparsity
 from gsprune.selection.select import Selection, limits_of
@@ -71,13 +71,13 @@ def _cause(limit: Limits, frozen: str | None) -> str | None:
     """What keeps a group from losing anything; None where it can."""
     if frozen is not None or limit.next_lower() < limit.present:
         return frozen
-    if replace(limit, min_channels=1).next_lower() < limit.present:
+    if limit._replace(min_channels=1).next_lower() < limit.present:
         return "min_channels"
-    return "round_to" if replace(limit, round_to=1).next_lower() < limit.present else "their last unit"
+    return "round_to" if limit._replace(round_to=1).next_lower() < limit.present else "their last unit"
 
 
 def _unbound(limit: Limits) -> Limits:
-    return replace(limit, round_to=1, min_channels=1, frozen=False)
+    return limit._replace(round_to=1, min_channels=1, frozen=False)
 
 
 def _listed(names: tuple[str, ...]) -> str:
