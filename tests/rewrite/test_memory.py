@@ -49,7 +49,6 @@ def test_repeated_steps_do_not_grow_the_process() -> None:
         gsprune.prune_step(model, 0.02 * step, optimizer=optimizer, example_inputs=torch.zeros(1, 8))
         seen.append(sum(_core.pool_use()))
     assert max(seen[2:]) <= 1.05 * seen[1]
-    assert seen[-1] < seen[1]
 
 
 def test_views_of_what_was_there_before_are_never_overwritten() -> None:
