@@ -71,7 +71,8 @@ class Binding:
     def _registry(self, name: str) -> dict[str, Any]:
         owner, _, leaf = name.rpartition(".")
         module = self.module_of[owner]
-        return module._parameters if leaf in module._parameters else module._buffers
+        registry: dict[str, Any] = module._parameters if leaf in module._parameters else module._buffers
+        return registry
 
     def is_valid(self) -> bool:
         """Whether the module still holds the tensors that were found."""
