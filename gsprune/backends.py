@@ -202,6 +202,8 @@ def get_backend(name: BackendName, device: torch.device) -> Backend:
         ValueError: the name is unknown, or that provider does not serve the device.
         MissingExtraError: triton is not installed.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"`backend` must be 'auto', 'cpp', 'triton' or 'torch', got {type(name).__name__}")
     if name == "auto":
         name = {"cpu": "cpp", "cuda": "triton"}.get(device.type, "torch")  # type: ignore[assignment]
     if name == "torch":

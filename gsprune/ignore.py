@@ -27,8 +27,14 @@ def ignored_groups(model: nn.Module, graph: Graph, ignore: Sequence[str | nn.Mod
     """
     if isinstance(ignore, str | nn.Module | type):
         ignore = (ignore,)
+    try:
+        entries = tuple(ignore)
+    except TypeError:
+        raise TypeError(
+            f"`ignore` must be a sequence of names, modules or module types, got {type(ignore).__name__}"
+        ) from None
     names: set[str] = set()
-    for i, entry in enumerate(ignore):
+    for i, entry in enumerate(entries):
         names |= _ignored_by(model, graph, entry, i)
     return frozenset(names)
 

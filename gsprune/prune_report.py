@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -200,8 +201,17 @@ class PruneReport:
             a new tensor, or `tensor` itself where the step took nothing from it.
 
         Raises:
+            TypeError: an argument of a wrong type.
             ValueError: the name is unknown or the shape does not fit.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"`name` must be the name of a tensor, a group or a layer, got {type(name).__name__}")
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"`tensor` must be a torch.Tensor, got {type(tensor).__name__}")
+        if axis is not None and (isinstance(axis, bool) or not isinstance(axis, Integral)):
+            raise TypeError(f"`axis` must be a whole number or None, got {axis!r}")
+        if axis is not None and not -tensor.ndim <= axis < tensor.ndim:
+            raise ValueError(f"`axis` must be in [{-tensor.ndim}, {tensor.ndim}) for `tensor`, got {axis}")
         if name in self._before.graph.shapes:
             return self._slice_like(name, tensor)
         for group in self.groups:

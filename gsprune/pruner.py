@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
@@ -131,9 +133,9 @@ def prune_step(
             ),
             importance=resolve_importance(importance),
             ignore=ignore,
-            rescale=bool(rescale),
+            rescale=_checked_flag("rescale", rescale),
             backend=backend,
-            dry_run=bool(dry_run),
+            dry_run=_checked_flag("dry_run", dry_run),
             consensus=consensus,
         )
         optimizers = as_optimizers(optimizer)
@@ -194,7 +196,9 @@ class Pruner:
         Raises:
             ValueError: `progress` is outside [0, 1]; and whatever `prune_step` raises.
         """
-        if not 0.0 <= progress <= 1.0:
+        if isinstance(progress, bool) or not isinstance(progress, Real):
+            raise TypeError(f"`progress` must be a number in [0, 1], got {progress!r}")
+        if not 0.0 <= float(progress) <= 1.0:
             raise ValueError(f"`progress` must be in [0, 1], the fraction of training that is done, got {progress!r}")
         report = prune_step(self.model, self.schedule(progress), importance=self._importance, **self._options)
         self._progress = progress
@@ -213,10 +217,16 @@ class Pruner:
         Raises:
             ValueError: it is not a Pruner's state.
         """
-        if set(state) != {"progress", "importance"}:
-            raise ValueError(f"`state` must have the keys 'progress' and 'importance', got {sorted(state)}")
-        self._importance.load_state_dict(state["importance"])
-        self._progress = float(state["progress"])
+        if not isinstance(state, Mapping) or set(state) != {"progress", "importance"}:
+            got = list(state) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"`state` must be a mapping with the keys 'progress' and 'importance', got {got}")
+        progress, importance = state["progress"], state["importance"]
+        if isinstance(progress, bool) or not isinstance(progress, Real) or not 0.0 <= float(progress) <= 1.0:
+            raise ValueError(f"`state['progress']` must be a number in [0, 1], got {progress!r}")
+        if not isinstance(importance, Mapping):
+            raise ValueError(f"`state['importance']` must be a mapping, got {type(importance).__name__}")
+        self._importance.load_state_dict(importance)
+        self._progress = float(progress)
 
 
 def _checked_model(model: object) -> nn.Module:
@@ -233,7 +243,7 @@ def _checked_model(model: object) -> nn.Module:
 
 def _budget_of(sparsity: object, target: str, scope: str) -> LatencyBudget | None:
     """The budget of time that is asked for; None where it is a sparsity."""
-    if target != "latency":
+    if not isinstance(target, str) or target != "latency":
         if isinstance(sparsity, LatencyBudget):
             raise ValueError(f"`sparsity` is a LatencyBudget, which needs target='latency'; got target={target!r}")
         return None
@@ -249,17 +259,25 @@ def _budget_of(sparsity: object, target: str, scope: str) -> LatencyBudget | Non
 def _checked_sparsity(sparsity: object) -> Any:
     numbers = sparsity.items() if isinstance(sparsity, Mapping) else [("", sparsity)]
     for key, number in numbers:
+        if not isinstance(key, str):
+            raise TypeError(f"`sparsity` must have globs of group or layer names as keys, got {key!r}")
         name = f"sparsity[{key!r}]" if key else "sparsity"
-        if isinstance(number, bool) or not isinstance(number, int | float):
+        if isinstance(number, bool) or not isinstance(number, Real):
             raise TypeError(f"`{name}` must be a number in [0, 1), got {number!r}")
-        if not 0.0 <= number < 1.0:
+        if not 0.0 <= float(number) < 1.0:
             raise ValueError(
                 f"`{name}` must be in [0, 1), the fraction of first-seen widths that is gone; got {number!r}"
             )
     return sparsity
 
 
+def _checked_flag(argument: str, value: object) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"`{argument}` must be True or False, got {value!r}")
+    return bool(value)
+
+
 def _checked_choice(argument: str, value: Any, choices: Sequence[Any]) -> Any:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"`{argument}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value

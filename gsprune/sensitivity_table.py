@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -100,8 +101,12 @@ def sensitivity(
         ScoreError: a group cannot be scored.
     """
     module = unwrapped(model)
+    if not isinstance(ratios, list | tuple):
+        raise TypeError(f"`ratios` must be a list or tuple of numbers in [0, 1), got {type(ratios).__name__}")
     for ratio in ratios:
-        if not 0 <= ratio < 1:
+        if isinstance(ratio, bool) or not isinstance(ratio, Real):
+            raise TypeError(f"`ratios` must all be numbers in [0, 1), got {ratio!r}")
+        if not 0 <= float(ratio) < 1:
             raise ValueError(f"`ratios` must all be in [0, 1), got {ratio!r}")
     state = known_state(module, example_inputs, forward)
     graph, example = state.graph, state.example

@@ -58,6 +58,7 @@ def save(
         TypeError: something that a file cannot hold; the message names it.
         OSError: the file cannot be written.
     """
+    file = _checked_path(path)
     module = unwrapped(_checked_module("model", model))
     optimizers = as_optimizers(optimizer)
     _refuse_extra_state(module)
@@ -73,7 +74,7 @@ def save(
         "optimizers": [{"type": type(each).__name__, "state": each.state_dict()} for each in optimizers],
         "metadata": metadata,
     }
-    write_document(Path(path), document)
+    write_document(file, document)
 
 
 def load(
@@ -96,11 +97,12 @@ def load(
     Raises:
         CheckpointError: the file is damaged, or holds another architecture or optimizer; names the first difference.
         OSError: the file cannot be read.
-        TypeError: `into` is not a module.
+        TypeError: `into` is not a module, or `path` is no path.
     """
     module = unwrapped(_checked_module("into", into))
     optimizers = as_optimizers(optimizer)
-    saved = _saved(Path(path), read_document(Path(path)))
+    file = _checked_path(path)
+    saved = _saved(file, read_document(file))
     tensors = canonical_tensors(module)
     must_shrink = _check_architecture(saved, module, tensors)
     _check_optimizers(saved, optimizers)
@@ -330,6 +332,12 @@ def _refuse_extra_state(module: nn.Module) -> None:
                 f"module {name or type(owner).__name__!r} has an extra state (get_extra_state), which gsprune.save "
                 f"cannot hold; save it yourself and pass it as metadata"
             )
+
+
+def _checked_path(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"`path` must be a string or a path, got {type(path).__name__}")
+    return Path(path)
 
 
 def _checked_module(argument: str, value: object) -> nn.Module:

@@ -44,7 +44,7 @@ class LatencyBudget:
             raise ValueError(f"`milliseconds` must be above 0 and finite, got {self.milliseconds!r}")
         if not 0 <= self.reached <= 1:
             raise ValueError(f"`reached` must be in [0, 1], the way that is done, got {self.reached!r}")
-        if self.engine not in get_args(EngineName):
+        if not isinstance(self.engine, str) or self.engine not in get_args(EngineName):
             known = ", ".join(map(repr, get_args(EngineName)))
             raise ValueError(f"`engine` must be one of {known}, got {self.engine!r}")
         for name, count in (("threads", self.threads), ("batch", self.batch)):

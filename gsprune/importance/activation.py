@@ -39,6 +39,10 @@ class Activation(Criterion):
     def __init__(
         self, batches: Sequence[Tensor | tuple[Any, ...]] | None = None, forward: Callable[..., Any] | None = None
     ) -> None:
+        if batches is not None and not isinstance(batches, list | tuple):
+            raise TypeError(f"`batches` must be a list or tuple of batches, got {type(batches).__name__}")
+        if forward is not None and not callable(forward):
+            raise TypeError(f"`forward` must be callable, got {type(forward).__name__}")
         if batches is not None and len(batches) == 0:
             raise ValueError("`batches` must hold at least one batch, got none; None takes the traced example")
         self.batches = batches

@@ -144,11 +144,19 @@ class FromFunction(Criterion):
 
     def _values(self, weight: Tensor, member: Member) -> FloatArray:
         matrix = as_matrix(weight, member.axis)
-        values = self.function(matrix)
+        try:
+            values = self.function(matrix)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise ScoreError(
+                f"`importance`: {self.function!r} failed on the weight {member.tensor!r}, which it got as a"
+                f" {tuple(matrix.shape)} matrix: {error}"
+            ) from error
         if not isinstance(values, Tensor) or values.shape != matrix.shape[:1]:
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(
-                f"the criterion {self.function!r} must return a tensor of shape ({matrix.shape[0]},), one number "
+                f"`importance`: {self.function!r} must return a tensor of shape ({matrix.shape[0]},), one number "
                 f"per row of the weight {member.tensor!r} it got as a {tuple(matrix.shape)} matrix; got {got}"
             )
         result: FloatArray = values.detach().to("cpu", torch.float64).numpy()

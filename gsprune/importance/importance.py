@@ -69,7 +69,7 @@ class Importance:
         criterion = _criterion(self.criterion)
         reduction = criterion.default_reduction if self.reduction is None else self.reduction
         normalizer = criterion.default_normalizer if self.normalizer is None else self.normalizer
-        normalizer = SPELLINGS.get(normalizer, normalizer)
+        normalizer = SPELLINGS.get(normalizer, normalizer) if isinstance(normalizer, str) else normalizer
         _check_name("reduction", reduction, REDUCTIONS)
         _check_name("normalizer", normalizer, NORMALIZERS)
         object.__setattr__(self, "criterion", criterion)
@@ -164,7 +164,7 @@ def _criterion(spec: str | Criterion | MatrixFunction) -> Criterion:
     if isinstance(spec, str):
         _check_name("importance", spec, CRITERIA)
         return CRITERIA[spec]()
-    if isinstance(spec, type) or not callable(spec):
+    if isinstance(spec, type | nn.Module) or not callable(spec):
         raise TypeError(
             f"`importance` must be a name ({', '.join(CRITERIA)}), an Importance, a Criterion object or a function of "
             f"a weight matrix, got {spec!r}"
@@ -173,7 +173,7 @@ def _criterion(spec: str | Criterion | MatrixFunction) -> Criterion:
 
 
 def _check_name(argument: str, name: object, known: Collection[str]) -> None:
-    if name in known:
+    if isinstance(name, str) and name in known:
         return
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -187,6 +187,6 @@ def _check_finite(scores: Mapping[str, npt.NDArray[np.float32]]) -> None:
         units = np.flatnonzero(~np.isfinite(values))
         if len(units):
             raise ScoreError(
-                f"scores of group {name!r} are NaN or infinite for {len(units)} of {len(values)} units "
+                f"`importance`: scores of group {name!r} are NaN or infinite for {len(units)} of {len(values)} units "
                 f"(first: {units[0]}): what they are made of has diverged, or overflows in float32"
             )

@@ -19,7 +19,14 @@ def as_followers(followers: nn.Module | Sequence[nn.Module], model: nn.Module) -
         TypeError: a follower is not a module.
         ValueError: a follower is the model itself or given twice.
     """
-    given = (followers,) if isinstance(followers, nn.Module) else tuple(followers)
+    if isinstance(followers, nn.Module):
+        followers = (followers,)
+    try:
+        given = tuple(followers)
+    except TypeError:
+        raise TypeError(
+            f"`followers` must be a torch.nn.Module or a sequence of them, got {type(followers).__name__}"
+        ) from None
     inner: list[nn.Module] = []
     for i, follower in enumerate(given):
         if not isinstance(follower, nn.Module):

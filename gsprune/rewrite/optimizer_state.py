@@ -31,7 +31,7 @@ def as_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> tuple[Op
     """
     if optimizer is None:
         return ()
-    optimizers = (optimizer,) if isinstance(optimizer, Optimizer | str) else tuple(optimizer)
+    optimizers = tuple(optimizer) if isinstance(optimizer, list | tuple) else (optimizer,)
     for i, candidate in enumerate(optimizers):
         if not isinstance(candidate, Optimizer):
             raise TypeError(

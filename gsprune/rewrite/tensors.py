@@ -8,7 +8,13 @@ __all__ = ["canonical_tensors", "named_tensors", "owner_of", "unwrapped"]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module below `torch.compile`'s wrapper, else the module itself."""
+    """The module below `torch.compile`'s wrapper, else the module itself.
+
+    Raises:
+        TypeError: `model` is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
     inner = model.__dict__.get("_modules", {}).get("_orig_mod")
     return inner if isinstance(inner, nn.Module) else model
 

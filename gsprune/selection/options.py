@@ -82,6 +82,9 @@ _Number = TypeVar("_Number", int, float)
 
 def _spread(argument: str, spec: Mapping[str, _Number], graph: Graph, default: _Number) -> dict[str, _Number]:
     values = {group.name: default for group in graph.groups}
+    strangers = [pattern for pattern in spec if not isinstance(pattern, str)]
+    if strangers:
+        raise TypeError(f"`{argument}` must have globs of group or layer names as keys, got {strangers[0]!r}")
     for pattern in reversed(list(spec)):  # so that the first one has the last word
         names = matching_groups(graph, pattern) or matching_groups(graph, f"{pattern}.*")
         if not names:

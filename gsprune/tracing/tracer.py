@@ -280,7 +280,7 @@ def _run(model: nn.Module, example: Example, tape: Tape) -> Any:
         where = _module_at(error, model)
         shapes = ", ".join(str(shape) for shape in _shapes(example))
         raise TraceError(
-            f"the forward of {type(model).__name__} failed on an example of shape {shapes}"
+            f"the forward of {type(model).__name__} failed on `example_inputs` of shape {shapes}"
             f"{f' in module {where!r}' if where else ''} (last operation: {tape.op or 'none'}): "
             f"{type(error).__name__}: {error}"
         ) from error
