@@ -186,7 +186,7 @@ def test_training_goes_on_in_grad_mode_whatever_the_caller_is_in() -> None:
 
 def test_a_failing_forward_is_an_error_that_says_where() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Flatten(), nn.Linear(7, 2)))
-    with pytest.raises(TraceError, match=r"example of shape \(2, 3, 8, 8\) in module '1.1'.*RuntimeError"):
+    with pytest.raises(TraceError, match=r"`example_inputs` of shape \(2, 3, 8, 8\) in module '1.1'.*RuntimeError"):
         trace(model, torch.zeros(2, 3, 8, 8))
 
 
