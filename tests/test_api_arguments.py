@@ -135,7 +135,7 @@ def test_importances_refuse_what_they_cannot_be_made_of(criterion: Any, reductio
     refused(lambda: gsprune.LatencyBudget(1.0, criterion, batch=reduction), {"engine", "batch"})
 
 
-@given(odd, odd, odd)
+@given(model=odd, other=odd, value=odd)
 def test_files_refuse_what_they_cannot_hold(
     model: Any, other: Any, value: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
