@@ -11,11 +11,20 @@ import numpy.typing as npt
 
 from gsprune.errors import MissingExtraError
 
-__all__ = ["Session", "open_session"]
+__all__ = ["SESSION_SETTINGS", "Session", "open_session"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Session = Callable[[Arrays], list[npt.NDArray[Any]]]
 """Inputs by name -> outputs in their order."""
+
+_SPINNING_STOP = "session.force_spinning_stop"
+
+SESSION_SETTINGS: Mapping[str, Any] = {
+    "inter_op_num_threads": 1,
+    # Threads that go on spinning after a call would slow down whatever is timed next.
+    _SPINNING_STOP: "1",
+}
+"""What ONNX Runtime is told, beside the number of threads."""
 
 
 def open_session(path: Path, threads: int = 1) -> Session:
@@ -35,10 +44,9 @@ def open_session(path: Path, threads: int = 1) -> Session:
         raise MissingExtraError("onnxruntime", "export") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
+    options.inter_op_num_threads = SESSION_SETTINGS["inter_op_num_threads"]
     options.log_severity_level = 3  # errors
-    # Threads that go on spinning after a call would slow down whatever is timed next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry(_SPINNING_STOP, SESSION_SETTINGS[_SPINNING_STOP])
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(inputs: Arrays) -> list[npt.NDArray[Any]]:

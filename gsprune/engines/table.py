@@ -1,7 +1,8 @@
 """What was measured on this machine: widths of a network -> milliseconds, kept between processes.
 
 A table is a JSON file below ``$GSPRUNE_CACHE`` (else ``$XDG_CACHE_HOME/gsprune``, else ``~/.cache/gsprune``) whose name
-is a hash of the machine, the engine and its version, threads, batch and the dense network. Deleting it is safe.
+is a hash of the machine, the engine, its settings and version, threads, batch and the dense network. Deleting it is
+safe.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gsprune.engines.budget import LatencyBudget
+from gsprune.engines.engine import ENGINE_SETTINGS
 from gsprune.tracing.graph import Graph
 
 __all__ = ["WidthTable", "cache_folder", "table_key"]
@@ -97,6 +99,7 @@ def table_key(graph: Graph, dense_shapes: Mapping[str, tuple[int, ...]], budget:
     return {
         "machine": _machine(),
         "engine": budget.engine,
+        "settings": dict(ENGINE_SETTINGS[budget.engine]),
         "version": _version("onnxruntime" if budget.engine == "onnxruntime" else "torch"),
         "threads": budget.threads,
         "batch": budget.batch,
