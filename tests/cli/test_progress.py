@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 
+import pytest
 from rich.console import Console
 
 from gsprune.cli.progress import TrainingDisplay, describe
@@ -40,3 +42,25 @@ def test_a_terminal_shows_a_bar() -> None:
         display.say("a line above the bar")
     assert "50/100" in output.getvalue()
     assert "a line above the bar" in output.getvalue()
+
+
+@pytest.mark.parametrize(("width", "has_widths"), [(80, False), (160, True)])
+def test_count_return_and_time_are_never_cut_and_widths_are_shown_where_they_fit(width: int, has_widths: bool) -> None:
+    output = io.StringIO()
+    row = {**ROW, **{f"width/{i}": 256 for i in range(10)}}
+    with TrainingDisplay(Console(file=output, force_terminal=True, width=width), total_steps=25_000_000) as display:
+        display.show(12_500_000, row)
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue()).splitlines()[-1]
+    assert "12500000/25000000 123 steps/s  return 2.35  sparsity 0.50" in last
+    assert ("widths 16 8 256" in last) == has_widths
+    assert len(last) <= width
+
+
+def test_the_time_that_is_left_is_told_though_iterations_take_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    with TrainingDisplay(Console(file=io.StringIO(), force_terminal=True), total_steps=100) as display:
+        monkeypatch.setattr(display._progress, "get_time", lambda: now)
+        for step in (10, 20, 30):
+            now += 120.0
+            display.show(step, ROW)
+        assert display._progress.tasks[0].time_remaining == 840.0
