@@ -7,11 +7,11 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from masked_training import assert_trained_alike, mask_gradients, mask_like, mask_moments
 from random_networks import (
     EXACT_KINDS,
     KINDS,
@@ -25,11 +25,9 @@ from random_networks import (
     randomize,
 )
 from snapshots import snapshot
-from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 import gsprune
-from gsprune.rewrite.masking import masked
 
 SPARSITIES = st.floats(0.05, 0.95)
 SCOPES = st.sampled_from(["local", "global", "isomorphic"])
@@ -49,38 +47,6 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "asgd": lambda p: torch.optim.ASGD(p, lr=1e-3),
     "rprop": lambda p: torch.optim.Rprop(p, lr=1e-3),
 }
-
-
-def mask_like(net: nn.Module, removed: dict[str, dict[int, Tensor]]) -> None:
-    """Zero the removed positions of a dense net."""
-    with torch.no_grad():
-        for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
-            if name in removed:
-                tensor.copy_(masked(tensor, {axis: idx.numpy() for axis, idx in removed[name].items()}))
-
-
-def mask_moments(net: nn.Module, optimizer: torch.optim.Optimizer, removed: dict[str, dict[int, Tensor]]) -> None:
-    """Zero the removed positions of every state tensor that has its parameter's shape."""
-    names = {id(p): name for name, p in net.named_parameters()}
-    for parameter, state in optimizer.state.items():
-        axes = {axis: idx.numpy() for axis, idx in removed.get(names[id(parameter)], {}).items()}
-        for key, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and axes:
-                state[key] = masked(value, axes)
-
-
-def mask_gradients(net: nn.Module, removed: dict[str, dict[int, Tensor]]) -> None:
-    """Zero the removed positions of the gradients."""
-    for name, parameter in net.named_parameters():
-        if name in removed and parameter.grad is not None:
-            parameter.grad = masked(parameter.grad, {axis: idx.numpy() for axis, idx in removed[name].items()})
-
-
-def kept_part(tensor: Tensor, axes: dict[int, Tensor]) -> Tensor:
-    for axis, positions in axes.items():
-        keep = np.setdiff1d(np.arange(tensor.shape[axis]), positions.numpy())
-        tensor = tensor.index_select(axis, torch.from_numpy(keep))
-    return tensor
 
 
 def assert_equal_to_masked(net: RandomNet, dense: RandomNet, report: gsprune.PruneReport) -> None:
@@ -144,17 +110,7 @@ def test_training_goes_on_as_if_masked(name: str, net: RandomNet, sparsity: floa
             if model is dense:
                 mask_gradients(dense, removed)
             opt.step()
-    small = dict(net.named_parameters())
-    for parameter_name, parameter in dense.named_parameters():
-        axes = removed.get(parameter_name, {})
-        torch.testing.assert_close(small[parameter_name], kept_part(parameter, axes), rtol=1e-9, atol=1e-9)
-        ours = optimizer.state.get(small[parameter_name], {})
-        theirs = dense_optimizer.state.get(parameter, {})
-        assert ours.keys() == theirs.keys()
-        for key, value in theirs.items():
-            if isinstance(value, Tensor):
-                expected = kept_part(value, axes) if value.shape == parameter.shape else value
-                torch.testing.assert_close(ours[key], expected, rtol=1e-9, atol=1e-9)
+    assert_trained_alike((net, optimizer), (dense, dense_optimizer), removed)
 
 
 @given(networks(KINDS), SPARSITIES, SCOPES)

@@ -130,36 +130,6 @@ def test_a_view_that_a_user_holds_on_an_old_weight_is_never_overwritten() -> Non
     assert torch.equal(view, contents)
 
 
-def test_lbfgs_starts_its_history_anew_and_the_report_says_so() -> None:
-    net = small_net()
-    optimizer = torch.optim.LBFGS(net.parameters(), max_iter=3)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = net(X).square().mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    report = gsprune.prune_step(net, 0.5, optimizer=optimizer, example_inputs=X)
-    assert any("L-BFGS" in note for note in report.notes)
-    before = closure().item()
-    optimizer.step(closure)
-    assert closure().item() < before
-
-
-def test_adafactor_keeps_its_factored_moments() -> None:
-    net = small_net()
-    optimizer = torch.optim.Adafactor(net.parameters())
-    net(X).square().mean().backward()
-    optimizer.step()
-    gsprune.prune_step(net, 0.5, optimizer=optimizer, example_inputs=X)
-    state = optimizer.state[net[6].weight]
-    assert (tuple(state["row_var"].shape), tuple(state["col_var"].shape)) == ((6, 1), (1, 512))
-    net(X).square().mean().backward()
-    optimizer.step()
-
-
 def test_several_optimizers_and_parameter_groups_follow() -> None:
     net = small_net()
     first = torch.optim.Adam([{"params": net[0].parameters(), "lr": 1e-3}, {"params": net[3].parameters()}])
