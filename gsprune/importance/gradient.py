@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gsprune.backends import Statistic
@@ -19,7 +20,8 @@ class Taylor(Criterion):
     """x_mu = Σ |w · g| over all elements of unit u in member m; with `joint`, |Σ w · g|.
 
     The first-order estimate of the change of the loss when elements go: one by one, so that they cannot cancel, or the
-    whole unit at once. g is the ``.grad`` that the last backward left.
+    whole unit at once. g is the ``.grad`` that the last backward left; a frozen weight without one does not count, as
+    long as another weight of its group has one.
 
     Source: Molchanov et al. 2019, Importance estimation for neural network pruning, sec. 3,
     https://arxiv.org/abs/1906.10771
@@ -35,17 +37,19 @@ class Taylor(Criterion):
 
     def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
         """First-order losses; see `Criterion.statistics`."""
-        gradients = _gradients(source, "taylor")
+        gradients, skipped = _gradients(source, "taylor")
         if not self.joint:
-            return member_sums(source, Statistic.ABS_PRODUCT, gradients)
-        return {name: np.abs(sums) for name, sums in member_sums(source, Statistic.PRODUCT, gradients).items()}
+            return member_sums(source, Statistic.ABS_PRODUCT, gradients, skipped)
+        sums = member_sums(source, Statistic.PRODUCT, gradients, skipped)
+        return {name: np.abs(values) for name, values in sums.items()}
 
 
 class Hessian(Criterion):
     """x_mu = ½ Σ w² · g² over all elements of unit u in member m.
 
     Optimal brain damage: the second-order loss ½ Σ h w², with the diagonal h of the Hessian replaced by the squared
-    gradient (the empirical Fisher information of the batch behind ``.grad``).
+    gradient (the empirical Fisher information of the batch behind ``.grad``). A frozen weight without a gradient does
+    not count, as long as another weight of its group has one.
 
     Source: LeCun et al. 1989, Optimal brain damage,
     https://proceedings.neurips.cc/paper/1989/hash/6c9882bbac1c7093bd25041881277658-Abstract.html
@@ -55,20 +59,41 @@ class Hessian(Criterion):
 
     def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
         """Second-order losses; see `Criterion.statistics`."""
-        sums = member_sums(source, Statistic.SQUARE_PRODUCT, _gradients(source, "hessian"))
+        sums = member_sums(source, Statistic.SQUARE_PRODUCT, *_gradients(source, "hessian"))
         return {name: 0.5 * values for name, values in sums.items()}
 
 
-def _gradients(source: ScoreSource, criterion: str) -> dict[str, Tensor]:
+def _gradients(source: ScoreSource, criterion: str) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """Gradients by the weight's name, and the names of the frozen weights that have none."""
     gradients: dict[str, Tensor] = {}
+    skipped: set[str] = set()
     for group in source.groups:
-        for member in counted_members(group, source.tensors):
-            gradient = source.tensors[member.tensor].grad
-            if gradient is None:
+        members = counted_members(group, source.tensors)
+        for member in members:
+            weight = source.tensors[member.tensor]
+            if weight.grad is not None:
+                gradients[member.tensor] = _strided(weight.grad, criterion, member.tensor, group.name)
+            elif not weight.requires_grad:
+                skipped.add(member.tensor)
+            else:
                 raise ScoreError(
                     f"importance {criterion!r} needs the gradient of {member.tensor!r} (group {group.name!r}), which "
                     f"has none: prune after loss.backward() and before optimizer.zero_grad(), keep the group's width "
                     f"with ignore=({group.name!r},), or take importance='l1'"
                 )
-            gradients[member.tensor] = gradient
-    return gradients
+        if skipped.issuperset(member.tensor for member in members):
+            raise ScoreError(
+                f"importance {criterion!r} needs a gradient in group {group.name!r}, whose weights are all frozen: "
+                f"keep the group's width with ignore=({group.name!r},), or take importance='l1'"
+            )
+    return gradients, frozenset(skipped)
+
+
+def _strided(gradient: Tensor, criterion: str, name: str, group: str) -> Tensor:
+    if gradient.layout != torch.strided:
+        raise ScoreError(
+            f"importance {criterion!r} cannot read the gradient of {name!r} (group {group!r}), which is "
+            f"{gradient.layout}: make it dense (`parameter.grad = parameter.grad.to_dense()`), or call "
+            f"optimizer.zero_grad() and take importance='l1'"
+        )
+    return gradient

@@ -20,7 +20,10 @@ __all__ = ["member_sums"]
 
 
 def member_sums(
-    source: ScoreSource, statistic: Statistic, others: Mapping[str, Tensor] | None = None
+    source: ScoreSource,
+    statistic: Statistic,
+    others: Mapping[str, Tensor] | None = None,
+    skipped: frozenset[str] = frozenset(),
 ) -> dict[str, FloatArray]:
     """Sums of a statistic over every unit of every counted member, each tensor read once for all its axes.
 
@@ -28,6 +31,7 @@ def member_sums(
         source: what there is to read.
         statistic: what is summed, element by element.
         others: the second factor by tensor name, for the statistics of products.
+        skipped: names of tensors that do not count, though every group has another that does.
 
     Returns:
         group name -> (members, units) float64, the first counted member first.
@@ -35,10 +39,10 @@ def member_sums(
     Raises:
         ScoreError: a group has no counted member.
     """
-    key = ("member_sums", source.frozen)
+    key = ("member_sums", source.frozen, skipped)
     axes: _CountedAxes | None = source.structure.shared.get(key)
     if axes is None:
-        axes = source.structure.shared[key] = _counted_axes(source)
+        axes = source.structure.shared[key] = _counted_axes(source, skipped)
     jobs = [
         SumJob(source.tensors[name], used, None if others is None else others[name]) for name, used in axes.of_tensor
     ]
@@ -63,11 +67,11 @@ class _CountedAxes:
     members: IntArray
 
 
-def _counted_axes(source: ScoreSource) -> _CountedAxes:
+def _counted_axes(source: ScoreSource, skipped: frozenset[str]) -> _CountedAxes:
     structure = source.structure
     groups = structure.traced.groups
     counted = {
-        index: counted_members(group, source.tensors)
+        index: tuple(m for m in counted_members(group, source.tensors) if m.tensor not in skipped)
         for index, group in enumerate(groups)
         if group.name not in source.frozen
     }

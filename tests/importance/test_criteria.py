@@ -208,6 +208,53 @@ def test_a_missing_gradient_names_weight_group_and_way_out(criterion: str) -> No
         scored(criterion, net)
 
 
+@pytest.mark.parametrize(
+    ("criterion", "formula"), [("taylor", taylor), (Taylor(joint=True), joint_taylor), ("hessian", hessian)]
+)
+def test_a_frozen_weight_without_a_gradient_does_not_count(criterion: object, formula: object) -> None:
+    net = small_net()
+    net[3].weight.requires_grad_(False).grad = None
+    scores = scored(criterion, net)
+    for group, weight, axis, width in (("0", net[0].weight, 0, 1), ("3", net[6].weight, 1, 16)):
+        units = [range(width * unit, width * (unit + 1)) for unit in range(weight.shape[axis] // width)]
+        expected = [
+            formula(unit_elements(weight.detach(), axis, unit), unit_elements(weight.grad, axis, unit))  # type: ignore[operator]
+            for unit in units
+        ]
+        assert scores[group] == pytest.approx(expected)
+
+
+def test_a_weight_counts_again_once_it_has_a_gradient() -> None:
+    net = small_net()
+    gradient, net[3].weight.grad = net[3].weight.grad, None
+    source = small_graph(net)
+    net[3].weight.requires_grad_(False)
+    importance = Importance("taylor")
+    without = importance.scores(source, tensors_of(net), BACKEND, model=net)
+    net[3].weight.requires_grad_(True).grad = gradient
+    again = importance.scores(source, tensors_of(net), BACKEND, model=net)
+    assert again["0"] == pytest.approx(scored("taylor")["0"])
+    assert again["0"] != pytest.approx(without["0"])
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "hessian"])
+def test_a_group_of_frozen_weights_alone_is_an_error_with_a_way_out(criterion: str) -> None:
+    net = small_net()
+    for layer in (net[0], net[3]):
+        layer.weight.requires_grad_(False).grad = None
+    with pytest.raises(ScoreError, match=r"group '0', whose weights are all frozen.*ignore=\('0',\)"):
+        scored(criterion, net)
+    assert set(scored(criterion, net, frozen={"0"})) == {"3"}
+
+
+def test_a_sparse_gradient_is_refused_by_name() -> None:
+    net = small_net()
+    assert net[6].weight.grad is not None
+    net[6].weight.grad = net[6].weight.grad.to_sparse()
+    with pytest.raises(ScoreError, match=r"gradient of '6\.weight' \(group '3'\), which is torch\.sparse_coo"):
+        scored("taylor", net)
+
+
 def test_frozen_groups_are_not_scored() -> None:
     net = small_net()
     net[6].weight.grad = None
