@@ -1,9 +1,10 @@
 """Scores against Torch-Pruning 1.6.1, where the definitions agree.
 
 They agree on weights of convolutions and linear layers, without norms and biases, with the same reduction; there the L2
-criterion is the sum of squares without the root. Where a channel owns several columns of a linear layer (after a
-flatten) it lets the last column alone speak for "max" and "prod", and takes the joint Taylor term column by column:
-these are compared on a network that pools instead.
+criterion is the sum of squares without the root, FPGM measures distances of magnitudes, so it is compared on weights
+of one sign, and the Hessian's half is left out. Network slimming is compared on a network with norms. Where a channel
+owns several columns of a linear layer (after a flatten) the peer lets the last column alone speak for "max" and "prod",
+and takes distances and the joint Taylor term column by column: these are compared on a network that pools instead.
 """
 
 from __future__ import annotations
@@ -30,11 +31,17 @@ LAYERS = [nn.modules.conv._ConvNd, nn.Linear]
 
 
 class Net(nn.Module):
-    """A residual stream, an inner convolution, and a pool or a flatten before the linear layers."""
+    """A residual stream, an inner convolution, and a pool or a flatten before the linear layers; norms if wanted."""
 
-    def __init__(self, pools: bool) -> None:
+    def __init__(self, pools: bool, norms: bool) -> None:
         super().__init__()
         self.pools = pools
+        self.norms = nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(6), nn.BatchNorm2d(8), nn.BatchNorm1d(10)])
+        if not norms:
+            self.norms = nn.ModuleList([nn.Identity() for _ in range(4)])
+        for norm in self.norms:
+            for parameter in norm.parameters():
+                nn.init.normal_(parameter)
         self.stem = nn.Conv2d(3, 8, 3, padding=1)
         self.inner = nn.Conv2d(8, 6, 3, padding=1)
         self.outer = nn.Conv2d(6, 8, 3, padding=1)
@@ -42,18 +49,19 @@ class Net(nn.Module):
         self.head = nn.Linear(10, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        x = x + self.outer(torch.relu(self.inner(torch.relu(x))))
-        x = torch.relu(x)
-        return self.head(torch.relu(self.hidden(x.mean((2, 3)) if self.pools else x.flatten(1))))
+        x = self.norms[0](self.stem(x))
+        inner = torch.relu(self.norms[1](self.inner(torch.relu(x))))
+        x = torch.relu(x + self.norms[2](self.outer(inner)))
+        x = self.hidden(x.mean((2, 3)) if self.pools else x.flatten(1))
+        return self.head(torch.relu(self.norms[3](x)))
 
 
 X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
-def trained(pools: bool) -> Net:
+def trained(pools: bool, norms: bool = False) -> Net:
     torch.manual_seed(0)
-    model = Net(pools)
+    model = Net(pools, norms)
     model(X).square().sum().backward()
     return model
 
@@ -106,7 +114,25 @@ CASES: list[tuple[str, Importance, Any, Callable[[Any], Any]]] = [
         peer.GroupMagnitudeImportance(2, "first", None, target_types=LAYERS),
         np.square,
     ),
+    *(
+        (
+            f"l2 reduced by {name}",
+            Importance("l2", name),
+            peer.GroupMagnitudeImportance(2, name, None, target_types=LAYERS),
+            np.square,
+        )
+        for name in ("max", "prod")
+    ),
     ("lamp", Importance("lamp"), peer.GroupMagnitudeImportance(2, normalizer="lamp", target_types=LAYERS), same),
+    *(
+        (
+            f"taylor reduced by {name}",
+            Importance("taylor", name),
+            peer.GroupTaylorImportance(name, None, target_types=LAYERS),
+            same,
+        )
+        for name in ("sum", "max", "prod", "first")
+    ),
     ("taylor", Importance("taylor"), peer.GroupTaylorImportance(normalizer=None, target_types=LAYERS), same),
     (
         "joint taylor",
@@ -132,7 +158,9 @@ CASES: list[tuple[str, Importance, Any, Callable[[Any], Any]]] = [
 ]
 
 
-POOLS_ALONE = {"l1 reduced by max", "l1 reduced by prod", "joint taylor"}
+POOLS_ALONE = {"joint taylor"} | {
+    f"{criterion} reduced by {name}" for criterion in ("l1", "l2", "taylor") for name in ("max", "prod")
+}
 
 
 PAIRS = [(case, pools) for case in CASES for pools in (True, False) if pools or case[0] not in POOLS_ALONE]
@@ -149,3 +177,35 @@ def test_scores_agree(case: tuple[str, Importance, Any, Callable[[Any], Any]], p
     for group, scores in got.items():
         # The peer sums in float32, which differences of scores make visible, and adds 1e-8 to some divisors.
         assert converted(scores) == pytest.approx(expected[group], rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "max", "first"])
+def test_fpgm_agrees_on_weights_of_one_sign(reduction: str) -> None:
+    net = trained(pools=True)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.abs_()
+    expected = peer_scores(net, peer.FPGMImportance(1, reduction, None))
+    for group, scores in our_scores(net, Importance("fpgm", reduction)).items():
+        assert scores == pytest.approx(expected[group], rel=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "max", "first"])
+def test_hessian_agrees_but_for_the_half(reduction: str) -> None:
+    net = trained(pools=True)
+    ours = our_scores(net, Importance("hessian", reduction))
+    theirs = peer.GroupHessianImportance(reduction, None, target_types=LAYERS)
+    theirs.accumulate_grad(net)  # squares the gradients of one batch; writes them into .grad when it scores
+    expected = peer_scores(net, theirs)
+    for group, scores in ours.items():
+        assert 2 * scores == pytest.approx(expected[group], rel=1e-5)
+
+
+@pytest.mark.parametrize("normalizer", ["none", "mean"])
+def test_network_slimming_agrees(normalizer: str) -> None:
+    net = trained(pools=True, norms=True)
+    expected = peer_scores(net, peer.BNScaleImportance(normalizer=None if normalizer == "none" else normalizer))
+    ours = our_scores(net, Importance("bn_scale", normalizer=normalizer))
+    assert set(ours) == set(expected)
+    for group, scores in ours.items():
+        assert scores == pytest.approx(expected[group], rel=1e-5)
