@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.tracing import trace
+from gsprune.tracing.example import Example, first_outputs, given
 from gsprune.tracing.undisturbed import undisturbed
 
 __all__ = ["Cost", "Latency", "LayerCost", "cost", "in_turns", "latencies", "latency", "with_batch"]
@@ -172,7 +174,8 @@ def latencies(
     """Time forwards of several networks side by side, on the same input and in turns.
 
     What else the machine does then slows all of them alike, so that the ratio of two medians can be trusted where a
-    median alone cannot. The models run in eval mode without gradients and are as before afterwards.
+    median alone cannot. The models run in eval mode without gradients and are as before afterwards. Each is called once
+    before the warmup, to see that the inputs fit.
 
     Args:
         models: the networks, all on the device of the first one's parameters.
@@ -188,20 +191,27 @@ def latencies(
         one `Latency` per model.
 
     Raises:
-        ValueError: no model, or a number below its least.
+        ValueError: no model, a number below its least, or inputs on which a model fails.
+        TypeError: something is not of its type.
     """
-    least_of = {"models": (len(models), 1), "batch": (batch, 1), "calls": (calls, 1), "warmup": (warmup, 0)}
-    for name, (value, least) in least_of.items():
-        if value is not None and value < least:
-            raise ValueError(f"`{name}` must be at least {least}, got {value}")
+    _check_models(models)
+    _check_count("batch", batch, 1)
+    _check_count("calls", calls, 1)
+    _check_count("warmup", warmup, 0)
+    if isinstance(max_seconds, bool) or not isinstance(max_seconds, Real):
+        raise TypeError(f"`max_seconds` must be a number of seconds, got {max_seconds!r}")
+    if not max_seconds >= 0:
+        raise ValueError(f"`max_seconds` must be at least 0, got {max_seconds!r}")
     device = _device(models[0])
-    args, kwargs = _inputs(example_inputs, device, batch)
-    runs = [_timed_call(model, forward, args, kwargs, device) for model in models]
+    example = _on(device, given(example_inputs, forward), batch)
+    runs = [_timed_call(model, example, device) for model in models]
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(undisturbed(model))
+        for model in models:
+            first_outputs(model, example)
         seconds = in_turns(runs, calls, warmup, max_seconds)
-    size = _batch_size((*args, *kwargs.values()))
+    size = _batch_size((*example.args, *example.kwargs.values()))
     return [Latency(each, size, str(device), torch.get_num_threads()) for each in seconds]
 
 
@@ -249,20 +259,29 @@ def _calls_in_a_row(runs: Sequence[Callable[[], Any]], calls: int) -> int:
     return max(1, min(_LONGEST_TURN, calls, int(_TURN_SECONDS / max(slowest, 1e-9))))
 
 
-def _timed_call(
-    model: nn.Module,
-    forward: Callable[..., Any] | None,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    device: torch.device,
-) -> Callable[[], float]:
+def _check_models(models: Sequence[nn.Module]) -> None:
+    if isinstance(models, nn.Module) or not isinstance(models, Sequence):
+        raise TypeError(f"`models` must be a list of networks, got {type(models).__name__}; for one call `latency`")
+    if not models:
+        raise ValueError("`models` must be at least 1, got 0")
+    for model in models:
+        unwrapped(model)  # raises where it is no network
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if value is None and name == "batch":
+        return
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"`{name}` must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}")
+
+
+def _timed_call(model: nn.Module, example: Example, device: torch.device) -> Callable[[], float]:
     def run() -> float:
         _synchronize(device)
         began = time.perf_counter()
-        if forward is None:
-            model(*args, **kwargs)
-        else:
-            forward(model, *args, **kwargs)
+        example.call(model)
         _synchronize(device)
         return time.perf_counter() - began
 
@@ -278,19 +297,29 @@ def _device(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in canonical_tensors(unwrapped(model)).values()), torch.device("cpu"))
 
 
-def _inputs(example_inputs: Any, device: torch.device, batch: int | None) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    """The example as positional and named inputs, on the device and of the batch size."""
-    if isinstance(example_inputs, Mapping):
-        return (), {name: with_batch(value, device, batch) for name, value in example_inputs.items()}
-    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    return tuple(with_batch(value, device, batch) for value in inputs), {}
+def _on(device: torch.device, example: Example, batch: int | None) -> Example:
+    """The example on the device and of the batch size."""
+    return Example(
+        tuple(with_batch(value, device, batch) for value in example.args),
+        {name: with_batch(value, device, batch) for name, value in example.kwargs.items()},
+        example.forward,
+    )
 
 
 def with_batch(value: Any, device: torch.device, batch: int | None) -> Any:
-    """A tensor on `device`, cut or repeated to `batch` examples along its first axis; anything else as it is."""
+    """A tensor on `device`, cut or repeated to `batch` examples along its first axis; anything else as it is.
+
+    Raises:
+        ValueError: there is no example to be repeated.
+    """
     if not isinstance(value, Tensor):
         return value
-    if batch is not None and value.ndim > 0 and len(value) > 0:
+    if batch is not None and value.ndim > 0:
+        if len(value) == 0:
+            raise ValueError(
+                f"`example_inputs` must hold at least one example to make a batch of {batch} of, got a tensor of shape"
+                f" {tuple(value.shape)}"
+            )
         value = value[torch.arange(batch, device=value.device) % len(value)]
     return value.to(device)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -85,7 +86,7 @@ def test_models_take_turns_in_eval_mode_without_gradients() -> None:
     calls: list[tuple[str, int, bool, bool]] = []
     models = [Recorder("a", calls), Recorder("b", calls)]
     results = latencies(models, X, batch=5, calls=4, warmup=1)
-    assert "".join(name for name, *_ in calls) == "ab" + "ab" + "aaaaabbbbb"
+    assert "".join(name for name, *_ in calls) == "ab" + "ab" + "ab" + "aaaaabbbbb"
     assert {call[1:] for call in calls} == {(5, False, False)}
     assert [len(result.seconds) for result in results] == [4, 4]
     assert all(result.batch == 5 and result.median > 0 for result in results)
@@ -97,7 +98,7 @@ def test_inputs_may_be_a_tuple_or_a_mapping_and_the_call_one_s_own() -> None:
     latency(model, {"x": X, "offset": torch.zeros(2, 1, 1, 1)}, batch=3, calls=1, warmup=0)
     latency(model, (X,), calls=1, warmup=0)
     latency(model, (X, 2), forward=lambda m, x, times: m(x.repeat(times, 1, 1, 1)), calls=1, warmup=0)
-    assert [size for _, size, *_ in calls] == [3, 2, 4]
+    assert [size for _, size, *_ in calls] == [3, 3, 2, 2, 4, 4]
 
 
 def test_a_time_limit_ends_it_after_ten_calls() -> None:
@@ -122,3 +123,28 @@ def test_median_and_p99_are_those_of_the_calls() -> None:
 def test_a_bad_argument_is_named_with_its_value(models: int, options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         latencies([net() for _ in range(models)], X, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"models": nn.Linear(2, 2)}, TypeError, "`models` must be a list of networks, got Linear.*`latency`"),
+        ({"models": ["net"]}, TypeError, "`model` must be a torch.nn.Module, got str"),
+        ({"example_inputs": torch.ones(2, 5)}, ValueError, r"`example_inputs` must be.*float32 \(2, 5\).*pass inputs"),
+        ({"example_inputs": torch.ones(2, 4, dtype=torch.uint8)}, ValueError, r"`example_inputs`.*uint8 \(2, 4\)"),
+        ({"example_inputs": {"frames": torch.ones(2, 4)}}, ValueError, "`example_inputs`.*keyword argument 'frames'"),
+        ({"example_inputs": torch.ones(0, 4), "batch": 2}, ValueError, "`example_inputs` must hold at least one"),
+        ({"example_inputs": np.ones((2, 4))}, TypeError, "`example_inputs` must be a tensor.*got ndarray"),
+        ({"forward": "call"}, TypeError, "`forward` must be callable.*got 'call'"),
+        ({"calls": 2.5}, TypeError, "`calls` must be a whole number, got 2.5"),
+        ({"batch": True}, TypeError, "`batch` must be a whole number, got True"),
+        ({"max_seconds": "1"}, TypeError, "`max_seconds` must be a number of seconds, got '1'"),
+        ({"max_seconds": float("nan")}, ValueError, "`max_seconds` must be at least 0, got nan"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused_by_the_argument_s_name(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    arguments = {"models": [nn.Linear(4, 2)], "example_inputs": torch.ones(2, 4), "calls": 1, "warmup": 0, **options}
+    with pytest.raises(error, match=message):
+        latencies(**arguments)

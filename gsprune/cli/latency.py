@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,6 +63,8 @@ def main(args: Args) -> None:
     """Time, print the table and write it."""
     if not args.seconds > 0:
         raise ValueError(f"`seconds` must be above 0, got {args.seconds}")
+    with _writing_to(args.out):  # found now, and not after minutes of timing
+        args.out.mkdir(parents=True, exist_ok=True)
     console = Console()
     networks, references = _of_runs(args.runs) if args.runs else _built_in(args)
     with console.status("") as status:
@@ -127,11 +131,17 @@ def _per_network(table: Table) -> list[RichTable]:
 
 
 def _write(folder: Path, table: Table, rows: list[EngineTiming]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with _writing_to(folder):
         write_atomically(folder / "latency.md", (table.markdown() + "\n![](latency.png)\n").encode())
         write_atomically(folder / "latency.json", json.dumps(_json(rows), indent=1).encode())
         engine_latencies(rows).savefig(folder / "latency.png")
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    """A block that writes into the folder of the results."""
+    try:
+        yield
     except OSError as error:
         raise ValueError(f"{str(folder)!r} cannot be written ({error.strerror}); choose another --out") from error
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gsprune.errors import MissingExtraError
 from gsprune.rewrite.state import STATE_ATTRIBUTE
 from gsprune.rewrite.tensors import unwrapped
-from gsprune.tracing.example import Example, given
+from gsprune.tracing.example import Example, first_outputs, given
 from gsprune.tracing.outputs import tensors_in
 
 __all__ = ["PortableCall", "noisy_exporter", "portable_call", "write_onnx"]
@@ -83,8 +83,9 @@ def portable_call(
         output_names: names of the outputs; None takes "output", or "output_0" and so on.
 
     Raises:
-        TypeError: an input is not a tensor.
-        ValueError: the number of names is not that of inputs or outputs, or there is no output.
+        TypeError: an input is not a tensor, or names are not strings.
+        ValueError: the network fails on the inputs, the number of names is not that of inputs or outputs, or there is
+            no output.
     """
     example = given(example_inputs, forward)
     named: list[tuple[str | None, Any]] = [(None, value) for value in example.args]
@@ -102,6 +103,8 @@ def portable_call(
         tensor.data = tensor.data.contiguous()  # ExecuTorch refuses weights that lie channels-last
     module = _Call(copy, [name for name, _ in named], forward).eval()
     with torch.no_grad():
+        arguments = dict(zip(example.kwargs, inputs[len(example.args) :], strict=True))
+        first_outputs(copy, Example(inputs[: len(example.args)], arguments, forward))
         outputs: tuple[Tensor, ...] = module(*inputs)
     if not outputs:
         raise ValueError("`model` returns no tensor: there is nothing to export")
@@ -175,6 +178,8 @@ def _require(*packages: str) -> None:
 def _names(argument: str, names: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ...]:
     if names is None:
         return tuple(default)
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"`{argument}` must be a list of names, one per tensor, got {names!r}")
     if len(names) != len(default) or len(set(names)) != len(names):
         raise ValueError(f"`{argument}` must be {len(default)} different names, got {list(names)}")
     return tuple(names)

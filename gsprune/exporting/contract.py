@@ -88,7 +88,11 @@ def encoded(entries: Mapping[str, Any]) -> bytes:
         TypeError: an entry is not JSON.
     """
     made_by = {"made_by": f"gsprune {_version('gsprune')}, torch {_version('torch')}, numpy {np.__version__}"}
-    return (json.dumps({**entries, **made_by}, indent=2) + "\n").encode()
+    try:
+        text = json.dumps({**entries, **made_by}, indent=2)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`contract` must hold JSON values alone: {error}") from error
+    return f"{text}\n".encode()
 
 
 def _graph_of(module: nn.Module, example_inputs: Any, forward: Callable[..., Any] | None) -> Graph | None:

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from gsprune.engines.onnx_file import PortableCall, noisy_exporter, portable_call, write_onnx
 from gsprune.engines.session import open_session
 from gsprune.errors import ExportError, GspruneError
+from gsprune.exporting.check_inputs import check_tensors
 from gsprune.exporting.comparison import Comparison, Exported, compare
 from gsprune.exporting.contract import call_entry, check_entry, contract_path, encoded, file_entry, network_entry
 from gsprune.measure import with_batch
@@ -97,18 +99,21 @@ def export(
         what was written.
 
     Raises:
-        ValueError: an unknown format, or a bad number or name.
-        TypeError: an input is not a tensor, or `contract` is not JSON.
+        ValueError: an unknown format, a bad number or name, a `path` that cannot be written, or inputs on which the
+            network fails.
+        TypeError: an argument is not of its type, an input is not a tensor, or `contract` is not JSON.
         ExportError: the network cannot be exported, or the exported one computes something else.
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
     """
-    target = Path(path)
+    target = _target(path)
     chosen = _format(target, format)
-    if not tolerance > 0:
-        raise ValueError(f"`tolerance` must be above 0, got {tolerance!r}")
-    inputs = _with_batch(example_inputs, _BATCH_OF_EXPORT) if dynamic_batch else example_inputs
-    call = portable_call(model, inputs, forward, input_names, output_names)
-    checks = call.inputs if check_inputs is None else _tensors(check_inputs)
+    _check_options(tolerance, dynamic_batch, contract)
+
+    def call_on(inputs: Any) -> PortableCall:
+        return portable_call(model, inputs, forward, input_names, output_names)
+
+    call = _with_open_batch(call_on, example_inputs) if dynamic_batch else call_on(example_inputs)
+    checks = call.inputs if check_inputs is None else check_tensors(check_inputs, given(example_inputs, None), call)
     chunk_size = _CHECKED_AT_ONCE
     if not dynamic_batch:
         chunk_size, checks = _whole_batches(call, checks)
@@ -118,7 +123,7 @@ def export(
         **dict(contract or {}),
     }
     encoded(entries)  # so that what is not JSON is found before the work begins
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         file = Path(folder) / target.name
         runner = _write(call, file, chosen, dynamic_batch)
@@ -145,6 +150,49 @@ def onnx_runner(path: Path, input_names: Sequence[str]) -> Exported:
     return lambda inputs: session(
         {name: value.contiguous().numpy() for name, value in zip(input_names, inputs, strict=True)}
     )
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"`path` must be the file to write, got {path!r}")
+    target = Path(path)
+    if target.is_dir():
+        raise ValueError(
+            f"`path` must be a file, got the folder {str(target)!r}; add a name that ends in .onnx or .pt2"
+        )
+    return target
+
+
+def _make_folder(target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"`path` must lie in a folder that can be made, got {str(target)!r} ({error.strerror}); choose another"
+        ) from error
+
+
+def _check_options(tolerance: Any, dynamic_batch: Any, contract: Any) -> None:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, Real):
+        raise TypeError(f"`tolerance` must be a number, got {tolerance!r}")
+    if not float(tolerance) > 0:
+        raise ValueError(f"`tolerance` must be above 0, got {tolerance!r}")
+    if not isinstance(dynamic_batch, bool):
+        raise TypeError(f"`dynamic_batch` must be True or False, got {dynamic_batch!r}")
+    if contract is not None and not isinstance(contract, Mapping):
+        raise TypeError(f"`contract` must be a mapping of names to JSON values, got {type(contract).__name__}")
+
+
+def _with_open_batch(call_on: Callable[[Any], PortableCall], example_inputs: Any) -> PortableCall:
+    """The call with the batch of the export, which is not the example's."""
+    inputs = _with_batch(example_inputs, _BATCH_OF_EXPORT)
+    try:
+        return call_on(inputs)
+    except ValueError as error:
+        call_on(example_inputs)  # raises where the example itself is at fault
+        raise ExportError(
+            f"with a batch of {_BATCH_OF_EXPORT}: {error}; a fixed batch has `dynamic_batch=False`"
+        ) from error
 
 
 def _format(path: Path, chosen: str | None) -> Format:
@@ -217,11 +265,6 @@ def _whole_batches(call: PortableCall, checks: tuple[Tensor, ...]) -> tuple[int,
     batch = len(first)
     count = max(1, len(checks[0]) // batch) * batch
     return batch, tuple(with_batch(value, _CPU, count) for value in checks)
-
-
-def _tensors(inputs: Any) -> tuple[Tensor, ...]:
-    example = given(inputs, None)
-    return tuple(value.detach().cpu().contiguous() for value in (*example.args, *example.kwargs.values()))
 
 
 def _first_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -70,12 +70,14 @@ def time_engines(
         on_setting: called with what is timed next, to show progress.
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: a number below 1, or nothing to be timed.
         MissingExtraError: an engine is not installed.
     """
     for name, values in (("threads", threads), ("batches", batches)):
         if not values or min(values) < 1:
             raise ValueError(f"`{name}` must be numbers of at least 1, got {list(values)}")
+    if not engines:
+        raise ValueError(f"`engines` must name at least one of {', '.join(get_args(Engine))}; got none")
     say = on_setting or (lambda text: None)
     rows: list[EngineTiming] = []
     with tempfile.TemporaryDirectory() as folder:

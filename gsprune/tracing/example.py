@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["Example", "candidates", "given"]
+__all__ = ["Example", "candidates", "first_outputs", "given"]
 
 _BATCH = 2  # an axis of size 1 could be squeezed away, or pass for a broadcast one
 _FIELD_SIZES = (64, 84, 96, 32, 28, 224)  # the sizes of frames in the field, tried in this order
@@ -39,22 +39,52 @@ class Example:
         return model(*self.args, **self.kwargs)
 
 
-def given(example_inputs: Any, forward: Callable[..., Any] | None) -> Example:
+def given(example_inputs: Any, forward: Callable[..., Any] | None, argument: str = "example_inputs") -> Example:
     """The user's example as a call.
 
+    Args:
+        example_inputs: tensor, tuple of positional inputs or dict of inputs by name.
+        forward: what to call instead of the model; None calls the model.
+        argument: what the user knows the example as.
+
     Raises:
-        TypeError: it is neither a tensor nor a tuple nor a dict.
+        TypeError: it is neither a tensor nor a tuple nor a dict, or `forward` cannot be called.
     """
+    if forward is not None and not callable(forward):
+        raise TypeError(f"`forward` must be callable(model, *{argument}), or None for the model's own; got {forward!r}")
     if isinstance(example_inputs, torch.Tensor):
         return Example((example_inputs,), {}, forward)
     if isinstance(example_inputs, tuple | list):
         return Example(tuple(example_inputs), {}, forward)
-    if isinstance(example_inputs, dict):
+    if isinstance(example_inputs, Mapping):
         return Example((), dict(example_inputs), forward)
     raise TypeError(
-        f"`example_inputs` must be a tensor, a tuple of positional inputs or a dict of inputs by name, got "
+        f"`{argument}` must be a tensor, a tuple of positional inputs or a dict of inputs by name, got "
         f"{type(example_inputs).__name__}"
     )
+
+
+def first_outputs(model: nn.Module, example: Example) -> Any:
+    """The outputs of a call of which nobody knows yet that it works.
+
+    Raises:
+        ValueError: the forward fails.
+    """
+    try:
+        return example.call(model)
+    except Exception as error:
+        inputs = [*example.args, *example.kwargs.values()]
+        described = ", ".join(
+            f"{value.dtype} {tuple(value.shape)}".removeprefix("torch.")
+            if isinstance(value, torch.Tensor)
+            else type(value).__name__
+            for value in inputs
+        )
+        raise ValueError(
+            f"`example_inputs` must be what the forward of {type(model).__name__} takes: it fails on {described} with"
+            f" {type(error).__name__}: {str(error).strip() or 'no message'}; pass inputs of the right shapes and"
+            " dtypes, or `forward=lambda model, x: ...` where it is called otherwise"
+        ) from error
 
 
 def candidates(model: nn.Module, forward: Callable[..., Any] | None) -> Iterator[Example]:

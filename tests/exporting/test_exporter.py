@@ -168,7 +168,32 @@ def test_a_batch_written_into_the_code_needs_a_fixed_batch(tmp_path: Path) -> No
         ("net.pt2", (torch.ones(1, 4), 3), {}, TypeError, "`example_inputs` must hold tensors alone"),
         ("net.pt2", torch.ones(1, 4), {"output_names": ["a", "b"]}, ValueError, "`output_names` must be 1 different"),
         ("net.pt2", torch.ones(0, 4), {}, ValueError, "`dynamic_batch` needs inputs with one common number"),
-        ("net.pt2", torch.ones(1, 4), {"contract": {"a": object()}}, TypeError, "not JSON serializable"),
+        ("net.pt2", torch.ones(1, 4), {"contract": {"a": object()}}, TypeError, "`contract` must hold JSON.*object"),
+        ("net.pt2", torch.ones(1, 4), {"contract": [1]}, TypeError, "`contract` must be a mapping.*got list"),
+        ("net.pt2", torch.ones(1, 4), {"tolerance": "a"}, TypeError, "`tolerance` must be a number, got 'a'"),
+        ("net.pt2", torch.ones(1, 4), {"dynamic_batch": "no"}, TypeError, "`dynamic_batch` must be True or False"),
+        ("net.pt2", torch.ones(1, 4), {"forward": 3}, TypeError, "`forward` must be callable.*got 3"),
+        ("net.pt2", torch.ones(1, 4), {"input_names": "x"}, TypeError, "`input_names` must be a list of names"),
+        ("net.pt2", torch.ones(1, 5), {}, ValueError, r"`example_inputs` must be.*Linear takes.*\(1, 5\).*pass inputs"),
+        (
+            "net.pt2",
+            {"x": torch.ones(1, 4)},
+            {},
+            ValueError,
+            "`example_inputs` must be.*unexpected keyword argument 'x'",
+        ),
+        ("", torch.ones(1, 4), {"format": "onnx"}, ValueError, "`path` must be a file, got the folder"),
+        *[
+            ("net.pt2", torch.ones(1, 4), {"check_inputs": checks}, error, f"`check_inputs` must {message}")
+            for checks, error, message in [
+                (torch.ones(3, 5), ValueError, r"be torch.float32 \(n, 4\) for 'input'.*got torch.float32 \(3, 5\)"),
+                (torch.ones(3, 4, dtype=torch.long), ValueError, "be torch.float32.*got torch.int64"),
+                (torch.ones(0, 4), ValueError, "hold at least one example"),
+                ((torch.ones(3, 4), torch.ones(3, 4)), ValueError, "be inputs as.*1 by position; got 2 by position"),
+                ((3,), TypeError, "hold tensors alone, got int"),
+                ("x", TypeError, "be a tensor, a tuple.*got str"),
+            ]
+        ],
     ],
 )
 def test_a_bad_argument_is_named_before_anything_is_written(
@@ -177,6 +202,25 @@ def test_a_bad_argument_is_named_before_anything_is_written(
     with pytest.raises(error, match=message):
         gsprune.export(nn.Linear(4, 3), tmp_path / path, inputs, **options)
     assert folder_contents(tmp_path) == []
+
+
+def test_a_file_in_the_way_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"`path` must lie in a folder that can be made, got .*net.pt2"):
+        gsprune.export(nn.Linear(4, 3), tmp_path / "file" / "net.pt2", torch.ones(1, 4))
+
+
+class Difference(nn.Module):
+    """Of two named inputs, whose order matters."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a - 2 * b[:, :4]
+
+
+def test_inputs_to_check_on_are_told_apart_by_name(tmp_path: Path) -> None:
+    inputs = {"a": torch.randn(2, 4), "b": torch.randn(2, 5)}
+    checks = {"b": torch.randn(3, 5), "a": torch.randn(3, 4)}
+    assert gsprune.export(Difference(), tmp_path / "n.pt2", inputs, check_inputs=checks).comparison.examples == 3
 
 
 def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
