@@ -73,11 +73,18 @@ class _Known:
 class _RefusedError(Exception):
     """The rewritten network failed its check; carries what the next plan must leave alone."""
 
-    def __init__(self, failure: Failure, groups: Collection[str], links: tuple[SizeLink, ...]) -> None:
+    def __init__(
+        self,
+        failure: Failure,
+        groups: Collection[str],
+        links: tuple[SizeLink, ...],
+        given_up: frozenset[tuple[str, str]],
+    ) -> None:
         super().__init__(failure.message)
         self.failure = failure
         self.groups = groups
         self.links = links
+        self.given_up = given_up
 
 
 def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., Any] | None) -> PruneState:
@@ -270,11 +277,12 @@ class Step:
             return after, ()
         plan = plan_rewrite(self.bindings, after, keeps, self.optimizers)
         links = self.links
-        linked = [e for b in self.bindings for e in b.user_entries(links, after.graph.shapes)] if links else []
+        linked = self.known.binding.user_entries(links, after.graph.shapes) if links else []
         verified = self.state.verified | self._cut_groups(after)
-        is_new = verified != self.state.verified  # sizes written into code show when a group is first cut
-        must_check = is_new or bool(linked)
-        expected = self._expected(plan) if is_new else None
+        # Sizes written into code show when a group is first cut; what a stored size follows, when two axes part.
+        must_check = verified != self.state.verified or bool(links)
+        held = {(link.module, link.attribute): self._stored(link) for link in links}
+        expected = self._expected(plan) if must_check else None
         replacements = sliced(plan, backend)
         keep_attention_scale(plan, replacements, self.bindings, self.structure, after, self.optimizers)
         others = []
@@ -285,10 +293,11 @@ class Step:
             transaction.swap([bias for bias, _ in others], [replacement for _, replacement in others])
             transaction.set_entries(linked)
             if must_check:
-                found = self._check(transaction, after, expected)
-                links = (*links, *found)
+                found, given_up = self._check(transaction, after, expected, held)
+                links = (*(link for link in links if (link.module, link.attribute) not in given_up), *found)
+            if links:
                 transaction.set_entries(
-                    [e for b in self.bindings[1:] for e in b.user_entries(found, after.graph.shapes)]
+                    [e for b in self.bindings[1:] for e in b.user_entries(links, after.graph.shapes)]
                 )
             self._keep(transaction, after, refused, links, verified)
             if self.consensus is not None:  # all or none: a rank whose rewrite failed takes the others back
@@ -309,8 +318,23 @@ class Step:
         except Exception:  # zeros may be nothing that the network can do with: 0 / 0, a distribution of NaN
             return None
 
-    def _check(self, transaction: Transaction, after: Structure, expected: Any) -> tuple[SizeLink, ...]:
-        """Run the rewritten network; finds stored sizes where it fails. Returns new links or raises `_RefusedError`."""
+    def _stored(self, link: SizeLink) -> Any:
+        return self.known.binding.module_of[link.module].__dict__[link.attribute]
+
+    def _check(
+        self, transaction: Transaction, after: Structure, expected: Any, held: Mapping[tuple[str, str], Any]
+    ) -> tuple[tuple[SizeLink, ...], frozenset[tuple[str, str]]]:
+        """Run the rewritten network; finds stored sizes where it fails, or raises `_RefusedError`.
+
+        Args:
+            transaction: records the changes.
+            after: the structure of the rewritten network.
+            expected: the output that it must have, or None.
+            held: (module, attribute) of the links that were set before the check -> the value before that.
+
+        Returns:
+            new links, and (module, attribute) of those that turned out wrong.
+        """
         example = self.state.example
         if example is None:
             raise RewriteError(
@@ -320,20 +344,22 @@ class Step:
         self.forwards += 1
         outcome = run(self.model, example)
         links: tuple[SizeLink, ...] = ()
+        given_up: frozenset[tuple[str, str]] = frozenset()
         if outcome.failure is not None:
             lengths = changed_lengths(self.structure.graph, after.graph.shapes)
             # Half of what is left: were the search to use it all up, no groups could be protected instead.
             budget = (MAX_FORWARDS - self.forwards) // 2
-            links, outcome, used = repaired(self.model, example, lengths, transaction, budget)
-            self.forwards += used
+            repair = repaired(self.model, example, lengths, transaction, budget, held)
+            links, given_up, outcome = repair.links, repair.given_up, repair.run
+            self.forwards += repair.forwards
         failure = outcome.failure
         if failure is None and expected is not None:
             difference = mismatch(outcome.output, expected)
             if difference is not None:
                 failure = Failure(difference, None, ())
         if failure is not None:
-            raise _RefusedError(failure, self._groups_before(outcome.operations, failure, after), links)
-        return links
+            raise _RefusedError(failure, self._groups_before(outcome.operations, failure, after), links, given_up)
+        return links, given_up
 
     def _cut_groups(self, after: Structure) -> frozenset[str]:
         """Names of the groups that this step makes narrower."""
@@ -369,8 +395,9 @@ class Step:
                 f"the smaller network failed its check{where}: {refusal.failure.message}; nothing was changed. Keep the"
                 " widths that its code relies on with `ignore=`, or report the network"
             ) from refusal.failure.error
+        kept = (link for link in self.links if (link.module, link.attribute) not in refusal.given_up)
+        self.links = tuple(dict.fromkeys((*kept, *refusal.links)))
         for name in refusal.groups:
-            self.links = (*self.links, *(link for link in refusal.links if link not in self.links))
             refused[name] = f"a size written into the code{where}: {refusal.failure.message}"
 
     def _keep(

@@ -4,6 +4,9 @@ CleanRL's IMPALA asserts a stored ``_out_channels`` in its forward; torchvision'
 integer is changed only if the forward fails without it. The search is greedy: of the modules on the failing call's
 stack, innermost first, one integer after the other that equals an old length is set to the new length, and kept where
 the forward then gets further (counted in operations) or through.
+
+Where two axes had one length, the link found may be to the wrong one. That shows when they part: then the forward fails
+in the module that holds the link, which is given up and searched anew.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -20,7 +24,7 @@ from gsprune.rewrite.state import Example, SizeLink
 from gsprune.rewrite.transaction import Transaction
 from gsprune.tracing.graph import Graph
 
-__all__ = ["Lengths", "changed_lengths", "repaired"]
+__all__ = ["Lengths", "Repair", "changed_lengths", "repaired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,23 @@ class Lengths:
     divisor: int
     before: int
     after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a search came to.
+
+    Attributes:
+        links: what it found.
+        given_up: (module, attribute) of earlier links that turned out wrong.
+        run: the last run; its `failure` is None where the search succeeded.
+        forwards: how many were run.
+    """
+
+    links: tuple[SizeLink, ...]
+    given_up: frozenset[tuple[str, str]]
+    run: Run
+    forwards: int
 
 
 def changed_lengths(graph: Graph, after: Mapping[str, Shape]) -> list[Lengths]:
@@ -67,7 +88,8 @@ def repaired(
     lengths: Sequence[Lengths],
     transaction: Transaction,
     budget: int,
-) -> tuple[tuple[SizeLink, ...], Run, int]:
+    held: Mapping[tuple[str, str], Any],
+) -> Repair:
     """Search integers that let the rewritten model run.
 
     Args:
@@ -76,45 +98,88 @@ def repaired(
         lengths: what the step changed.
         transaction: records the changes.
         budget: how many forwards may be run.
-
-    Returns:
-        the links found, the last run (its `failure` is None where the search succeeded), and the forwards used.
+        held: (module, attribute) of earlier links, which have been set already -> the value before that.
     """
-    names = {id(module): name for name, module in model.named_modules()}
-    links: list[SizeLink] = []
-    used = 1
-    present = run(model, example, count=True)
-    while present.failure is not None and used < budget:
-        further = None
-        for link, entry in _candidates(present.failure, names, lengths):
-            if used >= budget:
-                break
-            before = (entry[0], entry[1], entry[0][entry[1]])
-            transaction.set_entries([entry])
-            attempt = run(model, example, count=True)
-            used += 1
-            if attempt.failure is None or attempt.operations > present.operations:
-                links.append(link)
-                further = attempt
-                if attempt.failure is None or used >= budget:
-                    break
-                alike = _alike(model, link, lengths)
-                if alike:
-                    before_all = [(entry[0], entry[1], entry[0][entry[1]]) for _, entry in alike]
-                    transaction.set_entries([entry for _, entry in alike])
-                    together = run(model, example, count=True)
-                    used += 1
-                    if together.failure is None or together.operations >= attempt.operations:
-                        links += [other for other, _ in alike]
-                        further = together
-                    else:
-                        transaction.set_entries(before_all)
-                break
-            transaction.set_entries([before])
-        if further is None:
+    search = _Search(model, example, lengths, transaction, budget, dict(held))
+    while search.present.failure is not None and search.forwards < budget:
+        if not search.give_up_link() and not search.find_link():
             break
-        present = further
-    return tuple(links), present, used
+    return Repair(tuple(search.links), frozenset(search.given_up), search.present, search.forwards)
+
+
+class _Search:
+    """The search's state; arguments as of `repaired`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Example,
+        lengths: Sequence[Lengths],
+        transaction: Transaction,
+        budget: int,
+        held: dict[tuple[str, str], Any],
+    ) -> None:
+        self.model, self.example, self.lengths, self.transaction = model, example, lengths, transaction
+        self.budget, self.held = budget, held
+        self.names = {id(module): name for name, module in model.named_modules()}
+        self.links: list[SizeLink] = []
+        self.given_up: set[tuple[str, str]] = set()
+        self.forwards = 0
+        self.present = self._run()
+
+    def _run(self) -> Run:
+        self.forwards += 1
+        return run(self.model, self.example, count=True)
+
+    def _attempt(self, entries: Sequence[Entry]) -> tuple[Run, list[Entry]]:
+        """Run with `entries` set; returns the run and what takes them back."""
+        before = [(owner, attribute, owner[attribute]) for owner, attribute, _ in entries]
+        self.transaction.set_entries(entries)
+        return self._run(), before
+
+    def give_up_link(self) -> bool:
+        """Take back the earlier links of the innermost failing module that has any; False where none has."""
+        assert self.present.failure is not None
+        for module in reversed(self.present.failure.modules):
+            name = self.names.get(id(module))
+            keys = [key for key in self.held if key[0] == name]
+            if not keys:
+                continue
+            attempt, before = self._attempt([(module.__dict__, key[1], self.held.pop(key)) for key in keys])
+            if attempt.failure is None or attempt.operations >= self.present.operations:
+                self.given_up.update(keys)
+                self.present = attempt
+            else:
+                self.transaction.set_entries(before)
+            return True
+        return False
+
+    def find_link(self) -> bool:
+        """Find one integer with which the forward gets further; False where there is none or the budget is used up."""
+        assert self.present.failure is not None
+        for link, entry in _candidates(self.present.failure, self.names, self.lengths):
+            if self.forwards >= self.budget:
+                return False
+            attempt, before = self._attempt([entry])
+            if attempt.failure is None or attempt.operations > self.present.operations:
+                self.links.append(link)
+                self.present = attempt
+                self._set_alike(link)
+                return True
+            self.transaction.set_entries(before)
+        return False
+
+    def _set_alike(self, link: SizeLink) -> None:
+        """Set in the other modules of the class what helped in one, where that does no harm."""
+        alike = _alike(self.model, link, self.lengths)
+        if self.present.failure is None or self.forwards >= self.budget or not alike:
+            return
+        together, before = self._attempt([entry for _, entry in alike])
+        if together.failure is None or together.operations >= self.present.operations:
+            self.links += [other for other, _ in alike]
+            self.present = together
+        else:
+            self.transaction.set_entries(before)
 
 
 def _alike(model: nn.Module, link: SizeLink, lengths: Sequence[Lengths]) -> list[tuple[SizeLink, Entry]]:

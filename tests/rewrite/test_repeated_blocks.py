@@ -36,3 +36,33 @@ def test_fifteen_blocks_with_stored_sizes_are_pruned() -> None:
     assert report.params_after < 0.3 * report.params_before
     assert {(block.size, block.inner) for block in model[1:-1]} == {(6, 12)}
     torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-8, atol=1e-8)
+
+
+class Halves(nn.Module):
+    """Two paths over the halves of its input, whose number of channels it keeps; its output has as many."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.paths = nn.ModuleList(nn.Linear(width // 2, width) for _ in range(2))
+        self.out = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = torch.split(x, self.width // 2, -1)
+        return self.out(torch.relu(self.paths[0](left) + self.paths[1](right)))
+
+
+def test_a_stored_size_that_fits_two_axes_follows_the_right_one_when_they_part() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), Halves(16)).double()
+    follower = copy.deepcopy(model)
+    x = torch.randn(2, 5, dtype=torch.float64)
+    gsprune.prune_step(model, 0.5, example_inputs=x, followers=(follower,))
+    assert model[2].width == follower[2].width == 8
+    for sparsity, width in (({"0": 0.75, "*paths*": 0.5}, 4), ({"0": 0.75, "*paths*": 0.75}, 4)):
+        dense = copy.deepcopy(model)
+        report = gsprune.prune_step(model, sparsity, followers=(follower,))
+        assert report.changed
+        assert model[2].width == follower[2].width == model[0].out_features == width
+        torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(follower(x).shape, model(x).shape)
