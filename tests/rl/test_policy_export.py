@@ -122,6 +122,8 @@ def test_bad_options_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["export", str(run), "--frames", "0"]) == 2
     assert main(["latency", str(run), "--seconds", "0"]) == 2
     assert main(["latency", str(run), "--threads", "0", "--engines", "eager"]) == 2
+    assert main(["latency", str(run), "--engines"]) == 2
+    assert main(["latency", str(run), "--out", str(run / "config.json")]) == 2
     assert "`threads` must be numbers of at least 1" in capsys.readouterr().err
 
 
