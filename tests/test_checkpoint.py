@@ -42,10 +42,14 @@ def net(width: int = 8, seed: int = 0) -> nn.Sequential:
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 2) -> None:
-    for _ in range(steps):
+    def closure() -> float:
         optimizer.zero_grad()
-        model(X).square().mean().backward()
-        optimizer.step()
+        loss = model(X).square().mean()
+        loss.backward()
+        return loss.item()
+
+    for _ in range(steps):
+        optimizer.step(closure)
 
 
 def pruned_and_saved(path: Path, sparsity: float = 0.5, **metadata: Any) -> tuple[nn.Sequential, torch.optim.Adam]:
@@ -177,6 +181,12 @@ OPTIMIZERS = {
     "Adagrad": torch.optim.Adagrad,
     "Adadelta": torch.optim.Adadelta,
     "Rprop": torch.optim.Rprop,
+    "Adamax": torch.optim.Adamax,
+    "ASGD": torch.optim.ASGD,
+    "NAdam": torch.optim.NAdam,
+    "RAdam": torch.optim.RAdam,
+    "Adafactor": torch.optim.Adafactor,
+    "LBFGS": lambda p: torch.optim.LBFGS(p, max_iter=3),
 }
 
 
@@ -186,6 +196,7 @@ def test_an_optimizer_s_state_comes_back_bitwise(name: str, file: Path) -> None:
     optimizer, other = OPTIMIZERS[name](model.parameters()), OPTIMIZERS[name](loaded.parameters())
     train(model, optimizer)
     gsprune.prune_step(model, 0.5, optimizer=optimizer, example_inputs=X)
+    train(model, optimizer)
     gsprune.save(model, file, optimizer=optimizer)
     gsprune.load(file, into=loaded, optimizer=other)
     for each, its in ((model, optimizer), (loaded, other)):
