@@ -2,13 +2,15 @@
 
 A state tensor follows when every axis is as long as the parameter's or has length 1: moments have the parameter's
 shape; Adafactor's factored second moments have length 1 along the axes they average over (Shazeer & Stern 2018) and are
-sliced along the others. Scalars and plain numbers stay. L-BFGS keeps flat vectors over all parameters, whose inner
-products would be wrong after slicing: its history starts anew.
+sliced along the others. Tensors in lists and dictionaries of a state are treated alike. Scalars and plain numbers stay.
+L-BFGS keeps flat vectors over all parameters, whose inner products would be wrong after slicing: its history starts
+anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,20 +96,29 @@ def state_slices(
         if index is None:
             continue
         shape = parameter.shape
-        for key, value in state.items():
-            if not isinstance(value, Tensor):
-                continue
+        for place, value in _tensors_in(state):
             if value.shape == shape and value.layout == torch.strided:
                 tensors.append(value)
                 pattern_of.append(index)
             elif value.numel() != 1:
                 keeps = _factored(value, parameter, patterns[index])
                 if keeps is None:
-                    raise _cannot_follow(value, key, parameter, optimizer, bindings)
+                    raise _cannot_follow(value, place, parameter, optimizer, bindings)
                 if keeps:
                     tensors.append(value)
                     pattern_of.append(len(patterns))
                     patterns.append(Pattern(keeps))
+
+
+def _tensors_in(state: Mapping[Any, Any], place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
+    """The tensors of a state with the keys that lead to each, also those in lists, tuples and dictionaries."""
+    for key, value in state.items():
+        if isinstance(value, Tensor):
+            yield (*place, key), value
+        elif isinstance(value, Mapping):
+            yield from _tensors_in(value, (*place, key))
+        elif isinstance(value, list | tuple):
+            yield from _tensors_in(dict(enumerate(value)), (*place, key))
 
 
 def _factored(value: Tensor, parameter: Tensor, pattern: Pattern) -> tuple[tuple[int, IntArray], ...] | None:
@@ -121,13 +132,15 @@ def _factored(value: Tensor, parameter: Tensor, pattern: Pattern) -> tuple[tuple
 
 
 def _cannot_follow(
-    value: Tensor, key: str, parameter: Tensor, optimizer: Optimizer, bindings: Sequence[Binding]
+    value: Tensor, place: tuple[Any, ...], parameter: Tensor, optimizer: Optimizer, bindings: Sequence[Binding]
 ) -> RewriteError:
     name = next(n for binding in bindings for n, tensor in binding.tensors.items() if tensor is parameter)
+    inside = "".join(f"{key!r} in " for key in reversed(place[1:]))
     return RewriteError(
-        f"state {key!r} of {type(optimizer).__name__} for parameter {name!r} has shape {tuple(value.shape)}, which"
-        f" cannot follow the parameter's {tuple(parameter.shape)}; nothing was changed. Remove the entry"
-        f" (`del optimizer.state[parameter][{key!r}]`), or prune without `optimizer=` and build a new one"
+        f"state {inside}{place[0]!r} of {type(optimizer).__name__} for parameter {name!r} has shape"
+        f" {tuple(value.shape)}, which cannot follow the parameter's {tuple(parameter.shape)}; nothing was changed."
+        f" Remove the entry (`del optimizer.state[parameter][{place[0]!r}]`), or prune without `optimizer=` and build"
+        " a new one"
     )
 
 

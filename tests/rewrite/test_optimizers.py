@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -180,14 +181,31 @@ def test_lbfgs_starts_its_history_anew_and_the_report_says_so() -> None:
     assert backward(net, X).item() < before
 
 
-def test_a_state_of_another_shape_is_refused_with_the_way_out_and_nothing_changes() -> None:
+def test_tensors_in_lists_and_dictionaries_of_a_state_follow() -> None:
     net = image_net()
     optimizer = SGD(net.parameters())
     backward(net, X)
     optimizer.step()
-    optimizer.state[net[3].weight]["sketch"] = torch.zeros(7)
+    past = net[3].weight.detach().clone()
+    optimizer.state[net[3].weight]["past"] = [past, {"before": (past.clone(), 3)}]
+    expected = past.clone()
+    removed = gsprune.prune_step(net, 0.5, optimizer=optimizer, example_inputs=X).removed["3.weight"]
+    last, earlier = optimizer.state[net[3].weight]["past"]
+    assert last is past
+    assert torch.equal(last, kept_part(expected, removed))
+    assert torch.equal(earlier["before"][0], last)
+
+
+@pytest.mark.parametrize("name", ["'sketch'", "0 in 'sketch'"])
+def test_a_state_of_another_shape_is_refused_with_the_way_out_and_nothing_changes(name: str) -> None:
+    net = image_net()
+    optimizer = SGD(net.parameters())
+    backward(net, X)
+    optimizer.step()
+    optimizer.state[net[3].weight]["sketch"] = torch.zeros(7) if name == "'sketch'" else [torch.zeros(7)]
     before = snapshot(net, optimizer)
-    with pytest.raises(gsprune.RewriteError, match=r"'sketch' of SGD for parameter '3\.weight' has shape \(7,\)"):
+    message = re.escape(f"state {name} of SGD for parameter '3.weight' has shape (7,)")
+    with pytest.raises(gsprune.RewriteError, match=message):
         gsprune.prune_step(net, 0.5, optimizer=optimizer, example_inputs=X)
     assert snapshot(net, optimizer) == before
 
