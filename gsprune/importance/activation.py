@@ -20,9 +20,10 @@ __all__ = ["Activation"]
 class Activation(Criterion):
     """x_mu = Σ over the positions of unit u of mean |a|, with a the output of layer m over batch and space.
 
-    The members are the layers whose weights open the group's channels; the root's layer is the first, and the default
-    reduction takes it alone. The model runs in eval mode without gradients; modes, buffers and random
-    generators are as before when it is done.
+    The members are the layers whose weights open the group's channels, as far as they are torch's own linear, embedding
+    and convolution layers or derived from them: of others it is not known which axis of their output is which. The
+    root's layer is the first, and the default reduction takes the first alone. The model runs in eval mode without
+    gradients; modes, buffers and random generators are as before when it is done.
 
     Source: Molchanov et al. 2017, Pruning convolutional neural networks for resource efficient inference, sec. 2.2
     ("activation"), https://arxiv.org/abs/1611.06440
@@ -116,12 +117,17 @@ class _Meter:
         return result
 
 
+_READABLE = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
+
+
 def _readable_members(group: Group, source: ScoreSource, model: nn.Module) -> list[Member]:
     modules = dict(model.named_modules())
     return [
         member
         for member in group.members
-        if member.role == "out" and source.tensors[member.tensor].ndim >= 2 and layer_of(member.tensor) in modules
+        if member.role == "out"
+        and source.tensors[member.tensor].ndim >= 2
+        and isinstance(modules.get(layer_of(member.tensor)), _READABLE)
     ]
 
 
@@ -133,7 +139,8 @@ def _statistics_of(group: Group, members: Sequence[Member], meters: dict[str, _M
     ]
     if not rows:
         raise ScoreError(
-            f"importance 'activation' found no layer in group {group.name!r} whose output it can read: take another "
-            f"importance, e.g. 'l1', or keep the group's width with ignore=({group.name!r},)"
+            f"importance 'activation' found no linear, embedding or convolution layer in group {group.name!r} whose "
+            f"output it can read: take another importance, e.g. 'l1', or keep the group's width with "
+            f"ignore=({group.name!r},)"
         )
     return np.stack(rows)

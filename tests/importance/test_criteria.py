@@ -11,6 +11,7 @@ import torch
 from hand_made import BACKEND, graph_of, member, small_graph, small_net, tensors_of
 from torch import Tensor, nn
 
+import gsprune
 from gsprune.errors import ScoreError
 from gsprune.importance import CRITERIA, Activation, Criterion, Importance, Random, Taylor, resolve_importance
 from gsprune.importance.base import FloatArray, ScoreSource
@@ -386,3 +387,20 @@ def test_unknown_reductions_and_normalizers_say_what_there_is() -> None:
 
 def test_both_spellings_of_standardization_are_known() -> None:
     assert Importance(normalizer="standardisation").normalizer == "standardization"
+
+
+class _Tokens(nn.Module):
+    """A parameter of a module of its own: the module's output has as many rows, but they are no channels of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.rand(8, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.tokens @ x.mT).softmax(1).sum(1)[:, None].expand(-1, 8, -1)
+
+
+def test_activation_refuses_what_it_cannot_read_instead_of_guessing() -> None:
+    model = nn.Sequential(nn.Linear(3, 6), _Tokens(), nn.Linear(8, 2))
+    with pytest.raises(ScoreError, match=r"no linear, embedding or convolution layer in group '1.tokens'"):
+        gsprune.prune_step(model, 0.5, importance="activation", example_inputs=torch.rand(2, 8, 3))
