@@ -160,6 +160,39 @@ def test_every_baseline_resumes_to_the_same_metrics(start, pruning):
     assert rows(whole)[-1]["pruning/channel_sparsity"] == 0.0
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *[{"importance": name} for name in ("l2", "taylor", "lamp", "fpgm", "hessian", "random")],
+        *[{"scope": "global"}, {"scope": "isomorphic", "rescale": True}, {"target": "params"}, {"target": "macs"}],
+    ],
+    ids=str,
+)
+def test_criteria_scopes_targets_and_rescaling_of_the_core_are_options_of_a_run(start, changes):
+    trainer = start(**changes)
+    assert trainer.train()
+    assert rows(trainer)[-1]["pruning/sparsity"] == pytest.approx(0.8, abs=0.03)
+    assert np.isfinite([row["losses/td_loss"] for row in rows(trainer)[1:]]).all()
+
+
+@pytest.mark.parametrize("pruning", ["structured", "unstructured"])
+def test_masked_weights_of_agent_target_and_optimizer_are_zero_after_every_iteration(start, pruning):
+    trainer = start(pruning=pruning)
+    masked = []
+
+    def check(_, row):
+        agent, target = dict(trainer.agent.named_parameters()), dict(trainer.target.named_parameters())
+        for name, mask in trainer.method.masks.items():
+            state = trainer.optimizer.state.get(agent[name], {})
+            moments = [state[key] for key in ("exp_avg", "exp_avg_sq") if key in state]
+            assert all((tensor[~mask] == 0).all() for tensor in (agent[name], target[name], *moments))
+        masked.append(sum(int((~mask).sum()) for mask in trainer.method.masks.values()))
+
+    trainer.train(on_row=check)
+    assert masked == sorted(masked)
+    assert masked[0] == 0 < masked[-1]
+
+
 def test_checkpoints_come_before_the_spare_rows_are_used_up(start):
     trainer = start(replay_spare=80)
     saved = []

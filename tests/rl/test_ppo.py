@@ -150,6 +150,21 @@ def test_other_methods_keep_the_size_and_resume_too(tmp_path: Path, method: str)
         assert rows[-1]["pruning/sparsity"] == pytest.approx(0.8, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *[{"importance": "taylor"}, {"importance": "hessian"}, {"scope": "global", "importance": "lamp"}],
+        *[{"scope": "isomorphic", "rescale": True}, {"target": "macs"}],
+    ],
+    ids=str,
+)
+def test_criteria_scopes_targets_and_rescaling_of_the_core_are_options_of_a_run(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = replace(TINY, encoder="nature", total_timesteps=128, **changes)
+    assert run(tmp_path, config)[-1]["pruning/sparsity"] == pytest.approx(0.8, abs=0.03)
+
+
 def test_the_gradient_of_a_minibatch_in_pieces_is_that_of_the_published_loss(tmp_path: Path) -> None:
     config = replace(TINY, encoder="nature", pruning="none", microbatch_size=5)
     run_folder = RunFolder.create(tmp_path, "ppo", asdict(config))
