@@ -12,7 +12,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ class RayLauncher:
         self._most = workers
         if not ray.is_initialized():
             here = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
+            with _current_folder(Path(__file__).parents[2]):
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
         if self._places() < 1:
             has = ray.cluster_resources()
             raise ValueError(
@@ -110,6 +112,20 @@ class RayLauncher:
     def _places(self) -> int:
         has = self._ray.cluster_resources()
         return int(min(has.get(name, 0) / need for name, need in self._need.items() if need > 0))
+
+
+@contextmanager
+def _current_folder(folder: Path) -> Iterator[None]:
+    """Be in the folder of the installed packages while Ray starts: its workers import from the current one first.
+
+    In a clone beside an installed package they would import its sources, which have no compiled core.
+    """
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 class _RayTask:

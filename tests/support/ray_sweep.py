@@ -12,8 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import ray
-
 from gsprune.sweep.plan import Trial
 from gsprune.sweep.ray_launcher import RayLauncher
 from gsprune.sweep.runner import Job, Runner
@@ -37,11 +35,18 @@ else:
 """
 
 
+def _has_ended(process: int) -> bool:
+    """Whether it is gone, or waits to be reaped by whatever has adopted it."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
 def main(folder: Path) -> None:
     """Run the sweep."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     jobs = [Job(Trial("ppo", "bigfish", name, 1, folder / name, ())) for name in ("first", "second")]
-    launcher = RayLauncher({}, cpus=1.0)
+    launcher = RayLauncher({}, cpus=0.5, workers=2)
     statuses: list[list[str]] = []
     killed: list[int] = []
 
@@ -65,7 +70,7 @@ def main(folder: Path) -> None:
         "statuses": [job.status.value for job in jobs],
         "restarts": [job.restarts for job in jobs],
         "seen": statuses,
-        "the killed worker's trial is gone": not Path(f"/proc/{killed[0]}").exists(),
+        "the killed worker's trial has ended": _has_ended(killed[0]),
         "logs": [(folder / f"{name}.log").read_text().split() for name in ("first", "second")],
     }
     launcher.close()
