@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from snapshots import snapshot
 from torch.nn.utils.parametrize import is_parametrized
 
 import gsprune
+from gsprune.rewrite.state import state_of
 
 SPARSITIES = st.floats(0.05, 0.95)
 SCOPES = st.sampled_from(["local", "global", "isomorphic"])
@@ -142,10 +144,51 @@ def test_the_last_request_or_a_smaller_one_is_the_identity(
     net: RandomNet, sparsity: float, fraction: float, scope: Any, target: Any
 ) -> None:
     gsprune.prune_step(net, sparsity, scope=scope, target=target, example_inputs=example(net))
+    assert_stays(net, (sparsity, sparsity * fraction), scope=scope, target=target)
+
+
+def test_a_stuck_network_stays_and_says_what_holds_it() -> None:
+    net = RandomNet((Block("Recurrent", 4, 0),), flatten=True, hidden=5).double()
+    gsprune.prune_step(net, 0.875, example_inputs=example(net))  # torch refuses an LSTM as narrow as its projection
+    told = assert_stays(net, (0.875, 0.5))
+    held = "held by sizes written into the code (body.0.cell, body.0.cell:2)"
+    assert [str(warning.message).rpartition("could go: ")[2] for warning in told] == [held] * 2
+
+
+def assert_stays(net: RandomNet, requests: tuple[float, ...], **options: Any) -> list[warnings.WarningMessage]:
+    """Nothing changes; returns the warnings, each of which is the one of a network that can lose nothing more."""
+    told: list[warnings.WarningMessage] = []
     before = snapshot(net)
-    for request in (sparsity, sparsity * fraction):
-        assert not gsprune.prune_step(net, request, scope=scope, target=target).changed
+    for request in requests:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            report = gsprune.prune_step(net, request, **options)
+        assert not report.changed
+        assert_told_only_what_holds_everything(caught, report, net)
+        told += caught
     assert snapshot(net) == before
+    return told
+
+
+def assert_told_only_what_holds_everything(
+    caught: list[warnings.WarningMessage], report: gsprune.PruneReport, net: RandomNet
+) -> None:
+    """A repeated request may warn that more was asked for than can ever go, and only where no group can lose more."""
+    if not caught:
+        return
+    (warning,) = caught
+    assert warning.category is gsprune.PruneWarning
+    assert str(warning.message) == f"nothing more of RandomNet can be removed: {report.shortfall}"
+    written = {
+        name for held in report.protected if "a size written into the code" in held.reason for name in held.names
+    }
+    causes = report.shortfall.causes if report.shortfall is not None else {}
+    assert causes.keys() <= {"sizes written into the code", "their last unit"}
+    assert set(causes.get("sizes written into the code", ())) <= written
+    state = state_of(net)
+    assert state is not None
+    assert state.graph is not None
+    assert all(group.name in written or group.num_units == 1 for group in state.graph.groups)
 
 
 @given(networks(KINDS), st.floats(0.1, 0.5), st.floats(0.5, 0.9))
