@@ -30,11 +30,18 @@ def test_an_example_runs_and_ends_smaller(name: str, needs: str, shown: str, tmp
     assert shown in done.stdout
 
 
-def test_the_example_for_ddp_runs_on_two_ranks(tmp_path: Path) -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds threads by /proc")
+def test_the_example_for_ddp_runs_on_two_ranks_and_leaves_no_thread_of_the_group(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    script = Path(__file__).parent / "support" / "leave_group.py"
     done = subprocess.run(
-        [*command, str(EXAMPLES / "ddp_loop.py")], capture_output=True, text=True, check=False, cwd=tmp_path
+        [*command, str(script), str(EXAMPLES / "ddp_loop.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("left: []") == 2
     assert "step 400" in done.stdout
     assert "widths [52, 52]" in done.stdout

@@ -57,24 +57,30 @@ def run_training(config: TrainConfig, options: RunOptions, make_trainer: MakeTra
     keep_freed_memory()
     on_gpus = resolve_device(config.device).type == "cuda"
     with joined_ranks(on_gpus, options.rank_timeout_minutes) as ranks:
-        console = Console(quiet=not ranks.is_first)
-        run = _opened(config, options, algorithm, ranks)
-        _say(console, f"run folder: {run.path}")
-        if not ranks.is_alone:
-            _say(console, f"{ranks.size} processes, {config.num_envs} environments together")
+        # In a function of its own: once it returns, no trainer holds the group of processes that is then left.
+        return _run(config, options, make_trainer, algorithm, ranks)
+
+
+def _run(config: TrainConfig, options: RunOptions, make_trainer: MakeTrainer, algorithm: str, ranks: Ranks) -> int:
+    """`run_training`, among all processes."""
+    console = Console(quiet=not ranks.is_first)
+    run = _opened(config, options, algorithm, ranks)
+    _say(console, f"run folder: {run.path}")
+    if not ranks.is_alone:
+        _say(console, f"{ranks.size} processes, {config.num_envs} environments together")
+    try:
+        trainer = make_trainer(run, options.resume is not None, lambda line: _say(console, line), ranks)
         try:
-            trainer = make_trainer(run, options.resume is not None, lambda line: _say(console, line), ranks)
-            try:
-                complete = _train(trainer, config, console, ranks)
-                if complete and ranks.is_first:
-                    _conclude(trainer, config, run, console)
-            finally:
-                trainer.close()
-        except DistributedError:
-            _say(console, f"go on from the last checkpoint, on any number of processes, {_way_on(algorithm, run)}")
-            raise
+            complete = _train(trainer, config, console, ranks)
+            if complete and ranks.is_first:
+                _conclude(trainer, config, run, console)
         finally:
-            run.close()
+            trainer.close()
+    except DistributedError:
+        _say(console, f"go on from the last checkpoint, on any number of processes, {_way_on(algorithm, run)}")
+        raise
+    finally:
+        run.close()
     if complete:
         return 0
     _say(console, f"stopped after {trainer.global_step:,} steps; the checkpoint is in {run.checkpoints}")

@@ -6,6 +6,7 @@ of gloo on the CPU, and of gloo and NCCL together where the network is on GPUs.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -217,14 +218,17 @@ def joined_ranks(with_gpus: bool, timeout_minutes: float) -> Iterator[Ranks]:
         yield Ranks()
         return
     import torch.distributed as dist
+    import torch.distributed.nn  # imported later (optimizers do), its default arguments would hold the group for ever
 
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if with_gpus:
         torch.cuda.set_device(local_rank)
     backend = "cpu:gloo,cuda:nccl" if with_gpus else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
-    group = dist.group.WORLD
-    assert group is not None
-    yield Ranks(group, local_rank)
+    ranks = Ranks(dist.group.WORLD, local_rank)
+    yield ranks
     # Not after an error: taking leave would wait for a rank that is gone.
+    # Nothing may hold the group now: its threads would go on and could meet the end of the interpreter, which aborts.
+    ranks.group = None
+    gc.collect()  # trainers are in cycles
     dist.destroy_process_group()
