@@ -16,6 +16,7 @@ from gsprune.backends import BackendName
 from gsprune.distributed.consensus import consensus_of
 from gsprune.engines import LatencyBudget, RoundTo, multiple_of
 from gsprune.importance import Criterion, Importance, resolve_importance
+from gsprune.known import known_state
 from gsprune.latency_search import solve_budget
 from gsprune.prune_report import PruneReport
 from gsprune.rewrite.followers import as_followers
@@ -24,7 +25,7 @@ from gsprune.rewrite.state import PruneState
 from gsprune.rewrite.tensors import unwrapped
 from gsprune.schedules import Schedule
 from gsprune.selection import SCOPES, TARGETS, Scope, Selection, Target
-from gsprune.step import Request, Step, known_state, take_step
+from gsprune.step import Request, Step, take_step
 from gsprune.tracing import trace as trace_model
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.wrappers import wrapper_of

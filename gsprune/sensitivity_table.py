@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from gsprune.backends import BackendName, get_backend
 from gsprune.ignore import ignored_groups
 from gsprune.importance import Criterion, Importance, resolve_importance
+from gsprune.known import known_state
 from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.selection import select
-from gsprune.step import known_state
 from gsprune.tracing.graph import Graph, IntArray
 from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.undisturbed import undisturbed

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -19,28 +18,28 @@ from gsprune.distributed.consensus import Consensus
 from gsprune.errors import PruneWarning, RewriteError
 from gsprune.ignore import ignored_groups
 from gsprune.importance import Importance
+from gsprune.known import looked_up
 from gsprune.prune_report import Context, PruneReport
+from gsprune.rewrite.agreement import DoubtError, compare, settle
 from gsprune.rewrite.apply import apply_plan, sliced
 from gsprune.rewrite.attention_scale import keep_attention_scale
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.check import Failure, mismatch, run
+from gsprune.rewrite.check import Failure, Run, is_out_of_memory, run
+from gsprune.rewrite.float64 import call_in_float64
 from gsprune.rewrite.followers import matched_tensors
 from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.optimizer_state import check_ownership
 from gsprune.rewrite.plan import RewritePlan, plan_rewrite
 from gsprune.rewrite.rescale import rescaled
-from gsprune.rewrite.state import STATE_ATTRIBUTE, PruneState, SizeLink, state_of
+from gsprune.rewrite.state import STATE_ATTRIBUTE, Example, PruneState, SizeLink
 from gsprune.rewrite.stored_sizes import changed_lengths, repaired
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import Transaction
 from gsprune.selection import Selection, group_layers, select_units
-from gsprune.tracing import trace as trace_model
-from gsprune.tracing.example import given
-from gsprune.tracing.graph import Graph
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.undisturbed import undisturbed
 
-__all__ = ["MAX_FORWARDS", "Request", "Step", "known_state", "take_step"]
+__all__ = ["MAX_FORWARDS", "Request", "Step", "take_step"]
 
 # Forwards that one step may spend on checks before it gives up.
 MAX_FORWARDS = 20
@@ -61,15 +60,6 @@ class Request:
     consensus: Consensus | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What one process has looked up about a model; lives in `PruneState.cache`."""
-
-    binding: Binding
-    parameters: tuple[str, ...]
-    device: torch.device
-
-
 class _RefusedError(Exception):
     """The rewritten network failed its check; carries what the next plan must leave alone."""
 
@@ -85,96 +75,6 @@ class _RefusedError(Exception):
         self.groups = groups
         self.links = links
         self.given_up = given_up
-
-
-def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., Any] | None) -> PruneState:
-    """The model's state, traced if it never was or if its tensors have changed since; the model is not touched.
-
-    Args:
-        model: the network.
-        example_inputs: a newly given example, which replaces the one known; or None.
-        forward: the same for its call.
-    """
-    state = state_of(model)
-    if state is not None and state.structure is not None and _is_current(model, state):
-        if example_inputs is not None and state.structure.traced.example_origin == "made":
-            # A real example after a made one: costs depend on it, ties do not.
-            state = replace(
-                state, structure=None, known_groups=state.structure.graph.groups, kept_before=state.kept, cache=None
-            )
-        elif example_inputs is not None:
-            return replace(state, example=given(example_inputs, forward))
-        elif forward is not None and state.example is not None:
-            return replace(state, example=replace(state.example, forward=forward))
-        else:
-            return state
-    if state is not None and state.example is not None and example_inputs is None:
-        inputs = state.example.kwargs or state.example.args
-        graph, example = trace_model(model, inputs, forward or state.example.forward)
-    else:
-        graph, example = trace_model(model, example_inputs, forward)
-    if state is None:
-        return PruneState(Structure.of(graph), example, {group.name: group.width for group in graph.groups})
-    graph = _with_known_groups(graph, state)
-    widths = {group.name: max(group.width, state.initial_widths.get(group.name, 0)) for group in graph.groups}
-    return replace(
-        state,
-        structure=Structure.of(graph),
-        example=example,
-        initial_widths=widths,
-        kept_before=_fitting(state.kept, graph.shapes),
-        verified=frozenset(),
-        cache=None,
-    )
-
-
-def _with_known_groups(graph: Graph, state: PruneState) -> Graph:
-    """`graph` with the groups that a file told of, unless the network has changed since it was loaded."""
-    known = {
-        (member.tensor, member.axis): len(member.units) for group in state.known_groups for member in group.members
-    }
-    traced = {(member.tensor, member.axis) for group in graph.groups for member in group.members}
-    fits = all(graph.shapes.get(tensor, ())[axis : axis + 1] == (size,) for (tensor, axis), size in known.items())
-    if state.structure is not None or not known or not fits or not traced <= known.keys():
-        return graph
-    return replace(graph, groups=state.known_groups)
-
-
-def _fitting(kept: Mapping[str, Mapping[int, Any]], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[int, Any]]:
-    """`kept` without tensors that the user has replaced since."""
-    return {
-        name: dict(axes)
-        for name, axes in kept.items()
-        if name in shapes and all(len(index) == shapes[name][axis] for axis, index in axes.items())
-    }
-
-
-def _is_current(model: nn.Module, state: PruneState) -> bool:
-    """Whether the structure still describes the model."""
-    if _looked_up(model, state) is not None:
-        return True
-    assert state.structure is not None
-    shapes = {name: tuple(tensor.shape) for name, tensor in canonical_tensors(model).items()}
-    return shapes == state.structure.graph.shapes
-
-
-def _looked_up(model: nn.Module, state: PruneState) -> _Known | None:
-    """What an earlier step looked up, unless the user has put other parameters in its place since."""
-    cache = state.cache
-    return cache if isinstance(cache, _Known) and cache.binding.module is model and cache.binding.is_valid() else None
-
-
-def _known(model: nn.Module, state: PruneState) -> _Known:
-    found = _looked_up(model, state)
-    if found is not None:
-        return found
-    assert state.structure is not None
-    parameters = dict(model.named_parameters())
-    tensors = canonical_tensors(model)
-    if not tensors:
-        raise ValueError("`model` has no parameters and no buffers: there is nothing to prune")
-    device = next(iter(tensors.values())).device
-    return _Known(Binding(model, state.structure), tuple(parameters), device)
 
 
 class Step:
@@ -201,7 +101,7 @@ class Step:
     ) -> None:
         assert state.structure is not None
         self.model = model
-        self.known = _known(model, state)
+        self.known = looked_up(model, state)
         self.state = replace(state, cache=self.known)
         self.structure = state.structure
         self.request = request
@@ -238,7 +138,7 @@ class Step:
             if keep.all():
                 break
             try:
-                after, notes = self._rewrite(keep, refused, backend)
+                after, notes = self._rewritten(keep, refused, backend)
             except _RefusedError as refusal:
                 self._learn(refusal, refused)
                 continue
@@ -268,10 +168,25 @@ class Step:
             self.structure, scores, self.state.initial_widths, self.selection, backend=backend, frozen=frozen
         )
 
-    def _rewrite(
+    def _rewritten(
         self, keep: BoolArray, refused: Mapping[str, str], backend: Backend
     ) -> tuple[Structure, tuple[str, ...]]:
-        """Rewrite everything in one transaction; raises `_RefusedError` where the check fails, with all taken back."""
+        """`_rewrite`, with a doubt settled in float64: that needs the dense network back, so the step is done again."""
+        try:
+            return self._rewrite(keep, refused, backend)
+        except DoubtError as doubt:
+            found = doubt
+        return self._rewrite(keep, refused, backend, found)
+
+    def _rewrite(
+        self, keep: BoolArray, refused: Mapping[str, str], backend: Backend, doubt: DoubtError | None = None
+    ) -> tuple[Structure, tuple[str, ...]]:
+        """Rewrite everything in one transaction, which is taken back where an exception ends it.
+
+        Raises:
+            DoubtError: the outputs may differ; there was no `doubt` to settle yet.
+            _RefusedError: the check fails.
+        """
         after, keeps = self.structure.pruned(keep)
         if self.request.dry_run:
             return after, ()
@@ -282,9 +197,10 @@ class Step:
         # Sizes written into code show when a group is first cut; what a stored size follows, when two axes part.
         must_check = verified != self.state.verified or bool(links)
         held = {(link.module, link.attribute): self._stored(link) for link in links}
-        expected = self._expected(plan) if must_check else None
+        call = None if doubt is None else call_in_float64
+        expected = self._expected(plan, call) if must_check else None
         replacements = sliced(plan, backend)
-        keep_attention_scale(plan, replacements, self.bindings, self.structure, after, self.optimizers)
+        rounded = keep_attention_scale(plan, replacements, self.bindings, self.structure, after, self.optimizers)
         others = []
         if self.request.rescale:
             others = rescaled(plan, replacements, self.structure.traced, canonical_tensors(self.model))
@@ -293,7 +209,9 @@ class Step:
             transaction.swap([bias for bias, _ in others], [replacement for _, replacement in others])
             transaction.set_entries(linked)
             if must_check:
-                found, given_up = self._check(transaction, after, expected, held)
+                if doubt is not None and rounded:  # the scaled weights differ in float64, too
+                    expected = None
+                found, given_up = self._check(transaction, after, expected, held, doubt)
                 links = (*(link for link in links if (link.module, link.attribute) not in given_up), *found)
             if links:
                 transaction.set_entries(
@@ -304,25 +222,33 @@ class Step:
                 self.consensus.check("that the rewritten network works", final=True)
         return after, plan.notes
 
-    def _expected(self, plan: RewritePlan) -> Any:
-        """The masked dense network's output, where the sliced one must equal it; None where no comparison is exact."""
+    def _expected(self, plan: RewritePlan, call: Callable[[nn.Module, Example], Any] | None) -> Any:
+        """The masked dense network's output, where the sliced one must equal it; None where no comparison is exact.
+
+        `call` says how to run it, None as the example says.
+        """
         if self.state.example is None or self.structure.traced.inexact or self.request.rescale:
             return None
         self.forwards += 1
         kept = {name: dict(plan.keeps(name)) for name in plan.model_index}
         try:
             with undisturbed(self.model):
-                return masked_output(self.model, self.state.example, self.tensors, kept)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception:  # zeros may be nothing that the network can do with: 0 / 0, a distribution of NaN
+                return masked_output(self.model, self.state.example, self.tensors, kept, call)
+        except Exception as error:  # zeros may be nothing that the network can do with: 0 / 0, a distribution of NaN
+            if call is None and is_out_of_memory(error):
+                raise
             return None
 
     def _stored(self, link: SizeLink) -> Any:
         return self.known.binding.module_of[link.module].__dict__[link.attribute]
 
     def _check(
-        self, transaction: Transaction, after: Structure, expected: Any, held: Mapping[tuple[str, str], Any]
+        self,
+        transaction: Transaction,
+        after: Structure,
+        expected: Any,
+        held: Mapping[tuple[str, str], Any],
+        doubt: DoubtError | None,
     ) -> tuple[tuple[SizeLink, ...], frozenset[tuple[str, str]]]:
         """Run the rewritten network; finds stored sizes where it fails, or raises `_RefusedError`.
 
@@ -331,6 +257,7 @@ class Step:
             after: the structure of the rewritten network.
             expected: the output that it must have, or None.
             held: (module, attribute) of the links that were set before the check -> the value before that.
+            doubt: what an earlier run in the network's own precision came to; then `expected` is in float64.
 
         Returns:
             new links, and (module, attribute) of those that turned out wrong.
@@ -353,13 +280,23 @@ class Step:
             links, given_up, outcome = repair.links, repair.given_up, repair.run
             self.forwards += repair.forwards
         failure = outcome.failure
-        if failure is None and expected is not None:
-            difference = mismatch(outcome.output, expected)
+        if failure is None:
+            difference = self._difference(outcome, expected, doubt)
             if difference is not None:
                 failure = Failure(difference, None, ())
         if failure is not None:
             raise _RefusedError(failure, self._groups_before(outcome.operations, failure, after), links, given_up)
         return links, given_up
+
+    def _difference(self, outcome: Run, expected: Any, doubt: DoubtError | None) -> str | None:
+        """How the rewritten network's output differs from the masked one's, None where it does not."""
+        if doubt is None:
+            return None if expected is None else compare(outcome.output, expected)
+        assert self.state.example is not None
+        if expected is None:
+            return settle(doubt, None, None)
+        self.forwards += 1
+        return settle(doubt, run(self.model, self.state.example, call=call_in_float64).output, expected)
 
     def _cut_groups(self, after: Structure) -> frozenset[str]:
         """Names of the groups that this step makes narrower."""

@@ -22,7 +22,7 @@ LAYERS = (
     ("sensitivity_table", "exporting", "checkpoint"),
     ("pruner",),
     ("latency_search",),
-    ("step", "prune_report", "ignore"),
+    ("step", "known", "prune_report", "ignore"),
     ("importance", "selection", "rewrite", "schedules", "engines", "measure"),
     ("tracing", "backends", "distributed"),
     ("_core", "kernels", "errors"),

@@ -39,7 +39,7 @@ def keep_attention_scale(
     before: Structure,
     after: Structure,
     optimizers: Sequence[Optimizer] = (),
-) -> None:
+) -> bool:
     """Multiply the rows that make an attention's queries, in place, and divide their gradients and moments.
 
         row = row * sqrt(rows after / rows before): q.k / sqrt(d after) is q.k / sqrt(d before) as it was
@@ -51,18 +51,23 @@ def keep_attention_scale(
         before: the structure before the step; `Graph.queries` of its traced graph names the rows.
         after: the structure after it.
         optimizers: whose states were sliced along.
+
+    Returns:
+        whether there were any such rows, whose products are rounded.
     """
     queries = before.traced.queries
     if not queries:
-        return
+        return False
     index_of = {id(tensor): index for index, tensor in enumerate(plan.tensors)}
     old, new = before.kept(), after.kept()
+    scaled = False
     for entry in queries:
         rows = np.arange(before.traced.shapes[entry.tensor][entry.axis])
         was = np.isin(old.get(entry.tensor, {}).get(entry.axis, rows), entry.rows)
         stays = np.isin(new.get(entry.tensor, {}).get(entry.axis, rows), entry.rows)
         if was.sum() == stays.sum():
             continue
+        scaled = True
         positions = torch.from_numpy(np.flatnonzero(stays))
         factor = sqrt(stays.sum() / was.sum())
         for binding in bindings:
@@ -76,6 +81,7 @@ def keep_attention_scale(
                     index = index_of.get(id(moment))
                     if index is not None and moment.shape[entry.axis] == tensor.shape[entry.axis]:
                         _multiply(replacements[index], entry.axis, positions, factor**exponent)
+    return scaled
 
 
 def _moments(optimizers: Sequence[Optimizer], parameter: Tensor) -> Iterator[tuple[Tensor, int]]:

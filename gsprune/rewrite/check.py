@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.rewrite.state import Example
-from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.tracer import operation_of, plain_operations
 from gsprune.tracing.undisturbed import undisturbed
 
-__all__ = ["Failure", "Run", "mismatch", "run"]
-
-# Largest relative difference between the sliced and the masked network's outputs, by dtype. Sums of a few thousand
-# terms in another order differ by about 1e-6 in float32; a channel that went missing differs by 1e-2 and more.
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-# Outputs below this are compared with it: what is left where terms cancel (the value of an agent that has not learned)
-# is rounded as its terms were, and not as finely as itself. With features of 0.05 a value of 8e-6 was off by 2e-9.
-_SMALLEST_SCALE = 1e-4
+__all__ = ["Failure", "Run", "is_out_of_memory", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +70,28 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def run(model: nn.Module, example: Example, *, count: bool = False) -> Run:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, which says nothing of the network. Torch's CPU allocator raises a mere RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def run(
+    model: nn.Module,
+    example: Example,
+    *,
+    count: bool = False,
+    call: Callable[[nn.Module, Example], Any] | None = None,
+) -> Run:
     """Call the model on the example as it was traced, leaving no trace.
 
     Args:
         model: the network.
         example: the call.
         count: whether to count operations, which costs some microseconds each.
+        call: how to call it; None as the example says.
+
+    Raises:
+        Exception: memory ran out while the network was called as the example says.
     """
     counter = _Counter()
     try:
@@ -93,8 +100,10 @@ def run(model: nn.Module, example: Example, *, count: bool = False) -> Run:
                 with plain_operations(model), counter:
                     output = example.call(model)
             else:
-                output = example.call(model)
+                output = example.call(model) if call is None else call(model, example)
     except Exception as error:
+        if call is None and is_out_of_memory(error):
+            raise
         message = (
             f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
         )
@@ -112,24 +121,3 @@ def _modules_of(error: Exception) -> tuple[nn.Module, ...]:
             modules.append(owner)
         trace = trace.tb_next
     return tuple(modules)
-
-
-def mismatch(got: Any, expected: Any) -> str | None:
-    """How the outputs of two networks differ, or None where they agree within the tolerance of their dtype."""
-    ours, theirs = _floating(tensors_in(got)), _floating(tensors_in(expected))
-    if len(ours) != len(theirs):
-        return f"the outputs hold {len(ours)} tensors, the masked network's {len(theirs)}"
-    for a, b in zip(ours, theirs, strict=True):
-        if a.shape != b.shape:
-            return f"an output has shape {tuple(a.shape)}, the masked network's {tuple(b.shape)}"
-        if b.numel() == 0:
-            continue
-        scale = float(b.abs().max().nan_to_num())
-        difference = float((a - b).abs().max().nan_to_num())
-        if difference > _TOLERANCE.get(b.dtype, 1e-4) * max(scale, _SMALLEST_SCALE):
-            return f"an output differs from the masked network's by {difference:.2g} at a scale of {scale:.2g}"
-    return None
-
-
-def _floating(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor for tensor in tensors if tensor.is_floating_point()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,11 @@ def _complement(kept: IntArray, size: int) -> IntArray:
 
 
 def masked_output(
-    model: nn.Module, example: Example, tensors: Mapping[str, Tensor], kept: Mapping[str, Mapping[int, IntArray]]
+    model: nn.Module,
+    example: Example,
+    tensors: Mapping[str, Tensor],
+    kept: Mapping[str, Mapping[int, IntArray]],
+    call: Callable[[nn.Module, Example], Any] | None = None,
 ) -> Any:
     """The model's output on the example with all but the kept positions masked; the model is as before afterwards.
 
@@ -46,6 +50,7 @@ def masked_output(
         example: the call.
         tensors: its tensors by name.
         kept: tensor -> {axis: kept positions}.
+        call: how to call it; None as the example says.
     """
     transaction = Transaction()
     # Many axes are cut alike and share one array.
@@ -60,6 +65,6 @@ def masked_output(
     ]
     try:
         transaction.swap([tensors[name] for name in kept], copies)
-        return example.call(model)
+        return example.call(model) if call is None else call(model, example)
     finally:
         transaction.rollback()

@@ -16,7 +16,7 @@ import gsprune
 from gsprune import step as step_module
 from gsprune.rewrite.transaction import Transaction, call_for_all
 
-STAGES = ("select_units", "plan_rewrite", "masked_output", "sliced", "apply_plan", "run", "mismatch")
+STAGES = ("select_units", "plan_rewrite", "masked_output", "sliced", "apply_plan", "run", "compare")
 
 
 def prepared() -> tuple[RandomNet, torch.optim.Optimizer, RandomNet]:
@@ -87,7 +87,7 @@ def test_an_interrupt_during_the_rollback_does_not_stop_it(monkeypatch: pytest.M
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Transaction, "_rollback", interrupted)
-    monkeypatch.setattr(step_module, "mismatch", lambda *_: (_ for _ in ()).throw(RuntimeError("boom")))
+    monkeypatch.setattr(step_module, "compare", lambda *_: (_ for _ in ()).throw(RuntimeError("boom")))
     with pytest.raises(RuntimeError, match="boom"):
         gsprune.prune_step(net, 0.5, optimizer=optimizer, followers=(target,), example_inputs=example(net))
     assert snapshot(net, optimizer) == before

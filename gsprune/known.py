@@ -1,0 +1,124 @@
+"""What is known of a model when a step begins: the traced state, and what this process has looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from gsprune.rewrite.binding import Binding
+from gsprune.rewrite.state import PruneState, state_of
+from gsprune.rewrite.tensors import canonical_tensors
+from gsprune.tracing.example import given
+from gsprune.tracing.graph import Graph
+from gsprune.tracing.structure import Structure
+from gsprune.tracing.tracer import trace as trace_model
+
+__all__ = ["Known", "known_state", "looked_up"]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What one process has looked up about a model; lives in `PruneState.cache`."""
+
+    binding: Binding
+    parameters: tuple[str, ...]
+    device: torch.device
+
+
+def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., Any] | None) -> PruneState:
+    """The model's state, traced if it never was or if its tensors have changed since; the model is not touched.
+
+    Args:
+        model: the network.
+        example_inputs: a newly given example, which replaces the one known; or None.
+        forward: the same for its call.
+    """
+    state = state_of(model)
+    if state is not None and state.structure is not None and _is_current(model, state):
+        if example_inputs is not None and state.structure.traced.example_origin == "made":
+            # A real example after a made one: costs depend on it, ties do not.
+            state = replace(
+                state, structure=None, known_groups=state.structure.graph.groups, kept_before=state.kept, cache=None
+            )
+        elif example_inputs is not None:
+            return replace(state, example=given(example_inputs, forward))
+        elif forward is not None and state.example is not None:
+            return replace(state, example=replace(state.example, forward=forward))
+        else:
+            return state
+    if state is not None and state.example is not None and example_inputs is None:
+        inputs = state.example.kwargs or state.example.args
+        graph, example = trace_model(model, inputs, forward or state.example.forward)
+    else:
+        graph, example = trace_model(model, example_inputs, forward)
+    if state is None:
+        return PruneState(Structure.of(graph), example, {group.name: group.width for group in graph.groups})
+    graph = _with_known_groups(graph, state)
+    widths = {group.name: max(group.width, state.initial_widths.get(group.name, 0)) for group in graph.groups}
+    return replace(
+        state,
+        structure=Structure.of(graph),
+        example=example,
+        initial_widths=widths,
+        kept_before=_fitting(state.kept, graph.shapes),
+        verified=frozenset(),
+        cache=None,
+    )
+
+
+def _with_known_groups(graph: Graph, state: PruneState) -> Graph:
+    """`graph` with the groups that a file told of, unless the network has changed since it was loaded."""
+    known = {
+        (member.tensor, member.axis): len(member.units) for group in state.known_groups for member in group.members
+    }
+    traced = {(member.tensor, member.axis) for group in graph.groups for member in group.members}
+    fits = all(graph.shapes.get(tensor, ())[axis : axis + 1] == (size,) for (tensor, axis), size in known.items())
+    if state.structure is not None or not known or not fits or not traced <= known.keys():
+        return graph
+    return replace(graph, groups=state.known_groups)
+
+
+def _fitting(kept: Mapping[str, Mapping[int, Any]], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[int, Any]]:
+    """`kept` without tensors that the user has replaced since."""
+    return {
+        name: dict(axes)
+        for name, axes in kept.items()
+        if name in shapes and all(len(index) == shapes[name][axis] for axis, index in axes.items())
+    }
+
+
+def _is_current(model: nn.Module, state: PruneState) -> bool:
+    """Whether the structure still describes the model."""
+    if _from_cache(model, state) is not None:
+        return True
+    assert state.structure is not None
+    shapes = {name: tuple(tensor.shape) for name, tensor in canonical_tensors(model).items()}
+    return shapes == state.structure.graph.shapes
+
+
+def _from_cache(model: nn.Module, state: PruneState) -> Known | None:
+    """What an earlier step looked up, unless the user has put other parameters in its place since."""
+    cache = state.cache
+    return cache if isinstance(cache, Known) and cache.binding.module is model and cache.binding.is_valid() else None
+
+
+def looked_up(model: nn.Module, state: PruneState) -> Known:
+    """Tensors, modules and their relation to the structure; of an earlier step where that still holds.
+
+    Raises:
+        ValueError: there are no tensors.
+    """
+    found = _from_cache(model, state)
+    if found is not None:
+        return found
+    assert state.structure is not None
+    parameters = dict(model.named_parameters())
+    tensors = canonical_tensors(model)
+    if not tensors:
+        raise ValueError("`model` has no parameters and no buffers: there is nothing to prune")
+    device = next(iter(tensors.values())).device
+    return Known(Binding(model, state.structure), tuple(parameters), device)

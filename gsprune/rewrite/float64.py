@@ -1,0 +1,121 @@
+"""Run a network in float64 whatever its own precision is, to tell a wrong result from a rounded one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gsprune.rewrite.state import Example
+from gsprune.rewrite.tensors import canonical_tensors
+from gsprune.rewrite.transaction import call_for_all
+from gsprune.tracing.tracer import plain_operations
+
+__all__ = ["call_in_float64"]
+
+_WIDER = {
+    **dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torch.float64),
+    torch.complex64: torch.complex128,
+}
+
+
+class _NotInFloat64Error(Exception):
+    """An operation that would not be the same one in float64."""
+
+
+def call_in_float64(model: nn.Module, example: Example) -> Any:
+    """The model's output on the example with every parameter, buffer, input and constant in float64.
+
+    Parameters and buffers get their contents back, bit for bit, whatever happens. Numbers that code draws at random or
+    writes out (``x.float()``, ``torch.zeros(3)``) are taken to float64, too.
+
+    Args:
+        model: the network, on a device that knows float64.
+        example: the call.
+
+    Raises:
+        Exception: the network cannot be run so: an operation of the user's own, one that reads a tensor's bits or
+            writes into a tensor of lower precision that lives outside of the network, a device without float64, code
+            that asks for a type.
+    """
+    inputs = replace(example, args=_widened(example.args), kwargs=_widened(example.kwargs))
+    with _wide_tensors(model), plain_operations(model), _InFloat64():
+        return inputs.call(model)
+
+
+@contextmanager
+def _wide_tensors(model: nn.Module) -> Iterator[None]:
+    """A block in which the model's own parameters and buffers hold float64 copies.
+
+    The tensors stay the same objects, so that whoever else holds them (a recurrent layer's list of weights) is served.
+    """
+    tensors = [tensor for tensor in canonical_tensors(model).values() if tensor.dtype in _WIDER]
+    befores = [tensor.data for tensor in tensors]
+    wide = [before.to(_WIDER[before.dtype]) for before in befores]
+    try:
+        call_for_all(setattr, tensors, repeat("data"), wide)
+        yield
+    finally:
+        _take_back(tensors, befores)
+
+
+def _take_back(tensors: list[Tensor], befores: list[Tensor]) -> None:
+    while True:
+        try:
+            call_for_all(setattr, tensors, repeat("data"), befores)
+        except KeyboardInterrupt:
+            continue
+        return
+
+
+class _InFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Runs every operation on float64 tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would import its compiler (seconds) on the first operation, only to keep it out of this method."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: torch._ops.OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        if func.namespace not in ("aten", "prims", "prim") or func is torch.ops.aten.view.dtype:
+            raise _NotInFloat64Error(f"{func} may be another operation in float64")
+        if func._schema.is_mutable:
+            _check_writes(func, args, kwargs)
+        return _widened(func(*_widened(args), **_widened(kwargs)))
+
+
+def _check_writes(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse to write into a tensor that would be taken to float64: the write would go to a copy."""
+    for index, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        value = args[index] if index < len(args) else kwargs.get(argument.name)
+        for tensor in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(tensor, Tensor) and tensor.dtype in _WIDER:
+                raise _NotInFloat64Error(f"{func} writes into a tensor of {tensor.dtype}")
+
+
+def _widened(value: Any) -> Any:
+    """`value` with every tensor and type of lower precision in nested tuples, lists and dicts taken to float64."""
+    if isinstance(value, Tensor):
+        return value.to(_WIDER[value.dtype]) if value.dtype in _WIDER else value
+    if isinstance(value, torch.dtype):
+        return _WIDER.get(value, value)
+    if type(value) in (tuple, list):
+        return type(value)(_widened(item) for item in value)
+    if type(value) is dict:
+        return {key: _widened(item) for key, item in value.items()}
+    return value
