@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 # A child started by `python -c` or `-m` would put the current folder first, where a clone has the sources without the
@@ -18,3 +21,17 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("gsprune")
+
+
+@pytest.fixture(autouse=True)
+def _restored_threads() -> Iterator[None]:
+    """A trainer sets torch's number of threads, which holds for the whole process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def one_thread() -> None:
+    """Equal sums whatever the machine."""
+    torch.set_num_threads(1)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,13 +26,6 @@ def run(tmp_path: Path) -> Path:
     save_checkpoint(folder / "checkpoints", 512, model, torch.optim.Adam(model.parameters()), TrainingState())
     holder.close()
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _keep_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def evaluate(run: Path, *words: str) -> int:

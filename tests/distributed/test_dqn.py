@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rank_trainers import Outcome, rows, train, train_rank
 from ranks import run_ranks
 
 from gsprune.rl.dqn_config import DQNConfig
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY = DQNConfig(
     encoder="nature",
@@ -32,14 +33,6 @@ TINY = DQNConfig(
     eval_interval_episodes=0,
     checkpoint_minutes=0,
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

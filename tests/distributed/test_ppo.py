@@ -14,6 +14,8 @@ from ranks import run_ranks
 
 from gsprune.rl.ppo_config import PPOConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Three environments on two ranks: the shares differ, as the ranks' parts of the minibatches do.
 TINY = PPOConfig(
     width=1,
@@ -29,14 +31,6 @@ TINY = PPOConfig(
     eval_interval_episodes=0,
     checkpoint_minutes=0,
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

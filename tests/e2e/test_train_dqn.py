@@ -6,11 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
-import torch
 
 from gsprune.cli import main
 from gsprune.rl.metrics import read_metrics
@@ -20,13 +16,6 @@ OPTIONS = [
     "--log-interval", "8", "--learning-starts", "64", "--replay-capacity", "320", "--replay-spare", "320",
     "--target-interval", "96", "--torch-threads", "1", "--env-threads", "1", "--eval-episodes", "2",
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _keep_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def metrics(folder: Path) -> list[dict[str, object]]:

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ OPTIONS = [
     "--preset", "quick", "--total-timesteps", "256", "--num-envs", "4", "--num-steps", "8", "--num-minibatches", "2",
     "--torch-threads", "1", "--env-threads", "1", "--eval-episodes", "2", "--seed", "3", "--env-id", "bossfight",
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _keep_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def metrics(folder: Path) -> list[dict[str, object]]:

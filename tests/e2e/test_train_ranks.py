@@ -7,11 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from gsprune.cli import main
 from gsprune.rl.metrics import read_metrics
@@ -20,13 +18,6 @@ OPTIONS = [
     "--preset", "quick", "--total-timesteps", "256", "--num-envs", "4", "--num-steps", "8", "--num-minibatches", "2",
     "--torch-threads", "1", "--env-threads", "1", "--eval-episodes", "2", "--checkpoint-minutes", "0",
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _keep_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def workers_of(launcher: int) -> list[int]:

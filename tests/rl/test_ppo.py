@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,6 @@ TINY = PPOConfig(
     eval_interval_episodes=0,
     checkpoint_minutes=0,
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def run(folder: Path, config: PPOConfig, stop_after: int | None = None, resume: bool = False) -> list[dict[str, Any]]:
