@@ -79,7 +79,7 @@ def _with_known_groups(graph: Graph, state: PruneState) -> Graph:
     fits = all(graph.shapes.get(tensor, ())[axis : axis + 1] == (size,) for (tensor, axis), size in known.items())
     if state.structure is not None or not known or not fits or not traced <= known.keys():
         return graph
-    return replace(graph, groups=state.known_groups)
+    return replace(graph, groups=state.known_groups, trail=())  # whose units are numbered as the traced ones
 
 
 def _fitting(kept: Mapping[str, Mapping[int, Any]], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[int, Any]]:

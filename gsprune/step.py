@@ -268,35 +268,36 @@ class Step:
                 "the rewritten network must be checked by a forward, but its example is not known (it was pickled with"
                 " a custom `forward`, or loaded); nothing was changed. Pass `example_inputs=` and `forward=` once more"
             )
+        due = after.due(self.structure)
         self.forwards += 1
-        outcome = run(self.model, example)
+        # Outputs that equal the masked network's say more than sizes, and cost less.
+        outcome = run(self.model, example, due if expected is None else None)
+        failure = outcome.failure or self._difference(outcome, expected, doubt)
         links: tuple[SizeLink, ...] = ()
         given_up: frozenset[tuple[str, str]] = frozenset()
-        if outcome.failure is not None:
+        if failure is not None:
             lengths = changed_lengths(self.structure.graph, after.graph.shapes)
             # Half of what is left: were the search to use it all up, no groups could be protected instead.
             budget = (MAX_FORWARDS - self.forwards) // 2
-            repair = repaired(self.model, example, lengths, transaction, budget, held)
+            repair = repaired(self.model, example, lengths, due, transaction, budget, held)
             links, given_up, outcome = repair.links, repair.given_up, repair.run
             self.forwards += repair.forwards
-        failure = outcome.failure
-        if failure is None:
-            difference = self._difference(outcome, expected, doubt)
-            if difference is not None:
-                failure = Failure(difference, None, ())
+            failure = outcome.failure or self._difference(outcome, expected, doubt)
         if failure is not None:
             raise _RefusedError(failure, self._groups_before(outcome.operations, failure, after), links, given_up)
         return links, given_up
 
-    def _difference(self, outcome: Run, expected: Any, doubt: DoubtError | None) -> str | None:
+    def _difference(self, outcome: Run, expected: Any, doubt: DoubtError | None) -> Failure | None:
         """How the rewritten network's output differs from the masked one's, None where it does not."""
-        if doubt is None:
-            return None if expected is None else compare(outcome.output, expected)
         assert self.state.example is not None
-        if expected is None:
-            return settle(doubt, None, None)
-        self.forwards += 1
-        return settle(doubt, run(self.model, self.state.example, call=call_in_float64).output, expected)
+        if doubt is None:
+            difference = None if expected is None else compare(outcome.output, expected)
+        elif expected is None:
+            difference = settle(doubt, None, None)
+        else:
+            self.forwards += 1
+            difference = settle(doubt, run(self.model, self.state.example, call=call_in_float64).output, expected)
+        return None if difference is None else Failure(difference, None, ())
 
     def _cut_groups(self, after: Structure) -> frozenset[str]:
         """Names of the groups that this step makes narrower."""
@@ -317,8 +318,8 @@ class Step:
             if own:
                 return own
         trail = self.structure.traced.trail
-        for names in reversed(trail[:operations]):
-            passing = [name for name in names if name in cut]
+        for passage in reversed(trail[:operations]):
+            passing = [name for name in passage.groups if name in cut]
             if passing:
                 # What has been cut before without harm is not to blame where something else is cut for the first time.
                 return [name for name in passing if name not in self.state.verified] or passing

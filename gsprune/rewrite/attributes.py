@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from gsprune.rewrite.state import SizeLink
 from gsprune.rewrite.tensors import owner_of
 
-__all__ = ["Entry", "Shape", "link_entries", "links_of", "with_element"]
+__all__ = ["Entry", "Shape", "is_in_table", "link_entries", "links_of", "with_element"]
 
 Shape = tuple[int, ...]
 Entry = tuple[dict[Any, Any], Any, Any]
@@ -156,6 +156,8 @@ def _layer_norm(module: nn.LayerNorm | nn.RMSNorm, shapes: _Shapes) -> Iterable[
 
 def _group_norm(module: nn.GroupNorm, shapes: _Shapes) -> Iterable[_Rule]:
     yield "num_channels", None, "weight", 0, 1, 1
+    if module.num_groups == module.num_channels:  # each channel is a group of its own
+        yield "num_groups", None, "weight", 0, 1, 1
 
 
 def _embedding(module: nn.Embedding | nn.EmbeddingBag, shapes: _Shapes) -> Iterable[_Rule]:
@@ -218,6 +220,12 @@ _TABLE: tuple[tuple[type | tuple[type, ...], tuple[str, ...], Callable[[Any, _Sh
     (nn.RNNBase, ("weight_ih_l0",), _rnn),
     (nn.RNNCellBase, ("weight_ih",), _rnn_cell),
 )
+
+
+def is_in_table(module: nn.Module) -> bool:
+    """Whether the table knows all integers that the module keeps; it reads them off the module's own tensors."""
+    has_tensors = any(tensor is not None for tensor in (*module._parameters.values(), *module._buffers.values()))
+    return (has_tensors or hasattr(module, "parametrizations")) and any(isinstance(module, k) for k, _, _ in _TABLE)
 
 
 def _rules(module: nn.Module, shapes: _Shapes) -> Iterable[_Rule]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gsprune.rewrite.places import Place, PlaceWatcher, mark_places
 from gsprune.rewrite.state import Example
-from gsprune.tracing.tracer import operation_of, plain_operations
+from gsprune.tracing.structure import Due
+from gsprune.tracing.tracer import operation_of, outputs_of, plain_operations
 from gsprune.tracing.undisturbed import undisturbed
 
 __all__ = ["Failure", "Run", "is_out_of_memory", "run"]
+
+# Operations after which sizes, or the way that the forward goes, may depend on values.
+_READS_DATA = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +31,13 @@ class Failure:
         message: one phrase.
         error: the exception, None where the outputs differ.
         modules: the modules whose forward was running when the exception was raised, outermost first.
+        places: where the numbers are kept that the failing call was given.
     """
 
     message: str
     error: Exception | None
     modules: tuple[nn.Module, ...]
+    places: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,7 @@ class Run:
     Attributes:
         output: what the call returned; None where it failed.
         failure: None where it returned.
-        operations: how many dispatched operations had succeeded.
+        operations: how many dispatched operations had succeeded; not counted where nothing was due.
     """
 
     output: Any
@@ -47,16 +55,28 @@ class Run:
     operations: int
 
 
+class _WrittenSizeError(Exception):
+    """An operation made a tensor of another size than it must: a size in the code has not followed."""
+
+
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts operations that succeed as the tracer does, so that a failure can be placed in the traced sequence."""
+    """Counts operations that succeed as the tracer does, so that a failure can be placed in the traced sequence.
+
+    An operation that makes a tensor of another size than it must does not succeed. Nothing can be said of sizes that
+    depend on data, nor once the forward goes another way than when it was traced.
+
+    Args:
+        due: what the operations must make, in order.
+    """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """Torch would import its compiler (seconds) on the first operation, only to keep it out of this method."""
         return False
 
-    def __init__(self) -> None:
+    def __init__(self, due: Sequence[Due]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.due = due
         self.operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -66,8 +86,22 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if result is not NotImplemented:
                 return result
         result = func(*args, **(kwargs or {}))
+        if self.operations < len(self.due):
+            due = self.due[self.operations]
+            if due.op == operation_of(func).name and not _READS_DATA.intersection(func.tags):
+                _check_sizes(due, outputs_of(result))
+            else:
+                self.due = ()
         self.operations += 1
         return result
+
+
+def _check_sizes(due: Due, outputs: Sequence[Tensor]) -> None:
+    """Compare what one operation made with what it must make."""
+    for tensor, axes in zip(outputs, due.outputs, strict=False):
+        for axis, _, size in axes or ():
+            if axis >= tensor.ndim or tensor.shape[axis] != size:
+                raise _WrittenSizeError(f"{due.op} makes {size} channels fill a shape of {tuple(tensor.shape)}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -78,8 +112,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def run(
     model: nn.Module,
     example: Example,
+    due: Sequence[Due] | None = None,
     *,
-    count: bool = False,
+    places: bool = False,
     call: Callable[[nn.Module, Example], Any] | None = None,
 ) -> Run:
     """Call the model on the example as it was traced, leaving no trace.
@@ -87,17 +122,20 @@ def run(
     Args:
         model: the network.
         example: the call.
-        count: whether to count operations, which costs some microseconds each.
+        due: what the operations must make; None leaves them unwatched, which saves some microseconds each.
+        places: whether to find out where the numbers are kept that a failing call was given.
         call: how to call it; None as the example says.
 
     Raises:
         Exception: memory ran out while the network was called as the example says.
     """
-    counter = _Counter()
+    counter, watcher = _Counter(due or ()), PlaceWatcher()
     try:
         with undisturbed(model):
-            if count:
-                with plain_operations(model), counter:
+            if places:
+                mark_places(model)
+            if due is not None:
+                with plain_operations(model), watcher if places else nullcontext(), counter:
                     output = example.call(model)
             else:
                 output = example.call(model) if call is None else call(model, example)
@@ -107,7 +145,7 @@ def run(
         message = (
             f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
         )
-        return Run(None, Failure(message, error, _modules_of(error)), counter.operations)
+        return Run(None, Failure(message, error, _modules_of(error), watcher.places), counter.operations)
     return Run(output, None, counter.operations)
 
 

@@ -1,9 +1,10 @@
 """Find the integers that user code stores about widths, when the smaller network does not run without them.
 
 CleanRL's IMPALA asserts a stored ``_out_channels`` in its forward; torchvision's ViT keeps ``hidden_dim``. Such an
-integer is changed only if the forward fails without it. The search is greedy: of the modules on the failing call's
-stack, innermost first, one integer after the other that equals an old length is set to the new length, and kept where
-the forward then gets further (counted in operations) or through.
+integer is changed only if the forward fails without it, or makes a tensor of another size than the trace foretells. The
+search is greedy: of the modules on the failing call's stack, innermost first, one integer after the other that equals
+an old length is set to the new length, and kept where the forward then gets further (counted in operations that make
+what they must) or through. Sizes that the failing operation asked for are tried first.
 
 Where two axes had one length, the link found may be to the wrong one. That shows when they part: then the forward fails
 in the module that holds the link, which is given up and searched anew.
@@ -12,19 +13,23 @@ in the module that holds the link, which is given up and searched anew.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from gsprune.rewrite.attributes import Entry, Shape, with_element
+from gsprune.rewrite.attributes import Entry, Shape, is_in_table, with_element
 from gsprune.rewrite.check import Failure, Run, run
+from gsprune.rewrite.places import stored_integers
 from gsprune.rewrite.state import Example, SizeLink
 from gsprune.rewrite.transaction import Transaction
 from gsprune.tracing.graph import Graph
+from gsprune.tracing.structure import Due
 
 __all__ = ["Lengths", "Repair", "changed_lengths", "repaired"]
+
+_Candidate = tuple[SizeLink, Entry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ def repaired(
     model: nn.Module,
     example: Example,
     lengths: Sequence[Lengths],
+    due: Sequence[Due],
     transaction: Transaction,
     budget: int,
     held: Mapping[tuple[str, str], Any],
@@ -96,11 +102,12 @@ def repaired(
         model: the rewritten network, whose forward fails.
         example: the call.
         lengths: what the step changed.
+        due: what the operations must make.
         transaction: records the changes.
         budget: how many forwards may be run.
         held: (module, attribute) of earlier links, which have been set already -> the value before that.
     """
-    search = _Search(model, example, lengths, transaction, budget, dict(held))
+    search = _Search(model, example, lengths, due, transaction, budget, dict(held))
     while search.present.failure is not None and search.forwards < budget:
         if not search.give_up_link() and not search.find_link():
             break
@@ -115,11 +122,13 @@ class _Search:
         model: nn.Module,
         example: Example,
         lengths: Sequence[Lengths],
+        due: Sequence[Due],
         transaction: Transaction,
         budget: int,
         held: dict[tuple[str, str], Any],
     ) -> None:
         self.model, self.example, self.lengths, self.transaction = model, example, lengths, transaction
+        self.due = due
         self.budget, self.held = budget, held
         self.names = {id(module): name for name, module in model.named_modules()}
         self.links: list[SizeLink] = []
@@ -129,7 +138,7 @@ class _Search:
 
     def _run(self) -> Run:
         self.forwards += 1
-        return run(self.model, self.example, count=True)
+        return run(self.model, self.example, self.due, places=True)
 
     def _attempt(self, entries: Sequence[Entry]) -> tuple[Run, list[Entry]]:
         """Run with `entries` set; returns the run and what takes them back."""
@@ -155,23 +164,47 @@ class _Search:
         return False
 
     def find_link(self) -> bool:
-        """Find one integer with which the forward gets further; False where there is none or the budget is used up."""
-        assert self.present.failure is not None
-        for link, entry in _candidates(self.present.failure, self.names, self.lengths):
-            if self.forwards >= self.budget:
-                return False
-            attempt, before = self._attempt([entry])
-            if attempt.failure is None or attempt.operations > self.present.operations:
-                self.links.append(link)
-                self.present = attempt
-                self._set_alike(link)
-                return True
-            self.transaction.set_entries(before)
+        """Find an integer with which the forward gets further; False where there is none or the budget is used up."""
+        failure, asked = self.present.failure, _asked(self.due, self.present.operations)
+        assert failure is not None
+        given = {(id(place.module), place.attribute, place.position) for place in failure.places}
+        for module in self._suspects(failure):
+            candidates = _candidates(module, self.names[id(module)], self.lengths, asked, failure)
+            for candidate in candidates:
+                if self._gets_further([candidate]):
+                    return True
+                # What the failing call was given must change; but the code may compare it with another first.
+                if (id(module), candidate[0].attribute, candidate[0].index) in given and any(
+                    self._gets_further([candidate, other])
+                    for other in candidates
+                    if (other[0].attribute, other[0].index) != (candidate[0].attribute, candidate[0].index)
+                ):
+                    return True
         return False
 
-    def _set_alike(self, link: SizeLink) -> None:
+    def _suspects(self, failure: Failure) -> list[nn.Module]:
+        """User modules that may keep the size: those whose numbers the failing call was given, then the innermost."""
+        modules = (*(place.module for place in failure.places), *reversed(failure.modules))
+        once = {id(module): module for module in modules if id(module) in self.names and not is_in_table(module)}
+        return list(once.values())
+
+    def _gets_further(self, candidates: Sequence[_Candidate]) -> bool:
+        """Try integers together, and keep them where they help; False also where the budget is used up."""
+        if self.forwards >= self.budget:
+            return False
+        attempt, before = self._attempt([entry for _, entry in candidates])
+        if attempt.failure is None or attempt.operations > self.present.operations:
+            self.present = attempt
+            links = [link for link, _ in candidates]
+            self.links += links
+            self._set_alike(links)
+            return True
+        self.transaction.set_entries(before)
+        return False
+
+    def _set_alike(self, links: Sequence[SizeLink]) -> None:
         """Set in the other modules of the class what helped in one, where that does no harm."""
-        alike = _alike(self.model, link, self.lengths)
+        alike = [other for link in links for other in _alike(self.model, link, self.lengths)]
         if self.present.failure is None or self.forwards >= self.budget or not alike:
             return
         together, before = self._attempt([entry for _, entry in alike])
@@ -182,70 +215,84 @@ class _Search:
             self.transaction.set_entries(before)
 
 
-def _alike(model: nn.Module, link: SizeLink, lengths: Sequence[Lengths]) -> list[tuple[SizeLink, Entry]]:
-    """The same attribute of all other modules of the class, where it holds the length of the same tensor of theirs.
+def _alike(model: nn.Module, link: SizeLink, lengths: Sequence[Lengths]) -> list[_Candidate]:
+    """The same attribute of all other modules of the class, where it holds a length of their own tensors.
 
     A network repeats its blocks: one by one they would use up the forwards.
     """
     modules = dict(model.named_modules())
     kind, prefix = type(modules[link.module]), f"{link.module}." if link.module else ""
-    if not link.tensor.startswith(prefix):
-        return []
-    by_axis: dict[tuple[str, int], list[Lengths]] = {}
-    for length in lengths:
-        by_axis.setdefault((length.tensor, length.axis), []).append(length)
-    found: list[tuple[SizeLink, Entry]] = []
+    is_near = link.tensor.startswith(prefix)
+    found: list[_Candidate] = []
     for name, module in modules.items():
         if type(module) is not kind or name == link.module:
             continue
-        tensor = f"{name}.{link.tensor.removeprefix(prefix)}"
         present = module.__dict__.get(link.attribute)
         value = present if link.index is None or present is None else present[link.index]
+        own = [length for length in lengths if length.before == value and length.tensor.startswith(f"{name}.")]
+        same = f"{name}.{link.tensor.removeprefix(prefix)}", link.axis
         # Another stage may have more heads, of the same width.
-        like = next((item for item in by_axis.get((tensor, link.axis), ()) if item.before == value), None)
-        if like is None or (like.divisor == 1) != (link.divisor == 1):
-            continue
-        changed = like.after if link.index is None else with_element(present, link.index, like.after)
-        other = SizeLink(name, link.attribute, link.index, tensor, link.axis, divisor=like.divisor)
-        found.append((other, (module.__dict__, link.attribute, changed)))
+        best = [length for length in own if (length.tensor, length.axis) == same and _suits(length, link)]
+        if not is_near:  # a module without tensors follows the one that its like follows
+            best = [length for length in lengths if (length.tensor, length.axis) == (link.tensor, link.axis)]
+            best = [length for length in best if length.before == value and _suits(length, link)]
+        elif not best and len({length.after for length in own}) == 1:
+            best = own
+        if best:
+            found.append(_candidate(name, module, link.attribute, link.index, best[0]))
     return found
 
 
+def _suits(length: Lengths, link: SizeLink) -> bool:
+    """Whether both speak of whole axes, or both of parts."""
+    return (length.divisor == 1) == (link.divisor == 1)
+
+
+def _asked(due: Sequence[Due], operations: int) -> set[tuple[int, int]]:
+    """(before the step, after it) of all sizes that the operation must make which failed."""
+    if operations >= len(due):
+        return set()
+    return {(before, now) for axes in due[operations].outputs for _, before, now in axes or () if before != now}
+
+
 def _candidates(
-    failure: Failure, names: Mapping[int, str], lengths: Sequence[Lengths]
-) -> Iterator[tuple[SizeLink, Entry]]:
-    """Integers worth trying, innermost module first.
+    module: nn.Module, name: str, lengths: Sequence[Lengths], asked: Collection[tuple[int, int]], failure: Failure
+) -> list[_Candidate]:
+    """A module's integers that are worth trying, with the lengths that they may follow.
 
-    Of one module: those that the message names, plain ones before tuples, lengths of its own tensors before others.
+    In this order: what the failing call was given, sizes that the failing operation must make, lengths of the module's
+    own tensors, integers that the message names, plain ones before tuples.
     """
+    given = {(place.attribute, place.position) for place in failure.places if place.module is module}
     named = set(map(int, re.findall(r"\d+", failure.message)))
-    for module in reversed(failure.modules):
-        name = names.get(id(module))
-        if name is None:
-            continue
-        prefix = f"{name}." if name else ""
-        near = sorted(lengths, key=lambda length: not length.tensor.startswith(prefix))
-        seen: set[tuple[str, int | None, int]] = set()
-        stored = sorted(_stored_integers(module), key=lambda item: (item[2] not in named, item[1] is not None))
-        for attribute, index, value in stored:
-            for length in near:
-                if value != length.before or (attribute, index, length.after) in seen:
-                    continue
-                seen.add((attribute, index, length.after))
-                link = SizeLink(name, attribute, index, length.tensor, length.axis, divisor=length.divisor)
-                present = module.__dict__[attribute]
-                changed = length.after if index is None else with_element(present, index, length.after)
-                yield link, (module.__dict__, attribute, changed)
+    prefix = f"{name}." if name else ""
+    ranked = [
+        (
+            (attribute, index) not in given,
+            (length.before, length.after) not in asked,
+            not length.tensor.startswith(prefix),
+            length.before not in named,
+            index is not None,
+            order,
+            (attribute, index, length),
+        )
+        for order, (attribute, index, length) in enumerate(
+            (attribute, index, length)
+            for attribute, index, value in stored_integers(module)
+            for length in lengths
+            if value == length.before
+        )
+    ]
+    found: dict[tuple[str, int | None, int], _Candidate] = {}
+    for *_, (attribute, index, length) in sorted(ranked, key=lambda item: item[:-1]):
+        if (attribute, index, length.after) not in found:
+            found[attribute, index, length.after] = _candidate(name, module, attribute, index, length)
+    return list(found.values())
 
 
-def _stored_integers(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
-    """(attribute, position in a tuple or list or None, value) of all integers that the module itself keeps."""
-    for attribute, value in list(module.__dict__.items()):
-        if isinstance(value, bool):
-            continue
-        if isinstance(value, int):
-            yield attribute, None, value
-        elif isinstance(value, tuple | list):
-            for index, element in enumerate(value):
-                if isinstance(element, int) and not isinstance(element, bool):
-                    yield attribute, index, element
+def _candidate(name: str, module: nn.Module, attribute: str, index: int | None, length: Lengths) -> _Candidate:
+    """Let an integer follow a length."""
+    present = module.__dict__[attribute]
+    changed = length.after if index is None else with_element(present, index, length.after)
+    link = SizeLink(name, attribute, index, length.tensor, length.axis, divisor=length.divisor)
+    return link, (module.__dict__, attribute, changed)

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from gsprune.tracing.passages import Passage
 from gsprune.tracing.table import graph_table
 
 __all__ = ["Graph", "Group", "IntArray", "MacOperation", "Member", "Protected", "Queries"]
@@ -128,8 +129,7 @@ class Graph:
         example_origin: "given" or "made" (by the tracer, from the first layer).
         inexact: names of ops that read a channel axis as a population (LayerNorm, softmax over channels, ...), after
             which the sliced network is not exactly the masked one.
-        trail: for every operation that the traced forward dispatched, in order, the groups whose channels are in its
-            inputs or outputs.
+        trail: every operation that the traced forward dispatched, in order.
         queries: rows whose removal changes an attention's scale.
     """
 
@@ -141,7 +141,7 @@ class Graph:
     example_shapes: tuple[tuple[int, ...], ...]
     example_origin: Literal["given", "made"]
     inexact: tuple[str, ...]
-    trail: tuple[tuple[str, ...], ...] = ()
+    trail: tuple[Passage, ...] = ()
     queries: tuple[Queries, ...] = ()
 
     def __str__(self) -> str:

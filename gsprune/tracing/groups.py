@@ -13,6 +13,7 @@ from torch import nn
 
 from gsprune.tracing.components import Components, atoms_in
 from gsprune.tracing.graph import Graph, Group, IntArray, MacOperation, Member, Protected, Queries
+from gsprune.tracing.passages import Passage, passages
 from gsprune.tracing.tape import Axis, Tape
 
 __all__ = ["build_graph"]
@@ -27,7 +28,7 @@ def build_graph(
     components = Components(tape)
     components.settle()
     types = {name: type(module).__name__ for name, module in model.named_modules(remove_duplicate=False)}
-    groups, group_of = _Grouping(tape, types, components).groups()
+    groups, group_of, unit_of = _Grouping(tape, types, components).groups()
     batch = next((shape[0] for shape in example_shapes if shape), 1) or 1
     return Graph(
         groups=groups,
@@ -39,7 +40,7 @@ def build_graph(
         example_origin=origin,
         inexact=_inexact(tape, components),
         queries=_queries(tape),
-        trail=_trail(tape, components, group_of, [group.name for group in groups]),
+        trail=_trail(tape, components, groups, group_of, unit_of),
     )
 
 
@@ -67,21 +68,16 @@ def _queries(tape: Tape) -> tuple[Queries, ...]:
     return tuple(found)
 
 
-def _trail(tape: Tape, components: Components, group_of: IntArray, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """The groups that every traced operation met; layers are shared between operations and looked up once."""
-    known: dict[int, tuple[int, ...]] = {}
-    trail = []
-    for layers in tape.steps:
-        met: dict[int, None] = {}
-        for layer in layers:
-            if id(layer) not in known:
-                found = group_of[components.labels[np.maximum(layer, 0)]]
-                low, high = int(found.min()), int(found.max())
-                among = (low,) if low == high else np.unique(found).tolist()
-                known[id(layer)] = tuple(index for index in among if index >= 0)
-            met.update(dict.fromkeys(known[id(layer)]))
-        trail.append(tuple(names[index] for index in met))
-    return tuple(trail)
+def _trail(
+    tape: Tape, components: Components, groups: Sequence[Group], group_of: IntArray, unit_of: IntArray
+) -> tuple[Passage, ...]:
+    """What every traced operation met and made; `group_of` and `unit_of` go by component."""
+    counts = [group.num_units for group in groups]
+    first_unit = np.append(np.concatenate([[0], np.cumsum(counts)[:-1]]) if counts else [0], 0)
+    of_component = np.where(group_of < 0, -1, unit_of + first_unit[group_of])
+    group_of_unit = np.append(np.repeat(np.arange(len(groups)), counts), -1)
+    units = of_component[components.labels].astype(np.int32)
+    return passages(tape.steps, units, group_of_unit.astype(np.int32), [group.name for group in groups])
 
 
 def _mac_operations(tape: Tape, batch: int) -> tuple[MacOperation, ...]:
@@ -100,15 +96,15 @@ class _Grouping:
     types: Mapping[str, str]  # module name -> name of its class
     components: Components
 
-    def groups(self) -> tuple[tuple[Group, ...], IntArray]:
-        """All prunable groups in the order in which the forward opens them, and the group of each component or -1."""
+    def groups(self) -> tuple[tuple[Group, ...], IntArray, IntArray]:
+        """All prunable groups in the order in which the forward opens them; group and unit of each component, or -1."""
         components, axes = self.components, self.tape.axes
         group_of = np.full(self.tape.num_atoms, -1, np.int64)
         sizes = np.array([0, *[axis.size for axis in axes]], np.int64)
         axis_of = np.concatenate([[-1], np.repeat(np.arange(len(axes)), sizes[1:])]).astype(np.int64)
         atoms = np.flatnonzero(components.prunable[components.labels])
         if not len(atoms):
-            return (), group_of
+            return (), group_of, group_of
         entries, counts = np.unique(components.labels[atoms] * len(axes) + axis_of[atoms], return_counts=True)
         owner, member = np.divmod(entries, len(axes))
         starts = np.flatnonzero(np.diff(owner, prepend=-1))
@@ -141,7 +137,7 @@ class _Grouping:
             name = name if names[name] == 1 else f"{name}:{names[name]}"
             copies = 1 if has_heads[index] else int(found[root])
             groups.append(Group(name, int(widths[index]), copies, members, self._kind(members)))
-        return tuple(groups), group_of
+        return tuple(groups), group_of, unit_of
 
     def _flags(self, axis_of: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Which axes consume channels, and which components are tied across heads."""

@@ -10,17 +10,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from gsprune import _core
 from gsprune.tracing.graph import Graph, Group, IntArray, Member
+from gsprune.tracing.passages import Units
 
-__all__ = ["Structure"]
+__all__ = ["Due", "Structure"]
 
 BoolArray = npt.NDArray[np.bool_]
+
+
+class Due(NamedTuple):
+    """Sizes that one operation must make.
+
+    Attributes:
+        op: its name.
+        outputs: per output tensor ((axis, size before the step, size after it), ...) of the labelled axes; None where
+            unknown.
+    """
+
+    op: str
+    outputs: tuple[tuple[tuple[int, int, int], ...] | None, ...]
 
 
 class _Vectors:
@@ -164,6 +178,25 @@ class Structure:
         alive = self._alive.copy()
         alive[alive] = keep
         return Structure(self._vectors, alive, first_unit, ids, starts), keeps
+
+    def due(self, before: Structure) -> list[Due]:
+        """What the network makes by now on its way, if every size in its code follows; in the order of the trace.
+
+        Args:
+            before: the structure before the step.
+        """
+        alive, present = np.append(self._alive, True), np.append(before._alive, True)
+        known: dict[int, tuple[int, int]] = {}
+
+        def lengths(units: Units) -> tuple[int, int]:
+            if id(units) not in known:
+                known[id(units)] = int(np.count_nonzero(present[units])), int(np.count_nonzero(alive[units]))
+            return known[id(units)]
+
+        def sizes(axes: tuple[tuple[int, Units], ...] | None) -> tuple[tuple[int, int, int], ...] | None:
+            return None if axes is None else tuple((axis, *lengths(units)) for axis, units in axes)
+
+        return [Due(passage.op, tuple(map(sizes, passage.outputs))) for passage in self.traced.trail]
 
     def kept(self) -> dict[str, dict[int, IntArray]]:
         """Tensor -> {axis: positions kept since the trace}, sorted; only axes that lost something."""

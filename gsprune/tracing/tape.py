@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gsprune.tracing.passages import Step
 from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
 
 __all__ = ["Axis", "MacUse", "Operand", "Split", "Tape"]
@@ -86,7 +87,7 @@ class Tape:
         self.biases: list[tuple[Labels, Labels]] = []
         self.mac_uses: list[MacUse] = []
         self.populations: list[tuple[str, Labels]] = []
-        self.steps: list[list[Labels]] = []
+        self.steps: list[Step] = []
         self.used: set[str] = set()
         self._names: dict[int, str] = {}
         self._shadows: dict[str, Shadow] = {}

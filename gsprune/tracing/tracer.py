@@ -21,6 +21,7 @@ from gsprune.tracing.groups import build_graph
 from gsprune.tracing.lengths import is_view, read_shape, reads_shape, tie_view
 from gsprune.tracing.modules import tie_modules
 from gsprune.tracing.outputs import tensors_in
+from gsprune.tracing.passages import Step
 from gsprune.tracing.rules import rule_for
 from gsprune.tracing.rules_common import Call, Rule, protect_all
 from gsprune.tracing.scales import keep_scale
@@ -29,7 +30,7 @@ from gsprune.tracing.tape import Tape
 from gsprune.tracing.undisturbed import undisturbed
 from gsprune.tracing.wrappers import wrapper_of
 
-__all__ = ["operation_of", "plain_operations", "trace"]
+__all__ = ["operation_of", "outputs_of", "plain_operations", "trace"]
 
 
 # These make axes that follow what they meet, also from a tensor of which nothing is known.
@@ -53,6 +54,12 @@ def operation_of(func: torch._ops.OpOverload) -> _Operation:
     rule = rule_for(func)
     composite = rule is None and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
     return _Operation(name.removesuffix("_") if mutable else name, rule, mutable, composite)
+
+
+def outputs_of(out: Any) -> list[Tensor]:
+    """The tensors that one operation returned."""
+    several = out if isinstance(out, tuple | list) else [out]
+    return [each for each in several if isinstance(each, Tensor)]
 
 
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -86,12 +93,14 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         tape.op = operation.name
         passing: list[Labels] = []
+        made: list[Shadow] = []
         if not inputs:
             self._mark(out, FREE)
         elif known:
             passing += [layer for tensor in inputs for layer in tape.of(tensor).layers]
             self._apply(operation, Call(operation.name, args, kwargs, out), before)
-        tape.steps.append(passing)
+            made += [tape.of(tensor) for tensor in outputs_of(out)]
+        tape.steps.append(Step(operation.name, passing, made))
         return out
 
     def _apply(self, operation: _Operation, call: Call, written: Tensor | None) -> None:
@@ -110,8 +119,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(result, Shadow):
             self._mark(call.out, result)
             return
-        outputs = call.out if isinstance(call.out, tuple | list) else [call.out]
-        for index, tensor in enumerate(outputs):
+        for index, tensor in enumerate(call.out if isinstance(call.out, tuple | list) else [call.out]):
             if isinstance(tensor, Tensor):
                 tape.mark(tensor, result[index] if index < len(result) else EMPTY)
 

@@ -224,9 +224,11 @@ def test_kinds_are_equal_for_groups_of_equal_structure_alone() -> None:
 
 def test_the_trail_names_the_groups_of_every_operation() -> None:
     graph, _ = trace(Flat(), FRAMES)
-    assert graph.trail[0] == ("conv",)
-    assert [set(names) for names in graph.trail].count({"conv", "hidden"}) == 2  # the weight transposed, the product
-    assert graph.trail[-1] == ("hidden",)
+    assert graph.trail[0].groups == ("conv",)
+    assert [set(passage.groups) for passage in graph.trail].count(
+        {"conv", "hidden"}
+    ) == 2  # the weight transposed, the product
+    assert graph.trail[-1].groups == ("hidden",)
 
 
 class Repeated(nn.Module):
