@@ -24,8 +24,7 @@ def _attention(tape: Tape, call: Call) -> list[Shadow]:
             if len(varying(layer)) > 1 and layer.shape[-1] > 1:
                 tape.heads.append(layer)
     widths = [_widths(tape, shadow.layers, ndim - 1, f"{call.op}: positions of a head") for shadow in shadows]
-    if scale is None:
-        keep_scale(tape, shadows[0], shadows[1], call.op)
+    keep_scale(tape, shadows[0], shadows[1], call.op, scale)
     if query.shape[-1] > 1:
         vectors = [width[0].reshape(-1) if width else None for width in widths[:2]]
         contract(tape, vectors[0], shadows[0].kind, vectors[1], shadows[1].kind)

@@ -32,10 +32,10 @@ _LINEAR = {"aten.mul": True, "aten.div": True, "aten.add": False, "aten.sub": Fa
 def pointwise(tape: Tape, call: Call) -> Result:
     """Any function of elements that meet by broadcasting; also what is not listed but tagged so by torch."""
     out = call.out if isinstance(call.out, torch.Tensor) else call.out[0]
-    note_factor(tape, call)
+    is_scaled = note_factor(tape, call)
     shadow = elementwise(tape, call.tensors(), out.shape)
     if shadow.kind is Kind.ACTIVATION and call.op in _LINEAR:
-        shadow.source = _still_product(tape, call)
+        shadow.source = None if is_scaled else _still_product(tape, call)
     return shadow if out is call.out else [shadow] * len(call.out)
 
 

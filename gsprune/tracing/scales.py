@@ -22,7 +22,7 @@ from gsprune.tracing.rules_common import Call
 from gsprune.tracing.shadow import Dot, Kind, Labels, Shadow
 from gsprune.tracing.tape import Tape
 
-__all__ = ["are_written_sizes", "dot_of", "keep_scale", "note_factor"]
+__all__ = ["are_written_sizes", "dot_of", "keep_scale", "keep_widths_of_busy_queries", "note_factor"]
 
 _FACTORS = {"aten.mul": 1.0, "aten.div": -1.0}  # operation -> exponent of its second argument
 
@@ -38,11 +38,31 @@ def dot_of(query: Shadow, key: Shadow, axis: int) -> Dot | None:
     return Dot(layers[0], layers[0].shape[axis], query.source is not None and not shared)
 
 
-def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str) -> None:
-    """Attention that scales by 1 / sqrt(width) itself: note the queries' rows, or keep the width."""
+def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | None) -> None:
+    """Attention that scales by 1 / sqrt(width) itself, or is given it as a number: note the queries' rows.
+
+    Where they cannot make up for another scale, the width is kept.
+    """
     dot = dot_of(query, key, -1)
-    if dot is not None:
+    if dot is not None and (scale is None or (_is_root(scale, dot.width) and not _is_written(scale))):
         _note(tape, dot.query, dot.known, op)
+
+
+def keep_widths_of_busy_queries(tape: Tape) -> None:
+    """Rows whose products go elsewhere, too (to relative positions, a residual sum), cannot make up for a scale.
+
+    What was multiplied by the scale itself may go anywhere after that.
+    """
+    scaled = {id(layer) for layer in tape.queries}
+    elsewhere = np.zeros(tape.num_atoms, bool)
+    for layer in tape.ends:
+        if id(layer) not in scaled:
+            elsewhere[np.maximum(layer, 0)] = True
+    elsewhere[0] = False
+    busy = [layer for layer in tape.queries if elsewhere[np.maximum(layer, 0)].any()]
+    tape.queries = [layer for layer in tape.queries if not any(layer is other for other in busy)]
+    for layer in busy:
+        tape.protect(layer, "attention computes its scale from the width, and its queries are used elsewhere")
 
 
 def _note(tape: Tape, labels: Labels, known: bool, op: str) -> None:
@@ -53,22 +73,24 @@ def _note(tape: Tape, labels: Labels, known: bool, op: str) -> None:
         tape.protect(labels, f"{op} computes its scale from the width")
 
 
-def note_factor(tape: Tape, call: Call) -> None:
-    """Look at a multiplication or division by one number."""
+def note_factor(tape: Tape, call: Call) -> bool:
+    """Look at a multiplication or division by one number; True where that makes queries of a weight's product."""
     exponent = _FACTORS.get(call.op)
     if exponent is None or len(call.args) < 2 or not isinstance(call.args[0], torch.Tensor):
-        return
+        return False
     shadow, value = tape.of(call.args[0]), _number(call.args[1])
     if value is None or value <= 0 or not (shadow.dot or shadow.source):
-        return
+        return False
     factor = value**exponent
     if shadow.dot is not None:
         if _is_root(factor, shadow.dot.width) and not _is_written(value):
             _note(tape, shadow.dot.query, shadow.dot.known, call.op)
-        return
+        return False
+    noted = len(tape.queries)
     for layer in shadow.layers:
         if shadow.kind is Kind.ACTIVATION and _is_root(factor, layer.shape[-1]) and not _is_written(value):
             tape.queries.append(layer)
+    return len(tape.queries) > noted
 
 
 def _number(value: Any) -> float | None:

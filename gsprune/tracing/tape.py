@@ -69,6 +69,8 @@ class Tape:
         aliases: other names of tied tensors -> canonical name.
         shapes: shape of every parameter and buffer by canonical name.
         op: name of the operation at hand, for reasons.
+        ends: layers of weights' products that went into something which is no such product any more.
+        notes_ends: whether that is noted; it is known of what torch's own attention is made of.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -84,6 +86,8 @@ class Tape:
         self.heads: list[Labels] = []
         self.splits: list[Split] = []
         self.queries: list[Labels] = []
+        self.ends: list[Labels] = []
+        self.notes_ends = True
         self.biases: list[tuple[Labels, Labels]] = []
         self.mac_uses: list[MacUse] = []
         self.populations: list[tuple[str, Labels]] = []
@@ -165,6 +169,13 @@ class Tape:
     def unmark(tensor: torch.Tensor) -> None:
         """Take the shadow from a tensor that outlives the trace."""
         tensor.__dict__.pop(_ATTRIBUTE, None)
+
+    def note_ends(self, inputs: Sequence[Shadow], outputs: Sequence[Shadow]) -> None:
+        """Note the products of weights among an operation's inputs that are none any more among its outputs."""
+        for shadow in inputs if self.notes_ends else ():
+            is_product = shadow.source and shadow.kind is Kind.ACTIVATION
+            if is_product and all(output.source != shadow.source for output in outputs):
+                self.ends.extend(shadow.layers)
 
     # -- atoms --------------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.passages import Step
 from gsprune.tracing.rules import rule_for
 from gsprune.tracing.rules_common import Call, Rule, protect_all
-from gsprune.tracing.scales import keep_scale
+from gsprune.tracing.scales import keep_scale, keep_widths_of_busy_queries
 from gsprune.tracing.shadow import EMPTY, FREE, Kind, Labels, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.undisturbed import undisturbed
@@ -97,9 +97,11 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not inputs:
             self._mark(out, FREE)
         elif known:
-            passing += [layer for tensor in inputs for layer in tape.of(tensor).layers]
+            shadows = [tape.of(tensor) for tensor in inputs]
+            passing += [layer for shadow in shadows for layer in shadow.layers]
             self._apply(operation, Call(operation.name, args, kwargs, out), before)
             made += [tape.of(tensor) for tensor in outputs_of(out)]
+            tape.note_ends(shadows, made)
         tape.steps.append(Step(operation.name, passing, made))
         return out
 
@@ -165,9 +167,8 @@ class _Watcher(TorchFunctionMode):
     ) -> Any:
         del types
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and kwargs.get("scale") is None:
-            query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
-            keep_scale(self.tape, self.tape.of(query), self.tape.of(key), "scaled_dot_product_attention")
+        if func is F.scaled_dot_product_attention:
+            return self._attention(args, kwargs)
         splits = len(self.tape.splits)
         result = func(*args, **kwargs)
         if reads_shape(func):
@@ -175,6 +176,16 @@ class _Watcher(TorchFunctionMode):
         if is_view(func):
             tie_view(self.tape, args, kwargs, result, splits)
         return result
+
+    def _attention(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
+        op = "scaled_dot_product_attention"
+        keep_scale(self.tape, self.tape.of(query), self.tape.of(key), op, kwargs.get("scale"))
+        self.tape.notes_ends = False
+        try:
+            return F.scaled_dot_product_attention(*args, **kwargs)
+        finally:
+            self.tape.notes_ends = True
 
 
 def trace(
@@ -244,6 +255,7 @@ def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]
         with undisturbed(model), plain_operations(model):
             _protect_outputs(tape, _run(model, example, tape))
             _run_in_training(model, example, tape)
+            keep_widths_of_busy_queries(tape)
             tie_modules(tape, model)
     finally:
         for tensor in tensors_in((example.args, example.kwargs)):

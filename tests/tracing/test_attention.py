@@ -106,6 +106,51 @@ class ComputedEarly(ComputedScale):
     on_logits = False
 
 
+class GivenScale(SplitQueries):
+    """The computed scale is handed to torch's own attention."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        scale = 1 / math.sqrt(q.shape[-1])
+        return self.head(F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(2)).mean(1)
+
+
+class RelativePositions(SplitQueries):
+    """Queries also meet a table of positions, before or after they are scaled."""
+
+    on_scaled = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        if self.on_scaled:
+            q = q * q.shape[-1] ** -0.5
+            logits = q @ k.transpose(-2, -1) + torch.einsum("bhqd,kd->bhqk", q, self.table)
+            y = logits.softmax(-1) @ v
+        else:
+            bias = torch.einsum("bhqd,kd->bhqk", q, self.table)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.head(y.transpose(1, 2).flatten(2)).mean(1)
+
+
+class ScaledPositions(RelativePositions):
+    on_scaled = True
+
+
+class SharedQueries(SplitQueries):
+    """One attention applied twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = []
+        for part in (x, x.flip(1) * 0.5):
+            q, k, v = (layer(part).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+            outputs.append(F.scaled_dot_product_attention(q, k, v))
+        return self.head((outputs[0] + outputs[1]).transpose(1, 2).flatten(2)).mean(1)
+
+
 class StoredScale(SplitQueries):
     """The same with the scale in an attribute or in the code: nothing is to be made up for."""
 
@@ -119,11 +164,23 @@ class StoredScale(SplitQueries):
         return self.head((logits.softmax(-1) @ v).transpose(1, 2).flatten(2)).mean(1)
 
 
+class GivenStoredScale(StoredScale):
+    """The kept scale is handed to torch's own attention."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return self.head(y.transpose(1, 2).flatten(2)).mean(1)
+
+
 def example() -> Tensor:
     return torch.randn(2, 5, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("network", [TorchAttention, SplitQueries, ComputedScale, ComputedEarly])
+@pytest.mark.parametrize(
+    "network",
+    [TorchAttention, SplitQueries, ComputedScale, ComputedEarly, GivenScale, ScaledPositions, SharedQueries],
+)
 def test_a_network_sliced_by_hand_equals_the_masked_one_scale_included(network: type[nn.Module]) -> None:
     torch.manual_seed(0)
     model = network().double()
@@ -148,6 +205,18 @@ def test_a_scale_that_is_stored_or_written_needs_nothing_made_up(batch: int) -> 
     assert not graph.queries
     got = sliced_by_hand(model, graph, units)(x)
     torch.testing.assert_close(got, masked(model, graph, units, x), rtol=1e-9, atol=1e-9)
+
+
+def test_a_stored_scale_that_is_handed_over_needs_nothing_made_up() -> None:
+    graph, _ = trace(GivenStoredScale(), example().float())
+    assert {group.name for group in graph.groups} == {"q", "v"}
+    assert not graph.queries
+
+
+def test_queries_that_are_used_elsewhere_cannot_make_up_for_a_scale() -> None:
+    graph, _ = trace(RelativePositions(), example().float())
+    assert [group.name for group in graph.groups] == ["v"]
+    assert any("used elsewhere" in item.reason and "q" in item.names for item in graph.protected)
 
 
 def test_torch_attention_ties_its_inner_width_to_its_stream() -> None:
