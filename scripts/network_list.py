@@ -77,6 +77,8 @@ SwiftFormerForImageClassification SwinForImageClassification Swinv2ForImageClass
 TextNetForImageClassification UperNetForSemanticSegmentation ViTForImageClassification ViTMAEModel
 ViTMSNForImageClassification VitDetModel VitPoseBackbone YolosModel Aimv2VisionModel MLCDVisionModel
 """
+# What a kind asks for beside its default configuration.
+_OPTIONS: dict[str, dict[str, Any]] = {"BeitForSemanticSegmentation": {"out_indices": [3, 5, 7, 11]}}
 _SIDES = {"inception": 96, "vit": 224, "maxvit": 224}  # torchvision's others take pictures of 64 x 64
 
 
@@ -155,7 +157,8 @@ def _configuration(kind: Any) -> Any:
         del options["num_hidden_layers"]  # heads that read four of twelve layers
     configuration = kind.config_class()
     accepted = inspect.signature(type(configuration).__init__).parameters
-    configuration = kind.config_class(**{k: v for k, v in options.items() if k in accepted or k == "num_labels"})
+    chosen = {k: v for k, v in options.items() if k in accepted or k == "num_labels"}
+    configuration = kind.config_class(**chosen, **_OPTIONS.get(kind.__name__, {}))
     if "vision_config" in vars(configuration):
         configuration.vision_config.num_hidden_layers = 2
     return configuration
@@ -170,6 +173,6 @@ def _example_of(kind: Any) -> Tensor:
     """A picture of the size and with the channels that the configuration asks for."""
     configuration = _configuration(kind)
     configuration = getattr(configuration, "vision_config", configuration)
-    side = getattr(configuration, "image_size", 224) or 224
-    side = side if isinstance(side, int) else side[0]
-    return torch.rand(1, getattr(configuration, "num_channels", 3), side, side)
+    size = getattr(configuration, "image_size", 224) or 224
+    height, width = (size, size) if isinstance(size, int) else size
+    return torch.rand(1, getattr(configuration, "num_channels", 3), height, width)

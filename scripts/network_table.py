@@ -1,21 +1,27 @@
-"""Write docs/networks.md: which public networks are pruned, how exactly, and what stays protected.
+"""Write the table of docs/networks.md: which public networks are pruned, how exactly, and what stays protected.
 
-    python scripts/network_table.py [--only GLOB ...] [--seconds 300] [--output docs/networks.md]
+    python scripts/network_table.py [--only GLOB ...] [--seconds 300] [--rows runs/networks.jsonl]
+    python scripts/network_table.py --write [--output docs/networks.md]
 
 Needs torchvision, timm and transformers beside gsprune; what is missing is left out and said so. Every network has
-random weights and is built, traced and pruned in a process of its own, which is ended after so many seconds.
+random weights and is built, traced and pruned in a process of its own, which is ended after so many seconds. Rows are
+kept in a file as they come, with the commit; a later call goes on where an earlier one ended. --write puts them in
+place of the table of the page, whose text stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import math
 import multiprocessing
+import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
@@ -80,14 +86,14 @@ def examine(network: Network) -> Row:
     ratio = (time.process_time() - started) / forward
     graph, example = trace(dense, x)
     masked = masked_copy(dense, report.removed)
-    difference = _difference(model, masked, example, bool(graph.inexact))
+    difference = _difference(model, masked, example, graph.inexact)
     held = [item for item in report.protected if item.reason != "output of the network"]
     free = sum(int((group.root.units >= 0).sum()) for group in graph.groups)
     count = sum(item.channels for item in held)
     reasons = "; ".join(f"{item.channels}: {item.reason.splitlines()[0][:90]}" for item in held)
     return Row(
         network.name,
-        "exact" if not graph.inexact else "norms over channels",
+        "nothing removed" if not report.changed else "norms over channels" if graph.inexact else "exact",
         f"{report.params_before / 1e6:.2f} M -> {report.params_after / 1e6:.2f} M",
         difference,
         f"{count / (count + free):.0%} ({reasons})" if held else "",
@@ -95,9 +101,10 @@ def examine(network: Network) -> Row:
     )
 
 
-def _difference(model: nn.Module, masked: nn.Module, example: Example, inexact: bool) -> str:
+def _difference(model: nn.Module, masked: nn.Module, example: Example, inexact: Sequence[str]) -> str:
     """Largest difference of two networks' outputs, relative to their scale, in float64 where the network lets one."""
-    with affine_norms() if inexact else nullcontext(), torch.no_grad():
+    softmax = any("softmax" in op for op in inexact)
+    with affine_norms(softmax=softmax) if inexact else nullcontext(), torch.no_grad():
         try:
             return f"{_gap(*(_outputs(call_in_float64, each, example) for each in (model, masked))):.0e}"
         except Exception as error:
@@ -143,34 +150,65 @@ def examined(network: Network, seconds: float) -> Row:
     return found
 
 
-HEADER = """# Networks
-
-Written by `python scripts/network_table.py`: random weights, half of the channels of every group asked to go, one
-thread, one process per network.
-
-| network | result | parameters | difference | kept by rule | first call |
+HEADER = """| network | result | parameters | difference | kept by rule | first call |
 |---|---|---|---|---|---|
 """
 
 
+def commit() -> str:
+    """The present commit, with a plus sign where files have changed since."""
+    here = Path(__file__).parent
+    say = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(say, capture_output=True, text=True, check=True, cwd=here).stdout.strip()
+
+
+def known_rows(path: Path) -> dict[str, dict[str, str]]:
+    """Name -> row, the last of each network, of a file of rows."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {row["name"]: row for row in map(json.loads, lines)}
+
+
+def measure(only: Sequence[str], seconds: float, path: Path) -> None:
+    """Examine the networks that the file has no row of."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    present, done = commit(), known_rows(path)
+    for network in networks():
+        if network.name in done or not any(fnmatch(network.name, glob) for glob in only):
+            continue
+        row = asdict(examined(network, seconds)) | {"commit": present}
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def write(path: Path, output: Path) -> None:
+    """Put the rows in place of the page's table, in the order of the list."""
+    rows = known_rows(path)
+    text = output.read_text()
+    lines = []
+    for name in (network.name for network in networks()):
+        if name in rows:
+            cells = [rows[name][key] for key in ("name", "result", "parameters", "difference", "kept", "ratio")]
+            lines.append("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |\n")
+    output.write_text(text[: text.index("| network |")] + HEADER + "".join(lines))
+    results = Counter(row["result"].partition(":")[0] for row in rows.values())
+    print(f"{len(rows)} networks, {dict(results)}; commits {sorted({row['commit'] for row in rows.values()})}")
+
+
 def main() -> None:
-    """Write the table."""
+    """Measure, or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=["*"], help="globs of names such as 'timm *'")
     parser.add_argument("--seconds", type=float, default=300, help="how long one network may take")
+    parser.add_argument("--rows", type=Path, default=Path("runs/networks.jsonl"))
+    parser.add_argument("--write", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("docs/networks.md"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    with options.output.open("w") as file:
-        file.write(HEADER)
-        for network in networks():
-            if not any(fnmatch(network.name, glob) for glob in options.only):
-                continue
-            row = examined(network, options.seconds)
-            cells = (row.name, row.result, row.parameters, row.difference, row.kept, row.ratio)
-            file.write("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |\n")
-            file.flush()
+    if options.write:
+        write(options.rows, options.output)
+    else:
+        measure(options.only, options.seconds, options.rows)
 
 
 if __name__ == "__main__":

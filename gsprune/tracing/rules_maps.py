@@ -17,6 +17,7 @@ from gsprune.tracing.rules_common import (
     common_source,
     elementwise,
     operand,
+    origin,
 )
 from gsprune.tracing.scales import note_factor
 from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
@@ -80,7 +81,8 @@ def _batch_norm(tape: Tape, call: Call) -> list[Shadow]:
     if whole:
         tape.population(layer for layer in mine.layers if varying(layer) != (1,))
     layers = tape.merge([mine, *_parameters(tape, parameters, 1, x.ndim)])
-    return [Shadow(layers)]
+    kind = origin([tape.of(tensor) for tensor in (x, *parameters)])
+    return [Shadow(layers, kind, tape.of(x).source if kind is Kind.PARAMETER else None)]  # of a weight: standardised
 
 
 def _layer_norm(tape: Tape, call: Call) -> list[Shadow]:

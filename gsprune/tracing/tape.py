@@ -250,8 +250,13 @@ class Tape:
         merged: list[Labels] = []
         for index, operand in enumerate(operands):
             layers = [self._meet_fixed(layer, index, operands) for layer in operand.layers]
+            fresh: list[Labels] = []  # of one operand, several may vary over an axis that a view has joined
             for layer in self._one_per_overlap([layer for layer in layers if layer is not None], merged):
-                merged = self._join(merged, layer)
+                if any(_overlap(layer, other) for other in merged):
+                    merged = self._join(merged, layer)
+                else:
+                    fresh.append(layer)
+            merged += fresh
         return merged
 
     def _meet_fixed(self, layer: Labels, index: int, operands: Sequence[Operand]) -> Labels | None:
@@ -294,7 +299,7 @@ class Tape:
             if _overlap(layer, other):
                 merged[index] = self.unite(other, layer)
                 return merged
-        return [*merged, layer]
+        return merged
 
 
 def _overlap(a: Labels, b: Labels) -> bool:

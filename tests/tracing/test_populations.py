@@ -10,6 +10,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from affine_norms import affine_norms
 from masked_networks import masked_copy
 from torch import Tensor, nn
 
@@ -116,3 +117,30 @@ def test_weight_standardisation_over_pruned_inputs_is_named_as_inexact() -> None
     assert {"aten.mean", "aten.var"} <= set(graph.inexact)
     gsprune.prune_step(model, 0.5, example_inputs=torch.randn(1, 3, 8, 8))
     assert [layer.weight.shape[:2] for layer in model if isinstance(layer, nn.Conv2d)] == [(4, 3), (3, 4), (2, 3)]
+
+
+class Normed(nn.Conv2d):
+    """The same written as a batch norm of the weight, as timm does."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.gain = nn.Parameter(torch.rand(self.out_channels) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(whole, None, None, weight=self.gain, training=True, momentum=0.0)
+        return F.conv2d(x, weight.reshape_as(self.weight), self.bias)
+
+
+def test_a_weight_standardised_by_a_batch_norm_makes_channels_that_go_one_by_one() -> None:
+    torch.manual_seed(0)
+    layers = (Normed(3, 8, 3), nn.ReLU(), Normed(8, 6, 3), nn.ReLU(), Normed(6, 5, 1), nn.ReLU(), nn.Conv2d(5, 2, 1))
+    model, x = nn.Sequential(*layers).double(), torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    graph = gsprune.trace(model, x)
+    assert [(group.name, group.width) for group in graph.groups] == [("0", 8), ("2", 6), ("4", 5)]
+    assert "aten.batch_norm" in graph.inexact or "aten.native_batch_norm" in graph.inexact, graph.inexact
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, {"0": 0.5, "2": 0.0, "4": 0.4}, example_inputs=x)
+    masked = masked_copy(dense, report.removed)
+    with affine_norms():
+        torch.testing.assert_close(model(x), masked(x), rtol=1e-9, atol=1e-9)
