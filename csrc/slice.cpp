@@ -16,8 +16,6 @@ constexpr std::int64_t task_bytes = std::int64_t{128} << 10U;
 constexpr std::int64_t long_run = 512;
 // Below this much data a second thread takes longer to wake than to help.
 constexpr std::int64_t min_parallel_bytes = std::int64_t{256} << 10U;
-// From here on what is written would push other data out of the caches before anybody reads it.
-constexpr std::int64_t min_stream_bytes = std::int64_t{8} << 20U;
 constexpr std::int64_t max_segment_span = std::int64_t{1} << 31U;
 
 /// A dimension in memory order, as far as slicing tells it apart from its neighbours. Strides count bytes.
@@ -260,7 +258,8 @@ std::int64_t resolve_keep(const std::int64_t* positions, std::int64_t count, Kee
     return -1;
 }
 
-void slice_all(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa, int num_threads) {
+void slice_all(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa, int num_threads,
+               std::int64_t stream_from) {
     std::int64_t total_bytes = 0;
     for (const SliceJob& job : jobs) total_bytes += job.target.numel() * job.target.itemsize;
     Programs programs(patterns, isa);
@@ -273,7 +272,7 @@ void slice_all(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern
         const RowProgram& program = programs.get(job);
         const std::int64_t num_items = program.num_items();
         const std::int64_t per_task = std::max<std::int64_t>(1, num_items * task_bytes / num_bytes);
-        moves.push_back({&job, &program, per_task, num_tasks, total_bytes >= min_stream_bytes});
+        moves.push_back({&job, &program, per_task, num_tasks, total_bytes >= stream_from});
         num_tasks += (num_items + per_task - 1) / per_task;
     }
     const SliceKernel kernel = find_kernel(isa);

@@ -39,7 +39,12 @@ struct SliceJob {
     std::size_t pattern;  // index
 };
 
-/// Does all jobs; targets overlap nothing. Throws std::bad_alloc before anything is written.
-void slice_all(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa, int num_threads);
+/// What is read and written does not fit in the caches together (measured with 32 MB of them).
+constexpr std::int64_t min_stream_bytes = std::int64_t{16} << 20U;
+
+/// Does all jobs; targets overlap nothing. Calls that write `stream_from` bytes or more write past the caches.
+/// Throws std::bad_alloc before anything is written.
+void slice_all(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa, int num_threads,
+               std::int64_t stream_from = min_stream_bytes);
 
 }  // namespace gsprune

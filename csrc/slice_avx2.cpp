@@ -41,17 +41,26 @@ constexpr Shuffles make_shuffles() noexcept {
 constexpr Shuffles shuffles = make_shuffles();
 
 /// Lanes of 4 bytes, eight to an op. Lanes that go are not loaded: they may lie past the end of the tensor.
-inline void copy_masked(std::int64_t, const CopyOp* op, const CopyOp* last, const std::byte* source,
-                        std::byte* target) noexcept {
+template <class Writer>
+inline void copy_masked(std::int64_t, const CopyOp* op, const CopyOp* last, const std::byte* source, std::byte* target,
+                        Writer& writer) noexcept {
     for (; op != last; ++op) {
         const __m256i load = _mm256_load_si256(reinterpret_cast<const __m256i*>(shuffles.load[op->what]));
         const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(shuffles.order[op->what]));
         const __m256i lanes = _mm256_maskload_epi32(reinterpret_cast<const int*>(source + op->source), load);
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + op->target), _mm256_permutevar8x32_epi32(lanes, order));
+        writer.composed(op->target);
     }
 }
 
-inline void copy_lines(std::byte* target, const std::byte* source, std::int64_t num_bytes) noexcept {
+inline void copy_line(std::byte* target, const std::byte* source) noexcept {
+    for (std::int64_t i = 0; i < line_bytes; i += 32) {
+        const __m256i half_line = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source + i));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + i), half_line);
+    }
+}
+
+inline void stream_lines(std::byte* target, const std::byte* source, std::int64_t num_bytes) noexcept {
     for (std::int64_t i = 0; i < num_bytes; i += 32) {
         const __m256i half_line = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source + i));
         _mm256_stream_si256(reinterpret_cast<__m256i*>(target + i), half_line);

@@ -32,21 +32,28 @@ inline __m512i compress(std::uint64_t mask, const std::byte* source) noexcept {
 }
 
 /// Lanes that go are not loaded: they may lie past the end of the tensor.
-template <std::int64_t lane_bytes>
-inline void copy_lanes(const CopyOp* op, const CopyOp* last, const std::byte* source, std::byte* target) noexcept {
+template <std::int64_t lane_bytes, class Writer>
+inline void copy_lanes(const CopyOp* op, const CopyOp* last, const std::byte* source, std::byte* target,
+                       Writer& writer) noexcept {
     for (; op != last; ++op) {
         _mm512_storeu_si512(target + op->target, compress<lane_bytes>(op->what, source + op->source));
+        writer.composed(op->target);
     }
 }
 
+template <class Writer>
 inline void copy_masked(std::int64_t lane_bytes, const CopyOp* op, const CopyOp* last, const std::byte* source,
-                        std::byte* target) noexcept {
-    if (lane_bytes == 4) return copy_lanes<4>(op, last, source, target);
-    if (lane_bytes == 2) return copy_lanes<2>(op, last, source, target);
-    return copy_lanes<1>(op, last, source, target);
+                        std::byte* target, Writer& writer) noexcept {
+    if (lane_bytes == 4) return copy_lanes<4>(op, last, source, target, writer);
+    if (lane_bytes == 2) return copy_lanes<2>(op, last, source, target, writer);
+    return copy_lanes<1>(op, last, source, target, writer);
 }
 
-inline void copy_lines(std::byte* target, const std::byte* source, std::int64_t num_bytes) noexcept {
+inline void copy_line(std::byte* target, const std::byte* source) noexcept {
+    _mm512_storeu_si512(target, _mm512_loadu_si512(source));
+}
+
+inline void stream_lines(std::byte* target, const std::byte* source, std::int64_t num_bytes) noexcept {
     for (std::int64_t i = 0; i < num_bytes; i += line_bytes) {
         _mm512_stream_si512(reinterpret_cast<__m512i*>(target + i), _mm512_loadu_si512(source + i));
     }

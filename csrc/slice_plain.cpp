@@ -8,9 +8,14 @@ namespace gsprune {
 namespace {
 
 /// Never called: programs for this kernel hold runs.
-inline void copy_masked(std::int64_t, const CopyOp*, const CopyOp*, const std::byte*, std::byte*) noexcept {}
+template <class Writer>
+inline void copy_masked(std::int64_t, const CopyOp*, const CopyOp*, const std::byte*, std::byte*, Writer&) noexcept {}
 
-inline void copy_lines(std::byte* target, const std::byte* source, std::int64_t num_bytes) noexcept {
+inline void copy_line(std::byte* target, const std::byte* source) noexcept {
+    std::memcpy(target, source, static_cast<std::size_t>(line_bytes));
+}
+
+inline void stream_lines(std::byte* target, const std::byte* source, std::int64_t num_bytes) noexcept {
     std::memcpy(target, source, static_cast<std::size_t>(num_bytes));
 }
 

@@ -158,7 +158,8 @@ void test_slice(Random& random, Isa isa, int num_threads, std::int64_t largest) 
     const gsprune::Scratch block(num_bytes);
     job.target.data = static_cast<std::byte*>(block.get());
     std::memset(job.target.data, 0xAB, num_bytes);
-    gsprune::slice_all({job}, {pattern}, isa, num_threads);
+    const std::int64_t stream_from = draw(random, 0, 1) == 0 ? 0 : gsprune::min_stream_bytes;
+    gsprune::slice_all({job}, {pattern}, isa, num_threads, stream_from);
     for_each_index(job.target, [&](const auto& index) {
         auto source = index;
         for (std::size_t axis = 0; axis < ndim; ++axis) {
