@@ -113,4 +113,4 @@ def _keep_along(tape: Tape, axis: int, noted: int) -> None:
     """Channels of the splits noted since go along this axis, if it is one of theirs."""
     for index in range(noted, len(tape.splits)):
         if axis in tape.splits[index].axes:
-            tape.splits[index] = tape.splits[index]._replace(keep=axis)
+            tape.splits[index] = tape.splits[index]._replace(keep=axis, told=True)

@@ -16,9 +16,19 @@ __all__ = ["RULES", "contract", "note_products", "product"]
 
 
 def _along(tape: Tape, layers: Sequence[Labels], axis: int) -> tuple[list[Labels], list[Labels]]:
-    """Layers that vary over `axis` as vectors, tied along their other axes, and the layers that do not."""
-    vectors = [tape.vector(layer, axis) for layer in layers if layer.shape[axis] > 1]
-    return vectors, [layer for layer in layers if layer.shape[axis] == 1]
+    """Layers that vary over `axis` as vectors, tied along their other axes, and the layers that do not.
+
+    One whose channels go along another axis, as the code says, is tied along this one.
+    """
+    vectors, rest = [], []
+    for layer in layers:
+        if layer.shape[axis] == 1:
+            rest.append(layer)
+        elif len(varying(layer)) > 1 and tape.kept_axis(layer, told=True) not in (None, axis):
+            rest.append(tape.collapse(layer, [axis]))
+        else:
+            vectors.append(tape.vector(layer, axis))
+    return vectors, rest
 
 
 def _first(tape: Tape, vectors: Sequence[Labels]) -> Labels | None:

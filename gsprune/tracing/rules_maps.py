@@ -183,8 +183,8 @@ def _reduced(tape: Tape, layer: Labels, axes: Sequence[int]) -> Labels | None:
         return layer
     if len(inside) == len(over):
         return None
-    split = next((split for split in reversed(tape.splits) if split.labels is layer), None)
-    kept = over[1] if split is None else split.keep
+    found = tape.kept_axis(layer)
+    kept = over[1] if found is None else found
     if len(over) == 2 and inside == [over[1]] == [kept]:
         tape.collapse(layer, [over[0]])
         return None

@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from gsprune.tracing.passages import Step
-from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
+from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, varying
 
-__all__ = ["Axis", "MacUse", "Operand", "Split", "Tape"]
+__all__ = ["Axis", "MacUse", "Operand", "Split", "Tape", "shared_layers"]
 
 _ATTRIBUTE = "_gsprune_shadow"
+_WRITES = "_gsprune_writes"  # how often a tensor has been written to, also through its views
+_SEEN = "_gsprune_seen"  # how often it had been when a constant was given its shadow
 
 
 class Axis(NamedTuple):
@@ -33,14 +35,16 @@ class Axis(NamedTuple):
 class Split(NamedTuple):
     """An axis that a view or a chunk cut into several: ``labels`` vary over ``axes``, which must shrink independently.
 
-    ``keep`` is the axis along which channels go if the parts have to be tied. ``counted`` says that the code counts the
-    parts (a chunk, a slice), so that none of them may go: the first of ``axes`` never varies.
+    ``keep`` is the axis along which channels go if the parts have to be tied; ``told`` says that the code named it.
+    ``counted`` says that the code counts the parts (a chunk, a slice), so that none of them may go: the first of
+    ``axes`` never varies.
     """
 
     labels: Labels
     axes: tuple[int, ...]
     keep: int
     counted: bool
+    told: bool = False
 
 
 class MacUse(NamedTuple):
@@ -131,6 +135,8 @@ class Tape:
         """The shadow of any tensor; what was never seen before is fixed."""
         found: Shadow | None = tensor.__dict__.get(_ATTRIBUTE)
         if found is not None:
+            if found.kind is Kind.CONSTANT and tensor.__dict__.get(_SEEN, 0) != _writes(tensor):
+                return self._overwritten(tensor)
             return found
         name = self.name_of(tensor)
         if name is None:
@@ -164,11 +170,31 @@ class Tape:
             tensor.__dict__.pop(_ATTRIBUTE, None)
         else:
             tensor.__dict__[_ATTRIBUTE] = shadow
+            if shadow.kind is Kind.CONSTANT:
+                tensor.__dict__[_SEEN] = _writes(tensor)
+
+    @staticmethod
+    def count_write(tensor: torch.Tensor) -> None:
+        """Note that a tensor that is no view holds something else from now on."""
+        tensor.__dict__[_WRITES] = tensor.__dict__.get(_WRITES, 0) + 1
+
+    def _overwritten(self, tensor: torch.Tensor) -> Shadow:
+        """What was a constant when it was made, and has been written to behind its back since: through another view."""
+        base = tensor._base
+        if base is None or base is tensor:
+            return EMPTY
+        shadow = self.of(base)
+        layers = shared_layers(base, tensor, shadow.layers)
+        if layers is not None:
+            return Shadow(layers, shadow.kind)
+        self.protect_shadow(shadow, "written into a tensor of which the code holds a part")
+        return EMPTY
 
     @staticmethod
     def unmark(tensor: torch.Tensor) -> None:
         """Take the shadow from a tensor that outlives the trace."""
-        tensor.__dict__.pop(_ATTRIBUTE, None)
+        for name in (_ATTRIBUTE, _WRITES, _SEEN):
+            tensor.__dict__.pop(name, None)
 
     def note_ends(self, inputs: Sequence[Shadow], outputs: Sequence[Shadow]) -> None:
         """Note the products of weights among an operation's inputs that are none any more among its outputs."""
@@ -239,6 +265,23 @@ class Tape:
         """Record that one axis was cut into `axes`; by default channels go along the last of them."""
         self.splits.append(Split(labels, axes, axes[-1] if keep is None else keep, counted))
 
+    def kept_axis(self, layer: Labels, *, told: bool = False) -> int | None:
+        """The axis along which channels go, of a layer that a split made vary over several axes; None if none did.
+
+        Args:
+            layer: the split's labels, or the same with axes in another order or more of size 1.
+            told: only of splits whose axis the code named.
+        """
+        over = varying(layer)
+        rows = {axis: _row(layer, axis) for axis in over}
+        for split in reversed(self.splits):
+            if split.labels.size == layer.size and (split.told or not told):
+                kept = _row(split.labels, split.keep)
+                for axis, row in rows.items():
+                    if np.array_equal(row, kept):
+                        return axis
+        return None
+
     # -- element-wise -------------------------------------------------------------------------------------------------
 
     def merge(self, operands: Sequence[Operand]) -> list[Labels]:
@@ -300,6 +343,41 @@ class Tape:
                 merged[index] = self.unite(other, layer)
                 return merged
         return merged
+
+
+def shared_layers(one: torch.Tensor, other: torch.Tensor, layers: Sequence[Labels]) -> tuple[Labels, ...] | None:
+    """Layers of a tensor as those of another one in the same memory.
+
+    Args:
+        one: a tensor, or a view of `other`.
+        other: a view of `one`, or the tensor behind it.
+        layers: those of `one`; labels of any size are left out.
+
+    Returns:
+        the layers, or None where one of them varies over something else than an axis that both have whole.
+    """
+    axis_by_step = {(other.stride(axis), size): axis for axis, size in enumerate(other.shape) if size > 1}
+    found = []
+    for layer in layers:
+        over = varying(layer)
+        if layer.max() == FLEXIBLE:
+            continue
+        axis = axis_by_step.get((one.stride(over[0]), one.shape[over[0]])) if len(over) == 1 else None
+        if axis is None:
+            return None
+        found.append(layer.reshape([-1 if index == axis else 1 for index in range(other.ndim)]))
+    return tuple(found)
+
+
+def _writes(tensor: torch.Tensor) -> int:
+    """How often the tensor, or the one behind it, has been written to."""
+    count: int = (tensor if tensor._base is None else tensor._base).__dict__.get(_WRITES, 0)
+    return count
+
+
+def _row(labels: Labels, axis: int) -> Labels:
+    """The labels along one axis, at the first position of all others."""
+    return labels[tuple(slice(None) if other == axis else 0 for other in range(labels.ndim))]
 
 
 def _overlap(a: Labels, b: Labels) -> bool:

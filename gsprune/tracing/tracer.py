@@ -23,12 +23,13 @@ from gsprune.tracing.modules import tie_modules
 from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.passages import Step
 from gsprune.tracing.rules import rule_for
-from gsprune.tracing.rules_common import Call, Rule, protect_all
+from gsprune.tracing.rules_common import Call, Rule, origin, protect_all
 from gsprune.tracing.scales import keep_scale, keep_widths_of_busy_queries
-from gsprune.tracing.shadow import EMPTY, FREE, Kind, Labels, Shadow
+from gsprune.tracing.shadow import EMPTY, FREE, Labels, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.undisturbed import undisturbed
 from gsprune.tracing.wrappers import wrapper_of
+from gsprune.tracing.writes import note_write
 
 __all__ = ["operation_of", "outputs_of", "plain_operations", "trace"]
 
@@ -111,13 +112,10 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         rule = operation.rule
         if rule is None:
             shadows = [tape.of(tensor) for tensor in call.tensors()]
-            if not any(shadow.layers for shadow in shadows):
-                self._mark(call.out, Shadow((), max(shadow.kind for shadow in shadows)))
-                return
-            rule = protect_all
+            rule = protect_all if any(shadow.layers for shadow in shadows) else _of_no_channels
         result = rule(tape, call)
-        if written is not None:
-            self._check_aliases(written, result, call)
+        if written is not None and isinstance(result, Shadow):
+            note_write(tape, written, result, call.op)
         if isinstance(result, Shadow):
             self._mark(call.out, result)
             return
@@ -134,22 +132,10 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if isinstance(item, Tensor):
                     self.tape.mark(item, shadow)
 
-    def _check_aliases(self, written: Tensor, result: Any, call: Call) -> None:
-        """A write through a view: the tensor behind it does not learn of new labels, so they must not shrink."""
-        base = written._base
-        if base is None or not isinstance(result, Shadow):
-            return
-        tape = self.tape
-        old = tape.of(written)
-        if len(old.layers) == len(result.layers) and old.kind is not Kind.CONSTANT:
-            return  # united with what was there
-        if tape.of(base).layers and tape.of(base).kind is not Kind.CONSTANT:
-            return
-        if base.shape == written.shape:
-            tape.mark(base, result)
-            return
-        tape.protect_shadow(result, f"{call.op} into a part of a tensor")
-        tape.mark(base, EMPTY)
+
+def _of_no_channels(tape: Tape, call: Call) -> Shadow:
+    """An operation without a rule on tensors without channels."""
+    return Shadow((), origin([tape.of(tensor) for tensor in call.tensors()]))
 
 
 class _Watcher(TorchFunctionMode):

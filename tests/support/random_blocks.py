@@ -24,23 +24,25 @@ class Kind:
     Attributes:
         build: (channels, width, option) -> the block.
         exact: whether the sliced network equals the masked one.
+        told: whether the tracer knows that it does: sums over channels are exact only because zeros come in.
         smooth: whether training goes on as if masked, to 1e-9, with any optimizer: nothing is drawn at random, and no
             parameter has a gradient of pure noise (a bias in front of a norm), whose sign some optimizers follow.
     """
 
     build: Callable[[int, int, int], nn.Module]
     exact: bool
+    told: bool
     smooth: bool
 
 
 ALL_KINDS: dict[str, Kind] = {}
 
 
-def kind(exact: bool = True, smooth: bool = True) -> Callable[[type[nn.Module]], type[nn.Module]]:
+def kind(exact: bool = True, smooth: bool = True, told: bool = True) -> Callable[[type[nn.Module]], type[nn.Module]]:
     """Enter a class into the table of kinds, under its name."""
 
     def add(block: type[nn.Module]) -> type[nn.Module]:
-        ALL_KINDS[block.__name__] = Kind(block, exact, exact and smooth)
+        ALL_KINDS[block.__name__] = Kind(block, exact, exact and told, exact and smooth)
         return block
 
     return add
@@ -186,9 +188,9 @@ class OverChannels(nn.Module):
         return x - x.mean(1, keepdim=True) if self.option == 1 else x / (x.amax(1, keepdim=True).abs() + 1)
 
 
-@kind(exact=False)
+@kind(told=False)
 class Normalized(nn.Module):
-    """Unit vectors over channels (exact only because zeros come in), and a softmax over space."""
+    """Unit vectors over channels, and a softmax over space."""
 
     def __init__(self, channels: int, width: int, option: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Random networks that mix every op that the tracer knows, as hypothesis strategies.
 
-The stages stand in `random_blocks` and `random_sequences`; here they are put in a row, with up to three inputs in front
-and one of several kinds of heads behind.
+The stages stand in `random_blocks`, `random_operations` and `random_sequences`; here they are put in a row, beside and
+around each other, with up to three inputs in front and one of several kinds of heads behind.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import random_sequences  # noqa: F401  (enters its kinds into the table)
+import random_operations  # noqa: F401  (enters its kinds into the table)
+import random_sequences  # noqa: F401
 import torch
+import torch.nn.functional as F
 from hypothesis import strategies as st
 from random_blocks import ALL_KINDS, SIZE
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ WORDS = 7
 
 KINDS = tuple(ALL_KINDS)
 EXACT_KINDS = tuple(name for name, entry in ALL_KINDS.items() if entry.exact)
+UNTOLD_KINDS = tuple(name for name, entry in ALL_KINDS.items() if entry.exact and not entry.told)
 SMOOTH_KINDS = tuple(name for name, entry in ALL_KINDS.items() if entry.smooth)
 HEADS = ("actor_critic", "dict", "dueling", "distributional", "noisy", "dense")
 INPUTS = ("image", "state", "words")
@@ -30,11 +33,56 @@ INPUTS = ("image", "state", "words")
 
 @dataclass(frozen=True)
 class Block:
-    """One stage of a random network: a kind and two small numbers that it reads as it needs."""
+    """One stage of a random network: a kind and two small numbers that it reads as it needs.
+
+    With others inside, the kind is the way in which these are put together.
+    """
 
     kind: str
     width: int
     option: int
+    inner: tuple[Block, ...] = ()
+
+    def kinds(self) -> set[str]:
+        """Its kind and those inside."""
+        return {self.kind}.union(*(block.kinds() for block in self.inner))
+
+    def build(self, channels: int) -> nn.Module:
+        """The stage behind so many channels; its attribute ``out`` says how many leave it."""
+        if self.inner:
+            return Composed(self.kind, [block.build(channels) for block in self.inner], channels, self.width)
+        return ALL_KINDS[self.kind].build(channels, self.width, self.option)
+
+
+COMPOSITIONS = ("sum", "product", "cat", "around", "again", "under")
+
+
+class Composed(nn.Module):
+    """Stages side by side, around each other, used twice, or at half the resolution."""
+
+    def __init__(self, kind: str, parts: list[nn.Module], channels: int, width: int) -> None:
+        super().__init__()
+        self.kind, self.parts = kind, nn.ModuleList(parts)
+        self.out = {"cat": sum(part.out for part in parts), "around": channels, "again": parts[0].out}.get(kind, width)
+        sizes = {"again": [channels], "cat": []}.get(kind, [self.out] * len(parts))
+        self.joints = nn.ModuleList(nn.Conv2d(part.out, size, 1) for part, size in zip(parts, sizes, strict=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "again":
+            return self.parts[0](torch.tanh(self.joints[0](self.parts[0](x))))
+        if self.kind == "under":
+            small = F.avg_pool2d(x, 2)
+            branches = [F.interpolate(small, scale_factor=2), *[x for _ in self.parts[1:]]]
+        else:
+            branches = [x for _ in self.parts]
+        made = [part(branch) for part, branch in zip(self.parts, branches, strict=True)]
+        if self.kind == "cat":
+            return torch.cat(made, 1)
+        joined = [joint(branch) for joint, branch in zip(self.joints, made, strict=True)]
+        total = joined[0]
+        for other in joined[1:]:
+            total = total * torch.sigmoid(other) if self.kind == "product" else total + other
+        return x + total if self.kind == "around" else total
 
 
 class Noisy(nn.Module):
@@ -82,13 +130,14 @@ class RandomNet(nn.Module):
         self, blocks: tuple[Block, ...], flatten: bool, hidden: int, heads: str = "actor_critic", inputs: str = "image"
     ) -> None:
         super().__init__()
+        self.blocks = blocks
         channels = 6
         self.stem = nn.Conv2d(CHANNELS, channels, 3, padding=1)
         self.state = nn.Linear(STATE, channels) if inputs == "state" else None
         self.words = nn.Embedding(WORDS, channels) if inputs == "words" else None
         layers: list[nn.Module] = []
         for block in blocks:
-            layers.append(ALL_KINDS[block.kind].build(channels, block.width, block.option))
+            layers.append(block.build(channels))
             channels = layers[-1].out
         self.body = nn.ModuleList(layers)
         self.pool = nn.Identity() if flatten else nn.AdaptiveAvgPool2d(1)
@@ -141,13 +190,18 @@ def randomize(module: nn.Module, seed: int) -> None:
 
 def networks(kinds: tuple[str, ...] = EXACT_KINDS, max_blocks: int = 5) -> st.SearchStrategy[RandomNet]:
     """Random networks in float64, so that agreement can be asked for to 1e-9."""
-    blocks = st.lists(
-        st.builds(Block, st.sampled_from(kinds), st.integers(1, 6), st.integers(0, 2)), max_size=max_blocks
-    ).map(tuple)
+    leaves = st.builds(Block, st.sampled_from(kinds), st.integers(1, 6), st.integers(0, 2))
+    pairs = st.lists(leaves, min_size=1, max_size=2).map(tuple)
+    compositions = st.builds(Block, st.sampled_from(COMPOSITIONS), st.integers(1, 6), st.just(0), pairs)
+    blocks = st.lists(leaves | compositions, max_size=max_blocks).map(tuple)
 
     def build(*arguments: Any) -> RandomNet:
-        net = RandomNet(*arguments[:-1]).double()
-        randomize(net, arguments[-1])
+        *structure, channels_last, seed = arguments
+        net = RandomNet(*structure).double()
+        randomize(net, seed)
+        for parameter in net.parameters():
+            if channels_last and parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         return net
 
     return st.builds(
@@ -157,5 +211,6 @@ def networks(kinds: tuple[str, ...] = EXACT_KINDS, max_blocks: int = 5) -> st.Se
         st.integers(2, 7),
         st.sampled_from(HEADS),
         st.sampled_from(INPUTS),
+        st.booleans(),
         st.integers(0, 2**20),
     )
