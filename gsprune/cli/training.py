@@ -14,6 +14,7 @@ from gsprune.cli.progress import TrainingDisplay
 from gsprune.cli.summary_table import print_summary
 from gsprune.distributed.ranks import Ranks, joined_ranks
 from gsprune.errors import DistributedError
+from gsprune.rl.checkpointing import checkpoint_folders
 from gsprune.rl.config import TrainConfig, resolve_device
 from gsprune.rl.curves import plot_curves
 from gsprune.rl.interrupts import StopRequest
@@ -69,7 +70,7 @@ def _run(config: TrainConfig, options: RunOptions, make_trainer: MakeTrainer, al
     if not ranks.is_alone:
         _say(console, f"{ranks.size} processes, {config.num_envs} environments together")
     try:
-        trainer = make_trainer(run, options.resume is not None, lambda line: _say(console, line), ranks)
+        trainer = _begun(make_trainer, run, options.resume is not None, console, ranks)
         try:
             complete = _train(trainer, config, console, ranks)
             if complete and ranks.is_first:
@@ -105,6 +106,16 @@ def _opened(config: TrainConfig, options: RunOptions, algorithm: str, ranks: Ran
     return folders[0] if folders else RunFolder.guest(path)
 
 
+def _begun(make_trainer: MakeTrainer, run: RunFolder, resume: bool, console: Console, ranks: Ranks) -> Trainer:
+    """The trainer; a run that cannot begin, for a budget that nothing meets, say, leaves no folder behind."""
+    try:
+        return make_trainer(run, resume, lambda line: _say(console, line), ranks)
+    except BaseException:
+        if not checkpoint_folders(run.checkpoints):
+            run.withdraw()
+        raise
+
+
 def _train(trainer: Trainer, config: TrainConfig, console: Console, ranks: Ranks) -> bool:
     """Train with a display, until the end or a signal."""
     with TrainingDisplay(console, config.total_timesteps, trainer.global_step) as display:
@@ -122,7 +133,7 @@ def _conclude(trainer: Trainer, config: TrainConfig, run: RunFolder, console: Co
     with console.status("evaluating the agent and timing its network"):
         summary = summarize(trainer, config)
     write_summary(summary, run.path)
-    plot_curves(run.path)
+    plot_curves(run.path, trainer.dense.widths)
     print_summary(summary, run.path, console)
 
 

@@ -30,7 +30,7 @@ def engine_latencies(rows: Sequence[EngineTiming]) -> Figure:
     networks = list(dict.fromkeys(row.network for row in rows))
     settings = list(dict.fromkeys((row.engine, row.threads) for row in rows))
     look = looks(networks)
-    panel = 1.6 + 0.32 * len(settings) * len(networks)
+    panel = 1.6 + 0.38 * len(settings) * len(networks)
     figure, axes = new_figure(len(batches), 1, width=max(4.6, panel), height=3.8)
     times = {(row.network, row.engine, row.threads, row.batch): row.timing.undisturbed_ms for row in rows}
     width = 0.8 / len(networks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from gsprune.rl.metrics import read_metrics
 __all__ = ["plot_curves"]
 
 
-def plot_curves(folder: Path) -> Path | None:
+def plot_curves(folder: Path, dense_widths: Mapping[str, int]) -> Path | None:
     """Draw ``curves.png`` of a run folder.
 
     Args:
         folder: of a run with metrics.
+        dense_widths: group -> width of the dense network; the first row of the metrics may come after a pruning step.
 
     Returns:
         the picture's path, or None where there are no metrics yet.
@@ -36,7 +38,7 @@ def plot_curves(folder: Path) -> Path | None:
     above, below = figure.subplots(2, 1, sharex=True)
     steps = [row["step"] for row in rows]
     _plot_returns(above, steps, rows)
-    _plot_widths(below, steps, rows)
+    _plot_widths(below, steps, rows, dense_widths)
     path = folder / "curves.png"
     figure.savefig(path, dpi=150)
     return path
@@ -53,16 +55,16 @@ def _plot_returns(axes: Any, steps: list[int], rows: list[dict[str, Any]]) -> No
     axes.grid(alpha=0.3)
 
 
-def _plot_widths(axes: Any, steps: list[int], rows: list[dict[str, Any]]) -> None:
-    """Widths as fractions of the first ones; groups of equal widths share a line."""
+def _plot_widths(axes: Any, steps: list[int], rows: list[dict[str, Any]], dense_widths: Mapping[str, int]) -> None:
+    """Widths as fractions of the dense network's; groups of equal widths share a line."""
     alike: dict[tuple[float, ...], list[str]] = {}
-    for key in (key for key in rows[0] if key.startswith("width/")):
-        alike.setdefault(tuple(_column(rows, key)), []).append(key.removeprefix("width/"))
-    for widths, names in alike.items():
-        label = f"{names[0]} ({widths[0]:g})" if len(names) == 1 else f"{len(names)} groups ({widths[0]:g} each)"
-        axes.step(steps, [width / widths[0] for width in widths], where="post", label=label)
+    for name, first in dense_widths.items():
+        alike.setdefault((first, *_column(rows, f"width/{name}")), []).append(name)
+    for (dense, *widths), names in alike.items():
+        label = f"{names[0]} ({dense:g})" if len(names) == 1 else f"{len(names)} groups ({dense:g} each)"
+        axes.step(steps, [width / dense for width in widths], where="post", label=label)
     axes.set_ylim(0, 1.05)
-    axes.set_ylabel("width / first width")
+    axes.set_ylabel("width / dense width")
     axes.set_xlabel("environment steps")
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -24,10 +25,11 @@ __all__ = ["RunFolder", "read_config", "write_atomically"]
 class RunFolder:
     """A run's folder, locked for this process until `close` or its end, however it ends."""
 
-    def __init__(self, path: Path, lock: IO[str] | None) -> None:
+    def __init__(self, path: Path, lock: IO[str] | None, found: frozenset[Path] | None = None) -> None:
         """Use `create`, `open` or `guest`."""
         self.path = path
         self._lock = lock
+        self._found = found  # what lay there before `create`; None if this process did not create the run
 
     @classmethod
     def create(cls, path: Path, algorithm: str, config: Mapping[str, Any]) -> RunFolder:
@@ -42,6 +44,7 @@ class RunFolder:
             ValueError: the folder holds a run already, is in use, or cannot be written.
         """
         try:
+            found = frozenset([path, *path.iterdir()]) if path.is_dir() else frozenset()
             path.mkdir(parents=True, exist_ok=True)
             lock = _locked(path)
         except OSError as error:
@@ -55,7 +58,7 @@ class RunFolder:
             )
         text = json.dumps({"algorithm": algorithm, **config}, indent=2)
         write_atomically(path / "config.json", text.encode())
-        return cls(path, lock)
+        return cls(path, lock, found)
 
     @classmethod
     def guest(cls, path: Path) -> RunFolder:
@@ -79,6 +82,16 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Where the checkpoints lie."""
         return self.path / "checkpoints"
+
+    def withdraw(self) -> None:
+        """Take `create` back, where a run could not begin: its folder is free for the next, and its disk space, too."""
+        if self._found is None:
+            return
+        for entry in {self.path, *self.path.iterdir()} - self._found:
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let other processes in."""

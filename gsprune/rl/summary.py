@@ -9,6 +9,9 @@ from typing import Protocol
 
 from torch import nn
 
+from gsprune.engines.budget import LatencyBudget
+from gsprune.engines.engine import prepared
+from gsprune.engines.timing import forwards_in_turns
 from gsprune.measure import latencies
 from gsprune.networks import example_frames
 from gsprune.rl.config import TrainConfig
@@ -62,6 +65,7 @@ class RunSummary:
         macs: MACs per frame at the start and at the end.
         latency_ms: median milliseconds of one forward at batch size 1, of the dense network and of this one, measured
             in turn in the same process.
+        budgeted_ms: the same in the engine, with the threads and the batch of the budget, if there was one.
         train_return: mean return on the training levels; None if not evaluated.
         test_return: mean return on the full distribution; None if not evaluated.
         steps: environment steps.
@@ -81,6 +85,7 @@ class RunSummary:
     params: tuple[int, int]
     macs: tuple[float, float]
     latency_ms: tuple[float, float]
+    budgeted_ms: tuple[float, float] | None
     train_return: float | None
     test_return: float | None
     steps: int
@@ -92,6 +97,9 @@ class RunSummary:
         rows.append(("parameters", f"{self.params[0]:,}", f"{self.params[1]:,}"))
         rows.append(("MACs per frame", f"{self.macs[0] / 1e6:.2f} M", f"{self.macs[1] / 1e6:.2f} M"))
         rows.append(("latency, batch 1", f"{self.latency_ms[0]:.2f} ms", f"{self.latency_ms[1]:.2f} ms"))
+        if self.budgeted_ms is not None:
+            dense, pruned = self.budgeted_ms
+            rows.append(("latency as budgeted", f"{dense:.3g} ms", f"{pruned:.3g} ms"))
         return rows
 
     def result_rows(self) -> list[tuple[str, str]]:
@@ -141,6 +149,7 @@ def summarize(trainer: Summarized, config: TrainConfig) -> RunSummary:
         params=(dense.params, size.params),
         macs=(dense.macs, size.macs),
         latency_ms=_latencies(trainer.build_dense(), trainer.agent),
+        budgeted_ms=None if config.budget is None else _budgeted(trainer.build_dense(), trainer.agent, config.budget),
         train_return=returns.get("eval/train_return"),
         test_return=returns.get("eval/test_return"),
         steps=trainer.global_step,
@@ -158,3 +167,11 @@ def _latencies(dense: nn.Module, agent: nn.Module) -> tuple[float, float]:
     """Median milliseconds at batch size 1 of both networks, timed in turns."""
     timed = latencies([dense, agent], example_frames(), max_seconds=_TIMING_SECONDS)
     return timed[0].median * 1e3, timed[1].median * 1e3
+
+
+def _budgeted(dense: nn.Module, agent: nn.Module, budget: LatencyBudget) -> tuple[float, float]:
+    """Milliseconds of both networks as the budget counts them, timed in turns."""
+    frames = example_frames(budget.batch or 1)
+    runs = [prepared(budget.engine, network, frames, threads=budget.threads) for network in (dense, agent)]
+    dense_timing, timing = forwards_in_turns(runs, budget.threads, max_seconds=_TIMING_SECONDS)
+    return dense_timing.undisturbed_ms, timing.undisturbed_ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -44,7 +45,9 @@ THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def page_faults(mode: str) -> int:
-    result = subprocess.run([sys.executable, "-c", PROGRAM, mode], capture_output=True, text=True, check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    command = [sys.executable, "-c", PROGRAM, mode]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return int(result.stdout)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rank_trainers import Outcome, die_after, disagree, rows, train, train_rank
+from rank_trainers import Outcome, die_after, disagree, rows, train, train_rank, train_to_budget
 from ranks import run_ranks
 
 from gsprune.rl.ppo_config import PPOConfig
@@ -101,6 +101,13 @@ def test_other_methods_keep_the_ranks_equal_too(tmp_path: Path, method: str) -> 
     assert first.digests == second.digests
     train(tmp_path / "alone", config)
     assert_close(rows(tmp_path / "run"), rows(tmp_path / "alone"))
+
+
+def test_a_budget_of_milliseconds_is_met_by_the_first_ranks_clock_on_all(tmp_path: Path) -> None:
+    config = replace(TINY, encoder="nature", target="latency", latency_budget_ms=1.0)
+    first, second = run_ranks(train_to_budget, tmp_path / "store", tmp_path / "run", config)
+    assert first.digests == second.digests
+    assert rows(tmp_path / "run")[-1]["pruning/params"] == pytest.approx(1e5, rel=0.1)
 
 
 def test_networks_that_differ_stop_the_run_with_both_hashes(tmp_path: Path) -> None:

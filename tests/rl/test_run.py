@@ -45,6 +45,30 @@ def test_a_folder_that_cannot_be_made_is_refused_with_the_way_out(tmp_path: Path
         RunFolder.create(tmp_path / "file" / "run", "ppo", {})
 
 
+def test_a_run_that_cannot_begin_takes_back_what_it_made_and_nothing_else(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "new" / "run", "ppo", {})
+    (run.path / "replay.bin").write_bytes(b"frames")
+    (run.path / "tensorboard").mkdir()
+    run.withdraw()
+    run.close()
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "notes").write_text("mine")
+    run = RunFolder.create(tmp_path / "old", "ppo", {})
+    run.withdraw()
+    run.close()
+    assert [file.name for file in (tmp_path / "old").iterdir()] == ["notes"]
+
+
+def test_a_run_that_was_there_before_is_not_taken_back(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, "ppo", {"seed": 3}).close()
+    run = RunFolder.open(tmp_path)
+    run.withdraw()
+    run.close()
+    RunFolder.guest(tmp_path).withdraw()
+    assert read_config(tmp_path)["seed"] == 3
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a run folder"):
         RunFolder.open(tmp_path / "missing")
