@@ -31,6 +31,9 @@ void check_vector(const py::array& array, const char* name) {
     if (array.ndim() != 1) {
         throw py::value_error(std::string("`") + name + "` must have one dimension, got " + text(array.ndim()));
     }
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % static_cast<std::uintptr_t>(array.itemsize()) != 0) {
+        throw py::value_error(std::string("`") + name + "` must be aligned to its elements; copy the array");
+    }
 }
 
 void check_nodes(const IndexArray& nodes, std::int64_t num_nodes, const char* name) {

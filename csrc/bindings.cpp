@@ -168,11 +168,13 @@ private:
     const gsprune::Keep* resolve(py::handle positions, std::size_t index) {
         const gsprune::Keep*& known = keep_of_[positions.ptr()];
         if (known != nullptr) return known;
-        if (!py::isinstance<IndexArray>(positions) || py::reinterpret_borrow<IndexArray>(positions).ndim() != 1) {
+        const bool is_array = py::isinstance<IndexArray>(positions);
+        const auto array = is_array ? py::reinterpret_borrow<IndexArray>(positions) : IndexArray();
+        if (!is_array || array.ndim() != 1 ||
+            reinterpret_cast<std::uintptr_t>(array.data()) % alignof(std::int64_t) != 0) {
             throw py::value_error("`patterns[" + text(index) +
-                                  "]` must hold positions as contiguous one-dimensional int64 arrays");
+                                  "]` must hold positions as contiguous one-dimensional int64 arrays, aligned");
         }
-        const auto array = py::reinterpret_borrow<IndexArray>(positions);
         gsprune::Keep keep;
         const std::int64_t bad = gsprune::resolve_keep(array.data(), array.size(), keep);
         if (bad >= 0) {

@@ -24,6 +24,7 @@ struct DataType {
 };
 constexpr std::uint8_t code_float = 2;
 constexpr std::uint8_t code_bfloat = 4;
+constexpr std::uint8_t code_complex = 5;
 
 struct Tensor {
     void* data;

@@ -61,6 +61,18 @@ void check_ndim(std::int64_t ndim, const ArgumentName& argument) {
     }
 }
 
+/// Conjugation and negation of views are bits that the memory does not show. Such a view is complex, or the imaginary
+/// part of a complex tensor, whose neighbours are two elements apart; the others need not be asked.
+void check_bits(py::handle object, const View& view, bool is_complex, const ArgumentName& argument) {
+    const auto ndim = static_cast<std::size_t>(view.ndim);
+    for (std::size_t dim = 0; dim < ndim && !is_complex; ++dim) {
+        if (view.shape[dim] > 1 && view.strides[dim] == 1) return;
+    }
+    if (object.attr("is_conj")().cast<bool>() || object.attr("is_neg")().cast<bool>()) {
+        refuse(argument, "a conjugated or negated view; call .resolve_conj().resolve_neg() first");
+    }
+}
+
 TorchTensor read_by_api(py::handle object, const ArgumentName& argument) {
     dlpack::Tensor raw{};
     if (torch().api->peek(object.ptr(), &raw) != 0) {
@@ -81,6 +93,7 @@ TorchTensor read_by_api(py::handle object, const ArgumentName& argument) {
     std::copy_n(raw.strides, raw.ndim, tensor.view.strides.begin());
     tensor.type = raw.dtype;
     tensor.dtype = dtype_of(raw.dtype);
+    check_bits(object, tensor.view, raw.dtype.code == dlpack::code_complex, argument);
     return tensor;
 }
 
@@ -101,6 +114,7 @@ TorchTensor read_by_attributes(py::handle object, const ArgumentName& argument) 
         tensor.view.shape[dim] = shape[dim].cast<std::int64_t>();
         tensor.view.strides[dim] = strides[dim].cast<std::int64_t>();
     }
+    check_bits(object, tensor.view, object.attr("is_complex")().cast<bool>(), argument);
     const py::object dtype = object.attr("dtype");
     if (torch().float_dtypes.contains(dtype)) {
         tensor.dtype = static_cast<DType>(torch().float_dtypes[dtype].cast<int>());

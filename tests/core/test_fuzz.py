@@ -1,0 +1,175 @@
+"""Odd tensors and odd arrays, drawn at random: the core answers as torch does, or refuses; it never crashes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gsprune import _core
+
+REFUSED = (ValueError, TypeError, RuntimeError, BufferError)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool)
+
+View = Callable[[torch.Tensor], torch.Tensor]
+
+# Views that share memory with a dense tensor in every way that torch allows.
+VIEWS: dict[str, View] = {
+    "itself": lambda t: t,
+    "transposed": lambda t: t.transpose(0, -1),
+    "every other": lambda t: t[::2],
+    "from an offset": lambda t: t[1:],
+    "expanded": lambda t: t[:1].expand(5, *t.shape[1:]),
+    "a new axis": lambda t: t.unsqueeze(1),
+    "overlapping windows": lambda t: t.flatten().unfold(0, min(3, t.numel()), 1) if t.numel() else t,
+    "flipped": lambda t: t.flip(0),
+    "an empty axis": lambda t: t[:0],
+    "requires grad": lambda t: t.clone().requires_grad_() if t.is_floating_point() else t,
+    "a graph's result": lambda t: t.clone().requires_grad_() * 2 if t.is_floating_point() else t,
+    "channels last": lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t,
+}
+
+# What the core cannot read as memory, or must not.
+STRANGERS: dict[str, Callable[[], Any]] = {
+    "conjugated": lambda: torch.ones(3, 2, dtype=torch.complex64).conj(),
+    "negated": lambda: torch.ones(3, 2, dtype=torch.complex64).conj().imag,
+    "sparse": lambda: torch.eye(3).to_sparse(),
+    "on no device": lambda: torch.ones(3, 2, device="meta"),
+    "an array": lambda: np.ones((3, 2), np.float32),
+    "a list": lambda: [[1.0, 2.0]],
+    "nothing": lambda: None,
+}
+
+
+@st.composite
+def odd_tensors(draw: st.DrawFn) -> torch.Tensor:
+    """A tensor of one to four axes, of a few elements, seen through one or two views."""
+    shape = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    tensor = torch.randint(0, 100, shape, generator=generator).to(draw(st.sampled_from(DTYPES)))
+    for name in draw(st.lists(st.sampled_from(sorted(VIEWS)), max_size=2)):
+        tensor = VIEWS[name](tensor)
+        if tensor.ndim == 0 or tensor.shape[0] == 0:
+            break
+    return tensor
+
+
+@st.composite
+def kept(draw: st.DrawFn, size: int) -> np.ndarray:
+    """Positions of an axis: all, none, all but one, one alone, or any."""
+    everything = np.arange(size, dtype=np.int64)
+    which = draw(st.sampled_from(["all", "none", "all but one", "one", "any"]))
+    if size == 0 or which == "all":
+        return everything
+    position = draw(st.integers(0, size - 1))
+    if which == "none":
+        return everything[:0]
+    if which == "one":
+        return everything[position : position + 1].copy()
+    if which == "all but one":
+        return np.delete(everything, position)
+    mask = np.array(draw(st.lists(st.booleans(), min_size=size, max_size=size)))
+    return everything[mask]
+
+
+@given(tensor=odd_tensors(), data=st.data(), isa=st.sampled_from(["plain", "auto"]))
+def test_any_view_of_any_dtype_is_sliced_as_torch_does(tensor: torch.Tensor, data: st.DataObject, isa: str) -> None:
+    axes = data.draw(st.lists(st.integers(0, tensor.ndim - 1), unique=True))
+    pattern = tuple((axis, data.draw(kept(tensor.shape[axis]))) for axis in axes)
+    before = tensor.detach().clone()
+    (got,) = _core.slice([tensor], [pattern], [0], data.draw(st.integers(1, 3)), isa)
+    expected = before
+    for axis, positions in pattern:
+        expected = expected.index_select(axis, torch.from_numpy(positions))
+    assert torch.equal(got, expected)
+    assert got.dtype == tensor.dtype
+    assert not got.requires_grad
+    assert got.untyped_storage().nbytes() == got.numel() * got.element_size()
+    assert torch.equal(tensor.detach(), before)
+
+
+@given(tensor=odd_tensors(), data=st.data(), isa=st.sampled_from(["plain", "auto"]))
+def test_any_view_is_summed_as_torch_does_or_refused_by_its_dtype(
+    tensor: torch.Tensor, data: st.DataObject, isa: str
+) -> None:
+    axes = tuple(data.draw(st.lists(st.integers(0, tensor.ndim - 1), unique=True)))
+    if not tensor.is_floating_point():
+        with pytest.raises(ValueError, match=r"`tensors\[0\]` must be float32"):
+            _core.axis_sums([tensor], [axes], [None], "abs", 2, isa)
+        return
+    other = VIEWS[data.draw(st.sampled_from(["itself", "requires grad"]))](tensor.detach().flip(0))
+    (sums,) = _core.axis_sums([tensor], [axes], [other], "product", 2, isa)
+    product = tensor.detach().double() * other.detach().double()
+    for axis, got in zip(axes, sums, strict=True):
+        expected = product.movedim(axis, 0).reshape(tensor.shape[axis], -1).sum(1)
+        np.testing.assert_array_equal(got, expected.numpy())  # whole numbers: sums are exact
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_what_is_no_memory_of_numbers_is_refused_by_name(name: str) -> None:
+    stranger = STRANGERS[name]()
+    keep = np.array([0], dtype=np.int64)
+    with pytest.raises(REFUSED, match=r"`tensors\[1\]`"):
+        _core.slice([torch.ones(2, 2), stranger], [((0, keep),)], [0, 0], 1, "auto")
+    with pytest.raises(REFUSED, match=r"`tensors\[1\]`"):
+        _core.axis_sums([torch.ones(2, 2), stranger], [(0,), (0,)], [None, None], "abs", 1, "auto")
+
+
+def _misaligned(values: np.ndarray) -> np.ndarray:
+    """The same numbers at an address that is no multiple of their size."""
+    raw = np.zeros(values.nbytes + 1, np.uint8)
+    raw[1:] = values.view(np.uint8)
+    return raw[1:].view(values.dtype)
+
+
+def _read_only(values: np.ndarray) -> np.ndarray:
+    values = values.copy()
+    values.flags.writeable = False
+    return values
+
+
+ARRAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "read-only": _read_only,
+    "misaligned": _misaligned,
+    "of the other byte order": lambda values: values.astype(values.dtype.newbyteorder()),
+    "with gaps": lambda values: np.repeat(values, 2)[::2],
+    "backwards": lambda values: values[::-1].copy()[::-1],
+    "of two axes": lambda values: values[None],
+    "of floats": lambda values: values.astype(np.float64),
+    "unsigned": lambda values: values.astype(np.uint64),
+    "of objects": lambda values: values.astype(object),
+    "empty": lambda values: values[:0],
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_positions_in_odd_arrays_are_read_right_or_refused(name: str) -> None:
+    positions = ARRAYS[name](np.array([0, 2, 3], dtype=np.int64))
+    tensor = torch.arange(20.0).view(5, 4)
+    if name in ("read-only", "empty"):
+        (got,) = _core.slice([tensor], [((0, positions),)], [0], 1, "auto")
+        assert torch.equal(got, tensor[positions.tolist()])
+        return
+    with pytest.raises(ValueError, match=r"`patterns\[0\]`"):
+        _core.slice([tensor], [((0, positions),)], [0], 1, "auto")
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_scores_and_units_in_odd_arrays_are_read_right_or_refused(name: str) -> None:
+    scores = ARRAYS[name](np.array([3.0, 1.0, 2.0], dtype=np.float32))
+    try:
+        chosen = _core.select(scores, 2 if scores.size else 0)
+    except REFUSED:
+        chosen = None
+    assert chosen is None or chosen.tolist() == ([0, 2] if scores.size else [])
+    nodes = ARRAYS[name](np.array([0, 1], dtype=np.int64))
+    try:
+        components = _core.connected_components(3, nodes, nodes)
+    except REFUSED:
+        return
+    assert components.tolist() == [0, 1, 2]
