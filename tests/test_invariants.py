@@ -70,6 +70,7 @@ def test_the_sliced_network_equals_the_masked_one(net: RandomNet, sparsity: floa
     assert_equal_to_masked(net, dense, report)
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @given(networks(tuple(kind for kind in EXACT_KINDS if kind != "Fused")), SPARSITIES, st.sampled_from(LOW))
 def test_networks_of_low_precision_are_sliced_exactly(net: RandomNet, sparsity: float, precision: str) -> None:
     net = getattr(net, precision)()

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
+def slope(x: Tensor) -> Tensor:
+    """(8, 8): another number at every position."""
+    return torch.linspace(-1.0, 1.0, SIZE * SIZE, dtype=x.dtype).exp().roll(5).view(SIZE, SIZE)
+
+
 @kind()
 class Written(nn.Module):
     """Tensors made empty and written into piece by piece, also behind the back of a view."""
@@ -163,7 +168,10 @@ class Dynamic(nn.Module):
 
 @kind(smooth=False)
 class Picked(nn.Module):
-    """Positions that the network itself picks: gather, topk, sorting over space, unpooling, sampling on a grid."""
+    """Positions that the network itself picks: gather, topk, sorting over space, unpooling, sampling on a grid.
+
+    A slope is added in front, as what comes in may be the same at all positions: rounding would pick among equals.
+    """
 
     def __init__(self, channels: int, width: int, option: int) -> None:
         super().__init__()
@@ -171,6 +179,7 @@ class Picked(nn.Module):
         self.option, self.out = option, width
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x + slope(x)
         y = self.conv(x)
         if self.option == 0:
             order = self.scores(x).flatten(2).topk(SIZE * SIZE, 2).indices
@@ -193,7 +202,7 @@ class Spatial(nn.Module):
         self.conv, self.option, self.out = nn.Conv2d(channels, width, 1), option, width
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
+        y = self.conv(x + slope(x))
         if self.option == 0:
             return y * torch.logsumexp(y, (2, 3), keepdim=True) + y.std((2, 3), keepdim=True)
         if self.option == 1:
