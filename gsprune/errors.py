@@ -15,6 +15,8 @@ out. Everything else that can go wrong is one of these::
 
 from __future__ import annotations
 
+import torch
+
 __all__ = [
     "CheckpointError",
     "DistributedError",
@@ -25,6 +27,7 @@ __all__ = [
     "RewriteError",
     "ScoreError",
     "TraceError",
+    "is_out_of_memory",
 ]
 
 
@@ -69,3 +72,8 @@ class MissingExtraError(GspruneError, ImportError):
 
 class PruneWarning(UserWarning):
     """More sparsity was asked for than can be reached, and nothing could be removed."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, which says nothing of the network. Torch's CPU allocator raises a mere RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -15,16 +15,17 @@ from torch.optim import Optimizer
 
 from gsprune.backends import Backend, BackendName, get_backend
 from gsprune.distributed.consensus import Consensus
-from gsprune.errors import PruneWarning, RewriteError
+from gsprune.errors import PruneWarning, RewriteError, is_out_of_memory
 from gsprune.ignore import ignored_groups
 from gsprune.importance import Importance
+from gsprune.interrupts import HeldInterrupts
 from gsprune.known import looked_up
 from gsprune.prune_report import Context, PruneReport
 from gsprune.rewrite.agreement import DoubtError, compare, settle
 from gsprune.rewrite.apply import apply_plan, sliced
 from gsprune.rewrite.attention_scale import keep_attention_scale
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.check import Failure, Run, is_out_of_memory, run
+from gsprune.rewrite.check import Failure, Run, run
 from gsprune.rewrite.float64 import call_in_float64
 from gsprune.rewrite.followers import matched_tensors
 from gsprune.rewrite.masking import masked_output
@@ -204,7 +205,7 @@ class Step:
         others = []
         if self.request.rescale:
             others = rescaled(plan, replacements, self.structure.traced, canonical_tensors(self.model))
-        with Transaction() as transaction:
+        with HeldInterrupts(), Transaction() as transaction:
             apply_plan(transaction, plan, replacements)
             transaction.swap([bias for bias, _ in others], [replacement for _, replacement in others])
             transaction.set_entries(linked)

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from gsprune.checkpoint.document import read_document, write_document
 from gsprune.errors import CheckpointError
+from gsprune.interrupts import HeldInterrupts
 from gsprune.rewrite.apply import rewrite_to
 from gsprune.rewrite.optimizer_state import as_optimizers
 from gsprune.rewrite.state import STATE_ATTRIBUTE, PruneState, SizeLink, state_of
@@ -106,7 +107,7 @@ def load(
     tensors = canonical_tensors(module)
     must_shrink = _check_architecture(saved, module, tensors)
     _check_optimizers(saved, optimizers)
-    with Transaction() as transaction:
+    with HeldInterrupts(), Transaction() as transaction:
         if must_shrink:
             rewrite_to(module, saved.kept, transaction=transaction, attributes=saved.attributes)
         _install(saved, tensors, transaction)

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gsprune.errors import is_out_of_memory
 from gsprune.rewrite.places import Place, PlaceWatcher, mark_places
 from gsprune.rewrite.state import Example
 from gsprune.tracing.structure import Due
 from gsprune.tracing.tracer import operation_of, outputs_of, plain_operations
 from gsprune.tracing.undisturbed import undisturbed
 
-__all__ = ["Failure", "Run", "is_out_of_memory", "run"]
+__all__ = ["Failure", "Run", "run"]
 
 # Operations after which sizes, or the way that the forward goes, may depend on values.
 _READS_DATA = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
@@ -102,11 +103,6 @@ def _check_sizes(due: Due, outputs: Sequence[Tensor]) -> None:
         for axis, _, size in axes or ():
             if axis >= tensor.ndim or tensor.shape[axis] != size:
                 raise _WrittenSizeError(f"{due.op} makes {size} channels fill a shape of {tuple(tensor.shape)}")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, which says nothing of the network. Torch's CPU allocator raises a mere RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def run(

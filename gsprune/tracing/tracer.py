@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gsprune.errors import TraceError
+from gsprune.errors import TraceError, is_out_of_memory
 from gsprune.tracing.example import Example, candidates, given
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.groups import build_graph
@@ -283,6 +283,8 @@ def _run(model: nn.Module, example: Example, tape: Tape) -> Any:
         with _Watcher(tape), _Tracer(tape):
             return example.call(model)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         where = _module_at(error, model)
         shapes = ", ".join(str(shape) for shape in _shapes(example))
         raise TraceError(

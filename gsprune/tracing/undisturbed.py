@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from gsprune.interrupts import HeldInterrupts
+
 __all__ = ["undisturbed"]
 
 
@@ -40,16 +42,17 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                 module.training = False
             yield
         finally:
-            _restore(attributes)
-            for buffer, version, contents in buffers:
-                # Running statistics are written without a new version; an equal buffer is left alone, since a copy
-                # would spoil a backward that is still to come.
-                if buffer._version != version or not torch.equal(buffer, contents):
-                    buffer.copy_(contents)
-            for module in training:
-                module.training = True
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
+            with HeldInterrupts():
+                _restore(attributes)
+                for buffer, version, contents in buffers:
+                    # Running statistics are written without a new version; an equal buffer is left alone, since a copy
+                    # would spoil a backward that is still to come.
+                    if buffer._version != version or not torch.equal(buffer, contents):
+                        buffer.copy_(contents)
+                for module in training:
+                    module.training = True
+                random.setstate(python_state)
+                np.random.set_state(numpy_state)
 
 
 # The dictionaries of every module that no forward writes to: hooks.
