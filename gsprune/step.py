@@ -269,10 +269,9 @@ class Step:
                 "the rewritten network must be checked by a forward, but its example is not known (it was pickled with"
                 " a custom `forward`, or loaded); nothing was changed. Pass `example_inputs=` and `forward=` once more"
             )
-        due = after.due(self.structure)
         self.forwards += 1
         # Outputs that equal the masked network's say more than sizes, and cost less.
-        outcome = run(self.model, example, due if expected is None else None)
+        outcome = run(self.model, example, after.due(self.structure) if expected is None else None)
         failure = outcome.failure or self._difference(outcome, expected, doubt)
         links: tuple[SizeLink, ...] = ()
         given_up: frozenset[tuple[str, str]] = frozenset()
@@ -280,7 +279,7 @@ class Step:
             lengths = changed_lengths(self.structure.graph, after.graph.shapes)
             # Half of what is left: were the search to use it all up, no groups could be protected instead.
             budget = (MAX_FORWARDS - self.forwards) // 2
-            repair = repaired(self.model, example, lengths, due, transaction, budget, held)
+            repair = repaired(self.model, example, lengths, after.due(self.structure), transaction, budget, held)
             links, given_up, outcome = repair.links, repair.given_up, repair.run
             self.forwards += repair.forwards
             failure = outcome.failure or self._difference(outcome, expected, doubt)

@@ -3,8 +3,9 @@
     python scripts/first_call.py [--only GLOB] [--repeats 3] [--memory]
 
 Both tools get their own copy of the same network and the same example, in one process and turn by turn, and are asked
-for half of the channels; times are the shortest of the repeats. The peer's output layer is left to it: it prunes that
-too. With --memory every network runs in a process of its own, whose highest resident memory is read instead.
+for half of the channels; times are of the processor, on one thread, and the shortest of the repeats. The peer's output
+layer is left to it: it prunes that too. With --memory every network runs in a process of its own, whose highest
+resident memory is read instead.
 """
 
 from __future__ import annotations
@@ -77,14 +78,14 @@ TOOLS: dict[str, Callable[[nn.Module, Tensor], None]] = {"forward": forward, "ou
 
 
 def seconds(tool: Callable[[nn.Module, Tensor], None], model: nn.Module, x: Tensor) -> float:
-    """Wall time of one call; NaN where the tool fails."""
-    started = time.perf_counter()
+    """Processor time of one call, on one thread; NaN where the tool fails."""
+    started = time.process_time()
     try:
         tool(model, x)
     except Exception as error:
         print(f"  {tool.__name__}: {type(error).__name__}: {str(error)[:100]}", file=sys.stderr)
         return float("nan")
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def timed(build: Callable[[], nn.Module], x: Tensor, repeats: int) -> dict[str, float]:

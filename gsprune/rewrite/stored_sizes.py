@@ -21,7 +21,7 @@ from torch import nn
 
 from gsprune.rewrite.attributes import Entry, Shape, is_in_table, with_element
 from gsprune.rewrite.check import Failure, Run, run
-from gsprune.rewrite.places import stored_integers
+from gsprune.rewrite.places import Place, stored_integers
 from gsprune.rewrite.state import Example, SizeLink
 from gsprune.rewrite.transaction import Transaction
 from gsprune.tracing.graph import Graph
@@ -133,6 +133,7 @@ class _Search:
         self.names = {id(module): name for name, module in model.named_modules()}
         self.links: list[SizeLink] = []
         self.given_up: set[tuple[str, str]] = set()
+        self.alike: dict[tuple[str, str, int | None], Any] = {}  # what `_set_alike` set -> the attribute before that
         self.forwards = 0
         self.present = self._run()
 
@@ -168,18 +169,43 @@ class _Search:
         failure, asked = self.present.failure, _asked(self.due, self.present.operations)
         assert failure is not None
         given = {(id(place.module), place.attribute, place.position) for place in failure.places}
+        if any(self._take_back_alike(place) for place in failure.places):
+            return True
+        lengths = [*self.lengths, *_parts(self.lengths, asked)]
         for module in self._suspects(failure):
-            candidates = _candidates(module, self.names[id(module)], self.lengths, asked, failure)
+            candidates = _candidates(module, self.names[id(module)], lengths, asked, failure)
             for candidate in candidates:
-                if self._gets_further([candidate]):
+                if self._gets_further([candidate], lengths):
                     return True
                 # What the failing call was given must change; but the code may compare it with another first.
                 if (id(module), candidate[0].attribute, candidate[0].index) in given and any(
-                    self._gets_further([candidate, other])
+                    self._gets_further([candidate, other], lengths)
                     for other in candidates
                     if (other[0].attribute, other[0].index) != (candidate[0].attribute, candidate[0].index)
                 ):
                     return True
+        return False
+
+    def _take_back_alike(self, place: Place) -> bool:
+        """Whether the forward gets further without what was set because it helped another module of the class.
+
+        That may be wrong for all sizes of a module, or for the one at hand.
+        """
+        name = self.names.get(id(place.module), "")
+        mine = [key for key in self.alike if key[0] == name]
+        wrong = (name, place.attribute, place.position)
+        if wrong not in mine:
+            return False
+        for keys in (mine, [wrong]) if len(mine) > 1 else ([wrong],):
+            if self.forwards >= self.budget:
+                return False
+            attempt, before = self._attempt([(place.module.__dict__, key[1], self.alike[key]) for key in keys])
+            if attempt.failure is None or attempt.operations > self.present.operations:
+                self.present = attempt
+                self.links = [link for link in self.links if (link.module, link.attribute, link.index) not in keys]
+                self.alike = {key: value for key, value in self.alike.items() if key not in keys}
+                return True
+            self.transaction.set_entries(before)
         return False
 
     def _suspects(self, failure: Failure) -> list[nn.Module]:
@@ -188,7 +214,7 @@ class _Search:
         once = {id(module): module for module in modules if id(module) in self.names and not is_in_table(module)}
         return list(once.values())
 
-    def _gets_further(self, candidates: Sequence[_Candidate]) -> bool:
+    def _gets_further(self, candidates: Sequence[_Candidate], lengths: Sequence[Lengths]) -> bool:
         """Try integers together, and keep them where they help; False also where the budget is used up."""
         if self.forwards >= self.budget:
             return False
@@ -197,19 +223,21 @@ class _Search:
             self.present = attempt
             links = [link for link, _ in candidates]
             self.links += links
-            self._set_alike(links)
+            self._set_alike(links, lengths)
             return True
         self.transaction.set_entries(before)
         return False
 
-    def _set_alike(self, links: Sequence[SizeLink]) -> None:
+    def _set_alike(self, links: Sequence[SizeLink], lengths: Sequence[Lengths]) -> None:
         """Set in the other modules of the class what helped in one, where that does no harm."""
-        alike = [other for link in links for other in _alike(self.model, link, self.lengths)]
+        alike = [other for link in links for other in _alike(self.model, link, lengths)]
         if self.present.failure is None or self.forwards >= self.budget or not alike:
             return
         together, before = self._attempt([entry for _, entry in alike])
         if together.failure is None or together.operations >= self.present.operations:
-            self.links += [other for other, _ in alike]
+            for (other, _), (_, _, value) in zip(alike, before, strict=True):
+                self.links.append(other)
+                self.alike[other.module, other.attribute, other.index] = value
             self.present = together
         else:
             self.transaction.set_entries(before)
@@ -246,6 +274,17 @@ def _alike(model: nn.Module, link: SizeLink, lengths: Sequence[Lengths]) -> list
 def _suits(length: Lengths, link: SizeLink) -> bool:
     """Whether both speak of whole axes, or both of parts."""
     return (length.divisor == 1) == (link.divisor == 1)
+
+
+def _parts(lengths: Sequence[Lengths], asked: Collection[tuple[int, int]]) -> list[Lengths]:
+    """Equal parts of whole axes, of the sizes asked for: several heads may shrink as one unit."""
+    return [
+        Lengths(length.tensor, length.axis, length.before // before, before, now)
+        for length in lengths
+        for before, now in asked
+        if length.divisor == 1 and length.before > before and length.before % before == 0
+        if length.before // before * now == length.after
+    ]
 
 
 def _asked(due: Sequence[Due], operations: int) -> set[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -73,11 +74,16 @@ def _registries(module: nn.Module) -> dict[str, dict[Any, Any]]:
 def _restore(attributes: list[tuple[nn.Module, dict[str, Any], dict[str, dict[Any, Any]]]]) -> None:
     for module, before, registries in attributes:
         present = module.__dict__
-        if present.keys() != before.keys() or any(present[name] is not value for name, value in before.items()):
+        if _differs(present, before):
             present.clear()
             present.update(before)
         for name, entries in registries.items():
             registry: dict[Any, Any] = present[name]
-            if registry.keys() != entries.keys() or any(registry[key] is not entries[key] for key in entries):
+            if _differs(registry, entries):
                 registry.clear()
                 registry.update(entries)
+
+
+def _differs(present: dict[Any, Any], before: dict[Any, Any]) -> bool:
+    """Whether two dictionaries hold other objects, or the same ones in another order."""
+    return present.keys() != before.keys() or not all(map(is_, present.values(), before.values()))

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from affine_norms import affine_norms
 from masked_networks import masked_copy
 from torch import Tensor, nn
@@ -156,3 +157,59 @@ def test_the_groups_of_an_instance_like_group_norm_go_with_its_channels() -> Non
     model = Grouped()
     gsprune.prune_step(model, 0.5, example_inputs=torch.randn(1, 3, 8, 8))
     assert (model.norm.num_groups, model.norm.num_channels) == (6, 6)
+
+
+class Doubled(nn.Module):
+    """Attention over channels of which neighbours go together, so that a unit is more than one channel of a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.size, self.scale = 2, 8, 8**-0.5
+        self.stem, self.twice = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 1, groups=8)
+        self.qkv, self.proj, self.head = nn.Linear(16, 48), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.twice(torch.relu(self.stem(x))).flatten(2).transpose(1, 2)
+        n, t, c = x.shape
+        q, k, v = self.qkv(x).reshape(n, t, 3, self.heads, self.size).permute(2, 0, 3, 1, 4).unbind(0)
+        y = (q * self.scale @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.head(x + self.proj(y.transpose(1, 2).reshape(n, t, c)))
+
+
+def test_a_head_whose_channels_go_by_twos_is_found_by_what_the_view_must_make() -> None:
+    torch.manual_seed(0)
+    model, x = Doubled().double(), torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert (model.stem.out_channels, model.heads, model.size) == (4, 2, 4), str(report)
+    torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-9, atol=1e-9)
+
+
+class Mixed(nn.Module):
+    """Blocks of which some must keep the width of a head, since a norm lies between projection and computed scale."""
+
+    def __init__(self, width: int, heads: int, *, normed: bool) -> None:
+        super().__init__()
+        self.heads, self.size, self.inner, self.normed = heads, width // heads, width, normed
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        q, k, v = self.qkv(x).reshape(n, t, 3, self.heads, self.size).permute(2, 0, 3, 1, 4).unbind(0)
+        q = torch.tanh(q) if self.normed else q
+        y = F.scaled_dot_product_attention(q, k, v)
+        return x + self.proj(y.transpose(1, 2).reshape(n, t, self.inner))
+
+
+def test_what_helps_one_block_is_taken_back_where_another_of_its_class_kept_its_width() -> None:
+    torch.manual_seed(0)
+    kinds = [False, True, False, True, False]
+    model = nn.Sequential(
+        nn.Linear(5, 16), *(Mixed(16, 2, normed=normed) for normed in kinds), nn.Linear(16, 3)
+    ).double()
+    x = torch.randn(2, 6, 5, dtype=torch.float64)
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert [block.qkv.in_features for block in model[1:-1]] == [8] * 5, str(report)
+    assert [block.size for block in model[1:-1]] == [4, 8, 4, 8, 4], str(report)
+    torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-9, atol=1e-9)
