@@ -66,7 +66,8 @@ class Components:
         self.prunable = (self.first_opening > 0) & (self.reasons < 0)
 
     def settle(self) -> None:
-        """Tie the parts of split axes that would not shrink alike, until all do."""
+        """Tie the parts of split axes that would not shrink alike, until all do; and what must stay equally long."""
+        self._settle_lengths()
         pending = list(self.tape.splits)
         for _ in range(_MAX_ROUNDS):
             violated = [split for split in pending if self._violated(split)]
@@ -80,6 +81,19 @@ class Components:
         for split in violated:
             self.tape.protect(split.labels, "splits that cannot be settled")
         self.refresh()
+
+    def _settle_lengths(self) -> None:
+        """Tie vectors position by position that must stay equally long, unless they hold the same units anyway."""
+        violated = [(a, b, op) for a, b, op in self.tape.equal_lengths if not self._are_as_long(a, b)]
+        for a, b, op in violated:
+            self._add(a, b, op)
+        if violated:
+            self.refresh()
+
+    def _are_as_long(self, a: Labels, b: Labels) -> bool:
+        mine, theirs = (self.labels[np.maximum(labels, 0)] for labels in (a, b))
+        mine, theirs = mine[self.prunable[mine]], theirs[self.prunable[theirs]]
+        return min(a.min(), b.min()) >= 0 and np.array_equal(np.sort(mine), np.sort(theirs))
 
     def _of(self, split: Split) -> IntArray:
         """Component of every label; fixed and flexible ones have their own, below 0."""

@@ -2,7 +2,8 @@
 
 Operations show plain numbers. So that it is known whose width a view follows, the shapes that a forward reads while it
 is traced hold integers that remember their channels, also through a division into equal parts. A view to such a size
-ties the channels of both tensors position by position: the code asks for widths that shrink alike.
+ties the channels of both tensors position by position: the code asks for widths that shrink alike. Where the same units
+lie along both, in whatever order (heads last, NesT), they do so by themselves.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ def tie_view(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], out: Tenso
         if layers and np.isin(layers[-1], size.labels).all():
             continue  # the tensor's own width
         tape.op = "a view to the width of other channels"
-        if layers:
+        if layers and len(size.labels) == 1:
+            tape.equal_lengths.append((tape.vector(layers[-1], axis), size.labels[0], tape.op))
+        elif layers:
             tape.unite(tape.vector(layers[-1], axis).reshape(1, -1), size.labels)
         elif shadow.kind is not Kind.CONSTANT:
             tape.protect(np.unique(size.labels), "a tensor of fixed size is viewed to their number")

@@ -73,6 +73,7 @@ class Tape:
         aliases: other names of tied tensors -> canonical name.
         shapes: shape of every parameter and buffer by canonical name.
         op: name of the operation at hand, for reasons.
+        equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
         ends: layers of weights' products that went into something which is no such product any more.
         notes_ends: whether that is noted; it is known of what torch's own attention is made of.
     """
@@ -89,6 +90,7 @@ class Tape:
         self.inputs: list[Labels] = []
         self.heads: list[Labels] = []
         self.splits: list[Split] = []
+        self.equal_lengths: list[tuple[Labels, Labels, str]] = []
         self.queries: list[Labels] = []
         self.ends: list[Labels] = []
         self.notes_ends = True

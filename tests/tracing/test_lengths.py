@@ -44,6 +44,17 @@ class BySize(StreamWidth):
         return self.head(x + self.proj(y.transpose(1, 2).reshape(*x.shape[:2], c)))
 
 
+class HeadsLast(StreamWidth):
+    """The heads' outputs are joined in another order than their projections were cut in, as NesT does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        n, t, c = x.shape
+        q, k, v = self.qkv(x).reshape(n, t, 3, 4, c // 4).permute(2, 0, 3, 1, 4).unbind(0)
+        y = ((q * self.scale) @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.head(x + self.proj(y.permute(0, 2, 3, 1).reshape(n, t, c)))
+
+
 class OwnWidth(nn.Module):
     """A view to the tensor's own width ties nothing more."""
 
@@ -57,7 +68,7 @@ class OwnWidth(nn.Module):
         return self.head(x.view(n, c, h * w).mean(2))
 
 
-@pytest.mark.parametrize("network", [StreamWidth, BySize])
+@pytest.mark.parametrize("network", [StreamWidth, BySize, HeadsLast])
 @pytest.mark.parametrize("sparsity", [0.2, 0.5, 0.7])
 def test_a_width_computed_from_the_stream_shrinks_with_it(network: type[nn.Module], sparsity: float) -> None:
     torch.manual_seed(0)
