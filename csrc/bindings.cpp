@@ -258,6 +258,34 @@ py::list slice_tensors(const py::list& tensors, const py::list& patterns, const 
     return results;
 }
 
+/// The values of optimizer states that have their parameter's shape; whatever takes a closer look is left to Python.
+py::tuple states_like(const py::list& parameters, const py::list& states) {
+    check_length(states.size(), parameters.size(), "states");
+    py::list found;
+    py::list owners;
+    py::list rest;
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+        const py::handle state = states[i];
+        if (!PyDict_Check(state.ptr())) throw py::type_error("`states[" + text(i) + "]` must be a dictionary");
+        const py::int_ owner(i);
+        const std::optional<gsprune::View> wanted = gsprune::peek_shape(parameters[i]);
+        PyObject* key = nullptr;
+        PyObject* value = nullptr;
+        Py_ssize_t position = 0;
+        while (PyDict_Next(state.ptr(), &position, &key, &value) != 0) {
+            if (value == Py_None || PyFloat_CheckExact(value) || PyLong_CheckExact(value)) continue;
+            const std::optional<gsprune::View> got = gsprune::peek_shape(value);
+            if (wanted && got && wanted->ndim == got->ndim && wanted->shape == got->shape) {
+                found.append(py::handle(value));
+                owners.append(owner);
+            } else if (!got || got->numel() != 1) {
+                rest.append(py::make_tuple(owner, py::handle(key), py::handle(value)));
+            }
+        }
+    }
+    return py::make_tuple(found, owners, rest);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, module) {
@@ -270,6 +298,9 @@ PYBIND11_MODULE(_core, module) {
                py::arg("num_threads"), py::arg("isa"), "Float64 sums along axes, one pass over memory.");
     module.def("slice", &slice_tensors, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
                py::arg("num_threads"), py::arg("isa"), "The kept part of every tensor in new tensors.");
+    module.def("states_like", &states_like, py::arg("parameters"), py::arg("states"),
+               "Values of states with their parameter's shape, the parameter of each, and (parameter, key, value) of"
+               " what is neither like it nor a scalar.");
     module.def("trim_reserve", &gsprune::trim_reserve, "Give reserved memory back; returns the number of bytes.");
     module.def(
         "pool_use", [] { return py::make_tuple(gsprune::pool_use().in_use, gsprune::pool_use().in_reserve); },

@@ -187,6 +187,21 @@ TorchTensor read_tensor(py::handle object, const ArgumentName& argument) {
     return bound.api != nullptr ? read_by_api(object, argument) : read_by_attributes(object, argument);
 }
 
+std::optional<View> peek_shape(py::handle object) noexcept {
+    const Torch& bound = torch();
+    if (bound.api == nullptr || PyObject_TypeCheck(object.ptr(), bound.tensor_type) == 0) return std::nullopt;
+    dlpack::Tensor raw{};
+    if (bound.api->peek(object.ptr(), &raw) != 0) {
+        PyErr_Clear();
+        return std::nullopt;
+    }
+    if (raw.ndim > max_dims) return std::nullopt;
+    View view;
+    view.ndim = raw.ndim;
+    std::copy_n(raw.shape, raw.ndim, view.shape.begin());
+    return view;
+}
+
 py::object make_tensor(View& view, const dlpack::DataType& type, py::handle like) {
     return torch().api != nullptr ? make_by_api(view, type) : make_by_torch(view, like);
 }

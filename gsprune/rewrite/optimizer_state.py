@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
+from gsprune import _core
 from gsprune.backends import Pattern
 from gsprune.errors import RewriteError
 from gsprune.rewrite.attributes import Entry
@@ -91,13 +92,21 @@ def state_slices(
     """
     if isinstance(optimizer, LBFGS):
         return
-    for parameter, state in optimizer.state.items():
-        index = pattern_of_parameter.get(id(parameter))
-        if index is None:
-            continue
-        shape = parameter.shape
-        for place, value in _tensors_in(state):
-            if value.shape == shape and value.layout == torch.strided:
+    held = [
+        (parameter, state, index)
+        for parameter, state in optimizer.state.items()
+        if (index := pattern_of_parameter.get(id(parameter))) is not None
+    ]
+    if not held:
+        return
+    parameters, states, indices = map(list, zip(*held, strict=True))
+    moments, owners, others = _core.states_like(parameters, states)
+    tensors += moments
+    pattern_of += map(indices.__getitem__, owners)
+    for owner, key, inside in others:
+        parameter, index = parameters[owner], indices[owner]
+        for place, value in _tensors_in({key: inside}):
+            if value.shape == parameter.shape and value.layout == torch.strided:
                 tensors.append(value)
                 pattern_of.append(index)
             elif value.numel() != 1:

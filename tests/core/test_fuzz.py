@@ -173,3 +173,31 @@ def test_scores_and_units_in_odd_arrays_are_read_right_or_refused(name: str) -> 
     except REFUSED:
         return
     assert components.tolist() == [0, 1, 2]
+
+
+@given(
+    values=st.lists(
+        st.one_of(odd_tensors(), st.none(), st.floats(), st.sampled_from([{}, [torch.ones(2)], "text"])), max_size=4
+    ),
+    parameter=odd_tensors(),
+)
+def test_states_are_told_apart_by_their_shape_alone(values: list[Any], parameter: torch.Tensor) -> None:
+    state = dict(enumerate(values))
+    found, owners, rest = _core.states_like([parameter], [state])
+    like = [value for value in values if isinstance(value, torch.Tensor) and value.shape == parameter.shape]
+    assert list(map(id, found)) == list(map(id, like))
+    assert owners == [0] * len(like)
+    others = [value for value in values if isinstance(value, torch.Tensor) and value.shape != parameter.shape]
+    others = [value for value in others if value.numel() != 1]
+    assert [id(value) for _, _, value in rest if isinstance(value, torch.Tensor)] == list(map(id, others))
+
+
+def test_states_that_are_no_memory_are_left_to_a_closer_look() -> None:
+    values = [make() for name, make in STRANGERS.items() if name not in ("conjugated", "negated", "nothing")]
+    found, _, rest = _core.states_like([torch.ones(3, 2)], [dict(enumerate(values))])
+    looked_at = [*map(id, found), *(id(value) for _, _, value in rest)]
+    assert sorted(looked_at) == sorted(map(id, values))
+    with pytest.raises(TypeError, match=r"`states\[0\]` must be a dictionary"):
+        _core.states_like([torch.ones(2)], [None])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"`states` must have an entry per tensor"):
+        _core.states_like([torch.ones(2)], [])
