@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import isclose
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gsprune.errors import is_out_of_memory
 from gsprune.rewrite.places import Place, PlaceWatcher, mark_places
 from gsprune.rewrite.state import Example
+from gsprune.tracing.scales import number_of
 from gsprune.tracing.structure import Due
 from gsprune.tracing.tracer import operation_of, outputs_of, plain_operations
 from gsprune.tracing.undisturbed import undisturbed
@@ -91,6 +93,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             due = self.due[self.operations]
             if due.op == operation_of(func).name and not _READS_DATA.intersection(func.tags):
                 _check_sizes(due, outputs_of(result))
+                _check_scale(due, args, kwargs or {})
             else:
                 self.due = ()
         self.operations += 1
@@ -103,6 +106,15 @@ def _check_sizes(due: Due, outputs: Sequence[Tensor]) -> None:
         for axis, _, size in axes or ():
             if axis >= tensor.ndim or tensor.shape[axis] != size:
                 raise _WrittenSizeError(f"{due.op} makes {size} channels fill a shape of {tuple(tensor.shape)}")
+
+
+def _check_scale(due: Due, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Compare the number that an operation scales by with the one that follows from the width by now."""
+    if due.scale is None:
+        return
+    value = number_of(kwargs["scale"] if "scale" in kwargs else args[1] if len(args) > 1 else None)
+    if value is not None and not isclose(value, due.scale, rel_tol=1e-4):
+        raise _WrittenSizeError(f"{due.op} scales by {value:.4g} where the width asks for {due.scale:.4g}")
 
 
 def run(

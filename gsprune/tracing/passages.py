@@ -19,6 +19,20 @@ __all__ = ["Passage", "Step", "Units", "passages"]
 Units = npt.NDArray[np.int32]
 
 
+class Scale(NamedTuple):
+    """A number that the forward computed as width**(-exponent / 2), where queries' rows make up for its change.
+
+    Attributes:
+        value: the number as traced.
+        exponent: 1 where it multiplies, -1 where it divides.
+        labels: of the queries, whose number of channels tells how the width has changed; units in a `Passage`.
+    """
+
+    value: float
+    exponent: float
+    labels: Units
+
+
 class Passage(NamedTuple):
     """One operation of the traced forward.
 
@@ -27,11 +41,13 @@ class Passage(NamedTuple):
         groups: names of the groups whose channels are in its inputs.
         outputs: per output tensor ((axis, units along it), ...) of its labelled axes, units numbered over all groups
             and -1 where nothing goes; None where nothing is known of the output. Other axes may have any size.
+        scale: the number that it scales by, if that follows a width.
     """
 
     op: str
     groups: tuple[str, ...]
     outputs: tuple[tuple[tuple[int, Units], ...] | None, ...]
+    scale: Scale | None = None
 
 
 class Step(NamedTuple):
@@ -40,6 +56,7 @@ class Step(NamedTuple):
     op: str
     inputs: list[Labels]
     outputs: list[Shadow]
+    scale: Scale | None
 
 
 def passages(steps: Sequence[Step], units: Units, group_of_unit: Units, names: Sequence[str]) -> tuple[Passage, ...]:
@@ -65,10 +82,11 @@ def passages(steps: Sequence[Step], units: Units, group_of_unit: Units, names: S
         return found
 
     result = []
-    for op, inputs, outputs in steps:
+    for op, inputs, outputs, scale in steps:
         met = dict.fromkeys(index for layer in inputs for index in looked_up(layer)[0])
         made = tuple(_output(shadow, [looked_up(layer)[1] for layer in shadow.layers]) for shadow in outputs)
-        result.append(Passage(op, tuple(names[index] for index in met), made))
+        by = None if scale is None else scale._replace(labels=units[np.maximum(scale.labels, 0)].reshape(-1))
+        result.append(Passage(op, tuple(names[index] for index in met), made, by))
     return tuple(result)
 
 

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from gsprune.tracing.passages import Scale
 from gsprune.tracing.rules_common import Call
 from gsprune.tracing.shadow import Dot, Kind, Labels, Shadow
 from gsprune.tracing.tape import Tape
 
-__all__ = ["are_written_sizes", "dot_of", "keep_scale", "keep_widths_of_busy_queries", "note_factor"]
+__all__ = ["are_written_sizes", "dot_of", "keep_scale", "keep_widths_of_busy_queries", "note_factor", "number_of"]
 
 _FACTORS = {"aten.mul": 1.0, "aten.div": -1.0}  # operation -> exponent of its second argument
 
@@ -46,6 +47,8 @@ def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | N
     dot = dot_of(query, key, -1)
     if dot is not None and (scale is None or (_is_root(scale, dot.width) and not _is_written(scale))):
         _note(tape, dot.query, dot.known, op)
+        if scale is not None and dot.known:
+            tape.scale = Scale(scale, 1.0, dot.query)
 
 
 def keep_widths_of_busy_queries(tape: Tape) -> None:
@@ -78,22 +81,27 @@ def note_factor(tape: Tape, call: Call) -> bool:
     exponent = _FACTORS.get(call.op)
     if exponent is None or len(call.args) < 2 or not isinstance(call.args[0], torch.Tensor):
         return False
-    shadow, value = tape.of(call.args[0]), _number(call.args[1])
+    if isinstance(call.args[1], torch.Tensor) and tape.name_of(call.args[1]) is not None:
+        return False  # kept by a module
+    shadow, value = tape.of(call.args[0]), number_of(call.args[1])
     if value is None or value <= 0 or not (shadow.dot or shadow.source):
         return False
     factor = value**exponent
     if shadow.dot is not None:
         if _is_root(factor, shadow.dot.width) and not _is_written(value):
             _note(tape, shadow.dot.query, shadow.dot.known, call.op)
+            if shadow.dot.known:
+                tape.scale = Scale(value, exponent, shadow.dot.query)
         return False
     noted = len(tape.queries)
     for layer in shadow.layers:
         if shadow.kind is Kind.ACTIVATION and _is_root(factor, layer.shape[-1]) and not _is_written(value):
             tape.queries.append(layer)
+            tape.scale = Scale(value, exponent, layer)
     return len(tape.queries) > noted
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
     """A Python number, or a tensor of one."""
     if isinstance(value, torch.Tensor):
         return float(value) if value.numel() == 1 and not value.is_complex() and not value.is_meta else None

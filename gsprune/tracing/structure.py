@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gsprune import _core
 from gsprune.tracing.graph import Graph, Group, IntArray, Member
-from gsprune.tracing.passages import Units
+from gsprune.tracing.passages import Scale, Units
 
 __all__ = ["Due", "Structure"]
 
@@ -31,10 +31,12 @@ class Due(NamedTuple):
         op: its name.
         outputs: per output tensor ((axis, size before the step, size after it), ...) of the labelled axes; None where
             unknown.
+        scale: the number that it must scale by; None where any will do.
     """
 
     op: str
     outputs: tuple[tuple[tuple[int, int, int], ...] | None, ...]
+    scale: float | None = None
 
 
 class _Vectors:
@@ -196,7 +198,13 @@ class Structure:
         def sizes(axes: tuple[tuple[int, Units], ...] | None) -> tuple[tuple[int, int, int], ...] | None:
             return None if axes is None else tuple((axis, *lengths(units)) for axis, units in axes)
 
-        return [Due(passage.op, tuple(map(sizes, passage.outputs))) for passage in self.traced.trail]
+        def scaled(scale: Scale | None) -> float | None:
+            if scale is None:
+                return None
+            left = float(np.count_nonzero(alive[scale.labels])) / len(scale.labels)
+            return float(scale.value * left ** (-0.5 * scale.exponent))
+
+        return [Due(p.op, tuple(map(sizes, p.outputs)), scaled(p.scale)) for p in self.traced.trail]
 
     def kept(self) -> dict[str, dict[int, IntArray]]:
         """Tensor -> {axis: positions kept since the trace}, sorted; only axes that lost something."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gsprune.tracing.passages import Step
+from gsprune.tracing.passages import Scale, Step
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, varying
 
 __all__ = ["Axis", "MacUse", "Operand", "Split", "Tape", "shared_layers"]
@@ -74,6 +74,7 @@ class Tape:
         shapes: shape of every parameter and buffer by canonical name.
         op: name of the operation at hand, for reasons.
         equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
+        scale: the number that the operation at hand scales by, if it has been found to follow a width.
         ends: layers of weights' products that went into something which is no such product any more.
         notes_ends: whether that is noted; it is known of what torch's own attention is made of.
     """
@@ -98,6 +99,7 @@ class Tape:
         self.mac_uses: list[MacUse] = []
         self.populations: list[tuple[str, Labels]] = []
         self.steps: list[Step] = []
+        self.scale: Scale | None = None
         self.used: set[str] = set()
         self._names: dict[int, str] = {}
         self._shadows: dict[str, Shadow] = {}

@@ -92,7 +92,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         known = operation.name in _MAKERS or any([tape.is_known(tensor) for tensor in inputs])
         before = args[0] if operation.mutable and args and isinstance(args[0], Tensor) else None
         out = func(*args, **kwargs)
-        tape.op = operation.name
+        tape.op, tape.scale = operation.name, None
         passing: list[Labels] = []
         made: list[Shadow] = []
         if not inputs:
@@ -103,7 +103,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._apply(operation, Call(operation.name, args, kwargs, out), before)
             made += [tape.of(tensor) for tensor in outputs_of(out)]
             tape.note_ends(shadows, made)
-        tape.steps.append(Step(operation.name, passing, made))
+        tape.steps.append(Step(operation.name, passing, made, tape.scale))
         return out
 
     def _apply(self, operation: _Operation, call: Call, written: Tensor | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -213,3 +214,59 @@ def test_what_helps_one_block_is_taken_back_where_another_of_its_class_kept_its_
     assert [block.qkv.in_features for block in model[1:-1]] == [8] * 5, str(report)
     assert [block.size for block in model[1:-1]] == [4, 8, 4, 8, 4], str(report)
     torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-9, atol=1e-9)
+
+
+class Apart(nn.Module):
+    """A view that asks for the heads alone, and a scale computed from the width of a head that a module keeps."""
+
+    def __init__(self, *, given: bool) -> None:
+        super().__init__()
+        self.heads, self.size, self.given = 4, 6, given
+        self.norm = nn.LayerNorm(24)
+        self.q, self.k, self.v = (nn.Linear(24, 24) for _ in range(3))
+        self.proj = nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        if self.given:
+            y = F.scaled_dot_product_attention(q, k, v, scale=1 / math.sqrt(self.size))
+        else:
+            y = (q @ k.transpose(-2, -1) / math.sqrt(self.size)).softmax(-1) @ v
+        return self.proj(y.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_scale_computed_from_a_kept_width_follows_it_though_the_forward_runs_without(given: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 24), Apart(given=given)).double()
+    x = 3 * torch.randn(2, 6, 5, dtype=torch.float64)
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert (model[1].q.out_features, model[1].size) == (12, 3), str(report)
+    with affine_norms():
+        torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-9, atol=1e-9)
+
+
+class Buffered(Apart):
+    """The scale is a buffer, which no width changes."""
+
+    def __init__(self) -> None:
+        super().__init__(given=False)
+        self.register_buffer("scale", torch.tensor(6**-0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        y = (q @ k.transpose(-2, -1) * self.scale).softmax(-1) @ v
+        return self.proj(y.transpose(1, 2).flatten(2))
+
+
+def test_a_scale_in_a_buffer_is_kept_and_nothing_made_up_for() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(5, 24), Buffered()).double(), torch.randn(2, 6, 5, dtype=torch.float64)
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert model[1].q.out_features == 12
+    with affine_norms():
+        torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-9, atol=1e-9)
