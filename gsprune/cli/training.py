@@ -75,6 +75,9 @@ def _run(config: TrainConfig, options: RunOptions, make_trainer: MakeTrainer, al
             complete = _train(trainer, config, console, ranks)
             if complete and ranks.is_first:
                 _conclude(trainer, config, run, console)
+        except KeyboardInterrupt:
+            _say(console, f"go on from the last checkpoint {_way_on(algorithm, run)}")
+            raise
         finally:
             trainer.close()
     except DistributedError:

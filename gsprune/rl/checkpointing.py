@@ -90,7 +90,8 @@ def save_checkpoint(
     final = folder / f"step-{step:012d}"
     partial = folder / f".partial-{step:012d}"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        for unfinished in folder.glob(".partial-*"):  # of a process that was killed, perhaps at another step
+            shutil.rmtree(unfinished, ignore_errors=True)
         partial.mkdir(parents=True)
         gsprune.save(model, partial / MODEL_FILE, optimizer=optimizer, **metadata)
         (partial / "state.json").write_text(json.dumps(state.values))

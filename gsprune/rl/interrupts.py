@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 
 __all__ = ["StopRequest"]
@@ -56,4 +57,6 @@ class StopRequest:
             raise KeyboardInterrupt
         if not self.requested:
             self.requested, self._requested_at = True, now
-            self._on_request()
+            # Python refuses output from a handler that came in the midst of output, into a full pipe, say.
+            with suppress(RuntimeError):
+                self._on_request()

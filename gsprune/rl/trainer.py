@@ -105,6 +105,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.iteration = self.global_step = 0
         self.sparsity = 0.0
         self._seconds_before = 0.0  # of training, in the processes before this one
+        self._saved_iteration = -1  # of the newest checkpoint
         state = self._load_network() if resumes else None
         self._set_up()
         self.method = build_method(
@@ -267,13 +268,14 @@ class Trainer(ABC, Generic[ConfigT]):
         labels = {"algorithm": self.algorithm, "encoder": config.encoder, "width": config.width}
         if self.ranks.is_first:
             save_checkpoint(self.run.checkpoints, self.global_step, self.agent, self.optimizer, state, **labels)
+        self._saved_iteration = self.iteration
         self._checkpointed = time.monotonic()
 
     def close(self) -> None:
-        """Close environments and files; a training that is over drops what only training needs."""
+        """Close environments and files; a training whose end is on disk drops what only training needs."""
         self.envs.close()
         self.metrics.close()
-        if self.ranks.is_first and self.iteration == self.config.num_iterations:
+        if self.ranks.is_first and self._saved_iteration == self.config.num_iterations:
             self._discard()
 
     def _prune(self, progress: float, frames: Tensor) -> None:
@@ -340,6 +342,7 @@ class Trainer(ABC, Generic[ConfigT]):
         """Everything but network and optimizer; returns how many bytes of the metrics the checkpoint knows of."""
         values = state.values
         self.iteration, self.global_step = values["iteration"], values["global_step"]
+        self._saved_iteration = self.iteration
         self._seconds_before = values["seconds"]
         self.sparsity = values["sparsity"]
         self.compilation.compilations = values["compilations"]

@@ -115,3 +115,10 @@ def test_an_interrupted_save_is_no_checkpoint(tmp_path: Path, monkeypatch: pytes
     assert latest_checkpoint(tmp_path) == (before, [])
     monkeypatch.undo()
     assert save(tmp_path, 2).name == "step-000000000002"
+
+
+def test_what_a_killed_process_left_unfinished_goes_with_the_next_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / ".partial-000000000007").mkdir()
+    (tmp_path / ".partial-000000000007" / "arrays.npz").write_bytes(b"half")
+    save(tmp_path, 9)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["step-000000000009"]

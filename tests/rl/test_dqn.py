@@ -243,6 +243,23 @@ def test_the_replay_file_goes_when_the_training_is_over_and_only_then(start):
     assert not any("gone" in line for line in lines)
 
 
+def test_an_interrupt_while_the_last_checkpoint_is_written_leaves_the_replay_file(start, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    trainer = start(total_timesteps=60)
+    trainer.train(stop_at(trainer, 2))
+    monkeypatch.setattr(DQNTrainer, "save_checkpoint", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    monkeypatch.undo()
+    assert trainer.progress == 1
+    lines = []
+    resumed = start(resume=True, say=lines.append, total_timesteps=60)
+    assert resumed.iteration == 2
+    assert not any("gone" in line for line in lines)
+
+
 def test_the_whole_run_is_the_same_for_the_same_seed_and_another_for_another(start):
     first, second, third = start("first"), start("second"), start("third", seed=2)
     for trainer in (first, second, third):

@@ -29,6 +29,15 @@ def test_a_second_ctrl_c_interrupts_and_a_second_sigterm_does_not() -> None:
     assert told == [True]
 
 
+def test_a_signal_in_the_midst_of_output_stops_all_the_same() -> None:
+    def refuse() -> None:
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
+
+    with StopRequest(refuse) as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+
+
 def test_the_same_ctrl_c_may_come_twice_where_a_launcher_passes_it_on() -> None:
     with StopRequest(lambda: None, grace=60.0) as stop:
         signal.raise_signal(signal.SIGINT)
