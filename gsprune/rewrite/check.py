@@ -91,8 +91,8 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         if self.operations < len(self.due):
             due = self.due[self.operations]
-            if due.op == operation_of(func).name and not _READS_DATA.intersection(func.tags):
-                _check_sizes(due, outputs_of(result))
+            goes_on = due.op == operation_of(func).name and not _READS_DATA.intersection(func.tags)
+            if goes_on and _has_sizes(due, outputs_of(result)):
                 _check_scale(due, args, kwargs or {})
             else:
                 self.due = ()
@@ -100,12 +100,21 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def _check_sizes(due: Due, outputs: Sequence[Tensor]) -> None:
-    """Compare what one operation made with what it must make."""
+def _has_sizes(due: Due, outputs: Sequence[Tensor]) -> bool:
+    """Whether one operation made what it must make; False where that cannot be told.
+
+    Torch moves axes of size 1 about (`torch.einsum` does), so that nothing is where it was expected.
+
+    Raises:
+        _WrittenSizeError: it did not.
+    """
     for tensor, axes in zip(outputs, due.outputs, strict=False):
         for axis, _, size in axes or ():
             if axis >= tensor.ndim or tensor.shape[axis] != size:
+                if any(other == 1 for _, _, other in axes or ()):
+                    return False
                 raise _WrittenSizeError(f"{due.op} makes {size} channels fill a shape of {tuple(tensor.shape)}")
+    return True
 
 
 def _check_scale(due: Due, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

@@ -270,3 +270,20 @@ def test_a_scale_in_a_buffer_is_kept_and_nothing_made_up_for() -> None:
     assert model[1].q.out_features == 12
     with affine_norms():
         torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-9, atol=1e-9)
+
+
+def test_channels_that_shrink_to_one_may_be_moved_about_by_torch() -> None:
+    class Rearranged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(4, 3)
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = (layer(x).mT for layer in (self.q, self.k, self.v))
+            return self.head(torch.einsum("ncs,nds,ndt->nct", q, k, v).mT)
+
+    net = Rearranged()
+    report = gsprune.prune_step(net, 0.75, example_inputs=torch.randn(2, 6, 4))
+    assert [group.after for group in report.groups] == [1, 1]
+    assert not any("written" in held.reason for held in report.protected)

@@ -324,7 +324,7 @@ class Compared(nn.Module):
         return (a * b).sum(1, keepdim=True) - (a - b).square().sum(1, keepdim=True).sqrt()
 
 
-@kind()
+@kind(smooth=False)
 class Foreigner(nn.Module):
     """Parameters that keep their width: complex ones, a bilinear form's, and what a table of rows looks up."""
 
