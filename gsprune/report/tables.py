@@ -90,7 +90,9 @@ def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baselin
         better = UNKNOWN
         if shared and method != baseline:
             other = {game: scores[baseline][game] for game in shared}
-            better = _bracketed(improvement_interval(shared, other, rng=np.random.default_rng(seed)), digits=2)
+            single = all(len(values) == 1 for values in (*shared.values(), *other.values()))
+            probability = improvement_interval(shared, other, rng=np.random.default_rng(seed))
+            better = _bracketed(probability, digits=2, alone=single)
         rows.append(
             (
                 method,

@@ -70,6 +70,12 @@ def test_the_aggregate_is_normalised_and_compares_with_the_baseline(study: Path)
     assert (group["games"], group["runs"]) == ("1", "2")
 
 
+def test_one_run_against_one_has_no_interval(study: Path) -> None:
+    outcomes = [outcome_of(run) for run in load_runs([study / "dense-1", study / "group-1"])]
+    row = cells(aggregate_table(outcomes, ["dense", "group 0.8"], baseline="dense"), 1)
+    assert row["P(better than dense)"] == "1.00"
+
+
 def test_without_two_test_returns_there_is_no_aggregate(write_run: RunWriter, tmp_path: Path) -> None:
     write_run("a", finished=False, rows=5)
     write_run("b", seed=2)
