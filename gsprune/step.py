@@ -36,6 +36,7 @@ from gsprune.rewrite.state import STATE_ATTRIBUTE, Example, PruneState, SizeLink
 from gsprune.rewrite.stored_sizes import changed_lengths, repaired
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import Transaction
+from gsprune.rewrite.untold import refuse_untold, untold
 from gsprune.selection import Selection, group_layers, select_units
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.undisturbed import undisturbed
@@ -192,6 +193,7 @@ class Step:
         if self.request.dry_run:
             return after, ()
         plan = plan_rewrite(self.bindings, after, keeps, self.optimizers)
+        left_out = untold(plan.tensors[: len(plan.model_names)], self.optimizers)
         links = self.links
         linked = self.known.binding.user_entries(links, after.graph.shapes) if links else []
         verified = self.state.verified | self._cut_groups(after)
@@ -221,13 +223,11 @@ class Step:
             self._keep(transaction, after, refused, links, verified)
             if self.consensus is not None:  # all or none: a rank whose rewrite failed takes the others back
                 self.consensus.check("that the rewritten network works", final=True)
+        refuse_untold(left_out)
         return after, plan.notes
 
     def _expected(self, plan: RewritePlan, call: Callable[[nn.Module, Example], Any] | None) -> Any:
-        """The masked dense network's output, where the sliced one must equal it; None where no comparison is exact.
-
-        `call` says how to run it, None as the example says.
-        """
+        """The masked dense network's output to `call`, which the sliced one must equal; None if that is not exact."""
         if self.state.example is None or self.structure.traced.inexact or self.request.rescale:
             return None
         self.forwards += 1
