@@ -54,9 +54,10 @@ class _Guard:
             return
         for group in optimizer.param_groups:
             for held in group["params"]:
-                parameter, shapes = self.shapes.get(id(held), (None, None))
-                if parameter is not None and shapes is not None and parameter() is held:
-                    _check_state(optimizer, held, shapes)
+                known = self.shapes.get(id(held))
+                parameter = None if known is None else known[0]()
+                if known is not None and parameter is not None and parameter is held:
+                    _check_state(optimizer, parameter, known[1])
         self.checked[optimizer] = self.steps
 
 
