@@ -89,7 +89,7 @@ def test_a_rank_that_dies_ends_the_others_soon_with_a_checkpoint_that_resumes(tm
     assert dead is None
     text, seconds = survivor
     assert "another process of this training has ended or does not answer" in text
-    assert seconds < 20
+    assert seconds < 60  # the group itself would wait 120
     train(tmp_path / "run", TINY, resume=True)
     assert_close(rows(tmp_path / "run"), alone[0])
 

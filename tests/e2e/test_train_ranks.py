@@ -46,7 +46,7 @@ def test_a_killed_rank_ends_the_run_and_one_process_goes_on_with_it(tmp_path: Pa
         killed = time.monotonic()
         rest = process.stdout.read()
         assert process.wait() != 0
-        assert time.monotonic() - killed < 60
+        assert time.monotonic() - killed < 240  # without notice it would be 30 minutes
     assert "another process of this training has ended or does not answer" in rest
     assert (
         f"go on from the last checkpoint, on any number of processes, with: gsprune train ppo --resume {folder}" in rest
