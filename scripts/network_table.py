@@ -181,13 +181,15 @@ def measure(only: Sequence[str], seconds: float, path: Path) -> None:
 
 
 def write(path: Path, output: Path) -> None:
-    """Put the rows in place of the page's table, in the order of the list."""
+    """Put the rows in place of the page's table, in the order of the list; those of another commit say so."""
     rows = known_rows(path)
     text = output.read_text()
+    usual = Counter(row["commit"] for row in rows.values()).most_common(1)[0][0]
     lines = []
     for name in (network.name for network in networks()):
         if name in rows:
             cells = [rows[name][key] for key in ("name", "result", "parameters", "difference", "kept", "ratio")]
+            cells[0] += "" if rows[name]["commit"] == usual else f" ({rows[name]['commit']})"
             lines.append("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |\n")
     output.write_text(text[: text.index("| network |")] + HEADER + "".join(lines))
     results = Counter(row["result"].partition(":")[0] for row in rows.values())
