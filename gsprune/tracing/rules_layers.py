@@ -15,16 +15,16 @@ from gsprune.tracing.tape import Operand, Tape
 __all__ = ["RULES", "contract", "note_products", "product"]
 
 
-def _along(tape: Tape, layers: Sequence[Labels], axis: int) -> tuple[list[Labels], list[Labels]]:
+def _along(tape: Tape, layers: Sequence[Labels], axis: int, *, told: bool = True) -> tuple[list[Labels], list[Labels]]:
     """Layers that vary over `axis` as vectors, tied along their other axes, and the layers that do not.
 
-    One whose channels go along another axis, as the code says, is tied along this one.
+    One whose channels go along another axis, as the code says, is tied along this one if `told`.
     """
     vectors, rest = [], []
     for layer in layers:
         if layer.shape[axis] == 1:
             rest.append(layer)
-        elif len(varying(layer)) > 1 and tape.kept_axis(layer, told=True) not in (None, axis):
+        elif told and len(varying(layer)) > 1 and tape.kept_axis(layer, told=True) not in (None, axis):
             rest.append(tape.collapse(layer, [axis]))
         else:
             vectors.append(tape.vector(layer, axis))
@@ -197,8 +197,9 @@ def product(tape: Tape, a: torch.Tensor, b: torch.Tensor, out_shape: Sequence[in
     first, second = tape.of(a), tape.of(b)
     second_layers = [np.swapaxes(layer, -1, -2) for layer in second.layers] if transposed else list(second.layers)
     depth = a.shape[-1]
-    mine, rows = _along(tape, first.layers, a.ndim - 1)
-    theirs, columns = _along(tape, second_layers, b.ndim - 2)
+    told = Kind.PARAMETER in (first.kind, second.kind)  # heads of queries and keys stay, whatever a view leaves open
+    mine, rows = _along(tape, first.layers, a.ndim - 1, told=told)
+    theirs, columns = _along(tape, second_layers, b.ndim - 2, told=told)
     _mark_heads(tape, [*first.layers, *second_layers])
     if depth > 1:
         contract_either(tape, _first(tape, mine), first.kind, _first(tape, theirs), second.kind)
