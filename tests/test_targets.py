@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import KINDS, RandomNet, example, networks
 
@@ -19,6 +19,7 @@ from gsprune.tracing.graph import Graph, Group
 
 NETWORKS = networks(KINDS, max_blocks=3)
 SPARSITIES = st.floats(0.0, 0.99)
+FEWER = settings(max_examples=max(5, settings().max_examples // 3))
 Count = int | dict[str, int]
 
 
@@ -54,6 +55,7 @@ def held(report: gsprune.PruneReport) -> set[str]:
     return {name for item in report.protected if "written into the code" in item.reason for name in item.names}
 
 
+@FEWER
 @given(net=NETWORKS, sparsity=SPARSITIES, other=SPARSITIES, data=st.data())
 def test_local_widths_are_those_of_the_formula(
     net: RandomNet, sparsity: float, other: float, data: st.DataObject
@@ -95,6 +97,7 @@ def without_a_step(graph: Graph, group: Group, round_to: int, least: int) -> Gra
 
 
 @pytest.mark.parametrize("target", ["channels", "params", "macs"])
+@FEWER
 @given(net=NETWORKS, sparsity=SPARSITIES, scope=st.sampled_from(["local", "global", "isomorphic"]), data=st.data())
 def test_a_budget_is_never_overrun_and_met_to_within_one_channel(
     target: str, net: RandomNet, sparsity: float, scope: str, data: st.DataObject

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import gsprune
 
 PACKAGE = str(Path(gsprune.__file__).parent)
-PLACES = settings().max_examples // 2
+PLACES = max(5, settings().max_examples // 4)
 
 
 @dataclass
