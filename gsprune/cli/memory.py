@@ -21,8 +21,9 @@ def keep_freed_memory() -> bool:
     mapped anew, and every page of it is a fault at first touch: that took 5 to 15 % of a step of Impoola on one core.
     The process keeps the memory of its peak, which a training reaches again in every step.
 
-    Large tensors lie on huge pages, where the system gives any: another 4 to 6 % of a step of Impala on one core, 1 to
-    3 % of a whole training. PyTorch reads the variable that asks for them when it allocates, so call this before.
+    Large tensors lie on huge pages, where the system gives any: another 4 to 6 % of a step of Impala on one core,
+    within the noise of a whole training. PyTorch reads the variable that asks for them when it allocates, so call
+    this before.
 
     Returns:
         whether it did; elsewhere than on glibc nothing is changed.
