@@ -204,7 +204,7 @@ def get_backend(name: BackendName, device: torch.device) -> Backend:
     if not isinstance(name, str):
         raise TypeError(f"`backend` must be 'auto', 'cpp', 'triton' or 'torch', got {type(name).__name__}")
     if name == "auto":
-        name = {"cpu": "cpp", "cuda": "triton"}.get(device.type, "torch")  # type: ignore[assignment]
+        name = {"cpu": "cpp", "cuda": "triton"}.get(device.type, "torch")  # type: ignore[assignment]  # a str to mypy
     if name == "torch":
         return TorchBackend()
     if name == "cpp":

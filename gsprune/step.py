@@ -32,7 +32,7 @@ from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.optimizer_state import check_ownership
 from gsprune.rewrite.plan import RewritePlan, plan_rewrite
 from gsprune.rewrite.rescale import rescaled
-from gsprune.rewrite.state import STATE_ATTRIBUTE, Example, PruneState, SizeLink
+from gsprune.rewrite.state import STATE_ATTRIBUTE, Example, PruneState, SizeLink, revised_links
 from gsprune.rewrite.stored_sizes import changed_lengths, repaired
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import Transaction
@@ -215,7 +215,7 @@ class Step:
                 if doubt is not None and rounded:  # the scaled weights differ in float64, too
                     expected = None
                 found, given_up = self._check(transaction, after, expected, held, doubt)
-                links = (*(link for link in links if (link.module, link.attribute) not in given_up), *found)
+                links = revised_links(links, given_up, found)
             if links:
                 transaction.set_entries(
                     [e for b in self.bindings[1:] for e in b.user_entries(links, after.graph.shapes)]
@@ -333,8 +333,7 @@ class Step:
                 f"the smaller network failed its check{where}: {refusal.failure.message}; nothing was changed. Keep the"
                 " widths that its code relies on with `ignore=`, or report the network"
             ) from refusal.failure.error
-        kept = (link for link in self.links if (link.module, link.attribute) not in refusal.given_up)
-        self.links = tuple(dict.fromkeys((*kept, *refusal.links)))
+        self.links = revised_links(self.links, refusal.given_up, refusal.links)
         for name in refusal.groups:
             refused[name] = f"a size written into the code{where}: {refusal.failure.message}"
 

@@ -62,6 +62,7 @@ def prepared(
             session = open_session(file, threads)
         arrays = {name: value.numpy() for name, value in zip(call.input_names, call.inputs, strict=True)}
         return lambda: session(arrays)
+    # torch's stubs of `Module.to` know no memory format alone.
     module: Callable[..., Any] = call.module.to(memory_format=getattr(torch, _MEMORY_FORMAT))  # type: ignore[call-overload]
     inputs = tuple(_channels_last(value) for value in call.inputs)
     if engine == "compiled":

@@ -45,13 +45,12 @@ def quantize(
     if not calibration:
         raise ValueError("`calibration` must hold at least one input, got none")
     try:
-        import onnx  # noqa: F401
         from onnxruntime import quantization
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "export") from error
     target = Path(quantized)
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
         """The calibration inputs one by one, as ONNX Runtime asks for them."""
 
         def __init__(self) -> None:

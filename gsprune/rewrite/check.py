@@ -62,7 +62,7 @@ class _WrittenSizeError(Exception):
     """An operation made a tensor of another size than it must: a size in the code has not followed."""
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
     """Counts operations that succeed as the tracer does, so that a failure can be placed in the traced sequence.
 
     An operation that makes a tensor of another size than it must does not succeed. Nothing can be said of sizes that
@@ -78,7 +78,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
     def __init__(self, due: Sequence[Due]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self.due = due
         self.operations = 0
 

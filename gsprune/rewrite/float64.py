@@ -74,11 +74,11 @@ def _take_back(tensors: list[Tensor], befores: list[Tensor]) -> None:
         return
 
 
-class _InFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _InFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
     """Runs every operation on float64 tensors."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

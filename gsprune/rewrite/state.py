@@ -6,6 +6,7 @@ the example, never a parameter.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph, Group, IntArray
 from gsprune.tracing.structure import Structure
 
-__all__ = ["STATE_ATTRIBUTE", "Example", "PruneState", "SizeLink", "state_of"]
+__all__ = ["STATE_ATTRIBUTE", "Example", "PruneState", "SizeLink", "revised_links", "state_of"]
 
 STATE_ATTRIBUTE = "_gsprune_state"
 
@@ -115,3 +116,10 @@ def state_of(model: nn.Module) -> PruneState | None:
     state = model.__dict__.get(STATE_ATTRIBUTE)
     assert state is None or isinstance(state, PruneState)
     return state
+
+
+def revised_links(
+    links: Sequence[SizeLink], given_up: Collection[tuple[str, str]], found: Sequence[SizeLink]
+) -> tuple[SizeLink, ...]:
+    """`links` without those given up, by (module, attribute), and with what was found; each once."""
+    return tuple(dict.fromkeys((*(link for link in links if (link.module, link.attribute) not in given_up), *found)))

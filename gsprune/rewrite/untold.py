@@ -43,6 +43,7 @@ class _Guard:
             key = id(parameter)
             known = self.shapes.get(key)
             if known is None or known[0]() is not parameter:
+                # mypy cannot infer a lambda with a default argument.
                 gone = weakref.ref(parameter, lambda _, key=key: self.shapes.pop(key, None))  # type: ignore[misc]
                 known = self.shapes[key] = gone, set()
             known[1].add(shape)

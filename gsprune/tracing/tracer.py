@@ -63,7 +63,7 @@ def outputs_of(out: Any) -> list[Tensor]:
     return [each for each in several if isinstance(each, Tensor)]
 
 
-class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
     """Runs every operation as it is and notes on the tape what it does to channels."""
 
     @classmethod
@@ -72,7 +72,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
     def __init__(self, tape: Tape) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self.tape = tape
 
     def __torch_dispatch__(
