@@ -1,0 +1,110 @@
+#include "score_bindings.hpp"
+
+#include <pybind11/numpy.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "arguments.hpp"
+#include "score.hpp"
+#include "torch_tensors.hpp"
+
+namespace py = pybind11;
+
+namespace gsprune {
+
+namespace {
+
+Statistic parse_statistic(const std::string& name) {
+    constexpr const char* names[] = {"abs", "square", "product", "abs_product", "square_product"};
+    for (int i = 0; i < 5; ++i) {
+        if (name == names[i]) return static_cast<Statistic>(i);
+    }
+    throw py::value_error("`statistic` must be 'abs', 'square', 'product', 'abs_product' or 'square_product', got '" +
+                          name + "'");
+}
+
+/// Axes of one job: distinct and in range.
+std::vector<int> read_axes(py::handle entry, int ndim, std::size_t index) {
+    std::vector<int> axes;
+    for (const py::handle item : py::reinterpret_borrow<py::iterable>(entry)) {
+        const auto axis = item.cast<std::int64_t>();
+        if (axis < 0 || axis >= ndim) {
+            throw py::value_error("`axes[" + text(index) + "]` must lie in [0, " + std::to_string(ndim) +
+                                  "), the dimensions of `tensors[" + text(index) + "]`, got " + text(axis));
+        }
+        const int known = static_cast<int>(axis);
+        for (const int other : axes) {
+            if (other == known) throw py::value_error("`axes[" + text(index) + "]` has " + text(axis) + " twice");
+        }
+        axes.push_back(known);
+    }
+    return axes;
+}
+
+/// Checks one job and makes its result arrays, a tuple of which is returned.
+py::tuple read_sum_job(SumJob& job, py::handle tensor, py::handle axes, py::handle other, bool reads_other,
+                       std::size_t index) {
+    const TorchTensor values = read_tensor(tensor, {"tensors", index});
+    if (!values.dtype.has_value()) {
+        throw py::value_error("`tensors[" + text(index) + "]` must be float32, float64, bfloat16 or float16, got " +
+                              py::str(tensor.attr("dtype")).cast<std::string>());
+    }
+    if (values.view.ndim == 0)
+        throw py::value_error("`tensors[" + text(index) + "]` must have a dimension, got a scalar");
+    job.values = values.view;
+    job.dtype = *values.dtype;
+    job.axes = read_axes(axes, values.view.ndim, index);
+    if (reads_other) {
+        if (other.is_none())
+            throw py::value_error("`others[" + text(index) + "]` must be a tensor for this statistic, got None");
+        const TorchTensor second = read_tensor(other, {"others", index});
+        if (second.dtype != values.dtype || second.view.ndim != values.view.ndim ||
+            second.view.shape != values.view.shape) {
+            throw py::value_error("`others[" + text(index) + "]` must have the shape and dtype of `tensors[" +
+                                  text(index) + "]`, " + py::str(tensor.attr("shape")).cast<std::string>() + " " +
+                                  py::str(tensor.attr("dtype")).cast<std::string>() + ", got " +
+                                  py::str(other.attr("shape")).cast<std::string>() + " " +
+                                  py::str(other.attr("dtype")).cast<std::string>());
+        }
+        job.others = second.view;
+    }
+    py::tuple results(job.axes.size());
+    for (std::size_t i = 0; i < job.axes.size(); ++i) {
+        py::array_t<double> sums(values.view.shape[static_cast<std::size_t>(job.axes[i])]);
+        job.results.push_back(sums.mutable_data());
+        results[i] = std::move(sums);
+    }
+    return results;
+}
+
+py::list sum_axes(const py::list& tensors, const py::list& axes, const py::list& others, const std::string& statistic,
+                  int num_threads, const std::string& isa) {
+    check_length(axes.size(), tensors.size(), "axes");
+    check_length(others.size(), tensors.size(), "others");
+    check_threads(num_threads);
+    const Isa known_isa = parse_isa(isa);
+    const Statistic known_statistic = parse_statistic(statistic);
+    const bool reads_others = needs_other(known_statistic);
+    std::vector<SumJob> jobs(tensors.size());
+    py::list results(tensors.size());
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+        results[i] = read_sum_job(jobs[i], tensors[i], axes[i], others[i], reads_others, i);
+    }
+    {
+        const py::gil_scoped_release unlocked;
+        axis_sums(jobs, known_statistic, known_isa, num_threads);
+    }
+    return results;
+}
+
+}  // namespace
+
+void bind_scores(py::module_& module) {
+    module.def("axis_sums", &sum_axes, py::arg("tensors"), py::arg("axes"), py::arg("others"), py::arg("statistic"),
+               py::arg("num_threads"), py::arg("isa"), "Float64 sums along axes, one pass over memory.");
+}
+
+}  // namespace gsprune
