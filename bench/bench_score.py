@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from cases import NETWORKS, extra_info, gpu_backend, matrices, trained
+from cases import NETWORKS, after_a_step, extra_info, gpu_backend, matrices, trained
 from floors import Floor
 from torch import Tensor
 
@@ -42,7 +42,10 @@ PROVIDERS: dict[str, Score] = {
 
 def _jobs(name: str, device: str = "cpu") -> list[SumJob]:
     model, _, _ = trained(name)
-    return [SumJob(p.to(device), (0, 1), p.grad.to(device)) for p in matrices(list(model.parameters()))]
+    weights = list(matrices(list(model.parameters())))
+    gradients = after_a_step([weight.grad for weight in weights])
+    weights = after_a_step(weights)
+    return [SumJob(w.to(device), (0, 1), g.to(device)) for w, g in zip(weights, gradients, strict=True)]
 
 
 def _bytes(jobs: list[SumJob], criterion: str) -> int:

@@ -6,22 +6,30 @@ plain torch, and Torch-Pruning's step, which moves the parameters alone.
 
 from __future__ import annotations
 
+import gc
 import itertools
+import time
 import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
-from cases import KEPT, NETWORKS, extra_info, four_tensors, gpu_backend, trained
+from cases import KEPT, NETWORKS, extra_info, gpu_backend, trained
 from floors import Floor
 from torch import Tensor, nn
 
 import gsprune
 
-ROUNDS = 8
+# A network shrinks by a tenth with every step, so few of them are alike; several networks give enough.
+FRESH_NETWORKS = 3
+STEPS = 8  # timed, of each
+WARM_UP = 2  # not timed: then the memory of the dense network is back, and two sets of blocks take turns
+SETTLING_S = 0.02  # torch's OpenMP threads go on spinning for some milliseconds after its operations
+
+Steps = tuple[nn.Module, Callable[[], None]]
 
 
-def _steps_of_gsprune(name: str) -> tuple[nn.Module, Callable[[], None]]:
+def _steps_of_gsprune(name: str) -> Steps:
     model, example, optimizer = trained(name)
     sparsities = (1 - KEPT**step for step in itertools.count(1))
 
@@ -33,7 +41,7 @@ def _steps_of_gsprune(name: str) -> tuple[nn.Module, Callable[[], None]]:
     return model, step
 
 
-def _steps_of_torch(name: str) -> tuple[nn.Module, Callable[[], None]]:
+def _steps_of_torch(name: str) -> Steps:
     """Scores along both axes, `topk`, `index_select`; coupling between layers is left out, which makes it cheaper."""
     model, _, optimizer = trained(name)
     outputs = {p.shape[0] for p in list(model.parameters())[-4:]}
@@ -67,12 +75,12 @@ def _steps_of_torch(name: str) -> tuple[nn.Module, Callable[[], None]]:
     return model, step
 
 
-def _steps_of_torch_pruning(name: str) -> tuple[nn.Module, Callable[[], None]]:
+def _steps_of_torch_pruning(name: str) -> Steps:
     pruning = pytest.importorskip(
         "torch_pruning", reason="Torch-Pruning is not installed: pip install torch-pruning==1.6.1"
     )
     model, example, _ = trained(name)
-    steps = ROUNDS + 6
+    steps = STEPS + WARM_UP + 4
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pruner = pruning.pruner.BasePruner(
@@ -93,7 +101,7 @@ def _steps_of_torch_pruning(name: str) -> tuple[nn.Module, Callable[[], None]]:
     return model, step
 
 
-def _steps_of_gsprune_on_gpu(name: str) -> tuple[nn.Module, Callable[[], None]]:
+def _steps_of_gsprune_on_gpu(name: str) -> Steps:
     gpu_backend()
     model, example, optimizer = trained(name)
     model.cuda()
@@ -118,25 +126,61 @@ PROVIDERS = {
 }
 
 
+class FreshNetworks:
+    """One network after another, each for so many steps."""
+
+    def __init__(self, make: Callable[[], Steps]) -> None:
+        self._make = make
+        self._current: Steps | None = None
+        self._steps_left = 0
+        self._parameters_before = 0
+
+    def prepare(self) -> None:
+        """Makes the next network where the present one has done its steps. Not timed."""
+        if self._steps_left == 0:
+            self.finish()
+            self._current = self._make()
+            self._parameters_before = self._num_parameters()
+            time.sleep(SETTLING_S)
+            for _ in range(WARM_UP):
+                self._current[1]()
+            self._steps_left = STEPS
+        self._steps_left -= 1
+
+    def step(self) -> None:
+        assert self._current is not None
+        self._current[1]()
+
+    def finish(self) -> None:
+        """Asserts that the present network has become smaller as it should, and lets it go."""
+        if self._current is None:
+            return
+        assert 0.2 * self._parameters_before < self._num_parameters() < 0.85 * self._parameters_before
+        self._current = None
+        gc.collect()
+
+    def _num_parameters(self) -> int:
+        assert self._current is not None
+        return sum(parameter.numel() for parameter in self._current[0].parameters())
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_step(benchmark, network: str, provider: str) -> None:
     benchmark.group = f"step {network}"
-    model, step = PROVIDERS[provider](network)
-    before = sum(parameter.numel() for parameter in model.parameters())
-    benchmark.extra_info.update(extra_info(network), provider=provider, bytes=4 * before)
-    benchmark.pedantic(step, rounds=ROUNDS, warmup_rounds=2)  # warmed up once the memory of the dense net is back
-    after = sum(parameter.numel() for parameter in model.parameters())
-    assert 0.2 * before < after < 0.85 * before
+    networks = FreshNetworks(lambda: PROVIDERS[provider](network))
+    benchmark.extra_info.update(extra_info(network), provider=provider)
+    benchmark.pedantic(networks.step, setup=networks.prepare, rounds=FRESH_NETWORKS * STEPS)
+    networks.finish()
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_floor_of_steps(benchmark, network: str) -> None:
     benchmark.group = f"step {network}"
-    weights, tensors, _, _ = four_tensors(network)
+    num_bytes = sum(parameter.nbytes for parameter in NETWORKS[network]()[0].parameters())
     # The middle of the timed steps: what KEPT per axis leaves of the matrices after that many cuts.
-    shrunk = KEPT ** (2 * (3 + ROUNDS // 2))
-    read = int(shrunk * sum(weight.nbytes for weight in weights))
-    copied = int(shrunk * KEPT**2 * sum(tensor.nbytes for tensor in tensors))
+    shrunk = KEPT ** (2 * (1 + WARM_UP + STEPS // 2))
+    read = int(shrunk * num_bytes)
+    copied = int(shrunk * KEPT**2 * 4 * num_bytes)
     benchmark.extra_info.update(extra_info(network), provider="floor", bytes=copied)
-    benchmark.pedantic(Floor(read, copied).best(), rounds=ROUNDS, warmup_rounds=2)
+    benchmark.pedantic(Floor(read, copied).best(), rounds=FRESH_NETWORKS * STEPS, warmup_rounds=2)

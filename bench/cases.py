@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gsprune.backends import Backend, Pattern, get_backend
+from gsprune.backends import Backend, CppBackend, Pattern, get_backend
 from gsprune.networks import ActorCritic, build_encoder
 
 KEPT = 0.95  # of every group, per step
@@ -85,8 +85,14 @@ def trained(name: str) -> tuple[nn.Module, Tensor, torch.optim.Optimizer]:
     return model, example, optimizer
 
 
+def after_a_step(tensors: list[Tensor]) -> list[Tensor]:
+    """Copies where a step leaves its tensors, in blocks of the core: a dense network's may lie on small pages."""
+    return CppBackend().slice(tensors, [Pattern(())], [0] * len(tensors))
+
+
 def four_tensors(name: str) -> tuple[list[Tensor], list[Tensor], list[Pattern], list[int]]:
-    """Weights; then weights, gradients and both moments with patterns that keep 95 % of every group's axes."""
+    """Weights; then weights, gradients and both moments as a step leaves them, patterns that keep 95 % of every group's
+    axes, and the pattern of each."""
     model, _, optimizer = trained(name)
     generator = np.random.default_rng(0)
     keeps: dict[int, np.ndarray] = {}
@@ -101,7 +107,7 @@ def four_tensors(name: str) -> tuple[list[Tensor], list[Tensor], list[Pattern], 
     states = [optimizer.state[p] for p in weights]
     tensors = [p.detach() for p in weights] + [p.grad for p in weights]
     tensors += [s["exp_avg"] for s in states] + [s["exp_avg_sq"] for s in states]
-    return weights, tensors, patterns, list(range(len(weights))) * 4
+    return weights, after_a_step(tensors), patterns, list(range(len(weights))) * 4
 
 
 def extra_info(name: str) -> dict[str, object]:

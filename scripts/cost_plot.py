@@ -93,9 +93,8 @@ def measured(parameters: float, kind: str) -> Point:
     gc.collect()
     _core.trim_reserve()
     copies = 4 if kind == WITH_MOMENTS else 1
-    ways = Floor(4 * middle, int(4 * middle * copies * KEPT**2)).ways()
     rounds = STEPS if parameters < LONG else 2
-    floor = min(ways, key=lambda way: min(seconds_of(way, rounds)))
+    floor = Floor(4 * middle, int(4 * middle * copies * KEPT**2)).best(rounds)
     return Point(kind, middle, statistics.median(seconds[WARM_UP:]), statistics.median(seconds_of(floor, rounds)))
 
 
