@@ -5,6 +5,7 @@
 
 #include <pybind11/numpy.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -68,18 +69,24 @@ IndexArray find_components(std::int64_t num_nodes, const IndexArray& a, const In
     return labels;
 }
 
+void check_scores(const ScoreArray& scores) {
+    if (scores.size() > 0xFFFFFFFFLL) {
+        throw py::value_error("`scores` must have fewer than 2**32 entries, got " + text(scores.size()));
+    }
+    const float* values = scores.data();
+    for (std::int64_t i = 0; i < scores.size(); ++i) {
+        if (std::isnan(values[i])) throw py::value_error("`scores[" + text(i) + "]` is NaN, which has no rank");
+    }
+}
+
 IndexArray select_indices(const ScoreArray& scores, std::int64_t keep) {
     check_vector(scores, "scores");
     const std::int64_t num_scores = scores.size();
-    if (num_scores > 0xFFFFFFFFLL)
-        throw py::value_error("`scores` must have fewer than 2**32 entries, got " + text(num_scores));
     if (keep < 0 || keep > num_scores) {
         throw py::value_error("`keep` must lie in [0, len(scores)=" + text(num_scores) + "], got " + text(keep));
     }
+    check_scores(scores);
     const float* values = scores.data();
-    for (std::int64_t i = 0; i < num_scores; ++i) {
-        if (std::isnan(values[i])) throw py::value_error("`scores[" + text(i) + "]` is NaN, which has no rank");
-    }
     IndexArray kept(keep);
     std::int64_t* out = kept.mutable_data();
     std::vector<std::uint64_t> keys(static_cast<std::size_t>(num_scores));
@@ -112,6 +119,11 @@ gsprune::Units read_units(const IndexArray& first_unit, const IndexArray& ids, c
     check_bounds(starts, "starts");
     const gsprune::Units units{first_unit.data(), first_unit.size() - 1, ids.data(), starts.data(), starts.size() - 1};
     check_size(ids, units.num_positions(), "ids");
+    std::uint64_t largest = 0;  // a negative one counts as very large
+    for (std::int64_t i = 0; i < units.num_positions(); ++i) {
+        largest = std::max(largest, static_cast<std::uint64_t>(units.ids[i]));
+    }
+    if (largest <= static_cast<std::uint64_t>(units.num_units())) return units;
     for (std::int64_t i = 0; i < ids.size(); ++i) {
         if (units.ids[i] < 0 || units.ids[i] > units.num_units()) {
             throw py::value_error("`ids[" + text(i) + "]` must lie in [0, " + text(units.num_units()) +
@@ -121,53 +133,76 @@ gsprune::Units read_units(const IndexArray& first_unit, const IndexArray& ids, c
     return units;
 }
 
-/// The sums of every axis; they stay where the arrays of the list have them.
-std::vector<gsprune::AxisOfUnits> read_axes(const py::list& sums, const IndexArray& vectors, const IndexArray& slots,
+/// The sums of every axis, which stay where they are: one vector after the other.
+std::vector<gsprune::AxisOfUnits> read_axes(const SumArray& sums, const IndexArray& vectors, const IndexArray& slots,
                                             const IndexArray& members, const gsprune::Units& units) {
-    const auto num_axes = static_cast<std::int64_t>(sums.size());
-    check_size(vectors, num_axes, "vectors");
+    check_vector(vectors, "vectors");
+    const std::int64_t num_axes = vectors.size();
     if (slots.ndim() != 2 || slots.shape(0) != num_axes || slots.shape(1) != units.num_groups) {
         throw py::value_error("`slots` must have a row per axis and a column per group");
     }
     std::vector<gsprune::AxisOfUnits> axes;
+    axes.reserve(static_cast<std::size_t>(num_axes));
+    std::int64_t first = 0;
     for (std::int64_t i = 0; i < num_axes; ++i) {
         const std::int64_t vector = vectors.data()[i];
         if (vector < 0 || vector >= units.num_vectors) {
             throw py::value_error("`vectors[" + text(i) + "]` must lie in [0, " + text(units.num_vectors) + "), got " +
                                   text(vector));
         }
-        const py::handle entry = sums[static_cast<std::size_t>(i)];
-        if (!py::isinstance<SumArray>(entry)) {
-            throw py::value_error("`sums[" + text(i) + "]` must be a contiguous float64 array");
-        }
-        const auto values = py::reinterpret_borrow<SumArray>(entry);
-        check_size(values, units.length(vector), ("sums[" + text(i) + "]").c_str());
         const std::int64_t* slot = slots.data() + i * units.num_groups;
         for (std::int64_t group = 0; group < units.num_groups; ++group) {
             if (members.data()[group] > 0 && (slot[group] < 0 || slot[group] >= members.data()[group])) {
                 throw py::value_error("`slots` must lie in [0, members) of their group, got " + text(slot[group]));
             }
         }
-        axes.push_back({values.data(), vector, slot});
+        axes.push_back({sums.data() + first, vector, slot});
+        first += units.length(vector);
     }
+    check_size(sums, first, "sums");
     return axes;
 }
 
-SumArray gather_units(const py::list& sums, const IndexArray& vectors, const IndexArray& slots,
+/// Throws ValueError where a count is negative; returns how many statistics there are.
+std::int64_t count_statistics(const IndexArray& members, const IndexArray& first_unit) {
+    check_size(members, first_unit.size() - 1, "members");
+    std::int64_t count = 0;
+    for (std::int64_t group = 0; group < members.size(); ++group) {
+        if (members.data()[group] < 0) throw py::value_error("`members` must be >= 0");
+        count += members.data()[group] * (first_unit.data()[group + 1] - first_unit.data()[group]);
+    }
+    return count;
+}
+
+SumArray gather_units(const SumArray& sums, const IndexArray& vectors, const IndexArray& slots,
                       const IndexArray& members, const IndexArray& first_unit, const IndexArray& ids,
                       const IndexArray& starts) {
     const gsprune::Units units = read_units(first_unit, ids, starts);
-    check_size(members, units.num_groups, "members");
-    std::int64_t num_sums = 0;
-    for (std::int64_t group = 0; group < units.num_groups; ++group) {
-        if (members.data()[group] < 0) throw py::value_error("`members` must be >= 0");
-        num_sums += members.data()[group] * (units.first_unit[group + 1] - units.first_unit[group]);
-    }
+    const std::int64_t num_sums = count_statistics(members, first_unit);
     const std::vector<gsprune::AxisOfUnits> axes = read_axes(sums, vectors, slots, members, units);
     SumArray gathered(num_sums);
     std::memset(gathered.mutable_data(), 0, static_cast<std::size_t>(num_sums) * sizeof(double));
     gsprune::gather_units(units, axes, members.data(), gathered.mutable_data());
     return gathered;
+}
+
+gsprune::Reduction parse_reduction(const std::string& name) {
+    constexpr const char* names[] = {"mean", "sum", "max", "prod", "first"};
+    for (int i = 0; i < 5; ++i) {
+        if (name == names[i]) return static_cast<gsprune::Reduction>(i);
+    }
+    throw py::value_error("`reduction` must be 'mean', 'sum', 'max', 'prod' or 'first', got '" + name + "'");
+}
+
+ScoreArray reduce_members(const SumArray& statistics, const IndexArray& members, const IndexArray& first_unit,
+                          const std::string& reduction) {
+    check_bounds(first_unit, "first_unit");
+    check_size(statistics, count_statistics(members, first_unit), "statistics");
+    const gsprune::Reduction known = parse_reduction(reduction);
+    ScoreArray scores(first_unit.data()[members.size()]);
+    gsprune::reduce_members(first_unit.data(), members.size(), statistics.data(), members.data(), known,
+                            scores.mutable_data());
+    return scores;
 }
 
 IndexArray as_array(const std::vector<std::int64_t>& values) {
@@ -192,6 +227,57 @@ py::tuple shrink_units(const BoolArray& keep, const IndexArray& first_unit, cons
     return py::make_tuple(as_array(after.first_unit), as_array(after.ids), as_array(after.starts), keeps);
 }
 
+IndexArray kept_units(const IndexArray& limits, const IndexArray& first_unit, const SumArray& sparsities) {
+    check_bounds(first_unit, "first_unit");
+    const std::int64_t num_groups = first_unit.size() - 1;
+    if (limits.ndim() != 2 || limits.shape(0) != num_groups || limits.shape(1) != 5) {
+        throw py::value_error("`limits` must have a row per group and five columns");
+    }
+    check_size(sparsities, num_groups, "sparsities");
+    IndexArray kept(num_groups);
+    for (std::int64_t group = 0; group < num_groups; ++group) {
+        const std::int64_t* row = limits.data() + 5 * group;
+        const gsprune::WidthLimits known{row[0], row[1], row[2], row[3], row[4]};
+        const double sparsity = sparsities.data()[group];
+        // Small enough for sums of two, and for the float64 that holds a width.
+        const auto is_width = [](std::int64_t width) { return width >= 1 && width <= std::int64_t{1} << 40; };
+        if (!is_width(known.width_per_unit) || !is_width(known.multiple) || !is_width(known.min_channels) ||
+            known.initial < 0 || known.initial > std::int64_t{1} << 40 || known.multiple % known.width_per_unit != 0) {
+            throw py::value_error("`limits[" + text(group) +
+                                  "]` must hold (initial, width per unit, multiple of it, "
+                                  "minimum, frozen) up to 2**40");
+        }
+        if (!(sparsity >= 0.0 && sparsity < 1.0)) {
+            throw py::value_error("`sparsities[" + text(group) + "]` must lie in [0, 1), got " +
+                                  std::to_string(sparsity));
+        }
+        kept.mutable_data()[group] =
+            gsprune::kept_units(known, first_unit.data()[group + 1] - first_unit.data()[group], sparsity);
+    }
+    return kept;
+}
+
+BoolArray select_groups(const ScoreArray& scores, const IndexArray& first_unit, const IndexArray& kept) {
+    check_bounds(first_unit, "first_unit");
+    const std::int64_t num_groups = first_unit.size() - 1;
+    check_size(scores, first_unit.data()[num_groups], "scores");
+    check_size(kept, num_groups, "kept");
+    std::int64_t widest = 0;
+    for (std::int64_t group = 0; group < num_groups; ++group) {
+        const std::int64_t width = first_unit.data()[group + 1] - first_unit.data()[group];
+        widest = std::max(widest, width);
+        if (kept.data()[group] < 0 || kept.data()[group] > width) {
+            throw py::value_error("`kept[" + text(group) + "]` must lie in [0, " + text(width) +
+                                  "], the units of the group, got " + text(kept.data()[group]));
+        }
+    }
+    check_scores(scores);
+    std::vector<std::uint64_t> keys(static_cast<std::size_t>(widest));
+    BoolArray keep(scores.size());
+    gsprune::select_groups(scores.data(), first_unit.data(), num_groups, kept.data(), keys.data(), keep.mutable_data());
+    return keep;
+}
+
 }  // namespace
 
 namespace gsprune {
@@ -201,10 +287,18 @@ void bind_arrays(py::module_& module) {
                py::arg("b").noconvert(), "Smallest node of every node's component.");
     module.def("select", &select_indices, py::arg("scores").noconvert(), py::arg("keep"),
                "Sorted indices of the `keep` highest scores; of equal scores the lower index is kept.");
+    module.def("select_groups", &::select_groups, py::arg("scores").noconvert(), py::arg("first_unit").noconvert(),
+               py::arg("kept").noconvert(),
+               "Per unit whether it is among the `kept` highest of its group; of equal scores the lower index is.");
+    module.def("kept_units", &::kept_units, py::arg("limits").noconvert(), py::arg("first_unit").noconvert(),
+               py::arg("sparsities").noconvert(), "Units that every group keeps at its sparsity.");
+    module.def("reduce_members", &::reduce_members, py::arg("statistics").noconvert(), py::arg("members").noconvert(),
+               py::arg("first_unit").noconvert(), py::arg("reduction"),
+               "(members, units) of one group after the other as one float32 per unit; 0 where there are no members.");
     module.def("gather_units", &::gather_units, py::arg("sums"), py::arg("vectors").noconvert(),
                py::arg("slots").noconvert(), py::arg("members").noconvert(), py::arg("first_unit").noconvert(),
                py::arg("ids").noconvert(), py::arg("starts").noconvert(),
-               "Sums along axes as (members, units) of one group after the other.");
+               "Sums along axes, one vector after the other, as (members, units) of one group after the other.");
     module.def("shrink_units", &::shrink_units, py::arg("keep").noconvert(), py::arg("first_unit").noconvert(),
                py::arg("ids").noconvert(), py::arg("starts").noconvert(),
                "first_unit, ids and starts without some units; per vector the kept positions, None where all are.");

@@ -1,6 +1,7 @@
 #include "select.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace gsprune {
@@ -31,6 +32,31 @@ void select_highest(const float* scores, std::int64_t num_scores, std::int64_t n
     for (std::int64_t i = 0; i < num_scores; ++i) {
         if (key_of(scores, i) <= worst) *kept++ = i;
     }
+}
+
+void select_groups(const float* scores, const std::int64_t* first_unit, std::int64_t num_groups,
+                   const std::int64_t* num_kept, std::uint64_t* keys, bool* keep) noexcept {
+    for (std::int64_t group = 0; group < num_groups; ++group) {
+        const std::int64_t first = first_unit[group];
+        const std::int64_t count = first_unit[group + 1] - first;
+        if (num_kept[group] == count || num_kept[group] == 0) {
+            std::fill_n(keep + first, count, num_kept[group] > 0);
+            continue;
+        }
+        for (std::int64_t i = 0; i < count; ++i) keys[i] = key_of(scores + first, i);
+        std::nth_element(keys, keys + (num_kept[group] - 1), keys + count);
+        const std::uint64_t worst = keys[num_kept[group] - 1];
+        for (std::int64_t i = 0; i < count; ++i) keep[first + i] = key_of(scores + first, i) <= worst;
+    }
+}
+
+std::int64_t kept_units(const WidthLimits& limits, std::int64_t units, double sparsity) noexcept {
+    if (limits.is_frozen != 0) return units;
+    // A product such as 0.1 * 30 may come out just below the whole number that was meant.
+    const double gone = std::floor(static_cast<double>(limits.initial) * sparsity + 1e-9);
+    const std::int64_t wanted = std::max(limits.initial - static_cast<std::int64_t>(gone), limits.min_channels);
+    const std::int64_t rounded = (wanted + limits.multiple - 1) / limits.multiple * limits.multiple;
+    return std::min(units * limits.width_per_unit, rounded) / limits.width_per_unit;
 }
 
 }  // namespace gsprune

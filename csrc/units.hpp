@@ -15,6 +15,9 @@ struct Units {
 
     [[nodiscard]] std::int64_t num_units() const noexcept { return first_unit[num_groups]; }
     [[nodiscard]] std::int64_t num_positions() const noexcept { return starts[num_vectors]; }
+    [[nodiscard]] std::int64_t width(std::int64_t group) const noexcept {
+        return first_unit[group + 1] - first_unit[group];
+    }
     [[nodiscard]] std::int64_t length(std::int64_t vector) const noexcept {
         return starts[vector + 1] - starts[vector];
     }
@@ -30,8 +33,17 @@ struct AxisOfUnits {
 /// Adds every position's sum to its unit: out[first[g] + slot * units of g + unit within g].
 ///
 /// `members` counts the members of each group, 0 where it is left out; `out` has room for the sum over groups of
-/// members times units. Positions are added in order, so that the result depends on nothing else.
+/// members times units and begins as zeros. Positions are added in order, so that the result depends on nothing else.
 void gather_units(const Units& units, const std::vector<AxisOfUnits>& axes, const std::int64_t* members, double* out);
+
+/// From one statistic per member to one per unit; see `gsprune.importance.reductions`.
+enum class Reduction { mean, sum, max, prod, first };
+
+/// Reduces (members, units) of one group after the other, member by member, to one float32 per unit.
+///
+/// `first_unit` is that of `Units`; `members` counts the members of each group. The units of a group without any get 0.
+void reduce_members(const std::int64_t* first_unit, std::int64_t num_groups, const double* statistics,
+                    const std::int64_t* members, Reduction reduction, float* out);
 
 /// The arrays of `Units` after some units have gone.
 struct ShrunkUnits {

@@ -16,11 +16,19 @@ def best_isa() -> str: ...
 def axis_sums(
     tensors: list[Tensor],
     axes: list[tuple[int, ...]],
-    others: list[Tensor | None],
+    others: list[Tensor | None] | None,
     statistic: str,
     num_threads: int,
     isa: str,
 ) -> list[tuple[npt.NDArray[np.float64], ...]]: ...
+def flat_axis_sums(
+    tensors: list[Tensor],
+    axes: list[tuple[int, ...]],
+    others: list[Tensor] | None,
+    statistic: str,
+    num_threads: int,
+    isa: str,
+) -> npt.NDArray[np.float64]: ...
 def slice(
     tensors: list[Tensor],
     patterns: list[tuple[tuple[int, npt.NDArray[np.int64]], ...]],
@@ -29,6 +37,12 @@ def slice(
     isa: str,
 ) -> list[Tensor]: ...
 def select(scores: npt.NDArray[np.float32], keep: int) -> npt.NDArray[np.int64]: ...
+def select_groups(
+    scores: npt.NDArray[np.float32], first_unit: npt.NDArray[np.int64], kept: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]: ...
+def kept_units(
+    limits: npt.NDArray[np.int64], first_unit: npt.NDArray[np.int64], sparsities: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]: ...
 def connected_components(
     num_nodes: int, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]: ...
@@ -37,8 +51,14 @@ def states_like(
 ) -> tuple[list[Tensor], list[int], list[tuple[int, Any, Any]]]: ...
 def trim_reserve() -> int: ...
 def pool_use() -> tuple[int, int]: ...
+def reduce_members(
+    statistics: npt.NDArray[np.float64],
+    members: npt.NDArray[np.int64],
+    first_unit: npt.NDArray[np.int64],
+    reduction: str,
+) -> npt.NDArray[np.float32]: ...
 def gather_units(
-    sums: list[npt.NDArray[np.float64]],
+    sums: npt.NDArray[np.float64],
     vectors: npt.NDArray[np.int64],
     slots: npt.NDArray[np.int64],
     members: npt.NDArray[np.int64],

@@ -21,7 +21,17 @@ from gsprune import _core
 from gsprune.kernels import reference
 from gsprune.tracing.graph import IntArray
 
-__all__ = ["Backend", "BackendName", "CppBackend", "Pattern", "Statistic", "SumJob", "get_backend"]
+__all__ = [
+    "Backend",
+    "BackendName",
+    "CppBackend",
+    "Pattern",
+    "Statistic",
+    "SumJob",
+    "flat_axis_sums",
+    "get_backend",
+    "select_groups",
+]
 
 # The core is built without torch; a torch before 2.10 has no exchange table and is read through its attributes.
 _core.bind_torch(
@@ -188,6 +198,67 @@ class CppBackend:
     def select(self, scores: npt.NDArray[np.float32], keep: int) -> IntArray:
         """See `Backend.select`."""
         return _core.select(scores, keep)
+
+    def flat_axis_sums(
+        self, tensors: list[Tensor], axes: list[tuple[int, ...]], others: list[Tensor] | None, statistic: Statistic
+    ) -> npt.NDArray[np.float64]:
+        """See `flat_axis_sums`."""
+        num_threads = self._num_threads or torch.get_num_threads()
+        return _core.flat_axis_sums(tensors, axes, others, statistic.value, num_threads, self._isa)
+
+
+def flat_axis_sums(
+    backend: Backend,
+    tensors: list[Tensor],
+    axes: list[tuple[int, ...]],
+    others: list[Tensor] | None,
+    statistic: Statistic,
+) -> npt.NDArray[np.float64]:
+    """`Backend.axis_sums` as one array: the vectors of one tensor after the other.
+
+    Args:
+        backend: computes them.
+        tensors: as `SumJob.tensor`.
+        axes: of each tensor.
+        others: of each tensor; None where the statistic needs none.
+        statistic: what is summed.
+
+    Raises:
+        ValueError: a dtype, shape or axis does not fit.
+    """
+    if isinstance(backend, CppBackend):  # an array per axis would cost more than the sums of a small network
+        return backend.flat_axis_sums(tensors, axes, others, statistic)
+    jobs = list(map(SumJob, tensors, axes, [None] * len(tensors) if others is None else others))
+    vectors = [vector for result in backend.axis_sums(jobs, statistic) for vector in result]
+    return np.concatenate([np.zeros(0), *vectors])
+
+
+def select_groups(
+    backend: Backend, scores: npt.NDArray[np.float32], first_unit: IntArray, kept: IntArray
+) -> npt.NDArray[np.bool_]:
+    """`Backend.select` for groups whose units lie one after the other.
+
+    Args:
+        backend: picks the indices.
+        scores: (units,) float32 without NaN.
+        first_unit: (groups + 1,) int64, where each group begins.
+        kept: (groups,) int64, how many units each group keeps.
+
+    Returns:
+        (units,) bool: which are kept.
+
+    Raises:
+        ValueError: a score is NaN, or a group has not as many units.
+    """
+    if isinstance(backend, CppBackend):
+        return _core.select_groups(scores, first_unit, kept)
+    keep = np.ones(len(scores), dtype=bool)
+    bounds = first_unit.tolist()
+    for first, last, count in zip(bounds, bounds[1:], kept.tolist(), strict=False):
+        if count < last - first:
+            keep[first:last] = False
+            keep[backend.select(scores[first:last], count) + first] = True
+    return keep
 
 
 def get_backend(name: BackendName, device: torch.device) -> Backend:

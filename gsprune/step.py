@@ -157,7 +157,7 @@ class Step:
     def _choose(self, backend: Backend, frozen: frozenset[str]) -> BoolArray:
         """(units,) bool: what to keep."""
         example = self.state.example
-        scores = self.request.importance.scores(
+        scores = self.request.importance.unit_scores(
             self.structure,
             self.tensors,
             backend,

@@ -85,7 +85,7 @@ class Criterion(ABC):
     reads_data: ClassVar[bool] = False
 
     @abstractmethod
-    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+    def statistics(self, source: ScoreSource) -> Mapping[str, FloatArray]:
         """Statistics of all groups of `source.groups`.
 
         Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 from gsprune.backends import Statistic
 from gsprune.errors import ScoreError
 from gsprune.importance.base import Criterion, FloatArray, ScoreSource, counted_members
-from gsprune.importance.sums import member_sums
+from gsprune.importance.sums import FlatStatistics, counted_axes, member_sums
 
 __all__ = ["Hessian", "Taylor"]
 
@@ -35,13 +35,12 @@ class Taylor(Criterion):
     def __init__(self, joint: bool = False) -> None:
         self.joint = joint
 
-    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+    def statistics(self, source: ScoreSource) -> FlatStatistics:
         """First-order losses; see `Criterion.statistics`."""
         gradients, skipped = _gradients(source, "taylor")
         if not self.joint:
             return member_sums(source, Statistic.ABS_PRODUCT, gradients, skipped)
-        sums = member_sums(source, Statistic.PRODUCT, gradients, skipped)
-        return {name: np.abs(values) for name, values in sums.items()}
+        return member_sums(source, Statistic.PRODUCT, gradients, skipped).mapped(np.abs)
 
 
 class Hessian(Criterion):
@@ -57,14 +56,28 @@ class Hessian(Criterion):
 
     reads_data: ClassVar[bool] = True
 
-    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+    def statistics(self, source: ScoreSource) -> FlatStatistics:
         """Second-order losses; see `Criterion.statistics`."""
-        sums = member_sums(source, Statistic.SQUARE_PRODUCT, *_gradients(source, "hessian"))
-        return {name: 0.5 * values for name, values in sums.items()}
+        return member_sums(source, Statistic.SQUARE_PRODUCT, *_gradients(source, "hessian")).mapped(_half)
 
 
-def _gradients(source: ScoreSource, criterion: str) -> tuple[dict[str, Tensor], frozenset[str]]:
-    """Gradients by the weight's name, and the names of the frozen weights that have none."""
+def _half(values: FloatArray) -> FloatArray:
+    return 0.5 * values
+
+
+def _gradients(source: ScoreSource, criterion: str) -> tuple[list[Tensor], frozenset[str]]:
+    """The gradients of the counted weights, in their order, and the names of the frozen weights that have none."""
+    weights = map(source.tensors.__getitem__, counted_axes(source).names)
+    gradients = [weight.grad for weight in weights]
+    present = [gradient for gradient in gradients if gradient is not None and gradient.layout is torch.strided]
+    if len(present) == len(gradients):
+        return present, frozenset()
+    found, skipped = _checked_gradients(source, criterion)
+    return list(map(found.__getitem__, counted_axes(source, skipped).names)), skipped
+
+
+def _checked_gradients(source: ScoreSource, criterion: str) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """Gradients by the weight's name, and the names of the frozen weights that have none; or an error that says why."""
     gradients: dict[str, Tensor] = {}
     skipped: set[str] = set()
     for group in source.groups:

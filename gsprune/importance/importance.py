@@ -22,6 +22,7 @@ from gsprune.importance.norm_scale import NormScale
 from gsprune.importance.normalizers import NORMALIZERS, SPELLINGS
 from gsprune.importance.random import Random
 from gsprune.importance.reductions import REDUCTIONS
+from gsprune.importance.sums import FlatStatistics
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.structure import Structure
 
@@ -85,18 +86,18 @@ class Importance:
         frozen: Collection[str] = frozenset(),
         model: nn.Module | None = None,
         run: Callable[[nn.Module], Any] | None = None,
-        average: Callable[[dict[str, FloatArray]], dict[str, FloatArray]] | None = None,
+        average: Callable[[Mapping[str, FloatArray]], dict[str, FloatArray]] | None = None,
     ) -> dict[str, npt.NDArray[np.float32]]:
-        """Scores of all groups that may lose units.
+        """Scores of all groups that may lose units, by name.
 
         Args:
-            graph: the groups of the network as it is now; a `Structure` is what a step has at hand.
-            tensors: parameters and buffers by canonical name; gradients are read from their ``.grad``.
+            graph: the groups of the network as it is now.
+            tensors: see `unit_scores`, as for all that follow.
             backend: computes the sums over the weights.
             frozen: names of groups that are not scored.
-            model: the network; the criterion "activation" runs it, "bn_scale" asks it which weights belong to norms.
-            run: calls a model on the example (`Example.call`), for "activation".
-            average: the mean over several processes, taken of statistics that depend on data; None where there is one.
+            model: the network.
+            run: calls a model on the example.
+            average: the mean over several processes.
 
         Returns:
             group name -> (num_units,) float32, finite.
@@ -105,21 +106,52 @@ class Importance:
             ScoreError: a group has nothing to read, or a score that is not finite; the message names the group.
         """
         structure = Structure.of(graph) if isinstance(graph, Graph) else graph
-        units = {
-            group.name: count
-            for group, count in zip(structure.traced.groups, structure.units_of_groups(), strict=True)
-            if group.name not in frozen and count > 0
+        scores = self.unit_scores(structure, tensors, backend, frozen=frozen, model=model, run=run, average=average)
+        bounds = structure.first_unit.tolist()
+        return {
+            group.name: scores[first:last]
+            for group, first, last in zip(structure.traced.groups, bounds, bounds[1:], strict=False)
+            if group.name not in frozen and first < last
         }
-        if not units:
-            return {}
+
+    def unit_scores(
+        self,
+        structure: Structure,
+        tensors: Mapping[str, Tensor],
+        backend: Backend,
+        *,
+        frozen: Collection[str] = frozenset(),
+        model: nn.Module | None = None,
+        run: Callable[[nn.Module], Any] | None = None,
+        average: Callable[[Mapping[str, FloatArray]], dict[str, FloatArray]] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Scores of the units of all groups that may lose some.
+
+        Args:
+            structure: the groups of the network as it is now.
+            tensors: parameters and buffers by canonical name; gradients are read from their ``.grad``.
+            backend: computes the sums over the weights.
+            frozen: names of groups that are not scored.
+            model: the network; the criterion "activation" runs it, "bn_scale" asks it which weights belong to norms.
+            run: calls a model on the example (`Example.call`), for "activation".
+            average: the mean over several processes, taken of statistics that depend on data; None where there is one.
+
+        Returns:
+            (units,) float32 over all groups of the structure, finite; 0 in groups that are not scored.
+
+        Raises:
+            ScoreError: a group has nothing to read, or a score that is not finite; the message names the group.
+        """
+        if not _has_units(structure, frozen):
+            return np.zeros(structure.num_units, dtype=np.float32)
         source = ScoreSource(structure, frozenset(frozen), tensors, backend, model, run)
         criterion = self._resolved()
         statistics = criterion.statistics(source)
         if average is not None and criterion.reads_data:
             statistics = average(statistics)
-        with np.errstate(all="ignore"):  # what is not finite is reported with the group's name
-            scores = {name: self._score(name, statistics[name], count) for name, count in units.items()}
-        _check_finite(scores)
+        scores = self._reduced(statistics, source)
+        if not np.isfinite(scores).all():
+            raise _not_finite(scores, structure)
         return scores
 
     def state_dict(self) -> dict[str, Any]:
@@ -133,6 +165,20 @@ class Importance:
     def _resolved(self) -> Criterion:
         assert isinstance(self.criterion, Criterion)
         return self.criterion
+
+    def _reduced(self, statistics: Mapping[str, FloatArray], source: ScoreSource) -> npt.NDArray[np.float32]:
+        """Reduction and normalizer, group by group or, where nothing compares units, all groups at once."""
+        assert self.reduction is not None
+        if isinstance(statistics, FlatStatistics) and self.normalizer == "none":
+            return statistics.reduced(self.reduction)
+        structure = source.structure
+        scores = np.zeros(structure.num_units, dtype=np.float32)
+        bounds = structure.first_unit.tolist()
+        with np.errstate(all="ignore"):  # what is not finite is reported with the group's name
+            for group, first, last in zip(structure.traced.groups, bounds, bounds[1:], strict=False):
+                if group.name not in source.frozen and first < last:
+                    scores[first:last] = self._score(group.name, statistics[group.name], last - first)
+        return scores
 
     def _score(self, name: str, statistics: FloatArray, num_units: int) -> npt.NDArray[np.float32]:
         assert self.reduction is not None
@@ -180,13 +226,21 @@ def _check_name(argument: str, name: object, known: Collection[str]) -> None:
     raise ValueError(f"`{argument}` must be one of {', '.join(sorted(known))}, got {name!r}{hint}")
 
 
-def _check_finite(scores: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    if np.isfinite(np.concatenate(list(scores.values()))).all():
-        return
-    for name, values in scores.items():
-        units = np.flatnonzero(~np.isfinite(values))
-        if len(units):
-            raise ScoreError(
-                f"`importance`: scores of group {name!r} are NaN or infinite for {len(units)} of {len(values)} units "
-                f"(first: {units[0]}): what they are made of has diverged, or overflows in float32"
-            )
+def _has_units(structure: Structure, frozen: Collection[str]) -> bool:
+    """Whether there is a unit outside of the frozen groups."""
+    if not frozen:
+        return structure.num_units > 0
+    counts = zip(structure.traced.groups, structure.units_of_groups(), strict=True)
+    return any(count > 0 and group.name not in frozen for group, count in counts)
+
+
+def _not_finite(scores: npt.NDArray[np.float32], structure: Structure) -> ScoreError:
+    """The error that names the first group whose scores are not finite."""
+    unit = int(np.argmin(np.isfinite(scores)))
+    index = int(np.searchsorted(structure.first_unit, unit, side="right")) - 1
+    first, last = structure.first_unit[index : index + 2].tolist()
+    bad = int(np.count_nonzero(~np.isfinite(scores[first:last])))
+    return ScoreError(
+        f"`importance`: scores of group {structure.traced.groups[index].name!r} are NaN or infinite for {bad} of"
+        f" {last - first} units (first: {unit - first}): what they are made of has diverged, or overflows in float32"
+    )

@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from gsprune.backends import Statistic
-from gsprune.importance.base import Criterion, FloatArray, ScoreSource
-from gsprune.importance.sums import member_sums
+from gsprune.importance.base import Criterion, ScoreSource
+from gsprune.importance.sums import FlatStatistics, member_sums
 
 __all__ = ["L1", "L2", "Lamp"]
 
@@ -19,7 +19,7 @@ class L1(Criterion):
     Source: Li et al. 2017, Pruning filters for efficient ConvNets, sec. 3.1, https://arxiv.org/abs/1608.08710
     """
 
-    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+    def statistics(self, source: ScoreSource) -> FlatStatistics:
         """Sums of magnitudes; see `Criterion.statistics`."""
         return member_sums(source, Statistic.ABS)
 
@@ -31,9 +31,9 @@ class L2(Criterion):
     https://arxiv.org/abs/1808.06866
     """
 
-    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+    def statistics(self, source: ScoreSource) -> FlatStatistics:
         """Euclidean norms; see `Criterion.statistics`."""
-        return {name: np.sqrt(sums) for name, sums in member_sums(source, Statistic.SQUARE).items()}
+        return member_sums(source, Statistic.SQUARE).mapped(np.sqrt)
 
 
 class Lamp(Criterion):
@@ -45,6 +45,6 @@ class Lamp(Criterion):
 
     default_normalizer: ClassVar[str] = "lamp"
 
-    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+    def statistics(self, source: ScoreSource) -> FlatStatistics:
         """Squared norms; see `Criterion.statistics`."""
         return member_sums(source, Statistic.SQUARE)

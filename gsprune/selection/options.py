@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from gsprune.tracing.graph import Graph, Group
 
-__all__ = ["group_layers", "matching_groups", "per_group_count", "per_group_sparsity"]
+__all__ = ["checked_sparsity", "group_layers", "matching_groups", "per_group_count", "per_group_sparsity"]
 
 
 def group_layers(group: Group) -> frozenset[str]:
@@ -49,9 +49,9 @@ def per_group_sparsity(spec: float | Mapping[str, float], graph: Graph) -> dict[
         ValueError: a number outside [0, 1), or a glob that matches no group.
     """
     if isinstance(spec, Mapping):
-        checked = {pattern: _sparsity(f"sparsity[{pattern!r}]", value) for pattern, value in spec.items()}
+        checked = {pattern: checked_sparsity(f"sparsity[{pattern!r}]", value) for pattern, value in spec.items()}
         return _spread("sparsity", checked, graph, 0.0)
-    value = _sparsity("sparsity", spec)
+    value = checked_sparsity("sparsity", spec)
     return {group.name: value for group in graph.groups}
 
 
@@ -109,7 +109,17 @@ def _unmatched(argument: str, pattern: str, graph: Graph) -> str:
     )
 
 
-def _sparsity(argument: str, value: object) -> float:
+def checked_sparsity(argument: str, value: object) -> float:
+    """A sparsity as a float.
+
+    Args:
+        argument: the option's name, for messages.
+        value: what was given.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is outside [0, 1).
+    """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"`{argument}` must be a number in [0, 1), got {value!r}")
     number = float(value)

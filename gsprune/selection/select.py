@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from gsprune.backends import Backend
+from gsprune import _core
+from gsprune.backends import Backend, select_groups
 from gsprune.selection.cost import CostModel
 from gsprune.selection.flips import Chain, IntVector, cost_floor, merged_chain, ratio_chain
-from gsprune.selection.options import per_group_count, per_group_sparsity
+from gsprune.selection.options import checked_sparsity, per_group_count, per_group_sparsity
 from gsprune.selection.widths import Limits
 from gsprune.tracing.graph import Graph, IntArray
 from gsprune.tracing.structure import Structure
@@ -30,6 +32,9 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 Scores = Mapping[str, npt.NDArray[np.float32]]
 Sparsity = float | Mapping[str, float]
 Count = int | Mapping[str, int]
+
+# No width reaches it: a larger multiple or minimum means the same, and fits int64.
+_WIDEST = 2**40
 
 
 def select(
@@ -50,7 +55,7 @@ def select(
 
     Args:
         graph: the groups of the network as it is now.
-        scores: group name -> (num_units,) float32, higher = keep; not needed for frozen groups.
+        scores: group name -> (num_units,) float32, higher = keep; needed for groups that may lose units.
         initial_widths: group name -> first-seen width; a group that is not listed is seen now.
         sparsity: in [0, 1), or {glob of group or layer names: number} with scope "local" and target "channels".
         backend: picks the indices.
@@ -67,18 +72,25 @@ def select(
         group name -> sorted int64 units; only groups that lose some.
 
     Raises:
-        ValueError: a bad option, or a glob that matches nothing.
+        ValueError: a bad option, a glob that matches nothing, or scores that are missing.
         TypeError: an option that is not a number.
     """
     structure = Structure.of(graph)
     request = Selection(sparsity, scope, target, round_to, min_channels, tuple(parameters))
-    gone = ~select_units(structure, scores, initial_widths, request, backend=backend, frozen=frozen)
     bounds = structure.first_unit.tolist()
-    return {
+    flat = np.zeros(structure.num_units, dtype=np.float32)
+    for group, first, last in zip(graph.groups, bounds, bounds[1:], strict=False):
+        flat[first:last] = scores.get(group.name, 0.0)
+    gone = ~select_units(structure, flat, initial_widths, request, backend=backend, frozen=frozenset(frozen))
+    removed = {
         group.name: np.flatnonzero(gone[first:last])
         for group, first, last in zip(graph.groups, bounds, bounds[1:], strict=False)
         if gone[first:last].any()
     }
+    missing = sorted(removed.keys() - scores.keys())
+    if missing:
+        raise ValueError(f"`scores` must hold the scores of every group that may lose units, {missing[0]!r} is missing")
+    return removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +107,71 @@ class Selection:
 
 def select_units(
     structure: Structure,
-    scores: Scores,
+    scores: npt.NDArray[np.float32],
     initial_widths: Mapping[str, int],
     request: Selection,
     *,
     backend: Backend,
-    frozen: Collection[str] = frozenset(),
+    frozen: frozenset[str] = frozenset(),
 ) -> npt.NDArray[np.bool_]:
     """`select` for a network whose structure is known.
+
+    Args:
+        structure: the network's groups as they are now.
+        scores: (units,) float32 over all groups, higher = keep; those of frozen groups are not compared.
+        initial_widths: group name -> first-seen width.
+        request: what is asked for.
+        backend: picks the indices.
+        frozen: names of groups whose width stays.
 
     Returns:
         (units,) bool over all groups of the structure: which are kept.
     """
+    _check_choice("scope", request.scope, SCOPES)
+    _check_choice("target", request.target, TARGETS)
+    if request.scope == "local" and request.target == "channels":
+        limits = _limit_table(structure, initial_widths, request, frozen)
+        kept = _core.kept_units(limits, structure.first_unit, _asked(request.sparsity, structure.traced))
+    else:
+        kept = _kept_units(structure, scores, limits_of(structure, initial_widths, request, frozen), request)
+    return select_groups(backend, scores, structure.first_unit, kept)
+
+
+def _limit_table(
+    structure: Structure, initial_widths: Mapping[str, int], request: Selection, frozen: frozenset[str]
+) -> npt.NDArray[np.int64]:
+    """`limits_of` as (groups, 5) int64: initial, width_per_unit, multiple, min_channels, frozen.
+
+    None of it changes while a network shrinks; what mappings ask for is looked up anew, since they may have changed.
+    """
+    options = (request.round_to, request.min_channels)
+    is_plain = all(type(option) is int for option in options)  # True is equal to 1, and yet an error
+    key = ("limits", *options, frozen) if is_plain else None
+    known: tuple[dict[str, int], npt.NDArray[np.int64]] | None = structure.shared.get(key)
+    if known is not None and known[0] == initial_widths:
+        return known[1]
     limits = limits_of(structure, initial_widths, request, frozen)
-    kept = _kept_units(structure, scores, limits, request).tolist()
-    keep = np.ones(structure.num_units, dtype=bool)
-    bounds = structure.first_unit.tolist()
-    for group, first, last, count in zip(structure.traced.groups, bounds, bounds[1:], kept, strict=False):
-        if count < last - first:
-            keep[first:last] = False
-            keep[backend.select(scores[group.name], count) + first] = True
-    return keep
+    rows = [
+        (
+            limit.initial,
+            limit.width_per_unit,
+            min(limit.multiple, _WIDEST // limit.width_per_unit * limit.width_per_unit),
+            min(limit.min_channels, _WIDEST),
+            limit.frozen,
+        )
+        for limit in limits
+    ]
+    table = np.array(rows, dtype=np.int64).reshape(len(limits), 5)
+    if key is not None:
+        structure.shared[key] = (dict(initial_widths), table)
+    return table
+
+
+def _asked(sparsity: Sparsity, graph: Graph) -> npt.NDArray[np.float64]:
+    """(groups,) the sparsity asked of every group."""
+    if isinstance(sparsity, Mapping):
+        return np.array(list(per_group_sparsity(sparsity, graph).values()), dtype=np.float64)
+    return np.full(len(graph.groups), checked_sparsity("sparsity", sparsity))
 
 
 def limits_of(
@@ -138,16 +194,13 @@ def limits_of(
     ]
 
 
-def _kept_units(structure: Structure, scores: Scores, limits: list[Limits], request: Selection) -> IntVector:
-    """(groups,) int64, units kept of every group."""
+def _kept_units(
+    structure: Structure, scores: npt.NDArray[np.float32], limits: list[Limits], request: Selection
+) -> IntVector:
+    """(groups,) int64, units kept of every group, for all but local scope with target "channels"."""
     scope, target, sparsity = request.scope, request.target, request.sparsity
-    _check_choice("scope", scope, SCOPES)
-    _check_choice("target", target, TARGETS)
     graph = structure.traced
-    asked = per_group_sparsity(sparsity, graph)
-    if scope == "local" and target == "channels":
-        kept = [limit.kept(asked[group.name]) for group, limit in zip(graph.groups, limits, strict=True)]
-        return _units(limits, kept)
+    per_group_sparsity(sparsity, graph)  # refuses what is none
     if isinstance(sparsity, Mapping):
         raise ValueError(
             f"`sparsity` can be a mapping only with scope='local' and target='channels', got scope={scope!r} and "
@@ -157,10 +210,8 @@ def _kept_units(structure: Structure, scores: Scores, limits: list[Limits], requ
         cost = _cost_model(structure.graph, request)
         return ratio_chain(limits).within(cost_floor(cost(_initial_units(limits)), sparsity), cost)
     pools = [group.kind if scope == "isomorphic" else "all" for group in graph.groups]
-    nothing = np.zeros(0, dtype=np.float32)
-    ordered = [
-        nothing if limit.frozen else scores[group.name] for group, limit in zip(graph.groups, limits, strict=True)
-    ]
+    bounds = structure.first_unit.tolist()
+    ordered = [scores[first:last] for first, last in pairwise(bounds)]
     if target != "channels":
         return _solve_scored(merged_chain(limits, ordered, pools), sparsity, _cost_model(structure.graph, request))
     present = _units(limits, [limit.present for limit in limits])

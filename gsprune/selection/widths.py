@@ -30,17 +30,20 @@ class Limits(NamedTuple):
     min_channels: int = 1
     frozen: bool = False
 
+    @property
+    def multiple(self) -> int:
+        """Both of which a width is a multiple."""
+        return math.lcm(self.round_to, self.width_per_unit)
+
     def allowed(self, width: int) -> int:
         """The smallest allowed width that is not below `width`; never above the present one."""
         if self.frozen:
             return self.present
-        multiple = math.lcm(self.round_to, self.width_per_unit)
-        return min(self.present, -(-max(width, self.min_channels) // multiple) * multiple)
+        return min(self.present, -(-max(width, self.min_channels) // self.multiple) * self.multiple)
 
     def next_lower(self) -> int:
         """The largest allowed width below the present one; the present one where there is none."""
-        multiple = math.lcm(self.round_to, self.width_per_unit)
-        return self.allowed((self.present - 1) // multiple * multiple)
+        return self.allowed((self.present - 1) // self.multiple * self.multiple)
 
     def kept(self, sparsity: float) -> int:
         """The allowed width for a sparsity: initial - floor(initial * sparsity + 1e-9), rounded up.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,9 @@ def _sums(
     statistic: str = "abs",
     threads: int = 1,
     isa: str = "auto",
+    function: Callable[..., Any] = _core.axis_sums,
 ) -> Any:
-    return _core.axis_sums(list(tensors), list(axes), list(others), statistic, threads, isa)
+    return function(list(tensors), list(axes), list(others), statistic, threads, isa)
 
 
 def test_the_defaults_of_these_tests_are_fine() -> None:
@@ -100,8 +102,9 @@ def test_slice_names_what_does_not_fit(arguments: dict[str, Any], message: str) 
     ],
 )
 def test_axis_sums_names_what_does_not_fit(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        _sums(**arguments)
+    for function in (_core.axis_sums, _core.flat_axis_sums):
+        with pytest.raises(ValueError, match=message):
+            _sums(**arguments, function=function)
 
 
 def test_an_error_leaves_nothing_behind() -> None:
@@ -169,7 +172,11 @@ def test_any_junk_given_to_axis_sums_is_an_answer_or_a_clean_error(
 ) -> None:
     try:
         results = _core.axis_sums(tensors, axes, others, statistic, 2, "auto")
-    except (ValueError, TypeError, RuntimeError):
+    except (ValueError, TypeError, RuntimeError) as error:
+        with pytest.raises(type(error)):
+            _core.flat_axis_sums(tensors, axes, others, statistic, 2, "auto")
         return
+    flat = _core.flat_axis_sums(tensors, axes, others, statistic, 2, "auto")
+    assert len(flat) == sum(len(vector) for sums in results for vector in sums)
     for sums, tensor, wanted in zip(results, tensors, axes, strict=True):
         assert [len(vector) for vector in sums] == [tensor.shape[axis] for axis in wanted]

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gsprune.backends import Backend, CppBackend, TorchBackend
+from gsprune import _core
+from gsprune.backends import Backend, CppBackend, TorchBackend, select_groups
+from gsprune.selection.widths import Limits
 
 PROVIDERS = (CppBackend(), TorchBackend())
 
@@ -51,3 +56,84 @@ def test_a_score_without_rank_and_an_impossible_number_are_refused(backend: Back
     for keep in (-1, 3):
         with pytest.raises(ValueError, match=f"`keep` must lie in .*got {keep}"):
             backend.select(np.ones(2, dtype=np.float32), keep)
+
+
+@pytest.mark.parametrize("backend", PROVIDERS, ids=lambda b: b.name)
+@given(seed=st.integers(0, 2**16))
+def test_all_groups_at_once_choose_as_each_alone(backend: Backend, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    widths = rng.integers(0, 40, size=rng.integers(0, 5))
+    first_unit = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
+    scores = rng.integers(-3, 4, size=first_unit[-1]).astype(np.float32)  # many ties
+    kept = rng.integers(0, widths + 1).astype(np.int64)
+    keep = select_groups(backend, scores, first_unit, kept)
+    assert keep.dtype == bool
+    for (first, last), count in zip(pairwise(first_unit.tolist()), kept.tolist(), strict=True):
+        assert np.flatnonzero(keep[first:last]).tolist() == backend.select(scores[first:last], count).tolist()
+
+
+@given(seed=st.integers(0, 2**16))
+def test_every_group_keeps_the_units_that_its_limits_allow(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(1, 6)
+    per_unit, units = rng.integers(1, 4, size=groups), rng.integers(0, 30, size=groups)
+    limits = [
+        Limits(
+            initial=int(n + rng.integers(0, 9)) * int(p),
+            present=int(n) * int(p),
+            width_per_unit=int(p),
+            round_to=int(rng.choice([1, 2, 3, 8, 1000])),
+            min_channels=int(rng.choice([1, 2, 7, 1000])),
+            frozen=bool(rng.random() < 0.2),
+        )
+        for n, p in zip(units, per_unit, strict=True)
+    ]
+    sparsities = rng.choice([0.0, 0.1, 1 / 3, 0.9999, rng.random()], size=groups)
+    table = np.array([(x.initial, x.width_per_unit, x.multiple, x.min_channels, x.frozen) for x in limits], np.int64)
+    first_unit = np.concatenate([[0], np.cumsum(units)]).astype(np.int64)
+    expected = [x.kept(s) // x.width_per_unit for x, s in zip(limits, sparsities.tolist(), strict=True)]
+    assert _core.kept_units(table, first_unit, sparsities).tolist() == expected
+
+
+def _arguments(changes: dict[str, Any], **good: Any) -> dict[str, Any]:
+    return good | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scores": np.zeros(2, np.float32)}, "`scores` must have 3 entries, got 2"),
+        ({"scores": np.array([1, np.nan, 2], np.float32)}, r"`scores\[1\]` is NaN"),
+        ({"first_unit": np.array([1, 3])}, "`first_unit` must begin at 0"),
+        ({"first_unit": np.array([0, 3, 2])}, "`first_unit` must begin at 0 and not fall"),
+        ({"kept": np.array([4])}, r"`kept\[0\]` must lie in \[0, 3\], the units of the group, got 4"),
+        ({"kept": np.array([-1])}, r"`kept\[0\]` must lie in"),
+        ({"kept": np.array([1, 1])}, "`kept` must have 1 entries, got 2"),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    arguments = _arguments(changes, scores=np.ones(3, np.float32), first_unit=np.array([0, 3]), kept=np.array([2]))
+    with pytest.raises(ValueError, match=message):
+        _core.select_groups(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"limits": np.array([3, 1, 1, 1, 0])}, "`limits` must have a row per group and five columns"),
+        ({"limits": np.array([[3, 0, 1, 1, 0]])}, r"`limits\[0\]` must hold"),
+        ({"limits": np.array([[3, 2, 3, 1, 0]])}, r"`limits\[0\]` must hold"),
+        ({"limits": np.array([[-1, 1, 1, 1, 0]])}, r"`limits\[0\]` must hold"),
+        ({"limits": np.array([[3, 1, 2**41, 1, 0]])}, r"`limits\[0\]` must hold .* up to 2\*\*40"),
+        ({"sparsities": np.array([1.0])}, r"`sparsities\[0\]` must lie in \[0, 1\)"),
+        ({"sparsities": np.array([np.nan])}, r"`sparsities\[0\]` must lie in \[0, 1\)"),
+        ({"sparsities": np.zeros(2)}, "`sparsities` must have 1 entries, got 2"),
+        ({"first_unit": np.array([], dtype=np.int64)}, "`first_unit` must begin at 0"),
+    ],
+)
+def test_limits_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    arguments = _arguments(
+        changes, limits=np.array([[3, 1, 1, 1, 0]]), first_unit=np.array([0, 3]), sparsities=np.zeros(1)
+    )
+    with pytest.raises(ValueError, match=message):
+        _core.kept_units(**arguments)

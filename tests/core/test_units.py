@@ -1,4 +1,4 @@
-"""Gathering sums into units and removing units: the core against a few lines of NumPy, and wrong arguments."""
+"""Gathering sums into units, reducing members, removing units: the core against NumPy, and wrong arguments."""
 
 from __future__ import annotations
 
@@ -10,15 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gsprune import _core
+from gsprune.importance.reductions import REDUCTIONS
 
 
 def flat(seed: int) -> dict[str, np.ndarray]:
-    """Some groups, some of them empty, and vectors in which every position is a unit's or nobody's."""
+    """Some groups, some of them empty, and vectors in which every position is a unit's or nobody's.
+
+    Vectors are random, or runs of units that follow each other across the bounds of groups, or of one unit repeated.
+    """
     rng = np.random.default_rng(seed)
     first_unit = np.concatenate([[0], np.cumsum(rng.integers(0, 6, size=rng.integers(1, 5)))])
     lengths = rng.integers(0, 9, size=rng.integers(1, 6))
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    return {"first_unit": first_unit, "ids": rng.integers(0, first_unit[-1] + 1, size=starts[-1]), "starts": starts}
+    nobody = int(first_unit[-1])
+    makers = (
+        lambda size: rng.integers(0, nobody + 1, size=size),
+        lambda size: np.minimum(rng.integers(0, nobody + 1) + np.arange(size), nobody),
+        lambda size: np.minimum(rng.integers(0, nobody + 1) + np.arange(size) // 3, nobody),
+    )
+    vectors = [makers[rng.integers(3)](length) for length in lengths]
+    return {"first_unit": first_unit, "ids": np.concatenate(vectors).astype(np.int64), "starts": starts}
 
 
 @given(st.integers(0, 2**16))
@@ -45,7 +56,7 @@ def test_every_position_adds_to_its_unit(seed: int) -> None:
     members = rng.integers(0, 4, size=num_groups)
     slots = np.array([[rng.integers(0, max(1, m)) for m in members] for _ in vectors]).reshape(len(vectors), num_groups)
     sums = [rng.normal(size=units["starts"][v + 1] - units["starts"][v]) for v in vectors]
-    gathered = _core.gather_units(sums, vectors, slots, members, **units)
+    gathered = _core.gather_units(np.concatenate(sums), vectors, slots, members, **units)
     widths = np.diff(units["first_unit"])
     expected = [np.zeros((m, w)) for m, w in zip(members, widths, strict=True)]
     for axis, vector in enumerate(vectors):
@@ -54,6 +65,36 @@ def test_every_position_adds_to_its_unit(seed: int) -> None:
             if unit < units["first_unit"][-1] and members[group]:
                 expected[group][slots[axis, group], unit - units["first_unit"][group]] += value
     assert gathered.tolist() == np.concatenate([block.ravel() for block in expected]).tolist()
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@given(seed=st.integers(0, 2**16))
+def test_all_groups_are_reduced_as_one_group_is(reduction: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    widths, members = rng.integers(0, 20, size=(2, rng.integers(1, 6)))
+    first_unit = np.concatenate([[0], np.cumsum(widths)])
+    blocks = [rng.normal(size=(m, w)) * 10.0 ** rng.integers(-20, 20) for m, w in zip(members, widths, strict=True)]
+    if seed % 3 == 0 and blocks[0].size:
+        blocks[0].flat[rng.integers(blocks[0].size)] = rng.choice([np.nan, np.inf])
+    got = _core.reduce_members(np.concatenate([b.ravel() for b in blocks]), members, first_unit, reduction)
+    assert got.dtype == np.float32
+    with np.errstate(all="ignore"):  # of what is too large for float32
+        expected = [REDUCTIONS[reduction](b) if len(b) else np.zeros(b.shape[1]) for b in blocks]
+        np.testing.assert_array_equal(got, np.concatenate(expected).astype(np.float32))
+
+
+def test_members_that_do_not_fit_are_refused_by_name() -> None:
+    good = {"statistics": np.zeros(6), "members": np.array([2]), "first_unit": np.array([0, 3]), "reduction": "mean"}
+    assert _core.reduce_members(**good).tolist() == [0.0] * 3
+    for wrong, message in (
+        ({"statistics": np.zeros(5)}, "`statistics` must have 6 entries, got 5"),
+        ({"members": np.array([-1])}, "`members` must be >= 0"),
+        ({"members": np.array([1, 1])}, "`members` must have 1 entries, got 2"),
+        ({"first_unit": np.array([1, 3])}, "`first_unit` must begin at 0"),
+        ({"reduction": "meen"}, "`reduction` must be 'mean', 'sum'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _core.reduce_members(**(good | wrong))
 
 
 @pytest.mark.parametrize(
@@ -65,8 +106,7 @@ def test_every_position_adds_to_its_unit(seed: int) -> None:
         ("ids", np.array([0, 1, 4]), r"`ids\[2\]` must lie in \[0, 3\], the number of units, got 4"),
         ("ids", np.array([0, 1]), "`ids` must have 3 entries, got 2"),
         ("keep", np.ones(2, dtype=bool), "`keep` must have 3 entries, got 2"),
-        ("sums", [np.zeros(2)], r"`sums\[0\]` must have 3 entries, got 2"),
-        ("sums", [[0.0] * 3], r"`sums\[0\]` must be a contiguous float64 array"),
+        ("sums", np.zeros(2), "`sums` must have 3 entries, got 2"),
         ("vectors", np.array([1]), r"`vectors\[0\]` must lie in \[0, 1\), got 1"),
         ("slots", np.array([[1]]), r"`slots` must lie in \[0, members\) of their group, got 1"),
         ("slots", np.array([0]), "`slots` must have a row per axis and a column per group"),
@@ -77,7 +117,7 @@ def test_wrong_arguments_are_refused_by_name(argument: str, value: Any, message:
     units: dict[str, Any] = {"first_unit": np.array([0, 3]), "ids": np.array([0, 1, 2]), "starts": np.array([0, 3])}
     keep: dict[str, Any] = {"keep": np.ones(3, dtype=bool)}
     sums: dict[str, Any] = {
-        "sums": [np.zeros(3)],
+        "sums": np.zeros(3),
         "vectors": np.array([0]),
         "slots": np.array([[0]]),
         "members": np.array([1]),

@@ -179,6 +179,10 @@ void test_selection_and_components(Random& random) {
     std::vector<std::int64_t> kept(static_cast<std::size_t>(num_kept));
     gsprune::select_highest(scores.data(), count, num_kept, keys.data(), kept.data());
     check(std::is_sorted(kept.begin(), kept.end()), "kept indices are sorted");
+    const std::int64_t bounds[] = {0, count};
+    const auto keep = std::make_unique<bool[]>(scores.size());
+    gsprune::select_groups(scores.data(), bounds, 1, &num_kept, keys.data(), keep.get());
+    for (const std::int64_t index : kept) check(keep[static_cast<std::size_t>(index)], "kept alone and in a group");
     std::vector<std::int64_t> labels(scores.size());
     gsprune::connected_components(count, kept.data(), kept.data(), num_kept, labels.data());
     for (std::size_t node = 0; node < labels.size(); ++node)
@@ -208,6 +212,9 @@ void test_units(Random& random) {
     std::vector<double> gathered(static_cast<std::size_t>(count), 0.0);
     gsprune::gather_units(units, {{sums.data(), 0, &slot}}, &members, gathered.data());
     for (const double sum : gathered) check(sum == 2.0, "gathered sums");
+    std::vector<float> reduced(gathered.size());
+    gsprune::reduce_members(first_unit, 1, gathered.data(), &members, gsprune::Reduction::mean, reduced.data());
+    for (const float score : reduced) check(score == 2.0F, "reduced sums");
 }
 
 void test_everything(std::uint64_t seed, int rounds) {
