@@ -227,18 +227,34 @@ py::tuple shrink_units(const BoolArray& keep, const IndexArray& first_unit, cons
     return py::make_tuple(as_array(after.first_unit), as_array(after.ids), as_array(after.starts), keeps);
 }
 
-IndexArray kept_units(const IndexArray& limits, const IndexArray& first_unit, const SumArray& sparsities) {
+/// The first score that is NaN or infinite, -1 where there is none.
+std::int64_t first_not_finite(const ScoreArray& scores) {
+    check_vector(scores, "scores");
+    const float* values = scores.data();
+    for (std::int64_t i = 0; i < scores.size(); ++i) {
+        if (!std::isfinite(values[i])) return i;
+    }
+    return -1;
+}
+
+IndexArray kept_units(const IndexArray& limits, const IndexArray& first_unit, const py::object& sparsities) {
     check_bounds(first_unit, "first_unit");
     const std::int64_t num_groups = first_unit.size() - 1;
     if (limits.ndim() != 2 || limits.shape(0) != num_groups || limits.shape(1) != 5) {
         throw py::value_error("`limits` must have a row per group and five columns");
     }
-    check_size(sparsities, num_groups, "sparsities");
+    const bool is_one = PyFloat_Check(sparsities.ptr()) != 0;
+    const double for_all = is_one ? PyFloat_AS_DOUBLE(sparsities.ptr()) : 0.0;
+    if (!is_one && !py::isinstance<SumArray>(sparsities)) {
+        throw py::type_error("`sparsities` must be a float or a contiguous float64 array");
+    }
+    const auto of_groups = is_one ? SumArray() : py::reinterpret_borrow<SumArray>(sparsities);
+    if (!is_one) check_size(of_groups, num_groups, "sparsities");
     IndexArray kept(num_groups);
     for (std::int64_t group = 0; group < num_groups; ++group) {
         const std::int64_t* row = limits.data() + 5 * group;
         const gsprune::WidthLimits known{row[0], row[1], row[2], row[3], row[4]};
-        const double sparsity = sparsities.data()[group];
+        const double sparsity = is_one ? for_all : of_groups.data()[group];
         // Small enough for sums of two, and for the float64 that holds a width.
         const auto is_width = [](std::int64_t width) { return width >= 1 && width <= std::int64_t{1} << 40; };
         if (!is_width(known.width_per_unit) || !is_width(known.multiple) || !is_width(known.min_channels) ||
@@ -291,7 +307,9 @@ void bind_arrays(py::module_& module) {
                py::arg("kept").noconvert(),
                "Per unit whether it is among the `kept` highest of its group; of equal scores the lower index is.");
     module.def("kept_units", &::kept_units, py::arg("limits").noconvert(), py::arg("first_unit").noconvert(),
-               py::arg("sparsities").noconvert(), "Units that every group keeps at its sparsity.");
+               py::arg("sparsities"), "Units that every group keeps at its sparsity, or at one that all have.");
+    module.def("first_not_finite", &first_not_finite, py::arg("scores").noconvert(),
+               "Index of the first score that is NaN or infinite, -1 where there is none.");
     module.def("reduce_members", &::reduce_members, py::arg("statistics").noconvert(), py::arg("members").noconvert(),
                py::arg("first_unit").noconvert(), py::arg("reduction"),
                "(members, units) of one group after the other as one float32 per unit; 0 where there are no members.");

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -274,8 +275,13 @@ def get_backend(name: BackendName, device: torch.device) -> Backend:
     """
     if not isinstance(name, str):
         raise TypeError(f"`backend` must be 'auto', 'cpp', 'triton' or 'torch', got {type(name).__name__}")
+    return _provider(name, device)
+
+
+@cache  # to look into the environment takes longer than to select
+def _provider(name: str, device: torch.device) -> Backend:
     if name == "auto":
-        name = {"cpu": "cpp", "cuda": "triton"}.get(device.type, "torch")  # type: ignore[assignment]  # a str to mypy
+        name = {"cpu": "cpp", "cuda": "triton"}.get(device.type, "torch")
     if name == "torch":
         return TorchBackend()
     if name == "cpp":

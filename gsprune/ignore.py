@@ -25,6 +25,8 @@ def ignored_groups(model: nn.Module, graph: Graph, ignore: Sequence[str | nn.Mod
         TypeError: an entry is none of these.
         ValueError: a name or a module that the network does not have.
     """
+    if isinstance(ignore, tuple) and not ignore:
+        return frozenset()
     if isinstance(ignore, str | nn.Module | type):
         ignore = (ignore,)
     try:

@@ -36,8 +36,13 @@ def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., An
         model: the network.
         example_inputs: a newly given example, which replaces the one known; or None.
         forward: the same for its call.
+
+    Returns:
+        the state, with what an earlier step looked up only where that still holds.
     """
     state = state_of(model)
+    if state is not None and state.cache is not None and not _holds(model, state.cache):
+        state = replace(state, cache=None)
     if state is not None and state.structure is not None and _is_current(model, state):
         if example_inputs is not None and state.structure.traced.example_origin == "made":
             # A real example after a made one: costs depend on it, ties do not.
@@ -93,28 +98,26 @@ def _fitting(kept: Mapping[str, Mapping[int, Any]], shapes: Mapping[str, tuple[i
 
 def _is_current(model: nn.Module, state: PruneState) -> bool:
     """Whether the structure still describes the model."""
-    if _from_cache(model, state) is not None:
+    if state.cache is not None:
         return True
     assert state.structure is not None
     shapes = {name: tuple(tensor.shape) for name, tensor in canonical_tensors(model).items()}
     return shapes == state.structure.graph.shapes
 
 
-def _from_cache(model: nn.Module, state: PruneState) -> Known | None:
-    """What an earlier step looked up, unless the user has put other parameters in its place since."""
-    cache = state.cache
-    return cache if isinstance(cache, Known) and cache.binding.module is model and cache.binding.is_valid() else None
+def _holds(model: nn.Module, cache: object) -> bool:
+    """Whether what an earlier step looked up is of this model, and the user has not put other parameters in place."""
+    return isinstance(cache, Known) and cache.binding.module is model and cache.binding.is_valid()
 
 
 def looked_up(model: nn.Module, state: PruneState) -> Known:
-    """Tensors, modules and their relation to the structure; of an earlier step where that still holds.
+    """Tensors, modules and their relation to the structure; of an earlier step where `known_state` let it stand.
 
     Raises:
         ValueError: there are no tensors.
     """
-    found = _from_cache(model, state)
-    if found is not None:
-        return found
+    if isinstance(state.cache, Known):
+        return state.cache
     assert state.structure is not None
     parameters = dict(model.named_parameters())
     tensors = canonical_tensors(model)

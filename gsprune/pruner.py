@@ -258,6 +258,8 @@ def _budget_of(sparsity: object, target: str, scope: str) -> LatencyBudget | Non
 
 
 def _checked_sparsity(sparsity: object) -> Any:
+    if isinstance(sparsity, float) and 0.0 <= sparsity < 1.0:
+        return sparsity
     numbers = sparsity.items() if isinstance(sparsity, Mapping) else [("", sparsity)]
     for key, number in numbers:
         if not isinstance(key, str):
@@ -273,7 +275,7 @@ def _checked_sparsity(sparsity: object) -> Any:
 
 
 def _checked_flag(argument: str, value: object) -> bool:
-    if not isinstance(value, bool | np.bool_):
+    if not isinstance(value, (bool, np.bool_)):  # a union would be made at every call
         raise TypeError(f"`{argument}` must be True or False, got {value!r}")
     return bool(value)
 

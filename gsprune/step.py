@@ -104,7 +104,7 @@ class Step:
         assert state.structure is not None
         self.model = model
         self.known = looked_up(model, state)
-        self.state = replace(state, cache=self.known)
+        self.state = state if state.cache is self.known else replace(state, cache=self.known)
         self.structure = state.structure
         self.request = request
         self.consensus = request.consensus
@@ -113,7 +113,9 @@ class Step:
         self.tensors = self.known.binding.tensors
         check_ownership(optimizers, self.known.binding.ids, (model, *followers))
         self.ignored = ignored_groups(model, self.structure.traced, request.ignore)
-        self.selection = replace(request.selection, parameters=self.known.parameters)
+        self.selection = request.selection
+        if self.selection.target == "params":
+            self.selection = replace(self.selection, parameters=self.known.parameters)
         self.forwards = 0
         self.links = state.links  # and what a refused plan has found: the next one need not search it again
 
@@ -135,9 +137,10 @@ class Step:
         notes: tuple[str, ...] = ()
         while True:
             keep = self._choose(backend, self.ignored.union(refused))
+            changes = np.count_nonzero(keep) < len(keep)  # `all` goes through Python
             if self.consensus is not None:
-                self.consensus.check_choice(self.structure, keep, final=self.request.dry_run or bool(keep.all()))
-            if keep.all():
+                self.consensus.check_choice(self.structure, keep, final=self.request.dry_run or not changes)
+            if not changes:
                 break
             try:
                 after, notes = self._rewritten(keep, refused, backend)
@@ -149,7 +152,7 @@ class Step:
             self.model.__dict__[STATE_ATTRIBUTE] = self.state  # so that the next step need not trace
         context = Context(self.selection, self.state.initial_widths, self.ignored, refused, self.known.parameters)
         seconds = time.perf_counter() - started
-        report = PruneReport(not keep.all(), seconds, self.request.dry_run, notes, self.structure, after, keep, context)
+        report = PruneReport(changes, seconds, self.request.dry_run, notes, self.structure, after, keep, context)
         if not report.changed:
             self._warn_if_stuck(report)
         return report

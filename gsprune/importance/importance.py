@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from gsprune import _core
 from gsprune.backends import Backend
 from gsprune.errors import ScoreError
 from gsprune.importance.activation import Activation
@@ -150,8 +152,9 @@ class Importance:
         if average is not None and criterion.reads_data:
             statistics = average(statistics)
         scores = self._reduced(statistics, source)
-        if not np.isfinite(scores).all():
-            raise _not_finite(scores, structure)
+        bad = _core.first_not_finite(scores)
+        if bad >= 0:
+            raise _not_finite(scores, structure, bad)
         return scores
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,7 +204,15 @@ def resolve_importance(spec: str | Importance | Criterion | MatrixFunction) -> I
         ValueError: the name is not known.
         TypeError: `spec` is none of the above.
     """
-    return spec if isinstance(spec, Importance) else Importance(spec)
+    if isinstance(spec, Importance):
+        return spec
+    return _named(spec) if isinstance(spec, str) and spec in CRITERIA else Importance(spec)
+
+
+@cache
+def _named(name: str) -> Importance:
+    """The importance of that name: made once, since those that go by a name have no state."""
+    return Importance(name)
 
 
 def _criterion(spec: str | Criterion | MatrixFunction) -> Criterion:
@@ -234,9 +245,8 @@ def _has_units(structure: Structure, frozen: Collection[str]) -> bool:
     return any(count > 0 and group.name not in frozen for group, count in counts)
 
 
-def _not_finite(scores: npt.NDArray[np.float32], structure: Structure) -> ScoreError:
-    """The error that names the first group whose scores are not finite."""
-    unit = int(np.argmin(np.isfinite(scores)))
+def _not_finite(scores: npt.NDArray[np.float32], structure: Structure, unit: int) -> ScoreError:
+    """The error that names the group of the first unit whose score is not finite."""
     index = int(np.searchsorted(structure.first_unit, unit, side="right")) - 1
     first, last = structure.first_unit[index : index + 2].tolist()
     bad = int(np.count_nonzero(~np.isfinite(scores[first:last])))

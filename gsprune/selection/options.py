@@ -120,7 +120,7 @@ def checked_sparsity(argument: str, value: object) -> float:
         TypeError: it is not a number.
         ValueError: it is outside [0, 1).
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not isinstance(value, float) and (isinstance(value, bool) or not isinstance(value, Real)):
         raise TypeError(f"`{argument}` must be a number in [0, 1), got {value!r}")
     number = float(value)
     if not 0.0 <= number < 1.0:

@@ -167,11 +167,11 @@ def _limit_table(
     return table
 
 
-def _asked(sparsity: Sparsity, graph: Graph) -> npt.NDArray[np.float64]:
-    """(groups,) the sparsity asked of every group."""
-    if isinstance(sparsity, Mapping):
+def _asked(sparsity: Sparsity, graph: Graph) -> npt.NDArray[np.float64] | float:
+    """(groups,) the sparsity asked of every group, or the one that is asked of all."""
+    if not isinstance(sparsity, float) and isinstance(sparsity, Mapping):
         return np.array(list(per_group_sparsity(sparsity, graph).values()), dtype=np.float64)
-    return np.full(len(graph.groups), checked_sparsity("sparsity", sparsity))
+    return checked_sparsity("sparsity", sparsity)
 
 
 def limits_of(

@@ -93,6 +93,8 @@ def test_every_group_keeps_the_units_that_its_limits_allow(seed: int) -> None:
     first_unit = np.concatenate([[0], np.cumsum(units)]).astype(np.int64)
     expected = [x.kept(s) // x.width_per_unit for x, s in zip(limits, sparsities.tolist(), strict=True)]
     assert _core.kept_units(table, first_unit, sparsities).tolist() == expected
+    of_one = [_core.kept_units(table, first_unit, s)[i] for i, s in enumerate(sparsities.tolist())]
+    assert of_one == expected
 
 
 def _arguments(changes: dict[str, Any], **good: Any) -> dict[str, Any]:
@@ -128,6 +130,7 @@ def test_groups_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], mes
         ({"sparsities": np.array([1.0])}, r"`sparsities\[0\]` must lie in \[0, 1\)"),
         ({"sparsities": np.array([np.nan])}, r"`sparsities\[0\]` must lie in \[0, 1\)"),
         ({"sparsities": np.zeros(2)}, "`sparsities` must have 1 entries, got 2"),
+        ({"sparsities": 1.5}, r"`sparsities\[0\]` must lie in \[0, 1\)"),
         ({"first_unit": np.array([], dtype=np.int64)}, "`first_unit` must begin at 0"),
     ],
 )
@@ -137,3 +140,17 @@ def test_limits_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], mes
     )
     with pytest.raises(ValueError, match=message):
         _core.kept_units(**arguments)
+
+
+def test_sparsities_of_another_type_are_refused() -> None:
+    for junk in (None, "0.5", [0.5], np.zeros(1, np.float32)):
+        with pytest.raises(TypeError, match="`sparsities` must be a float or"):
+            _core.kept_units(np.array([[3, 1, 1, 1, 0]]), np.array([0, 3]), junk)  # type: ignore[arg-type]
+
+
+def test_the_first_score_that_is_not_finite_is_found() -> None:
+    scores = np.array([1.0, -3e38, 0.0, 1e-45], np.float32)
+    assert _core.first_not_finite(scores) == -1
+    assert _core.first_not_finite(scores[:0]) == -1
+    for bad in (np.nan, np.inf, -np.inf):
+        assert _core.first_not_finite(np.append(scores, np.float32([bad, 1, bad]))) == 4
