@@ -18,64 +18,103 @@ namespace gsprune {
 
 namespace {
 
-/// Per mask of eight lanes: which lanes to load, and where the kept ones come from.
-struct Shuffles {
-    alignas(32) std::int32_t load[256][8];
-    alignas(32) std::int32_t order[256][8];
-};
+constexpr std::int64_t vector_bytes = 32;
+using Vector = __m256i;
 
-constexpr Shuffles make_shuffles() noexcept {
-    Shuffles shuffles{};
-    for (int mask = 0; mask < 256; ++mask) {
-        int num_kept = 0;
-        for (int lane = 0; lane < 8; ++lane) {
-            if (((mask >> lane) & 1) == 0) continue;
-            shuffles.load[mask][lane] = -1;
-            shuffles.order[mask][num_kept] = lane;
-            ++num_kept;
-        }
-    }
-    return shuffles;
+inline Vector zero() noexcept { return _mm256_setzero_si256(); }
+
+inline Vector load(const std::byte* source) noexcept {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source));
 }
 
-constexpr Shuffles shuffles = make_shuffles();
-
-/// Lanes of 4 bytes, eight to an op. Lanes that go are not loaded: they may lie past the end of the tensor.
-template <class Writer>
-inline void copy_masked(std::int64_t, const CopyOp* op, const CopyOp* last, const std::byte* source, std::byte* target,
-                        Writer& writer) noexcept {
-    for (; op != last; ++op) {
-        const __m256i load = _mm256_load_si256(reinterpret_cast<const __m256i*>(shuffles.load[op->what]));
-        const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(shuffles.order[op->what]));
-        const __m256i lanes = _mm256_maskload_epi32(reinterpret_cast<const int*>(source + op->source), load);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + op->target), _mm256_permutevar8x32_epi32(lanes, order));
-        writer.composed(op->target);
-    }
+inline void store(std::byte* target, Vector vector) noexcept {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), vector);
 }
 
-inline void copy_line(std::byte* target, const std::byte* source) noexcept {
-    for (std::int64_t i = 0; i < line_bytes; i += 32) {
-        const __m256i half_line = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source + i));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + i), half_line);
-    }
+inline void stream(std::byte* target, Vector vector) noexcept {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(target), vector);
 }
 
-inline void stream_lines(std::byte* target, const std::byte* source, std::int64_t num_bytes) noexcept {
-    for (std::int64_t i = 0; i < num_bytes; i += 32) {
-        const __m256i half_line = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source + i));
-        _mm256_stream_si256(reinterpret_cast<__m256i*>(target + i), half_line);
-    }
+/// Writes the bytes [first, last) of a vector.
+inline void store_some(std::byte* target, Vector vector, std::int64_t first, std::int64_t last) noexcept {
+    alignas(vector_bytes) std::byte buffer[vector_bytes];
+    store(buffer, vector);
+    std::memcpy(target + first, buffer + first, static_cast<std::size_t>(last - first));
 }
+
+inline void prefetch(const std::byte* source) noexcept { _mm_prefetch(source, _MM_HINT_T0); }
 
 inline void fence() noexcept { _mm_sfence(); }
 
-#include "slice_items.inc"
+template <std::int64_t lane_bytes>
+class LanePicker;
+
+/// Lanes at positions that strictly ascend. A vector of them is picked out of two: the one that begins with the first
+/// lane and the one that ends with the last. So nothing outside these two lanes is read.
+template <>
+class LanePicker<4> {
+public:
+    LanePicker(const std::byte* source, const std::byte* /*end*/, const std::uint16_t* positions) noexcept
+        : source_(source), positions_(positions) {}
+
+    [[nodiscard]] const std::byte* place(std::int64_t i) const noexcept { return source_ + positions_[i] * 4; }
+
+    [[nodiscard]] Vector whole(std::int64_t i) const noexcept {
+        const int span = positions_[i + lanes - 1] - positions_[i];
+        const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(positions_ + i));
+        const Vector offsets = _mm256_cvtepu16_epi32(_mm_sub_epi16(narrow, _mm_broadcastw_epi16(narrow)));
+        const Vector late = _mm256_cmpgt_epi32(offsets, _mm256_set1_epi32(lanes - 1));
+        if (span >= 2 * lanes && reach_between(late, offsets, span)) return some(i, lanes, 0, zero());
+        const Vector front = _mm256_permutevar8x32_epi32(load(place(i)), offsets);
+        const Vector in_back = _mm256_sub_epi32(offsets, _mm256_set1_epi32(span - (lanes - 1)));
+        const Vector back = _mm256_permutevar8x32_epi32(load(place(i) + (span - (lanes - 1)) * 4), in_back);
+        return _mm256_blendv_epi8(front, back, late);
+    }
+
+    [[nodiscard]] Vector some(std::int64_t i, std::int64_t count, std::int64_t at, Vector before) const noexcept {
+        alignas(vector_bytes) std::byte buffer[vector_bytes];
+        store(buffer, before);
+        for (std::int64_t lane = 0; lane < count; ++lane) std::memcpy(buffer + (at + lane) * 4, place(i + lane), 4);
+        return load(buffer);
+    }
+
+private:
+    static constexpr int lanes = 8;
+
+    /// Whether lanes lie between the two vectors.
+    static bool reach_between(Vector late, Vector offsets, int span) noexcept {
+        const Vector early = _mm256_cmpgt_epi32(_mm256_set1_epi32(span - (lanes - 1)), offsets);
+        return _mm256_testz_si256(late, early) == 0;
+    }
+
+    const std::byte* source_;
+    const std::uint16_t* positions_;
+};
+
+/// Bytes that lie one after another.
+struct RunPicker {
+    const std::byte* source;
+
+    [[nodiscard]] const std::byte* place(std::int64_t i) const noexcept { return source + i; }
+    [[nodiscard]] Vector whole(std::int64_t i) const noexcept { return load(source + i); }
+    [[nodiscard]] Vector some(std::int64_t i, std::int64_t count, std::int64_t at, Vector before) const noexcept {
+        alignas(vector_bytes) std::byte buffer[vector_bytes];
+        store(buffer, before);
+        std::memcpy(buffer + at, source + i, static_cast<std::size_t>(count));
+        return load(buffer);
+    }
+};
+
+#include "slice_rows.inc"
+
+#include "slice_lines.inc"
 
 }  // namespace
 
 void avx2_slice_kernel(const RowProgram& program, const std::byte* source, std::byte* target, std::int64_t first,
                        std::int64_t last, bool stream) noexcept {
-    copy_items(program, source, target, first, last, stream);
+    if (program.positions.empty()) return write_runs(program, source, target, first, last, stream);
+    write_lanes<4>(program, source, target, first, last, stream);
 }
 
 }  // namespace gsprune

@@ -5,29 +5,18 @@
 #include <cstdint>
 #include <vector>
 
+#include "isa.hpp"
+#include "slice.hpp"
 #include "views.hpp"
 
 namespace gsprune {
 
-// Short enough to wait in the first-level cache until it leaves in whole lines.
-constexpr std::int64_t max_segment_bytes = 2048;
 constexpr std::int64_t line_bytes = 64;
 
-/// One move of a row program. Offsets count bytes from the start of its segment.
-struct CopyOp {
-    std::uint32_t source;
-    std::uint32_t target;
-    std::uint64_t
-        what;  // runs: the number of bytes; masks: which lanes of the 64 (AVX2: 32) bytes at `source` are kept
-};
-
-/// A part of a row.
-struct Segment {
-    std::int64_t first_op;
-    std::int64_t last_op;
+/// Where a stretch of a row comes from; it reaches up to the target of the next piece.
+struct Piece {
     std::int64_t source;  // bytes from the start of the row
-    std::int64_t target;
-    std::int64_t target_bytes;
+    std::int64_t target;  // lanes from the start of the row
 };
 
 /// A dimension outside the row.
@@ -38,22 +27,24 @@ struct OuterDim {
 };
 
 /// How to slice tensors of one layout with one pattern. A row is the memory behind one position of the outer
-/// dimensions; all rows are moved by the same ops. Items are the segments of all rows, one row after another.
+/// dimensions; what is kept of it is the same in all rows.
 struct RowProgram {
-    std::int64_t lane_bytes = 0;  // 0: ops are runs; else masks of lanes of this size
-    std::vector<CopyOp> ops;
-    std::vector<Segment> segments;
+    std::int64_t lane_bytes = 1;  // what is moved together: 1, 2, 4 or 8
+    /// Per lane of the target row where it comes from, in lanes from the source of its piece, strictly ascending
+    /// within a piece. Empty: pieces are unbroken runs of bytes.
+    std::vector<std::uint16_t> positions;
+    std::vector<Piece> pieces;  // at last one that only says where the row ends
+    std::int64_t row_lanes = 0;
     std::array<OuterDim, max_dims> outer{};
     int num_outer = 0;
-    std::int64_t num_rows = 1;
-    std::int64_t row_target_bytes = 0;
-
-    [[nodiscard]] std::int64_t num_items() const noexcept {
-        return num_rows * static_cast<std::int64_t>(segments.size());
-    }
+    std::int64_t source_bytes = 0;  // from the first to behind the last byte of the source tensor
 };
 
-/// Moves the items [first, last); with `stream` past the caches.
+/// Throws std::bad_alloc.
+RowProgram make_program(const View& source, const SlicePattern& pattern, Isa isa);
+
+/// Writes the bytes [first, last) of the target, which is not read. Inside the target both lie between lanes; `stream`
+/// lets whole lines go past the caches.
 using SliceKernel = void (*)(const RowProgram&, const std::byte* source, std::byte* target, std::int64_t first,
                              std::int64_t last, bool stream) noexcept;
 

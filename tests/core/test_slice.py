@@ -104,26 +104,34 @@ def test_a_shared_pattern_serves_tensors_of_different_layout_and_dtype() -> None
     _assert_equal_slices(CppBackend(1), [weight, *others], [Pattern(((0, np.arange(1, 16, 3)), (1, np.arange(4))))])
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("isa", isas())
-def test_nothing_outside_the_tensor_is_read(isa: str) -> None:
-    # The kept lanes end with the tensor, and the next page cannot be read.
+def test_nothing_outside_the_tensor_is_read(isa: str, dtype: torch.dtype) -> None:
+    # What is kept begins and ends with the tensor, which fills a page between two that cannot be read.
     import ctypes
     import mmap
 
     page = mmap.PAGESIZE
-    memory = mmap.mmap(-1, 2 * page)
+    memory = mmap.mmap(-1, 3 * page)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.mprotect(ctypes.c_void_p(address + page), ctypes.c_size_t(page), 0) == 0
+    for edge in (address, address + 2 * page):
+        assert libc.mprotect(ctypes.c_void_p(edge), ctypes.c_size_t(page), 0) == 0
     try:
-        raw = (ctypes.c_uint8 * page).from_address(address)
-        at_the_edge = torch.frombuffer(raw, dtype=torch.float32)[-5 * 21 :].view(5, 21)
-        at_the_edge.copy_(torch.arange(105.0).view(5, 21))
-        pattern = Pattern(((1, np.arange(0, 21, 2)),))
-        (got,) = CppBackend(1, isa).slice([at_the_edge], [pattern], [0])
-        assert torch.equal(got, torch.arange(105.0).view(5, 21)[:, ::2])
+        raw = (ctypes.c_uint8 * page).from_address(address + page)
+        between = torch.frombuffer(raw, dtype=dtype)
+        between.copy_(torch.arange(between.numel()) % 251)
+        generator = np.random.default_rng(0)
+        for width in (2, 4, 64, 256, between.numel()):
+            tensor = between.view(-1, width)
+            for fraction in (0.02, 0.3, 0.6, 0.95):
+                inner = random_keep(width, fraction, generator)
+                keep = np.union1d(inner, [0, width - 1]).astype(np.int64)
+                (got,) = CppBackend(1, isa).slice([tensor], [Pattern(((1, keep),))], [0])
+                assert torch.equal(got, tensor[:, torch.from_numpy(keep)])
     finally:
-        libc.mprotect(ctypes.c_void_p(address + page), ctypes.c_size_t(page), 3)
+        for edge in (address, address + 2 * page):
+            libc.mprotect(ctypes.c_void_p(edge), ctypes.c_size_t(page), 3)
 
 
 def test_keeping_everything_copies_and_keeping_nothing_gives_an_empty_axis() -> None:

@@ -128,9 +128,8 @@ void test_scores(Random& random, Isa isa, int num_threads) {
     }
 }
 
-std::vector<std::int64_t> draw_positions(Random& random, std::int64_t size) {
+std::vector<std::int64_t> draw_positions(Random& random, std::int64_t size, std::int64_t percent) {
     std::vector<std::int64_t> positions;
-    const std::int64_t percent = draw(random, 1, 100);
     for (std::int64_t i = 0; i < size; ++i) {
         if (draw(random, 1, 100) <= percent) positions.push_back(i);
     }
@@ -147,7 +146,7 @@ void test_slice(Random& random, Isa isa, int num_threads, std::int64_t largest) 
     gsprune::SlicePattern pattern;
     gsprune::SliceJob job{tensor.view, tensor.view, 0};
     for (std::size_t axis = 0; axis < ndim; ++axis) {
-        positions[axis] = draw_positions(random, tensor.view.shape[axis]);
+        positions[axis] = draw_positions(random, tensor.view.shape[axis], draw(random, 1, 100));
         const auto count = static_cast<std::int64_t>(positions[axis].size());
         check(gsprune::resolve_keep(positions[axis].data(), count, keeps[axis]) == -1, "positions are sorted");
         pattern.push_back({static_cast<int>(axis), &keeps[axis]});
@@ -168,6 +167,62 @@ void test_slice(Random& random, Isa isa, int num_threads, std::int64_t largest) 
         const auto size = static_cast<std::size_t>(job.target.itemsize);
         check(std::memcmp(at(job.target, index), at(job.source, source), size) == 0, "slice");
     });
+}
+
+/// Bytes that end with their block of the heap, `offset` bytes behind its start.
+struct Edge {
+    std::int64_t offset;
+    std::int64_t num_bytes;
+    std::unique_ptr<std::byte[]> memory;
+
+    Edge(std::int64_t offset_, std::int64_t num_bytes_)
+        : offset(offset_),
+          num_bytes(num_bytes_),
+          memory(new std::byte[static_cast<std::size_t>(offset_ + num_bytes_)]) {
+        for (std::int64_t i = 0; i < offset + num_bytes; ++i) memory[static_cast<std::size_t>(i)] = std::byte{0xAB};
+    }
+
+    [[nodiscard]] std::byte* data() const { return memory.get() + offset; }
+};
+
+/// A few rows of `width` units, sliced from one edge to another, at odd addresses.
+void test_slice_at_edges(Random& random, Isa isa, std::int64_t itemsize, std::int64_t width, std::int64_t percent) {
+    const std::int64_t num_rows = draw(random, 1, 6);
+    const std::int64_t unit = draw(random, 1, 3);
+    const std::vector<std::int64_t> positions = draw_positions(random, width, percent);
+    const auto count = static_cast<std::int64_t>(positions.size());
+    const std::int64_t kept_bytes = num_rows * count * unit * itemsize;
+    const Edge source(draw(random, 0, 70), num_rows * width * unit * itemsize);
+    const Edge target(draw(random, 0, 1) == 0 ? 0 : draw(random, 1, 70), kept_bytes);
+    for (std::int64_t i = 0; i < source.num_bytes; ++i) source.data()[i] = static_cast<std::byte>(random());
+    gsprune::Keep keep;
+    gsprune::resolve_keep(positions.data(), count, keep);
+    gsprune::SliceJob job;
+    job.source = {source.data(), 3, itemsize, {num_rows, width, unit}, {width * unit, unit, 1}};
+    job.target = {target.data(), 3, itemsize, {num_rows, count, unit}, {count * unit, unit, 1}};
+    job.pattern = 0;
+    gsprune::slice_all({job}, {{{1, &keep}}}, isa, 2, draw(random, 0, 1) == 0 ? 0 : gsprune::min_stream_bytes);
+    for (std::int64_t i = 0; i < target.offset; ++i) {
+        check(target.memory[static_cast<std::size_t>(i)] == std::byte{0xAB}, "nothing before the target is written");
+    }
+    const std::int64_t bytes = unit * itemsize;
+    for (std::int64_t i = 0; i < num_rows * count; ++i) {
+        const std::int64_t from = i / count * width + positions[static_cast<std::size_t>(i % count)];
+        const auto size = static_cast<std::size_t>(bytes);
+        check(std::memcmp(target.data() + i * bytes, source.data() + from * bytes, size) == 0, "slice at edges");
+    }
+}
+
+void test_slices_at_edges() {
+    Random random(4);
+    constexpr std::int64_t percents[] = {2, 10, 30, 50, 70, 90, 95, 100};
+    for (const Isa isa : available_isas()) {
+        for (const std::int64_t itemsize : {1, 2, 4, 8, 16}) {
+            for (std::int64_t width = 1; width <= 200; ++width) {
+                test_slice_at_edges(random, isa, itemsize, width, percents[draw(random, 0, 7)]);
+            }
+        }
+    }
 }
 
 void test_selection_and_components(Random& random) {
@@ -236,6 +291,7 @@ void test_everything(std::uint64_t seed, int rounds) {
 int main(int argc, char** argv) {
     const int rounds = argc > 1 ? std::atoi(argv[1]) : 30;
     test_everything(1, rounds);
+    test_slices_at_edges();
     // Two callers at once: one gets the workers, the other works alone.
     std::thread other([rounds] { test_everything(2, rounds); });
     test_everything(3, rounds);
