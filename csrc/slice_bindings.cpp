@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "arguments.hpp"
+#include "exchange.hpp"
 #include "slice.hpp"
 #include "torch_tensors.hpp"
 
@@ -110,67 +111,159 @@ std::vector<std::size_t> largest_first(const std::vector<SliceJob>& jobs) {
     return order;
 }
 
+/// The slices of one call: checked, then made, then filled.
+class Slices {
+public:
+    Slices(const py::list& tensors, const py::list& patterns, const py::list& pattern_of)
+        : tensors_(tensors), patterns_(patterns), jobs_(tensors.size()), types_(tensors.size()), made_(tensors.size()) {
+        check_length(pattern_of.size(), tensors.size(), "pattern_of");
+        for (std::size_t i = 0; i < tensors.size(); ++i) {
+            SliceJob& job = jobs_[i];
+            const TorchTensor source = read_tensor(tensors[i], {"tensors", i});
+            job.source = source.view;
+            types_[i] = source.type;
+            const auto which = pattern_of[i].cast<std::int64_t>();
+            if (which < 0 || which >= static_cast<std::int64_t>(patterns_.all().size())) {
+                throw py::value_error("`pattern_of[" + text(i) + "]` must lie in [0, " + text(patterns_.all().size()) +
+                                      "), the number of patterns, got " + text(which));
+            }
+            job.pattern = static_cast<std::size_t>(which);
+            job.target = job.source;
+            shrink(job.target, patterns_.all()[job.pattern], job.pattern, i);
+            set_dense_strides(job.target, memory_order(job.source));
+        }
+    }
+
+    /// New tensors, with nothing in them yet.
+    const py::list& make() {
+        for (const std::size_t i : largest_first(jobs_)) {
+            made_[i] = make_tensor(jobs_[i].target, types_[i], tensors_[i]);
+        }
+        return made_;
+    }
+
+    void fill(Isa isa, int num_threads) const { slice_all(jobs_, patterns_.all(), isa, num_threads); }
+
+private:
+    py::list tensors_;
+    Patterns patterns_;
+    std::vector<SliceJob> jobs_;
+    std::vector<dlpack::DataType> types_;
+    py::list made_;
+};
+
 py::list slice_tensors(const py::list& tensors, const py::list& patterns, const py::list& pattern_of, int num_threads,
                        const std::string& isa) {
-    check_length(pattern_of.size(), tensors.size(), "pattern_of");
     check_threads(num_threads);
     const Isa known_isa = parse_isa(isa);
-    const Patterns known(patterns);
-    std::vector<SliceJob> jobs(tensors.size());
-    std::vector<dlpack::DataType> types(tensors.size());
-    for (std::size_t i = 0; i < tensors.size(); ++i) {
-        SliceJob& job = jobs[i];
-        const TorchTensor source = read_tensor(tensors[i], {"tensors", i});
-        job.source = source.view;
-        types[i] = source.type;
-        const auto which = pattern_of[i].cast<std::int64_t>();
-        if (which < 0 || which >= static_cast<std::int64_t>(known.all().size())) {
-            throw py::value_error("`pattern_of[" + text(i) + "]` must lie in [0, " + text(known.all().size()) +
-                                  "), the number of patterns, got " + text(which));
-        }
-        job.pattern = static_cast<std::size_t>(which);
-        job.target = job.source;
-        shrink(job.target, known.all()[job.pattern], job.pattern, i);
-        set_dense_strides(job.target, memory_order(job.source));
-    }
-    // All checks are done: only now is anything made.
-    py::list results(tensors.size());
-    for (const std::size_t i : largest_first(jobs)) {
-        results[i] = make_tensor(jobs[i].target, types[i], tensors[i]);
-    }
+    Slices slices(tensors, patterns, pattern_of);
+    const py::list made = slices.make();
     {
         const py::gil_scoped_release unlocked;
-        slice_all(jobs, known.all(), known_isa, num_threads);
+        slices.fill(known_isa, num_threads);
     }
-    return results;
+    return made;
 }
 
-/// The values of optimizer states that have their parameter's shape; whatever takes a closer look is left to Python.
-py::tuple states_like(const py::list& parameters, const py::list& states) {
-    check_length(states.size(), parameters.size(), "states");
-    py::list found;
-    py::list owners;
-    py::list rest;
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-        const py::handle state = states[i];
-        if (!PyDict_Check(state.ptr())) throw py::type_error("`states[" + text(i) + "]` must be a dictionary");
-        const py::int_ owner(i);
-        const std::optional<View> wanted = peek_shape(parameters[i]);
-        PyObject* key = nullptr;
-        PyObject* value = nullptr;
-        Py_ssize_t position = 0;
-        while (PyDict_Next(state.ptr(), &position, &key, &value) != 0) {
-            if (value == Py_None || PyFloat_CheckExact(value) || PyLong_CheckExact(value)) continue;
-            const std::optional<View> got = peek_shape(value);
-            if (wanted && got && wanted->ndim == got->ndim && wanted->shape == got->shape) {
-                found.append(py::handle(value));
-                owners.append(owner);
-            } else if (!got || got->numel() != 1) {
-                rest.append(py::make_tuple(owner, py::handle(key), py::handle(value)));
+/// Tensors are exchanged before their slices are filled: after that, little of what Python and torch keep of them is
+/// left in the caches. The GIL is held throughout, so that no thread of Python's sees a part of a rewrite.
+void rewrite_tensors(const py::list& tensors, const py::list& patterns, const py::list& pattern_of,
+                     const py::list& entries, int num_threads, const std::string& isa) {
+    check_threads(num_threads);
+    const Isa known_isa = parse_isa(isa);
+    Slices slices(tensors, patterns, pattern_of);
+    Exchange exchange(tensors, entries);
+    exchange.install(slices.make());
+    slices.fill(known_isa, num_threads);
+    exchange.keep();
+}
+
+/// Collects the gradients and the optimizer states that are sliced as their parameters are.
+class Followers {
+public:
+    explicit Followers(const py::list& parameters) : parameters_(parameters) {
+        for (std::size_t i = 0; i < parameters.size(); ++i) {
+            shapes_.push_back(peek_shape(parameters[i]));
+            index_of_.emplace(py::handle(parameters[i]).ptr(), i);
+        }
+    }
+
+    void add_gradients() {
+        const py::str name("grad");
+        for (std::size_t i = 0; i < parameters_.size(); ++i) {
+            const auto gradient =
+                py::reinterpret_steal<py::object>(PyObject_GetAttr(py::handle(parameters_[i]).ptr(), name.ptr()));
+            if (!gradient) throw py::error_already_set();
+            if (gradient.is_none()) continue;
+            if (has_shape_of(i, peek_shape(gradient))) {
+                add(gradient, i);
+            } else {
+                rest_.append(py::make_tuple(i, py::none(), name, gradient));
             }
         }
     }
-    return py::make_tuple(found, owners, rest);
+
+    /// `states` is parameter -> {key: value}; `which` optimizer's.
+    void add_states(const py::dict& states, std::size_t which) {
+        PyObject* parameter = nullptr;
+        PyObject* state = nullptr;
+        Py_ssize_t position = 0;
+        while (PyDict_Next(states.ptr(), &position, &parameter, &state) != 0) {
+            const auto found = index_of_.find(parameter);
+            if (found == index_of_.end()) continue;
+            if (!PyDict_Check(state)) {
+                throw py::type_error("`states[" + text(which) + "]` must hold a dictionary per parameter");
+            }
+            add_state(state, found->second, which);
+        }
+    }
+
+    [[nodiscard]] py::tuple result() const { return py::make_tuple(tensors_, owners_, rest_); }
+
+private:
+    void add_state(PyObject* state, std::size_t owner, std::size_t which) {
+        PyObject* key = nullptr;
+        PyObject* value = nullptr;
+        Py_ssize_t position = 0;
+        while (PyDict_Next(state, &position, &key, &value) != 0) {
+            if (value == Py_None || PyFloat_CheckExact(value) || PyLong_CheckExact(value)) continue;
+            const std::optional<View> shape = peek_shape(value);
+            if (has_shape_of(owner, shape)) {
+                add(value, owner);
+            } else if (!shape || shape->numel() != 1) {
+                rest_.append(py::make_tuple(owner, which, py::handle(key), py::handle(value)));
+            }
+        }
+    }
+
+    [[nodiscard]] bool has_shape_of(std::size_t owner, const std::optional<View>& shape) const noexcept {
+        const std::optional<View>& wanted = shapes_[owner];
+        return wanted && shape && wanted->ndim == shape->ndim && wanted->shape == shape->shape;
+    }
+
+    void add(py::handle tensor, std::size_t owner) {
+        tensors_.append(tensor);
+        owners_.append(owner);
+    }
+
+    py::list parameters_;
+    std::vector<std::optional<View>> shapes_;
+    std::unordered_map<PyObject*, std::size_t> index_of_;
+    py::list tensors_;
+    py::list owners_;
+    py::list rest_;
+};
+
+py::tuple find_followers(const py::list& parameters, const py::list& states) {
+    Followers followers(parameters);
+    followers.add_gradients();
+    for (std::size_t i = 0; i < states.size(); ++i) {
+        if (!PyDict_Check(py::handle(states[i]).ptr())) {
+            throw py::type_error("`states[" + text(i) + "]` must be a dictionary");
+        }
+        followers.add_states(py::reinterpret_borrow<py::dict>(states[i]), i);
+    }
+    return followers.result();
 }
 
 }  // namespace
@@ -178,9 +271,15 @@ py::tuple states_like(const py::list& parameters, const py::list& states) {
 void bind_slices(py::module_& module) {
     module.def("slice", &slice_tensors, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
                py::arg("num_threads"), py::arg("isa"), "The kept part of every tensor in new tensors.");
-    module.def("states_like", &states_like, py::arg("parameters"), py::arg("states"),
-               "Values of states with their parameter's shape, the parameter of each, and (parameter, key, value) of"
-               " what is neither like it nor a scalar.");
+    module.def(
+        "rewrite", &rewrite_tensors, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"), py::arg("entries"),
+        py::arg("num_threads"), py::arg("isa"),
+        "Every tensor becomes its slice, every (dictionary, key, value) is set: all, or where it fails nothing.");
+    module.def(
+        "find_followers", &find_followers, py::arg("parameters"), py::arg("states"),
+        "Gradients and states (optimizer by optimizer: parameter -> state) of their parameter's shape, the index"
+        " of the parameter of each, and (parameter, optimizer or None, key, value) of what is neither like it nor"
+        " a scalar.");
 }
 
 }  // namespace gsprune

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from gsprune import _core
 from gsprune.kernels import reference
@@ -41,6 +41,7 @@ _core.bind_torch(
     torch.empty_strided,
     {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3},
 )
+_core.bind_exchange(Tensor.set_, increment_version)
 
 BackendName = Literal["auto", "cpp", "triton", "torch"]
 
@@ -74,9 +75,8 @@ class SumJob(NamedTuple):
     other: Tensor | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """What is kept of a tensor.
+class Pattern(NamedTuple):
+    """What is kept of a tensor; a tuple, since every step makes many.
 
     Share one pattern between a weight, its gradient and its moments: it is resolved once per call.
 
@@ -195,6 +195,31 @@ class CppBackend:
         keeps = [pattern.keeps for pattern in patterns]
         num_threads = self._num_threads or torch.get_num_threads()
         return _core.slice(list(tensors), keeps, list(pattern_of), num_threads, self._isa)
+
+    def rewrite(
+        self,
+        tensors: Sequence[Tensor],
+        patterns: Sequence[Pattern],
+        pattern_of: Sequence[int],
+        entries: Sequence[tuple[dict[Any, Any], Any, Any]],
+    ) -> None:
+        """Let every tensor become its slice, and set entries of dictionaries: all, or where it fails nothing.
+
+        No Python code runs in between, so that no signal is handled and no other thread sees a part of it.
+
+        Args:
+            tensors: as for `slice`; they take over the slices' storage.
+            patterns: what is kept.
+            pattern_of: per tensor the index of its pattern.
+            entries: (dictionary, key, value), set after the tensors; attributes are entries of ``__dict__``.
+
+        Raises:
+            ValueError: as for `slice`.
+        """
+        keeps = [pattern.keeps for pattern in patterns]
+        num_threads = self._num_threads or torch.get_num_threads()
+        with torch.no_grad():
+            _core.rewrite(list(tensors), keeps, list(pattern_of), list(entries), num_threads, self._isa)
 
     def select(self, scores: npt.NDArray[np.float32], keep: int) -> IntArray:
         """See `Backend.select`."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch import nn
 from torch.optim import Optimizer
 
-from gsprune.backends import Backend, BackendName, get_backend
+from gsprune.backends import Backend, BackendName, CppBackend, get_backend
 from gsprune.distributed.consensus import Consensus
 from gsprune.errors import PruneWarning, RewriteError, is_out_of_memory
 from gsprune.ignore import ignored_groups
@@ -24,6 +24,7 @@ from gsprune.prune_report import Context, PruneReport
 from gsprune.rewrite.agreement import DoubtError, compare, settle
 from gsprune.rewrite.apply import apply_plan, sliced
 from gsprune.rewrite.attention_scale import keep_attention_scale
+from gsprune.rewrite.attributes import Entry
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.check import Failure, Run, run
 from gsprune.rewrite.float64 import call_in_float64
@@ -203,6 +204,11 @@ class Step:
         # Sizes written into code show when a group is first cut; what a stored size follows, when two axes part.
         must_check = verified != self.state.verified or bool(links)
         held = {(link.module, link.attribute): self._stored(link) for link in links}
+        if isinstance(backend, CppBackend) and not must_check and self._needs_no_look():
+            entries = [*plan.entries, *self._state_entries(after, refused, links, verified)]
+            backend.rewrite(plan.tensors, plan.patterns, plan.pattern_of, entries)
+            refuse_untold(left_out)
+            return after, plan.notes
         call = None if doubt is None else call_in_float64
         expected = self._expected(plan, call) if must_check else None
         replacements = sliced(plan, backend)
@@ -223,7 +229,7 @@ class Step:
                 transaction.set_entries(
                     [e for b in self.bindings[1:] for e in b.user_entries(links, after.graph.shapes)]
                 )
-            self._keep(transaction, after, refused, links, verified)
+            transaction.set_entries(self._state_entries(after, refused, links, verified))
             if self.consensus is not None:  # all or none: a rank whose rewrite failed takes the others back
                 self.consensus.check("that the rewritten network works", final=True)
         refuse_untold(left_out)
@@ -340,15 +346,14 @@ class Step:
         for name in refusal.groups:
             refused[name] = f"a size written into the code{where}: {refusal.failure.message}"
 
-    def _keep(
+    def _state_entries(
         self,
-        transaction: Transaction,
         after: Structure,
         refused: Mapping[str, str],
         links: tuple[SizeLink, ...],
         verified: frozenset[str],
-    ) -> None:
-        """Let the new state live with the model and its followers."""
+    ) -> list[Entry]:
+        """What lets the new state live with the model and its followers."""
         attributes: dict[str, dict[str, Any]] = {}
         for link in links:
             module = self.known.binding.module_of[link.module]
@@ -363,7 +368,11 @@ class Step:
         )
         owners = [binding.module.__dict__ for binding in self.bindings]
         states = [state, *[replace(state, example=None, cache=None) for _ in self.bindings[1:]]]
-        transaction.set_entries([(owner, STATE_ATTRIBUTE, each) for owner, each in zip(owners, states, strict=True)])
+        return [(owner, STATE_ATTRIBUTE, each) for owner, each in zip(owners, states, strict=True)]
+
+    def _needs_no_look(self) -> bool:
+        """Whether nothing must be done between slicing and the last change but the changes themselves."""
+        return self.consensus is None and not self.request.rescale and not self.structure.traced.queries
 
     def _warn_if_stuck(self, report: PruneReport) -> None:
         """Say so when more is asked for than can go; always in the same words, which Python's filters show once."""

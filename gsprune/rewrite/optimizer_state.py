@@ -23,7 +23,7 @@ from gsprune.rewrite.attributes import Entry
 from gsprune.rewrite.binding import Binding
 from gsprune.tracing.graph import IntArray
 
-__all__ = ["as_optimizers", "check_ownership", "history_resets", "state_slices"]
+__all__ = ["add_gradients_and_states", "as_optimizers", "check_ownership", "history_resets"]
 
 
 def as_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> tuple[Optimizer, ...]:
@@ -69,54 +69,51 @@ def check_ownership(optimizers: Sequence[Optimizer], known: Collection[int], mod
             )
 
 
-def state_slices(
-    optimizer: Optimizer,
-    pattern_of_parameter: Mapping[int, int],
+def add_gradients_and_states(
+    optimizers: Sequence[Optimizer],
     bindings: Sequence[Binding],
     tensors: list[Tensor],
     patterns: list[Pattern],
     pattern_of: list[int],
 ) -> None:
-    """Append the state tensors of one optimizer that must be sliced.
+    """Append what is sliced along with some parameters: their gradients and their optimizers' states.
 
     Args:
-        optimizer: any ``torch.optim`` optimizer; L-BFGS has none (`history_resets`).
-        pattern_of_parameter: id of a parameter -> index of its pattern.
+        optimizers: any of ``torch.optim``; L-BFGS has no state that can be sliced (`history_resets`).
         bindings: know the parameters' names, for messages.
-        tensors: appended to.
+        tensors: the parameters (and buffers); appended to.
         patterns: appended to where a state is sliced along some of the parameter's axes only.
-        pattern_of: appended to.
+        pattern_of: (len(tensors),) index into `patterns`; appended to.
 
     Raises:
-        RewriteError: a state tensor's shape cannot follow its parameter.
+        RewriteError: a gradient's layout, or a state tensor's shape, cannot follow its parameter.
     """
-    if isinstance(optimizer, LBFGS):
-        return
-    held = [
-        (parameter, state, index)
-        for parameter, state in optimizer.state.items()
-        if (index := pattern_of_parameter.get(id(parameter))) is not None
-    ]
-    if not held:
-        return
-    parameters, states, indices = map(list, zip(*held, strict=True))
-    moments, owners, others = _core.states_like(parameters, states)
-    tensors += moments
-    pattern_of += map(indices.__getitem__, owners)
-    for owner, key, inside in others:
-        parameter, index = parameters[owner], indices[owner]
+    sliced = [optimizer for optimizer in optimizers if not isinstance(optimizer, LBFGS)]
+    found, owners, others = _core.find_followers(tensors, [_dict_of(optimizer.state) for optimizer in sliced])
+    parameters = tensors[:]
+    pattern_of += map(pattern_of.__getitem__, owners)
+    tensors += found
+    for owner, which, key, inside in others:
+        parameter, index = parameters[owner], pattern_of[owner]
         for place, value in _tensors_in({key: inside}):
             if value.shape == parameter.shape and value.layout == torch.strided:
                 tensors.append(value)
                 pattern_of.append(index)
+            elif which is None:
+                raise _cannot_slice_gradient(value, parameter, bindings)
             elif value.numel() != 1:
                 keeps = _factored(value, parameter, patterns[index])
                 if keeps is None:
-                    raise _cannot_follow(value, place, parameter, optimizer, bindings)
+                    raise _cannot_follow(value, place, parameter, sliced[which], bindings)
                 if keeps:
                     tensors.append(value)
                     pattern_of.append(len(patterns))
                     patterns.append(Pattern(keeps))
+
+
+def _dict_of(state: Mapping[Tensor, Any]) -> dict[Tensor, Any]:
+    """An optimizer's state as a dictionary, which it is in ``torch.optim``."""
+    return state if isinstance(state, dict) else dict(state)
 
 
 def _tensors_in(state: Mapping[Any, Any], place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
@@ -140,25 +137,41 @@ def _factored(value: Tensor, parameter: Tensor, pattern: Pattern) -> tuple[tuple
     return tuple((axis, keep) for axis, keep in pattern.keeps if value.shape[axis] == parameter.shape[axis])
 
 
+def _name_of(parameter: Tensor, bindings: Sequence[Binding]) -> str:
+    return next(n for binding in bindings for n, tensor in binding.tensors.items() if tensor is parameter)
+
+
+def _cannot_slice_gradient(gradient: Tensor, parameter: Tensor, bindings: Sequence[Binding]) -> RewriteError:
+    return RewriteError(
+        f"the gradient of {_name_of(parameter, bindings)!r} is {gradient.layout} of shape {tuple(gradient.shape)}, which"
+        f" cannot be sliced with the parameter's {tuple(parameter.shape)}; nothing was changed. Call"
+        " optimizer.zero_grad() before prune_step"
+    )
+
+
 def _cannot_follow(
     value: Tensor, place: tuple[Any, ...], parameter: Tensor, optimizer: Optimizer, bindings: Sequence[Binding]
 ) -> RewriteError:
-    name = next(n for binding in bindings for n, tensor in binding.tensors.items() if tensor is parameter)
     inside = "".join(f"{key!r} in " for key in reversed(place[1:]))
     return RewriteError(
-        f"state {inside}{place[0]!r} of {type(optimizer).__name__} for parameter {name!r} has shape"
+        f"state {inside}{place[0]!r} of {type(optimizer).__name__} for parameter {_name_of(parameter, bindings)!r} has shape"
         f" {tuple(value.shape)}, which cannot follow the parameter's {tuple(parameter.shape)}; nothing was changed."
         f" Remove the entry (`del optimizer.state[parameter][{place[0]!r}]`), or prune without `optimizer=` and build"
         " a new one"
     )
 
 
-def history_resets(optimizer: Optimizer, pattern_of_parameter: Mapping[int, int]) -> list[Entry]:
-    """Entries (dictionary, key, value) that make an L-BFGS optimizer start its history anew; none for the others."""
+def history_resets(optimizer: Optimizer, tensors: Sequence[Tensor]) -> list[Entry]:
+    """Entries (dictionary, key, value) that make an L-BFGS optimizer start its history anew; none for the others.
+
+    Args:
+        optimizer: any optimizer.
+        tensors: what is sliced.
+    """
     if not isinstance(optimizer, LBFGS):
         return []
     parameters = optimizer.param_groups[0]["params"]
-    if not any(id(parameter) in pattern_of_parameter for parameter in parameters):
+    if {id(tensor) for tensor in tensors}.isdisjoint(map(id, parameters)):
         return []
     state = optimizer.state.get(parameters[0])
     entries: list[Entry] = [(optimizer.__dict__, "_numel_cache", None)]

@@ -6,29 +6,22 @@ in between (`map`, `compress`), and names are looked up only when something asks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
-from operator import attrgetter
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from gsprune.backends import Pattern
-from gsprune.errors import RewriteError
 from gsprune.rewrite.attributes import Entry
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.optimizer_state import history_resets, state_slices
+from gsprune.rewrite.optimizer_state import add_gradients_and_states, history_resets
 from gsprune.tracing.graph import IntArray
 from gsprune.tracing.structure import Structure
 
 __all__ = ["RewritePlan", "plan_rewrite"]
-
-_gradient_of: Callable[[Tensor], Tensor | None] = attrgetter("grad")
-_layout_of: Callable[[Tensor], torch.layout] = attrgetter("layout")
-
 
 @dataclass(frozen=True)
 class RewritePlan:
@@ -83,25 +76,20 @@ def plan_rewrite(
     is_cut = [index >= 0 for index in chosen]
     tensors = list(compress(model.tensors.values(), is_cut))
     pattern_of = list(compress(chosen, is_cut))
-    pattern_of_owned = dict(zip(map(id, tensors), pattern_of, strict=True))
-    for follower in bindings[1:]:
-        for tensor, cut in zip(follower.tensors.values(), follower.cuts, strict=True):
-            if number[cut] >= 0 and id(tensor) not in pattern_of_owned:  # a follower may share tensors with the model
-                pattern_of_owned[id(tensor)] = number[cut]
-                tensors.append(tensor)
-                pattern_of.append(number[cut])
+    if len(bindings) > 1:
+        known = set(map(id, tensors))
+        for follower in bindings[1:]:
+            for tensor, cut in zip(follower.tensors.values(), follower.cuts, strict=True):
+                if number[cut] >= 0 and id(tensor) not in known:  # a follower may share tensors with the model
+                    known.add(id(tensor))
+                    tensors.append(tensor)
+                    pattern_of.append(number[cut])
     num_owned = len(tensors)
-    gradients = list(map(_gradient_of, tensors))
-    has_gradient = [gradient is not None for gradient in gradients]
-    tensors += [gradient for gradient in gradients if gradient is not None]
-    pattern_of += compress(pattern_of, has_gradient)
-    if not {torch.strided}.issuperset(map(_layout_of, tensors[num_owned:])):
-        raise _cannot_slice_gradient(bindings)
+    add_gradients_and_states(optimizers, bindings, tensors, patterns, pattern_of)
     entries: list[Entry] = []
     notes = []
     for optimizer in optimizers:
-        state_slices(optimizer, pattern_of_owned, bindings, tensors, patterns, pattern_of)
-        resets = history_resets(optimizer, pattern_of_owned)
+        resets = history_resets(optimizer, tensors[:num_owned])
         if resets:
             entries += resets
             notes.append("the history of L-BFGS was reset")
@@ -122,16 +110,3 @@ def _patterns(after: Structure, keeps: Sequence[IntArray | None]) -> tuple[list[
         if cut:
             patterns.append(Pattern(cut))
     return patterns, number
-
-
-def _cannot_slice_gradient(bindings: Sequence[Binding]) -> RewriteError:
-    name, layout = next(
-        (name, tensor.grad.layout)
-        for binding in bindings
-        for name, tensor in binding.tensors.items()
-        if tensor.grad is not None and tensor.grad.layout != torch.strided
-    )
-    return RewriteError(
-        f"the gradient of {name!r} is {layout}, which cannot be sliced; nothing was changed. Call"
-        " optimizer.zero_grad() before prune_step"
-    )
