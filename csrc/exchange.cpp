@@ -53,19 +53,18 @@ void bind_exchange(const py::object& set, const py::object& increment_version) {
     torch().increment_version = increment_version;
 }
 
-Exchange::Exchange(const py::list& tensors, const py::list& entries) : tensors_(tensors), entries_(entries) {
-    befores_.reserve(tensors.size());
+Exchange::Exchange(const py::list& tensors, const py::list& replacements, const py::list& entries)
+    : tensors_(tensors), replacements_(replacements), entries_(entries) {
     by_set_.reserve(tensors.size());
     for (const py::handle tensor : tensors) {
         by_set_.push_back(attribute(tensor, torch().requires_grad).ptr() == Py_True);
-        befores_.push_back(attribute(tensor, torch().data));
     }
-    entry_befores_.reserve(entries.size());
+    befores_.reserve(entries.size());
     for (std::size_t i = 0; i < entries.size(); ++i) {
         const Entry entry = entry_at(entries, i);
         PyObject* before = PyDict_GetItemWithError(entry.dictionary.ptr(), entry.key.ptr());
         if (before == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
-        entry_befores_.push_back(py::reinterpret_borrow<py::object>(before));
+        befores_.push_back(py::reinterpret_borrow<py::object>(before));
     }
 }
 
@@ -73,15 +72,27 @@ Exchange::~Exchange() {
     if (!is_kept_) take_back();
 }
 
-void Exchange::install(const py::list& replacements) {
+void Exchange::install() {
     py::list without_versions;
-    for (std::size_t i = 0; i < tensors_.size(); ++i) {
-        num_given_ = i + 1;  // noted before it is done: taking back what did not happen changes nothing
-        give(i, replacements[i]);
-        if (!by_set_[i]) without_versions.append(tensors_[i]);
+    for (; num_swapped_ < tensors_.size(); ++num_swapped_) {
+        swap(num_swapped_);
+        if (!by_set_[num_swapped_]) without_versions.append(tensors_[num_swapped_]);
     }
     torch().increment_version(without_versions);
     set_entries();
+}
+
+void Exchange::swap(std::size_t index) const {
+    const py::handle tensor = tensors_[index];
+    const py::handle replacement = replacements_[index];
+    const py::object before = attribute(tensor, torch().data);
+    try {
+        give(index, replacement);
+        set_attribute(replacement, torch().data, before);
+    } catch (...) {
+        give_back(index, before);
+        throw;
+    }
 }
 
 /// `set_` where autograd may hold an accumulator of the tensor's, which `.data =` would leave with the old shape: the
@@ -108,25 +119,30 @@ void Exchange::set_entries() {
     }
 }
 
+void Exchange::give_back(std::size_t index, py::handle before) const noexcept {
+    for (;;) {
+        try {
+            give(index, before);
+            return;
+        } catch (py::error_already_set& error) {
+            // An interrupt that Python code of the tensor's (a dispatch mode, a subclass) heard: once more.
+            const bool is_interrupt = error.matches(PyExc_KeyboardInterrupt);
+            error.discard_as_unraisable("gsprune, while taking a rewrite back");
+            if (!is_interrupt) return;
+        }
+    }
+}
+
 void Exchange::take_back() noexcept {
     for (std::size_t i = num_set_; i-- > 0;) {
         const Entry entry = entry_at(entries_, i);
-        const py::object& before = entry_befores_[i];
+        const py::object& before = befores_[i];
         const int failed = before.ptr() != nullptr
                                ? PyDict_SetItem(entry.dictionary.ptr(), entry.key.ptr(), before.ptr())
                                : PyDict_DelItem(entry.dictionary.ptr(), entry.key.ptr());
         if (failed != 0) PyErr_Clear();  // it was not there yet
     }
-    for (std::size_t i = num_given_; i-- > 0;) {
-        try {
-            give(i, befores_[i]);
-        } catch (py::error_already_set& error) {
-            // An interrupt that Python code of the tensor's (a dispatch mode, a subclass) heard: once more.
-            const bool is_interrupt = error.matches(PyExc_KeyboardInterrupt);
-            error.discard_as_unraisable("gsprune, while taking a rewrite back");
-            if (is_interrupt) ++i;
-        }
-    }
+    for (std::size_t i = num_swapped_; i-- > 0;) give_back(i, replacements_[i]);
 }
 
 }  // namespace gsprune

@@ -143,8 +143,8 @@ def _name_of(parameter: Tensor, bindings: Sequence[Binding]) -> str:
 
 def _cannot_slice_gradient(gradient: Tensor, parameter: Tensor, bindings: Sequence[Binding]) -> RewriteError:
     return RewriteError(
-        f"the gradient of {_name_of(parameter, bindings)!r} is {gradient.layout} of shape {tuple(gradient.shape)}, which"
-        f" cannot be sliced with the parameter's {tuple(parameter.shape)}; nothing was changed. Call"
+        f"the gradient of {_name_of(parameter, bindings)!r} is {gradient.layout} of shape {tuple(gradient.shape)},"
+        f" which cannot be sliced with the parameter's {tuple(parameter.shape)}; nothing was changed. Call"
         " optimizer.zero_grad() before prune_step"
     )
 
@@ -154,9 +154,10 @@ def _cannot_follow(
 ) -> RewriteError:
     inside = "".join(f"{key!r} in " for key in reversed(place[1:]))
     return RewriteError(
-        f"state {inside}{place[0]!r} of {type(optimizer).__name__} for parameter {_name_of(parameter, bindings)!r} has shape"
-        f" {tuple(value.shape)}, which cannot follow the parameter's {tuple(parameter.shape)}; nothing was changed."
-        f" Remove the entry (`del optimizer.state[parameter][{place[0]!r}]`), or prune without `optimizer=` and build"
+        f"state {inside}{place[0]!r} of {type(optimizer).__name__} for parameter {_name_of(parameter, bindings)!r} has"
+        f" shape {tuple(value.shape)}, which cannot follow the parameter's {tuple(parameter.shape)}; nothing was"
+        f" changed. Remove the entry (`del optimizer.state[parameter][{place[0]!r}]`), or prune without `optimizer=`"
+        " and build"
         " a new one"
     )
 

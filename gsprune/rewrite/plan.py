@@ -23,6 +23,7 @@ from gsprune.tracing.structure import Structure
 
 __all__ = ["RewritePlan", "plan_rewrite"]
 
+
 @dataclass(frozen=True)
 class RewritePlan:
     """One step.

@@ -175,29 +175,70 @@ def test_scores_and_units_in_odd_arrays_are_read_right_or_refused(name: str) -> 
     assert components.tolist() == [0, 1, 2]
 
 
+@given(tensor=odd_tensors(), data=st.data())
+def test_any_view_takes_over_its_slice_or_stays_as_it_is(tensor: torch.Tensor, data: st.DataObject) -> None:
+    axes = data.draw(st.lists(st.integers(0, tensor.ndim - 1), unique=True))
+    pattern = tuple((axis, data.draw(kept(tensor.shape[axis]))) for axis in axes)
+    before, place = tensor.detach().clone(), tensor.data_ptr()
+    expected = before
+    for axis, positions in pattern:
+        expected = expected.index_select(axis, torch.from_numpy(positions))
+    try:
+        with torch.no_grad():
+            _core.rewrite([tensor], [pattern], [0], [], data.draw(st.integers(1, 3)), "auto")
+    except REFUSED:
+        assert torch.equal(tensor.detach(), before)
+        assert tensor.data_ptr() == place
+    else:
+        assert torch.equal(tensor.detach(), expected)
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_what_is_no_memory_of_numbers_lets_nothing_be_rewritten(name: str) -> None:
+    tensor, keep = torch.arange(4.0).view(2, 2), np.array([0], dtype=np.int64)
+    attributes: dict[str, int] = {}
+    with pytest.raises(REFUSED, match=r"`tensors\[1\]`"):
+        _core.rewrite([tensor, STRANGERS[name]()], [((0, keep),)], [0, 0], [(attributes, "a", 1)], 1, "auto")
+    assert tensor.tolist() == [[0.0, 1.0], [2.0, 3.0]]
+    assert attributes == {}
+
+
 @given(
     values=st.lists(
         st.one_of(odd_tensors(), st.none(), st.floats(), st.sampled_from([{}, [torch.ones(2)], "text"])), max_size=4
     ),
-    parameter=odd_tensors(),
+    parameter=odd_tensors().map(torch.Tensor.detach),
 )
 def test_states_are_told_apart_by_their_shape_alone(values: list[Any], parameter: torch.Tensor) -> None:
-    state = dict(enumerate(values))
-    found, owners, rest = _core.states_like([parameter], [state])
+    found, owners, rest = _core.find_followers([parameter], [{parameter: dict(enumerate(values))}])
     like = [value for value in values if isinstance(value, torch.Tensor) and value.shape == parameter.shape]
     assert list(map(id, found)) == list(map(id, like))
     assert owners == [0] * len(like)
     others = [value for value in values if isinstance(value, torch.Tensor) and value.shape != parameter.shape]
     others = [value for value in others if value.numel() != 1]
-    assert [id(value) for _, _, value in rest if isinstance(value, torch.Tensor)] == list(map(id, others))
+    assert [id(value) for *_, value in rest if isinstance(value, torch.Tensor)] == list(map(id, others))
 
 
 def test_states_that_are_no_memory_are_left_to_a_closer_look() -> None:
     values = [make() for name, make in STRANGERS.items() if name not in ("conjugated", "negated", "nothing")]
-    found, _, rest = _core.states_like([torch.ones(3, 2)], [dict(enumerate(values))])
-    looked_at = [*map(id, found), *(id(value) for _, _, value in rest)]
+    parameter = torch.ones(3, 2)
+    found, _, rest = _core.find_followers([parameter], [{parameter: dict(enumerate(values))}])
+    looked_at = [*map(id, found), *(id(value) for *_, value in rest)]
     assert sorted(looked_at) == sorted(map(id, values))
     with pytest.raises(TypeError, match=r"`states\[0\]` must be a dictionary"):
-        _core.states_like([torch.ones(2)], [None])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match=r"`states` must have an entry per tensor"):
-        _core.states_like([torch.ones(2)], [])
+        _core.find_followers([parameter], [None])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"`states\[0\]` must hold a dictionary per parameter"):
+        _core.find_followers([parameter], [{parameter: None}])  # type: ignore[dict-item]
+
+
+def test_gradients_come_first_and_those_of_another_layout_are_left_to_a_closer_look() -> None:
+    dense, sparse, bare = (torch.ones(3, 2, requires_grad=True) for _ in range(3))
+    dense.grad, sparse.grad = torch.zeros(3, 2), torch.eye(3, 2).to_sparse()
+    moment = torch.zeros(3, 2)
+    found, owners, rest = _core.find_followers([bare, dense, sparse], [{}, {bare: {"exp_avg": moment, "step": 3}}])
+    assert list(map(id, found)) == [id(dense.grad), id(moment)]
+    assert owners == [1, 0]
+    assert [(owner, which, key) for owner, which, key, _ in rest] == [(2, None, "grad")]
+    assert rest[0][3] is sparse.grad
+    with pytest.raises(AttributeError, match="grad"):
+        _core.find_followers([object()], [])  # type: ignore[list-item]
