@@ -61,30 +61,61 @@ public:
 
     [[nodiscard]] Vector whole(std::int64_t i) const noexcept {
         const int span = positions_[i + lanes - 1] - positions_[i];
+        const Vector offsets = offsets_from(i);
+        if (span >= 2 * lanes && reach_between(offsets, span)) return one_by_one(i, lanes, 0, zero());
+        return pick_pair(i, offsets, span);
+    }
+
+    [[nodiscard]] Vector some(std::int64_t i, std::int64_t count, std::int64_t at, Vector before) const noexcept {
+        const int span = positions_[i + count - 1] - positions_[i];
+        const Vector offsets = offsets_from(i);  // those past `count` do not matter
+        if (span >= 2 * lanes && reach_between(offsets, span)) return one_by_one(i, count, at, before);
+        const Vector picked = span < lanes ? pick_near(i, offsets, span) : pick_pair(i, offsets, span);
+        const Vector turn = _mm256_sub_epi32(indices(), _mm256_set1_epi32(static_cast<int>(at)));
+        const Vector negative = _mm256_srai_epi32(turn, 31);
+        const Vector wanted =
+            _mm256_andnot_si256(negative, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), turn));
+        return _mm256_blendv_epi8(before, _mm256_permutevar8x32_epi32(picked, turn), wanted);
+    }
+
+private:
+    static constexpr int lanes = 8;
+
+    static Vector indices() noexcept { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+
+    /// Positions less the first, of eight lanes: there are some behind the end of every table.
+    [[nodiscard]] Vector offsets_from(std::int64_t i) const noexcept {
         const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(positions_ + i));
-        const Vector offsets = _mm256_cvtepu16_epi32(_mm_sub_epi16(narrow, _mm_broadcastw_epi16(narrow)));
+        return _mm256_cvtepu16_epi32(_mm_sub_epi16(narrow, _mm_broadcastw_epi16(narrow)));
+    }
+
+    /// Whether lanes lie between the two vectors.
+    static bool reach_between(Vector offsets, int span) noexcept {
         const Vector late = _mm256_cmpgt_epi32(offsets, _mm256_set1_epi32(lanes - 1));
-        if (span >= 2 * lanes && reach_between(late, offsets, span)) return some(i, lanes, 0, zero());
+        const Vector early = _mm256_cmpgt_epi32(_mm256_set1_epi32(span - (lanes - 1)), offsets);
+        return _mm256_testz_si256(late, early) == 0;
+    }
+
+    [[nodiscard]] Vector pick_pair(std::int64_t i, Vector offsets, int span) const noexcept {
+        const Vector late = _mm256_cmpgt_epi32(offsets, _mm256_set1_epi32(lanes - 1));
         const Vector front = _mm256_permutevar8x32_epi32(load(place(i)), offsets);
         const Vector in_back = _mm256_sub_epi32(offsets, _mm256_set1_epi32(span - (lanes - 1)));
         const Vector back = _mm256_permutevar8x32_epi32(load(place(i) + (span - (lanes - 1)) * 4), in_back);
         return _mm256_blendv_epi8(front, back, late);
     }
 
-    [[nodiscard]] Vector some(std::int64_t i, std::int64_t count, std::int64_t at, Vector before) const noexcept {
+    /// The first and the last lane lie within one vector, which may reach past the end of the tensor.
+    [[nodiscard]] Vector pick_near(std::int64_t i, Vector offsets, int span) const noexcept {
+        const Vector loaded = _mm256_cmpgt_epi32(_mm256_set1_epi32(span + 1), indices());
+        const Vector front = _mm256_maskload_epi32(reinterpret_cast<const int*>(place(i)), loaded);
+        return _mm256_permutevar8x32_epi32(front, offsets);
+    }
+
+    [[nodiscard]] Vector one_by_one(std::int64_t i, std::int64_t count, std::int64_t at, Vector before) const noexcept {
         alignas(vector_bytes) std::byte buffer[vector_bytes];
         store(buffer, before);
         for (std::int64_t lane = 0; lane < count; ++lane) std::memcpy(buffer + (at + lane) * 4, place(i + lane), 4);
         return load(buffer);
-    }
-
-private:
-    static constexpr int lanes = 8;
-
-    /// Whether lanes lie between the two vectors.
-    static bool reach_between(Vector late, Vector offsets, int span) noexcept {
-        const Vector early = _mm256_cmpgt_epi32(_mm256_set1_epi32(span - (lanes - 1)), offsets);
-        return _mm256_testz_si256(late, early) == 0;
     }
 
     const std::byte* source_;

@@ -158,30 +158,28 @@ public:
     /// Most vectors are picked out of the two that begin with their first lane.
     [[nodiscard]] Vector whole(std::int64_t i) const noexcept {
         const bool is_pair = positions_[i + lanes - 1] - positions_[i] < 2 * lanes && positions_[i] <= last_pair_;
-        if (!is_pair) return some(i, lanes, 0, zero());
+        if (!is_pair) return whole_afar(i);
         const std::byte* front = place(i);
         return L::pick(_mm512_loadu_si512(front), L::offsets(positions_ + i), _mm512_loadu_si512(front + vector_bytes));
     }
 
     /// The others are picked out of the one that begins with their first lane and the one that ends with their last.
-    /// So nothing outside these is read.
-    [[nodiscard, gnu::noinline]] Vector some(std::int64_t i, std::int64_t count, std::int64_t at,
-                                             Vector before) const noexcept {
+    /// So nothing outside these is read. What lies between is loaded one by one.
+    [[nodiscard]] Vector some(std::int64_t i, std::int64_t count, std::int64_t at, Vector before) const noexcept {
         const std::int64_t span = positions_[i + count - 1] - positions_[i];
         const auto wanted = static_cast<Mask>(low_bits(count) << static_cast<std::uint64_t>(at));
         const Vector offsets = L::offsets(wanted, positions_ + i - at, positions_[i]);
-        const auto late = static_cast<Mask>(wanted & ~L::below(offsets, lanes));
-        if (late == 0) {
-            const auto all = static_cast<Mask>(low_bits(std::min(span + 1, lanes)));
-            const Vector front = L::load(zero(), all, place(i));
+        if (span < lanes) {
+            const Vector front = L::load(zero(), static_cast<Mask>(low_bits(span + 1)), place(i));
             return L::blend(wanted, before, L::pick(front, offsets, front));
         }
-        const bool reaches_between =
-            span >= 2 * lanes && (span >= 255 || (late & L::below(offsets, span - lanes + 1)) != 0);
-        if (reaches_between) return one_by_one(i, count, at, before);
-        const Vector order = L::less(late, offsets, span - (2 * lanes - 1));
+        const auto late = static_cast<Mask>(wanted & ~L::below(offsets, lanes));
         const std::byte* back = place(i) + (span - lanes + 1) * lane_bytes;
-        return L::blend(wanted, before, L::pick(_mm512_loadu_si512(place(i)), order, _mm512_loadu_si512(back)));
+        const Vector order = L::less(late, offsets, span - (2 * lanes - 1));
+        before = L::blend(wanted, before, L::pick(_mm512_loadu_si512(place(i)), order, _mm512_loadu_si512(back)));
+        if (span < 2 * lanes) return before;
+        if (lane_bytes == 1 && span >= 255) return load_each(wanted, i - at, before);
+        return load_each(late & L::below(offsets, span - lanes + 1), i - at, before);
     }
 
 private:
@@ -189,10 +187,13 @@ private:
     using Mask = typename L::Mask;
     static constexpr std::int64_t lanes = vector_bytes / lane_bytes;
 
-    [[nodiscard]] Vector one_by_one(std::int64_t i, std::int64_t count, std::int64_t at, Vector before) const noexcept {
-        for (std::int64_t lane = at; lane < at + count; ++lane, ++i) {
-            const auto mask = static_cast<Mask>(std::uint64_t{1} << static_cast<std::uint64_t>(lane));
-            before = L::load(before, mask, place(i) - lane * lane_bytes);
+    [[nodiscard, gnu::noinline]] Vector whole_afar(std::int64_t i) const noexcept { return some(i, lanes, 0, zero()); }
+
+    [[nodiscard]] Vector load_each(std::uint64_t wanted, std::int64_t i, Vector before) const noexcept {
+        for (; wanted != 0; wanted &= wanted - 1) {
+            const auto only = static_cast<Mask>(wanted & -wanted);
+            const std::int64_t lane = __builtin_ctzll(wanted);
+            before = L::load(before, only, place(i + lane) - lane * lane_bytes);
         }
         return before;
     }

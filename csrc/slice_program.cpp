@@ -7,15 +7,16 @@ namespace gsprune {
 
 namespace {
 
-// Runs of this size and more on average are copied as such; shorter ones are picked lane by lane.
+// Runs of this size and more on average are copied as such, which spares making a table; the copy itself is as fast by
+// either way.
 constexpr std::int64_t long_run = 512;
-// A change of rows costs about as much as three lines of 64 bytes.
-constexpr std::int64_t short_row = 1024;
-// Tables of positions that are read again and again stay in the first-level cache.
+// A change of rows costs as much as two or three lines of 64 bytes; longer rows gain less by folding than tables cost.
+constexpr std::int64_t short_row = 512;
+// Folding rows of Impala at tau 2 into 64 KB each made slices half as slow again: tables left the first-level cache.
 constexpr std::int64_t max_folded_row = std::int64_t{16} << 10U;
 constexpr std::int64_t max_position = 0xFFFF;
-// Positions are written in blocks, the last of which may reach past the end of the table.
-constexpr std::int64_t block = 8;
+// Positions are written in blocks, the last of which may reach past the end of the table. Kernels read them likewise.
+constexpr std::int64_t block = 32;
 
 /// A dimension in memory order, as far as slicing tells it apart from its neighbours. Strides count bytes.
 struct Dim {
@@ -156,7 +157,8 @@ private:
     void write(std::int64_t position, std::int64_t count) noexcept {
         std::uint16_t* out = program_.positions.data() + program_.row_lanes;
         for (std::int64_t i = 0; i < count; i += block) {
-            for (std::int64_t j = 0; j < block; ++j) out[i + j] = static_cast<std::uint16_t>(position + i + j);
+            const auto first = static_cast<std::uint16_t>(position + i);
+            for (std::uint16_t j = 0; j < block; ++j) out[i + j] = static_cast<std::uint16_t>(first + j);
         }
         program_.row_lanes += count;
     }
