@@ -9,7 +9,8 @@ Isa best_isa() noexcept {
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi")) {
         return Isa::avx512;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) return Isa::avx2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        return Isa::avx2;
 #endif
     return Isa::plain;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <utility>
 
 #include "memory.hpp"
 #include "parallel.hpp"
@@ -123,8 +124,17 @@ void combine(double* partials, std::int64_t count, std::int64_t length) noexcept
 void reduce(const double* sums, std::int64_t before, std::int64_t size, std::int64_t after, double* out) noexcept {
     std::fill(out, out + size, 0.0);
     for (std::int64_t a = 0; a < before; ++a) {
-        for (std::int64_t i = 0; i < size; ++i) {
-            const double* from = sums + (a * size + i) * after;
+        const double* from = sums + a * size * after;
+        std::int64_t i = 0;
+        // Eight totals side by side: each of them waits for its last addition.
+        for (; i + 8 <= size; i += 8, from += 8 * after) {
+            double totals[8] = {};
+            for (std::int64_t b = 0; b < after; ++b) {
+                for (std::int64_t j = 0; j < 8; ++j) totals[j] += from[j * after + b];
+            }
+            for (std::int64_t j = 0; j < 8; ++j) out[i + j] += totals[j];
+        }
+        for (; i < size; ++i, from += after) {
             double total = 0.0;
             for (std::int64_t b = 0; b < after; ++b) total += from[b];
             out[i] += total;
@@ -168,19 +178,21 @@ void fill_zero(const SumJob& job) noexcept {
 }
 
 std::vector<MatrixJob> plan(const std::vector<SumJob>& jobs, bool reads_others) {
-    std::vector<MatrixJob> matrices;
-    matrices.reserve(jobs.size());
-    for (const SumJob& job : jobs) {
-        if (job.values.numel() == 0) {
-            fill_zero(job);
+    std::vector<std::pair<std::int64_t, std::size_t>> order;
+    order.reserve(jobs.size());
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+        const std::int64_t size = jobs[i].values.numel();
+        if (size == 0) {
+            fill_zero(jobs[i]);
         } else {
-            matrices.push_back(plan_matrix(job, reads_others));
+            order.emplace_back(-size, i);
         }
     }
     // The largest first, so that threads do not wait at the end for one that has just begun a large tensor.
-    std::stable_sort(matrices.begin(), matrices.end(), [](const MatrixJob& a, const MatrixJob& b) {
-        return a.num_rows * a.num_cols > b.num_rows * b.num_cols;
-    });
+    std::sort(order.begin(), order.end());
+    std::vector<MatrixJob> matrices;
+    matrices.reserve(order.size());
+    for (const auto& entry : order) matrices.push_back(plan_matrix(jobs[entry.second], reads_others));
     std::int64_t num_tasks = 0;
     for (MatrixJob& matrix : matrices) {
         matrix.first_task = num_tasks;

@@ -30,7 +30,13 @@ inline Lanes widen(__m256 values) noexcept { return _mm512_maskz_cvtps_pd(0xFF, 
 
 inline Lanes zero() noexcept { return _mm512_setzero_pd(); }
 inline Lanes load(const double* from) noexcept { return _mm512_loadu_pd(from); }
-inline Lanes load(const float* from) noexcept { return widen(_mm256_loadu_ps(from)); }
+
+/// Halves straight from memory: to take a register apart costs as much as to convert it.
+inline Lanes load(const float* from) noexcept {
+    const __m256d low = _mm256_cvtps_pd(_mm_loadu_ps(from));
+    const __m256d high = _mm256_cvtps_pd(_mm_loadu_ps(from + 4));
+    return _mm512_maskz_insertf64x4(0xFF, _mm512_castpd256_pd512(low), high, 1);
+}
 
 inline Lanes load(const Bfloat16* from) noexcept {
     return widen(_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_bits(from)), 16)));
@@ -39,6 +45,10 @@ inline Lanes load(const Bfloat16* from) noexcept {
 inline Lanes load(const Float16* from) noexcept { return widen(_mm256_cvtph_ps(load_bits(from))); }
 inline void store(double* to, Lanes lanes) noexcept { _mm512_storeu_pd(to, lanes); }
 inline Lanes add(Lanes a, Lanes b) noexcept { return _mm512_add_pd(a, b); }
+
+/// part * 1 + total has the bits of total + part; conversions and adds share two pipes, fused operations have others.
+inline Lanes accumulate(Lanes total, Lanes part) noexcept { return _mm512_fmadd_pd(part, _mm512_set1_pd(1.0), total); }
+
 inline Lanes multiply(Lanes a, Lanes b) noexcept { return _mm512_mul_pd(a, b); }
 
 inline Lanes absolute(Lanes a) noexcept {

@@ -31,7 +31,9 @@ Statistic parse_statistic(const std::string& name) {
 /// Axes of one job: distinct and in range.
 std::vector<int> read_axes(py::handle entry, int ndim, std::size_t index) {
     std::vector<int> axes;
-    for (const py::handle item : py::reinterpret_borrow<py::iterable>(entry)) {
+    const auto items = PyTuple_Check(entry.ptr()) ? py::reinterpret_borrow<py::tuple>(entry)
+                                                  : py::tuple(py::reinterpret_borrow<py::object>(entry));
+    for (const py::handle item : items) {
         const auto axis = item.cast<std::int64_t>();
         if (axis < 0 || axis >= ndim) {
             throw py::value_error("`axes[" + text(index) + "]` must lie in [0, " + std::to_string(ndim) +

@@ -32,6 +32,8 @@ inline Lanes add(const Lanes& a, const Lanes& b) noexcept {
     return sum;
 }
 
+inline Lanes accumulate(const Lanes& total, const Lanes& part) noexcept { return add(total, part); }
+
 inline Lanes multiply(const Lanes& a, const Lanes& b) noexcept {
     Lanes product;
     for (int i = 0; i < 8; ++i) product.lane[i] = a.lane[i] * b.lane[i];
