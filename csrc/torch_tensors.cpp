@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <memory>
+#include <new>
 
 #include "memory.hpp"
 
@@ -123,33 +123,32 @@ TorchTensor read_by_attributes(py::handle object, const ArgumentName& argument) 
     return tensor;
 }
 
-/// What torch holds of a tensor made here.
-struct OwnedTensor {
-    dlpack::ManagedTensor managed{};
-    std::array<std::int64_t, max_dims> shape{};
-    std::array<std::int64_t, max_dims> strides{};
-};
-
-void delete_owned(dlpack::ManagedTensor* managed) {
-    if (managed->tensor.data != nullptr) release_block(managed->tensor.data);
-    delete static_cast<OwnedTensor*>(managed->context);
+/// Where the data begins in the block of a tensor: behind what torch is told of it, on a line of its own.
+constexpr std::size_t data_offset(int ndim) noexcept {
+    constexpr std::size_t line = 64;
+    const std::size_t told = sizeof(dlpack::ManagedTensor) + 2 * sizeof(std::int64_t) * static_cast<std::size_t>(ndim);
+    return (told + line - 1) / line * line;
 }
 
+void delete_owned(dlpack::ManagedTensor* managed) { release_block(managed->context); }
+
+/// One block holds the data and what torch is told of it: the fewer places a step visits, the better.
 py::object make_by_api(View& view, const dlpack::DataType& type) {
-    auto owned = std::make_unique<OwnedTensor>();
-    owned->shape = view.shape;
-    owned->strides = view.strides;
+    const auto ndim = static_cast<std::size_t>(view.ndim);
     const auto num_bytes = static_cast<std::size_t>(view.numel() * view.itemsize);
-    void* data = num_bytes == 0 ? nullptr : acquire_block(num_bytes);
-    view.data = static_cast<std::byte*>(data);
-    owned->managed.version = {1, 0};
-    owned->managed.context = owned.get();
-    owned->managed.deleter = &delete_owned;
-    owned->managed.tensor = {data, {dlpack::device_cpu, 0}, view.ndim, type, owned->shape.data(), owned->strides.data(),
-                             0};
+    void* block = acquire_block(data_offset(view.ndim) + num_bytes);
+    view.data = num_bytes == 0 ? nullptr : static_cast<std::byte*>(block) + data_offset(view.ndim);
+    auto* managed = new (block) dlpack::ManagedTensor{};
+    auto* shape = reinterpret_cast<std::int64_t*>(managed + 1);
+    std::copy_n(view.shape.begin(), ndim, shape);
+    std::copy_n(view.strides.begin(), ndim, shape + ndim);
+    managed->version = {1, 0};
+    managed->context = block;
+    managed->deleter = &delete_owned;
+    managed->tensor = {view.data, {dlpack::device_cpu, 0}, view.ndim, type, shape, shape + ndim, 0};
     void* object = nullptr;
     // From here on torch owns it, also if it fails.
-    if (torch().api->import_managed(&owned.release()->managed, &object) != 0) throw py::error_already_set();
+    if (torch().api->import_managed(managed, &object) != 0) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
 }
 
