@@ -117,9 +117,7 @@ public:
     Slices(const py::list& tensors, const py::list& patterns, const py::list& pattern_of)
         : tensors_(tensors), patterns_(patterns), jobs_(tensors.size()), types_(tensors.size()), made_(tensors.size()) {
         check_length(pattern_of.size(), tensors.size(), "pattern_of");
-        const Lookahead lookahead(tensors);
         for (std::size_t i = 0; i < tensors.size(); ++i) {
-            lookahead.pass(i);
             SliceJob& job = jobs_[i];
             const TorchTensor source = read_tensor(tensors[i], {"tensors", i});
             job.source = source.view;
@@ -184,9 +182,7 @@ void rewrite_tensors(const py::list& tensors, const py::list& patterns, const py
 class Followers {
 public:
     explicit Followers(const py::list& parameters) : parameters_(parameters) {
-        const Lookahead lookahead(parameters);
         for (std::size_t i = 0; i < parameters.size(); ++i) {
-            lookahead.pass(i);
             shapes_.push_back(peek_shape(parameters[i]));
             index_of_.emplace(py::handle(parameters[i]).ptr(), i);
         }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <new>
 
 #include "memory.hpp"
@@ -200,18 +199,6 @@ std::optional<View> peek_shape(py::handle object) noexcept {
     view.ndim = raw.ndim;
     std::copy_n(raw.shape, raw.ndim, view.shape.begin());
     return view;
-}
-
-Lookahead::Lookahead(const py::list& objects) noexcept
-    : items_(PySequence_Fast_ITEMS(objects.ptr())), size_(objects.size()) {}
-
-void Lookahead::prefetch_behind(const void* object) noexcept {
-#if defined(__GNUC__)
-    // The word behind an object's head; of torch's tensors it leads to four lines of sizes, strides and storage.
-    const char* body = nullptr;
-    std::memcpy(&body, static_cast<const char*>(object) + sizeof(PyObject), sizeof(body));
-    for (int line = 0; line < 4; ++line) __builtin_prefetch(body + 64 * line);
-#endif
 }
 
 py::object make_tensor(View& view, const dlpack::DataType& type, py::handle like) {

@@ -39,30 +39,6 @@ TorchTensor read_tensor(pybind11::handle object, const ArgumentName& argument);
 /// The shape of `object` where it is a strided tensor that can be read quickly, else empty; never throws.
 std::optional<View> peek_shape(pybind11::handle object) noexcept;
 
-/// Walks tensors of a list that have left the caches: asks for what stands behind those a few places ahead, so that
-/// their misses overlap. A hint alone: it reads nothing but the objects themselves, nothing depends on their layout.
-class Lookahead {
-public:
-    explicit Lookahead(const pybind11::list& objects) noexcept;
-
-    /// Call it before object `index` is looked at, in ascending order.
-    void pass(std::size_t index) const noexcept {
-#if defined(__GNUC__)
-        if (index + far < size_) __builtin_prefetch(items_[index + far]);
-        if (index + near < size_) prefetch_behind(items_[index + near]);
-#endif
-    }
-
-private:
-    static constexpr std::size_t far = 16;
-    static constexpr std::size_t near = 8;
-
-    static void prefetch_behind(const void* object) noexcept;
-
-    PyObject* const* items_;
-    std::size_t size_;
-};
-
 /// A new tensor with storage of its own, of the shape and strides of `view` and the dtype of `like`; sets `view.data`.
 ///
 /// `type` is what `read_tensor` found of `like`.
