@@ -76,6 +76,7 @@ const Keep* find_keep(const SlicePattern& pattern, int axis, std::int64_t size) 
 std::vector<Dim> coalesce(const View& source, const SlicePattern& pattern) {
     const Order order = memory_order(source);
     std::vector<Dim> dims;
+    dims.reserve(static_cast<std::size_t>(source.ndim));
     for (int i = 0; i < source.ndim; ++i) {
         const int axis = order[static_cast<std::size_t>(i)];
         const auto a = static_cast<std::size_t>(axis);
@@ -95,6 +96,7 @@ std::vector<Dim> coalesce(const View& source, const SlicePattern& pattern) {
 /// Takes dimensions off the end of `dims` until they make a row that is not short.
 Row take_row(std::vector<Dim>& dims, std::int64_t itemsize) {
     Row row{{}, itemsize};
+    row.dims.reserve(dims.size());
     if (!dims.empty() && dims.back().keep == nullptr && dims.back().stride == itemsize) {
         row.unit *= dims.back().size;
         dims.pop_back();
@@ -122,6 +124,7 @@ std::int64_t choose_lane_bytes(const Row& row, Isa isa) noexcept {
 }
 
 void write_runs(RowProgram& program, const Row& row) {
+    program.pieces.reserve(static_cast<std::size_t>(row.num_runs()) + 1);
     std::int64_t next_source = -1;
     auto add = [&](std::int64_t start, std::int64_t length) {
         if (start != next_source) program.pieces.push_back({start, program.row_lanes});
@@ -136,6 +139,7 @@ class TableWriter {
 public:
     TableWriter(RowProgram& program, std::int64_t num_lanes) : program_(program) {
         program.positions.resize(static_cast<std::size_t>(num_lanes + block));
+        program.pieces.reserve(2);
     }
 
     void operator()(std::int64_t start, std::int64_t length) {
