@@ -6,19 +6,19 @@ namespace gsprune {
 
 /// Memory of `num_bytes` > 0 aligned to 64 bytes; give it back with `release_block`.
 ///
-/// Large blocks come back from earlier calls where one fits, since the page faults of fresh memory cost more than
-/// filling it. A block is handed out again only after its release. What is kept in reserve never exceeds what is in
-/// use, so that steps which replace tensors by smaller ones hold at most twice their size.
-/// Throws std::bad_alloc.
+/// Blocks come back from earlier calls where one fits, since the page faults of fresh memory cost more than filling it.
+/// A block is handed out again only after its release. More than 32 MB and 1.25 times of what is in use is not kept in
+/// reserve, so that steps which replace tensors by smaller ones hold about twice their size; but memory between blocks
+/// in use can serve further blocks alone, not return to the system. Throws std::bad_alloc.
 void* acquire_block(std::size_t num_bytes);
 
 /// Any thread may call it, with or without the GIL, also while the process ends.
 void release_block(void* block) noexcept;
 
-/// Gives everything in reserve back to the system; returns how many bytes that were.
+/// Gives what is in reserve back to the system, but for what lies between blocks in use; returns how many bytes.
 std::size_t trim_reserve() noexcept;
 
-/// Bytes in use and in reserve, of large blocks alone.
+/// Bytes of blocks in use, and whatever else is kept.
 struct PoolUse {
     std::size_t in_use;
     std::size_t in_reserve;

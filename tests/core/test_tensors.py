@@ -18,7 +18,8 @@ import torch
 from gsprune import _core
 from gsprune.backends import CppBackend, Pattern
 
-LARGE = 600  # 600 x 600 float32 are 1.4 MB: served by the pool of blocks
+LARGE = 600  # half of 600 x 600 float32 is 0.7 MB: a block of a slab
+LARGER = 1500  # half of it is 4.5 MB: a block of its own
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def _sliced(tensor: torch.Tensor) -> torch.Tensor:
     return CppBackend(1).slice([tensor], [Pattern(((0, keep),))], [0])[0]
 
 
-@pytest.mark.parametrize("size", [8, LARGE])
+@pytest.mark.parametrize("size", [8, LARGE, LARGER])
 def test_a_slice_can_take_the_place_of_a_parameter(size: int) -> None:
     parameter = torch.nn.Parameter(torch.randn(size, size))
     expected = parameter.detach()[::2].clone()
@@ -50,7 +51,7 @@ def test_a_slice_can_take_the_place_of_a_parameter(size: int) -> None:
     assert torch.equal(parameter, expected - 1)
 
 
-@pytest.mark.parametrize("size", [8, LARGE])
+@pytest.mark.parametrize("size", [8, LARGE, LARGER])
 def test_a_slice_owns_exactly_its_bytes(size: int) -> None:
     tensor = _sliced(torch.randn(size, size))
     assert tensor.untyped_storage().nbytes() == tensor.numel() * 4
@@ -62,7 +63,7 @@ def test_a_slice_owns_exactly_its_bytes(size: int) -> None:
     assert file.tell() < tensor.numel() * 4 + 4096
 
 
-@pytest.mark.parametrize("size", [8, LARGE])
+@pytest.mark.parametrize("size", [8, LARGE, LARGER])
 def test_a_slice_survives_copies_pickling_and_sharing(size: int) -> None:
     tensor = _sliced(torch.randn(size, size))
     expected = tensor.clone()
@@ -85,21 +86,23 @@ def test_a_slice_outlives_its_source() -> None:
     assert torch.equal(tensor, expected)
 
 
-def test_memory_that_somebody_still_sees_is_never_handed_out_again() -> None:
+@pytest.mark.parametrize("size", [8, LARGE, LARGER])
+def test_memory_that_somebody_still_sees_is_never_handed_out_again(size: int) -> None:
     views = []
     for step in range(20):
-        tensor = _sliced(torch.full((LARGE, LARGE), float(step)))
-        views.append(tensor[3:5])  # outlives the tensor, on the same storage
+        tensor = _sliced(torch.full((size, size), float(step)))
+        views.append(tensor[2:4])  # outlives the tensor, on the same storage
         del tensor
     for step, view in enumerate(views):
         assert bool((view == step).all())
 
 
-def test_repeated_steps_use_the_memory_of_the_steps_before() -> None:
+@pytest.mark.parametrize("size", [LARGE, LARGER])
+def test_repeated_steps_use_the_memory_of_the_steps_before(size: int) -> None:
     gc.collect()
     _core.trim_reserve()
     before, _ = _core.pool_use()
-    tensors = [_sliced(torch.randn(2 * LARGE, LARGE)) for _ in range(4)]
+    tensors = [_sliced(torch.randn(2 * size, size)) for _ in range(4)]
     seen = []
     for _ in range(6):
         keep = np.delete(np.arange(tensors[0].shape[0]), 5)
@@ -110,23 +113,60 @@ def test_repeated_steps_use_the_memory_of_the_steps_before() -> None:
     assert max(seen) <= 2.2 * sum(tensor.nbytes for tensor in tensors) + (32 << 20)
 
 
-def test_a_block_much_too_long_for_its_new_tensor_is_shortened() -> None:
+def test_tensors_that_shrink_to_a_tenth_leave_nothing_behind() -> None:
     gc.collect()
     _core.trim_reserve()
     before, _ = _core.pool_use()
-    long = _sliced(torch.randn(4 * LARGE, LARGE))
+    tensors = [_sliced(torch.randn(size, LARGER)) for size in range(200, 2200, 100)]
+    while tensors[-1].shape[0] > 110:
+        keeps = [np.arange(0, len(tensor), 1.06).astype(np.int64) for tensor in tensors]
+        patterns = [Pattern(((0, keep),)) for keep in keeps]
+        tensors = CppBackend(1).slice(tensors, patterns, list(range(len(tensors))))
+        in_use, in_reserve = _core.pool_use()
+        assert in_use - before <= 1.25 * sum(tensor.nbytes for tensor in tensors)
+        assert in_reserve <= max(2 * in_use, 48 << 20)
+
+
+def test_a_tensor_that_outlives_the_others_keeps_no_more_than_itself() -> None:
+    gc.collect()
+    _core.trim_reserve()
+    before, _ = _core.pool_use()
+    tensors = [_sliced(torch.randn(LARGE, LARGE)) for _ in range(8)]
+    held, seen = [], []
+    for step in range(60):
+        kept = np.arange(len(tensors[0]))
+        held.append(tensors[step % 8][:1])  # a view of a row, so that the tensor's block stays
+        tensors = CppBackend(1).slice(tensors, [Pattern(((0, kept),))], [0] * 8)
+        in_use, in_reserve = _core.pool_use()
+        living = sum(tensor.nbytes for tensor in [*tensors, *held[-1:] * len(held)])
+        living += sum(view.untyped_storage().nbytes() - view.nbytes for view in held)
+        assert in_use - before <= 1.01 * living
+        seen.append(in_reserve)
+    assert max(seen) <= 48 << 20
+
+
+@pytest.mark.parametrize(("size", "slack"), [(LARGE, 4096), (LARGER, 2 << 20)])
+def test_a_block_much_too_long_for_its_new_tensor_is_shortened(size: int, slack: int) -> None:
+    gc.collect()
+    _core.trim_reserve()
+    before, _ = _core.pool_use()
+    long = _sliced(torch.randn(4 * size, size))
     del long
-    short = _sliced(torch.randn(LARGE, LARGE))
+    short = _sliced(torch.randn(size, size))
     in_use, _ = _core.pool_use()
-    assert in_use - before <= 2 * short.nbytes + 8192
+    assert in_use - before <= 1.25 * short.nbytes + slack
 
 
-def test_trimming_gives_back_the_reserve_and_nothing_else() -> None:
-    held = _sliced(torch.full((LARGE, LARGE), 7.0))
-    dropped = _sliced(torch.randn(LARGE, LARGE))
+@pytest.mark.parametrize("size", [LARGE, LARGER])
+def test_trimming_gives_back_the_reserve_and_nothing_else(size: int) -> None:
+    held = _sliced(torch.full((size, size), 7.0))
+    dropped = [_sliced(torch.randn(2 * LARGER, LARGER)), *(_sliced(torch.randn(LARGE, LARGE)) for _ in range(40))]
     del dropped
-    assert _core.trim_reserve() > 0
-    assert _core.pool_use()[1] == 0
+    _, in_reserve = _core.pool_use()
+    freed = _core.trim_reserve()
+    assert freed > 0
+    assert _core.pool_use()[1] == in_reserve - freed
+    assert _core.trim_reserve() == 0
     assert bool((held == 7.0).all())
 
 

@@ -272,6 +272,38 @@ void test_units(Random& random) {
     for (const float score : reduced) check(score == 2.0F, "reduced sums");
 }
 
+/// Blocks of all sizes, many at once: each keeps what is written at its ends for as long as it is held.
+void test_blocks(Random& random, int num_steps) {
+    struct Held {
+        unsigned char* memory;
+        std::size_t size, checked;
+        unsigned char mark;
+    };
+    std::vector<Held> held;
+    const auto release = [&](std::size_t which) {
+        const Held block = held[which];
+        for (std::size_t i = 0; i < block.checked; ++i) {
+            check(block.memory[i] == block.mark && block.memory[block.size - 1 - i] == block.mark, "a block's bytes");
+        }
+        gsprune::release_block(block.memory);
+        held[which] = held.back();
+        held.pop_back();
+    };
+    for (int step = 0; step < num_steps; ++step) {
+        if (!held.empty() && draw(random, 0, 60) < static_cast<std::int64_t>(held.size())) {
+            release(static_cast<std::size_t>(draw(random, 0, static_cast<std::int64_t>(held.size()) - 1)));
+            continue;
+        }
+        const auto size = static_cast<std::size_t>(draw(random, 1, std::int64_t{1} << draw(random, 0, 23)));
+        auto* memory = static_cast<unsigned char*>(gsprune::acquire_block(size));
+        check(reinterpret_cast<std::uintptr_t>(memory) % 64 == 0, "a block's alignment");
+        held.push_back({memory, size, std::min<std::size_t>(size, 100), static_cast<unsigned char>(step)});
+        std::memset(memory, held.back().mark, held.back().checked);
+        std::memset(memory + size - held.back().checked, held.back().mark, held.back().checked);
+    }
+    while (!held.empty()) release(held.size() - 1);
+}
+
 void test_everything(std::uint64_t seed, int rounds) {
     Random random(seed);
     for (int round = 0; round < rounds; ++round) {
@@ -282,6 +314,7 @@ void test_everything(std::uint64_t seed, int rounds) {
         }
         test_selection_and_components(random);
         test_units(random);
+        test_blocks(random, 200);
     }
     for (const Isa isa : available_isas()) test_slice(random, isa, 3, 400);
 }
@@ -297,6 +330,8 @@ int main(int argc, char** argv) {
     test_everything(3, rounds);
     other.join();
     gsprune::trim_reserve();
+    const gsprune::PoolUse use = gsprune::pool_use();
+    check(use.in_use == 0 && use.in_reserve == 0, "every block has come back");
     std::puts("ok");
     return 0;
 }
