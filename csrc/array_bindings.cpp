@@ -69,11 +69,23 @@ IndexArray find_components(std::int64_t num_nodes, const IndexArray& a, const In
     return labels;
 }
 
+/// Whether no score is NaN or infinite; 0 * x is 0 but for these, and eight sums wait for nothing.
+bool all_finite(const float* scores, std::int64_t size) noexcept {
+    float sums[8] = {};
+    std::int64_t i = 0;
+    for (; i + 8 <= size; i += 8) {
+        for (std::int64_t j = 0; j < 8; ++j) sums[j] += 0.0F * scores[i + j];
+    }
+    for (; i < size; ++i) sums[0] += 0.0F * scores[i];
+    return std::all_of(sums, sums + 8, [](float sum) { return sum == 0.0F; });
+}
+
 void check_scores(const ScoreArray& scores) {
     if (scores.size() > 0xFFFFFFFFLL) {
         throw py::value_error("`scores` must have fewer than 2**32 entries, got " + text(scores.size()));
     }
     const float* values = scores.data();
+    if (all_finite(values, scores.size())) return;
     for (std::int64_t i = 0; i < scores.size(); ++i) {
         if (std::isnan(values[i])) throw py::value_error("`scores[" + text(i) + "]` is NaN, which has no rank");
     }
@@ -205,32 +217,46 @@ ScoreArray reduce_members(const SumArray& statistics, const IndexArray& members,
     return scores;
 }
 
-IndexArray as_array(const std::vector<std::int64_t>& values) {
-    return IndexArray(static_cast<py::ssize_t>(values.size()), values.data());
+/// Entries of `base`, which lives as long as they do.
+IndexArray part(const IndexArray& base, std::int64_t first, std::int64_t size) {
+    return IndexArray({size}, {static_cast<py::ssize_t>(sizeof(std::int64_t))}, base.data() + first, base);
 }
 
-py::tuple shrink_units(const BoolArray& keep, const IndexArray& first_unit, const IndexArray& ids,
-                       const IndexArray& starts) {
+py::tuple shrink_units(const BoolArray& keep, const BoolArray& alive, const IndexArray& first_unit,
+                       const IndexArray& ids, const IndexArray& starts) {
     const gsprune::Units units = read_units(first_unit, ids, starts);
     check_size(keep, units.num_units(), "keep");
-    const gsprune::ShrunkUnits after = gsprune::shrink_units(units, keep.data());
-    py::list keeps;
+    check_vector(alive, "alive");
+    BoolArray alive_after(alive.size());
+    if (!gsprune::remaining(alive.data(), alive.size(), keep.data(), keep.size(), alive_after.mutable_data())) {
+        throw py::value_error("`alive` must hold as many units as `keep`, " + text(keep.size()));
+    }
+    IndexArray first_unit_after(first_unit.size());
+    IndexArray starts_after(starts.size());
+    const IndexArray ids_after(ids.size());
+    const IndexArray kept(ids.size());
+    gsprune::ShrunkUnits after{first_unit_after.mutable_data(), const_cast<std::int64_t*>(ids_after.data()),
+                               starts_after.mutable_data(), const_cast<std::int64_t*>(kept.data())};
+    gsprune::shrink_units(units, keep.data(), after);
+    py::list keeps(static_cast<std::size_t>(units.num_vectors));
     for (std::int64_t vector = 0; vector < units.num_vectors; ++vector) {
-        const std::int64_t first = after.starts[static_cast<std::size_t>(vector)];
-        const std::int64_t length = after.starts[static_cast<std::size_t>(vector) + 1] - first;
+        const std::int64_t first = after.starts[vector];
+        const std::int64_t length = after.starts[vector + 1] - first;
         if (length == units.length(vector)) {
-            keeps.append(py::none());
+            keeps[static_cast<std::size_t>(vector)] = py::none();
         } else {
-            keeps.append(IndexArray(length, after.kept.data() + first));
+            keeps[static_cast<std::size_t>(vector)] = part(kept, first, length);
         }
     }
-    return py::make_tuple(as_array(after.first_unit), as_array(after.ids), as_array(after.starts), keeps);
+    return py::make_tuple(alive_after, first_unit_after, part(ids_after, 0, after.starts[units.num_vectors]),
+                          starts_after, keeps);
 }
 
 /// The first score that is NaN or infinite, -1 where there is none.
 std::int64_t first_not_finite(const ScoreArray& scores) {
     check_vector(scores, "scores");
     const float* values = scores.data();
+    if (all_finite(values, scores.size())) return -1;
     for (std::int64_t i = 0; i < scores.size(); ++i) {
         if (!std::isfinite(values[i])) return i;
     }
@@ -317,9 +343,10 @@ void bind_arrays(py::module_& module) {
                py::arg("slots").noconvert(), py::arg("members").noconvert(), py::arg("first_unit").noconvert(),
                py::arg("ids").noconvert(), py::arg("starts").noconvert(),
                "Sums along axes, one vector after the other, as (members, units) of one group after the other.");
-    module.def("shrink_units", &::shrink_units, py::arg("keep").noconvert(), py::arg("first_unit").noconvert(),
-               py::arg("ids").noconvert(), py::arg("starts").noconvert(),
-               "first_unit, ids and starts without some units; per vector the kept positions, None where all are.");
+    module.def(
+        "shrink_units", &::shrink_units, py::arg("keep").noconvert(), py::arg("alive").noconvert(),
+        py::arg("first_unit").noconvert(), py::arg("ids").noconvert(), py::arg("starts").noconvert(),
+        "alive, first_unit, ids and starts without some units; per vector the kept positions, None where all are.");
 }
 
 }  // namespace gsprune

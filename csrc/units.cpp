@@ -135,37 +135,47 @@ void reduce_members(const std::int64_t* first_unit, std::int64_t num_groups, con
     }
 }
 
-ShrunkUnits shrink_units(const Units& units, const bool* keep) {
-    ShrunkUnits after;
+void shrink_units(const Units& units, const bool* keep, ShrunkUnits& after) {
     const std::int64_t nobody = units.num_units();
     std::vector<std::int64_t> numbers(static_cast<std::size_t>(nobody + 2));  // how many units before it stay
     std::int64_t* number = numbers.data();
     for (std::int64_t unit = 0; unit < nobody; ++unit) number[unit + 1] = number[unit] + (keep[unit] ? 1 : 0);
     number[nobody + 1] = number[nobody] + 1;  // nobody's positions stay
     for (std::int64_t group = 0; group <= units.num_groups; ++group) {
-        after.first_unit.push_back(number[units.first_unit[group]]);
+        after.first_unit[group] = number[units.first_unit[group]];
     }
-    after.ids.resize(static_cast<std::size_t>(units.num_positions()));
-    after.kept.resize(static_cast<std::size_t>(units.num_positions()));
-    after.starts.push_back(0);
-    std::int64_t* id = after.ids.data();
-    std::int64_t* kept = after.kept.data();
+    std::int64_t* const out_ids = after.ids;
+    std::int64_t* const out_kept = after.kept;
+    std::int64_t next = 0;
+    after.starts[0] = 0;
     for (std::int64_t vector = 0; vector < units.num_vectors; ++vector) {
         const std::int64_t* ids = units.ids + units.starts[vector];
         const std::int64_t length = units.length(vector);
         for (std::int64_t i = 0; i < length; ++i) {
             // Written in any case, counted where it stays: no branch to mispredict.
-            *id = number[ids[i]];
-            *kept = i;
-            const std::int64_t stays = number[ids[i] + 1] - number[ids[i]];
-            id += stays;
-            kept += stays;
+            const std::int64_t id = number[ids[i]];
+            const std::int64_t stays = number[ids[i] + 1] - id;
+            out_ids[next] = id;
+            out_kept[next] = i;
+            next += stays;
         }
-        after.starts.push_back(id - after.ids.data());
+        after.starts[vector + 1] = next;
     }
-    after.ids.resize(static_cast<std::size_t>(after.starts.back()));
-    after.kept.resize(after.ids.size());
-    return after;
+}
+
+bool remaining(const bool* alive, std::int64_t num_traced, const bool* keep, std::int64_t num_units,
+               bool* out) noexcept {
+    if (std::count(alive, alive + num_traced, true) != num_units) return false;
+    // Past the last one alive `keep` must not be read; before it no branch is needed.
+    std::int64_t end = num_traced;
+    while (end > 0 && !alive[end - 1]) out[--end] = false;
+    std::int64_t unit = 0;
+    for (std::int64_t i = 0; i < end; ++i) {
+        const bool was = alive[i];
+        out[i] = was & keep[unit];
+        unit += was ? 1 : 0;
+    }
+    return true;
 }
 
 }  // namespace gsprune

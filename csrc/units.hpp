@@ -45,15 +45,21 @@ enum class Reduction { mean, sum, max, prod, first };
 void reduce_members(const std::int64_t* first_unit, std::int64_t num_groups, const double* statistics,
                     const std::int64_t* members, Reduction reduction, float* out);
 
-/// The arrays of `Units` after some units have gone.
+/// Where the arrays of `Units` go after some units have gone.
 struct ShrunkUnits {
-    std::vector<std::int64_t> first_unit;
-    std::vector<std::int64_t> ids;
-    std::vector<std::int64_t> starts;
-    std::vector<std::int64_t> kept;  // per position of `ids` where it was within its vector
+    std::int64_t* first_unit;  // (num_groups + 1,)
+    std::int64_t* ids;         // room for num_positions(), of which starts[num_vectors] are written
+    std::int64_t* starts;      // (num_vectors + 1,)
+    std::int64_t* kept;        // as `ids`: where each position was within its vector
 };
 
 /// Removes the units that are not in `keep` (num_units bools); positions that are nobody's stay.
-ShrunkUnits shrink_units(const Units& units, const bool* keep);
+void shrink_units(const Units& units, const bool* keep, ShrunkUnits& after);
+
+/// Which of the traced units are left: `alive` without those of its num_units true ones that are not in `keep`.
+///
+/// Returns false where `alive` has another number of true ones; `out` is then of no use.
+bool remaining(const bool* alive, std::int64_t num_traced, const bool* keep, std::int64_t num_units,
+               bool* out) noexcept;
 
 }  // namespace gsprune

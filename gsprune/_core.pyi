@@ -78,7 +78,14 @@ def gather_units(
 ) -> npt.NDArray[np.float64]: ...
 def shrink_units(
     keep: npt.NDArray[np.bool_],
+    alive: npt.NDArray[np.bool_],
     first_unit: npt.NDArray[np.int64],
     ids: npt.NDArray[np.int64],
     starts: npt.NDArray[np.int64],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], list[npt.NDArray[np.int64] | None]]: ...
+) -> tuple[
+    npt.NDArray[np.bool_],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    list[npt.NDArray[np.int64] | None],
+]: ...

@@ -176,9 +176,9 @@ class Structure:
         Returns:
             the structure afterwards, and per vector the sorted kept positions, None where all are kept.
         """
-        first_unit, ids, starts, keeps = _core.shrink_units(keep, self.first_unit, self.ids, self.starts)
-        alive = self._alive.copy()
-        alive[alive] = keep
+        alive, first_unit, ids, starts, keeps = _core.shrink_units(
+            keep, self._alive, self.first_unit, self.ids, self.starts
+        )
         return Structure(self._vectors, alive, first_unit, ids, starts), keeps
 
     def due(self, before: Structure) -> list[Due]:

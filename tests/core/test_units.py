@@ -36,7 +36,11 @@ def flat(seed: int) -> dict[str, np.ndarray]:
 def test_what_stays_is_renumbered_and_told_per_vector(seed: int) -> None:
     units = flat(seed)
     keep = np.random.default_rng(seed).random(units["first_unit"][-1]) < 0.6
-    first_unit, ids, starts, keeps = _core.shrink_units(keep, **units)
+    alive = np.insert(np.ones(len(keep), bool), np.random.default_rng(seed).integers(0, len(keep) + 1, size=5), False)
+    left, first_unit, ids, starts, keeps = _core.shrink_units(keep, alive, **units)
+    expected_left = alive.copy()
+    expected_left[alive] = keep
+    assert left.tolist() == expected_left.tolist()
     stays = np.append(keep, True)
     number = np.cumsum(stays) - 1
     assert first_unit.tolist() == np.append(0, np.cumsum(keep))[units["first_unit"]].tolist()
@@ -106,6 +110,9 @@ def test_members_that_do_not_fit_are_refused_by_name() -> None:
         ("ids", np.array([0, 1, 4]), r"`ids\[2\]` must lie in \[0, 3\], the number of units, got 4"),
         ("ids", np.array([0, 1]), "`ids` must have 3 entries, got 2"),
         ("keep", np.ones(2, dtype=bool), "`keep` must have 3 entries, got 2"),
+        ("alive", np.ones(2, dtype=bool), "`alive` must hold as many units as `keep`, 3"),
+        ("alive", np.ones(4, dtype=bool), "`alive` must hold as many units as `keep`, 3"),
+        ("alive", np.ones((3, 1), dtype=bool), "`alive` must have one dimension, got 2"),
         ("sums", np.zeros(2), "`sums` must have 3 entries, got 2"),
         ("vectors", np.array([1]), r"`vectors\[0\]` must lie in \[0, 1\), got 1"),
         ("slots", np.array([[1]]), r"`slots` must lie in \[0, members\) of their group, got 1"),
@@ -115,7 +122,7 @@ def test_members_that_do_not_fit_are_refused_by_name() -> None:
 )
 def test_wrong_arguments_are_refused_by_name(argument: str, value: Any, message: str) -> None:
     units: dict[str, Any] = {"first_unit": np.array([0, 3]), "ids": np.array([0, 1, 2]), "starts": np.array([0, 3])}
-    keep: dict[str, Any] = {"keep": np.ones(3, dtype=bool)}
+    keep: dict[str, Any] = {"keep": np.ones(3, dtype=bool), "alive": np.ones(3, dtype=bool)}
     sums: dict[str, Any] = {
         "sums": np.zeros(3),
         "vectors": np.array([0]),
@@ -128,11 +135,17 @@ def test_wrong_arguments_are_refused_by_name(argument: str, value: Any, message:
     if argument not in sums:
         with pytest.raises(ValueError, match=message):
             _core.shrink_units(**keep, **units)
-    if argument != "keep":
+    if argument not in keep:
         with pytest.raises(ValueError, match=message):
             _core.gather_units(**sums, **units)
 
 
 def test_arrays_of_another_type_are_refused() -> None:
     with pytest.raises(TypeError):
-        _core.shrink_units(np.ones(3), np.array([0, 3]), np.array([0, 1, 2]), np.array([0, 3]))  # type: ignore[arg-type]
+        _core.shrink_units(
+            np.ones(3),  # type: ignore[arg-type]
+            np.ones(3, dtype=bool),
+            np.array([0, 3]),
+            np.array([0, 1, 2]),
+            np.array([0, 3]),
+        )

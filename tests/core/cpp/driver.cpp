@@ -258,9 +258,20 @@ void test_units(Random& random) {
         num_kept += keep[static_cast<std::size_t>(unit)] ? 1 : 0;
     }
     const gsprune::Units units{first_unit, 1, ids.data(), starts, 1};
-    const gsprune::ShrunkUnits after = gsprune::shrink_units(units, keep.get());
-    check(after.first_unit.back() == num_kept && after.starts.back() == num_kept + 2, "units that stay");
-    check(after.ids.front() == num_kept && after.ids.back() == num_kept, "nobody's positions");
+    std::int64_t first_after[2];
+    std::int64_t starts_after[2];
+    std::vector<std::int64_t> ids_after(ids.size());
+    std::vector<std::int64_t> kept_after(ids.size());
+    gsprune::ShrunkUnits after{first_after, ids_after.data(), starts_after, kept_after.data()};
+    gsprune::shrink_units(units, keep.get(), after);
+    check(first_after[1] == num_kept && starts_after[1] == num_kept + 2, "units that stay");
+    check(ids_after[0] == num_kept && ids_after[static_cast<std::size_t>(num_kept) + 1] == num_kept,
+          "nobody's positions");
+    const auto alive = std::make_unique<bool[]>(static_cast<std::size_t>(count));
+    check(!gsprune::remaining(alive.get(), count, keep.get(), count, alive.get()), "too few alive");
+    std::fill_n(alive.get(), count, true);
+    check(gsprune::remaining(alive.get(), count, keep.get(), count, alive.get()), "as many alive");
+    check(std::equal(alive.get(), alive.get() + count, keep.get()), "what is left of all");
     const std::vector<double> sums(ids.size(), 2.0);
     const std::int64_t slot = 0;
     const std::int64_t members = 1;
