@@ -26,6 +26,10 @@ PYBIND11_MODULE(_core, module) {
                "The fastest instruction set of this machine that has kernels of its own.");
     module.def("trim_reserve", &gsprune::trim_reserve, "Give reserved memory back; returns the number of bytes.");
     module.def(
-        "pool_use", [] { return py::make_tuple(gsprune::pool_use().in_use, gsprune::pool_use().in_reserve); },
-        "Bytes of large blocks in use and in reserve.");
+        "pool_use",
+        [] {
+            const gsprune::PoolUse use = gsprune::pool_use();
+            return py::make_tuple(use.in_use, use.in_reserve);
+        },
+        "Bytes of blocks in use, and of all else that the pool holds.");
 }

@@ -37,6 +37,20 @@ struct Entry {
     py::handle value;
 };
 
+/// A collection of garbage may call Python code, in which signals are handled.
+class NoCollection {
+public:
+    NoCollection() noexcept : was_enabled_(PyGC_Disable() != 0) {}
+    ~NoCollection() {
+        if (was_enabled_) PyGC_Enable();
+    }
+    NoCollection(const NoCollection&) = delete;
+    NoCollection& operator=(const NoCollection&) = delete;
+
+private:
+    bool was_enabled_;
+};
+
 Entry entry_at(const py::list& entries, std::size_t index) {
     const py::handle entry = entries[index];
     if (!PyTuple_Check(entry.ptr()) || PyTuple_GET_SIZE(entry.ptr()) != 3 ||
@@ -53,11 +67,13 @@ void bind_exchange(const py::object& set, const py::object& increment_version) {
     torch().increment_version = increment_version;
 }
 
-Exchange::Exchange(const py::list& tensors, const py::list& replacements, const py::list& entries)
+Exchange::Exchange(const py::list& tensors, const py::list& replacements, std::size_t num_by_set,
+                   const py::list& entries)
     : tensors_(tensors), replacements_(replacements), entries_(entries) {
     by_set_.reserve(tensors.size());
-    for (const py::handle tensor : tensors) {
-        by_set_.push_back(attribute(tensor, torch().requires_grad).ptr() == Py_True);
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+        by_set_.push_back(i < num_by_set || attribute(tensors[i], torch().requires_grad).ptr() == Py_True);
+        if (!by_set_.back()) without_versions_.append(tensors[i]);
     }
     befores_.reserve(entries.size());
     for (std::size_t i = 0; i < entries.size(); ++i) {
@@ -72,14 +88,12 @@ Exchange::~Exchange() {
     if (!is_kept_) take_back();
 }
 
+/// The versions come last: raising them is a call of Python, in which signals are handled.
 void Exchange::install() {
-    py::list without_versions;
-    for (; num_swapped_ < tensors_.size(); ++num_swapped_) {
-        swap(num_swapped_);
-        if (!by_set_[num_swapped_]) without_versions.append(tensors_[num_swapped_]);
-    }
-    torch().increment_version(without_versions);
+    const NoCollection no_collection;
+    for (; num_swapped_ < tensors_.size(); ++num_swapped_) swap(num_swapped_);
     set_entries();
+    if (!without_versions_.empty()) torch().increment_version(without_versions_);
 }
 
 void Exchange::swap(std::size_t index) const {

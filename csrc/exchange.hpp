@@ -12,12 +12,14 @@ void bind_exchange(const pybind11::object& set, const pybind11::object& incremen
 
 /// Lets tensors and their replacements exchange what they stand on, and gives dictionaries other values: all, or none.
 ///
-/// It is one call for the interpreter, so no signal is handled between its changes. Unless `keep` was called, its end
-/// takes everything back.
+/// It is one call for the interpreter, so no signal is handled between its changes. Threads may see a part of them:
+/// torch lets the GIL go in some of its own calls. Unless `keep` was called, its end takes everything back.
 class Exchange {
 public:
-    /// Looks up what will be replaced; changes nothing. `entries` are (dictionary, key, value).
-    Exchange(const pybind11::list& tensors, const pybind11::list& replacements, const pybind11::list& entries);
+    /// Looks up what will be replaced; changes nothing. The first `num_by_set` tensors, and what requires a gradient,
+    /// may be known to graphs. `entries` are (dictionary, key, value).
+    Exchange(const pybind11::list& tensors, const pybind11::list& replacements, std::size_t num_by_set,
+             const pybind11::list& entries);
     ~Exchange();
     Exchange(const Exchange&) = delete;
     Exchange& operator=(const Exchange&) = delete;
@@ -40,6 +42,7 @@ private:
     pybind11::list entries_;
     std::vector<pybind11::object> befores_;  // of the entries; null: there was none
     std::vector<bool> by_set_;
+    pybind11::list without_versions_;  // tensors whose version does not rise by itself
     std::size_t num_swapped_ = 0;
     std::size_t num_set_ = 0;  // entries that may have changed
     bool is_kept_ = false;

@@ -20,7 +20,8 @@ namespace gsprune {
 
 namespace {
 
-constexpr std::size_t page = 4096;
+// As long as pages are anywhere: giving some back would take what lies behind the block along.
+constexpr std::size_t page = std::size_t{64} << 10U;
 // Kept in reserve even when nothing is in use, so that small networks never wait for the system.
 constexpr std::size_t smallest_reserve = std::size_t{32} << 20U;
 

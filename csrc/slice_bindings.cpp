@@ -29,6 +29,10 @@ public:
     explicit Patterns(const py::list& patterns) {
         for (std::size_t i = 0; i < patterns.size(); ++i) {
             SlicePattern resolved;
+            // What makes its entries on the way would take their arrays away again.
+            if (!py::isinstance<py::tuple>(patterns[i]) && !py::isinstance<py::list>(patterns[i])) {
+                throw py::value_error("`patterns[" + text(i) + "]` must be a tuple or a list");
+            }
             for (const py::handle entry : py::reinterpret_borrow<py::iterable>(patterns[i])) {
                 if (!PyTuple_Check(entry.ptr()) || PyTuple_GET_SIZE(entry.ptr()) != 2) {
                     throw py::value_error("`patterns[" + text(i) + "]` must hold pairs (axis, positions)");
@@ -165,16 +169,17 @@ py::list slice_tensors(const py::list& tensors, const py::list& patterns, const 
     return made;
 }
 
-/// Tensors are exchanged before their slices are filled: after that, little of what Python and torch keep of them is
-/// left in the caches. The GIL is held throughout, so that no thread of Python's sees a part of a rewrite.
+/// Slices are filled before anybody can see them. The GIL is held meanwhile, so that no thread of Python's takes a
+/// tensor's memory away.
 void rewrite_tensors(const py::list& tensors, const py::list& patterns, const py::list& pattern_of,
-                     const py::list& entries, int num_threads, const std::string& isa) {
+                     std::size_t num_owned, const py::list& entries, int num_threads, const std::string& isa) {
     check_threads(num_threads);
     const Isa known_isa = parse_isa(isa);
     Slices slices(tensors, patterns, pattern_of);
-    Exchange exchange(tensors, slices.make(), entries);
-    exchange.install();
+    const py::list made = slices.make();
     slices.fill(known_isa, num_threads);
+    Exchange exchange(tensors, made, num_owned, entries);
+    exchange.install();
     exchange.keep();
 }
 
@@ -211,10 +216,11 @@ public:
         while (PyDict_Next(states.ptr(), &position, &parameter, &state) != 0) {
             const auto found = index_of_.find(parameter);
             if (found == index_of_.end()) continue;
-            if (!PyDict_Check(state)) {
-                throw py::type_error("`states[" + text(which) + "]` must hold a dictionary per parameter");
+            if (PyDict_Check(state)) {
+                add_state(state, found->second, which);
+            } else {
+                rest_.append(py::make_tuple(found->second, which, py::none(), py::handle(state)));
             }
-            add_state(state, found->second, which);
         }
     }
 
@@ -272,8 +278,8 @@ void bind_slices(py::module_& module) {
     module.def("slice", &slice_tensors, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
                py::arg("num_threads"), py::arg("isa"), "The kept part of every tensor in new tensors.");
     module.def(
-        "rewrite", &rewrite_tensors, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"), py::arg("entries"),
-        py::arg("num_threads"), py::arg("isa"),
+        "rewrite", &rewrite_tensors, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
+        py::arg("num_owned"), py::arg("entries"), py::arg("num_threads"), py::arg("isa"),
         "Every tensor becomes its slice, every (dictionary, key, value) is set: all, or where it fails nothing.");
     module.def(
         "find_followers", &find_followers, py::arg("parameters"), py::arg("states"),

@@ -52,6 +52,7 @@ def rewrite(
     tensors: list[Tensor],
     patterns: list[tuple[tuple[int, npt.NDArray[np.int64]], ...]],
     pattern_of: list[int],
+    num_owned: int,
     entries: list[tuple[dict[Any, Any], Any, Any]],
     num_threads: int,
     isa: str,

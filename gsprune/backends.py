@@ -177,7 +177,11 @@ class CppBackend:
         if num_threads is not None and num_threads < 1:
             raise ValueError(f"`num_threads` must be >= 1 or None, got {num_threads}")
         self._num_threads = num_threads
-        self._isa = isa if isa is not None else os.environ.get("GSPRUNE_ISA", "auto")
+        self._asked_isa = isa
+
+    @property
+    def _isa(self) -> str:
+        return os.environ.get("GSPRUNE_ISA", "auto") if self._asked_isa is None else self._asked_isa
 
     def axis_sums(self, jobs: Sequence[SumJob], statistic: Statistic) -> list[tuple[npt.NDArray[np.float64], ...]]:
         """See `Backend.axis_sums`."""
@@ -201,16 +205,21 @@ class CppBackend:
         tensors: Sequence[Tensor],
         patterns: Sequence[Pattern],
         pattern_of: Sequence[int],
+        num_owned: int,
         entries: Sequence[tuple[dict[Any, Any], Any, Any]],
     ) -> None:
         """Let every tensor become its slice, and set entries of dictionaries: all, or where it fails nothing.
 
-        No Python code runs in between, so that no signal is handled and no other thread sees a part of it.
+        No Python code runs between the changes, so that no signal handler sees a part of them, and no thread ever sees
+        memory that is not filled yet. (Torch lets other threads run in some of its calls; those may see a network of
+        which a part is sliced.)
 
         Args:
             tensors: as for `slice`; they take over the slices' storage.
             patterns: what is kept.
             pattern_of: per tensor the index of its pattern.
+            num_owned: how many of the first tensors belong to modules: a graph that is still held may accumulate into
+                them, also where they require no gradient at present.
             entries: (dictionary, key, value), set after the tensors; attributes are entries of ``__dict__``.
 
         Raises:
@@ -219,7 +228,7 @@ class CppBackend:
         keeps = [pattern.keeps for pattern in patterns]
         num_threads = self._num_threads or torch.get_num_threads()
         with torch.no_grad():
-            _core.rewrite(list(tensors), keeps, list(pattern_of), list(entries), num_threads, self._isa)
+            _core.rewrite(list(tensors), keeps, list(pattern_of), num_owned, list(entries), num_threads, self._isa)
 
     def select(self, scores: npt.NDArray[np.float32], keep: int) -> IntArray:
         """See `Backend.select`."""

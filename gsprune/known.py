@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.state import PruneState, state_of
@@ -26,7 +26,12 @@ class Known:
 
     binding: Binding
     parameters: tuple[str, ...]
-    device: torch.device
+    first: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is now; moving a module leaves its tensors the same objects."""
+        return self.first.device
 
 
 def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., Any] | None) -> PruneState:
@@ -123,5 +128,4 @@ def looked_up(model: nn.Module, state: PruneState) -> Known:
     tensors = canonical_tensors(model)
     if not tensors:
         raise ValueError("`model` has no parameters and no buffers: there is nothing to prune")
-    device = next(iter(tensors.values())).device
-    return Known(Binding(model, state.structure), tuple(parameters), device)
+    return Known(Binding(model, state.structure), tuple(parameters), next(iter(tensors.values())))

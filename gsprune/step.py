@@ -206,7 +206,7 @@ class Step:
         held = {(link.module, link.attribute): self._stored(link) for link in links}
         if isinstance(backend, CppBackend) and not must_check and self._needs_no_look():
             entries = [*plan.entries, *self._state_entries(after, refused, links, verified)]
-            backend.rewrite(plan.tensors, plan.patterns, plan.pattern_of, entries)
+            backend.rewrite(plan.tensors, plan.patterns, plan.pattern_of, plan.num_owned, entries)
             refuse_untold(left_out)
             return after, plan.notes
         call = None if doubt is None else call_in_float64

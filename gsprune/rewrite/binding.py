@@ -6,7 +6,7 @@ that pruning may cut is still the object that its module holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import is_
 from typing import Any
 
@@ -59,6 +59,11 @@ class Binding:
         self.ids = frozenset(id(tensor) for tensor in self.tensors.values())
         self.module_of = dict(module.named_modules(remove_duplicate=False))
         self.links = links_of(self.module_of, graph.shapes, cut, graph.aliases)
+        self._places = [
+            (parent._modules, leaf, self.module_of[name])
+            for name in sorted({part for tensor in self.tensors for part in _owners(tensor)})
+            for parent, leaf in [(self.module_of[name.rpartition(".")[0]], name.rpartition(".")[2])]
+        ]
         self._registries = [self._registry(name) for name in self.tensors]
         self._leaves = [name.rpartition(".")[2] for name in self.tensors]
         self._values = [
@@ -75,7 +80,9 @@ class Binding:
         return registry
 
     def is_valid(self) -> bool:
-        """Whether the module still holds the tensors that were found."""
+        """Whether the module still holds the modules and tensors that were found."""
+        if not all([modules.get(leaf) is module for modules, leaf, module in self._places]):
+            return False
         held = map(dict.get, self._registries, self._leaves)
         return all(map(is_, held, self.tensors.values()))
 
@@ -98,6 +105,14 @@ class Binding:
     def user_entries(self, links: Sequence[SizeLink], shapes: Mapping[str, Shape]) -> list[Entry]:
         """Entries for integers of user code (`gsprune.rewrite.stored_sizes`)."""
         return link_entries(self.module_of, links, shapes)
+
+
+def _owners(tensor: str) -> Iterator[str]:
+    """Names of the modules on the way to a tensor, without the outermost."""
+    name = tensor.rpartition(".")[0]
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
 
 
 def _check_rewritable(name: str, tensor: Tensor) -> None:

@@ -78,6 +78,10 @@ class _Vectors:
         self.ids: IntArray = np.concatenate([np.zeros(0, np.int64), *vectors])
         self.starts: IntArray = np.concatenate([[0], np.cumsum([len(ids) for ids in vectors])]).astype(np.int64)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickle goes without what can be derived again."""
+        return {**self.__dict__, "shared": {}}
+
 
 class Structure:
     """The groups of a network at one moment.

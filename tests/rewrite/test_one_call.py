@@ -100,6 +100,49 @@ def test_the_next_backward_works_while_a_loss_of_before_is_held(monkeypatch: pyt
         held.backward()
 
 
+def test_parameters_that_are_frozen_for_the_step_alone_get_gradients_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(monkeypatch)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    gsprune.prune_step(net, 0.25, example_inputs=torch.ones(1, 4))
+    held = net(torch.ones(1, 4)).sum()  # knows the parameters' accumulators
+    net.requires_grad_(False)
+    gsprune.prune_step(net, 0.5)
+    net.requires_grad_(True)
+    assert calls.count == 1
+    net(torch.ones(1, 4)).sum().backward()
+    assert held.grad_fn is not None
+    assert [tuple(p.grad.shape) for p in net.parameters() if p.grad is not None] == [(4, 4), (4,), (2, 4), (2,)]
+
+
+def test_a_layer_that_was_replaced_between_steps_is_cut_in_its_place() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    gsprune.prune_step(net, 0.25, example_inputs=torch.ones(1, 4))
+    old, net[2] = net[2], nn.Linear(6, 2)
+    gsprune.prune_step(net, 0.5)
+    assert net(torch.ones(1, 4)).shape == (1, 2)
+    assert old.weight.shape == (2, 6)
+
+
+def test_memory_that_runs_out_anywhere_leaves_no_tensor_half_exchanged() -> None:
+    testcapi = pytest.importorskip("_testcapi", reason="this Python was built without its test modules")
+    for number in range(0, 120, 3):
+        tensors = [torch.arange(12.0).view(3, 4) for _ in range(6)]
+        places, attributes = [tensor.data_ptr() for tensor in tensors], {"size": 3}
+        arguments = (tensors, HALF, [0] * 6, 3, [(attributes, "size", 2)], 1, "auto")
+        testcapi.set_nomemory(number, number + 1)
+        try:
+            _core.rewrite(*arguments)
+        except (MemoryError, RuntimeError):
+            testcapi.remove_mem_hooks()
+            assert [tensor.data_ptr() for tensor in tensors] == places
+            assert [len(tensor) for tensor in tensors] == [3] * 6
+            assert attributes == {"size": 3}
+        else:
+            testcapi.remove_mem_hooks()
+            assert [len(tensor) for tensor in tensors] == [2] * 6
+            assert attributes == {"size": 2}
+
+
 def test_every_tensor_that_was_cut_has_a_higher_version(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Calls(monkeypatch)
     net, optimizer, _ = begun(RandomNet((), flatten=True, hidden=5))
@@ -142,12 +185,12 @@ def test_a_tensor_that_refuses_takes_the_others_back(error: BaseException) -> No
     before, places = frozen([t.detach() for t in tensors]), [t.data_ptr() for t in tensors]
     attributes = {"size": 3}
     with pytest.raises(type(error), match="no"), torch.no_grad():
-        _core.rewrite(tensors, HALF, [0, 0, 0], [(attributes, "size", 2)], 1, "auto")
+        _core.rewrite(tensors, HALF, [0, 0, 0], 0, [(attributes, "size", 2)], 1, "auto")
     assert frozen([t.detach() for t in tensors]) == before
     assert [t.data_ptr() for t in tensors] == places
     assert attributes == {"size": 3}
     with torch.no_grad():
-        _core.rewrite(tensors, HALF, [0, 0, 0], [(attributes, "size", 2)], 1, "auto")
+        _core.rewrite(tensors, HALF, [0, 0, 0], 0, [(attributes, "size", 2)], 1, "auto")
     assert [tuple(t.shape) for t in tensors] == [(2, 3), (2,), (2, 3)]
     assert attributes == {"size": 2}
 
@@ -171,7 +214,7 @@ def test_an_entry_that_cannot_be_set_takes_everything_back() -> None:
         (attributes, Unequal(), 7),
     ]
     with pytest.raises(RuntimeError, match="no more"):
-        _core.rewrite([tensor], HALF, [0], entries, 1, "auto")
+        _core.rewrite([tensor], HALF, [0], 0, entries, 1, "auto")
     assert tensor.tolist() == [0.0, 1.0, 2.0]
     assert attributes == {"a": 1, "b": 2}
 
@@ -179,14 +222,14 @@ def test_an_entry_that_cannot_be_set_takes_everything_back() -> None:
 def test_views_of_the_old_memory_keep_it() -> None:
     tensor = torch.arange(12.0).view(3, 4)
     view = tensor[1]
-    _core.rewrite([tensor], HALF, [0], [], 1, "auto")
+    _core.rewrite([tensor], HALF, [0], 0, [], 1, "auto")
     assert tensor.tolist() == [[0.0, 1.0, 2.0, 3.0], [8.0, 9.0, 10.0, 11.0]]
     assert view.tolist() == [4.0, 5.0, 6.0, 7.0]
 
 
 def test_a_tensor_given_twice_is_cut_once() -> None:
     tensor = torch.arange(3.0)
-    _core.rewrite([tensor, tensor], HALF, [0, 0], [], 1, "auto")
+    _core.rewrite([tensor, tensor], HALF, [0, 0], 0, [], 1, "auto")
     assert tensor.tolist() == [0.0, 2.0]
 
 
@@ -197,20 +240,20 @@ def test_a_tensor_given_twice_is_cut_once() -> None:
 def test_entries_of_another_kind_are_refused_before_anything_is_changed(entries: Any, message: str) -> None:
     tensor = torch.arange(3.0)
     with pytest.raises(TypeError, match=message):
-        _core.rewrite([tensor], HALF, [0], entries, 1, "auto")
+        _core.rewrite([tensor], HALF, [0], 0, entries, 1, "auto")
     assert tensor.tolist() == [0.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.002, 0.004])
 def test_a_signal_finds_all_of_it_done_or_nothing(delay: float) -> None:
-    tensors = [torch.zeros(3, 5) for _ in range(20_000)]
-    seen: list[set[int]] = []
-    previous = signal.signal(signal.SIGINT, lambda *_: seen.append({len(tensor) for tensor in tensors}))
+    tensors = [torch.arange(15.0).view(3, 5) for _ in range(20_000)]
+    seen: list[set[tuple[float, ...]]] = []
+    previous = signal.signal(signal.SIGINT, lambda *_: seen.append({tuple(t[:, 0].tolist()) for t in tensors}))
     timer = threading.Timer(delay, signal.raise_signal, (signal.SIGINT,))
     try:
         timer.start()
-        _core.rewrite(tensors, HALF, [0] * len(tensors), [], 1, "auto")
+        _core.rewrite(tensors, HALF, [0] * len(tensors), 0, [], 1, "auto")
         timer.join()
     finally:
         signal.signal(signal.SIGINT, previous)
-    assert seen in ([{3}], [{2}])
+    assert seen in ([{(0.0, 5.0, 10.0)}], [{(0.0, 10.0)}])
