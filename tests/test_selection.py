@@ -366,3 +366,11 @@ def test_impoola_at_tau_3_costs_what_the_paper_s_schedule_leaves_of_it(
     after = pruned(impoola, sparsity)
     assert round(1 - params(after) / params(impoola), 3) == params_gone
     assert round(after.macs() / 1e6, 1) == macs
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(1, np.float32), np.zeros(6), np.zeros((6, 1), np.float32)])
+def test_scores_of_another_shape_or_dtype_are_refused_by_name(wrong: np.ndarray) -> None:
+    graph = chain_graph([6, 4])
+    name = graph.groups[0].name
+    with pytest.raises(ValueError, match=rf"`scores\['{name}'\]` must be \(6,\) float32"):
+        select(graph, {**random_scores(graph), name: wrong}, widths_of(graph), 0.5, backend=BACKEND)

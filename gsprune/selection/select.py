@@ -72,7 +72,7 @@ def select(
         group name -> sorted int64 units; only groups that lose some.
 
     Raises:
-        ValueError: a bad option, a glob that matches nothing, or scores that are missing.
+        ValueError: a bad option, a glob that matches nothing, or scores that are missing or of another shape or dtype.
         TypeError: an option that is not a number.
     """
     structure = Structure.of(graph)
@@ -80,7 +80,13 @@ def select(
     bounds = structure.first_unit.tolist()
     flat = np.zeros(structure.num_units, dtype=np.float32)
     for group, first, last in zip(graph.groups, bounds, bounds[1:], strict=False):
-        flat[first:last] = scores.get(group.name, 0.0)
+        given = None if group.name in frozen else scores.get(group.name)
+        if given is not None:
+            if given.shape != (last - first,) or given.dtype != np.float32:
+                raise ValueError(
+                    f"`scores[{group.name!r}]` must be ({last - first},) float32, got {given.shape} {given.dtype}"
+                )
+            flat[first:last] = given
     gone = ~select_units(structure, flat, initial_widths, request, backend=backend, frozen=frozenset(frozen))
     removed = {
         group.name: np.flatnonzero(gone[first:last])
