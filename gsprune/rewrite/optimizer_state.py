@@ -86,7 +86,8 @@ def add_gradients_and_states(
         pattern_of: (len(tensors),) index into `patterns`; appended to.
 
     Raises:
-        RewriteError: a gradient's layout, or a state tensor's shape, cannot follow its parameter.
+        RewriteError: a gradient's layout, or a state tensor's shape, cannot follow its parameter, or a state is no
+            dictionary, list or tensor.
     """
     sliced = [optimizer for optimizer in optimizers if not isinstance(optimizer, LBFGS)]
     found, owners, others = _core.find_followers(tensors, [_dict_of(optimizer.state) for optimizer in sliced])
@@ -95,6 +96,10 @@ def add_gradients_and_states(
     tensors += found
     for owner, which, key, inside in others:
         parameter, index = parameters[owner], pattern_of[owner]
+        if which is not None and not isinstance(inside, Tensor | Mapping | list | tuple) and key is None:
+            if inside is not None:
+                raise _unknown_state(inside, parameter, sliced[which], bindings)
+            continue
         for place, value in _tensors_in({key: inside}):
             if value.shape == parameter.shape and value.layout == torch.strided:
                 tensors.append(value)
@@ -146,6 +151,14 @@ def _cannot_slice_gradient(gradient: Tensor, parameter: Tensor, bindings: Sequen
         f"the gradient of {_name_of(parameter, bindings)!r} is {gradient.layout} of shape {tuple(gradient.shape)},"
         f" which cannot be sliced with the parameter's {tuple(parameter.shape)}; nothing was changed. Call"
         " optimizer.zero_grad() before prune_step"
+    )
+
+
+def _unknown_state(state: object, parameter: Tensor, optimizer: Optimizer, bindings: Sequence[Binding]) -> RewriteError:
+    return RewriteError(
+        f"the state of {type(optimizer).__name__} for parameter {_name_of(parameter, bindings)!r} is a"
+        f" {type(state).__name__}, whose tensors cannot be found; nothing was changed. Keep it in a dictionary, or"
+        " remove it (`del optimizer.state[parameter]`)"
     )
 
 

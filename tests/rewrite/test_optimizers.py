@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import UserDict
 from collections.abc import Callable
 from functools import partial
 
@@ -217,3 +218,26 @@ def test_no_optimizer_of_torch_is_forgotten() -> None:
         name for name, kind in vars(optim).items() if isinstance(kind, type) and issubclass(kind, optim.Optimizer)
     }
     assert exists - {"Optimizer"} == tested
+
+
+@pytest.mark.parametrize("state", [None, [], UserDict()])
+def test_a_state_that_is_no_dictionary_is_looked_into(state: object) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    optimizer = optim.SGD(net.parameters(), 0.1)
+    moment = torch.rand(8, 4)
+    if isinstance(state, list):
+        state.append(moment)
+    elif isinstance(state, UserDict):
+        state["moment"] = moment
+    optimizer.state[net[0].weight] = state
+    gsprune.prune_step(net, 0.5, optimizer=optimizer, example_inputs=torch.ones(1, 4))
+    assert moment.shape == ((8, 4) if state is None else net[0].weight.shape)
+
+
+def test_a_state_of_a_kind_that_cannot_be_looked_into_is_refused_by_name() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    optimizer = optim.SGD(net.parameters(), 0.1)
+    optimizer.state[net[0].weight] = object()
+    with pytest.raises(gsprune.RewriteError, match=r"the state of SGD for parameter '0.weight' is a object"):
+        gsprune.prune_step(net, 0.5, optimizer=optimizer, example_inputs=torch.ones(1, 4))
+    assert net[0].weight.shape == (8, 4)
