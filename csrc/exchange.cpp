@@ -10,6 +10,7 @@ namespace {
 
 struct Torch {
     py::object set;                // torch.Tensor.set_
+    py::object untyped_storage;    // torch.Tensor.untyped_storage
     py::object increment_version;  // of an iterable of tensors
     py::str data{"data"};
     py::str requires_grad{"requires_grad"};
@@ -31,24 +32,18 @@ void set_attribute(py::handle object, const py::str& name, py::handle value) {
     if (PyObject_SetAttr(object.ptr(), name.ptr(), value.ptr()) != 0) throw py::error_already_set();
 }
 
+template <class... Arguments>
+py::object call(const py::object& function, Arguments... arguments) {
+    PyObject* all[] = {arguments.ptr()...};
+    PyObject* result = PyObject_Vectorcall(function.ptr(), all, sizeof...(arguments), nullptr);
+    if (result == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(result);
+}
+
 struct Entry {
     py::handle dictionary;
     py::handle key;
     py::handle value;
-};
-
-/// A collection of garbage may call Python code, in which signals are handled.
-class NoCollection {
-public:
-    NoCollection() noexcept : was_enabled_(PyGC_Disable() != 0) {}
-    ~NoCollection() {
-        if (was_enabled_) PyGC_Enable();
-    }
-    NoCollection(const NoCollection&) = delete;
-    NoCollection& operator=(const NoCollection&) = delete;
-
-private:
-    bool was_enabled_;
 };
 
 Entry entry_at(const py::list& entries, std::size_t index) {
@@ -62,18 +57,22 @@ Entry entry_at(const py::list& entries, std::size_t index) {
 
 }  // namespace
 
-void bind_exchange(const py::object& set, const py::object& increment_version) {
+void bind_exchange(const py::object& set, const py::object& untyped_storage, const py::object& increment_version) {
     torch().set = set;
+    torch().untyped_storage = untyped_storage;
     torch().increment_version = increment_version;
 }
 
-Exchange::Exchange(const py::list& tensors, const py::list& replacements, std::size_t num_by_set,
-                   const py::list& entries)
-    : tensors_(tensors), replacements_(replacements), entries_(entries) {
+Exchange::Exchange(const py::list& tensors, const py::list& replacements, const std::vector<SliceJob>& jobs,
+                   std::size_t num_by_set, const py::list& entries)
+    : tensors_(tensors), replacements_(replacements), jobs_(jobs), entries_(entries) {
+    storages_.reserve(tensors.size());
     by_set_.reserve(tensors.size());
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-        by_set_.push_back(i < num_by_set || attribute(tensors[i], torch().requires_grad).ptr() == Py_True);
-        if (!by_set_.back()) without_versions_.append(tensors[i]);
+        const py::handle tensor = tensors[i];
+        storages_.push_back(call(torch().untyped_storage, tensor));
+        by_set_.push_back(i < num_by_set || attribute(tensor, torch().requires_grad).ptr() == Py_True);
+        if (!by_set_.back()) without_versions_.append(tensor);
     }
     befores_.reserve(entries.size());
     for (std::size_t i = 0; i < entries.size(); ++i) {
@@ -90,37 +89,22 @@ Exchange::~Exchange() {
 
 /// The versions come last: raising them is a call of Python, in which signals are handled.
 void Exchange::install() {
-    const NoCollection no_collection;
-    for (; num_swapped_ < tensors_.size(); ++num_swapped_) swap(num_swapped_);
+    while (num_given_ < tensors_.size()) {
+        const std::size_t index = num_given_++;
+        give(index);
+    }
     set_entries();
     if (!without_versions_.empty()) torch().increment_version(without_versions_);
 }
 
-void Exchange::swap(std::size_t index) const {
-    const py::handle tensor = tensors_[index];
-    const py::handle replacement = replacements_[index];
-    const py::object before = attribute(tensor, torch().data);
-    try {
-        give(index, replacement);
-        set_attribute(replacement, torch().data, before);
-    } catch (...) {
-        give_back(index, before);
-        throw;
-    }
-}
-
 /// `set_` where autograd may hold an accumulator of the tensor's, which `.data =` would leave with the old shape: the
 /// next backward would fail. The latter takes a quarter of the time; it does not raise the tensor's version.
-void Exchange::give(std::size_t index, py::handle replacement) const {
-    const py::handle tensor = tensors_[index];
-    if (!by_set_[index]) {
-        set_attribute(tensor, torch().data, replacement);
-        return;
+void Exchange::give(std::size_t index) const {
+    if (by_set_[index]) {
+        call(torch().set, tensors_[index], replacements_[index]);
+    } else {
+        set_attribute(tensors_[index], torch().data, replacements_[index]);
     }
-    PyObject* arguments[] = {tensor.ptr(), replacement.ptr()};
-    PyObject* result = PyObject_Vectorcall(torch().set.ptr(), arguments, 2, nullptr);
-    if (result == nullptr) throw py::error_already_set();
-    Py_DECREF(result);
 }
 
 void Exchange::set_entries() {
@@ -133,18 +117,22 @@ void Exchange::set_entries() {
     }
 }
 
-void Exchange::give_back(std::size_t index, py::handle before) const noexcept {
-    for (;;) {
-        try {
-            give(index, before);
-            return;
-        } catch (py::error_already_set& error) {
-            // An interrupt that Python code of the tensor's (a dispatch mode, a subclass) heard: once more.
-            const bool is_interrupt = error.matches(PyExc_KeyboardInterrupt);
-            error.discard_as_unraisable("gsprune, while taking a rewrite back");
-            if (!is_interrupt) return;
-        }
+/// The replacement takes over what the tensor stood on, and hands it on.
+void Exchange::give_back(std::size_t index) const {
+    const View& before = jobs_[index].source;
+    const auto ndim = static_cast<std::size_t>(before.ndim);
+    py::tuple shape(ndim);
+    py::tuple strides(ndim);
+    for (std::size_t dim = 0; dim < ndim; ++dim) {
+        shape[dim] = before.shape[dim];
+        strides[dim] = before.strides[dim];
     }
+    const py::object& storage = storages_[index];
+    const auto begin = storage.attr("data_ptr")().cast<std::uintptr_t>();
+    const auto data = reinterpret_cast<std::uintptr_t>(before.data);
+    const std::uintptr_t offset = data == 0 ? 0 : (data - begin) / static_cast<std::uintptr_t>(before.itemsize);
+    torch().set(replacements_[index], storage, offset, shape, strides);
+    give(index);
 }
 
 void Exchange::take_back() noexcept {
@@ -156,7 +144,20 @@ void Exchange::take_back() noexcept {
                                : PyDict_DelItem(entry.dictionary.ptr(), entry.key.ptr());
         if (failed != 0) PyErr_Clear();  // it was not there yet
     }
-    for (std::size_t i = num_swapped_; i-- > 0;) give_back(i, replacements_[i]);
+    for (std::size_t i = num_given_; i-- > 0;) {
+        for (bool is_done = false; !is_done;) {
+            try {
+                give_back(i);
+                is_done = true;
+            } catch (py::error_already_set& error) {
+                // An interrupt that Python code of the tensor's (a dispatch mode, a subclass) heard: once more.
+                is_done = !error.matches(PyExc_KeyboardInterrupt);
+                error.discard_as_unraisable("gsprune, while taking a rewrite back");
+            } catch (const std::exception&) {
+                is_done = true;
+            }
+        }
+    }
 }
 
 }  // namespace gsprune

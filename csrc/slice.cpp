@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <optional>
 
 #include "parallel.hpp"
 #include "slice_kernels.hpp"
@@ -97,35 +98,59 @@ std::int64_t resolve_keep(const std::int64_t* positions, std::int64_t count, Kee
     return -1;
 }
 
-void slice_all(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa, int num_threads,
-               std::int64_t stream_from) {
-    Programs programs(patterns, isa);
-    std::vector<Move> moves;
-    moves.reserve(jobs.size());
-    std::int64_t total_bytes = 0;
-    std::int64_t end = 0;  // of the queue
-    for (const SliceJob& job : jobs) {
-        const std::int64_t num_bytes = job.target.numel() * job.target.itemsize;
-        if (num_bytes == 0) continue;
-        moves.push_back({&job, &programs.get(job), end, num_bytes});
-        total_bytes += num_bytes;
-        end += num_bytes + tensor_bytes;
+class SliceRun::Work {
+public:
+    Work(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa,
+         std::int64_t stream_from)
+        : programs_(patterns, isa), kernel_(find_kernel(isa)) {
+        moves_.reserve(jobs.size());
+        for (const SliceJob& job : jobs) {
+            const std::int64_t num_bytes = job.target.numel() * job.target.itemsize;
+            if (num_bytes == 0) continue;
+            moves_.push_back({&job, &programs_.get(job), end_, num_bytes});
+            total_bytes_ += num_bytes;
+            end_ += num_bytes + tensor_bytes;
+        }
+        stream_ = total_bytes_ >= stream_from;
     }
-    const SliceKernel kernel = find_kernel(isa);
-    const bool stream = total_bytes >= stream_from;
-    auto body = [&](std::int64_t task) noexcept {
+
+    void begin(int num_threads) {
+        const std::int64_t num_tasks = (end_ + task_bytes - 1) / task_bytes;
+        run_.emplace(num_tasks, total_bytes_ < min_parallel_bytes ? 1 : num_threads, task_body(*this), this);
+    }
+
+    void finish() noexcept { run_->finish(); }
+
+    void operator()(std::int64_t task) const noexcept {
         const std::int64_t first = task * task_bytes;
         const std::int64_t last = first + task_bytes;
-        auto move = std::upper_bound(moves.begin(), moves.end(), first,
+        auto move = std::upper_bound(moves_.begin(), moves_.end(), first,
                                      [](std::int64_t place, const Move& m) { return place < m.first; });
-        for (--move; move != moves.end() && move->first < last; ++move) {
+        for (--move; move != moves_.end() && move->first < last; ++move) {
             const std::int64_t from = move->byte_at(first);
             const std::int64_t to = move->byte_at(last);
-            if (from < to) kernel(*move->program, move->job->source.data, move->job->target.data, from, to, stream);
+            if (from < to) kernel_(*move->program, move->job->source.data, move->job->target.data, from, to, stream_);
         }
-    };
-    const std::int64_t num_tasks = (end + task_bytes - 1) / task_bytes;
-    parallel_for(num_tasks, total_bytes < min_parallel_bytes ? 1 : num_threads, body);
+    }
+
+private:
+    Programs programs_;
+    SliceKernel kernel_;
+    std::vector<Move> moves_;
+    std::int64_t total_bytes_ = 0;
+    std::int64_t end_ = 0;  // of the queue
+    bool stream_ = false;
+    std::optional<TaskRun> run_;  // last: it ends before what it reads
+};
+
+SliceRun::SliceRun(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa,
+                   int num_threads, std::int64_t stream_from)
+    : work_(std::make_unique<Work>(jobs, patterns, isa, stream_from)) {
+    work_->begin(num_threads);
 }
+
+SliceRun::~SliceRun() = default;
+
+void SliceRun::finish() noexcept { work_->finish(); }
 
 }  // namespace gsprune

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "isa.hpp"
@@ -43,9 +44,30 @@ struct SliceJob {
 /// them: whole steps that write 10 to 16 MB take 8 % longer through the caches, smaller ones as long).
 constexpr std::int64_t min_stream_bytes = std::int64_t{10} << 20U;
 
-/// Does all jobs; targets overlap nothing. Calls that write `stream_from` bytes or more write past the caches.
-/// Throws std::bad_alloc before anything is written.
-void slice_all(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa, int num_threads,
-               std::int64_t stream_from = min_stream_bytes);
+/// All jobs; targets overlap nothing. Runs that write `stream_from` bytes or more write past the caches.
+///
+/// Other threads begin at once, the caller joins them in `finish`. Jobs, patterns and memory outlive the run, which
+/// writes nothing any more once it is finished or destroyed.
+class SliceRun {
+public:
+    /// Throws std::bad_alloc before anything is written.
+    SliceRun(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa, int num_threads,
+             std::int64_t stream_from = min_stream_bytes);
+    ~SliceRun();
+    SliceRun(const SliceRun&) = delete;
+    SliceRun& operator=(const SliceRun&) = delete;
+
+    /// Returns when all slices are written.
+    void finish() noexcept;
+
+private:
+    class Work;
+    std::unique_ptr<Work> work_;
+};
+
+inline void slice_all(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa,
+                      int num_threads, std::int64_t stream_from = min_stream_bytes) {
+    SliceRun(jobs, patterns, isa, num_threads, stream_from).finish();
+}
 
 }  // namespace gsprune

@@ -21,8 +21,6 @@ namespace {
 constexpr std::int64_t vector_bytes = 32;
 using Vector = __m256i;
 
-inline Vector zero() noexcept { return _mm256_setzero_si256(); }
-
 inline Vector load(const std::byte* source) noexcept {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source));
 }
@@ -31,121 +29,211 @@ inline void store(std::byte* target, Vector vector) noexcept {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), vector);
 }
 
-inline void stream(std::byte* target, Vector vector) noexcept {
-    _mm256_stream_si256(reinterpret_cast<__m256i*>(target), vector);
+// Far enough to hide memory behind what is under way; the hardware looks no further than the end of a page.
+constexpr std::int64_t prefetch_bytes = 2048;
+
+/// Copies fewer bytes than a vector has, by two blocks of a fixed size that may overlap.
+inline void copy_few(const std::byte* source, std::byte* target, std::int64_t num_bytes) noexcept {
+    const auto copy_two = [=](auto block) {
+        decltype(block) last;
+        constexpr auto size = static_cast<std::int64_t>(sizeof block);
+        std::memcpy(&block, source, sizeof block);
+        std::memcpy(&last, source + num_bytes - size, sizeof last);
+        std::memcpy(target, &block, sizeof block);
+        std::memcpy(target + num_bytes - size, &last, sizeof last);
+    };
+    if (num_bytes >= 16) return copy_two(__m128i{});
+    if (num_bytes >= 8) return copy_two(std::uint64_t{});
+    if (num_bytes >= 4) return copy_two(std::uint32_t{});
+    if (num_bytes >= 2) return copy_two(std::uint16_t{});
+    if (num_bytes == 1) *target = *source;
 }
 
-/// Writes the bytes [first, last) of a vector.
-inline void store_some(std::byte* target, Vector vector, std::int64_t first, std::int64_t last) noexcept {
-    alignas(vector_bytes) std::byte buffer[vector_bytes];
-    store(buffer, vector);
-    std::memcpy(target + first, buffer + first, static_cast<std::size_t>(last - first));
-}
-
-inline void prefetch(const std::byte* source) noexcept { _mm_prefetch(source, _MM_HINT_T0); }
-
-inline void fence() noexcept { _mm_sfence(); }
-
-template <std::int64_t lane_bytes>
-class LanePicker;
-
-/// Lanes at positions that strictly ascend. A vector of them is picked out of two: the one that begins with the first
-/// lane and the one that ends with the last. So nothing outside these two lanes is read.
-template <>
-class LanePicker<4> {
+/// Bytes that lie one after another.
+class RunPicker {
 public:
-    LanePicker(const std::byte* source, const std::byte* /*end*/, const std::uint16_t* positions) noexcept
-        : source_(source), positions_(positions) {}
+    static constexpr std::int64_t lane_bytes = 1;
 
-    [[nodiscard]] const std::byte* place(std::int64_t i) const noexcept { return source_ + positions_[i] * 4; }
+    explicit RunPicker(const std::byte* source) noexcept : source_(source) {}
 
-    [[nodiscard]] Vector whole(std::int64_t i) const noexcept {
-        const int span = positions_[i + lanes - 1] - positions_[i];
-        const Vector offsets = offsets_from(i);
-        if (span >= 2 * lanes && reach_between(offsets, span)) return one_by_one(i, lanes, 0, zero());
-        return pick_pair(i, offsets, span);
-    }
+    [[nodiscard]] const std::byte* place(std::int64_t i) const noexcept { return source_ + i; }
+    [[nodiscard]] Vector whole(std::int64_t i) const noexcept { return load(source_ + i); }
 
-    [[nodiscard]] Vector some(std::int64_t i, std::int64_t count, std::int64_t at, Vector before) const noexcept {
-        const int span = positions_[i + count - 1] - positions_[i];
-        const Vector offsets = offsets_from(i);  // those past `count` do not matter
-        if (span >= 2 * lanes && reach_between(offsets, span)) return one_by_one(i, count, at, before);
-        const Vector picked = span < lanes ? pick_near(i, offsets, span) : pick_pair(i, offsets, span);
-        const Vector turn = _mm256_sub_epi32(indices(), _mm256_set1_epi32(static_cast<int>(at)));
-        const Vector negative = _mm256_srai_epi32(turn, 31);
-        const Vector wanted =
-            _mm256_andnot_si256(negative, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), turn));
-        return _mm256_blendv_epi8(before, _mm256_permutevar8x32_epi32(picked, turn), wanted);
+    /// Bytes from byte `i` on.
+    void copy(std::int64_t i, std::int64_t num_bytes, std::byte* target) const noexcept {
+        const std::byte* from = source_ + i;
+        if (num_bytes < vector_bytes) return copy_few(from, target, num_bytes);
+        const std::int64_t last = num_bytes - vector_bytes;
+        for (std::int64_t byte = 0; byte < last; byte += vector_bytes) store(target + byte, load(from + byte));
+        store(target + last, load(from + last));  // which may overlap the one before
     }
 
 private:
-    static constexpr int lanes = 8;
+    const std::byte* source_;
+};
 
-    static Vector indices() noexcept { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+/// Lanes of four bytes at positions that strictly ascend.
+class LanePicker {
+public:
+    static constexpr std::int64_t lane_bytes = 4;
 
-    /// Positions less the first, of eight lanes: there are some behind the end of every table.
-    [[nodiscard]] Vector offsets_from(std::int64_t i) const noexcept {
+    /// The tensor ends at `end`.
+    LanePicker(const std::byte* source, const std::byte* end, const std::uint16_t* positions) noexcept
+        : source_(source), positions_(positions), last_pair_((end - source) / lane_bytes - 2 * lanes) {}
+
+    [[nodiscard]] const std::byte* place(std::int64_t i) const noexcept { return source_ + positions_[i] * lane_bytes; }
+
+    /// Lanes from lane `i` on.
+    void copy(std::int64_t i, std::int64_t num_lanes, std::byte* target) const noexcept {
+        const std::int64_t last = num_lanes - lanes;
+        if (last < 0) {
+            for (std::int64_t lane = 0; lane < num_lanes; ++lane) {
+                std::memcpy(target + lane * lane_bytes, place(i + lane), lane_bytes);
+            }
+            return;
+        }
+        for (std::int64_t lane = 0; lane < last; lane += lanes) store(target + lane * lane_bytes, whole(i + lane));
+        store(target + last * lane_bytes, whole(i + last));  // which may overlap the one before
+    }
+
+    /// Most vectors are picked out of the two that begin with their first lane: permutations look at the three low
+    /// bits of an offset, and the fourth, moved to the sign, says which of the two it is.
+    [[nodiscard]] Vector whole(std::int64_t i) const noexcept {
+        if (positions_[i + lanes - 1] - positions_[i] >= 2 * lanes || positions_[i] > last_pair_) return pick_each(i);
         const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(positions_ + i));
-        return _mm256_cvtepu16_epi32(_mm_sub_epi16(narrow, _mm_broadcastw_epi16(narrow)));
-    }
-
-    /// Whether lanes lie between the two vectors.
-    static bool reach_between(Vector offsets, int span) noexcept {
-        const Vector late = _mm256_cmpgt_epi32(offsets, _mm256_set1_epi32(lanes - 1));
-        const Vector early = _mm256_cmpgt_epi32(_mm256_set1_epi32(span - (lanes - 1)), offsets);
-        return _mm256_testz_si256(late, early) == 0;
-    }
-
-    [[nodiscard]] Vector pick_pair(std::int64_t i, Vector offsets, int span) const noexcept {
-        const Vector late = _mm256_cmpgt_epi32(offsets, _mm256_set1_epi32(lanes - 1));
+        const Vector offsets = _mm256_cvtepu16_epi32(_mm_sub_epi16(narrow, _mm_broadcastw_epi16(narrow)));
         const Vector front = _mm256_permutevar8x32_epi32(load(place(i)), offsets);
-        const Vector in_back = _mm256_sub_epi32(offsets, _mm256_set1_epi32(span - (lanes - 1)));
-        const Vector back = _mm256_permutevar8x32_epi32(load(place(i) + (span - (lanes - 1)) * 4), in_back);
-        return _mm256_blendv_epi8(front, back, late);
+        const Vector back = _mm256_permutevar8x32_epi32(load(place(i) + vector_bytes), offsets);
+        const __m256 in_back = _mm256_castsi256_ps(_mm256_slli_epi32(offsets, 28));
+        return _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(front), _mm256_castsi256_ps(back), in_back));
     }
 
-    /// The first and the last lane lie within one vector, which may reach past the end of the tensor.
-    [[nodiscard]] Vector pick_near(std::int64_t i, Vector offsets, int span) const noexcept {
-        const Vector loaded = _mm256_cmpgt_epi32(_mm256_set1_epi32(span + 1), indices());
-        const Vector front = _mm256_maskload_epi32(reinterpret_cast<const int*>(place(i)), loaded);
-        return _mm256_permutevar8x32_epi32(front, offsets);
-    }
+private:
+    static constexpr std::int64_t lanes = vector_bytes / lane_bytes;
 
-    [[nodiscard]] Vector one_by_one(std::int64_t i, std::int64_t count, std::int64_t at, Vector before) const noexcept {
-        alignas(vector_bytes) std::byte buffer[vector_bytes];
-        store(buffer, before);
-        for (std::int64_t lane = 0; lane < count; ++lane) std::memcpy(buffer + (at + lane) * 4, place(i + lane), 4);
-        return load(buffer);
+    [[nodiscard]] Vector pick_each(std::int64_t i) const noexcept {
+        const auto at = [&](std::int64_t lane) {
+            int value = 0;
+            std::memcpy(&value, place(i + lane), sizeof value);
+            return value;
+        };
+        return _mm256_setr_epi32(at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7));
     }
 
     const std::byte* source_;
     const std::uint16_t* positions_;
-};
-
-/// Bytes that lie one after another.
-struct RunPicker {
-    const std::byte* source;
-
-    [[nodiscard]] const std::byte* place(std::int64_t i) const noexcept { return source + i; }
-    [[nodiscard]] Vector whole(std::int64_t i) const noexcept { return load(source + i); }
-    [[nodiscard]] Vector some(std::int64_t i, std::int64_t count, std::int64_t at, Vector before) const noexcept {
-        alignas(vector_bytes) std::byte buffer[vector_bytes];
-        store(buffer, before);
-        std::memcpy(buffer + at, source + i, static_cast<std::size_t>(count));
-        return load(buffer);
-    }
+    std::int64_t last_pair_;  // position up to which two vectors lie in the tensor
 };
 
 #include "slice_rows.inc"
 
-#include "slice_lines.inc"
+/// Puts pieces one behind another.
+class Writer {
+public:
+    explicit Writer(std::byte* target) noexcept : next_(target) {}
+
+    template <class Picker>
+    void add(const Picker pick, std::int64_t num_lanes) noexcept {
+        pick.copy(0, num_lanes, next_);
+        next_ += num_lanes * Picker::lane_bytes;
+    }
+
+    void finish() const noexcept {}
+
+private:
+    std::byte* next_;
+};
+
+/// The same past the caches, where only whole lines may go: a line to which several pieces contribute is put together
+/// first. Reading and writing take turns line by line; by pages they would wait for each other.
+class StreamingWriter {
+public:
+    explicit StreamingWriter(std::byte* target) noexcept
+        : head_(static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(target) % line_bytes)),
+          fill_(head_),
+          next_(target - head_) {}
+
+    template <class Picker>
+    void add(const Picker pick, std::int64_t num_lanes) noexcept {
+        constexpr std::int64_t lane_bytes = Picker::lane_bytes;
+        constexpr std::int64_t lanes_of_line = line_bytes / lane_bytes;
+        std::int64_t i = 0;
+        if (fill_ != 0) {
+            i = std::min(lanes_of_line - fill_ / lane_bytes, num_lanes);
+            pick.copy(0, i, line_ + fill_);
+            fill_ += i * lane_bytes;
+            if (fill_ < line_bytes) return;
+            flush();
+        }
+        for (; i + lanes_of_line <= num_lanes; i += lanes_of_line) {
+            _mm_prefetch(pick.place(i) + prefetch_bytes, _MM_HINT_T0);
+            stream(pick.whole(i), pick.whole(i + lanes_of_line / 2));
+        }
+        fill_ = (num_lanes - i) * lane_bytes;
+        pick.copy(i, num_lanes - i, line_);
+    }
+
+    /// Writes what is left of the last line.
+    void finish() const noexcept {
+        if (fill_ > head_) std::memcpy(next_ + head_, line_ + head_, static_cast<std::size_t>(fill_ - head_));
+        _mm_sfence();
+    }
+
+private:
+    void stream(Vector front, Vector back) noexcept {
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(next_), front);
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(next_ + vector_bytes), back);
+        next_ += line_bytes;
+    }
+
+    void flush() noexcept {
+        if (head_ == 0) {
+            stream(load(line_), load(line_ + vector_bytes));
+        } else {  // others own the beginning of the first line
+            std::memcpy(next_ + head_, line_ + head_, static_cast<std::size_t>(line_bytes - head_));
+            head_ = 0;
+            next_ += line_bytes;
+        }
+        fill_ = 0;
+    }
+
+    std::int64_t head_;  // bytes of the first line that are not ours, 0 once it is written
+    std::int64_t fill_;  // bytes of the line before the next one that comes
+    std::byte* next_;
+    alignas(line_bytes) std::byte line_[line_bytes];
+};
+
+template <class Writer>
+void write_pieces(const RowProgram& program, const std::byte* source, std::byte* target, std::int64_t first,
+                  std::int64_t last) noexcept {
+    PieceCursor pieces(program, source, first / program.lane_bytes);
+    Writer writer(target + first);
+    if (program.positions.empty()) {
+        pieces.advance(last - first,
+                       [&](const std::byte* piece, std::int64_t skipped, std::int64_t, std::int64_t num_bytes) {
+                           writer.add(RunPicker(piece + skipped), num_bytes);
+                       });
+    } else {
+        const std::byte* end = source + program.source_bytes;
+        const std::uint16_t* positions = program.positions.data();
+        pieces.advance((last - first) / LanePicker::lane_bytes,
+                       [&](const std::byte* piece, std::int64_t, std::int64_t lane, std::int64_t num_lanes) {
+                           writer.add(LanePicker(piece, end, positions + lane), num_lanes);
+                       });
+    }
+    writer.finish();
+}
 
 }  // namespace
 
 void avx2_slice_kernel(const RowProgram& program, const std::byte* source, std::byte* target, std::int64_t first,
                        std::int64_t last, bool stream) noexcept {
-    if (program.positions.empty()) return write_runs(program, source, target, first, last, stream);
-    write_lanes<4>(program, source, target, first, last, stream);
+    const auto address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(target));
+    if (stream && address % program.lane_bytes == 0) {
+        write_pieces<StreamingWriter>(program, source, target, first, last);
+    } else {
+        write_pieces<Writer>(program, source, target, first, last);
+    }
 }
 
 }  // namespace gsprune

@@ -12,6 +12,8 @@
 
 #include "arguments.hpp"
 #include "exchange.hpp"
+#include "no_collection.hpp"
+#include "parallel.hpp"
 #include "slice.hpp"
 #include "torch_tensors.hpp"
 
@@ -115,7 +117,7 @@ std::vector<std::size_t> largest_first(const std::vector<SliceJob>& jobs) {
     return order;
 }
 
-/// The slices of one call: checked, then made, then filled.
+/// The slices of one call: checked, then allocated, then filled while torch learns of them.
 class Slices {
 public:
     Slices(const py::list& tensors, const py::list& patterns, const py::list& pattern_of)
@@ -138,21 +140,32 @@ public:
         }
     }
 
-    /// New tensors, with nothing in them yet.
+    /// Memory for the slices.
+    void allocate() {
+        new_.reserve(jobs_.size());
+        order_ = largest_first(jobs_);
+        for (const std::size_t i : order_) new_.emplace_back(jobs_[i].target, types_[i], tensors_[i]);
+    }
+
+    [[nodiscard]] SliceRun begin(Isa isa, int num_threads) const {
+        return SliceRun(jobs_, patterns_.all(), isa, num_threads);
+    }
+
+    /// The tensors, which live as long as this object at least: other threads may be filling them.
     const py::list& make() {
-        for (const std::size_t i : largest_first(jobs_)) {
-            made_[i] = make_tensor(jobs_[i].target, types_[i], tensors_[i]);
-        }
+        for (std::size_t i = 0; i < order_.size(); ++i) made_[order_[i]] = new_[i].hand_over();
         return made_;
     }
 
-    void fill(Isa isa, int num_threads) const { slice_all(jobs_, patterns_.all(), isa, num_threads); }
+    [[nodiscard]] const std::vector<SliceJob>& jobs() const noexcept { return jobs_; }
 
 private:
     py::list tensors_;
     Patterns patterns_;
     std::vector<SliceJob> jobs_;
     std::vector<dlpack::DataType> types_;
+    std::vector<std::size_t> order_;
+    std::vector<NewTensor> new_;  // in that order
     py::list made_;
 };
 
@@ -160,11 +173,14 @@ py::list slice_tensors(const py::list& tensors, const py::list& patterns, const 
                        const std::string& isa) {
     check_threads(num_threads);
     const Isa known_isa = parse_isa(isa);
+    const NoCollection no_collection;
     Slices slices(tensors, patterns, pattern_of);
+    slices.allocate();
+    SliceRun run = slices.begin(known_isa, num_threads);
     const py::list made = slices.make();
     {
         const py::gil_scoped_release unlocked;
-        slices.fill(known_isa, num_threads);
+        run.finish();
     }
     return made;
 }
@@ -175,10 +191,13 @@ void rewrite_tensors(const py::list& tensors, const py::list& patterns, const py
                      std::size_t num_owned, const py::list& entries, int num_threads, const std::string& isa) {
     check_threads(num_threads);
     const Isa known_isa = parse_isa(isa);
+    const NoCollection no_collection;
+    expect_tasks(num_threads);
     Slices slices(tensors, patterns, pattern_of);
-    const py::list made = slices.make();
-    slices.fill(known_isa, num_threads);
-    Exchange exchange(tensors, made, num_owned, entries);
+    slices.allocate();
+    SliceRun run = slices.begin(known_isa, num_threads);
+    Exchange exchange(tensors, slices.make(), slices.jobs(), num_owned, entries);
+    run.finish();
     exchange.install();
     exchange.keep();
 }

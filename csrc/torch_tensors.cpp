@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <new>
+#include <utility>
 
 #include "memory.hpp"
 
@@ -122,35 +123,6 @@ TorchTensor read_by_attributes(py::handle object, const ArgumentName& argument) 
     return tensor;
 }
 
-/// Where the data begins in the block of a tensor: behind what torch is told of it, on a line of its own.
-constexpr std::size_t data_offset(int ndim) noexcept {
-    constexpr std::size_t line = 64;
-    const std::size_t told = sizeof(dlpack::ManagedTensor) + 2 * sizeof(std::int64_t) * static_cast<std::size_t>(ndim);
-    return (told + line - 1) / line * line;
-}
-
-void delete_owned(dlpack::ManagedTensor* managed) { release_block(managed->context); }
-
-/// One block holds the data and what torch is told of it: the fewer places a step visits, the better.
-py::object make_by_api(View& view, const dlpack::DataType& type) {
-    const auto ndim = static_cast<std::size_t>(view.ndim);
-    const auto num_bytes = static_cast<std::size_t>(view.numel() * view.itemsize);
-    void* block = acquire_block(data_offset(view.ndim) + num_bytes);
-    view.data = num_bytes == 0 ? nullptr : static_cast<std::byte*>(block) + data_offset(view.ndim);
-    auto* managed = new (block) dlpack::ManagedTensor{};
-    auto* shape = reinterpret_cast<std::int64_t*>(managed + 1);
-    std::copy_n(view.shape.begin(), ndim, shape);
-    std::copy_n(view.strides.begin(), ndim, shape + ndim);
-    managed->version = {1, 0};
-    managed->context = block;
-    managed->deleter = &delete_owned;
-    managed->tensor = {view.data, {dlpack::device_cpu, 0}, view.ndim, type, shape, shape + ndim, 0};
-    void* object = nullptr;
-    // From here on torch owns it, also if it fails.
-    if (torch().api->import_managed(managed, &object) != 0) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
-}
-
 py::object make_by_torch(View& view, py::handle like) {
     const auto ndim = static_cast<std::size_t>(view.ndim);
     py::tuple shape(ndim);
@@ -166,6 +138,59 @@ py::object make_by_torch(View& view, py::handle like) {
 }
 
 }  // namespace
+
+/// What torch is told of a tensor. It stands in the block of the data: the fewer places a step visits, the better.
+struct NewTensor::Told {
+    dlpack::ManagedTensor managed;
+    bool is_handed_over;
+
+    /// Where the data begins in the block: behind this and the sizes, on a line of its own.
+    static constexpr std::size_t data_offset(std::size_t ndim) noexcept {
+        constexpr std::size_t line = 64;
+        return (sizeof(Told) + 2 * sizeof(std::int64_t) * ndim + line - 1) / line * line;
+    }
+
+    /// Torch drops what it could not take over, too.
+    static void drop(dlpack::ManagedTensor* managed) {
+        auto* told = static_cast<Told*>(managed->context);
+        if (told->is_handed_over) release_block(told);
+    }
+};
+
+NewTensor::NewTensor(View& view, const dlpack::DataType& type, py::handle like) {
+    if (torch().api == nullptr) {
+        made_ = make_by_torch(view, like);
+        return;
+    }
+    const auto ndim = static_cast<std::size_t>(view.ndim);
+    const auto num_bytes = static_cast<std::size_t>(view.numel() * view.itemsize);
+    const std::size_t offset = Told::data_offset(ndim);
+    void* block = acquire_block(offset + num_bytes);
+    view.data = num_bytes == 0 ? nullptr : static_cast<std::byte*>(block) + offset;
+    told_ = new (block) Told{};
+    auto* shape = reinterpret_cast<std::int64_t*>(told_ + 1);
+    std::copy_n(view.shape.begin(), ndim, shape);
+    std::copy_n(view.strides.begin(), ndim, shape + ndim);
+    told_->managed.version = {1, 0};
+    told_->managed.context = told_;
+    told_->managed.deleter = &Told::drop;
+    told_->managed.tensor = {view.data, {dlpack::device_cpu, 0}, view.ndim, type, shape, shape + ndim, 0};
+}
+
+NewTensor::NewTensor(NewTensor&& other) noexcept
+    : told_(std::exchange(other.told_, nullptr)), made_(std::move(other.made_)) {}
+
+NewTensor::~NewTensor() {
+    if (told_ != nullptr) release_block(told_);
+}
+
+py::object NewTensor::hand_over() {
+    if (told_ == nullptr) return std::move(made_);
+    void* object = nullptr;
+    if (torch().api->import_managed(&told_->managed, &object) != 0) throw py::error_already_set();
+    std::exchange(told_, nullptr)->is_handed_over = true;
+    return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+}
 
 void bind_torch(const py::type& tensor_type, const py::object& exchange_api, const py::function& empty_strided,
                 const py::dict& float_dtypes) {
@@ -199,10 +224,6 @@ std::optional<View> peek_shape(py::handle object) noexcept {
     view.ndim = raw.ndim;
     std::copy_n(raw.shape, raw.ndim, view.shape.begin());
     return view;
-}
-
-py::object make_tensor(View& view, const dlpack::DataType& type, py::handle like) {
-    return torch().api != nullptr ? make_by_api(view, type) : make_by_torch(view, like);
 }
 
 }  // namespace gsprune

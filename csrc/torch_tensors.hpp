@@ -39,9 +39,26 @@ TorchTensor read_tensor(pybind11::handle object, const ArgumentName& argument);
 /// The shape of `object` where it is a strided tensor that can be read quickly, else empty; never throws.
 std::optional<View> peek_shape(pybind11::handle object) noexcept;
 
-/// A new tensor with storage of its own, of the shape and strides of `view` and the dtype of `like`; sets `view.data`.
+/// A new tensor with storage of its own: its memory is there at once, torch learns of it later.
 ///
-/// `type` is what `read_tensor` found of `like`.
-pybind11::object make_tensor(View& view, const dlpack::DataType& type, pybind11::handle like);
+/// So threads can fill it while torch's objects are made. The memory stays where it is until a tensor owns it, or this
+/// object ends.
+class NewTensor {
+public:
+    /// Of the shape and strides of `view`, whose data it sets, and the dtype of `like`; `type` is what `read_tensor`
+    /// found of `like`. Throws std::bad_alloc.
+    NewTensor(View& view, const dlpack::DataType& type, pybind11::handle like);
+    ~NewTensor();
+    NewTensor(NewTensor&& other) noexcept;
+    NewTensor& operator=(NewTensor&&) = delete;
+
+    /// The tensor; to be called once.
+    pybind11::object hand_over();
+
+private:
+    struct Told;
+    Told* told_ = nullptr;   // at the start of the block; null where torch has made the tensor
+    pybind11::object made_;  // by torch
+};
 
 }  // namespace gsprune

@@ -41,7 +41,7 @@ _core.bind_torch(
     torch.empty_strided,
     {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3},
 )
-_core.bind_exchange(Tensor.set_, increment_version)
+_core.bind_exchange(Tensor.set_, Tensor.untyped_storage, increment_version)
 
 BackendName = Literal["auto", "cpp", "triton", "torch"]
 

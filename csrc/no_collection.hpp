@@ -1,0 +1,22 @@
+#pragma once
+
+#include <Python.h>
+
+namespace gsprune {
+
+/// No collection of garbage as long as it lives: one may call Python code, in which signals are handled and other
+/// threads run. Needs the GIL.
+class NoCollection {
+public:
+    NoCollection() noexcept : was_enabled_(PyGC_Disable() != 0) {}
+    ~NoCollection() {
+        if (was_enabled_) PyGC_Enable();
+    }
+    NoCollection(const NoCollection&) = delete;
+    NoCollection& operator=(const NoCollection&) = delete;
+
+private:
+    bool was_enabled_;
+};
+
+}  // namespace gsprune
