@@ -1,6 +1,7 @@
 #include "memory.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <new>
@@ -51,6 +52,14 @@ void shorten(LargeBlock& block, std::size_t num_bytes) noexcept {
 #endif
 }
 
+/// The longest block that may serve a request of `num_bytes`.
+constexpr std::size_t longest_for(std::size_t num_bytes) noexcept {
+#if defined(__linux__)
+    if (num_bytes > Slabs::longest) return std::numeric_limits<std::size_t>::max();  // it can be shortened
+#endif
+    return 2 * num_bytes;
+}
+
 /// Large blocks that come back when a tensor dies.
 struct LargeBlocks {
     std::multimap<std::size_t, LargeBlock*> reserve;  // by capacity
@@ -59,10 +68,7 @@ struct LargeBlocks {
 
     LargeBlock* take(std::size_t num_bytes) noexcept {
         const auto found = reserve.lower_bound(num_bytes);
-        if (found == reserve.end()) return nullptr;
-#if !defined(__linux__)
-        if (found->first > 2 * num_bytes) return nullptr;  // too long, and it cannot be shortened
-#endif
+        if (found == reserve.end() || found->first > longest_for(num_bytes)) return nullptr;
         LargeBlock* block = found->second;
         in_reserve -= block->capacity;
         reserve.erase(found);
@@ -136,8 +142,10 @@ Pool& pool() {
 void* acquire_block(std::size_t num_bytes) {
     Pool& shared = pool();
     const std::lock_guard<std::mutex> guard(shared.mutex);
-    if (num_bytes <= Slabs::longest) return shared.slabs.acquire(num_bytes);
-    LargeBlock* block = shared.large.take(num_bytes);
+    // A network's largest tensors get short as it shrinks. What they stood on has been cleared by the system already,
+    // which of a slab nobody knows.
+    LargeBlock* block = 2 * num_bytes > Slabs::longest ? shared.large.take(num_bytes) : nullptr;
+    if (block == nullptr && num_bytes <= Slabs::longest) return shared.slabs.acquire(num_bytes);
     if (block == nullptr) block = allocate(num_bytes);
     shared.large.in_use += block->capacity;
     return reinterpret_cast<std::byte*>(block) + alignment;

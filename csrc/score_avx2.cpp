@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "half.hpp"
@@ -20,52 +21,31 @@ namespace {
 
 #include "score_scalar.inc"
 
-struct Lanes {
-    __m256d low;
-    __m256d high;
-};
+using Lanes = __m256d;
+constexpr int num_lanes = 4;
 
-inline Lanes widen(__m256 values) noexcept {
-    return {_mm256_cvtps_pd(_mm256_castps256_ps128(values)), _mm256_cvtps_pd(_mm256_extractf128_ps(values, 1))};
-}
+inline Lanes zero() noexcept { return _mm256_setzero_pd(); }
+inline Lanes load(const double* from) noexcept { return _mm256_loadu_pd(from); }
+inline Lanes load(const float* from) noexcept { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
 
-inline Lanes zero() noexcept { return {_mm256_setzero_pd(), _mm256_setzero_pd()}; }
-inline Lanes load(const double* from) noexcept { return {_mm256_loadu_pd(from), _mm256_loadu_pd(from + 4)}; }
-
-/// Halves straight from memory: to take a register apart costs as much as to convert it.
-inline Lanes load(const float* from) noexcept {
-    return {_mm256_cvtps_pd(_mm_loadu_ps(from)), _mm256_cvtps_pd(_mm_loadu_ps(from + 4))};
-}
-
-inline __m128i load_bits(const void* from) noexcept { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+inline __m128i load_bits(const void* from) noexcept { return _mm_loadl_epi64(static_cast<const __m128i*>(from)); }
 
 inline Lanes load(const Bfloat16* from) noexcept {
-    return widen(_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_bits(from)), 16)));
+    return _mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(load_bits(from)), 16)));
 }
 
-inline Lanes load(const Float16* from) noexcept { return widen(_mm256_cvtph_ps(load_bits(from))); }
+inline Lanes load(const Float16* from) noexcept { return _mm256_cvtps_pd(_mm_cvtph_ps(load_bits(from))); }
 
-inline void store(double* to, Lanes lanes) noexcept {
-    _mm256_storeu_pd(to, lanes.low);
-    _mm256_storeu_pd(to + 4, lanes.high);
-}
+inline void store(double* to, Lanes lanes) noexcept { _mm256_storeu_pd(to, lanes); }
 
-inline Lanes add(Lanes a, Lanes b) noexcept { return {_mm256_add_pd(a.low, b.low), _mm256_add_pd(a.high, b.high)}; }
+inline Lanes add(Lanes a, Lanes b) noexcept { return _mm256_add_pd(a, b); }
 
 /// part * 1 + total has the bits of total + part; conversions and adds share two pipes, fused operations have others.
-inline Lanes accumulate(Lanes total, Lanes part) noexcept {
-    const __m256d one = _mm256_set1_pd(1.0);
-    return {_mm256_fmadd_pd(part.low, one, total.low), _mm256_fmadd_pd(part.high, one, total.high)};
-}
+inline Lanes accumulate(Lanes total, Lanes part) noexcept { return _mm256_fmadd_pd(part, _mm256_set1_pd(1.0), total); }
 
-inline Lanes multiply(Lanes a, Lanes b) noexcept {
-    return {_mm256_mul_pd(a.low, b.low), _mm256_mul_pd(a.high, b.high)};
-}
+inline Lanes multiply(Lanes a, Lanes b) noexcept { return _mm256_mul_pd(a, b); }
 
-inline Lanes absolute(Lanes a) noexcept {
-    const __m256d sign = _mm256_set1_pd(-0.0);
-    return {_mm256_andnot_pd(sign, a.low), _mm256_andnot_pd(sign, a.high)};
-}
+inline Lanes absolute(Lanes a) noexcept { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
 
 #include "score_tile.inc"
 

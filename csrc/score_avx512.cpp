@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "half.hpp"
@@ -22,6 +23,7 @@ namespace {
 #include "score_scalar.inc"
 
 using Lanes = __m512d;
+constexpr int num_lanes = 8;
 
 inline __m128i load_bits(const void* from) noexcept { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
 

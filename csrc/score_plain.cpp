@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "half.hpp"
@@ -9,8 +10,10 @@ namespace {
 
 #include "score_scalar.inc"
 
+constexpr int num_lanes = 8;
+
 struct Lanes {
-    double lane[8];
+    double lane[num_lanes];
 };
 
 inline Lanes zero() noexcept { return Lanes{}; }

@@ -127,6 +127,18 @@ def test_tensors_that_shrink_to_a_tenth_leave_nothing_behind() -> None:
         assert in_reserve <= max(2 * in_use, 48 << 20)
 
 
+def test_tensors_that_get_shorter_than_slabs_serve_stand_on_what_longer_ones_left() -> None:
+    gc.collect()
+    _core.trim_reserve()
+    tensors = [_sliced(torch.randn(9000, 256)) for _ in range(4)]  # 4.6 MB each, slabs serve up to 4.2 MB
+    for num_rows in (4300, 4050, 3800):
+        held = sum(_core.pool_use())
+        keep = np.arange(num_rows)
+        tensors = CppBackend(1).slice(tensors, [Pattern(((0, keep),))], [0] * 4)
+    assert tensors[0].nbytes < 4 << 20
+    assert sum(_core.pool_use()) <= held
+
+
 def test_a_tensor_that_outlives_the_others_keeps_no_more_than_itself() -> None:
     gc.collect()
     _core.trim_reserve()
