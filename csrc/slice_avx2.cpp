@@ -96,10 +96,14 @@ public:
         store(target + last * lane_bytes, whole(i + last));  // which may overlap the one before
     }
 
-    /// Most vectors are picked out of the two that begin with their first lane: permutations look at the three low
-    /// bits of an offset, and the fourth, moved to the sign, says which of the two it is.
+    /// Most vectors that are no run are picked out of the two that begin with their first lane: permutations look at
+    /// the three low bits of an offset, and the fourth, moved to the sign, says which of the two it is.
     [[nodiscard]] Vector whole(std::int64_t i) const noexcept {
-        if (positions_[i + lanes - 1] - positions_[i] >= 2 * lanes || positions_[i] > last_pair_) return pick_each(i);
+        const int span = positions_[i + lanes - 1] - positions_[i];
+        // What processors foresee, since it comes again in every row; with 5 % removed that makes a quarter of the
+        // time.
+        if (span == lanes - 1) return load(place(i));
+        if (span >= 2 * lanes || positions_[i] > last_pair_) return pick_each(i);
         const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(positions_ + i));
         const Vector offsets = _mm256_cvtepu16_epi32(_mm_sub_epi16(narrow, _mm_broadcastw_epi16(narrow)));
         const Vector front = _mm256_permutevar8x32_epi32(load(place(i)), offsets);
@@ -166,7 +170,7 @@ public:
             flush();
         }
         for (; i + lanes_of_line <= num_lanes; i += lanes_of_line) {
-            _mm_prefetch(pick.place(i) + prefetch_bytes, _MM_HINT_T0);
+            _mm_prefetch(pick.place(i) + prefetch_bytes, _MM_HINT_NTA);
             stream(pick.whole(i), pick.whole(i + lanes_of_line / 2));
         }
         fill_ = (num_lanes - i) * lane_bytes;
