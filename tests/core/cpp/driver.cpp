@@ -2,6 +2,8 @@
 // scripts/sanitize.sh builds it with the sanitizers; it needs no Python.
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +15,7 @@
 
 #include "components.hpp"
 #include "memory.hpp"
+#include "parallel.hpp"
 #include "score.hpp"
 #include "select.hpp"
 #include "slice.hpp"
@@ -315,6 +318,25 @@ void test_blocks(Random& random, int num_steps) {
     while (!held.empty()) release(held.size() - 1);
 }
 
+/// Every task of a run is done once; one that is given up does none any more, and both leave the helpers to the next.
+void test_runs(Random& random) {
+    const std::int64_t num_tasks = draw(random, 0, 200);
+    const int num_threads = static_cast<int>(draw(random, 1, 4));
+    std::vector<std::atomic<int>> counts(static_cast<std::size_t>(num_tasks));
+    auto body = [&](std::int64_t task) noexcept { counts[static_cast<std::size_t>(task)].fetch_add(1); };
+    const bool is_finished = draw(random, 0, 1) == 1;
+    if (draw(random, 0, 1) == 1) gsprune::expect_tasks(num_threads);
+    if (draw(random, 0, 9) == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // expectations are over
+    {
+        gsprune::TaskRun run(num_tasks, num_threads, gsprune::task_body(body), &body);
+        if (draw(random, 0, 1) == 1) gsprune::expect_tasks(num_threads);  // in vain: the helpers are taken
+        if (is_finished) run.finish();
+    }
+    for (const std::atomic<int>& count : counts) {
+        check(count == 1 || (count == 0 && !is_finished), "tasks are done once");
+    }
+}
+
 void test_everything(std::uint64_t seed, int rounds) {
     Random random(seed);
     for (int round = 0; round < rounds; ++round) {
@@ -325,6 +347,7 @@ void test_everything(std::uint64_t seed, int rounds) {
         }
         test_selection_and_components(random);
         test_units(random);
+        for (int i = 0; i < 20; ++i) test_runs(random);
         test_blocks(random, 200);
     }
     for (const Isa isa : available_isas()) test_slice(random, isa, 3, 400);
