@@ -172,7 +172,7 @@ class FreshNetworks:
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_step(benchmark, network: str, provider: str) -> None:
     benchmark.group = f"step {network}"
-    if provider == "triton":  # a skip within the timed part would leave a benchmark without data, which no file can hold
+    if provider == "triton":  # a skip within the timed part leaves a benchmark without data, which no file can hold
         gpu_backend()
     if provider == "Torch-Pruning":
         _torch_pruning()

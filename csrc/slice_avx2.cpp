@@ -170,6 +170,8 @@ public:
             flush();
         }
         for (; i + lanes_of_line <= num_lanes; i += lanes_of_line) {
+            // Nobody reads the source again: it need not push out of the caches what the rest of a step works with.
+            // Whole steps of Impala at tau 4 and 8 take a tenth less than with the hint to keep it (Zen 3).
             _mm_prefetch(pick.place(i) + prefetch_bytes, _MM_HINT_NTA);
             stream(pick.whole(i), pick.whole(i + lanes_of_line / 2));
         }
