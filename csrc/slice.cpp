@@ -13,8 +13,6 @@ namespace {
 
 // Long against claiming it, short against a network.
 constexpr std::int64_t task_bytes = std::int64_t{128} << 10U;
-// Below this much data a second thread takes longer to wake than to help.
-constexpr std::int64_t min_parallel_bytes = std::int64_t{256} << 10U;
 // To start on a tensor costs about as much as copying this.
 constexpr std::int64_t tensor_bytes = 1024;
 

@@ -120,9 +120,15 @@ std::vector<std::size_t> largest_first(const std::vector<SliceJob>& jobs) {
 /// The slices of one call: checked, then allocated, then filled while torch learns of them.
 class Slices {
 public:
-    Slices(const py::list& tensors, const py::list& patterns, const py::list& pattern_of)
-        : tensors_(tensors), patterns_(patterns), jobs_(tensors.size()), types_(tensors.size()), made_(tensors.size()) {
+    Slices(const py::list& tensors, const py::list& patterns, const py::list& pattern_of, int num_threads)
+        : tensors_(tensors),
+          patterns_(patterns),
+          num_threads_(num_threads),
+          jobs_(tensors.size()),
+          types_(tensors.size()),
+          made_(tensors.size()) {
         check_length(pattern_of.size(), tensors.size(), "pattern_of");
+        std::int64_t num_bytes = 0;
         for (std::size_t i = 0; i < tensors.size(); ++i) {
             SliceJob& job = jobs_[i];
             const TorchTensor source = read_tensor(tensors[i], {"tensors", i});
@@ -137,6 +143,9 @@ public:
             job.target = job.source;
             shrink(job.target, patterns_.all()[job.pattern], job.pattern, i);
             set_dense_strides(job.target, memory_order(job.source));
+            const std::int64_t before = num_bytes;
+            num_bytes += job.target.numel() * job.target.itemsize;
+            if (before < min_parallel_bytes && num_bytes >= min_parallel_bytes) expect_tasks(num_threads);
         }
     }
 
@@ -147,9 +156,7 @@ public:
         for (const std::size_t i : order_) new_.emplace_back(jobs_[i].target, types_[i], tensors_[i]);
     }
 
-    [[nodiscard]] SliceRun begin(Isa isa, int num_threads) const {
-        return SliceRun(jobs_, patterns_.all(), isa, num_threads);
-    }
+    [[nodiscard]] SliceRun begin(Isa isa) const { return SliceRun(jobs_, patterns_.all(), isa, num_threads_); }
 
     /// The tensors, which live as long as this object at least: other threads may be filling them.
     const py::list& make() {
@@ -162,6 +169,7 @@ public:
 private:
     py::list tensors_;
     Patterns patterns_;
+    int num_threads_;
     std::vector<SliceJob> jobs_;
     std::vector<dlpack::DataType> types_;
     std::vector<std::size_t> order_;
@@ -173,10 +181,9 @@ py::list slice_tensors(const py::list& tensors, const py::list& patterns, const 
                        const std::string& isa) {
     check_threads(num_threads);
     const Isa known_isa = parse_isa(isa);
-    const NoCollection no_collection;
-    Slices slices(tensors, patterns, pattern_of);
+    Slices slices(tensors, patterns, pattern_of, num_threads);
     slices.allocate();
-    SliceRun run = slices.begin(known_isa, num_threads);
+    SliceRun run = slices.begin(known_isa);
     const py::list made = slices.make();
     {
         const py::gil_scoped_release unlocked;
@@ -192,10 +199,9 @@ void rewrite_tensors(const py::list& tensors, const py::list& patterns, const py
     check_threads(num_threads);
     const Isa known_isa = parse_isa(isa);
     const NoCollection no_collection;
-    expect_tasks(num_threads);
-    Slices slices(tensors, patterns, pattern_of);
+    Slices slices(tensors, patterns, pattern_of, num_threads);
     slices.allocate();
-    SliceRun run = slices.begin(known_isa, num_threads);
+    SliceRun run = slices.begin(known_isa);
     Exchange exchange(tensors, slices.make(), slices.jobs(), num_owned, entries);
     run.finish();
     exchange.install();

@@ -200,7 +200,9 @@ class Step:
         left_out = untold(plan.tensors[: len(plan.model_names)], self.optimizers)
         links = self.links
         linked = self.known.binding.user_entries(links, after.graph.shapes) if links else []
-        verified = self.state.verified | self._cut_groups(after)
+        verified = self.state.verified
+        if len(verified) < len(after.traced.groups):
+            verified = verified | self._cut_groups(after)
         # Sizes written into code show when a group is first cut; what a stored size follows, when two axes part.
         must_check = verified != self.state.verified or bool(links)
         held = {(link.module, link.attribute): self._stored(link) for link in links}

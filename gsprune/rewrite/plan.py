@@ -106,8 +106,12 @@ def _patterns(after: Structure, keeps: Sequence[IntArray | None]) -> tuple[list[
     patterns: list[Pattern] = []
     number: list[int] = []
     for axes in after.cuts:
-        cut = tuple([(axis, keep) for axis, vector in axes if (keep := keeps[vector]) is not None])
-        number.append(len(patterns) if cut else -1)
-        if cut:
-            patterns.append(Pattern(cut))
+        pairs = []
+        for axis, vector in axes:  # a comprehension would be a call for every tensor
+            keep = keeps[vector]
+            if keep is not None:
+                pairs.append((axis, keep))
+        number.append(len(patterns) if pairs else -1)
+        if pairs:
+            patterns.append(Pattern(tuple(pairs)))
     return patterns, number

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
@@ -76,9 +77,11 @@ def _check_state(optimizer: Optimizer, parameter: Tensor, shapes: set[Shape]) ->
 _guard = _Guard()
 
 
-def untold(parameters: Iterable[Tensor], optimizers: Sequence[Optimizer]) -> list[tuple[Tensor, Shape]]:
+def untold(parameters: Sequence[Tensor], optimizers: Sequence[Optimizer]) -> list[tuple[Tensor, Shape]]:
     """Those of some parameters that none of the optimizers holds, each with its present shape."""
-    told = {id(parameter) for each in optimizers for group in each.param_groups for parameter in group["params"]}
+    told = {*chain(*[map(id, group["params"]) for each in optimizers for group in each.param_groups])}
+    if told.issuperset(map(id, parameters)):  # at every step of most trainings
+        return []
     return [(each, tuple(each.shape)) for each in parameters if each.requires_grad and id(each) not in told]
 
 
