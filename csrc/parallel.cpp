@@ -98,7 +98,7 @@ private:
     void grow(int num_wanted) {
         while (num_helpers_ < num_wanted) {
             try {
-                std::thread([this] { serve(); }).detach();
+                std::thread([this, number = static_cast<std::size_t>(num_helpers_ + 1)] { serve(number); }).detach();
             } catch (const std::system_error&) {
                 return;  // no more threads to be had: the caller does the work
             }
@@ -115,13 +115,13 @@ private:
         for (int i = 0; i < std::min(num_wanted, num_asleep); ++i) wake_.notify_one();
     }
 
-    [[noreturn]] void serve() {
+    [[noreturn]] void serve(std::size_t number) {
         for (;;) {
             if (!take_seat()) {
                 sleep();
                 continue;
             }
-            current_->work();
+            current_->work(number);
             if (seats_.fetch_sub(1) == 1 && is_caller_asleep_.load()) {
                 const std::lock_guard<std::mutex> guard(mutex_);
                 done_.notify_one();
@@ -189,27 +189,45 @@ Pool& pool() {
 }  // namespace
 
 TaskRun::TaskRun(std::int64_t num_tasks, int num_threads, Body body, void* context)
-    : num_tasks_(num_tasks), body_(body), context_(context) {
-    const std::int64_t num_helpers = std::min<std::int64_t>(num_threads, num_tasks) - 1;
-    if (num_helpers > 0 && pool().begin(*this, static_cast<int>(num_helpers))) pool_ = &pool();
+    : body_(body),
+      context_(context),
+      num_shares_(static_cast<std::size_t>(std::clamp<std::int64_t>(num_tasks, 1, std::max(1, num_threads)))),
+      shares_(std::make_unique<Share[]>(num_shares_)) {
+    const auto edge = [&](std::size_t share) { return static_cast<std::uint64_t>(num_tasks) * share / num_shares_; };
+    for (std::size_t i = 0; i < num_shares_; ++i) shares_[i].left.store(edge(i) | edge(i + 1) << 32U);
+    const int num_helpers = static_cast<int>(num_shares_) - 1;
+    if (num_helpers > 0 && pool().begin(*this, num_helpers)) pool_ = &pool();
 }
 
 TaskRun::~TaskRun() {
-    if (next_.load(std::memory_order_relaxed) < num_tasks_) next_.store(num_tasks_, std::memory_order_relaxed);
+    for (std::size_t i = 0; i < num_shares_; ++i) shares_[i].left.store(0, std::memory_order_relaxed);
     if (pool_ != nullptr) pool_->end();
 }
 
 void TaskRun::finish() noexcept {
-    work();
+    work(0);
     if (pool_ != nullptr) pool_->end();
     pool_ = nullptr;
 }
 
-void TaskRun::work() noexcept {
+void TaskRun::work(std::size_t thread) noexcept {
+    for (std::size_t i = 0; i < num_shares_; ++i) {
+        Share& share = shares_[(thread + i) % num_shares_];
+        for (std::int64_t task = 0; take(share, i == 0, task);) body_(context_, task);
+    }
+}
+
+bool TaskRun::take(Share& share, bool is_own, std::int64_t& task) const noexcept {
+    constexpr std::uint64_t one_at_back = std::uint64_t{1} << 32U;
+    std::uint64_t left = share.left.load(std::memory_order_relaxed);
     for (;;) {
-        const std::int64_t task = next_.fetch_add(1, std::memory_order_relaxed);
-        if (task >= num_tasks_) return;
-        body_(context_, task);
+        const std::uint64_t front = left & (one_at_back - 1);
+        const std::uint64_t back = left >> 32U;
+        if (front >= back) return false;
+        const std::uint64_t rest = is_own ? left + 1 : left - one_at_back;
+        if (!share.left.compare_exchange_weak(left, rest, std::memory_order_relaxed)) continue;
+        task = static_cast<std::int64_t>(is_own ? front : back - 1);
+        return true;
     }
 }
 

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <type_traits>
 #include <utility>
 
@@ -11,16 +13,18 @@ class Pool;
 
 /// `body(context, task)` for every task in [0, num_tasks) on up to `num_threads` threads, the caller among them.
 ///
-/// Helpers begin at once; the caller joins in `finish`, and may do something else before. Tasks are claimed one by one,
-/// so a helper that wakes late costs nothing: the caller takes what nobody has claimed, and waits only for tasks that a
-/// helper is in the middle of. Which thread runs a task is left open: bodies must give results that do not depend on
-/// it. What begins while another one is under way is done by its caller alone.
+/// Helpers begin at once; the caller joins in `finish`, and may do something else before. Every thread has a share of
+/// neighbouring tasks, the same at every run of as many, so that it finds in its caches what it has written there the
+/// last time. Who has done his share takes tasks from the end of others', so a helper that wakes late costs nothing;
+/// the caller waits only for tasks that a helper is in the middle of. Which thread runs a task is left open: bodies
+/// must give results that do not depend on it. What begins while another run is under way is done by its caller alone.
 class TaskRun {
 public:
     using Body = void (*)(void*, std::int64_t) noexcept;
 
+    /// Throws std::bad_alloc before any task has begun.
     TaskRun(std::int64_t num_tasks, int num_threads, Body body, void* context);
-    /// Unless it is finished, tasks that nobody has claimed are left out.
+    /// Unless it is finished, tasks that nobody has taken are left out.
     ~TaskRun();
     TaskRun(const TaskRun&) = delete;
     TaskRun& operator=(const TaskRun&) = delete;
@@ -30,12 +34,20 @@ public:
 
 private:
     friend class Pool;
-    void work() noexcept;
 
-    std::int64_t num_tasks_;
+    /// The tasks from `front` up to `back`, 32 bits each: taken by its owner from the front, by others from the back.
+    struct alignas(64) Share {
+        std::atomic<std::uint64_t> left{0};
+    };
+
+    /// By the thread of that number, the caller's being 0.
+    void work(std::size_t thread) noexcept;
+    [[nodiscard]] bool take(Share& share, bool is_own, std::int64_t& task) const noexcept;
+
     Body body_;
     void* context_;
-    std::atomic<std::int64_t> next_{0};
+    std::size_t num_shares_;
+    std::unique_ptr<Share[]> shares_;
     Pool* pool_ = nullptr;  // whose helpers it has
 };
 
