@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <deque>
 #include <optional>
+#include <tuple>
 
 #include "parallel.hpp"
 #include "slice_kernels.hpp"
@@ -98,11 +99,12 @@ std::int64_t resolve_keep(const std::int64_t* positions, std::int64_t count, Kee
 
 class SliceRun::Work {
 public:
-    Work(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa,
-         std::int64_t stream_from)
+    Work(const std::vector<SliceJob>& jobs, const std::vector<std::size_t>& order,
+         const std::vector<SlicePattern>& patterns, Isa isa, std::int64_t stream_from)
         : programs_(patterns, isa), kernel_(find_kernel(isa)) {
         moves_.reserve(jobs.size());
-        for (const SliceJob& job : jobs) {
+        for (const std::size_t index : order) {
+            const SliceJob& job = jobs[index];
             const std::int64_t num_bytes = job.target.numel() * job.target.itemsize;
             if (num_bytes == 0) continue;
             moves_.push_back({&job, &programs_.get(job), end_, num_bytes});
@@ -141,9 +143,22 @@ private:
     std::optional<TaskRun> run_;  // last: it ends before what it reads
 };
 
-SliceRun::SliceRun(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa,
-                   int num_threads, std::int64_t stream_from)
-    : work_(std::make_unique<Work>(jobs, patterns, isa, stream_from)) {
+std::vector<std::size_t> slice_order(const std::vector<SliceJob>& jobs) {
+    std::vector<std::tuple<std::int64_t, std::size_t, std::size_t>> keys;
+    keys.reserve(jobs.size());
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+        keys.emplace_back(-jobs[i].target.numel() * jobs[i].target.itemsize, jobs[i].pattern, i);
+    }
+    std::sort(keys.begin(), keys.end());
+    std::vector<std::size_t> order;
+    order.reserve(jobs.size());
+    for (const auto& key : keys) order.push_back(std::get<2>(key));
+    return order;
+}
+
+SliceRun::SliceRun(const std::vector<SliceJob>& jobs, const std::vector<std::size_t>& order,
+                   const std::vector<SlicePattern>& patterns, Isa isa, int num_threads, std::int64_t stream_from)
+    : work_(std::make_unique<Work>(jobs, order, patterns, isa, stream_from)) {
     work_->begin(num_threads);
 }
 

@@ -53,8 +53,9 @@ constexpr std::int64_t min_parallel_bytes = std::int64_t{256} << 10U;
 /// writes nothing any more once it is finished or destroyed.
 class SliceRun {
 public:
-    /// Throws std::bad_alloc before anything is written.
-    SliceRun(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa, int num_threads,
+    /// Jobs are done in `order`. Throws std::bad_alloc before anything is written.
+    SliceRun(const std::vector<SliceJob>& jobs, const std::vector<std::size_t>& order,
+             const std::vector<SlicePattern>& patterns, Isa isa, int num_threads,
              std::int64_t stream_from = min_stream_bytes);
     ~SliceRun();
     SliceRun(const SliceRun&) = delete;
@@ -68,9 +69,13 @@ private:
     std::unique_ptr<Work> work_;
 };
 
+/// The largest first, and those that are cut alike one after the other: a weight, its gradient and its moments are
+/// sliced by the same table, and by the same thread that sums the weight, which takes the largest first, too.
+std::vector<std::size_t> slice_order(const std::vector<SliceJob>& jobs);
+
 inline void slice_all(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa,
                       int num_threads, std::int64_t stream_from = min_stream_bytes) {
-    SliceRun(jobs, patterns, isa, num_threads, stream_from).finish();
+    SliceRun(jobs, slice_order(jobs), patterns, isa, num_threads, stream_from).finish();
 }
 
 }  // namespace gsprune

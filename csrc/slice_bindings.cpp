@@ -104,19 +104,6 @@ void shrink(View& view, const SlicePattern& pattern, std::size_t which, std::siz
     }
 }
 
-/// In this order the blocks of the pool serve as many tensors as they can.
-std::vector<std::size_t> largest_first(const std::vector<SliceJob>& jobs) {
-    std::vector<std::pair<std::int64_t, std::size_t>> sizes;
-    sizes.reserve(jobs.size());
-    for (std::size_t i = 0; i < jobs.size(); ++i)
-        sizes.emplace_back(-jobs[i].target.numel() * jobs[i].target.itemsize, i);
-    std::sort(sizes.begin(), sizes.end());
-    std::vector<std::size_t> order;
-    order.reserve(jobs.size());
-    for (const auto& entry : sizes) order.push_back(entry.second);
-    return order;
-}
-
 /// The slices of one call: checked, then allocated, then filled while torch learns of them.
 class Slices {
 public:
@@ -149,14 +136,14 @@ public:
         }
     }
 
-    /// Memory for the slices.
+    /// Memory for the slices: the largest first, so that the blocks of the pool serve as many tensors as they can.
     void allocate() {
         new_.reserve(jobs_.size());
-        order_ = largest_first(jobs_);
+        order_ = slice_order(jobs_);
         for (const std::size_t i : order_) new_.emplace_back(jobs_[i].target, types_[i], tensors_[i]);
     }
 
-    [[nodiscard]] SliceRun begin(Isa isa) const { return SliceRun(jobs_, patterns_.all(), isa, num_threads_); }
+    [[nodiscard]] SliceRun begin(Isa isa) const { return SliceRun(jobs_, order_, patterns_.all(), isa, num_threads_); }
 
     /// The tensors, which live as long as this object at least: other threads may be filling them.
     const py::list& make() {
