@@ -1,5 +1,5 @@
 // The module. What takes tensors or arrays checks every argument, owns the results and releases the GIL around the
-// work. Only the files named *_bindings.cpp, arguments.cpp and torch_tensors.cpp know Python.
+// work. Only the files named *bindings.cpp, arguments, exchange, no_collection and torch_tensors know Python.
 
 #include <pybind11/pybind11.h>
 
