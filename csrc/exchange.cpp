@@ -1,5 +1,6 @@
 #include "exchange.hpp"
 
+#include <stdexcept>
 #include <string>
 
 namespace py = pybind11;
@@ -40,6 +41,20 @@ py::object call(const py::object& function, Arguments... arguments) {
     return py::reinterpret_steal<py::object>(result);
 }
 
+/// Null where there is none: whoever reads the object says what it should be.
+py::object storage_of(py::handle object) {
+    PyObject* arguments[] = {object.ptr()};
+    PyObject* storage = PyObject_Vectorcall(torch().untyped_storage.ptr(), arguments, 1, nullptr);
+    if (storage == nullptr) {
+        const bool is_refusal = PyErr_ExceptionMatches(PyExc_TypeError) != 0 ||
+                                PyErr_ExceptionMatches(PyExc_AttributeError) != 0 ||
+                                PyErr_ExceptionMatches(PyExc_RuntimeError) != 0;
+        if (!is_refusal) throw py::error_already_set();  // an interrupt, no memory
+        PyErr_Clear();
+    }
+    return py::reinterpret_steal<py::object>(storage);
+}
+
 struct Entry {
     py::handle dictionary;
     py::handle key;
@@ -63,15 +78,14 @@ void bind_exchange(const py::object& set, const py::object& untyped_storage, con
     torch().increment_version = increment_version;
 }
 
-Exchange::Exchange(const py::list& tensors, const py::list& replacements, const std::vector<SliceJob>& jobs,
-                   std::size_t num_by_set, const py::list& entries)
-    : tensors_(tensors), replacements_(replacements), jobs_(jobs), entries_(entries) {
+Exchange::Exchange(const py::list& tensors, std::size_t num_by_set, const py::list& entries)
+    : tensors_(tensors), entries_(entries) {
     storages_.reserve(tensors.size());
     by_set_.reserve(tensors.size());
     for (std::size_t i = 0; i < tensors.size(); ++i) {
         const py::handle tensor = tensors[i];
-        storages_.push_back(call(torch().untyped_storage, tensor));
-        by_set_.push_back(i < num_by_set || attribute(tensor, torch().requires_grad).ptr() == Py_True);
+        storages_.push_back(storage_of(tensor));
+        by_set_.push_back(i < num_by_set || !storages_[i] || attribute(tensor, torch().requires_grad).ptr() == Py_True);
         if (!by_set_.back()) without_versions_.append(tensor);
     }
     befores_.reserve(entries.size());
@@ -83,12 +97,23 @@ Exchange::Exchange(const py::list& tensors, const py::list& replacements, const 
     }
 }
 
-Exchange::~Exchange() {
-    if (!is_kept_) take_back();
+void Exchange::install(const py::list& replacements, const std::vector<SliceJob>& jobs) {
+    replacements_ = replacements;
+    jobs_ = &jobs;
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+        if (!storages_[i]) throw std::runtime_error("torch gave no storage of `tensors[" + std::to_string(i) + "]`");
+        if (jobs[i].source.data == nullptr) offsets_.emplace(i, tensors_[i].attr("storage_offset")());
+    }
+    try {
+        change();
+    } catch (...) {
+        take_back();
+        throw;
+    }
 }
 
 /// The versions come last: raising them is a call of Python, in which signals are handled.
-void Exchange::install() {
+void Exchange::change() {
     while (num_given_ < tensors_.size()) {
         const std::size_t index = num_given_++;
         give(index);
@@ -119,7 +144,7 @@ void Exchange::set_entries() {
 
 /// The replacement takes over what the tensor stood on, and hands it on.
 void Exchange::give_back(std::size_t index) const {
-    const View& before = jobs_[index].source;
+    const View& before = (*jobs_)[index].source;
     const auto ndim = static_cast<std::size_t>(before.ndim);
     py::tuple shape(ndim);
     py::tuple strides(ndim);
@@ -128,9 +153,14 @@ void Exchange::give_back(std::size_t index) const {
         strides[dim] = before.strides[dim];
     }
     const py::object& storage = storages_[index];
-    const auto begin = storage.attr("data_ptr")().cast<std::uintptr_t>();
-    const auto data = reinterpret_cast<std::uintptr_t>(before.data);
-    const std::uintptr_t offset = data == 0 ? 0 : (data - begin) / static_cast<std::uintptr_t>(before.itemsize);
+    py::object offset;
+    if (const auto known = offsets_.find(index); known != offsets_.end()) {
+        offset = known->second;
+    } else {
+        const auto begin = storage.attr("data_ptr")().cast<std::uintptr_t>();
+        const auto data = reinterpret_cast<std::uintptr_t>(before.data);
+        offset = py::int_((data - begin) / static_cast<std::uintptr_t>(before.itemsize));
+    }
     torch().set(replacements_[index], storage, offset, shape, strides);
     give(index);
 }

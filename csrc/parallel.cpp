@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <limits>
 #include <mutex>
-#include <system_error>
 #include <thread>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -56,7 +56,7 @@ bool watch(Clock::duration time, Condition holds) noexcept {
 class Pool {
 public:
     /// False where another run has the helpers.
-    bool begin(TaskRun& run, int num_helpers) {
+    bool begin(TaskRun& run, int num_helpers) noexcept {
         num_helpers = std::min(num_helpers, most_helpers);
         if (!callers_.try_lock()) return false;
         grow(num_helpers);
@@ -80,7 +80,7 @@ public:
         callers_.unlock();
     }
 
-    void expect(int num_helpers) {
+    void expect(int num_helpers) noexcept {
         num_helpers = std::min(num_helpers, most_helpers);
         if (!callers_.try_lock()) return;
         grow(num_helpers);
@@ -95,12 +95,12 @@ private:
     static constexpr int most_helpers = 1023;
     static constexpr Clock::rep never = std::numeric_limits<Clock::rep>::min();
 
-    void grow(int num_wanted) {
+    void grow(int num_wanted) noexcept {
         while (num_helpers_ < num_wanted) {
             try {
                 std::thread([this, number = static_cast<std::size_t>(num_helpers_ + 1)] { serve(number); }).detach();
-            } catch (const std::system_error&) {
-                return;  // no more threads to be had: the caller does the work
+            } catch (const std::exception&) {
+                return;  // no more threads, or memory for them, to be had: the caller does the work
             }
             ++num_helpers_;
         }
@@ -117,11 +117,13 @@ private:
 
     [[noreturn]] void serve(std::size_t number) {
         for (;;) {
-            if (!take_seat()) {
+            const std::size_t taken = take_seat();
+            if (taken == 0) {
                 sleep();
                 continue;
             }
-            current_->work(number);
+            // A share of its own at every run, but for helpers that were made for runs of more threads.
+            current_->work(number < current_->num_shares_ ? number : taken);
             if (seats_.fetch_sub(1) == 1 && is_caller_asleep_.load()) {
                 const std::lock_guard<std::mutex> guard(mutex_);
                 done_.notify_one();
@@ -129,12 +131,13 @@ private:
         }
     }
 
-    bool take_seat() noexcept {
+    /// The number of the seat, from 1 on; 0 where none is free.
+    std::size_t take_seat() noexcept {
         int seats = seats_.load();
         while (seats >= seat) {
-            if (seats_.compare_exchange_weak(seats, seats - seat + 1)) return true;
+            if (seats_.compare_exchange_weak(seats, seats - seat + 1)) return static_cast<std::size_t>(seats / seat);
         }
-        return false;
+        return 0;
     }
 
     void sleep() {

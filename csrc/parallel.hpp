@@ -51,7 +51,7 @@ private:
     Pool* pool_ = nullptr;  // whose helpers it has
 };
 
-/// Lets helpers wake up for tasks that will come within some microseconds; where none come, they sleep again.
+/// Lets helpers wake up for tasks that will come within 0.3 ms; where none come, they sleep again.
 void expect_tasks(int num_threads);
 
 /// The `TaskRun` of a function object, which must not throw.

@@ -179,20 +179,20 @@ py::list slice_tensors(const py::list& tensors, const py::list& patterns, const 
     return made;
 }
 
-/// Slices are filled before anybody can see them. The GIL is held meanwhile, so that no thread of Python's takes a
-/// tensor's memory away.
+/// Slices are filled before anybody can see them. From the reading of addresses until then no Python code runs and the
+/// GIL is held, so that nobody takes a tensor's memory away.
 void rewrite_tensors(const py::list& tensors, const py::list& patterns, const py::list& pattern_of,
                      std::size_t num_owned, const py::list& entries, int num_threads, const std::string& isa) {
     check_threads(num_threads);
     const Isa known_isa = parse_isa(isa);
     const NoCollection no_collection;
+    Exchange exchange(tensors, num_owned, entries);
     Slices slices(tensors, patterns, pattern_of, num_threads);
     slices.allocate();
     SliceRun run = slices.begin(known_isa);
-    Exchange exchange(tensors, slices.make(), slices.jobs(), num_owned, entries);
+    const py::list& made = slices.make();
     run.finish();
-    exchange.install();
-    exchange.keep();
+    exchange.install(made, slices.jobs());
 }
 
 /// Collects the gradients and the optimizer states that are sliced as their parameters are.

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from random_networks import RandomNet, example, loss_of, networks, randomize
 from snapshots import frozen, snapshot
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import gsprune
 from gsprune import _core
@@ -141,6 +142,53 @@ def test_memory_that_runs_out_anywhere_leaves_no_tensor_half_exchanged() -> None
             testcapi.remove_mem_hooks()
             assert [len(tensor) for tensor in tensors] == [2] * 6
             assert attributes == {"size": 2}
+
+
+class TakesMemoryAway(TorchFunctionMode):
+    """Python code that torch runs in the middle of the call, and that gives a tensor's memory back."""
+
+    def __init__(self, victim: Tensor) -> None:
+        super().__init__()
+        self.victim = victim
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is Tensor.untyped_storage:
+            with torch._C.DisableTorchFunction():
+                self.victim.set_(torch.empty(0, 1000))
+        return function(*args, **(kwargs or {}))
+
+
+def test_memory_that_python_code_takes_away_meanwhile_is_not_read() -> None:
+    first, victim = torch.randn(10, 10), torch.randn(4000, 1000)
+    before = first.clone()
+    patterns = [((0, np.arange(5)),), ((0, np.arange(0, 4000, 2)),)]
+    with TakesMemoryAway(victim), pytest.raises(ValueError, match=r"which must be < 0, its size in `tensors\[1\]`"):
+        _core.rewrite([first, victim], patterns, [0, 1], 0, [], 2, "auto")
+    assert torch.equal(first, before)
+
+
+class HashedOnce:
+    """A key that a dictionary can look up, but not set."""
+
+    def __init__(self) -> None:
+        self.is_first = True
+
+    def __hash__(self) -> int:
+        if not self.is_first:
+            raise RuntimeError("no second time")
+        self.is_first = False
+        return 1
+
+
+def test_what_is_taken_back_lies_where_it_lay_with_or_without_elements() -> None:
+    tensors = [torch.arange(50.0)[10:22].view(3, 4), torch.randn(50)[10:40].view(3, 10)[:, :0], torch.randn(9, 4)[::3]]
+    places = [(t.data_ptr(), t.storage_offset(), t.shape, t.stride(), t.clone()) for t in tensors]
+    with pytest.raises(RuntimeError, match="no second time"):
+        _core.rewrite(tensors, HALF, [0] * 3, 1, [({}, HashedOnce(), 1)], 1, "auto")
+    for tensor, (address, offset, shape, strides, values) in zip(tensors, places, strict=True):
+        assert (tensor.data_ptr(), tensor.storage_offset()) == (address, offset)
+        assert (tensor.shape, tensor.stride()) == (shape, strides)
+        assert torch.equal(tensor, values)
 
 
 def test_every_tensor_that_was_cut_has_a_higher_version(monkeypatch: pytest.MonkeyPatch) -> None:
