@@ -3,6 +3,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "torch_tensors.hpp"
+
 namespace py = pybind11;
 
 namespace gsprune {
@@ -43,16 +45,14 @@ py::object call(const py::object& function, Arguments... arguments) {
 
 /// Null where there is none: whoever reads the object says what it should be.
 py::object storage_of(py::handle object) {
-    PyObject* arguments[] = {object.ptr()};
-    PyObject* storage = PyObject_Vectorcall(torch().untyped_storage.ptr(), arguments, 1, nullptr);
-    if (storage == nullptr) {
-        const bool is_refusal = PyErr_ExceptionMatches(PyExc_TypeError) != 0 ||
-                                PyErr_ExceptionMatches(PyExc_AttributeError) != 0 ||
-                                PyErr_ExceptionMatches(PyExc_RuntimeError) != 0;
-        if (!is_refusal) throw py::error_already_set();  // an interrupt, no memory
-        PyErr_Clear();
+    try {
+        return call(torch().untyped_storage, object);
+    } catch (const py::error_already_set& error) {
+        const bool is_refusal =
+            error.matches(PyExc_TypeError) || error.matches(PyExc_AttributeError) || error.matches(PyExc_RuntimeError);
+        if (!is_refusal) throw;  // an interrupt, no memory
+        return {};
     }
-    return py::reinterpret_steal<py::object>(storage);
 }
 
 struct Entry {
@@ -114,9 +114,9 @@ void Exchange::install(const py::list& replacements, const std::vector<SliceJob>
 
 /// The versions come last: raising them is a call of Python, in which signals are handled.
 void Exchange::change() {
-    while (num_given_ < tensors_.size()) {
-        const std::size_t index = num_given_++;
-        give(index);
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+        num_given_ = i + 1;
+        give(i);
     }
     set_entries();
     if (!without_versions_.empty()) torch().increment_version(without_versions_);
@@ -145,13 +145,6 @@ void Exchange::set_entries() {
 /// The replacement takes over what the tensor stood on, and hands it on.
 void Exchange::give_back(std::size_t index) const {
     const View& before = (*jobs_)[index].source;
-    const auto ndim = static_cast<std::size_t>(before.ndim);
-    py::tuple shape(ndim);
-    py::tuple strides(ndim);
-    for (std::size_t dim = 0; dim < ndim; ++dim) {
-        shape[dim] = before.shape[dim];
-        strides[dim] = before.strides[dim];
-    }
     const py::object& storage = storages_[index];
     py::object offset;
     if (const auto known = offsets_.find(index); known != offsets_.end()) {
@@ -161,7 +154,8 @@ void Exchange::give_back(std::size_t index) const {
         const auto data = reinterpret_cast<std::uintptr_t>(before.data);
         offset = py::int_((data - begin) / static_cast<std::uintptr_t>(before.itemsize));
     }
-    torch().set(replacements_[index], storage, offset, shape, strides);
+    torch().set(replacements_[index], storage, offset, as_tuple(before.shape, before.ndim),
+                as_tuple(before.strides, before.ndim));
     give(index);
 }
 

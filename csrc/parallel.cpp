@@ -199,7 +199,9 @@ TaskRun::TaskRun(std::int64_t num_tasks, int num_threads, Body body, void* conte
     const auto edge = [&](std::size_t share) { return static_cast<std::uint64_t>(num_tasks) * share / num_shares_; };
     for (std::size_t i = 0; i < num_shares_; ++i) shares_[i].left.store(edge(i) | edge(i + 1) << 32U);
     const int num_helpers = static_cast<int>(num_shares_) - 1;
-    if (num_helpers > 0 && pool().begin(*this, num_helpers)) pool_ = &pool();
+    if (num_helpers == 0) return;
+    Pool& helpers = pool();
+    if (helpers.begin(*this, num_helpers)) pool_ = &helpers;
 }
 
 TaskRun::~TaskRun() {

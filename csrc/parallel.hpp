@@ -9,6 +9,9 @@
 
 namespace gsprune {
 
+/// Below this much data a second thread takes longer to wake than to help.
+constexpr std::int64_t min_parallel_bytes = std::int64_t{256} << 10U;
+
 class Pool;
 
 /// `body(context, task)` for every task in [0, num_tasks) on up to `num_threads` threads, the caller among them.

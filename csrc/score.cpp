@@ -23,8 +23,6 @@ constexpr std::int64_t max_tile_rows = 128;
 // Rows shorter than this spend their time in horizontal sums; they are joined while the column sums stay small.
 constexpr std::int64_t short_row = 32;
 constexpr std::int64_t max_joined_cols = 65536;
-// Below this much data a second thread takes longer to wake than to help.
-constexpr std::int64_t min_parallel_bytes = std::int64_t{256} << 10U;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) noexcept { return (a + b - 1) / b; }
 

@@ -44,9 +44,6 @@ struct SliceJob {
 /// them: whole steps that write 10 to 16 MB take 8 % longer through the caches, smaller ones as long).
 constexpr std::int64_t min_stream_bytes = std::int64_t{10} << 20U;
 
-/// Below this much data a second thread takes longer to wake than to help.
-constexpr std::int64_t min_parallel_bytes = std::int64_t{256} << 10U;
-
 /// All jobs; targets overlap nothing. Runs that write `stream_from` bytes or more write past the caches.
 ///
 /// Other threads begin at once, the caller joins them in `finish`. Jobs, patterns and memory outlive the run, which

@@ -59,13 +59,8 @@ public:
     [[nodiscard]] const std::byte* place(std::int64_t i) const noexcept { return source_ + i; }
     [[nodiscard]] Vector whole(std::int64_t i) const noexcept { return load(source_ + i); }
 
-    /// Bytes from byte `i` on.
-    void copy(std::int64_t i, std::int64_t num_bytes, std::byte* target) const noexcept {
-        const std::byte* from = source_ + i;
-        if (num_bytes < vector_bytes) return copy_few(from, target, num_bytes);
-        const std::int64_t last = num_bytes - vector_bytes;
-        for (std::int64_t byte = 0; byte < last; byte += vector_bytes) store(target + byte, load(from + byte));
-        store(target + last, load(from + last));  // which may overlap the one before
+    void few(std::int64_t i, std::int64_t num_bytes, std::byte* target) const noexcept {
+        copy_few(source_ + i, target, num_bytes);
     }
 
 private:
@@ -83,17 +78,10 @@ public:
 
     [[nodiscard]] const std::byte* place(std::int64_t i) const noexcept { return source_ + positions_[i] * lane_bytes; }
 
-    /// Lanes from lane `i` on.
-    void copy(std::int64_t i, std::int64_t num_lanes, std::byte* target) const noexcept {
-        const std::int64_t last = num_lanes - lanes;
-        if (last < 0) {
-            for (std::int64_t lane = 0; lane < num_lanes; ++lane) {
-                std::memcpy(target + lane * lane_bytes, place(i + lane), lane_bytes);
-            }
-            return;
+    void few(std::int64_t i, std::int64_t num_lanes, std::byte* target) const noexcept {
+        for (std::int64_t lane = 0; lane < num_lanes; ++lane) {
+            std::memcpy(target + lane * lane_bytes, place(i + lane), lane_bytes);
         }
-        for (std::int64_t lane = 0; lane < last; lane += lanes) store(target + lane * lane_bytes, whole(i + lane));
-        store(target + last * lane_bytes, whole(i + last));  // which may overlap the one before
     }
 
     /// Most vectors that are no run are picked out of the two that begin with their first lane: permutations look at
@@ -129,6 +117,18 @@ private:
     std::int64_t last_pair_;  // position up to which two vectors lie in the tensor
 };
 
+/// Lanes from lane `i` on; the last vector may overlap the one before.
+template <class Picker>
+inline void copy(const Picker pick, std::int64_t i, std::int64_t num_lanes, std::byte* target) noexcept {
+    constexpr std::int64_t lanes = vector_bytes / Picker::lane_bytes;
+    const std::int64_t last = num_lanes - lanes;
+    if (last < 0) return pick.few(i, num_lanes, target);
+    for (std::int64_t lane = 0; lane < last; lane += lanes) {
+        store(target + lane * Picker::lane_bytes, pick.whole(i + lane));
+    }
+    store(target + last * Picker::lane_bytes, pick.whole(i + last));
+}
+
 #include "slice_rows.inc"
 
 /// Puts pieces one behind another.
@@ -138,7 +138,7 @@ public:
 
     template <class Picker>
     void add(const Picker pick, std::int64_t num_lanes) noexcept {
-        pick.copy(0, num_lanes, next_);
+        copy(pick, 0, num_lanes, next_);
         next_ += num_lanes * Picker::lane_bytes;
     }
 
@@ -164,7 +164,7 @@ public:
         std::int64_t i = 0;
         if (fill_ != 0) {
             i = std::min(lanes_of_line - fill_ / lane_bytes, num_lanes);
-            pick.copy(0, i, line_ + fill_);
+            copy(pick, 0, i, line_ + fill_);
             fill_ += i * lane_bytes;
             if (fill_ < line_bytes) return;
             flush();
@@ -176,7 +176,7 @@ public:
             stream(pick.whole(i), pick.whole(i + lanes_of_line / 2));
         }
         fill_ = (num_lanes - i) * lane_bytes;
-        pick.copy(i, num_lanes - i, line_);
+        copy(pick, i, num_lanes - i, line_);
     }
 
     /// Writes what is left of the last line.
@@ -212,17 +212,16 @@ private:
 template <class Writer>
 void write_pieces(const RowProgram& program, const std::byte* source, std::byte* target, std::int64_t first,
                   std::int64_t last) noexcept {
-    PieceCursor pieces(program, source, first / program.lane_bytes);
     Writer writer(target + first);
     if (program.positions.empty()) {
-        pieces.advance(last - first,
+        for_each_piece(program, source, first, last,
                        [&](const std::byte* piece, std::int64_t skipped, std::int64_t, std::int64_t num_bytes) {
                            writer.add(RunPicker(piece + skipped), num_bytes);
                        });
     } else {
         const std::byte* end = source + program.source_bytes;
         const std::uint16_t* positions = program.positions.data();
-        pieces.advance((last - first) / LanePicker::lane_bytes,
+        for_each_piece(program, source, first / LanePicker::lane_bytes, last / LanePicker::lane_bytes,
                        [&](const std::byte* piece, std::int64_t, std::int64_t lane, std::int64_t num_lanes) {
                            writer.add(LanePicker(piece, end, positions + lane), num_lanes);
                        });

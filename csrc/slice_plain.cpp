@@ -25,9 +25,10 @@ std::byte* copy_run(const std::byte* source, std::byte* target, std::int64_t num
 void plain_slice_kernel(const RowProgram& program, const std::byte* source, std::byte* target, std::int64_t first,
                         std::int64_t last, bool /*stream*/) noexcept {
     std::byte* next = target + first;
-    PieceCursor pieces(program, source, first);
-    pieces.advance(last - first, [&next](const std::byte* run, std::int64_t skipped, std::int64_t,
-                                         std::int64_t num_bytes) { next = copy_run(run + skipped, next, num_bytes); });
+    for_each_piece(program, source, first, last,
+                   [&next](const std::byte* run, std::int64_t skipped, std::int64_t, std::int64_t num_bytes) {
+                       next = copy_run(run + skipped, next, num_bytes);
+                   });
 }
 
 }  // namespace gsprune

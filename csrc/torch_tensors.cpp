@@ -124,15 +124,8 @@ TorchTensor read_by_attributes(py::handle object, const ArgumentName& argument) 
 }
 
 py::object make_by_torch(View& view, py::handle like) {
-    const auto ndim = static_cast<std::size_t>(view.ndim);
-    py::tuple shape(ndim);
-    py::tuple strides(ndim);
-    for (std::size_t dim = 0; dim < ndim; ++dim) {
-        shape[dim] = view.shape[dim];
-        strides[dim] = view.strides[dim];
-    }
-    py::object made =
-        torch().empty_strided(shape, strides, py::arg("dtype") = like.attr("dtype"), py::arg("device") = "cpu");
+    py::object made = torch().empty_strided(as_tuple(view.shape, view.ndim), as_tuple(view.strides, view.ndim),
+                                            py::arg("dtype") = like.attr("dtype"), py::arg("device") = "cpu");
     view.data = reinterpret_cast<std::byte*>(made.attr("data_ptr")().cast<std::uintptr_t>());
     return made;
 }
@@ -190,6 +183,12 @@ py::object NewTensor::hand_over() {
     if (torch().api->import_managed(&told_->managed, &object) != 0) throw py::error_already_set();
     std::exchange(told_, nullptr)->is_handed_over = true;
     return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+}
+
+py::tuple as_tuple(const std::array<std::int64_t, max_dims>& numbers, int ndim) {
+    py::tuple tuple(static_cast<std::size_t>(ndim));
+    for (std::size_t dim = 0; dim < tuple.size(); ++dim) tuple[dim] = numbers[dim];
+    return tuple;
 }
 
 void bind_torch(const py::type& tensor_type, const py::object& exchange_api, const py::function& empty_strided,

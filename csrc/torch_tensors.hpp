@@ -2,7 +2,9 @@
 
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -38,6 +40,9 @@ TorchTensor read_tensor(pybind11::handle object, const ArgumentName& argument);
 
 /// The shape of `object` where it is a strided tensor that can be read quickly, else empty; never throws.
 std::optional<View> peek_shape(pybind11::handle object) noexcept;
+
+/// The first `ndim` of a view's sizes or strides, as torch takes them.
+pybind11::tuple as_tuple(const std::array<std::int64_t, max_dims>& numbers, int ndim);
 
 /// A new tensor with storage of its own: its memory is there at once, torch learns of it later.
 ///
