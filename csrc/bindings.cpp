@@ -1,11 +1,12 @@
 // The module. What takes tensors or arrays checks every argument, owns the results and releases the GIL around the
-// work. Only the files named *bindings.cpp, arguments, exchange, no_collection and torch_tensors know Python.
+// work. Only the files named *bindings.cpp, *arguments.cpp, exchange, no_collection and torch_tensors know Python.
 
 #include <pybind11/pybind11.h>
 
 #include "arguments.hpp"
 #include "array_bindings.hpp"
 #include "exchange.hpp"
+#include "launch_bindings.hpp"
 #include "memory.hpp"
 #include "score_bindings.hpp"
 #include "slice_bindings.hpp"
@@ -18,6 +19,7 @@ PYBIND11_MODULE(_core, module) {
     gsprune::bind_arrays(module);
     gsprune::bind_scores(module);
     gsprune::bind_slices(module);
+    gsprune::bind_launches(module);
     module.def("bind_torch", &gsprune::bind_torch, py::arg("tensor_type"), py::arg("exchange_api"),
                py::arg("empty_strided"), py::arg("float_dtypes"), "Hand over what the core has to know of torch.");
     module.def("bind_exchange", &gsprune::bind_exchange, py::arg("set"), py::arg("untyped_storage"),

@@ -15,7 +15,10 @@ struct Device {
     std::int32_t id;
 };
 constexpr std::int32_t device_cpu = 1;
+constexpr std::int32_t device_cuda = 2;
 constexpr std::int32_t device_cuda_host = 3;  // pinned memory of the host
+constexpr std::int32_t device_rocm = 10;      // torch's name for it is cuda, too
+constexpr Device cpu{device_cpu, 0};
 
 struct DataType {
     std::uint8_t code;

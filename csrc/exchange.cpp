@@ -97,12 +97,12 @@ Exchange::Exchange(const py::list& tensors, std::size_t num_by_set, const py::li
     }
 }
 
-void Exchange::install(const py::list& replacements, const std::vector<SliceJob>& jobs) {
+void Exchange::install(const py::list& replacements, const ViewOf& view_of) {
     replacements_ = replacements;
-    jobs_ = &jobs;
-    for (std::size_t i = 0; i < jobs.size(); ++i) {
+    view_of_ = &view_of;
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
         if (!storages_[i]) throw std::runtime_error("torch gave no storage of `tensors[" + std::to_string(i) + "]`");
-        if (jobs[i].source.data == nullptr) offsets_.emplace(i, tensors_[i].attr("storage_offset")());
+        if (view_of(i).data == nullptr) offsets_.emplace(i, tensors_[i].attr("storage_offset")());
     }
     try {
         change();
@@ -144,7 +144,7 @@ void Exchange::set_entries() {
 
 /// The replacement takes over what the tensor stood on, and hands it on.
 void Exchange::give_back(std::size_t index) const {
-    const View& before = (*jobs_)[index].source;
+    const View& before = (*view_of_)(index);
     const py::object& storage = storages_[index];
     py::object offset;
     if (const auto known = offsets_.find(index); known != offsets_.end()) {

@@ -3,10 +3,11 @@
 #include <pybind11/pybind11.h>
 
 #include <cstddef>
+#include <functional>
 #include <unordered_map>
 #include <vector>
 
-#include "slice.hpp"
+#include "views.hpp"
 
 namespace gsprune {
 
@@ -20,6 +21,8 @@ void bind_exchange(const pybind11::object& set, const pybind11::object& untyped_
 /// collected. Threads may see a part of them: torch lets the GIL go in some of its own calls.
 class Exchange {
 public:
+    using ViewOf = std::function<const View&(std::size_t index)>;
+
     /// Looks up what will be replaced; changes nothing. This may run Python code (of subclasses, of modes), which may
     /// do anything to the tensors: addresses are to be read afterwards. The first `num_by_set` tensors, and what
     /// requires a gradient, may be known to graphs. `entries` are (dictionary, key, value).
@@ -28,9 +31,9 @@ public:
     Exchange& operator=(const Exchange&) = delete;
 
     /// Every tensor takes over storage, sizes and strides of its replacement, every entry its value; where that fails,
-    /// everything is taken back. The sources of `jobs` say how the tensors lie in memory. The caller has switched
-    /// gradients off.
-    void install(const pybind11::list& replacements, const std::vector<SliceJob>& jobs);
+    /// everything is taken back. `view_of` a tensor's index says how it lies in memory before that. The caller has
+    /// switched gradients off.
+    void install(const pybind11::list& replacements, const ViewOf& view_of);
 
 private:
     void change();
@@ -46,7 +49,7 @@ private:
     std::vector<bool> by_set_;
     pybind11::list without_versions_;  // tensors whose version does not rise by itself
     pybind11::list replacements_;
-    const std::vector<SliceJob>* jobs_ = nullptr;
+    const ViewOf* view_of_ = nullptr;
     std::unordered_map<std::size_t, pybind11::object>
         offsets_;                // of tensors without elements, whose addresses are null
     std::size_t num_given_ = 0;  // tensors that may have changed

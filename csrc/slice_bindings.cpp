@@ -1,10 +1,6 @@
 #include "slice_bindings.hpp"
 
-#include <pybind11/numpy.h>
-
-#include <algorithm>
 #include <cstdint>
-#include <deque>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -15,6 +11,7 @@
 #include "no_collection.hpp"
 #include "parallel.hpp"
 #include "slice.hpp"
+#include "slice_arguments.hpp"
 #include "torch_tensors.hpp"
 
 namespace py = pybind11;
@@ -22,87 +19,6 @@ namespace py = pybind11;
 namespace gsprune {
 
 namespace {
-
-using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
-
-/// The patterns of a call; an array that several of them use is checked and resolved once.
-class Patterns {
-public:
-    explicit Patterns(const py::list& patterns) {
-        for (std::size_t i = 0; i < patterns.size(); ++i) {
-            SlicePattern resolved;
-            // What makes its entries on the way would take their arrays away again.
-            if (!py::isinstance<py::tuple>(patterns[i]) && !py::isinstance<py::list>(patterns[i])) {
-                throw py::value_error("`patterns[" + text(i) + "]` must be a tuple or a list");
-            }
-            for (const py::handle entry : py::reinterpret_borrow<py::iterable>(patterns[i])) {
-                if (!PyTuple_Check(entry.ptr()) || PyTuple_GET_SIZE(entry.ptr()) != 2) {
-                    throw py::value_error("`patterns[" + text(i) + "]` must hold pairs (axis, positions)");
-                }
-                const auto axis = py::handle(PyTuple_GET_ITEM(entry.ptr(), 0)).cast<std::int64_t>();
-                if (axis < 0 || axis >= max_dims) {
-                    throw py::value_error("`patterns[" + text(i) + "]` has axis " + text(axis) +
-                                          ", which must lie in [0, ndim)");
-                }
-                const int known_axis = static_cast<int>(axis);
-                for (const AxisKeep& other : resolved) {
-                    if (other.axis == known_axis) {
-                        throw py::value_error("`patterns[" + text(i) + "]` has axis " + text(axis) + " twice");
-                    }
-                }
-                resolved.push_back({known_axis, resolve(PyTuple_GET_ITEM(entry.ptr(), 1), i)});
-            }
-            patterns_.push_back(std::move(resolved));
-        }
-    }
-
-    [[nodiscard]] const std::vector<SlicePattern>& all() const noexcept { return patterns_; }
-
-private:
-    const Keep* resolve(py::handle positions, std::size_t index) {
-        const Keep*& known = keep_of_[positions.ptr()];
-        if (known != nullptr) return known;
-        const bool is_array = py::isinstance<IndexArray>(positions);
-        const auto array = is_array ? py::reinterpret_borrow<IndexArray>(positions) : IndexArray();
-        if (!is_array || array.ndim() != 1 ||
-            reinterpret_cast<std::uintptr_t>(array.data()) % alignof(std::int64_t) != 0) {
-            throw py::value_error("`patterns[" + text(index) +
-                                  "]` must hold positions as contiguous one-dimensional int64 arrays, aligned");
-        }
-        Keep keep;
-        const std::int64_t bad = resolve_keep(array.data(), array.size(), keep);
-        if (bad >= 0) {
-            throw py::value_error("`patterns[" + text(index) +
-                                  "]` must hold positions >= 0 in ascending order without repeats, got " +
-                                  text(array.data()[bad]) + " at index " + text(bad));
-        }
-        known = &keeps_.emplace_back(std::move(keep));
-        return known;
-    }
-
-    std::deque<Keep> keeps_;  // a deque: growing moves nothing
-    std::unordered_map<PyObject*, const Keep*> keep_of_;
-    std::vector<SlicePattern> patterns_;
-};
-
-/// The shape of the result, checked.
-void shrink(View& view, const SlicePattern& pattern, std::size_t which, std::size_t index) {
-    for (const AxisKeep& entry : pattern) {
-        const auto axis = static_cast<std::size_t>(entry.axis);
-        if (entry.axis >= view.ndim) {
-            throw py::value_error("`patterns[" + text(which) + "]` has axis " + std::to_string(entry.axis) +
-                                  ", which must be < " + std::to_string(view.ndim) + ", the dimensions of `tensors[" +
-                                  text(index) + "]`");
-        }
-        const std::int64_t last = entry.keep->count == 0 ? -1 : entry.keep->positions[entry.keep->count - 1];
-        if (last >= view.shape[axis]) {
-            throw py::value_error("`patterns[" + text(which) + "]` keeps position " + text(last) + " of axis " +
-                                  std::to_string(entry.axis) + ", which must be < " + text(view.shape[axis]) +
-                                  ", its size in `tensors[" + text(index) + "]`");
-        }
-        view.shape[axis] = entry.keep->count;
-    }
-}
 
 /// The slices of one call: checked, then allocated, then filled while torch learns of them.
 class Slices {
@@ -118,18 +34,7 @@ public:
         std::int64_t num_bytes = 0;
         for (std::size_t i = 0; i < tensors.size(); ++i) {
             SliceJob& job = jobs_[i];
-            const TorchTensor source = read_tensor(tensors[i], {"tensors", i});
-            job.source = source.view;
-            types_[i] = source.type;
-            const auto which = pattern_of[i].cast<std::int64_t>();
-            if (which < 0 || which >= static_cast<std::int64_t>(patterns_.all().size())) {
-                throw py::value_error("`pattern_of[" + text(i) + "]` must lie in [0, " + text(patterns_.all().size()) +
-                                      "), the number of patterns, got " + text(which));
-            }
-            job.pattern = static_cast<std::size_t>(which);
-            job.target = job.source;
-            shrink(job.target, patterns_.all()[job.pattern], job.pattern, i);
-            set_dense_strides(job.target, memory_order(job.source));
+            read_slice_job(job, types_[i], tensors[i], pattern_of[i], i, patterns_, dlpack::cpu);
             const std::int64_t before = num_bytes;
             num_bytes += job.target.numel() * job.target.itemsize;
             if (before < min_parallel_bytes && num_bytes >= min_parallel_bytes) expect_tasks(num_threads);
@@ -192,7 +97,7 @@ void rewrite_tensors(const py::list& tensors, const py::list& patterns, const py
     SliceRun run = slices.begin(known_isa);
     const py::list& made = slices.make();
     run.finish();
-    exchange.install(made, slices.jobs());
+    exchange.install(made, [&slices](std::size_t i) -> const View& { return slices.jobs()[i].source; });
 }
 
 /// Collects the gradients and the optimizer states that are sliced as their parameters are.

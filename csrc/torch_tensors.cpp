@@ -18,12 +18,25 @@ struct Torch {
     const dlpack::ExchangeApi* api = nullptr;
     py::object empty_strided;
     py::dict float_dtypes;
+    py::str dtype{"dtype"};
+    py::str data_ptr{"data_ptr"};
 };
 
 /// Never destroyed: its references must not be dropped after the interpreter has gone.
 Torch& torch() {
     static auto* const the_torch = new Torch;
     return *the_torch;
+}
+
+std::byte* address_of(py::handle object) {
+    if (dlpack::Tensor raw{}; torch().api != nullptr && torch().api->peek(object.ptr(), &raw) == 0) {
+        return raw.data == nullptr ? nullptr : static_cast<std::byte*>(raw.data) + raw.byte_offset;
+    }
+    PyErr_Clear();
+    PyObject* const arguments[] = {object.ptr()};
+    PyObject* address = PyObject_VectorcallMethod(torch().data_ptr.ptr(), arguments, 1, nullptr);
+    if (address == nullptr) throw py::error_already_set();
+    return reinterpret_cast<std::byte*>(py::reinterpret_steal<py::object>(address).cast<std::uintptr_t>());
 }
 
 const dlpack::ExchangeApi* open_api(const py::object& capsule) {
@@ -51,39 +64,58 @@ std::optional<DType> dtype_of(const dlpack::DataType& type) noexcept {
     }
 }
 
-[[noreturn]] void refuse(const ArgumentName& argument, const std::string& what) {
-    throw py::value_error("`" + argument.text() + "` must be a strided CPU tensor, got " + what);
+std::string text(const dlpack::Device& device) {
+    if (device.type == dlpack::device_cpu) return "cpu";
+    if (device.type == dlpack::device_cuda) return "cuda:" + std::to_string(device.id);
+    return "DLPack device type " + std::to_string(device.type);
 }
 
-void check_ndim(std::int64_t ndim, const ArgumentName& argument) {
+/// An argument that is to be read, and where it must be.
+struct Argument {
+    const ArgumentName& name;
+    const dlpack::Device& device;
+
+    [[noreturn]] void refuse(const std::string& got) const {
+        const bool is_cpu = device.type == dlpack::device_cpu;
+        throw py::value_error("`" + name.text() + "` must be a strided " +
+                              (is_cpu ? "CPU tensor" : "tensor on " + text(device)) + ", got " + got);
+    }
+
+    void check_device(const dlpack::Device& found) const {
+        if (found.type == dlpack::device_cuda_host && device.type == dlpack::device_cpu) return;
+        const std::int32_t type = found.type == dlpack::device_rocm ? dlpack::device_cuda : found.type;
+        if (type == device.type && found.id == device.id) return;
+        refuse("a tensor on " + text(found));
+    }
+};
+
+void check_ndim(std::int64_t ndim, const Argument& argument) {
     if (ndim > max_dims) {
-        throw py::value_error("`" + argument.text() + "` must have at most " + std::to_string(max_dims) +
+        throw py::value_error("`" + argument.name.text() + "` must have at most " + std::to_string(max_dims) +
                               " dimensions, got " + std::to_string(ndim) + "; use backend='torch'");
     }
 }
 
 /// Conjugation and negation of views are bits that the memory does not show. Such a view is complex, or the imaginary
 /// part of a complex tensor, whose neighbours are two elements apart; the others need not be asked.
-void check_bits(py::handle object, const View& view, bool is_complex, const ArgumentName& argument) {
+void check_bits(py::handle object, const View& view, bool is_complex, const Argument& argument) {
     const auto ndim = static_cast<std::size_t>(view.ndim);
     for (std::size_t dim = 0; dim < ndim && !is_complex; ++dim) {
         if (view.shape[dim] > 1 && view.strides[dim] == 1) return;
     }
     if (object.attr("is_conj")().cast<bool>() || object.attr("is_neg")().cast<bool>()) {
-        refuse(argument, "a conjugated or negated view; call .resolve_conj().resolve_neg() first");
+        argument.refuse("a conjugated or negated view; call .resolve_conj().resolve_neg() first");
     }
 }
 
-TorchTensor read_by_api(py::handle object, const ArgumentName& argument) {
+TorchTensor read_by_api(py::handle object, const Argument& argument) {
     dlpack::Tensor raw{};
     if (torch().api->peek(object.ptr(), &raw) != 0) {
         const py::error_already_set cause;
-        refuse(argument, std::string("one that cannot be read: ") + cause.what());
+        argument.refuse(std::string("one that cannot be read: ") + cause.what());
     }
-    if (raw.device.type != dlpack::device_cpu && raw.device.type != dlpack::device_cuda_host) {
-        refuse(argument, "a tensor on DLPack device type " + std::to_string(raw.device.type));
-    }
-    if (raw.dtype.bits % 8 != 0) refuse(argument, "elements of " + std::to_string(raw.dtype.bits) + " bits");
+    argument.check_device(raw.device);
+    if (raw.dtype.bits % 8 != 0) argument.refuse("elements of " + std::to_string(raw.dtype.bits) + " bits");
     check_ndim(raw.ndim, argument);
     TorchTensor tensor;
     tensor.view.data = static_cast<std::byte*>(raw.data);
@@ -98,17 +130,31 @@ TorchTensor read_by_api(py::handle object, const ArgumentName& argument) {
     return tensor;
 }
 
-TorchTensor read_by_attributes(py::handle object, const ArgumentName& argument) {
-    const auto device = object.attr("device").attr("type").cast<std::string>();
-    if (device != "cpu") refuse(argument, "a tensor on " + device);
+/// Empty where it is neither the CPU nor a CUDA device.
+std::optional<dlpack::Device> device_by_attributes(py::handle object) {
+    const py::object device = object.attr("device");
+    const auto type = device.attr("type").cast<std::string>();
+    if (type == "cpu") return dlpack::cpu;
+    if (type == "cuda") return dlpack::Device{dlpack::device_cuda, device.attr("index").cast<std::int32_t>()};
+    return std::nullopt;
+}
+
+std::string on_its_device(py::handle object) {
+    return "a tensor on " + py::str(object.attr("device")).cast<std::string>();
+}
+
+TorchTensor read_by_attributes(py::handle object, const Argument& argument) {
+    const std::optional<dlpack::Device> device = device_by_attributes(object);
+    if (!device) argument.refuse(on_its_device(object));
+    argument.check_device(*device);
     if (object.attr("is_sparse").cast<bool>() || object.attr("is_quantized").cast<bool>()) {
-        refuse(argument, "a sparse or quantized one");
+        argument.refuse("a sparse or quantized one");
     }
     const py::tuple shape = object.attr("shape");
     const py::tuple strides = object.attr("stride")();
     check_ndim(static_cast<std::int64_t>(shape.size()), argument);
     TorchTensor tensor;
-    tensor.view.data = reinterpret_cast<std::byte*>(object.attr("data_ptr")().cast<std::uintptr_t>());
+    tensor.view.data = address_of(object);
     tensor.view.ndim = static_cast<int>(shape.size());
     tensor.view.itemsize = object.attr("element_size")().cast<std::int64_t>();
     for (std::size_t dim = 0; dim < shape.size(); ++dim) {
@@ -121,13 +167,6 @@ TorchTensor read_by_attributes(py::handle object, const ArgumentName& argument) 
         tensor.dtype = static_cast<DType>(torch().float_dtypes[dtype].cast<int>());
     }
     return tensor;
-}
-
-py::object make_by_torch(View& view, py::handle like) {
-    py::object made = torch().empty_strided(as_tuple(view.shape, view.ndim), as_tuple(view.strides, view.ndim),
-                                            py::arg("dtype") = like.attr("dtype"), py::arg("device") = "cpu");
-    view.data = reinterpret_cast<std::byte*>(made.attr("data_ptr")().cast<std::uintptr_t>());
-    return made;
 }
 
 }  // namespace
@@ -152,7 +191,7 @@ struct NewTensor::Told {
 
 NewTensor::NewTensor(View& view, const dlpack::DataType& type, py::handle like) {
     if (torch().api == nullptr) {
-        made_ = make_by_torch(view, like);
+        made_ = TorchMaker(like.attr("device")).make(view, like);
         return;
     }
     const auto ndim = static_cast<std::size_t>(view.ndim);
@@ -185,6 +224,26 @@ py::object NewTensor::hand_over() {
     return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
 }
 
+TorchMaker::TorchMaker(py::handle device, std::size_t num_kinds)
+    : device_(py::reinterpret_borrow<py::object>(device)), kinds_(num_kinds) {}
+
+py::object TorchMaker::make(View& view, py::handle like, std::size_t kind) {
+    static const auto* const names = new py::tuple(py::make_tuple("dtype", "device"));
+    Kind& known = kinds_[kind];
+    if (!known.shape || known.view.ndim != view.ndim || known.view.shape != view.shape ||
+        known.view.strides != view.strides) {
+        known = {view, as_tuple(view.shape, view.ndim), as_tuple(view.strides, view.ndim)};
+    }
+    const auto dtype = py::reinterpret_steal<py::object>(PyObject_GetAttr(like.ptr(), torch().dtype.ptr()));
+    if (!dtype) throw py::error_already_set();
+    PyObject* arguments[] = {known.shape.ptr(), known.strides.ptr(), dtype.ptr(), device_.ptr()};
+    PyObject* made = PyObject_Vectorcall(torch().empty_strided.ptr(), arguments, 2, names->ptr());
+    if (made == nullptr) throw py::error_already_set();
+    auto tensor = py::reinterpret_steal<py::object>(made);
+    view.data = address_of(tensor);
+    return tensor;
+}
+
 py::tuple as_tuple(const std::array<std::int64_t, max_dims>& numbers, int ndim) {
     py::tuple tuple(static_cast<std::size_t>(ndim));
     for (std::size_t dim = 0; dim < tuple.size(); ++dim) tuple[dim] = numbers[dim];
@@ -201,13 +260,28 @@ void bind_torch(const py::type& tensor_type, const py::object& exchange_api, con
     bound.float_dtypes = float_dtypes;
 }
 
-TorchTensor read_tensor(py::handle object, const ArgumentName& argument) {
-    const Torch& bound = torch();
-    if (bound.tensor_type == nullptr) throw std::runtime_error("call bind_torch first");
-    if (PyObject_TypeCheck(object.ptr(), bound.tensor_type) == 0) {
-        refuse(argument, py::str(py::type::handle_of(object)).cast<std::string>());
-    }
-    return bound.api != nullptr ? read_by_api(object, argument) : read_by_attributes(object, argument);
+namespace {
+
+void check_type(py::handle object, const ArgumentName& argument, const dlpack::Device& device) {
+    if (torch().tensor_type == nullptr) throw std::runtime_error("call bind_torch first");
+    if (PyObject_TypeCheck(object.ptr(), torch().tensor_type) != 0) return;
+    Argument{argument, device}.refuse(py::str(py::type::handle_of(object)).cast<std::string>());
+}
+
+}  // namespace
+
+TorchTensor read_tensor(py::handle object, const ArgumentName& argument, const dlpack::Device& device) {
+    check_type(object, argument, device);
+    const Argument known{argument, device};
+    return torch().api != nullptr ? read_by_api(object, known) : read_by_attributes(object, known);
+}
+
+dlpack::Device device_of(py::handle object, const ArgumentName& argument) {
+    check_type(object, argument, dlpack::cpu);
+    const std::optional<dlpack::Device> device = device_by_attributes(object);
+    if (device) return *device;
+    throw py::value_error("`" + argument.text() + "` must be on the CPU or a CUDA device, got " +
+                          on_its_device(object));
 }
 
 std::optional<View> peek_shape(py::handle object) noexcept {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "dlpack.hpp"
 #include "score.hpp"
@@ -35,14 +36,38 @@ struct TorchTensor {
     std::optional<DType> dtype;  // empty: not one of the dtypes that can be summed
 };
 
-/// Throws ValueError naming `argument` unless `object` is a strided CPU tensor with whole-byte elements.
-TorchTensor read_tensor(pybind11::handle object, const ArgumentName& argument);
+/// Throws ValueError naming `argument` unless `object` is a strided tensor with whole-byte elements on that device.
+TorchTensor read_tensor(pybind11::handle object, const ArgumentName& argument,
+                        const dlpack::Device& device = dlpack::cpu);
+
+/// Where `object` is. Throws ValueError naming `argument` where that is neither the CPU nor a CUDA device.
+dlpack::Device device_of(pybind11::handle object, const ArgumentName& argument);
 
 /// The shape of `object` where it is a strided tensor that can be read quickly, else empty; never throws.
 std::optional<View> peek_shape(pybind11::handle object) noexcept;
 
 /// The first `ndim` of a view's sizes or strides, as torch takes them.
 pybind11::tuple as_tuple(const std::array<std::int64_t, max_dims>& numbers, int ndim);
+
+/// Makes tensors in torch's own memory.
+class TorchMaker {
+public:
+    /// On that device (a `torch.device`). Tensors are of some kinds, each of which has mostly one shape.
+    explicit TorchMaker(pybind11::handle device, std::size_t num_kinds = 1);
+
+    /// A tensor of the shape and strides of `view`, whose data it sets, and the dtype of `like`.
+    pybind11::object make(View& view, pybind11::handle like, std::size_t kind = 0);
+
+private:
+    struct Kind {
+        View view;
+        pybind11::object shape;
+        pybind11::object strides;
+    };
+
+    pybind11::object device_;
+    std::vector<Kind> kinds_;
+};
 
 /// A new tensor with storage of its own: its memory is there at once, torch learns of it later.
 ///

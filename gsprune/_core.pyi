@@ -27,7 +27,7 @@ def axis_sums(
 def flat_axis_sums(
     tensors: list[Tensor],
     axes: list[tuple[int, ...]],
-    others: list[Tensor] | None,
+    others: list[Tensor | None] | None,
     statistic: str,
     num_threads: int,
     isa: str,
@@ -59,6 +59,29 @@ def rewrite(
     num_threads: int,
     isa: str,
 ) -> None: ...
+def exchange(
+    tensors: list[Tensor],
+    replacements: list[Tensor],
+    num_owned: int,
+    entries: list[tuple[dict[Any, Any], Any, Any]],
+) -> None: ...
+def score_tables(
+    tensors: list[Tensor],
+    axes: list[tuple[int, ...]],
+    others: list[Tensor | None] | None,
+    statistic: str,
+    tiles: list[tuple[int, int]],
+    fold_outputs: int,
+    max_steps: int,
+    busy_tiles: int,
+) -> tuple[npt.NDArray[np.int64], int, int, int, int, int, int, int, list[Tensor]]: ...
+def slice_tables(
+    tensors: list[Tensor],
+    patterns: list[tuple[tuple[int, npt.NDArray[np.int64]], ...]],
+    pattern_of: list[int],
+    tiles: list[tuple[int, int]],
+    max_columns: int,
+) -> tuple[list[Tensor], npt.NDArray[np.int64], int, int, int, list[Tensor]]: ...
 def find_followers(
     parameters: list[Tensor], states: list[dict[Tensor, dict[Any, Any]]]
 ) -> tuple[list[Tensor], list[int], list[tuple[int, int | None, Any, Any]]]: ...

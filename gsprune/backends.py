@@ -7,7 +7,7 @@ Three providers give the same results: ``cpp`` (the compiled core, CPU tensors),
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import cache
 from typing import Any, Literal, NamedTuple, Protocol
@@ -29,8 +29,8 @@ __all__ = [
     "Pattern",
     "Statistic",
     "SumJob",
-    "flat_axis_sums",
     "get_backend",
+    "rewriter_of",
     "select_groups",
 ]
 
@@ -104,6 +104,25 @@ class Backend(Protocol):
             ValueError: a dtype, shape or axis does not fit; the message names the job.
         """
 
+    def flat_axis_sums(
+        self,
+        tensors: list[Tensor],
+        axes: list[tuple[int, ...]],
+        others: Sequence[Tensor | None] | None,
+        statistic: Statistic,
+    ) -> npt.NDArray[np.float64]:
+        """`axis_sums` as one array: the vectors of one tensor after the other.
+
+        Args:
+            tensors: as `SumJob.tensor`.
+            axes: of each tensor.
+            others: of each tensor; None where the statistic needs none.
+            statistic: what is summed.
+
+        Raises:
+            ValueError: a dtype, shape or axis does not fit; the message names the tensor.
+        """
+
     def slice(self, tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
         """The kept part of every tensor, in new tensors that own their storage.
 
@@ -139,6 +158,18 @@ class TorchBackend:
             sums = reference.axis_sums(job.tensor, job.axes, job.other, statistic.value)
             results.append(tuple(vector.cpu().numpy() for vector in sums))
         return results
+
+    def flat_axis_sums(
+        self,
+        tensors: list[Tensor],
+        axes: list[tuple[int, ...]],
+        others: Sequence[Tensor | None] | None,
+        statistic: Statistic,
+    ) -> npt.NDArray[np.float64]:
+        """See `Backend.flat_axis_sums`."""
+        jobs = list(map(SumJob, tensors, axes, [None] * len(tensors) if others is None else others))
+        vectors = [vector for result in self.axis_sums(jobs, statistic) for vector in result]
+        return np.concatenate([np.zeros(0), *vectors])
 
     def slice(self, tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
         """See `Backend.slice`."""
@@ -235,37 +266,25 @@ class CppBackend:
         return _core.select(scores, keep)
 
     def flat_axis_sums(
-        self, tensors: list[Tensor], axes: list[tuple[int, ...]], others: list[Tensor] | None, statistic: Statistic
+        self,
+        tensors: list[Tensor],
+        axes: list[tuple[int, ...]],
+        others: Sequence[Tensor | None] | None,
+        statistic: Statistic,
     ) -> npt.NDArray[np.float64]:
-        """See `flat_axis_sums`."""
+        """See `Backend.flat_axis_sums`: an array per axis would cost more than the sums of a small network."""
         num_threads = self._num_threads or torch.get_num_threads()
+        others = None if others is None else list(others)
         return _core.flat_axis_sums(tensors, axes, others, statistic.value, num_threads, self._isa)
 
 
-def flat_axis_sums(
-    backend: Backend,
-    tensors: list[Tensor],
-    axes: list[tuple[int, ...]],
-    others: list[Tensor] | None,
-    statistic: Statistic,
-) -> npt.NDArray[np.float64]:
-    """`Backend.axis_sums` as one array: the vectors of one tensor after the other.
+def rewriter_of(backend: Backend) -> Callable[..., None] | None:
+    """The backend's `rewrite` (see `CppBackend.rewrite`), which makes all changes of a step in one call, if it has one.
 
-    Args:
-        backend: computes them.
-        tensors: as `SumJob.tensor`.
-        axes: of each tensor.
-        others: of each tensor; None where the statistic needs none.
-        statistic: what is summed.
-
-    Raises:
-        ValueError: a dtype, shape or axis does not fit.
+    The definition has none: it serves devices and tensors that the core does not know.
     """
-    if isinstance(backend, CppBackend):  # an array per axis would cost more than the sums of a small network
-        return backend.flat_axis_sums(tensors, axes, others, statistic)
-    jobs = list(map(SumJob, tensors, axes, [None] * len(tensors) if others is None else others))
-    vectors = [vector for result in backend.axis_sums(jobs, statistic) for vector in result]
-    return np.concatenate([np.zeros(0), *vectors])
+    rewrite: Callable[..., None] | None = getattr(backend, "rewrite", None)
+    return rewrite
 
 
 def select_groups(
@@ -285,7 +304,7 @@ def select_groups(
     Raises:
         ValueError: a score is NaN, or a group has not as many units.
     """
-    if isinstance(backend, CppBackend):
+    if not isinstance(backend, TorchBackend):
         return _core.select_groups(scores, first_unit, kept)
     keep = np.ones(len(scores), dtype=bool)
     bounds = first_unit.tolist()

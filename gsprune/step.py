@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch import nn
 from torch.optim import Optimizer
 
-from gsprune.backends import Backend, BackendName, CppBackend, get_backend
+from gsprune.backends import Backend, BackendName, get_backend, rewriter_of
 from gsprune.distributed.consensus import Consensus
 from gsprune.errors import PruneWarning, RewriteError, is_out_of_memory
 from gsprune.ignore import ignored_groups
@@ -206,9 +206,10 @@ class Step:
         # Sizes written into code show when a group is first cut; what a stored size follows, when two axes part.
         must_check = verified != self.state.verified or bool(links)
         held = {(link.module, link.attribute): self._stored(link) for link in links}
-        if isinstance(backend, CppBackend) and not must_check and self._needs_no_look():
+        rewrite = None if must_check else rewriter_of(backend)
+        if rewrite is not None and self._needs_no_look():
             entries = [*plan.entries, *self._state_entries(after, refused, links, verified)]
-            backend.rewrite(plan.tensors, plan.patterns, plan.pattern_of, plan.num_owned, entries)
+            rewrite(plan.tensors, plan.patterns, plan.pattern_of, plan.num_owned, entries)
             refuse_untold(left_out)
             return after, plan.notes
         call = None if doubt is None else call_in_float64

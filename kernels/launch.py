@@ -11,12 +11,10 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["INTERPRETED", "MAX_PROGRAMS", "Launch", "checked_programs", "find_job", "on_device"]
+__all__ = ["INTERPRETED", "Launch", "find_job", "on_device"]
 
 # Read when `triton.jit` reads it too, at import: kernels are compiled, or interpreted on the CPU, never both.
 INTERPRETED: Final = bool(triton.knobs.runtime.interpret)
-
-MAX_PROGRAMS: Final = 2**31 - 1  # of a grid's first dimension, on every CUDA device
 
 
 @dataclass(frozen=True)
@@ -27,13 +25,13 @@ class Launch:
         kernel: Name of the kernel.
         jobs: Tensors (or, when folding, vectors) that this one launch worked on.
         programs: Size of the grid.
-        paths: The branches that its jobs took, such as "wide" or "4-byte".
+        table: What its programs were told: (jobs,) tiles up to and with each job, then a row of fields per job.
     """
 
     kernel: str
     jobs: int
     programs: int
-    paths: frozenset[str]
+    table: npt.NDArray[np.int64]
 
 
 @triton.jit
@@ -64,16 +62,3 @@ def on_device(table: npt.NDArray[np.int64], device: torch.device) -> torch.Tenso
     if device.type != "cuda":
         return host
     return host.pin_memory().to(device, non_blocking=True)
-
-
-def checked_programs(programs: int, work: str) -> int:
-    """The size of the grid, if there can be one of this size.
-
-    Raises:
-        ValueError: More programs than a grid holds.
-    """
-    if programs > MAX_PROGRAMS:
-        raise ValueError(
-            f"{work} takes {programs} programs, but one launch holds {MAX_PROGRAMS}; pass the tensors in several calls"
-        )
-    return programs

@@ -12,7 +12,7 @@ summation that depends on the shapes alone: no atomics, the same bits at every c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,30 +21,28 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gsprune import _core
 from gsprune.kernels.launch import Launch, find_job, on_device
-from gsprune.kernels.layout import dense, memory_order
-from gsprune.kernels.score_tables import DTYPE_CODES, FOLD_OUTPUTS, NARROW, WIDE, ScoreTables, ScoreTask, score_tables
 
-__all__ = [
-    "FOLD_WARPS",
-    "SCORE_REGISTERS",
-    "SCORE_WARPS",
-    "STATISTIC_CODES",
-    "axis_sums",
-    "fold_kernel",
-    "score_kernel",
-]
+__all__ = ["FOLD_WARPS", "SCORE_REGISTERS", "SCORE_WARPS", "STATISTIC_CODES", "fold_kernel", "score_kernel", "sums"]
 
 STATISTIC_CODES: Final = {"abs": 0, "square": 1, "product": 2, "abs_product": 3, "square_product": 4}
-_WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in WIDE)
-_NARROW_ROWS, _NARROW_COLUMNS = (tl.constexpr(size) for size in NARROW)
+# Rows x columns of a tile: 8 elements per thread, so that 80 registers suffice and three programs share a
+# multiprocessor; with 16 per thread the compiler takes up to 168 or spills (docs/gpu.md).
+_TILES: Final = [(16, 128), (128, 16)]
+_WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in _TILES[0])
+_NARROW_ROWS, _NARROW_COLUMNS = (tl.constexpr(size) for size in _TILES[1])
 SCORE_WARPS: Final = 8
 SCORE_REGISTERS: Final = 80
+# A program goes down up to this many tiles, which makes the column partials that much fewer ...
+_MAX_STEPS: Final = 16
+# ... but only where there are more tiles than keep a large GPU busy: 132 multiprocessors x 3 programs, 5 times over.
+_BUSY_TILES: Final = 2048
 
-_FIELDS = tl.constexpr(10)  # address, other, dtype, rows, columns, column tiles, steps, narrow, row and column partials
-_FOLD_FIELDS = tl.constexpr(5)  # partials, outer, length, inner, output
+_FIELDS = tl.constexpr(10)  # the fields are listed in csrc/score_tables.hpp
+_FOLD_FIELDS = tl.constexpr(5)
 _FOLD_TERMS = tl.constexpr(32)
-_FOLD_OUTPUTS = tl.constexpr(FOLD_OUTPUTS)
+_FOLD_OUTPUTS = tl.constexpr(32)
 FOLD_WARPS: Final = 4
 
 
@@ -183,71 +181,69 @@ def fold_kernel(
     tl.store(out_ptr + output + o_out, tl.sum(b_total, axis=0), mask=m_out)
 
 
-def axis_sums(
-    pairs: Sequence[tuple[Tensor, Tensor | None]], axes: Sequence[tuple[int, ...]], statistic: str
-) -> tuple[list[tuple[npt.NDArray[np.float64], ...]], list[Launch]]:
+def sums(
+    tensors: list[Tensor], axes: list[tuple[int, ...]], others: Sequence[Tensor | None] | None, statistic: str
+) -> tuple[npt.NDArray[np.float64], list[Launch]]:
     """Sums of f(w, g) over everything but one axis, for every tensor and every one of its axes.
 
     A tensor with more than two axes of interest is read once per two of them. One copy takes the tables to the device,
     and one brings all sums back.
 
     Args:
-        pairs: (w, g) per job, on one device; float32, float64, bfloat16 or float16, g as w or None. The same shapes
-            and dtypes; any strides, but what is not dense, or where g lies differently from w, is copied first.
-        axes: Per job, the axes in [0, ndim), each at most once.
-        statistic: A key of STATISTIC_CODES; the products need every g.
+        tensors: w of every job, on one device; float32, float64, bfloat16 or float16, any strides. What is not dense is
+            copied first.
+        axes: of each, in [0, ndim), each at most once.
+        others: g of every job, of the shape and dtype of w, copied first where it lies differently; the products need
+            them.
+        statistic: A key of STATISTIC_CODES.
 
     Returns:
-        Per job one (shape[axis],) float64 vector per axis, and what was launched.
+        The (shape[axis],) sums of all axes of one tensor after the other, and what was launched.
+
+    Raises:
+        ValueError: a tensor, an axis or a second tensor does not fit; the message names it.
     """
-    tasks, addresses, owners, held = [], [], [], []
-    for index, ((weight, other), wanted) in enumerate(zip(pairs, axes, strict=True)):
-        tensor = dense(weight)
-        partner = tensor if other is None else _laid_out_as(tensor, other)
-        held += [tensor, partner]  # copies must outlive the launch
-        shape, order = tuple(tensor.shape), memory_order(tensor.shape, tensor.stride())
-        for start in range(0, len(wanted), 2):
-            tasks.append(ScoreTask(shape, order, tuple(wanted[start : start + 2]), DTYPE_CODES[tensor.dtype]))
-            addresses.append((tensor.data_ptr(), partner.data_ptr()))
-            owners.append(index)
-    sums: list[dict[int, npt.NDArray[np.float64]]] = [{} for _ in pairs]
-    launches: list[Launch] = []
-    if tasks:
-        tables = score_tables(tuple(tasks))
-        vectors = _launch(tables, addresses, statistic, held[0].device, launches)
-        for (task, axis, _), vector in zip(tables.outputs, vectors, strict=True):
-            sums[owners[task]][axis] = vector
-    return [tuple(found[axis] for axis in wanted) for found, wanted in zip(sums, axes, strict=True)], launches
-
-
-def _launch(
-    tables: ScoreTables, addresses: list[tuple[int, int]], statistic: str, device: torch.device, launches: list[Launch]
-) -> list[npt.NDArray[np.float64]]:
-    """Both launches, and the host's one read: the vectors of `tables.outputs`."""
-    host = tables.table.copy()
-    jobs = host[tables.jobs : tables.base].reshape(tables.jobs, _FIELDS.value)
-    jobs[:, :2] = addresses
-    table = on_device(host, device)
+    others = None if others is None else list(others)
+    tables = _ScoreTables(
+        *_core.score_tables(tensors, axes, others, statistic, _TILES, _FOLD_OUTPUTS.value, _MAX_STEPS, _BUSY_TILES)
+    )
+    if not tables.num_sums:
+        return np.zeros(0), []
+    device = tensors[0].device
+    table = on_device(tables.table, device)
     partials = torch.empty(tables.num_partials, dtype=torch.float64, device=device)
-    lengths = [length for _, _, length in tables.outputs]
-    out = torch.empty(sum(lengths), dtype=torch.float64, device=device)
+    out = torch.empty(tables.num_sums, dtype=torch.float64, device=device)
+    launches = []
     if tables.programs:
         score_kernel[(tables.programs,)](
             table,
             partials,
-            tables.jobs,
+            tables.num_jobs,
             STATISTIC_CODES[statistic],
             num_warps=SCORE_WARPS,
             maxnreg=SCORE_REGISTERS,
             enable_fp_fusion=False,
         )
-        launches.append(Launch("score", tables.jobs, tables.programs, tables.paths | {statistic}))
-    if tables.fold_programs:
-        fold_kernel[(tables.fold_programs,)](
-            table, partials, out, tables.base, len(lengths), num_warps=FOLD_WARPS, enable_fp_fusion=False
-        )
-        launches.append(Launch("fold", len(lengths), tables.fold_programs, frozenset()))
-    return np.split(_to_host(out), np.cumsum(lengths)[:-1])
+        launches.append(Launch("score", tables.num_jobs, tables.programs, tables.table))
+    fold_kernel[(tables.fold_programs,)](
+        table, partials, out, tables.fold_base, tables.num_folds, num_warps=FOLD_WARPS, enable_fp_fusion=False
+    )
+    launches.append(Launch("fold", tables.num_folds, tables.fold_programs, tables.table[tables.fold_base :]))
+    return _to_host(out), launches
+
+
+class _ScoreTables(NamedTuple):
+    """What `_core.score_tables` gives; csrc/score_tables.hpp says what is in the table."""
+
+    table: npt.NDArray[np.int64]
+    num_jobs: int
+    fold_base: int
+    num_folds: int
+    programs: int
+    fold_programs: int
+    num_partials: int
+    num_sums: int
+    copies: list[Tensor]
 
 
 def _to_host(out: Tensor) -> npt.NDArray[np.float64]:
@@ -258,13 +254,3 @@ def _to_host(out: Tensor) -> npt.NDArray[np.float64]:
     host.copy_(out, non_blocking=True)
     torch.cuda.current_stream(out.device).synchronize()
     return host.numpy()
-
-
-def _laid_out_as(tensor: Tensor, other: Tensor) -> Tensor:
-    """`other`, or a copy of it that lies in memory as `tensor` does."""
-    strides = zip(tensor.shape, tensor.stride(), other.stride(), strict=True)
-    if all(size == 1 or wanted == given for size, wanted, given in strides):
-        return other
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=other.dtype, device=other.device).copy_(
-        other.detach()
-    )

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from gsprune import _core
-from gsprune.backends import Statistic, flat_axis_sums
+from gsprune.backends import Statistic
 from gsprune.importance.base import FloatArray, ScoreSource, counted_members
 from gsprune.tracing.graph import IntArray
 from gsprune.tracing.structure import Structure
@@ -123,7 +123,7 @@ def member_sums(
     """
     counted, structure = counted_axes(source, skipped), source.structure
     tensors = list(map(source.tensors.__getitem__, counted.names))
-    sums = flat_axis_sums(source.backend, tensors, counted.axes, others, statistic)
+    sums = source.backend.flat_axis_sums(tensors, counted.axes, others, statistic)
     statistics = _core.gather_units(
         sums, counted.vectors, counted.slots, counted.members, structure.first_unit, structure.ids, structure.starts
     )

@@ -5,7 +5,7 @@ import pytest
 import torch
 from core_layouts import FLOATS, SHAPES, cases, isas, lay_out
 
-from gsprune.backends import CppBackend, Statistic, SumJob, TorchBackend, flat_axis_sums
+from gsprune.backends import CppBackend, Statistic, SumJob, TorchBackend
 
 REFERENCE = TorchBackend()
 
@@ -102,8 +102,8 @@ def test_an_empty_tensor_has_sums_of_zero() -> None:
 
 def test_no_job_is_no_result() -> None:
     assert CppBackend(1).axis_sums([], Statistic.ABS) == []
-    assert flat_axis_sums(CppBackend(1), [], [], None, Statistic.ABS).shape == (0,)
-    assert flat_axis_sums(REFERENCE, [], [], None, Statistic.ABS).shape == (0,)
+    assert CppBackend(1).flat_axis_sums([], [], None, Statistic.ABS).shape == (0,)
+    assert REFERENCE.flat_axis_sums([], [], None, Statistic.ABS).shape == (0,)
 
 
 def test_in_one_array_the_vectors_stand_one_after_the_other() -> None:
@@ -114,10 +114,10 @@ def test_in_one_array_the_vectors_stand_one_after_the_other() -> None:
     jobs = [SumJob(*job) for job in zip(tensors, axes, others, strict=True)]
     for statistic in (Statistic.ABS, Statistic.PRODUCT):
         apart = [vector for vectors in CppBackend(2).axis_sums(jobs, statistic) for vector in vectors]
-        flat = flat_axis_sums(CppBackend(2), tensors, axes, others if statistic.needs_other else None, statistic)
+        flat = CppBackend(2).flat_axis_sums(tensors, axes, others if statistic.needs_other else None, statistic)
         assert flat.tobytes() == np.concatenate(apart).tobytes()
         np.testing.assert_allclose(
-            flat_axis_sums(REFERENCE, tensors, axes, others, statistic), flat, rtol=1e-12, atol=1e-11
+            REFERENCE.flat_axis_sums(tensors, axes, others, statistic), flat, rtol=1e-12, atol=1e-11
         )
 
 

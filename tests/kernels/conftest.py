@@ -8,11 +8,13 @@ of their own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+
+from gsprune import _core
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -27,7 +29,7 @@ def device() -> torch.device:
 
 
 @pytest.fixture
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """New memory is full of NaN, or of 0x55, so that an element nobody writes is seen."""
 
     def poison(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -38,5 +40,12 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return wrapper
 
+    def bind(empty_strided: Callable[..., torch.Tensor]) -> None:
+        api = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+        dtypes = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+        _core.bind_torch(torch.Tensor, api, empty_strided, dtypes)
+
     monkeypatch.setattr(torch, "empty", poison(torch.empty))
-    monkeypatch.setattr(torch, "empty_strided", poison(torch.empty_strided))
+    bind(poison(torch.empty_strided))
+    yield
+    bind(torch.empty_strided)

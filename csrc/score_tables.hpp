@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "launch.hpp"
+#include "score.hpp"
+
+namespace gsprune {
+
+/// How the scoring kernels are made, see `kernels/score.py`.
+struct ScoreTiling {
+    std::vector<Tile> tiles;  // of which a job's fields name one by its index
+    std::int64_t fold_outputs;
+    std::int64_t max_steps;   // tiles that one program goes down at most ...
+    std::int64_t busy_tiles;  // ... for every so many of all tiles one
+};
+
+/// What one launch that reads all tensors and one that folds its partial sums work on.
+///
+/// Per job of the first: address, other address, dtype, rows, columns, column tiles, steps, tile, and where its row and
+/// its column partials begin, -1 where nobody wants them. Per vector of the second: where its partials begin, outer,
+/// length, inner (they lie as these three, and are summed over the outer and the inner one), and where its sums go:
+/// as a flat array, the axes of one tensor after the other.
+struct ScoreTables {
+    std::vector<std::int64_t> table;
+    std::int64_t num_jobs = 0;
+    std::int64_t fold_base = 0;  // where in the table the second launch's part begins
+    std::int64_t num_folds = 0;
+    std::int64_t programs = 0;
+    std::int64_t fold_programs = 0;
+    std::int64_t num_partials = 0;
+    std::int64_t num_sums = 0;
+};
+
+/// Tensors are dense, and others lie as they do; a tensor with more than two axes is read once per two of them.
+///
+/// Throws std::invalid_argument where a grid gets too large.
+ScoreTables score_tables(const std::vector<SumJob>& jobs, const ScoreTiling& tiling);
+
+}  // namespace gsprune

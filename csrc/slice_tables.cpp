@@ -1,0 +1,220 @@
+#include "slice_tables.hpp"
+
+#include <array>
+#include <map>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "axis_runs.hpp"
+
+namespace gsprune {
+
+namespace {
+
+/// The largest of 1, 2, 4 and 8 that divides the address.
+std::int64_t alignment_of(const View& view) noexcept { return std::gcd(address_of(view), std::int64_t{8}); }
+
+/// One dimension of a matrix: an axis, or several and what lies between them as one.
+struct Side {
+    std::int64_t kept = 1;
+    std::int64_t size = 1;
+    std::int64_t positions = 0;  // where they begin; the zero that stands first serves what is not sliced
+};
+
+/// The kept positions of all patterns, one list behind the other, each list once.
+class Positions {
+public:
+    [[nodiscard]] const std::vector<std::int64_t>& all() const noexcept { return all_; }
+
+    /// Of neighbouring runs, the first and the last of which are axes.
+    Side side(const SlicePattern& pattern, const std::vector<AxisRun>& runs, std::size_t begin, std::size_t end) {
+        Side side;
+        Key key;
+        for (std::size_t i = begin; i < end; ++i) {
+            const Keep* keep = keep_of(pattern, runs[i].axis);
+            side.size *= runs[i].size;
+            side.kept *= keep == nullptr ? runs[i].size : keep->count;
+            key.emplace_back(runs[i].size, keep);
+        }
+        const auto [known, is_new] = starts_.try_emplace(std::move(key), static_cast<std::int64_t>(all_.size()));
+        if (is_new) append(known->first, 0, 0);
+        side.positions = known->second;
+        return side;
+    }
+
+    [[nodiscard]] static const Keep* keep_of(const SlicePattern& pattern, int axis) noexcept {
+        for (const AxisKeep& entry : pattern) {
+            if (entry.axis == axis) return entry.keep;
+        }
+        return nullptr;
+    }
+
+private:
+    using Key = std::vector<std::pair<std::int64_t, const Keep*>>;  // size of a run, what is kept of it, null: all
+
+    void append(const Key& runs, std::size_t run, std::int64_t base) {
+        const auto& [size, keep] = runs[run];
+        const std::int64_t count = keep == nullptr ? size : keep->count;
+        for (std::int64_t i = 0; i < count; ++i) {
+            const std::int64_t position = base * size + (keep == nullptr ? i : keep->positions[i]);
+            if (run + 1 == runs.size()) {
+                all_.push_back(position);
+            } else {
+                append(runs, run + 1, position);
+            }
+        }
+    }
+
+    std::vector<std::int64_t> all_{0};
+    std::map<Key, std::int64_t> starts_;
+};
+
+/// A tensor as the kernel sees it, in elements but for the word.
+struct Matrix {
+    std::int64_t before = 1;
+    Side first;
+    std::int64_t between = 1;
+    Side second;
+    std::int64_t after = 1;
+};
+
+/// The fields of a job, and how many tiles it has.
+struct Cut {
+    std::int64_t word;
+    std::size_t tile;
+    std::int64_t rows;
+    std::int64_t columns;
+    std::int64_t pitch;
+    std::int64_t words;  // behind the second axis
+    std::int64_t num_tiles;
+
+    Cut(const Matrix& matrix, const View& source, const std::vector<Tile>& tiles) {
+        const std::int64_t num_bytes = matrix.after * source.itemsize;
+        word = std::gcd(num_bytes, alignment_of(source));
+        words = num_bytes / word;
+        rows = matrix.before * matrix.first.kept;
+        columns = matrix.between * matrix.second.kept * words;
+        pitch = matrix.between * matrix.second.size * words;
+        tile = best_tile(rows, columns, tiles);
+        num_tiles = count_tiles(rows, columns, tiles[tile]);
+    }
+};
+
+class Builder {
+public:
+    Builder(const std::vector<SlicePattern>& patterns, const SliceTiling& tiling)
+        : patterns_(patterns), tiling_(tiling), plans_(patterns.size()) {}
+
+    void add(const SliceJob& job) {
+        Plan& plan = plans_[job.pattern];
+        if (!plan.serves(job)) plan = make_plan(job);
+        programs_ += plan.num_tiles;
+        ends_.push_back(programs_);
+        rows_.insert(rows_.end(), {address_of(job.source), address_of(job.target)});
+        rows_.insert(rows_.end(), plan.fields.begin(), plan.fields.end());
+    }
+
+    [[nodiscard]] SliceTables result() && {
+        check_programs(programs_, "slicing");
+        SliceTables tables;
+        tables.num_jobs = static_cast<std::int64_t>(ends_.size());
+        tables.programs = programs_;
+        tables.table = std::move(ends_);
+        tables.table.insert(tables.table.end(), rows_.begin(), rows_.end());
+        tables.keep_base = static_cast<std::int64_t>(tables.table.size());
+        tables.table.insert(tables.table.end(), positions_.all().begin(), positions_.all().end());
+        return tables;
+    }
+
+private:
+    /// How a tensor is sliced, wherever it lies: a weight, its gradient and its moments mostly share it.
+    struct Plan {
+        View source;
+        std::int64_t alignment = -1;  // none yet
+        std::int64_t num_tiles = 0;
+        std::array<std::int64_t, 13> fields{};  // all of a job's but its addresses
+
+        [[nodiscard]] bool serves(const SliceJob& job) const noexcept {
+            return alignment == alignment_of(job.source) && source.itemsize == job.source.itemsize &&
+                   source.ndim == job.source.ndim && source.shape == job.source.shape &&
+                   source.strides == job.source.strides;
+        }
+    };
+
+    Plan make_plan(const SliceJob& job) {
+        Matrix matrix = whole_matrix(job);
+        Cut cut(matrix, job.source, tiling_.tiles);
+        // A single axis, or none, can be looked for along the rows or along the columns.
+        if (matrix.second.positions == 0) {
+            Matrix other = matrix;
+            std::swap(other.first, other.second);
+            if (matrix.first.positions == 0) std::swap(other.before, other.after);
+            const Cut turned(other, job.source, tiling_.tiles);
+            if (turned.columns <= tiling_.max_columns &&
+                (cut.columns > tiling_.max_columns || turned.num_tiles < cut.num_tiles)) {
+                matrix = other;
+                cut = turned;
+            }
+        }
+        check(job, cut);
+        const std::int64_t column_tiles = ceil_div(cut.columns, tiling_.tiles[cut.tile].columns);
+        return {job.source,
+                alignment_of(job.source),
+                cut.num_tiles,
+                {cut.word, static_cast<std::int64_t>(cut.tile), cut.rows, cut.columns, column_tiles, cut.pitch,
+                 matrix.first.kept, matrix.first.size, matrix.first.positions, matrix.second.kept, matrix.second.size,
+                 cut.words, matrix.second.positions}};
+    }
+
+    /// The first sliced axis along the rows.
+    Matrix whole_matrix(const SliceJob& job) {
+        const SlicePattern& pattern = patterns_[job.pattern];
+        std::vector<int> axes;
+        for (const AxisKeep& entry : pattern) {
+            const bool is_cut = entry.keep->count != job.source.shape[static_cast<std::size_t>(entry.axis)];
+            if (is_cut) axes.push_back(entry.axis);
+        }
+        const std::vector<AxisRun> runs = axis_runs(job.source, memory_order(job.source), axes);
+        Matrix matrix;
+        matrix.after = runs.back().size;
+        if (axes.empty()) return matrix;
+        matrix.before = runs[0].size;
+        matrix.first = positions_.side(pattern, runs, 1, 2);
+        if (axes.size() == 1) return matrix;
+        matrix.between = runs[2].size;
+        matrix.second = positions_.side(pattern, runs, 3, runs.size() - 1);
+        return matrix;
+    }
+
+    void check(const SliceJob& job, const Cut& cut) const {
+        if (cut.columns <= tiling_.max_columns) return;
+        std::string shape;
+        for (int dim = 0; dim < job.source.ndim; ++dim) {
+            shape += (dim == 0 ? "" : ", ") + std::to_string(job.source.shape[static_cast<std::size_t>(dim)]);
+        }
+        throw std::invalid_argument("a tensor of shape (" + shape + ") keeps " + std::to_string(cut.columns) +
+                                    " words in one row of its matrix, but the kernel counts at most " +
+                                    std::to_string(tiling_.max_columns) + "; split the tensor or use backend='torch'");
+    }
+
+    const std::vector<SlicePattern>& patterns_;
+    const SliceTiling& tiling_;
+    std::vector<Plan> plans_;  // per pattern the last one made
+    Positions positions_;
+    std::vector<std::int64_t> ends_;
+    std::vector<std::int64_t> rows_;
+    std::int64_t programs_ = 0;
+};
+
+}  // namespace
+
+SliceTables slice_tables(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns,
+                         const SliceTiling& tiling) {
+    Builder builder(patterns, tiling);
+    for (const SliceJob& job : jobs) builder.add(job);
+    return std::move(builder).result();
+}
+
+}  // namespace gsprune
