@@ -1,4 +1,4 @@
-"""scripts/gpu_check.py, which needs a GPU, takes all its paths in a dry run."""
+"""scripts/gpu_check.py, which needs a GPU, takes all its paths in a dry run; gpu_host_part.py needs none."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ def test_the_dry_run_checks_times_and_writes_both_reports(tmp_path: Path) -> Non
     assert all(timing["wall_us"] > 0 for timing in timings.values())
     page = (tmp_path / "gpu_check.md").read_text()
     assert all(f"| {operation} |" in page for operation in timings)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_the_hosts_part_is_told_of_every_network() -> None:
+    command = [sys.executable, "scripts/gpu_host_part.py", "--repeats", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    rows = [line.split("|")[1:5] for line in run.stdout.splitlines()[2:]]
+    assert [row[0].strip() for row in rows][:4] == [f"Impala tau={tau}" for tau in (1, 2, 4, 8)]
+    assert all(float(median) >= float(least) > 0 for *_, median, least in rows)
