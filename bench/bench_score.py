@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from cases import NETWORKS, after_a_step, extra_info, gpu_backend, matrices, trained
+from cases import after_a_step, extra_info, gpu_backend, matrices, trained
 from floors import Floor
+from networks import NETWORKS
 from torch import Tensor
 
 from gsprune.backends import CppBackend, Statistic, SumJob, TorchBackend

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from cases import NETWORKS, extra_info, four_tensors, gpu_backend
+from cases import extra_info, four_tensors, gpu_backend
 from floors import Floor
+from networks import NETWORKS
 from torch import Tensor
 
 from gsprune.backends import CppBackend, Pattern, TorchBackend

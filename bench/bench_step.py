@@ -15,8 +15,9 @@ from types import ModuleType
 
 import pytest
 import torch
-from cases import KEPT, NETWORKS, extra_info, gpu_backend, trained
+from cases import KEPT, extra_info, gpu_backend, trained
 from floors import Floor
+from networks import NETWORKS
 from torch import Tensor, nn
 
 import gsprune

@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Callable
 
 import pytest
-from cases import NETWORKS, extra_info
+from cases import extra_info
+from networks import NETWORKS
 from torch import Tensor, nn
 
 import gsprune

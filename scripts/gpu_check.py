@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_networks import networks, shape_lists, trained
+from gpu_networks import Make, networks, with_moments
 from torch import Tensor, nn
 
 import gsprune
@@ -41,7 +41,9 @@ from gsprune.backends import Pattern, Statistic, SumJob, TorchBackend, get_backe
 
 ROOT = Path(__file__).parents[1]
 KEEP = 0.95  # of every axis: a small cut, as gradual pruning makes it
-STEP_SPARSITIES = tuple(round(0.02 * index, 2) for index in range(1, 15))  # the first two warm up
+# The first step cuts every group, which is then checked by a forward; it and the next two warm up.
+STEP_SPARSITIES = tuple(round(0.1 + 0.02 * index, 2) for index in range(15))
+NUM_WARM_UP = 3
 COPIES = 4  # weights, gradients and two moments
 SANITIZER_TOOLS = ("memcheck", "racecheck", "initcheck")
 
@@ -258,10 +260,9 @@ def torch_slices(tensors: Sequence[Tensor], patterns: Sequence[Pattern], which: 
     return results
 
 
-def time_steps(name: str, make: Callable[[], nn.Module], example: Tensor, device: torch.device, speed: float) -> Timing:
+def time_steps(name: str, make: Make, device: torch.device, speed: float) -> Timing:
     """`gsprune.prune_step` for one small cut after the other, each of other widths than the last."""
-    model, optimizer = trained(make, device)
-    example = example.to(device)
+    model, example, optimizer = with_moments(make, device)
     walls, floors, profile = [], [], None
     for index, sparsity in enumerate(STEP_SPARSITIES):
         before = sum(p.numel() for p in model.parameters()) * 4
@@ -270,11 +271,12 @@ def time_steps(name: str, make: Callable[[], nn.Module], example: Tensor, device
         synchronize(device)
         begin = time.perf_counter()
         with recorder or contextlib.nullcontext():
-            gsprune.prune_step(model, sparsity, optimizer=optimizer, example_inputs=example, backend="triton")
+            known = example if index == 0 else None
+            gsprune.prune_step(model, sparsity, optimizer=optimizer, example_inputs=known, backend="triton")
             synchronize(device)
         if recorder is not None:
             profile = recorder
-        elif index >= 2:
+        elif index >= NUM_WARM_UP:
             walls.append((time.perf_counter() - begin) * 1e6)
         after = sum(p.numel() for p in model.parameters()) * 4
         floors.append((before + 2 * COPIES * after) / speed * 1e6)
@@ -283,11 +285,11 @@ def time_steps(name: str, make: Callable[[], nn.Module], example: Tensor, device
     return Timing(name, "prune_step", gpu, statistics.median(walls), statistics.median(floors), len(kernels) or None)
 
 
-def time_torch_pruning(name: str, make: Callable[[], nn.Module], example: Tensor, device: torch.device) -> Timing:
+def time_torch_pruning(name: str, make: Make, device: torch.device) -> Timing:
     """Torch-Pruning's `step()` for the same small cuts; it moves parameters only, no gradients, no moments."""
     import torch_pruning
 
-    model, _ = trained(make, device)
+    model, example, _ = with_moments(make, device)
     heads = [
         module
         for module in model.modules()
@@ -295,7 +297,7 @@ def time_torch_pruning(name: str, make: Callable[[], nn.Module], example: Tensor
     ]
     pruner = torch_pruning.pruner.MagnitudePruner(
         model,
-        example.to(device),
+        example,
         importance=torch_pruning.importance.MagnitudeImportance(p=1),
         pruning_ratio=STEP_SPARSITIES[-1],
         iterative_steps=len(STEP_SPARSITIES),
@@ -308,7 +310,7 @@ def time_torch_pruning(name: str, make: Callable[[], nn.Module], example: Tensor
         pruner.step()
         synchronize(device)
         walls.append((time.perf_counter() - begin) * 1e6)
-    return Timing(name, "Torch-Pruning step", None, statistics.median(walls[2:]))
+    return Timing(name, "Torch-Pruning step", None, statistics.median(walls[NUM_WARM_UP:]))
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -358,15 +360,12 @@ def main(arguments: list[str]) -> int:
     tests = alone if options.dry_run else run_tests()
     sanitizer = {"compute-sanitizer": alone} if options.dry_run else run_sanitizer()
     speed = copy_bandwidth(device, options.dry_run)
-    timings = [
-        row
-        for name, shapes in shape_lists(options.dry_run).items()
-        for row in time_kernels(name, shapes, device, speed)
-    ]
-    for name, make, example in networks(options.dry_run):
-        timings.append(time_steps(name, make, example, device, speed))
+    timings = []
+    for name, make in networks(options.dry_run).items():
+        timings += time_kernels(name, [tuple(p.shape) for p in make()[0].parameters()], device, speed)
+        timings.append(time_steps(name, make, device, speed))
         if importlib.util.find_spec("torch_pruning"):
-            timings.append(time_torch_pruning(name, make, example, device))
+            timings.append(time_torch_pruning(name, make, device))
     report = {
         "environment": environment(device),
         "correctness": correctness,

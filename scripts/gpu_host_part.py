@@ -19,8 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from gpu_networks import networks, trained
-from torch import nn
+from gpu_networks import Make, networks, with_moments
 
 import gsprune
 from gsprune.kernels import score
@@ -49,9 +48,9 @@ class _LeftOut:
                 sums.zero_()
 
 
-def host_times(make: Callable[[], nn.Module], example: torch.Tensor) -> list[float]:
+def host_times(make: Make) -> list[float]:
     """Microseconds of every step of one network."""
-    model, optimizer = trained(make, torch.device("cpu"))
+    model, example, optimizer = with_moments(make, torch.device("cpu"))
     gsprune.prune_step(model, 0.1, optimizer=optimizer, example_inputs=example, backend="cpp")  # checks every group
     times = []
     for sparsity in SPARSITIES:
@@ -71,9 +70,9 @@ def main() -> None:
     torch.set_num_threads(1)
     score.score_kernel = score.fold_kernel = slicing.slice_kernel = _LeftOut()  # type: ignore[assignment]
     print("| network | parameter tensors | median us | least us |\n| --- | --- | --- | --- |")
-    for name, make, example in networks(False):
-        times = [t for _ in range(repeats) for t in host_times(make, example)]
-        count = len(list(make().parameters()))
+    for name, make in networks(dry_run=False).items():
+        times = [t for _ in range(repeats) for t in host_times(make)]
+        count = len(list(make()[0].parameters()))
         print(f"| {name} | {count} | {statistics.median(times):.0f} | {min(times):.0f} |", flush=True)
 
 
