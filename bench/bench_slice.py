@@ -18,7 +18,7 @@ Slice = Callable[[Sequence[Tensor], Sequence[Pattern], Sequence[int]], list[Tens
 
 def _by_torch(tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
     """The usual formulation: one `index_select` per axis."""
-    keeps = [[(axis, torch.from_numpy(kept)) for axis, kept in pattern.keeps] for pattern in patterns]
+    keeps = [[(axis, torch.from_numpy(kept)) for axis, kept in pattern] for pattern in patterns]
     results = []
     for tensor, which in zip(tensors, pattern_of, strict=True):
         sliced = tensor

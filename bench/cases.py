@@ -25,7 +25,7 @@ def trained(name: str) -> tuple[nn.Module, Tensor, torch.optim.Optimizer]:
 
 def after_a_step(tensors: list[Tensor]) -> list[Tensor]:
     """Copies where a step leaves its tensors, in blocks of the core: a dense network's may lie on small pages."""
-    return CppBackend().slice(tensors, [Pattern(())], [0] * len(tensors))
+    return CppBackend().slice(tensors, [()], [0] * len(tensors))
 
 
 def four_tensors(name: str) -> tuple[list[Tensor], list[Tensor], list[Pattern], list[int]]:
@@ -41,7 +41,7 @@ def four_tensors(name: str) -> tuple[list[Tensor], list[Tensor], list[Pattern], 
         return keeps[size]
 
     weights = list(model.parameters())
-    patterns = [Pattern(tuple((axis, keep(p.shape[axis])) for axis in range(min(2, p.ndim)))) for p in weights]
+    patterns = [tuple((axis, keep(p.shape[axis])) for axis in range(min(2, p.ndim))) for p in weights]
     states = [optimizer.state[p] for p in weights]
     tensors = [p.detach() for p in weights] + [p.grad for p in weights]
     tensors += [s["exp_avg"] for s in states] + [s["exp_avg_sq"] for s in states]

@@ -8,6 +8,7 @@
 #include "exchange.hpp"
 #include "launch_bindings.hpp"
 #include "memory.hpp"
+#include "plan_bindings.hpp"
 #include "score_bindings.hpp"
 #include "slice_bindings.hpp"
 #include "torch_tensors.hpp"
@@ -20,6 +21,7 @@ PYBIND11_MODULE(_core, module) {
     gsprune::bind_scores(module);
     gsprune::bind_slices(module);
     gsprune::bind_launches(module);
+    gsprune::bind_plans(module);
     module.def("bind_torch", &gsprune::bind_torch, py::arg("tensor_type"), py::arg("exchange_api"),
                py::arg("empty_strided"), py::arg("float_dtypes"), "Hand over what the core has to know of torch.");
     module.def("bind_exchange", &gsprune::bind_exchange, py::arg("set"), py::arg("untyped_storage"),

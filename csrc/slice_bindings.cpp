@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -100,95 +99,6 @@ void rewrite_tensors(const py::list& tensors, const py::list& patterns, const py
     exchange.install(made, [&slices](std::size_t i) -> const View& { return slices.jobs()[i].source; });
 }
 
-/// Collects the gradients and the optimizer states that are sliced as their parameters are.
-class Followers {
-public:
-    explicit Followers(const py::list& parameters) : parameters_(parameters) {
-        for (std::size_t i = 0; i < parameters.size(); ++i) {
-            shapes_.push_back(peek_shape(parameters[i]));
-            index_of_.emplace(py::handle(parameters[i]).ptr(), i);
-        }
-    }
-
-    void add_gradients() {
-        const py::str name("grad");
-        for (std::size_t i = 0; i < parameters_.size(); ++i) {
-            const auto gradient =
-                py::reinterpret_steal<py::object>(PyObject_GetAttr(py::handle(parameters_[i]).ptr(), name.ptr()));
-            if (!gradient) throw py::error_already_set();
-            if (gradient.is_none()) continue;
-            if (has_shape_of(i, peek_shape(gradient))) {
-                add(gradient, i);
-            } else {
-                rest_.append(py::make_tuple(i, py::none(), name, gradient));
-            }
-        }
-    }
-
-    /// `states` is parameter -> {key: value}; `which` optimizer's.
-    void add_states(const py::dict& states, std::size_t which) {
-        PyObject* parameter = nullptr;
-        PyObject* state = nullptr;
-        Py_ssize_t position = 0;
-        while (PyDict_Next(states.ptr(), &position, &parameter, &state) != 0) {
-            const auto found = index_of_.find(parameter);
-            if (found == index_of_.end()) continue;
-            if (PyDict_Check(state)) {
-                add_state(state, found->second, which);
-            } else {
-                rest_.append(py::make_tuple(found->second, which, py::none(), py::handle(state)));
-            }
-        }
-    }
-
-    [[nodiscard]] py::tuple result() const { return py::make_tuple(tensors_, owners_, rest_); }
-
-private:
-    void add_state(PyObject* state, std::size_t owner, std::size_t which) {
-        PyObject* key = nullptr;
-        PyObject* value = nullptr;
-        Py_ssize_t position = 0;
-        while (PyDict_Next(state, &position, &key, &value) != 0) {
-            if (value == Py_None || PyFloat_CheckExact(value) || PyLong_CheckExact(value)) continue;
-            const std::optional<View> shape = peek_shape(value);
-            if (has_shape_of(owner, shape)) {
-                add(value, owner);
-            } else if (!shape || shape->numel() != 1) {
-                rest_.append(py::make_tuple(owner, which, py::handle(key), py::handle(value)));
-            }
-        }
-    }
-
-    [[nodiscard]] bool has_shape_of(std::size_t owner, const std::optional<View>& shape) const noexcept {
-        const std::optional<View>& wanted = shapes_[owner];
-        return wanted && shape && wanted->ndim == shape->ndim && wanted->shape == shape->shape;
-    }
-
-    void add(py::handle tensor, std::size_t owner) {
-        tensors_.append(tensor);
-        owners_.append(owner);
-    }
-
-    py::list parameters_;
-    std::vector<std::optional<View>> shapes_;
-    std::unordered_map<PyObject*, std::size_t> index_of_;
-    py::list tensors_;
-    py::list owners_;
-    py::list rest_;
-};
-
-py::tuple find_followers(const py::list& parameters, const py::list& states) {
-    Followers followers(parameters);
-    followers.add_gradients();
-    for (std::size_t i = 0; i < states.size(); ++i) {
-        if (!PyDict_Check(py::handle(states[i]).ptr())) {
-            throw py::type_error("`states[" + text(i) + "]` must be a dictionary");
-        }
-        followers.add_states(py::reinterpret_borrow<py::dict>(states[i]), i);
-    }
-    return followers.result();
-}
-
 }  // namespace
 
 void bind_slices(py::module_& module) {
@@ -198,11 +108,6 @@ void bind_slices(py::module_& module) {
         "rewrite", &rewrite_tensors, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
         py::arg("num_owned"), py::arg("entries"), py::arg("num_threads"), py::arg("isa"),
         "Every tensor becomes its slice, every (dictionary, key, value) is set: all, or where it fails nothing.");
-    module.def(
-        "find_followers", &find_followers, py::arg("parameters"), py::arg("states"),
-        "Gradients and states (optimizer by optimizer: parameter -> state) of their parameter's shape, the index"
-        " of the parameter of each, and (parameter, optimizer or None, key, value) of what is neither like it nor"
-        " a scalar.");
 }
 
 }  // namespace gsprune

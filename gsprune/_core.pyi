@@ -82,9 +82,21 @@ def slice_tables(
     tiles: list[tuple[int, int]],
     max_columns: int,
 ) -> tuple[list[Tensor], npt.NDArray[np.int64], int, int, int, list[Tensor]]: ...
-def find_followers(
-    parameters: list[Tensor], states: list[dict[Tensor, dict[Any, Any]]]
-) -> tuple[list[Tensor], list[int], list[tuple[int, int | None, Any, Any]]]: ...
+def plan_cuts(
+    cuts: tuple[tuple[tuple[int, int], ...], ...],
+    keeps: list[npt.NDArray[np.int64] | None],
+    starts: npt.NDArray[np.int64],
+    modules: list[tuple[list[Tensor], list[int], list[tuple[dict[str, Any], str, int, int, int]]]],
+    states: list[dict[Tensor, dict[Any, Any]]],
+) -> tuple[
+    list[tuple[tuple[int, npt.NDArray[np.int64]], ...]],
+    list[Tensor],
+    list[int],
+    int,
+    int,
+    list[tuple[dict[Any, Any], Any, Any]],
+    list[tuple[int, int | None, Any, Any]],
+]: ...
 def trim_reserve() -> int: ...
 def pool_use() -> tuple[int, int]: ...
 def reduce_members(

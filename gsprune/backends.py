@@ -45,6 +45,12 @@ _core.bind_exchange(Tensor.set_, Tensor.untyped_storage, increment_version)
 
 BackendName = Literal["auto", "cpp", "triton", "torch"]
 
+Pattern = tuple[tuple[int, IntArray], ...]
+"""What is kept of a tensor: (axis, kept positions sorted ascending without repeats, int64), each axis at most once.
+
+Share one pattern between a weight, its gradient and its moments: it is resolved once per call.
+"""
+
 
 class Statistic(Enum):
     """What is summed: w is the weight, g the other tensor (a gradient)."""
@@ -73,18 +79,6 @@ class SumJob(NamedTuple):
     tensor: Tensor
     axes: tuple[int, ...]
     other: Tensor | None = None
-
-
-class Pattern(NamedTuple):
-    """What is kept of a tensor; a tuple, since every step makes many.
-
-    Share one pattern between a weight, its gradient and its moments: it is resolved once per call.
-
-    Attributes:
-        keeps: (axis, kept positions sorted ascending without repeats, int64), each axis at most once.
-    """
-
-    keeps: tuple[tuple[int, IntArray], ...]
 
 
 class Backend(Protocol):
@@ -175,7 +169,7 @@ class TorchBackend:
         """See `Backend.slice`."""
         sliced = []
         for tensor, which in zip(tensors, pattern_of, strict=True):
-            keeps = [(axis, torch.from_numpy(kept).to(tensor.device)) for axis, kept in patterns[which].keeps]
+            keeps = [(axis, torch.from_numpy(kept).to(tensor.device)) for axis, kept in patterns[which]]
             sliced.append(reference.slice_tensor(tensor, keeps))
         return sliced
 
@@ -227,9 +221,8 @@ class CppBackend:
 
     def slice(self, tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
         """See `Backend.slice`."""
-        keeps = [pattern.keeps for pattern in patterns]
         num_threads = self._num_threads or torch.get_num_threads()
-        return _core.slice(list(tensors), keeps, list(pattern_of), num_threads, self._isa)
+        return _core.slice(list(tensors), list(patterns), list(pattern_of), num_threads, self._isa)
 
     def rewrite(
         self,
@@ -256,10 +249,11 @@ class CppBackend:
         Raises:
             ValueError: as for `slice`.
         """
-        keeps = [pattern.keeps for pattern in patterns]
         num_threads = self._num_threads or torch.get_num_threads()
         with torch.no_grad():
-            _core.rewrite(list(tensors), keeps, list(pattern_of), num_owned, list(entries), num_threads, self._isa)
+            _core.rewrite(
+                list(tensors), list(patterns), list(pattern_of), num_owned, list(entries), num_threads, self._isa
+            )
 
     def select(self, scores: npt.NDArray[np.float32], keep: int) -> IntArray:
         """See `Backend.select`."""

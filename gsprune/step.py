@@ -197,7 +197,7 @@ class Step:
         if self.request.dry_run:
             return after, ()
         plan = plan_rewrite(self.bindings, after, keeps, self.optimizers)
-        left_out = untold(plan.tensors[: len(plan.model_names)], self.optimizers)
+        left_out = untold(plan.tensors[: plan.num_model], self.optimizers)
         links = self.links
         linked = self.known.binding.user_entries(links, after.graph.shapes) if links else []
         verified = self.state.verified

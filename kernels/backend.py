@@ -37,13 +37,6 @@ class _SumJob(Protocol):
     def other(self) -> Tensor | None: ...
 
 
-class _Pattern(Protocol):
-    """`gsprune.backends.Pattern`."""
-
-    @property
-    def keeps(self) -> Keeps: ...
-
-
 class _Statistic(Protocol):
     """`gsprune.backends.Statistic`."""
 
@@ -95,17 +88,16 @@ class TritonBackend:
         vectors = iter(np.split(flat, np.cumsum(lengths)[:-1]))
         return [tuple(next(vectors) for _ in job.axes) for job in jobs]
 
-    def slice(self, tensors: Sequence[Tensor], patterns: Sequence[_Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
+    def slice(self, tensors: Sequence[Tensor], patterns: Sequence[Keeps], pattern_of: Sequence[int]) -> list[Tensor]:
         """See `gsprune.backends.Backend.slice`."""
         with self._on_device_of(tensors):
-            keeps = [pattern.keeps for pattern in patterns]
-            results, self.launches = slice_tensors(list(tensors), keeps, list(pattern_of))
+            results, self.launches = slice_tensors(list(tensors), list(patterns), list(pattern_of))
         return results
 
     def rewrite(
         self,
         tensors: Sequence[Tensor],
-        patterns: Sequence[_Pattern],
+        patterns: Sequence[Keeps],
         pattern_of: Sequence[int],
         num_owned: int,
         entries: Sequence[tuple[dict[Any, Any], Any, Any]],

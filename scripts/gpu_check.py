@@ -108,7 +108,7 @@ def patterns_of(shapes: Sequence[tuple[int, ...]]) -> list[Pattern]:
     patterns = []
     for shape in shapes:
         counts = [(axis, shape[axis], max(1, int(shape[axis] * KEEP))) for axis in range(min(2, len(shape)))]
-        patterns.append(Pattern(tuple((axis, np.sort(random.permutation(n)[:keep])) for axis, n, keep in counts)))
+        patterns.append(tuple((axis, np.sort(random.permutation(n)[:keep])) for axis, n, keep in counts))
     return patterns
 
 
@@ -250,7 +250,7 @@ def torch_scores(weights: Sequence[Tensor]) -> list[Tensor]:
 def torch_slices(tensors: Sequence[Tensor], patterns: Sequence[Pattern], which: Sequence[int]) -> list[Tensor]:
     """index_select along one axis after the other."""
     device = tensors[0].device
-    indices = [[(axis, torch.from_numpy(kept).to(device)) for axis, kept in pattern.keeps] for pattern in patterns]
+    indices = [[(axis, torch.from_numpy(kept).to(device)) for axis, kept in pattern] for pattern in patterns]
     results = []
     for tensor, index in zip(tensors, which, strict=True):
         kept = tensor

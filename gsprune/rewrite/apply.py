@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gsprune.backends import Backend, Pattern, get_backend
+from gsprune.backends import Backend, get_backend
 from gsprune.rewrite.attributes import link_entries, links_of
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors
@@ -52,7 +52,7 @@ def rewrite_to(
     first_name = {id(tensor): name for name, tensor in tensors.items()}
     aliases = {name: first_name[id(tensor)] for name, tensor in named_tensors(model).items() if name not in tensors}
     before = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    patterns = [Pattern(tuple(sorted(axes.items()))) for axes in kept.values()]
+    patterns = [tuple(sorted(axes.items())) for axes in kept.values()]
     with_grads = [(t, i) for i, name in enumerate(kept) for t in (tensors[name], tensors[name].grad) if t is not None]
     modules = dict(model.named_modules(remove_duplicate=False))
     links = links_of(modules, before, kept, aliases)

@@ -40,6 +40,8 @@ class Binding:
         cuts: (len(tensors),) how each is cut, an index into `Structure.cuts`.
         ids: ids of all of them.
         links: stored integers that follow by the table of layers.
+        parts: what `_core.plan_cuts` reads at every step: the tensors, their cuts, and the stored integers as
+            (attributes, name, vector, multiplier, divisor).
     """
 
     def __init__(self, module: nn.Module, structure: Structure, tensors: Mapping[str, Tensor] | None = None) -> None:
@@ -66,11 +68,12 @@ class Binding:
         ]
         self._registries = [self._registry(name) for name in self.tensors]
         self._leaves = [name.rpartition(".")[2] for name in self.tensors]
-        self._values = [
-            (self.module_of[link.module].__dict__, link.attribute, link, vector)
+        values = [
+            (self.module_of[link.module].__dict__, link.attribute, vector, link.multiplier, link.divisor)
             for link in self.links
             if (vector := dict(cut[link.tensor]).get(link.axis)) is not None and link.index is None
         ]
+        self.parts = list(self.tensors.values()), self.cuts, values
         self._tuples = [link for link in self.links if link.index is not None]
 
     def _registry(self, name: str) -> dict[str, Any]:
@@ -86,21 +89,13 @@ class Binding:
         held = map(dict.get, self._registries, self._leaves)
         return all(map(is_, held, self.tensors.values()))
 
-    def entries(self, lengths: Sequence[int], after: Structure) -> list[Entry]:
-        """Stored integers that change.
+    def tuple_entries(self, after: Structure) -> list[Entry]:
+        """Stored tuples that change; the integers are in `parts`.
 
         Args:
-            lengths: the length of every vector after the step.
             after: the structure after the step, read only where a module stores whole shapes.
         """
-        entries: list[Entry] = []
-        for attributes, name, link, vector in self._values:
-            value = lengths[vector] * link.multiplier // link.divisor
-            if attributes[name] != value:
-                entries.append((attributes, name, value))
-        if self._tuples:
-            entries += link_entries(self.module_of, self._tuples, after.graph.shapes)
-        return entries
+        return link_entries(self.module_of, self._tuples, after.graph.shapes) if self._tuples else []
 
     def user_entries(self, links: Sequence[SizeLink], shapes: Mapping[str, Shape]) -> list[Entry]:
         """Entries for integers of user code (`gsprune.rewrite.stored_sizes`)."""

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from gsprune import _core
 from gsprune.backends import Pattern
 from gsprune.errors import RewriteError
 from gsprune.rewrite.attributes import Entry
 from gsprune.rewrite.binding import Binding
 from gsprune.tracing.graph import IntArray
 
-__all__ = ["add_gradients_and_states", "as_optimizers", "check_ownership", "history_resets"]
+__all__ = ["add_unlike", "as_dict", "as_optimizers", "check_ownership", "history_resets", "sliced_states"]
 
 
 def as_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> tuple[Optimizer, ...]:
@@ -69,19 +68,27 @@ def check_ownership(optimizers: Sequence[Optimizer], known: Collection[int], mod
             )
 
 
-def add_gradients_and_states(
+def sliced_states(optimizers: Sequence[Optimizer]) -> list[Optimizer]:
+    """Those whose states are sliced; L-BFGS has none that can be (`history_resets`)."""
+    return [optimizer for optimizer in optimizers if not isinstance(optimizer, LBFGS)]
+
+
+def add_unlike(
+    others: Sequence[tuple[int, int | None, Any, Any]],
     optimizers: Sequence[Optimizer],
     bindings: Sequence[Binding],
     tensors: list[Tensor],
     patterns: list[Pattern],
     pattern_of: list[int],
 ) -> None:
-    """Append what is sliced along with some parameters: their gradients and their optimizers' states.
+    """Append what is sliced along with some parameters though it is not of their shape, or lies in lists.
 
     Args:
-        optimizers: any of ``torch.optim``; L-BFGS has no state that can be sliced (`history_resets`).
+        others: (parameter, optimizer or None for the gradient, key, value) of all that does not look like its
+            parameter, nor is a scalar; the first two are indices.
+        optimizers: whose states these are (`sliced_states`).
         bindings: know the parameters' names, for messages.
-        tensors: the parameters (and buffers); appended to.
+        tensors: the parameters (and buffers) first; appended to.
         patterns: appended to where a state is sliced along some of the parameter's axes only.
         pattern_of: (len(tensors),) index into `patterns`; appended to.
 
@@ -89,16 +96,11 @@ def add_gradients_and_states(
         RewriteError: a gradient's layout, or a state tensor's shape, cannot follow its parameter, or a state is no
             dictionary, list or tensor.
     """
-    sliced = [optimizer for optimizer in optimizers if not isinstance(optimizer, LBFGS)]
-    found, owners, others = _core.find_followers(tensors, [_dict_of(optimizer.state) for optimizer in sliced])
-    parameters = tensors[:]
-    pattern_of += map(pattern_of.__getitem__, owners)
-    tensors += found
     for owner, which, key, inside in others:
-        parameter, index = parameters[owner], pattern_of[owner]
+        parameter, index = tensors[owner], pattern_of[owner]
         if which is not None and not isinstance(inside, Tensor | Mapping | list | tuple) and key is None:
             if inside is not None:
-                raise _unknown_state(inside, parameter, sliced[which], bindings)
+                raise _unknown_state(inside, parameter, optimizers[which], bindings)
             continue
         for place, value in _tensors_in({key: inside}):
             if value.shape == parameter.shape and value.layout == torch.strided:
@@ -109,14 +111,14 @@ def add_gradients_and_states(
             elif value.numel() != 1:
                 keeps = _factored(value, parameter, patterns[index])
                 if keeps is None:
-                    raise _cannot_follow(value, place, parameter, sliced[which], bindings)
+                    raise _cannot_follow(value, place, parameter, optimizers[which], bindings)
                 if keeps:
                     tensors.append(value)
                     pattern_of.append(len(patterns))
-                    patterns.append(Pattern(keeps))
+                    patterns.append(keeps)
 
 
-def _dict_of(state: Mapping[Tensor, Any]) -> dict[Tensor, Any]:
+def as_dict(state: Mapping[Tensor, Any]) -> dict[Tensor, Any]:
     """An optimizer's state as a dictionary, which it is in ``torch.optim``."""
     return state if isinstance(state, dict) else dict(state)
 
@@ -139,7 +141,7 @@ def _factored(value: Tensor, parameter: Tensor, pattern: Pattern) -> tuple[tuple
     )
     if not fits or value.layout != torch.strided:
         return None
-    return tuple((axis, keep) for axis, keep in pattern.keeps if value.shape[axis] == parameter.shape[axis])
+    return tuple((axis, keep) for axis, keep in pattern if value.shape[axis] == parameter.shape[axis])
 
 
 def _name_of(parameter: Tensor, bindings: Sequence[Binding]) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gsprune import _core
 
+W = torch.ones(3, 2)
 REFUSED = (ValueError, TypeError, RuntimeError, BufferError)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool)
 
@@ -203,6 +204,20 @@ def test_what_is_no_memory_of_numbers_lets_nothing_be_rewritten(name: str) -> No
     assert attributes == {}
 
 
+def find_followers(parameters: list[Any], states: list[Any]) -> tuple[list[Any], list[int], list[Any]]:
+    """What follows parameters that are all cut, each by a pattern of its own: tensors, whose they are, and the rest."""
+    count, keep = len(parameters), np.array([0], dtype=np.int64)
+    cuts = tuple(((0, vector),) for vector in range(count))
+    module = (parameters, list(range(count)), [])
+    planned = _core.plan_cuts(cuts, [keep] * count, np.zeros(count + 1, dtype=np.int64), [module], states)
+    patterns, tensors, pattern_of, num_owned, num_of_first, entries, rest = planned
+    assert patterns == [((0, keep),)] * count
+    assert list(map(id, tensors[:num_owned])) == list(map(id, parameters))
+    assert pattern_of[:num_owned] == list(range(count))
+    assert (num_owned, num_of_first, entries) == (count, count, [])
+    return tensors[num_owned:], pattern_of[num_owned:], rest
+
+
 @given(
     values=st.lists(
         st.one_of(odd_tensors(), st.none(), st.floats(), st.sampled_from([{}, [torch.ones(2)], "text"])), max_size=4
@@ -210,7 +225,7 @@ def test_what_is_no_memory_of_numbers_lets_nothing_be_rewritten(name: str) -> No
     parameter=odd_tensors().map(torch.Tensor.detach),
 )
 def test_states_are_told_apart_by_their_shape_alone(values: list[Any], parameter: torch.Tensor) -> None:
-    found, owners, rest = _core.find_followers([parameter], [{parameter: dict(enumerate(values))}])
+    found, owners, rest = find_followers([parameter], [{parameter: dict(enumerate(values))}])
     like = [value for value in values if isinstance(value, torch.Tensor) and value.shape == parameter.shape]
     assert list(map(id, found)) == list(map(id, like))
     assert owners == [0] * len(like)
@@ -222,22 +237,69 @@ def test_states_are_told_apart_by_their_shape_alone(values: list[Any], parameter
 def test_states_that_are_no_memory_are_left_to_a_closer_look() -> None:
     values = [make() for name, make in STRANGERS.items() if name not in ("conjugated", "negated", "nothing")]
     parameter = torch.ones(3, 2)
-    found, _, rest = _core.find_followers([parameter], [{parameter: dict(enumerate(values))}])
+    found, _, rest = find_followers([parameter], [{parameter: dict(enumerate(values))}])
     looked_at = [*map(id, found), *(id(value) for *_, value in rest)]
     assert sorted(looked_at) == sorted(map(id, values))
     with pytest.raises(TypeError, match=r"`states\[0\]` must be a dictionary"):
-        _core.find_followers([parameter], [None])  # type: ignore[list-item]
-    assert _core.find_followers([parameter], [{parameter: None}])[2] == [(0, 0, None, None)]  # type: ignore[dict-item]
+        find_followers([parameter], [None])  # type: ignore[list-item]
+    assert find_followers([parameter], [{parameter: None}])[2] == [(0, 0, None, None)]  # type: ignore[dict-item]
 
 
 def test_gradients_come_first_and_those_of_another_layout_are_left_to_a_closer_look() -> None:
     dense, sparse, bare = (torch.ones(3, 2, requires_grad=True) for _ in range(3))
     dense.grad, sparse.grad = torch.zeros(3, 2), torch.eye(3, 2).to_sparse()
     moment = torch.zeros(3, 2)
-    found, owners, rest = _core.find_followers([bare, dense, sparse], [{}, {bare: {"exp_avg": moment, "step": 3}}])
+    found, owners, rest = find_followers([bare, dense, sparse], [{}, {bare: {"exp_avg": moment, "step": 3}}])
     assert list(map(id, found)) == [id(dense.grad), id(moment)]
     assert owners == [1, 0]
     assert [(owner, which, key) for owner, which, key, _ in rest] == [(2, None, "grad")]
     assert rest[0][3] is sparse.grad
     with pytest.raises(AttributeError, match="grad"):
-        _core.find_followers([object()], [])  # type: ignore[list-item]
+        find_followers([object()], [])  # type: ignore[list-item]
+
+
+def test_a_plan_leaves_out_what_is_not_cut_and_what_modules_share() -> None:
+    first, kept, shared, own = (torch.ones(3, 2) for _ in range(4))
+    keep = np.array([0, 2], dtype=np.int64)
+    attributes: dict[str, Any] = {"width": 3, "heads": 1, "text": "3"}
+    values = [(attributes, "width", 0, 1, 1), (attributes, "heads", 0, 2, 4), (attributes, "text", 1, 1, 1)]
+    cuts = (((0, 0), (1, 1)), ((1, 1),))
+    modules = [([first, kept, shared], [0, 1, 0], values), ([shared, own], [0, 0], [])]
+    planned = _core.plan_cuts(cuts, [keep, None], np.array([0, 2, 4]), modules, [])
+    patterns, tensors, pattern_of, num_owned, num_of_first, entries, rest = planned
+    assert patterns == [((0, keep),)]
+    assert list(map(id, tensors)) == list(map(id, [first, shared, own]))
+    assert (pattern_of, num_owned, num_of_first, rest) == ([0, 0, 0], 3, 2, [])
+    assert entries == [(attributes, "width", 2), (attributes, "text", 2)]  # 2 * 2 // 4 is what it was
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"cuts": ([],)}, TypeError, r"`cuts\[0\]` must be a tuple"),
+        ({"cuts": (((0, 1),),)}, ValueError, r"`cuts\[0\]` has vector 1, which must lie in \[0, 1\)"),
+        ({"cuts": (((0, -1),),)}, ValueError, r"`cuts\[0\]` has vector -1"),
+        ({"starts": np.zeros((1, 2), dtype=np.int64)}, ValueError, "`starts` must have one dimension"),
+        ({"modules": [([W], [0])]}, TypeError, r"`modules\[0\]` must be a tuple of 3"),
+        ({"modules": [((W,), [0], [])]}, TypeError, "`modules` must hold tuples of lists"),
+        ({"modules": [([W], [], [])]}, ValueError, "`cut_of` must have an entry per tensor, that is 1, got 0"),
+        ({"modules": [([W], [1], [])]}, ValueError, r"`cut_of\[0\]` must lie in \[0, 1\), got 1"),
+        ({"modules": [([W], [-1], [])]}, ValueError, r"`cut_of\[0\]` must lie in \[0, 1\), got -1"),
+        ({"modules": [([W], [0], [({}, "a", 0, 1)])]}, TypeError, r"`values\[0\]` must be a tuple of 5"),
+        ({"modules": [([W], [0], [({}, "a", 1, 1, 1)])]}, ValueError, r"`values\[0\]` must be \(dictionary"),
+        ({"modules": [([W], [0], [({}, "a", 0, 1, 0)])]}, ValueError, r"`values\[0\]` must be \(dictionary"),
+        ({"modules": [([W], [0], [({}, "a", 0, 1, 1)])]}, KeyError, "a"),
+        ({"states": [None]}, TypeError, r"`states\[0\]` must be a dictionary"),
+    ],
+)
+def test_a_plan_of_what_cannot_be_is_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    arguments = {
+        "cuts": (((0, 0),),),
+        "keeps": [np.array([0], dtype=np.int64)],
+        "starts": np.array([0, 1]),
+        "modules": [([W], [0], [])],
+        "states": [],
+    }
+    assert len(_core.plan_cuts(**arguments)[1]) == 1
+    with pytest.raises(error, match=message):
+        _core.plan_cuts(**{**arguments, **change})

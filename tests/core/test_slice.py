@@ -52,15 +52,15 @@ def test_slices_equal_the_definition_for_every_layout_and_lane_size(shape: tuple
         patterns = []
         for fraction in (0.1, 0.5, 0.95):
             keeps = [(axis, random_keep(size, fraction, generator)) for axis, size in enumerate(shape)]
-            patterns += [Pattern((keep,)) for keep in keeps]
-            patterns += [Pattern(tuple(keeps[:2])), Pattern(tuple(reversed(keeps)))]
+            patterns += [(keep,) for keep in keeps]
+            patterns += [tuple(keeps[:2]), tuple(reversed(keeps))]
         _assert_equal_slices(CppBackend(2, isa), tensors, patterns)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_any_dtype_is_sliced(dtype: torch.dtype) -> None:
     values = torch.randint(0, 2, (33, 20, 3)) if dtype == torch.bool else torch.randint(0, 100, (33, 20, 3))
-    keeps = Pattern(((0, np.arange(0, 33, 2)), (1, np.array([0, 1, 5, 19]))))
+    keeps = ((0, np.arange(0, 33, 2)), (1, np.array([0, 1, 5, 19])))
     _assert_equal_slices(CppBackend(1), [values.to(dtype)], [keeps])
 
 
@@ -80,7 +80,7 @@ def test_any_order_of_dimensions_in_memory_is_kept(
     values = torch.from_numpy(generator.integers(-100, 100, [shape[i] for i in order])).to(itemsize)
     tensor = values.permute(np.argsort(order).tolist())
     axes = generator.permutation(len(shape))[: generator.integers(1, len(shape) + 1)]
-    pattern = Pattern(tuple((int(axis), random_keep(tensor.shape[axis], fraction, generator)) for axis in axes))
+    pattern = tuple((int(axis), random_keep(tensor.shape[axis], fraction, generator)) for axis in axes)
     _assert_equal_slices(CppBackend(num_threads, isa), [tensor], [pattern])
 
 
@@ -90,7 +90,7 @@ def test_a_call_large_enough_to_bypass_the_caches_is_right_to_the_last_byte(isa:
     tensors = [torch.randn(700, 1501), torch.randn(96, 33, 37, 11), torch.randn(3_000_003)]
     tensors[1] = lay_out(tensors[1], "channels_last")
     keeps = [[random_keep(size, 0.9, generator) for size in tensor.shape[:2]] for tensor in tensors]
-    patterns = [Pattern(tuple(enumerate(kept))) for kept in keeps]
+    patterns = [tuple(enumerate(kept)) for kept in keeps]
     expected = REFERENCE.slice(tensors, patterns, [0, 1, 2])
     assert sum(tensor.nbytes for tensor in expected) > 16 << 20
     for num_threads in (1, 3):
@@ -101,7 +101,7 @@ def test_a_call_large_enough_to_bypass_the_caches_is_right_to_the_last_byte(isa:
 def test_a_shared_pattern_serves_tensors_of_different_layout_and_dtype() -> None:
     weight = torch.randn(16, 8, 3, 3)
     others = [weight.contiguous(memory_format=torch.channels_last), weight.to(torch.float64), weight[:, :, :2]]
-    _assert_equal_slices(CppBackend(1), [weight, *others], [Pattern(((0, np.arange(1, 16, 3)), (1, np.arange(4))))])
+    _assert_equal_slices(CppBackend(1), [weight, *others], [((0, np.arange(1, 16, 3)), (1, np.arange(4)))])
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float32, torch.float64], ids=str)
@@ -127,7 +127,7 @@ def test_nothing_outside_the_tensor_is_read(isa: str, dtype: torch.dtype) -> Non
             for fraction in (0.02, 0.3, 0.6, 0.95):
                 inner = random_keep(width, fraction, generator)
                 keep = np.union1d(inner, [0, width - 1]).astype(np.int64)
-                (got,) = CppBackend(1, isa).slice([tensor], [Pattern(((1, keep),))], [0])
+                (got,) = CppBackend(1, isa).slice([tensor], [((1, keep),)], [0])
                 assert torch.equal(got, tensor[:, torch.from_numpy(keep)])
     finally:
         for edge in (address, address + 2 * page):
@@ -136,7 +136,7 @@ def test_nothing_outside_the_tensor_is_read(isa: str, dtype: torch.dtype) -> Non
 
 def test_keeping_everything_copies_and_keeping_nothing_gives_an_empty_axis() -> None:
     tensor = torch.randn(4, 6)
-    everything, nothing = Pattern(((0, np.arange(4)),)), Pattern(((1, np.arange(0)),))
+    everything, nothing = ((0, np.arange(4)),), ((1, np.arange(0)),)
     copied, empty = CppBackend(1).slice([tensor, tensor], [everything, nothing], [0, 1])
     assert torch.equal(copied, tensor)
     assert copied.data_ptr() != tensor.data_ptr()
@@ -145,13 +145,13 @@ def test_keeping_everything_copies_and_keeping_nothing_gives_an_empty_axis() -> 
 
 def test_one_removed_and_one_kept_are_right() -> None:
     tensor = torch.randn(65, 67)
-    all_but_one = Pattern(((0, np.delete(np.arange(65), 13)), (1, np.delete(np.arange(67), 66))))
-    only_one = Pattern(((0, np.array([64])), (1, np.array([66]))))
+    all_but_one = ((0, np.delete(np.arange(65), 13)), (1, np.delete(np.arange(67), 66)))
+    only_one = ((0, np.array([64])), (1, np.array([66])))
     _assert_equal_slices(CppBackend(1), [tensor], [all_but_one, only_one])
 
 
 def test_channels_last_survives_a_width_of_one() -> None:
     weight = torch.randn(8, 4, 3, 3).contiguous(memory_format=torch.channels_last)
-    (got,) = CppBackend(1).slice([weight], [Pattern(((1, np.array([2])),))], [0])
+    (got,) = CppBackend(1).slice([weight], [((1, np.array([2])),)], [0])
     assert got.stride() == (9, 1, 3, 1)
     assert got.is_contiguous(memory_format=torch.channels_last)

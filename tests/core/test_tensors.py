@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from gsprune import _core
-from gsprune.backends import CppBackend, Pattern
+from gsprune.backends import CppBackend
 
 LARGE = 600  # half of 600 x 600 float32 is 0.7 MB: a block of a slab
 LARGER = 1500  # half of it is 4.5 MB: a block of its own
@@ -34,7 +34,7 @@ def without_exchange_api() -> Iterator[None]:
 
 def _sliced(tensor: torch.Tensor) -> torch.Tensor:
     keep = np.arange(0, tensor.shape[0], 2)
-    return CppBackend(1).slice([tensor], [Pattern(((0, keep),))], [0])[0]
+    return CppBackend(1).slice([tensor], [((0, keep),)], [0])[0]
 
 
 @pytest.mark.parametrize("size", [8, LARGE, LARGER])
@@ -106,7 +106,7 @@ def test_repeated_steps_use_the_memory_of_the_steps_before(size: int) -> None:
     seen = []
     for _ in range(6):
         keep = np.delete(np.arange(tensors[0].shape[0]), 5)
-        tensors = CppBackend(1).slice(tensors, [Pattern(((0, keep),))], [0] * 4)
+        tensors = CppBackend(1).slice(tensors, [((0, keep),)], [0] * 4)
         in_use, in_reserve = _core.pool_use()
         seen.append(in_use - before + in_reserve)
     assert max(seen[1:]) <= seen[0]
@@ -120,7 +120,7 @@ def test_tensors_that_shrink_to_a_tenth_leave_nothing_behind() -> None:
     tensors = [_sliced(torch.randn(size, LARGER)) for size in range(200, 2200, 100)]
     while tensors[-1].shape[0] > 110:
         keeps = [np.arange(0, len(tensor), 1.06).astype(np.int64) for tensor in tensors]
-        patterns = [Pattern(((0, keep),)) for keep in keeps]
+        patterns = [((0, keep),) for keep in keeps]
         tensors = CppBackend(1).slice(tensors, patterns, list(range(len(tensors))))
         in_use, in_reserve = _core.pool_use()
         assert in_use - before <= 1.25 * sum(tensor.nbytes for tensor in tensors)
@@ -134,7 +134,7 @@ def test_tensors_that_get_shorter_than_slabs_serve_stand_on_what_longer_ones_lef
     for num_rows in (4300, 4050, 3800):
         held = sum(_core.pool_use())
         keep = np.arange(num_rows)
-        tensors = CppBackend(1).slice(tensors, [Pattern(((0, keep),))], [0] * 4)
+        tensors = CppBackend(1).slice(tensors, [((0, keep),)], [0] * 4)
     assert tensors[0].nbytes < 4 << 20
     assert sum(_core.pool_use()) <= held
 
@@ -148,7 +148,7 @@ def test_a_tensor_that_outlives_the_others_keeps_no_more_than_itself() -> None:
     for step in range(60):
         kept = np.arange(len(tensors[0]))
         held.append(tensors[step % 8][:1])  # a view of a row, so that the tensor's block stays
-        tensors = CppBackend(1).slice(tensors, [Pattern(((0, kept),))], [0] * 8)
+        tensors = CppBackend(1).slice(tensors, [((0, kept),)], [0] * 8)
         in_use, in_reserve = _core.pool_use()
         living = sum(tensor.nbytes for tensor in [*tensors, *held[-1:] * len(held)])
         living += sum(view.untyped_storage().nbytes() - view.nbytes for view in held)
@@ -197,7 +197,7 @@ def test_tensors_may_die_in_any_thread() -> None:
 def test_without_the_exchange_api_the_answers_are_the_same(dtype: torch.dtype) -> None:
     tensor = torch.randn(9, 8, 3, 3).to(dtype).contiguous(memory_format=torch.channels_last)
     keep = np.arange(0, 9, 2)
-    (got,) = CppBackend(1).slice([tensor], [Pattern(((0, keep),))], [0])
+    (got,) = CppBackend(1).slice([tensor], [((0, keep),)], [0])
     assert torch.equal(got, tensor[::2])
     assert got.is_contiguous(memory_format=torch.channels_last)
     assert got.dtype == dtype
@@ -205,14 +205,14 @@ def test_without_the_exchange_api_the_answers_are_the_same(dtype: torch.dtype) -
         ((sums,),) = _core.axis_sums([tensor], [(0,)], [None], "abs", 1, "auto")
         np.testing.assert_allclose(sums, tensor.double().abs().sum((1, 2, 3)).numpy(), rtol=1e-12)
     with pytest.raises(ValueError, match=r"`tensors\[0\]` must be a strided CPU tensor"):
-        CppBackend(1).slice([torch.empty(3, device="meta")], [Pattern(((0, keep[:1]),))], [0])
+        CppBackend(1).slice([torch.empty(3, device="meta")], [((0, keep[:1]),)], [0])
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_slices_and_scores_with_threads_of_its_own() -> None:
     tensor = torch.randn(2 * LARGE, LARGE)
-    pattern = Pattern(((0, np.arange(0, 2 * LARGE, 2)),))
+    pattern = ((0, np.arange(0, 2 * LARGE, 2)),)
     CppBackend(4).slice([tensor] * 4, [pattern], [0] * 4)  # starts the workers in the parent
     expected = tensor[::2].numpy()
     child = os.fork()
@@ -227,7 +227,7 @@ def test_a_forked_child_slices_and_scores_with_threads_of_its_own() -> None:
 
 def test_calls_from_several_python_threads_at_once_are_right() -> None:
     tensor = torch.randn(LARGE, LARGE)
-    pattern = Pattern(((0, np.arange(0, LARGE, 3)), (1, np.arange(1, LARGE, 2))))
+    pattern = ((0, np.arange(0, LARGE, 3)), (1, np.arange(1, LARGE, 2)))
     expected = tensor[::3, 1::2]
     wrong = []
 

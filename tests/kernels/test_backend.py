@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gsprune
-from gsprune.backends import Pattern, Statistic, SumJob, TorchBackend, get_backend
+from gsprune.backends import Statistic, SumJob, TorchBackend, get_backend
 
 pytest.importorskip("triton")
 
@@ -29,7 +29,7 @@ def test_it_is_what_get_backend_gives_and_answers_as_the_torch_provider(device: 
     assert backend.name == "triton"
     tensor = torch.randn(7, 5, 3, 3, generator=torch.Generator().manual_seed(0)).to(device)
     job = SumJob(tensor, (0, 1))
-    pattern = Pattern(((0, keep(0, 2, 6)), (1, keep(1, 3))))
+    pattern = ((0, keep(0, 2, 6)), (1, keep(1, 3)))
     other = TorchBackend()
     for ours, theirs in zip(
         backend.axis_sums([job], Statistic.ABS)[0], other.axis_sums([job], Statistic.ABS)[0], strict=True
@@ -44,7 +44,7 @@ def test_it_is_what_get_backend_gives_and_answers_as_the_torch_provider(device: 
 def test_it_tells_what_it_launched(backend: TritonBackend, device: torch.device) -> None:
     backend.axis_sums([SumJob(torch.ones(4, 4, device=device), (0, 1))] * 3, Statistic.ABS)
     assert [(launch.kernel, launch.jobs) for launch in backend.launches] == [("score", 3), ("fold", 6)]
-    backend.slice([torch.ones(4, device=device)] * 2, [Pattern(((0, keep(1, 2)),))], [0, 0])
+    backend.slice([torch.ones(4, device=device)] * 2, [((0, keep(1, 2)),)], [0, 0])
     assert [(launch.kernel, launch.jobs) for launch in backend.launches] == [("slice", 2)]
 
 
@@ -88,15 +88,15 @@ def test_bad_jobs_are_named(backend: TritonBackend, device: torch.device) -> Non
 )
 def test_bad_patterns_are_named(keeps: tuple, message: str, backend: TritonBackend, device: torch.device) -> None:
     with pytest.raises(ValueError, match=message):
-        backend.slice([torch.ones(3, 2, device=device)], [Pattern(keeps)], [0])
+        backend.slice([torch.ones(3, 2, device=device)], [keeps], [0])
 
 
 def test_a_pattern_that_is_not_there_is_refused(backend: TritonBackend, device: torch.device) -> None:
     tensor = torch.ones(3, device=device)
     with pytest.raises(ValueError, match=r"`pattern_of\[0\]` must lie in \[0, 1\), the number of patterns, got 1"):
-        backend.slice([tensor], [Pattern(((0, keep(0)),))], [1])
+        backend.slice([tensor], [((0, keep(0)),)], [1])
     with pytest.raises(ValueError, match="`pattern_of` must have an entry per tensor, that is 1, got 2"):
-        backend.slice([tensor], [Pattern(((0, keep(0)),))], [0, 0])
+        backend.slice([tensor], [((0, keep(0)),)], [0, 0])
 
 
 def test_select_refuses_nan_and_a_count_that_is_not_there(backend: TritonBackend) -> None:
@@ -137,9 +137,9 @@ def test_a_rewrite_that_fails_changes_nothing(backend: TritonBackend, device: to
     weight, state = torch.nn.Parameter(torch.ones(4, 2, device=device)), torch.ones(4, 2, device=device)
     entries: list = [({}, "key", 1), "no entry"]
     with pytest.raises(TypeError, match=r"`entries\[1\]` must be \(dictionary, key, value\)"):
-        backend.rewrite([weight, state], [Pattern(((0, keep(0, 2)),))], [0, 0], 1, entries)
+        backend.rewrite([weight, state], [((0, keep(0, 2)),)], [0, 0], 1, entries)
     assert weight.shape == state.shape == (4, 2)
     assert entries[0][0] == {}
-    backend.rewrite([weight, state], [Pattern(((0, keep(0, 2)),))], [0, 0], 1, entries[:1])
+    backend.rewrite([weight, state], [((0, keep(0, 2)),)], [0, 0], 1, entries[:1])
     assert weight.shape == state.shape == (2, 2)
     assert entries[0][0] == {"key": 1}

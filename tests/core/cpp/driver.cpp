@@ -21,6 +21,8 @@
 #include "slice.hpp"
 #include "units.hpp"
 
+#include "table_kernels.hpp"
+
 namespace {
 
 using gsprune::Isa;
@@ -140,36 +142,104 @@ std::vector<std::int64_t> draw_positions(Random& random, std::int64_t size, std:
     return positions;
 }
 
-void test_slice(Random& random, Isa isa, int num_threads, std::int64_t largest) {
-    constexpr std::int64_t itemsizes[] = {1, 2, 4, 8, 16};
-    Tensor tensor(random, itemsizes[draw(random, 0, 4)], largest);
-    const auto ndim = static_cast<std::size_t>(tensor.view.ndim);
-    std::vector<std::vector<std::int64_t>> positions(ndim);
-    std::vector<gsprune::Keep> keeps(ndim);
+/// A tensor of which every axis is sliced, with memory for the slice.
+struct Slicing {
+    Tensor tensor;
+    std::vector<std::vector<std::int64_t>> positions;
+    std::vector<gsprune::Keep> keeps;
     gsprune::SlicePattern pattern;
-    gsprune::SliceJob job{tensor.view, tensor.view, 0};
-    for (std::size_t axis = 0; axis < ndim; ++axis) {
-        positions[axis] = draw_positions(random, tensor.view.shape[axis], draw(random, 1, 100));
-        const auto count = static_cast<std::int64_t>(positions[axis].size());
-        check(gsprune::resolve_keep(positions[axis].data(), count, keeps[axis]) == -1, "positions are sorted");
-        pattern.push_back({static_cast<int>(axis), &keeps[axis]});
-        job.target.shape[axis] = count;
-    }
-    gsprune::set_dense_strides(job.target, gsprune::memory_order(job.source));
-    const auto num_bytes = static_cast<std::size_t>(job.target.numel() * job.target.itemsize);
-    const gsprune::Scratch block(num_bytes);
-    job.target.data = static_cast<std::byte*>(block.get());
-    std::memset(job.target.data, 0xAB, num_bytes);
-    const std::int64_t stream_from = draw(random, 0, 1) == 0 ? 0 : gsprune::min_stream_bytes;
-    gsprune::slice_all({job}, {pattern}, isa, num_threads, stream_from);
-    for_each_index(job.target, [&](const auto& index) {
-        auto source = index;
+    gsprune::SliceJob job;
+    std::unique_ptr<std::byte[]> memory;
+
+    Slicing(Random& random, std::int64_t itemsize, std::int64_t largest) : tensor(random, itemsize, largest) {
+        const auto ndim = static_cast<std::size_t>(tensor.view.ndim);
+        positions.resize(ndim);
+        keeps.resize(ndim);
+        job = {tensor.view, tensor.view, 0};
         for (std::size_t axis = 0; axis < ndim; ++axis) {
-            source[axis] = positions[axis][static_cast<std::size_t>(index[axis])];
+            positions[axis] = draw_positions(random, tensor.view.shape[axis], draw(random, 1, 110));
+            const auto count = static_cast<std::int64_t>(positions[axis].size());
+            check(gsprune::resolve_keep(positions[axis].data(), count, keeps[axis]) == -1, "positions are sorted");
+            pattern.push_back({static_cast<int>(axis), &keeps[axis]});
+            job.target.shape[axis] = count;
         }
-        const auto size = static_cast<std::size_t>(job.target.itemsize);
-        check(std::memcmp(at(job.target, index), at(job.source, source), size) == 0, "slice");
-    });
+        gsprune::set_dense_strides(job.target, gsprune::memory_order(job.source));
+        const auto num_bytes = static_cast<std::size_t>(job.target.numel() * job.target.itemsize);
+        memory.reset(new std::byte[num_bytes]);
+        job.target.data = memory.get();
+        std::memset(job.target.data, 0xAB, num_bytes);
+    }
+
+    void check_filled(const char* what) const {
+        for_each_index(job.target, [&](const auto& index) {
+            auto source = index;
+            for (std::size_t axis = 0; axis < positions.size(); ++axis) {
+                source[axis] = positions[axis][static_cast<std::size_t>(index[axis])];
+            }
+            const auto size = static_cast<std::size_t>(job.target.itemsize);
+            check(std::memcmp(at(job.target, index), at(job.source, source), size) == 0, what);
+        });
+    }
+};
+
+std::int64_t draw_itemsize(Random& random) { return std::int64_t{1} << draw(random, 0, 4); }
+
+void test_slice(Random& random, Isa isa, int num_threads, std::int64_t largest) {
+    const Slicing slicing(random, draw_itemsize(random), largest);
+    const std::int64_t stream_from = draw(random, 0, 1) == 0 ? 0 : gsprune::min_stream_bytes;
+    gsprune::slice_all({slicing.job}, {slicing.pattern}, isa, num_threads, stream_from);
+    slicing.check_filled("slice");
+}
+
+/// Several tensors of one pattern each, two of them alike, by the table of one launch.
+void test_slice_tables(Random& random) {
+    const gsprune::SliceTiling tiling{{{1, 64}, {4, 16}, {16, 4}}, std::int64_t{1} << 20U};
+    std::vector<Slicing> slicings;
+    for (int i = 0; i < 3; ++i) slicings.emplace_back(random, draw_itemsize(random), 30);
+    std::vector<gsprune::SliceJob> jobs;
+    std::vector<gsprune::SlicePattern> patterns;
+    for (const Slicing& slicing : slicings) {
+        jobs.push_back(slicing.job);
+        jobs.back().pattern = patterns.size();
+        patterns.push_back(slicing.pattern);
+    }
+    const std::unique_ptr<std::byte[]> copy(
+        new std::byte[static_cast<std::size_t>(slicings[0].job.target.numel() * slicings[0].job.target.itemsize)]);
+    jobs.push_back(jobs[0]);
+    jobs.back().target.data = copy.get();
+    run_slice_kernel(gsprune::slice_tables(jobs, patterns, tiling), tiling.tiles);
+    for (const Slicing& slicing : slicings) slicing.check_filled("slice by a table");
+    const auto num_bytes = static_cast<std::size_t>(jobs[0].target.numel() * jobs[0].target.itemsize);
+    check(std::memcmp(copy.get(), jobs[0].target.data, num_bytes) == 0, "slices of a kind");
+}
+
+void test_score_tables(Random& random) {
+    const gsprune::ScoreTiling tiling{{{4, 16}, {16, 4}}, 8, draw(random, 1, 4), draw(random, 1, 40)};
+    std::vector<Tensor> tensors;
+    std::vector<gsprune::SumJob> jobs(3);
+    for (gsprune::SumJob& job : jobs) {
+        tensors.emplace_back(random, 4, 60);
+        job.values = tensors.back().view;
+        job.dtype = gsprune::DType::float32;
+        for (int axis = 0; axis < job.values.ndim; ++axis) {
+            if (draw(random, 0, 3) > 0) job.axes.push_back(axis);
+        }
+        std::shuffle(job.axes.begin(), job.axes.end(), random);
+    }
+    const std::vector<double> found = run_score_kernels(gsprune::score_tables(jobs, tiling), tiling);
+    std::vector<double> expected(found.size(), NAN);
+    std::size_t next = 0;
+    for (gsprune::SumJob& job : jobs) {
+        for (const int axis : job.axes) {
+            job.results.push_back(expected.data() + next);
+            next += static_cast<std::size_t>(job.values.shape[static_cast<std::size_t>(axis)]);
+        }
+    }
+    check(next == expected.size(), "sums of a table are one array");
+    gsprune::axis_sums(jobs, gsprune::Statistic::abs, Isa::plain, 1);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        check(std::fabs(found[i] - expected[i]) <= 1e-9 * expected[i], "sums by a table");
+    }
 }
 
 /// Bytes that end with their block of the heap, `offset` bytes behind its start.
@@ -345,6 +415,8 @@ void test_everything(std::uint64_t seed, int rounds) {
             test_scores(random, isa, num_threads);
             test_slice(random, isa, num_threads, 60);
         }
+        test_slice_tables(random);
+        test_score_tables(random);
         test_selection_and_components(random);
         test_units(random);
         for (int i = 0; i < 20; ++i) test_runs(random);

@@ -1,0 +1,261 @@
+// What a step slices, and which integers it sets: nothing is changed here.
+
+#include "plan_bindings.hpp"
+
+#include <pybind11/numpy.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "arguments.hpp"
+#include "torch_tensors.hpp"
+
+namespace py = pybind11;
+
+namespace gsprune {
+
+namespace {
+
+using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
+
+py::tuple tuple_at(py::handle list, std::size_t index, std::size_t size, const char* name) {
+    const py::handle entry = PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(index));
+    if (!PyTuple_Check(entry.ptr()) || static_cast<std::size_t>(PyTuple_GET_SIZE(entry.ptr())) != size) {
+        throw py::type_error("`" + std::string(name) + "[" + text(index) + "]` must be a tuple of " + text(size));
+    }
+    return py::reinterpret_borrow<py::tuple>(entry);
+}
+
+/// A number in [0, size), the entry `index` of the list `name`.
+std::size_t number_at(const py::list& list, std::size_t index, std::size_t size, const char* name) {
+    const auto number = py::handle(list[index]).cast<std::int64_t>();
+    if (number < 0 || static_cast<std::uint64_t>(number) >= size) {
+        throw py::value_error("`" + std::string(name) + "[" + text(index) + "]` must lie in [0, " + text(size) +
+                              "), got " + text(number));
+    }
+    return static_cast<std::size_t>(number);
+}
+
+/// The distinct ways of slicing: axes and what is kept of them.
+class CutPatterns {
+public:
+    /// `cuts` holds tuples of (axis, vector); `keeps` the positions kept of every vector, None where all are.
+    CutPatterns(const py::tuple& cuts, const py::list& keeps) : number_of_(cuts.size()) {
+        for (std::size_t i = 0; i < cuts.size(); ++i) {
+            const py::handle axes = cuts[i];
+            if (!PyTuple_Check(axes.ptr())) throw py::type_error("`cuts[" + text(i) + "]` must be a tuple");
+            py::list pairs;
+            for (const py::handle axis : py::reinterpret_borrow<py::tuple>(axes)) {
+                const auto pair = py::cast<std::pair<std::int64_t, std::int64_t>>(axis);
+                if (pair.second < 0 || static_cast<std::size_t>(pair.second) >= keeps.size()) {
+                    throw py::value_error("`cuts[" + text(i) + "]` has vector " + text(pair.second) +
+                                          ", which must lie in [0, " + text(keeps.size()) + ")");
+                }
+                const py::handle keep = keeps[static_cast<std::size_t>(pair.second)];
+                if (!keep.is_none()) pairs.append(py::make_tuple(pair.first, keep));
+            }
+            if (pairs.empty()) continue;
+            number_of_[i] = py::int_(patterns_.size());
+            patterns_.append(py::tuple(pairs));
+        }
+    }
+
+    [[nodiscard]] const py::list& all() const noexcept { return patterns_; }
+    [[nodiscard]] std::size_t num_cuts() const noexcept { return number_of_.size(); }
+
+    /// The number of a cut's pattern; null where nothing goes.
+    [[nodiscard]] const py::object& number_of(std::size_t cut) const noexcept { return number_of_[cut]; }
+
+private:
+    py::list patterns_;
+    std::vector<py::object> number_of_;
+};
+
+/// Collects the gradients and the optimizer states that are sliced as their parameters are.
+class Followers {
+public:
+    /// `tensors` are the parameters, with `pattern_of` each; what follows is appended to both.
+    Followers(py::list& tensors, py::list& pattern_of)
+        : tensors_(tensors), pattern_of_(pattern_of), num_parameters_(tensors.size()) {
+        shapes_.reserve(num_parameters_);
+        index_of_.reserve(num_parameters_);
+        for (std::size_t i = 0; i < num_parameters_; ++i) {
+            shapes_.push_back(peek_shape(tensors[i]));
+            index_of_.emplace(py::handle(tensors[i]).ptr(), i);
+        }
+    }
+
+    void add_gradients() {
+        const py::str name("grad");
+        for (std::size_t i = 0; i < num_parameters_; ++i) {
+            const auto gradient =
+                py::reinterpret_steal<py::object>(PyObject_GetAttr(py::handle(tensors_[i]).ptr(), name.ptr()));
+            if (!gradient) throw py::error_already_set();
+            if (gradient.is_none()) continue;
+            if (has_shape_of(i, peek_shape(gradient))) {
+                add(gradient, i);
+            } else {
+                rest_.append(py::make_tuple(i, py::none(), name, gradient));
+            }
+        }
+    }
+
+    /// `states` is parameter -> {key: value}; `which` optimizer's.
+    void add_states(const py::dict& states, std::size_t which) {
+        PyObject* parameter = nullptr;
+        PyObject* state = nullptr;
+        Py_ssize_t position = 0;
+        while (PyDict_Next(states.ptr(), &position, &parameter, &state) != 0) {
+            const auto found = index_of_.find(parameter);
+            if (found == index_of_.end()) continue;
+            if (PyDict_Check(state)) {
+                add_state(state, found->second, which);
+            } else {
+                rest_.append(py::make_tuple(found->second, which, py::none(), py::handle(state)));
+            }
+        }
+    }
+
+    [[nodiscard]] const py::list& rest() const noexcept { return rest_; }
+
+private:
+    void add_state(PyObject* state, std::size_t owner, std::size_t which) {
+        PyObject* key = nullptr;
+        PyObject* value = nullptr;
+        Py_ssize_t position = 0;
+        while (PyDict_Next(state, &position, &key, &value) != 0) {
+            if (value == Py_None || PyFloat_CheckExact(value) || PyLong_CheckExact(value)) continue;
+            const std::optional<View> shape = peek_shape(value);
+            if (has_shape_of(owner, shape)) {
+                add(value, owner);
+            } else if (!shape || shape->numel() != 1) {
+                rest_.append(py::make_tuple(owner, which, py::handle(key), py::handle(value)));
+            }
+        }
+    }
+
+    [[nodiscard]] bool has_shape_of(std::size_t owner, const std::optional<View>& shape) const noexcept {
+        const std::optional<View>& wanted = shapes_[owner];
+        return wanted && shape && wanted->ndim == shape->ndim && wanted->shape == shape->shape;
+    }
+
+    void add(py::handle tensor, std::size_t owner) {
+        tensors_.append(tensor);
+        pattern_of_.append(py::handle(pattern_of_[owner]));
+    }
+
+    py::list tensors_;
+    py::list pattern_of_;
+    std::size_t num_parameters_;
+    std::vector<std::optional<View>> shapes_;
+    std::unordered_map<PyObject*, std::size_t> index_of_;
+    py::list rest_;
+};
+
+/// What some modules contribute to a step.
+class Plan {
+public:
+    Plan(const CutPatterns& patterns, const IndexArray& starts) : patterns_(patterns), starts_(starts) {}
+
+    /// The tensors of a module that are cut, each once: a module may share some with one before.
+    void add_tensors(const py::list& tensors, const py::list& cut_of) {
+        check_length(cut_of.size(), tensors.size(), "cut_of");
+        for (std::size_t i = 0; i < tensors.size(); ++i) {
+            const py::object& number = patterns_.number_of(number_at(cut_of, i, patterns_.num_cuts(), "cut_of"));
+            const py::handle tensor = tensors[i];
+            if (!number || !known_.insert(tensor.ptr()).second) continue;
+            tensors_.append(tensor);
+            pattern_of_.append(number);
+        }
+    }
+
+    /// The integers of a module that change: (attributes, name, vector, multiplier, divisor) of each that may.
+    void add_entries(const py::list& values) {
+        const auto num_vectors = static_cast<std::size_t>(starts_.size()) - 1;
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            const py::tuple value = tuple_at(values, i, 5, "values");
+            const auto vector = py::handle(value[2]).cast<std::size_t>();
+            const auto divisor = py::handle(value[4]).cast<std::int64_t>();
+            if (!PyDict_Check(value[0].ptr()) || vector >= num_vectors || divisor < 1) {
+                throw py::value_error("`values[" + text(i) +
+                                      "]` must be (dictionary, name, vector, multiplier, divisor >= 1)");
+            }
+            const std::int64_t length = starts_.at(vector + 1) - starts_.at(vector);
+            const py::int_ present(length * py::handle(value[3]).cast<std::int64_t>() / divisor);
+            const auto before =
+                py::reinterpret_borrow<py::object>(PyDict_GetItemWithError(value[0].ptr(), value[1].ptr()));
+            if (!before) {
+                if (PyErr_Occurred() == nullptr) PyErr_SetObject(PyExc_KeyError, value[1].ptr());
+                throw py::error_already_set();
+            }
+            const int differs = PyObject_RichCompareBool(before.ptr(), present.ptr(), Py_NE);
+            if (differs < 0) throw py::error_already_set();
+            if (differs != 0) entries_.append(py::make_tuple(value[0], value[1], present));
+        }
+    }
+
+    py::list& tensors() noexcept { return tensors_; }
+    py::list& pattern_of() noexcept { return pattern_of_; }
+    [[nodiscard]] const py::list& entries() const noexcept { return entries_; }
+
+private:
+    const CutPatterns& patterns_;
+    const IndexArray& starts_;
+    std::unordered_set<PyObject*> known_;
+    py::list tensors_;
+    py::list pattern_of_;
+    py::list entries_;
+};
+
+py::list list_in(const py::tuple& tuple, std::size_t index) {
+    const py::handle entry = PyTuple_GET_ITEM(tuple.ptr(), static_cast<Py_ssize_t>(index));
+    if (!PyList_Check(entry.ptr())) throw py::type_error("`modules` must hold tuples of lists");
+    return py::reinterpret_borrow<py::list>(entry);
+}
+
+py::tuple plan_cuts(const py::tuple& cuts, const py::list& keeps, const IndexArray& starts, const py::list& modules,
+                    const py::list& states) {
+    if (starts.ndim() != 1 || starts.size() < 1)
+        throw py::value_error("`starts` must have one dimension, and an entry");
+    const CutPatterns patterns(cuts, keeps);
+    Plan plan(patterns, starts);
+    std::size_t num_of_first = 0;
+    for (std::size_t i = 0; i < modules.size(); ++i) {
+        const py::tuple module = tuple_at(modules, i, 3, "modules");
+        plan.add_tensors(list_in(module, 0), list_in(module, 1));
+        if (i == 0) num_of_first = plan.tensors().size();
+        plan.add_entries(list_in(module, 2));
+    }
+    const std::size_t num_owned = plan.tensors().size();
+    Followers followers(plan.tensors(), plan.pattern_of());
+    followers.add_gradients();
+    for (std::size_t i = 0; i < states.size(); ++i) {
+        if (!PyDict_Check(py::handle(states[i]).ptr())) {
+            throw py::type_error("`states[" + text(i) + "]` must be a dictionary");
+        }
+        followers.add_states(py::reinterpret_borrow<py::dict>(states[i]), i);
+    }
+    return py::make_tuple(patterns.all(), plan.tensors(), plan.pattern_of(), num_owned, num_of_first, plan.entries(),
+                          followers.rest());
+}
+
+}  // namespace
+
+void bind_plans(py::module_& module) {
+    module.def(
+        "plan_cuts", &plan_cuts, py::arg("cuts"), py::arg("keeps"), py::arg("starts"), py::arg("modules"),
+        py::arg("states"),
+        "The patterns of `cuts` (tuples of (axis, vector)); the tensors of all modules that are cut, then gradients and"
+        " states (optimizer by optimizer: parameter -> state) of their parameter's shape; the pattern of each; how many"
+        " are the modules', and the first one's; entries of attributes that change; and (parameter, optimizer or None,"
+        " key, value) of gradients and states that are neither like their parameter nor a scalar. A module is (tensors,"
+        " their cuts, (attributes, name, vector, multiplier, divisor) of integers that follow vectors).");
+}
+
+}  // namespace gsprune
