@@ -1,7 +1,5 @@
 #include "arguments.hpp"
 
-#include <pybind11/pybind11.h>
-
 namespace py = pybind11;
 
 namespace gsprune {
@@ -11,6 +9,15 @@ namespace {
 constexpr const char* isa_names[] = {"plain", "avx2", "avx512"};
 
 }  // namespace
+
+std::int64_t read_integer(py::handle value, const ArgumentName& argument) {
+    const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));  // NumPy's integers, too
+    const long long known = number ? PyLong_AsLongLong(number.ptr()) : -1;
+    if (known != -1 || PyErr_Occurred() == nullptr) return known;
+    PyErr_Clear();
+    throw py::type_error("`" + argument.text() + "` must be of integers that fit 64 bits, got " +
+                         py::repr(value).cast<std::string>());
+}
 
 void check_length(std::size_t got, std::size_t expected, const char* name) {
     if (got != expected) {

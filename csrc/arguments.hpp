@@ -1,5 +1,7 @@
 #pragma once
 
+#include <pybind11/pybind11.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -8,10 +10,20 @@
 
 namespace gsprune {
 
-// Checks that several bindings share; all throw ValueError naming the argument.
+// Checks that several bindings share; they throw ValueError or TypeError naming the argument.
 
 inline std::string text(std::int64_t value) { return std::to_string(value); }
 inline std::string text(std::size_t value) { return std::to_string(value); }
+
+/// `tensors[7]`, spelled out only for messages.
+struct ArgumentName {
+    const char* list;
+    std::size_t index;
+    [[nodiscard]] std::string text() const { return std::string(list) + "[" + std::to_string(index) + "]"; }
+};
+
+/// The integer that `value`, which stands in that argument, must be; else TypeError.
+std::int64_t read_integer(pybind11::handle value, const ArgumentName& argument);
 
 /// A list argument `name` has an entry per tensor.
 void check_length(std::size_t got, std::size_t expected, const char* name);

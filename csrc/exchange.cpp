@@ -78,14 +78,14 @@ void bind_exchange(const py::object& set, const py::object& untyped_storage, con
     torch().increment_version = increment_version;
 }
 
-Exchange::Exchange(const py::list& tensors, std::size_t num_by_set, const py::list& entries)
+Exchange::Exchange(const py::list& tensors, std::size_t num_owned, const py::list& entries)
     : tensors_(tensors), entries_(entries) {
     storages_.reserve(tensors.size());
     by_set_.reserve(tensors.size());
     for (std::size_t i = 0; i < tensors.size(); ++i) {
         const py::handle tensor = tensors[i];
         storages_.push_back(storage_of(tensor));
-        by_set_.push_back(i < num_by_set || !storages_[i] || attribute(tensor, torch().requires_grad).ptr() == Py_True);
+        by_set_.push_back(i < num_owned || !storages_[i] || attribute(tensor, torch().requires_grad).ptr() == Py_True);
         if (!by_set_.back()) without_versions_.append(tensor);
     }
     befores_.reserve(entries.size());

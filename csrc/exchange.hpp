@@ -23,10 +23,11 @@ class Exchange {
 public:
     using ViewOf = std::function<const View&(std::size_t index)>;
 
-    /// Looks up what will be replaced; changes nothing. This may run Python code (of subclasses, of modes), which may
-    /// do anything to the tensors: addresses are to be read afterwards. The first `num_by_set` tensors, and what
-    /// requires a gradient, may be known to graphs. `entries` are (dictionary, key, value).
-    Exchange(const pybind11::list& tensors, std::size_t num_by_set, const pybind11::list& entries);
+    /// Looks up what will be replaced, and keeps the tensors' memory until the end; changes nothing. This may run
+    /// Python code (of subclasses, of modes), which may do anything to the tensors: addresses are to be read
+    /// afterwards. The first `num_owned` tensors, and what requires a gradient, may be known to graphs. `entries` are
+    /// (dictionary, key, value).
+    Exchange(const pybind11::list& tensors, std::size_t num_owned, const pybind11::list& entries);
     Exchange(const Exchange&) = delete;
     Exchange& operator=(const Exchange&) = delete;
 
@@ -34,6 +35,8 @@ public:
     /// everything is taken back. `view_of` a tensor's index says how it lies in memory before that. The caller has
     /// switched gradients off.
     void install(const pybind11::list& replacements, const ViewOf& view_of);
+
+    [[nodiscard]] const pybind11::list& tensors() const noexcept { return tensors_; }
 
 private:
     void change();

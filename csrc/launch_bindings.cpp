@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,26 +50,60 @@ dlpack::Device device_of_first(const py::list& tensors) {
     return tensors.empty() ? dlpack::cpu : device_of(tensors[0], {"tensors", 0});
 }
 
-/// Copies that stand in for tensors which a kernel could not read as they lie; they must outlive the launch.
-class Copies {
+bool lies_as(const View& a, const View& b) noexcept {
+    return a.ndim == b.ndim && a.itemsize == b.itemsize && a.shape == b.shape && a.strides == b.strides;
+}
+
+/// Tensors whose addresses a kernel is told. While others are made Python code may run (of modes, of subclasses) and do
+/// anything to these, so their addresses are read last.
+class Sources {
 public:
-    /// Lets `view` be a copy of `tensor` whose dimensions lie in `order` without gaps.
-    void replace(View& view, py::handle tensor, const Order& order) {
+    explicit Sources(const dlpack::Device& device) : device_(device) {}
+
+    /// `view` is what was read of `tensor`; both outlive this object.
+    void add(View& view, py::handle tensor, const ArgumentName& name) { sources_.push_back({&view, tensor, name}); }
+
+    /// The same, but of a copy whose dimensions lie in `order` without gaps.
+    void add_copy(View& view, py::handle tensor, const Order& order) {
         set_dense_strides(view, order);
         const py::object copy = TorchMaker(tensor.attr("device")).make(view, tensor);
         copy.attr("copy_")(tensor.attr("detach")());
         copies_.append(copy);
     }
 
-    /// `replace` where the tensor has gaps or overlaps.
-    void replace_if_gappy(View& view, py::handle tensor) {
+    /// `add_copy` where the tensor has gaps or overlaps, else `add`.
+    void add_dense(View& view, py::handle tensor, const ArgumentName& name) {
         const Order order = memory_order(view);
-        if (!is_dense(view, order)) replace(view, tensor, order);
+        if (view.numel() == 0 || is_dense(view, order)) {
+            add(view, tensor, name);
+        } else {
+            add_copy(view, tensor, order);
+        }
     }
 
-    [[nodiscard]] const py::list& all() const noexcept { return copies_; }
+    /// To be called when nothing will be made any more. Throws std::runtime_error where a tensor is not what it was.
+    void read_addresses() const {
+        for (const Source& source : sources_) {
+            const View now = read_tensor(source.tensor, source.name, device_).view;
+            if (!lies_as(now, *source.view)) {
+                throw std::runtime_error("`" + source.name.text() + "` was changed while it was looked at");
+            }
+            source.view->data = now.data;
+        }
+    }
+
+    /// They must outlive the launch.
+    [[nodiscard]] const py::list& copies() const noexcept { return copies_; }
 
 private:
+    struct Source {
+        View* view;
+        py::handle tensor;
+        ArgumentName name;
+    };
+
+    dlpack::Device device_;
+    std::vector<Source> sources_;
     py::list copies_;
 };
 
@@ -80,18 +116,24 @@ py::tuple make_score_tables(const py::list& tensors, const py::list& axes, const
     }
     const ScoreTiling tiling{read_tiles(tiles), fold_outputs, max_steps, busy_tiles};
     const Statistic known = parse_statistic(statistic);
-    std::vector<SumJob> jobs = read_sum_jobs(tensors, axes, others, known, device_of_first(tensors));
-    Copies copies;
+    const dlpack::Device device = device_of_first(tensors);
+    std::vector<SumJob> jobs = read_sum_jobs(tensors, axes, others, known, device);
+    Sources sources(device);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
         SumJob& job = jobs[i];
-        copies.replace_if_gappy(job.values, tensors[i]);
-        if (needs_other(known) && !same_layout(job.values, job.others)) {
-            copies.replace(job.others, others.cast<py::list>()[i], memory_order(job.values));
+        sources.add_dense(job.values, tensors[i], {"tensors", i});
+        if (!needs_other(known)) continue;
+        const py::handle other = PyList_GET_ITEM(others.ptr(), static_cast<Py_ssize_t>(i));
+        if (same_layout(job.values, job.others)) {
+            sources.add(job.others, other, {"others", i});
+        } else {
+            sources.add_copy(job.others, other, memory_order(job.values));
         }
     }
+    sources.read_addresses();
     const ScoreTables made = score_tables(jobs, tiling);
     return py::make_tuple(as_array(made.table), made.num_jobs, made.fold_base, made.num_folds, made.programs,
-                          made.fold_programs, made.num_partials, made.num_sums, copies.all());
+                          made.fold_programs, made.num_partials, made.num_sums, sources.copies());
 }
 
 py::tuple make_slice_tables(const py::list& tensors, const py::list& patterns, const py::list& pattern_of,
@@ -106,28 +148,69 @@ py::tuple make_slice_tables(const py::list& tensors, const py::list& patterns, c
     for (std::size_t i = 0; i < jobs.size(); ++i) {
         read_slice_job(jobs[i], type, tensors[i], pattern_of[i], i, known, device);
     }
-    Copies copies;
+    Sources sources(device);
     py::list results(jobs.size());
     TorchMaker maker(jobs.empty() ? py::none() : py::object(tensors[0].attr("device")), known.all().size());
     for (std::size_t i = 0; i < jobs.size(); ++i) {
-        copies.replace_if_gappy(jobs[i].source, tensors[i]);
+        sources.add_dense(jobs[i].source, tensors[i], {"tensors", i});
         results[i] = maker.make(jobs[i].target, tensors[i], jobs[i].pattern);
     }
+    sources.read_addresses();
     const SliceTables made = slice_tables(jobs, known.all(), tiling);
-    return py::make_tuple(results, as_array(made.table), made.num_jobs, made.keep_base, made.programs, copies.all());
+    return py::make_tuple(results, as_array(made.table), made.num_jobs, made.keep_base, made.programs,
+                          sources.copies());
 }
 
-void exchange(const py::list& tensors, const py::list& replacements, std::size_t num_owned, const py::list& entries) {
-    check_length(replacements.size(), tensors.size(), "replacements");
-    const NoCollection no_collection;
-    Exchange change(tensors, num_owned, entries);
-    const dlpack::Device device = device_of_first(tensors);
-    std::vector<View> views;
-    views.reserve(tensors.size());
-    for (std::size_t i = 0; i < tensors.size(); ++i) {
-        views.push_back(read_tensor(tensors[i], {"tensors", i}, device).view);
+/// An `Exchange` whose replacements somebody else makes, of tensors on any one device.
+class PreparedExchange {
+public:
+    PreparedExchange(const py::list& tensors, std::size_t num_owned, const py::list& entries)
+        : exchange_(tensors, num_owned, entries) {
+        read(views_);
     }
-    change.install(replacements, [&views](std::size_t i) -> const View& { return views[i]; });
+
+    void install(const py::list& replacements) {
+        check_length(replacements.size(), views_.size(), "replacements");
+        std::vector<View> now;
+        read(now);
+        for (std::size_t i = 0; i < now.size(); ++i) {
+            if (now[i].data != views_[i].data || !lies_as(now[i], views_[i])) {
+                throw std::runtime_error("`tensors[" + text(i) + "]` was changed while it was sliced");
+            }
+        }
+        const NoCollection no_collection;
+        exchange_.install(replacements, [this](std::size_t i) -> const View& { return views_[i]; });
+    }
+
+private:
+    void read(std::vector<View>& views) const {
+        const py::list& tensors = exchange_.tensors();
+        const dlpack::Device device = device_of_first(tensors);
+        views.reserve(tensors.size());
+        for (std::size_t i = 0; i < tensors.size(); ++i) {
+            views.push_back(read_tensor(tensors[i], {"tensors", i}, device).view);
+        }
+    }
+
+    Exchange exchange_;
+    std::vector<View> views_;
+};
+
+constexpr const char* exchange_name = "gsprune.exchange";
+
+/// In a capsule: to make an object of a class of its own, pybind11 must not run out of memory.
+py::capsule prepare_exchange(const py::list& tensors, std::size_t num_owned, const py::list& entries) {
+    auto exchange = std::make_unique<PreparedExchange>(tensors, num_owned, entries);
+    py::capsule capsule(exchange.get(), exchange_name,
+                        [](void* owned) { delete static_cast<PreparedExchange*>(owned); });
+    static_cast<void>(exchange.release());
+    return capsule;
+}
+
+void install_exchange(const py::capsule& exchange, const py::list& replacements) {
+    auto* prepared = static_cast<PreparedExchange*>(PyCapsule_GetPointer(exchange.ptr(), exchange_name));
+    if (prepared == nullptr) throw py::error_already_set();
+    prepared->install(replacements);
 }
 
 }  // namespace
@@ -142,9 +225,10 @@ void bind_launches(py::module_& module) {
                py::arg("tiles"), py::arg("max_columns"),
                "New tensors, unfilled; the table of `slice_kernel`, the number of jobs, of the positions' base, of the"
                " grid; and copies that must outlive the launch.");
-    module.def("exchange", &exchange, py::arg("tensors"), py::arg("replacements"), py::arg("num_owned"),
-               py::arg("entries"),
-               "Every tensor takes over what its replacement stands on, every (dictionary, key, value) is set: all, or"
+    module.def("prepare_exchange", &prepare_exchange, py::arg("tensors"), py::arg("num_owned"), py::arg("entries"),
+               "For `install_exchange`; keeps the tensors' memory as long as it lives.");
+    module.def("install_exchange", &install_exchange, py::arg("exchange"), py::arg("replacements"),
+               "The tensors take over what their replacements stand on, every (dictionary, key, value) is set: all, or"
                " where it fails nothing.");
 }
 

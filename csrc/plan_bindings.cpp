@@ -34,7 +34,7 @@ py::tuple tuple_at(py::handle list, std::size_t index, std::size_t size, const c
 
 /// A number in [0, size), the entry `index` of the list `name`.
 std::size_t number_at(const py::list& list, std::size_t index, std::size_t size, const char* name) {
-    const auto number = py::handle(list[index]).cast<std::int64_t>();
+    const std::int64_t number = read_integer(list[index], {name, index});
     if (number < 0 || static_cast<std::uint64_t>(number) >= size) {
         throw py::value_error("`" + std::string(name) + "[" + text(index) + "]` must lie in [0, " + text(size) +
                               "), got " + text(number));

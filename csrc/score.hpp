@@ -8,7 +8,7 @@
 
 namespace gsprune {
 
-/// What is summed; w is the weight, g the other tensor.
+/// What is summed; w is the weight, g the other tensor. `kernels/score.py` has the same numbers.
 enum class Statistic { abs, square, product, abs_product, square_product };
 
 constexpr bool needs_other(Statistic statistic) noexcept {

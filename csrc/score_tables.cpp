@@ -1,7 +1,6 @@
 #include "score_tables.hpp"
 
 #include <algorithm>
-#include <array>
 
 #include "axis_runs.hpp"
 

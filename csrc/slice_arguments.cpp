@@ -46,7 +46,7 @@ Patterns::Patterns(const py::list& patterns) {
             if (!PyTuple_Check(entry.ptr()) || PyTuple_GET_SIZE(entry.ptr()) != 2) {
                 throw py::value_error("`patterns[" + text(i) + "]` must hold pairs (axis, positions)");
             }
-            const auto axis = py::handle(PyTuple_GET_ITEM(entry.ptr(), 0)).cast<std::int64_t>();
+            const std::int64_t axis = read_integer(PyTuple_GET_ITEM(entry.ptr(), 0), {"patterns", i});
             if (axis < 0 || axis >= max_dims) {
                 throw py::value_error("`patterns[" + text(i) + "]` has axis " + text(axis) +
                                       ", which must lie in [0, ndim)");
@@ -88,7 +88,7 @@ void read_slice_job(SliceJob& job, dlpack::DataType& type, py::handle tensor, py
     const TorchTensor source = read_tensor(tensor, {"tensors", index}, device);
     job.source = source.view;
     type = source.type;
-    const auto which = pattern.cast<std::int64_t>();
+    const std::int64_t which = read_integer(pattern, {"pattern_of", index});
     if (which < 0 || which >= static_cast<std::int64_t>(patterns.all().size())) {
         throw py::value_error("`pattern_of[" + text(index) + "]` must lie in [0, " + text(patterns.all().size()) +
                               "), the number of patterns, got " + text(which));

@@ -15,10 +15,14 @@ namespace {
 /// Axes of one job: distinct and in range.
 std::vector<int> read_axes(py::handle entry, int ndim, std::size_t index) {
     std::vector<int> axes;
+    if (PySequence_Check(entry.ptr()) == 0) {
+        throw py::type_error("`axes[" + text(index) + "]` must be a tuple of integers, got " +
+                             py::repr(entry).cast<std::string>());
+    }
     const auto items = PyTuple_Check(entry.ptr()) ? py::reinterpret_borrow<py::tuple>(entry)
                                                   : py::tuple(py::reinterpret_borrow<py::object>(entry));
     for (const py::handle item : items) {
-        const auto axis = item.cast<std::int64_t>();
+        const std::int64_t axis = read_integer(item, {"axes", index});
         if (axis < 0 || axis >= ndim) {
             throw py::value_error("`axes[" + text(index) + "]` must lie in [0, " + std::to_string(ndim) +
                                   "), the dimensions of `tensors[" + text(index) + "]`, got " + text(axis));

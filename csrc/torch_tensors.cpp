@@ -41,9 +41,9 @@ std::byte* address_of(py::handle object) {
 
 const dlpack::ExchangeApi* open_api(const py::object& capsule) {
     if (capsule.is_none()) return nullptr;
-    const void* table = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
-    if (table == nullptr) throw py::error_already_set();
-    const auto* api = static_cast<const dlpack::ExchangeApi*>(table);
+    constexpr const char* name = "dlpack_exchange_api";
+    if (PyCapsule_IsValid(capsule.ptr(), name) == 0) return nullptr;
+    const auto* api = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), name));
     // Another major version may lay the table out differently.
     return api->version.major == 1 && api->peek != nullptr ? api : nullptr;
 }
@@ -78,7 +78,8 @@ struct Argument {
     [[noreturn]] void refuse(const std::string& got) const {
         const bool is_cpu = device.type == dlpack::device_cpu;
         throw py::value_error("`" + name.text() + "` must be a strided " +
-                              (is_cpu ? "CPU tensor" : "tensor on " + text(device)) + ", got " + got);
+                              (is_cpu ? "CPU tensor" : "tensor on " + text(device)) + ", got " + got +
+                              "; backend='torch' takes any tensor, also of models that are spread over devices");
     }
 
     void check_device(const dlpack::Device& found) const {
@@ -111,8 +112,9 @@ void check_bits(py::handle object, const View& view, bool is_complex, const Argu
 TorchTensor read_by_api(py::handle object, const Argument& argument) {
     dlpack::Tensor raw{};
     if (torch().api->peek(object.ptr(), &raw) != 0) {
-        const py::error_already_set cause;
-        argument.refuse(std::string("one that cannot be read: ") + cause.what());
+        const py::error_already_set cause;  // torch's own trace stands behind the first line
+        const std::string why = cause.what();
+        argument.refuse("one that cannot be read: " + why.substr(0, why.find('\n')));
     }
     argument.check_device(raw.device);
     if (raw.dtype.bits % 8 != 0) argument.refuse("elements of " + std::to_string(raw.dtype.bits) + " bits");
@@ -262,22 +264,27 @@ void bind_torch(const py::type& tensor_type, const py::object& exchange_api, con
 
 namespace {
 
-void check_type(py::handle object, const ArgumentName& argument, const dlpack::Device& device) {
+void check_type(py::handle object, const ArgumentName& argument) {
     if (torch().tensor_type == nullptr) throw std::runtime_error("call bind_torch first");
     if (PyObject_TypeCheck(object.ptr(), torch().tensor_type) != 0) return;
-    Argument{argument, device}.refuse(py::str(py::type::handle_of(object)).cast<std::string>());
+    throw py::value_error("`" + argument.text() + "` must be a torch.Tensor, got " +
+                          py::str(py::type::handle_of(object)).cast<std::string>());
 }
 
 }  // namespace
 
 TorchTensor read_tensor(py::handle object, const ArgumentName& argument, const dlpack::Device& device) {
-    check_type(object, argument, device);
+    check_type(object, argument);
     const Argument known{argument, device};
-    return torch().api != nullptr ? read_by_api(object, known) : read_by_attributes(object, known);
+    TorchTensor tensor = torch().api != nullptr ? read_by_api(object, known) : read_by_attributes(object, known);
+    if (tensor.view.data == nullptr && tensor.view.numel() > 0) {  // of subclasses that wrap others, such as DTensor
+        known.refuse("one whose elements are elsewhere: " + py::str(py::type::handle_of(object)).cast<std::string>());
+    }
+    return tensor;
 }
 
 dlpack::Device device_of(py::handle object, const ArgumentName& argument) {
-    check_type(object, argument, dlpack::cpu);
+    check_type(object, argument);
     const std::optional<dlpack::Device> device = device_by_attributes(object);
     if (device) return *device;
     throw py::value_error("`" + argument.text() + "` must be on the CPU or a CUDA device, got " +

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "arguments.hpp"
 #include "dlpack.hpp"
 #include "score.hpp"
 #include "views.hpp"
@@ -21,13 +22,6 @@ namespace gsprune {
 /// then read through their attributes and made by `empty_strided`.
 void bind_torch(const pybind11::type& tensor_type, const pybind11::object& exchange_api,
                 const pybind11::function& empty_strided, const pybind11::dict& float_dtypes);
-
-/// `tensors[7]`, spelled out only for messages.
-struct ArgumentName {
-    const char* list;
-    std::size_t index;
-    [[nodiscard]] std::string text() const { return std::string(list) + "[" + std::to_string(index) + "]"; }
-};
 
 /// A tensor of the caller; valid while the caller holds it.
 struct TorchTensor {

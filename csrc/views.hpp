@@ -8,7 +8,8 @@ namespace gsprune {
 
 constexpr int max_dims = 16;
 
-/// Dtypes that can be summed; slicing moves bytes of any dtype.
+/// Dtypes that can be summed; slicing moves bytes of any dtype. The numbers stand in `backends.py` and in the tables of
+/// `kernels/score.py`.
 enum class DType : std::uint8_t { float32, float64, bfloat16, float16 };
 
 /// A strided tensor in memory that somebody else owns; strides count elements and are >= 0.

@@ -59,12 +59,10 @@ def rewrite(
     num_threads: int,
     isa: str,
 ) -> None: ...
-def exchange(
-    tensors: list[Tensor],
-    replacements: list[Tensor],
-    num_owned: int,
-    entries: list[tuple[dict[Any, Any], Any, Any]],
-) -> None: ...
+def prepare_exchange(
+    tensors: list[Tensor], num_owned: int, entries: list[tuple[dict[Any, Any], Any, Any]]
+) -> object: ...
+def install_exchange(exchange: object, replacements: list[Tensor]) -> None: ...
 def score_tables(
     tensors: list[Tensor],
     axes: list[tuple[int, ...]],

@@ -7,7 +7,7 @@ Three providers give the same results: ``cpp`` (the compiled core, CPU tensors),
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from functools import cache
 from typing import Any, Literal, NamedTuple, Protocol
@@ -272,12 +272,22 @@ class CppBackend:
         return _core.flat_axis_sums(tensors, axes, others, statistic.value, num_threads, self._isa)
 
 
-def rewriter_of(backend: Backend) -> Callable[..., None] | None:
-    """The backend's `rewrite` (see `CppBackend.rewrite`), which makes all changes of a step in one call, if it has one.
+class Rewrite(Protocol):
+    """Makes all changes of a step in one call; see `CppBackend.rewrite`."""
 
-    The definition has none: it serves devices and tensors that the core does not know.
-    """
-    rewrite: Callable[..., None] | None = getattr(backend, "rewrite", None)
+    def __call__(
+        self,
+        tensors: Sequence[Tensor],
+        patterns: Sequence[Pattern],
+        pattern_of: Sequence[int],
+        num_owned: int,
+        entries: Sequence[tuple[dict[Any, Any], Any, Any]],
+    ) -> None: ...
+
+
+def rewriter_of(backend: Backend) -> Rewrite | None:
+    """The backend's `rewrite`, if it has one. The definition has none: the core does not know all that it serves."""
+    rewrite: Rewrite | None = getattr(backend, "rewrite", None)
     return rewrite
 
 

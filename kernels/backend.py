@@ -89,9 +89,10 @@ class TritonBackend:
         return [tuple(next(vectors) for _ in job.axes) for job in jobs]
 
     def slice(self, tensors: Sequence[Tensor], patterns: Sequence[Keeps], pattern_of: Sequence[int]) -> list[Tensor]:
-        """See `gsprune.backends.Backend.slice`."""
+        """See `gsprune.backends.Backend.slice`; the results are filled in the order of the current stream."""
         with self._on_device_of(tensors):
             results, self.launches = slice_tensors(list(tensors), list(patterns), list(pattern_of))
+            _record_stream(tensors)
         return results
 
     def rewrite(
@@ -102,10 +103,19 @@ class TritonBackend:
         num_owned: int,
         entries: Sequence[tuple[dict[Any, Any], Any, Any]],
     ) -> None:
-        """See `gsprune.backends.CppBackend.rewrite`; what is launched is done in the order of the stream."""
-        replacements = self.slice(tensors, patterns, pattern_of)
+        """See `gsprune.backends.CppBackend.rewrite`.
+
+        What differs: the tensors are filled in the order of the current stream, which work on other streams must wait
+        for; and Python code may run before the exchange (but not in it), so the exchange looks whether the tensors are
+        still what was sliced.
+
+        Raises:
+            ValueError: As for `slice`.
+            RuntimeError: Somebody has changed a tensor meanwhile; nothing is exchanged.
+        """
         with torch.no_grad():
-            _core.exchange(list(tensors), replacements, num_owned, list(entries))
+            exchange = _core.prepare_exchange(list(tensors), num_owned, list(entries))
+            _core.install_exchange(exchange, self.slice(tensors, patterns, pattern_of))
 
     def select(self, scores: npt.NDArray[np.float32], keep: int) -> npt.NDArray[np.int64]:
         """See `gsprune.backends.Backend.select`: on the host, where the sums are, and by the same code as there."""
@@ -126,3 +136,16 @@ class TritonBackend:
                 " that is spread over several devices"
             )
         return torch.cuda.device(device) if self._kind == "cuda" else nullcontext()
+
+
+def _record_stream(tensors: Sequence[Tensor]) -> None:
+    """Keeps memory of other streams from use while what was launched on this one may still read it.
+
+    Whoever lets go of a tensor gives its memory back to the stream that it was made on, most likely the default one.
+    """
+    if not tensors or tensors[0].device.type != "cuda":
+        return
+    stream = torch.cuda.current_stream()
+    if stream != torch.cuda.default_stream():
+        for tensor in tensors:
+            tensor.record_stream(stream)

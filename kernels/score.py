@@ -233,7 +233,11 @@ def sums(
 
 
 class _ScoreTables(NamedTuple):
-    """What `_core.score_tables` gives; csrc/score_tables.hpp says what is in the table."""
+    """What `_core.score_tables` gives; csrc/score_tables.hpp says what is in the table.
+
+    Attributes:
+        copies: Nobody reads them here, but the table has their addresses: they must outlive the launch.
+    """
 
     table: npt.NDArray[np.int64]
     num_jobs: int
@@ -250,7 +254,8 @@ def _to_host(out: Tensor) -> npt.NDArray[np.float64]:
     """The vector on the host: the one place where the host waits for the device."""
     if out.device.type != "cuda":
         return out.numpy()
-    host = torch.empty(out.shape, dtype=out.dtype, pin_memory=True)
+    # "cpu", since users set other default devices.
+    host = torch.empty(out.shape, dtype=out.dtype, device="cpu", pin_memory=True)
     host.copy_(out, non_blocking=True)
     torch.cuda.current_stream(out.device).synchronize()
     return host.numpy()

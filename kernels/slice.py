@@ -148,7 +148,11 @@ def slice_tensors(
 
 
 class _SliceTables(NamedTuple):
-    """What `_core.slice_tables` gives; csrc/slice_tables.hpp says what is in the table."""
+    """What `_core.slice_tables` gives; csrc/slice_tables.hpp says what is in the table.
+
+    Attributes:
+        copies: Nobody reads them here, but the table has their addresses: they must outlive the launch.
+    """
 
     results: list[Tensor]
     table: npt.NDArray[np.int64]

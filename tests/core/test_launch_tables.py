@@ -5,17 +5,27 @@ That the tables are right is for tests/kernels to say, which run the kernels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from gsprune import _core
 
 TILES = [(1, 64), (4, 16), (16, 4)]
 KEEP = np.array([0, 2])
+
+
+class Wrapper(torch.Tensor):
+    """A tensor without memory of its own, as DTensor is."""
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise NotImplementedError
 
 
 def _bind(api: object) -> None:
@@ -102,13 +112,17 @@ def _exchangeable() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     return tensors, [tensor.detach()[::2].clone() for tensor in tensors]
 
 
+def _exchange(tensors: list[torch.Tensor], replacements: list[torch.Tensor], entries: list[Any]) -> None:
+    _core.install_exchange(_core.prepare_exchange(tensors, 1, entries), replacements)
+
+
 def test_an_exchange_gives_every_tensor_its_replacements_storage() -> None:
     tensors, replacements = _exchangeable()
     expected = [replacement.clone() for replacement in replacements]
     versions = [tensor._version for tensor in tensors]
     state: dict[str, int] = {"old": 1}
     with torch.no_grad():
-        _core.exchange(tensors, replacements, 1, [(state, "old", 2), (state, "new", 3)])
+        _exchange(tensors, replacements, [(state, "old", 2), (state, "new", 3)])
     for tensor, replacement, wanted, version in zip(tensors, replacements, expected, versions, strict=True):
         assert torch.equal(tensor, wanted)
         assert tensor.untyped_storage().data_ptr() == replacement.untyped_storage().data_ptr()
@@ -119,36 +133,108 @@ def test_an_exchange_gives_every_tensor_its_replacements_storage() -> None:
 
 def test_an_exchange_that_runs_out_of_memory_takes_everything_back() -> None:
     testcapi = pytest.importorskip("_testcapi", reason="this Python was built without its test modules")
-    failures = 0
-    for number in range(0, 60, 2):
+    had_begun = False
+    for number in range(200):
         tensors, replacements = _exchangeable()
         expected = [tensor.detach().clone() for tensor in tensors]
         places = [(tensor.data_ptr(), tensor.storage_offset(), tensor.stride()) for tensor in tensors]
+        version = tensors[0]._version
         state: dict[str, int] = {"old": 1}
-        arguments = (tensors, replacements, 1, [(state, "old", 2)])
+        arguments = (tensors, replacements, [(state, "old", 2)])
         with torch.no_grad():
             testcapi.set_nomemory(number, number + 1)
             try:
-                _core.exchange(*arguments)
+                _exchange(*arguments)
             except (MemoryError, RuntimeError):
                 testcapi.remove_mem_hooks()
-                failures += 1
-                for tensor, wanted, place in zip(tensors, expected, places, strict=True):
-                    assert torch.equal(tensor, wanted)
-                    assert (tensor.data_ptr(), tensor.storage_offset(), tensor.stride()) == place
-                assert state == {"old": 1}
             else:
                 testcapi.remove_mem_hooks()
-                assert state == {"old": 2}
-    assert failures
+                if state == {"old": 2}:
+                    break
+        had_begun |= tensors[0]._version > version
+        for tensor, wanted, place in zip(tensors, expected, places, strict=True):
+            assert torch.equal(tensor, wanted)
+            assert (tensor.data_ptr(), tensor.storage_offset(), tensor.stride()) == place
+        assert state == {"old": 1}
+    assert number > 3
+    assert had_begun
 
 
 def test_an_exchange_checks_its_arguments_first() -> None:
     tensors, replacements = _exchangeable()
     with pytest.raises(ValueError, match="`replacements` must have an entry per tensor, that is 3, got 2"):
-        _core.exchange(tensors, replacements[:2], 1, [])
+        _exchange(tensors, replacements[:2], [])
     with pytest.raises(TypeError, match=r"`entries\[0\]` must be \(dictionary, key, value\)"):
-        _core.exchange(tensors, replacements, 1, ["no entry"])
+        _core.prepare_exchange(tensors, 1, ["no entry"])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"`tensors\[1\]` must be"):
-        _core.exchange([tensors[0], torch.zeros(4, 2, device="meta")], replacements[:2], 1, [])
+        _core.prepare_exchange([tensors[0], torch.zeros(4, 2, device="meta")], 1, [])
+    with pytest.raises(ValueError, match="incorrect name"):
+        _core.install_exchange(datetime.datetime_CAPI, replacements)
     assert [tuple(tensor.shape) for tensor in tensors] == [(4, 2), (4, 2), (4, 0)]
+
+
+def test_an_exchange_keeps_memory_and_notices_what_was_changed_meanwhile() -> None:
+    for change in (
+        lambda tensor: tensor.set_(torch.ones(4, 2)),
+        lambda tensor: tensor.t_(),
+        lambda tensor: tensor.set_(),
+    ):
+        tensors, replacements = _exchangeable()
+        exchange = _core.prepare_exchange(tensors, 1, [])
+        change(tensors[1])
+        with pytest.raises(RuntimeError, match=r"`tensors\[1\]` was changed while it was sliced"), torch.no_grad():
+            _core.install_exchange(exchange, replacements)
+        assert tensors[0].shape == (4, 2)
+
+
+@pytest.mark.parametrize("make_table", [_slice_table, _score_table])
+def test_addresses_are_read_when_no_python_code_runs_any_more(make_table: Callable[..., tuple[Any, ...]]) -> None:
+    tensors = [torch.ones(6, 5), torch.ones(6, 10)[:, ::2]]
+    moved = torch.zeros(6, 5)
+
+    class Mover(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.empty_strided:
+                tensors[0].set_(moved)
+            return function(*args, **(kwargs or {}))
+
+    with Mover():
+        made = make_table(tensors)
+    table, num_jobs = (made[1], made[2]) if make_table is _slice_table else (made[0], made[1])
+    assert int(table[num_jobs]) == moved.data_ptr()
+
+    class Shrinker(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.empty_strided:
+                tensors[0].set_(torch.ones(2, 2))
+            return function(*args, **(kwargs or {}))
+
+    with Shrinker(), pytest.raises(RuntimeError, match=r"`tensors\[0\]` was changed while it was looked at"):
+        make_table(tensors)
+
+
+def test_a_subclass_whose_elements_are_elsewhere_is_refused() -> None:
+    wrapper = torch.Tensor._make_wrapper_subclass(Wrapper, (4, 4))
+    for call in (lambda: _slice_table([wrapper]), lambda: _score_table([wrapper])):
+        with pytest.raises(
+            ValueError, match=r"`tensors\[0\]` must be .* one whose elements are elsewhere: .*Wrapper.*torch"
+        ):
+            call()
+    with pytest.raises(ValueError, match="one whose elements are elsewhere"):
+        _core.slice([wrapper], [((0, KEEP),)], [0], 1, "auto")
+    with pytest.raises(ValueError, match="one whose elements are elsewhere"):
+        _core.axis_sums([wrapper], [(0,)], None, "abs", 1, "auto")
+
+
+@pytest.mark.parametrize("bad", ["x", None, 1.5, 2**70])
+def test_what_is_no_integer_is_named(bad: object) -> None:
+    tensor = torch.ones(4, 4)
+    for name, call in {
+        r"pattern_of\[0\]": lambda: _core.slice_tables([tensor], [((0, KEEP),)], [bad], TILES, 99),
+        r"patterns\[0\]": lambda: _core.slice_tables([tensor], [((bad, KEEP),)], [0], TILES, 99),
+        r"axes\[0\]": lambda: _core.score_tables([tensor], [(bad,)], None, "abs", TILES, 32, 16, 2048),
+    }.items():
+        with pytest.raises(TypeError, match=f"`{name}` must be of integers that fit 64 bits, got"):
+            call()
+    with pytest.raises(TypeError, match=r"`axes\[0\]` must be a tuple of integers, got 3"):
+        _core.score_tables([tensor], [3], None, "abs", TILES, 32, 16, 2048)  # type: ignore[list-item]

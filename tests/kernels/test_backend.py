@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -111,7 +113,16 @@ def test_it_does_not_serve_the_other_kind_of_device() -> None:
         TritonBackend(torch.device("cuda" if INTERPRETED else "cpu"))
 
 
-def test_whole_steps_are_those_of_the_core(device: torch.device) -> None:
+def test_whole_steps_are_those_of_the_core(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_one_call = []
+    original = TritonBackend.rewrite
+
+    def counted(backend: TritonBackend, *args: Any) -> None:
+        in_one_call.append(args)
+        original(backend, *args)
+
+    monkeypatch.setattr(TritonBackend, "rewrite", counted)
+
     def stepped(where: torch.device, backend: str) -> list[torch.Tensor]:
         torch.manual_seed(0)
         layers = (torch.nn.Conv2d(3, 12, 3), torch.nn.ReLU(), torch.nn.Conv2d(12, 9, 3), torch.nn.Flatten())
@@ -127,6 +138,7 @@ def test_whole_steps_are_those_of_the_core(device: torch.device) -> None:
         return [t.detach().cpu() for t in (*model.parameters(), *gradients, *moments)]
 
     ours, core = stepped(device, "triton"), stepped(torch.device("cpu"), "cpp")
+    assert len(in_one_call) == 2
     for found, expected in zip(ours, core, strict=True):
         assert found.shape == expected.shape
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)  # a GPU's convolutions differ a little
@@ -143,3 +155,45 @@ def test_a_rewrite_that_fails_changes_nothing(backend: TritonBackend, device: to
     backend.rewrite([weight, state], [((0, keep(0, 2)),)], [0, 0], 1, entries[:1])
     assert weight.shape == state.shape == (2, 2)
     assert entries[0][0] == {"key": 1}
+
+
+class HashedOnce:
+    """A key that a dictionary takes when it is looked up, and not any more when it is set."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __hash__(self) -> int:
+        self.times += 1
+        if self.times > 1:
+            raise ValueError("hashed once more")
+        return 1
+
+
+def test_an_exchange_that_fails_at_its_end_is_taken_back(backend: TritonBackend, device: torch.device) -> None:
+    whole = torch.arange(24.0, device=device).view(12, 2)
+    tensors = [torch.nn.Parameter(whole[2:6]), whole[6:10].clone(), torch.zeros(4, 0, device=device)]
+    places = [(t.data_ptr(), t.storage_offset(), t.stride(), t.tolist()) for t in tensors]
+    state = {"old": 1}
+    entries: list = [(state, "old", 2), ({}, HashedOnce(), 3)]
+    with pytest.raises(ValueError, match="hashed once more"):
+        backend.rewrite(tensors, [((0, keep(0, 2)),)], [0, 0, 0], 1, entries)
+    assert [(t.data_ptr(), t.storage_offset(), t.stride(), t.tolist()) for t in tensors] == places
+    assert state == {"old": 1}
+    backend.rewrite(tensors, [((0, keep(0, 2)),)], [0, 0, 0], 1, entries[:1])
+    assert [t.tolist() for t in tensors] == [whole[[2, 4]].tolist(), whole[[6, 8]].tolist(), [[], []]]
+
+
+def test_sums_come_back_whatever_the_default_device_is(backend: TritonBackend, device: torch.device) -> None:
+    made = []
+    original = torch.empty
+
+    def spied(*args: Any, **kwargs: Any) -> torch.Tensor:
+        made.append(kwargs)
+        return original(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        patch.setattr(torch, "empty", spied)
+        sums = backend.axis_sums([SumJob(torch.ones(3, 2, device=device), (0,))], Statistic.ABS)
+    assert sums[0][0].tolist() == [2.0, 2.0, 2.0]
+    assert all("device" in kwargs for kwargs in made)
