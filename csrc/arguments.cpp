@@ -14,8 +14,11 @@ std::int64_t read_integer(py::handle value, const ArgumentName& argument) {
     const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));  // NumPy's integers, too
     const long long known = number ? PyLong_AsLongLong(number.ptr()) : -1;
     if (known != -1 || PyErr_Occurred() == nullptr) return known;
+    if (PyErr_ExceptionMatches(PyExc_TypeError) == 0 && PyErr_ExceptionMatches(PyExc_OverflowError) == 0) {
+        throw py::error_already_set();
+    }
     PyErr_Clear();
-    throw py::type_error("`" + argument.text() + "` must be of integers that fit 64 bits, got " +
+    throw py::type_error("`" + argument.text() + "` needs integers that fit 64 bits, got " +
                          py::repr(value).cast<std::string>());
 }
 

@@ -22,8 +22,9 @@ PYBIND11_MODULE(_core, module) {
     gsprune::bind_slices(module);
     gsprune::bind_launches(module);
     gsprune::bind_plans(module);
-    module.def("bind_torch", &gsprune::bind_torch, py::arg("tensor_type"), py::arg("exchange_api"),
-               py::arg("empty_strided"), py::arg("float_dtypes"), "Hand over what the core has to know of torch.");
+    module.def("bind_torch", &gsprune::bind_torch, py::arg("tensor_type"), py::arg("parameter_type"),
+               py::arg("exchange_api"), py::arg("empty_strided"), py::arg("float_dtypes"),
+               "Hand over what the core has to know of torch.");
     module.def("bind_exchange", &gsprune::bind_exchange, py::arg("set"), py::arg("untyped_storage"),
                py::arg("increment_version"), "Hand over what `rewrite` and `install_exchange` call of torch.");
     module.def("best_isa", &gsprune::best_isa_name,

@@ -60,8 +60,10 @@ class Sources {
 public:
     explicit Sources(const dlpack::Device& device) : device_(device) {}
 
-    /// `view` is what was read of `tensor`; both outlive this object.
-    void add(View& view, py::handle tensor, const ArgumentName& name) { sources_.push_back({&view, tensor, name}); }
+    /// `view` is what was read of `tensor`; it outlives this object.
+    void add(View& view, py::handle tensor, const ArgumentName& name) {
+        sources_.push_back({&view, py::reinterpret_borrow<py::object>(tensor), name});
+    }
 
     /// The same, but of a copy whose dimensions lie in `order` without gaps.
     void add_copy(View& view, py::handle tensor, const Order& order) {
@@ -98,7 +100,7 @@ public:
 private:
     struct Source {
         View* view;
-        py::handle tensor;
+        py::object tensor;
         ArgumentName name;
     };
 
@@ -118,12 +120,13 @@ py::tuple make_score_tables(const py::list& tensors, const py::list& axes, const
     const Statistic known = parse_statistic(statistic);
     const dlpack::Device device = device_of_first(tensors);
     std::vector<SumJob> jobs = read_sum_jobs(tensors, axes, others, known, device);
+    const py::list known_others = needs_other(known) ? py::reinterpret_borrow<py::list>(others) : py::list();
     Sources sources(device);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
         SumJob& job = jobs[i];
         sources.add_dense(job.values, tensors[i], {"tensors", i});
         if (!needs_other(known)) continue;
-        const py::handle other = PyList_GET_ITEM(others.ptr(), static_cast<Py_ssize_t>(i));
+        const py::object other = known_others[i];
         if (same_layout(job.values, job.others)) {
             sources.add(job.others, other, {"others", i});
         } else {
@@ -164,13 +167,15 @@ py::tuple make_slice_tables(const py::list& tensors, const py::list& patterns, c
 /// An `Exchange` whose replacements somebody else makes, of tensors on any one device.
 class PreparedExchange {
 public:
+    /// Lists of its own: the caller's may change until it is installed.
     PreparedExchange(const py::list& tensors, std::size_t num_owned, const py::list& entries)
-        : exchange_(tensors, num_owned, entries) {
+        : exchange_(copy_of(tensors), num_owned, copy_of(entries)) {
         read(views_);
     }
 
     void install(const py::list& replacements) {
         check_length(replacements.size(), views_.size(), "replacements");
+        if (std::exchange(is_used_, true)) throw std::runtime_error("`exchange` was installed before");
         std::vector<View> now;
         read(now);
         for (std::size_t i = 0; i < now.size(); ++i) {
@@ -192,8 +197,15 @@ private:
         }
     }
 
+    static py::list copy_of(const py::list& list) {
+        PyObject* copy = PyList_GetSlice(list.ptr(), 0, PY_SSIZE_T_MAX);
+        if (copy == nullptr) throw py::error_already_set();
+        return py::reinterpret_steal<py::list>(copy);
+    }
+
     Exchange exchange_;
     std::vector<View> views_;
+    bool is_used_ = false;
 };
 
 constexpr const char* exchange_name = "gsprune.exchange";

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "arguments.hpp"
+#include "no_collection.hpp"
 #include "torch_tensors.hpp"
 
 namespace py = pybind11;
@@ -52,13 +53,16 @@ public:
             if (!PyTuple_Check(axes.ptr())) throw py::type_error("`cuts[" + text(i) + "]` must be a tuple");
             py::list pairs;
             for (const py::handle axis : py::reinterpret_borrow<py::tuple>(axes)) {
-                const auto pair = py::cast<std::pair<std::int64_t, std::int64_t>>(axis);
-                if (pair.second < 0 || static_cast<std::size_t>(pair.second) >= keeps.size()) {
-                    throw py::value_error("`cuts[" + text(i) + "]` has vector " + text(pair.second) +
+                if (!PyTuple_Check(axis.ptr()) || PyTuple_GET_SIZE(axis.ptr()) != 2) {
+                    throw py::type_error("`cuts[" + text(i) + "]` must hold pairs (axis, vector)");
+                }
+                const std::int64_t vector = read_integer(PyTuple_GET_ITEM(axis.ptr(), 1), {"cuts", i});
+                if (vector < 0 || static_cast<std::size_t>(vector) >= keeps.size()) {
+                    throw py::value_error("`cuts[" + text(i) + "]` has vector " + text(vector) +
                                           ", which must lie in [0, " + text(keeps.size()) + ")");
                 }
-                const py::handle keep = keeps[static_cast<std::size_t>(pair.second)];
-                if (!keep.is_none()) pairs.append(py::make_tuple(pair.first, keep));
+                const py::handle keep = keeps[static_cast<std::size_t>(vector)];
+                if (!keep.is_none()) pairs.append(py::make_tuple(py::handle(PyTuple_GET_ITEM(axis.ptr(), 0)), keep));
             }
             if (pairs.empty()) continue;
             number_of_[i] = py::int_(patterns_.size());
@@ -114,10 +118,11 @@ public:
         while (PyDict_Next(states.ptr(), &position, &parameter, &state) != 0) {
             const auto found = index_of_.find(parameter);
             if (found == index_of_.end()) continue;
+            const auto held = py::reinterpret_borrow<py::object>(state);  // Python code of subclasses may let it go
             if (PyDict_Check(state)) {
                 add_state(state, found->second, which);
             } else {
-                rest_.append(py::make_tuple(found->second, which, py::none(), py::handle(state)));
+                rest_.append(py::make_tuple(found->second, which, py::none(), held));
             }
         }
     }
@@ -131,11 +136,13 @@ private:
         Py_ssize_t position = 0;
         while (PyDict_Next(state, &position, &key, &value) != 0) {
             if (value == Py_None || PyFloat_CheckExact(value) || PyLong_CheckExact(value)) continue;
-            const std::optional<View> shape = peek_shape(value);
+            const auto held_key = py::reinterpret_borrow<py::object>(key);
+            const auto held = py::reinterpret_borrow<py::object>(value);
+            const std::optional<View> shape = peek_shape(held);
             if (has_shape_of(owner, shape)) {
-                add(value, owner);
+                add(held, owner);
             } else if (!shape || shape->numel() != 1) {
-                rest_.append(py::make_tuple(owner, which, py::handle(key), py::handle(value)));
+                rest_.append(py::make_tuple(owner, which, held_key, held));
             }
         }
     }
@@ -177,17 +184,21 @@ public:
 
     /// The integers of a module that change: (attributes, name, vector, multiplier, divisor) of each that may.
     void add_entries(const py::list& values) {
-        const auto num_vectors = static_cast<std::size_t>(starts_.size()) - 1;
+        const std::int64_t num_vectors = starts_.size() - 1;
         for (std::size_t i = 0; i < values.size(); ++i) {
             const py::tuple value = tuple_at(values, i, 5, "values");
-            const auto vector = py::handle(value[2]).cast<std::size_t>();
-            const auto divisor = py::handle(value[4]).cast<std::int64_t>();
-            if (!PyDict_Check(value[0].ptr()) || vector >= num_vectors || divisor < 1) {
-                throw py::value_error("`values[" + text(i) +
-                                      "]` must be (dictionary, name, vector, multiplier, divisor >= 1)");
+            const ArgumentName name{"values", i};
+            const std::int64_t vector = read_integer(value[2], name);
+            const std::int64_t multiplier = read_integer(value[3], name);
+            const std::int64_t divisor = read_integer(value[4], name);
+            constexpr std::int64_t most = std::int64_t{1} << 31U;  // lengths stay far below, so products fit
+            if (!PyDict_Check(value[0].ptr()) || vector < 0 || vector >= num_vectors || multiplier < 0 ||
+                multiplier > most || divisor < 1) {
+                throw py::value_error("`" + name.text() +
+                                      "` must be (dictionary, name, vector, multiplier in [0, 2^31], divisor >= 1)");
             }
             const std::int64_t length = starts_.at(vector + 1) - starts_.at(vector);
-            const py::int_ present(length * py::handle(value[3]).cast<std::int64_t>() / divisor);
+            const py::int_ present(length * multiplier / divisor);
             const auto before =
                 py::reinterpret_borrow<py::object>(PyDict_GetItemWithError(value[0].ptr(), value[1].ptr()));
             if (!before) {
@@ -223,6 +234,7 @@ py::tuple plan_cuts(const py::tuple& cuts, const py::list& keeps, const IndexArr
                     const py::list& states) {
     if (starts.ndim() != 1 || starts.size() < 1)
         throw py::value_error("`starts` must have one dimension, and an entry");
+    const NoCollection no_collection;  // it may call Python code, which may change the states that are being read
     const CutPatterns patterns(cuts, keeps);
     Plan plan(patterns, starts);
     std::size_t num_of_first = 0;

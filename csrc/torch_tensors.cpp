@@ -15,6 +15,7 @@ namespace {
 
 struct Torch {
     PyTypeObject* tensor_type = nullptr;
+    PyTypeObject* parameter_type = nullptr;
     const dlpack::ExchangeApi* api = nullptr;
     py::object empty_strided;
     py::dict float_dtypes;
@@ -28,15 +29,24 @@ Torch& torch() {
     return *the_torch;
 }
 
+/// What `data_ptr` of a tensor or a storage says; null where torch refuses, since there is no memory.
+std::byte* data_of(py::handle object) {
+    PyObject* const arguments[] = {object.ptr()};
+    PyObject* address = PyObject_VectorcallMethod(torch().data_ptr.ptr(), arguments, 1, nullptr);
+    if (address == nullptr) {
+        if (PyErr_ExceptionMatches(PyExc_RuntimeError) == 0) throw py::error_already_set();
+        PyErr_Clear();
+        return nullptr;
+    }
+    return reinterpret_cast<std::byte*>(py::reinterpret_steal<py::object>(address).cast<std::uintptr_t>());
+}
+
 std::byte* address_of(py::handle object) {
     if (dlpack::Tensor raw{}; torch().api != nullptr && torch().api->peek(object.ptr(), &raw) == 0) {
         return raw.data == nullptr ? nullptr : static_cast<std::byte*>(raw.data) + raw.byte_offset;
     }
     PyErr_Clear();
-    PyObject* const arguments[] = {object.ptr()};
-    PyObject* address = PyObject_VectorcallMethod(torch().data_ptr.ptr(), arguments, 1, nullptr);
-    if (address == nullptr) throw py::error_already_set();
-    return reinterpret_cast<std::byte*>(py::reinterpret_steal<py::object>(address).cast<std::uintptr_t>());
+    return data_of(object);
 }
 
 const dlpack::ExchangeApi* open_api(const py::object& capsule) {
@@ -78,15 +88,14 @@ struct Argument {
     [[noreturn]] void refuse(const std::string& got) const {
         const bool is_cpu = device.type == dlpack::device_cpu;
         throw py::value_error("`" + name.text() + "` must be a strided " +
-                              (is_cpu ? "CPU tensor" : "tensor on " + text(device)) + ", got " + got +
-                              "; backend='torch' takes any tensor, also of models that are spread over devices");
+                              (is_cpu ? "CPU tensor" : "tensor on " + text(device)) + ", got " + got);
     }
 
     void check_device(const dlpack::Device& found) const {
         if (found.type == dlpack::device_cuda_host && device.type == dlpack::device_cpu) return;
         const std::int32_t type = found.type == dlpack::device_rocm ? dlpack::device_cuda : found.type;
         if (type == device.type && found.id == device.id) return;
-        refuse("a tensor on " + text(found));
+        refuse("a tensor on " + text(found) + "; use backend='torch' for a model that is spread over several devices");
     }
 };
 
@@ -252,12 +261,13 @@ py::tuple as_tuple(const std::array<std::int64_t, max_dims>& numbers, int ndim) 
     return tuple;
 }
 
-void bind_torch(const py::type& tensor_type, const py::object& exchange_api, const py::function& empty_strided,
-                const py::dict& float_dtypes) {
+void bind_torch(const py::type& tensor_type, const py::type& parameter_type, const py::object& exchange_api,
+                const py::function& empty_strided, const py::dict& float_dtypes) {
     Torch& bound = torch();
     const dlpack::ExchangeApi* api = open_api(exchange_api);
     bound.api = api;
     bound.tensor_type = reinterpret_cast<PyTypeObject*>(tensor_type.inc_ref().ptr());
+    bound.parameter_type = reinterpret_cast<PyTypeObject*>(parameter_type.inc_ref().ptr());
     bound.empty_strided = empty_strided;
     bound.float_dtypes = float_dtypes;
 }
@@ -271,15 +281,29 @@ void check_type(py::handle object, const ArgumentName& argument) {
                           py::str(py::type::handle_of(object)).cast<std::string>());
 }
 
+/// Subclasses that wrap others (DTensor), zeros that nobody has written, and what views a storage that was resized to
+/// nothing have no memory: their address is null and what they lie behind the beginning of their storage. Of torch's
+/// own classes those are left out whose offset is no smaller than the first address that a system gives anybody: to ask
+/// for the storage of every tensor would cost a small network's step 2 %.
+void check_memory(py::handle object, const View& view, const Argument& argument) {
+    constexpr std::uintptr_t first_address = 1U << 16U;
+    if (view.numel() == 0) return;
+    const bool is_torchs_own =
+        Py_TYPE(object.ptr()) == torch().tensor_type || Py_TYPE(object.ptr()) == torch().parameter_type;
+    if (reinterpret_cast<std::uintptr_t>(view.data) >= first_address &&
+        (is_torchs_own || data_of(object.attr("untyped_storage")()) != nullptr)) {
+        return;
+    }
+    argument.refuse("one without memory of its own: " + py::str(py::type::handle_of(object)).cast<std::string>());
+}
+
 }  // namespace
 
 TorchTensor read_tensor(py::handle object, const ArgumentName& argument, const dlpack::Device& device) {
     check_type(object, argument);
     const Argument known{argument, device};
     TorchTensor tensor = torch().api != nullptr ? read_by_api(object, known) : read_by_attributes(object, known);
-    if (tensor.view.data == nullptr && tensor.view.numel() > 0) {  // of subclasses that wrap others, such as DTensor
-        known.refuse("one whose elements are elsewhere: " + py::str(py::type::handle_of(object)).cast<std::string>());
-    }
+    check_memory(object, tensor.view, known);
     return tensor;
 }
 

@@ -20,8 +20,9 @@ namespace gsprune {
 ///
 /// `exchange_api` is the capsule `torch.Tensor.__dlpack_c_exchange_api__`, or None where torch has none: tensors are
 /// then read through their attributes and made by `empty_strided`.
-void bind_torch(const pybind11::type& tensor_type, const pybind11::object& exchange_api,
-                const pybind11::function& empty_strided, const pybind11::dict& float_dtypes);
+void bind_torch(const pybind11::type& tensor_type, const pybind11::type& parameter_type,
+                const pybind11::object& exchange_api, const pybind11::function& empty_strided,
+                const pybind11::dict& float_dtypes);
 
 /// A tensor of the caller; valid while the caller holds it.
 struct TorchTensor {
@@ -37,7 +38,8 @@ TorchTensor read_tensor(pybind11::handle object, const ArgumentName& argument,
 /// Where `object` is. Throws ValueError naming `argument` where that is neither the CPU nor a CUDA device.
 dlpack::Device device_of(pybind11::handle object, const ArgumentName& argument);
 
-/// The shape of `object` where it is a strided tensor that can be read quickly, else empty; never throws.
+/// The shape of `object` where it is a strided tensor that can be read quickly, else empty; never throws. A subclass
+/// may run Python code.
 std::optional<View> peek_shape(pybind11::handle object) noexcept;
 
 /// The first `ndim` of a view's sizes or strides, as torch takes them.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 def bind_torch(
     tensor_type: type[Tensor],
+    parameter_type: type[Tensor],
     exchange_api: object,
     empty_strided: Callable[..., Tensor],
     float_dtypes: dict[torch.dtype, int],

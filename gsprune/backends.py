@@ -7,7 +7,7 @@ Three providers give the same results: ``cpp`` (the compiled core, CPU tensors),
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import cache
 from typing import Any, Literal, NamedTuple, Protocol
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
+from torch.nn import Parameter
 
 from gsprune import _core
 from gsprune.kernels import reference
@@ -29,18 +30,28 @@ __all__ = [
     "Pattern",
     "Statistic",
     "SumJob",
+    "bind_torch",
     "get_backend",
     "rewriter_of",
     "select_groups",
 ]
 
-# The core is built without torch; a torch before 2.10 has no exchange table and is read through its attributes.
-_core.bind_torch(
-    Tensor,
-    getattr(Tensor, "__dlpack_c_exchange_api__", None),
-    torch.empty_strided,
-    {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3},
-)
+
+def bind_torch(
+    exchange_api: object = getattr(Tensor, "__dlpack_c_exchange_api__", None),
+    empty_strided: Callable[..., Tensor] = torch.empty_strided,
+) -> None:
+    """Tell the core what it has to know of torch, which it is built without; tests bind other things.
+
+    Args:
+        exchange_api: torch's exchange table; None, as of a torch before 2.10, lets attributes be read instead.
+        empty_strided: makes tensors in torch's own memory.
+    """
+    dtypes = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+    _core.bind_torch(Tensor, Parameter, exchange_api, empty_strided, dtypes)
+
+
+bind_torch()
 _core.bind_exchange(Tensor.set_, Tensor.untyped_storage, increment_version)
 
 BackendName = Literal["auto", "cpp", "triton", "torch"]

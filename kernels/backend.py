@@ -67,6 +67,7 @@ class TritonBackend:
             )
         self.launches: list[Launch] = []
         self._kind = device.type
+        self._streams: set[torch.cuda.Stream] = set()  # on which slices were launched
 
     def flat_axis_sums(
         self,
@@ -92,7 +93,8 @@ class TritonBackend:
         """See `gsprune.backends.Backend.slice`; the results are filled in the order of the current stream."""
         with self._on_device_of(tensors):
             results, self.launches = slice_tensors(list(tensors), list(patterns), list(pattern_of))
-            _record_stream(tensors)
+            if self._kind == "cuda":
+                self._keep_from_use(tensors)
         return results
 
     def rewrite(
@@ -106,8 +108,8 @@ class TritonBackend:
         """See `gsprune.backends.CppBackend.rewrite`.
 
         What differs: the tensors are filled in the order of the current stream, which work on other streams must wait
-        for; and Python code may run before the exchange (but not in it), so the exchange looks whether the tensors are
-        still what was sliced.
+        for; and Python code may run before the exchange (but not in it), so the exchange looks whether the tensors
+        still lie where they were sliced from.
 
         Raises:
             ValueError: As for `slice`.
@@ -120,6 +122,18 @@ class TritonBackend:
     def select(self, scores: npt.NDArray[np.float32], keep: int) -> npt.NDArray[np.int64]:
         """See `gsprune.backends.Backend.select`: on the host, where the sums are, and by the same code as there."""
         return _core.select(scores, keep)
+
+    def _keep_from_use(self, tensors: Sequence[Tensor]) -> None:
+        """Lets no other stream have the tensors' memory while what was launched on the current one may still read it.
+
+        Whoever lets go of a tensor gives its memory back to the stream that it was made on: that is the current one as
+        long as all slices were launched on one, the default one.
+        """
+        stream = torch.cuda.current_stream()
+        self._streams.add(stream)
+        if self._streams != {torch.cuda.default_stream()}:
+            for tensor in tensors:
+                tensor.record_stream(stream)
 
     def _on_device_of(self, tensors: Sequence[Tensor]) -> AbstractContextManager[object]:
         """The device of the first tensor as a context; the core says which of the others is elsewhere.
@@ -136,16 +150,3 @@ class TritonBackend:
                 " that is spread over several devices"
             )
         return torch.cuda.device(device) if self._kind == "cuda" else nullcontext()
-
-
-def _record_stream(tensors: Sequence[Tensor]) -> None:
-    """Keeps memory of other streams from use while what was launched on this one may still read it.
-
-    Whoever lets go of a tensor gives its memory back to the stream that it was made on, most likely the default one.
-    """
-    if not tensors or tensors[0].device.type != "cuda":
-        return
-    stream = torch.cuda.current_stream()
-    if stream != torch.cuda.default_stream():
-        for tensor in tensors:
-            tensor.record_stream(stream)

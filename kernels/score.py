@@ -203,7 +203,7 @@ def sums(
     Raises:
         ValueError: a tensor, an axis or a second tensor does not fit; the message names it.
     """
-    others = None if others is None else list(others)
+    tensors, others = list(tensors), None if others is None else list(others)
     tables = _ScoreTables(
         *_core.score_tables(tensors, axes, others, statistic, _TILES, _FOLD_OUTPUTS.value, _MAX_STEPS, _BUSY_TILES)
     )

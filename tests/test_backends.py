@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gsprune.backends import CppBackend, Pattern, Statistic, SumJob, get_backend
+from gsprune.backends import CppBackend, Statistic, SumJob, get_backend
 
 CPU = torch.device("cpu")
 
@@ -31,7 +31,7 @@ def test_a_provider_that_cannot_serve_the_device_says_what_to_do() -> None:
 def test_both_providers_agree_through_the_common_interface() -> None:
     weight = torch.randn(6, 5, 3, 3, requires_grad=True)
     gradient = torch.randn(6, 5, 3, 3)
-    patterns = [Pattern(((0, np.array([0, 3, 5])), (1, np.array([1, 2])))), Pattern(((0, np.array([2])),))]
+    patterns = [((0, np.array([0, 3, 5])), (1, np.array([1, 2]))), ((0, np.array([2])),)]
     answers = []
     for backend in (get_backend("cpp", CPU), get_backend("torch", CPU)):
         sums = backend.axis_sums([SumJob(weight, (0, 1)), SumJob(weight, (1,), gradient)], Statistic.ABS)

@@ -124,7 +124,11 @@ def _train(trainer: Trainer, config: TrainConfig, console: Console, ranks: Ranks
     with TrainingDisplay(console, config.total_timesteps, trainer.global_step) as display:
         notice = "stopping after this iteration; Ctrl-C again stops at once, and the last checkpoint stays usable"
         with StopRequest(lambda: display.say(notice), grace=0.0 if ranks.is_alone else _LAUNCHER_SECONDS) as stop:
-            return trainer.train(lambda: stop.requested, display.show)
+            try:
+                return trainer.train(lambda: stop.requested, display.show)
+            except DistributedError:
+                stop.ends_by_itself = True
+                raise
 
 
 def _way_on(algorithm: str, run: RunFolder) -> str:

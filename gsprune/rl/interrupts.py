@@ -21,6 +21,8 @@ class StopRequest:
 
     Attributes:
         requested: whether to stop at the next opportunity.
+        ends_by_itself: set it before an error leaves the context that ends the process: it is then not ended by SIGTERM
+            before it has told why. A launcher sends that to all that are left as soon as one process is gone.
     """
 
     def __init__(self, on_request: Callable[[], None], grace: float = 0.0) -> None:
@@ -31,6 +33,7 @@ class StopRequest:
             grace: seconds in which a further SIGINT counts as the same.
         """
         self.requested = False
+        self.ends_by_itself = False
         self._on_request = on_request
         self._grace = grace
         self._requested_at = 0.0
@@ -48,7 +51,8 @@ class StopRequest:
     ) -> None:
         """Give the signals back."""
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            is_ignored = self.ends_by_itself and number == signal.SIGTERM
+            signal.signal(number, signal.SIG_IGN if is_ignored else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame

@@ -288,7 +288,13 @@ def test_a_plan_leaves_out_what_is_not_cut_and_what_modules_share() -> None:
         ({"modules": [([W], [0], [({}, "a", 0, 1)])]}, TypeError, r"`values\[0\]` must be a tuple of 5"),
         ({"modules": [([W], [0], [({}, "a", 1, 1, 1)])]}, ValueError, r"`values\[0\]` must be \(dictionary"),
         ({"modules": [([W], [0], [({}, "a", 0, 1, 0)])]}, ValueError, r"`values\[0\]` must be \(dictionary"),
+        ({"modules": [([W], [0], [({}, "a", 0, 2**40, 1)])]}, ValueError, r"`values\[0\]` must be \(dictionary"),
+        ({"modules": [([W], [0], [({}, "a", 0, -1, 1)])]}, ValueError, r"`values\[0\]` must be \(dictionary"),
+        ({"modules": [([W], [0], [({}, "a", "x", 1, 1)])]}, TypeError, r"`values\[0\]` needs integers"),
         ({"modules": [([W], [0], [({}, "a", 0, 1, 1)])]}, KeyError, "a"),
+        ({"modules": [([W], ["x"], [])]}, TypeError, r"`cut_of\[0\]` needs integers that fit 64 bits, got 'x'"),
+        ({"cuts": ((0,),)}, TypeError, r"`cuts\[0\]` must hold pairs"),
+        ({"cuts": (((0, "x"),),)}, TypeError, r"`cuts\[0\]` needs integers"),
         ({"states": [None]}, TypeError, r"`states\[0\]` must be a dictionary"),
     ],
 )
@@ -303,3 +309,26 @@ def test_a_plan_of_what_cannot_be_is_refused(change: dict[str, Any], error: type
     assert len(_core.plan_cuts(**arguments)[1]) == 1
     with pytest.raises(error, match=message):
         _core.plan_cuts(**{**arguments, **change})
+
+
+class Clearing(torch.Tensor):
+    """A tensor that clears the state that holds it when its sizes are asked for."""
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        STATE.clear()
+        raise NotImplementedError
+
+
+STATE: dict[str, Any] = {}
+
+
+def test_a_state_that_is_cleared_while_it_is_read_crashes_nothing() -> None:
+    for index in range(20):
+        STATE[f"moment {index}"] = torch.Tensor._make_wrapper_subclass(
+            Clearing, (3, 2), strides=(2, 1), dispatch_sizes_strides_policy="sizes"
+        )
+    found, _, rest = find_followers([W], [{W: STATE}])
+    assert found == []
+    assert STATE == {}
+    assert [(owner, which, key) for owner, which, key, _ in rest] == [(0, 0, "moment 0")]

@@ -15,6 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from gsprune import _core
+from gsprune.backends import bind_torch
 
 TILES = [(1, 64), (4, 16), (16, 4)]
 KEEP = np.array([0, 2])
@@ -28,18 +29,13 @@ class Wrapper(torch.Tensor):
         raise NotImplementedError
 
 
-def _bind(api: object) -> None:
-    dtypes = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-    _core.bind_torch(torch.Tensor, api, torch.empty_strided, dtypes)
-
-
 @pytest.fixture(params=["exchange table", "attributes"], autouse=True)
 def reading(request: pytest.FixtureRequest) -> Iterator[None]:
     """The two ways in which the core reads tensors; a torch before 2.10 has no exchange table."""
-    api = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
-    _bind(api if request.param == "exchange table" else None)
+    if request.param == "attributes":
+        bind_torch(None)
     yield
-    _bind(api)
+    bind_torch()
 
 
 def _score_table(tensors: list[torch.Tensor], others: Any = None) -> tuple[Any, ...]:
@@ -187,6 +183,29 @@ def test_an_exchange_keeps_memory_and_notices_what_was_changed_meanwhile() -> No
         assert tensors[0].shape == (4, 2)
 
 
+def test_an_exchange_is_of_what_the_lists_held_and_serves_once() -> None:
+    tensors, replacements = _exchangeable()
+    state = {"old": 1}
+    entries: list[Any] = [(state, "old", 2)]
+    exchange = _core.prepare_exchange(tensors, 1, entries)
+    entries.append("no entry")
+    tensors.append(torch.zeros(2))
+    with torch.no_grad():
+        _core.install_exchange(exchange, replacements)
+        assert (state, [len(tensor) for tensor in tensors]) == ({"old": 2}, [2, 2, 2, 2])
+        with pytest.raises(RuntimeError, match="`exchange` was installed before"):
+            _core.install_exchange(exchange, replacements)
+
+
+def test_a_prepared_exchange_keeps_the_tensors_memory() -> None:
+    tensor = torch.full((1000,), 7.0)
+    address = tensor.data_ptr()
+    exchange = _core.prepare_exchange([tensor], 0, [])
+    tensor.set_()
+    assert all(torch.zeros(1000).data_ptr() != address for _ in range(20))  # malloc would give it again at once
+    del exchange
+
+
 @pytest.mark.parametrize("make_table", [_slice_table, _score_table])
 def test_addresses_are_read_when_no_python_code_runs_any_more(make_table: Callable[..., tuple[Any, ...]]) -> None:
     tensors = [torch.ones(6, 5), torch.ones(6, 10)[:, ::2]]
@@ -213,17 +232,23 @@ def test_addresses_are_read_when_no_python_code_runs_any_more(make_table: Callab
         make_table(tensors)
 
 
-def test_a_subclass_whose_elements_are_elsewhere_is_refused() -> None:
-    wrapper = torch.Tensor._make_wrapper_subclass(Wrapper, (4, 4))
-    for call in (lambda: _slice_table([wrapper]), lambda: _score_table([wrapper])):
-        with pytest.raises(
-            ValueError, match=r"`tensors\[0\]` must be .* one whose elements are elsewhere: .*Wrapper.*torch"
+def test_what_has_no_memory_of_its_own_is_refused() -> None:
+    emptied = torch.zeros(50)
+    views = [emptied[:16].view(4, 4), emptied[20:36].view(4, 4)]
+    emptied.untyped_storage().resize_(0)
+    wrappers = [
+        torch.Tensor._make_wrapper_subclass(Wrapper, (4, 4), strides=(4, 1), storage_offset=offset)
+        for offset in (0, 64, 10**6)
+    ]
+    for tensor in (*wrappers, *views):
+        for call in (
+            lambda tensor=tensor: _slice_table([tensor]),
+            lambda tensor=tensor: _score_table([tensor]),
+            lambda tensor=tensor: _core.slice([tensor], [((0, KEEP),)], [0], 1, "auto"),
+            lambda tensor=tensor: _core.axis_sums([tensor], [(0,)], None, "abs", 1, "auto"),
         ):
-            call()
-    with pytest.raises(ValueError, match="one whose elements are elsewhere"):
-        _core.slice([wrapper], [((0, KEEP),)], [0], 1, "auto")
-    with pytest.raises(ValueError, match="one whose elements are elsewhere"):
-        _core.axis_sums([wrapper], [(0,)], None, "abs", 1, "auto")
+            with pytest.raises(ValueError, match=r"`tensors\[0\]` must be .* one without memory of its own: <class"):
+                call()
 
 
 @pytest.mark.parametrize("bad", ["x", None, 1.5, 2**70])
@@ -234,7 +259,7 @@ def test_what_is_no_integer_is_named(bad: object) -> None:
         r"patterns\[0\]": lambda: _core.slice_tables([tensor], [((bad, KEEP),)], [0], TILES, 99),
         r"axes\[0\]": lambda: _core.score_tables([tensor], [(bad,)], None, "abs", TILES, 32, 16, 2048),
     }.items():
-        with pytest.raises(TypeError, match=f"`{name}` must be of integers that fit 64 bits, got"):
+        with pytest.raises(TypeError, match=f"`{name}` needs integers that fit 64 bits, got"):
             call()
     with pytest.raises(TypeError, match=r"`axes\[0\]` must be a tuple of integers, got 3"):
         _core.score_tables([tensor], [3], None, "abs", TILES, 32, 16, 2048)  # type: ignore[list-item]

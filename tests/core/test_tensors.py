@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from gsprune import _core
-from gsprune.backends import CppBackend
+from gsprune.backends import CppBackend, bind_torch
 
 LARGE = 600  # half of 600 x 600 float32 is 0.7 MB: a block of a slab
 LARGER = 1500  # half of it is 4.5 MB: a block of its own
@@ -25,11 +25,9 @@ LARGER = 1500  # half of it is 4.5 MB: a block of its own
 @pytest.fixture
 def without_exchange_api() -> Iterator[None]:
     """A torch whose tensors can only be read through their attributes."""
-    dtypes = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-    _core.bind_torch(torch.Tensor, None, torch.empty_strided, dtypes)
+    bind_torch(None)
     yield
-    api = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
-    _core.bind_torch(torch.Tensor, api, torch.empty_strided, dtypes)
+    bind_torch()
 
 
 def _sliced(tensor: torch.Tensor) -> torch.Tensor:

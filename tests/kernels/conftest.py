@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from gsprune import _core
+from gsprune.backends import bind_torch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -40,12 +40,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
         return wrapper
 
-    def bind(empty_strided: Callable[..., torch.Tensor]) -> None:
-        api = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
-        dtypes = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-        _core.bind_torch(torch.Tensor, api, empty_strided, dtypes)
-
     monkeypatch.setattr(torch, "empty", poison(torch.empty))
-    bind(poison(torch.empty_strided))
+    bind_torch(empty_strided=poison(torch.empty_strided))
     yield
-    bind(torch.empty_strided)
+    bind_torch()

@@ -197,3 +197,21 @@ def test_sums_come_back_whatever_the_default_device_is(backend: TritonBackend, d
         sums = backend.axis_sums([SumJob(torch.ones(3, 2, device=device), (0,))], Statistic.ABS)
     assert sums[0][0].tolist() == [2.0, 2.0, 2.0]
     assert all("device" in kwargs for kwargs in made)
+
+
+def test_memory_is_kept_from_other_streams_as_soon_as_there_are_several(
+    backend: TritonBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sliced:
+        def __init__(self) -> None:
+            self.streams: list[str] = []
+
+        def record_stream(self, stream: str) -> None:
+            self.streams.append(stream)
+
+    sliced: Any = [Sliced(), Sliced()]
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda: "default")
+    for stream in ("default", "side", "default"):
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda stream=stream: stream)
+        backend._keep_from_use(sliced)
+    assert [each.streams for each in sliced] == [["side", "default"]] * 2

@@ -50,3 +50,19 @@ def test_the_signals_are_given_back() -> None:
     with StopRequest(lambda: None):
         pass
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_process_that_ends_by_itself_is_not_ended_before_it_has_told_why() -> None:
+    def run() -> None:
+        with StopRequest(lambda: None) as stop:
+            stop.ends_by_itself = True
+            raise ValueError("why")
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(ValueError, match="why"):
+            run()
+        signal.raise_signal(signal.SIGTERM)  # would end this process
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
