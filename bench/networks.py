@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from gsprune.networks import ActorCritic, build_encoder
 
-__all__ = ["NETWORKS", "with_moments"]
+__all__ = ["NETWORKS", "Make", "with_moments"]
 
+Make = Callable[[], tuple[nn.Module, Tensor]]  # a network and an example of its input
 IMPALA_WIDTHS = (1, 2, 4, 8)
 
 
@@ -49,7 +50,7 @@ class ResNet50(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 1000))
 
 
-def impala(width: int) -> Callable[[], tuple[nn.Module, Tensor]]:
+def impala(width: int) -> Make:
     """Makes the Impala agent of that width, and an example."""
 
     def make() -> tuple[nn.Module, Tensor]:
@@ -63,15 +64,13 @@ def resnet50() -> tuple[nn.Module, Tensor]:
     return ResNet50(), torch.zeros(1, 3, 64, 64)
 
 
-NETWORKS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
+NETWORKS: dict[str, Make] = {
     **{f"impala-{width}": impala(width) for width in IMPALA_WIDTHS},
     "resnet-50": resnet50,
 }
 
 
-def with_moments(
-    make: Callable[[], tuple[nn.Module, Tensor]], device: torch.device
-) -> tuple[nn.Module, Tensor, torch.optim.Optimizer]:
+def with_moments(make: Make, device: torch.device) -> tuple[nn.Module, Tensor, torch.optim.Optimizer]:
     """A network with gradients and Adam's moments, as after an optimizer step, and its example."""
     torch.manual_seed(0)
     model, example = make()

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "ceil_div.hpp"
 #include "views.hpp"
 
 // What the tables of all launches share. A table is an array of int64 that a kernel reads: for every job the number of
@@ -15,8 +16,6 @@ struct Tile {
     std::int64_t rows;
     std::int64_t columns;
 };
-
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) noexcept { return (a + b - 1) / b; }
 
 /// How many tiles cover a matrix.
 constexpr std::int64_t count_tiles(std::int64_t rows, std::int64_t columns, const Tile& tile) noexcept {

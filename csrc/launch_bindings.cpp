@@ -50,10 +50,6 @@ dlpack::Device device_of_first(const py::list& tensors) {
     return tensors.empty() ? dlpack::cpu : device_of(tensors[0], {"tensors", 0});
 }
 
-bool lies_as(const View& a, const View& b) noexcept {
-    return a.ndim == b.ndim && a.itemsize == b.itemsize && a.shape == b.shape && a.strides == b.strides;
-}
-
 /// Tensors whose addresses a kernel is told. While others are made Python code may run (of modes, of subclasses) and do
 /// anything to these, so their addresses are read last.
 class Sources {
@@ -87,7 +83,7 @@ public:
     void read_addresses() const {
         for (const Source& source : sources_) {
             const View now = read_tensor(source.tensor, source.name, device_).view;
-            if (!lies_as(now, *source.view)) {
+            if (!equal_layout(now, *source.view)) {
                 throw std::runtime_error("`" + source.name.text() + "` was changed while it was looked at");
             }
             source.view->data = now.data;
@@ -179,7 +175,7 @@ public:
         std::vector<View> now;
         read(now);
         for (std::size_t i = 0; i < now.size(); ++i) {
-            if (now[i].data != views_[i].data || !lies_as(now[i], views_[i])) {
+            if (now[i].data != views_[i].data || !equal_layout(now[i], views_[i])) {
                 throw std::runtime_error("`tensors[" + text(i) + "]` was changed while it was sliced");
             }
         }

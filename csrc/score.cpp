@@ -5,6 +5,7 @@
 #include <memory>
 #include <utility>
 
+#include "ceil_div.hpp"
 #include "memory.hpp"
 #include "parallel.hpp"
 #include "score_kernels.hpp"
@@ -23,8 +24,6 @@ constexpr std::int64_t max_tile_rows = 128;
 // Rows shorter than this spend their time in horizontal sums; they are joined while the column sums stay small.
 constexpr std::int64_t short_row = 32;
 constexpr std::int64_t max_joined_cols = 65536;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) noexcept { return (a + b - 1) / b; }
 
 /// A tensor as a matrix: the slow dimensions are its rows, the fast ones its columns.
 struct MatrixJob {

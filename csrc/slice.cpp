@@ -29,10 +29,6 @@ SliceKernel find_kernel(Isa isa) noexcept {
     return &plain_slice_kernel;
 }
 
-bool equal_layout(const View& a, const View& b) noexcept {
-    return a.ndim == b.ndim && a.itemsize == b.itemsize && a.shape == b.shape && a.strides == b.strides;
-}
-
 /// Programs made so far; a weight, its gradient and its moments share one.
 class Programs {
 public:

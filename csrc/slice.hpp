@@ -33,6 +33,9 @@ struct AxisKeep {
 /// What is kept of a tensor: axes without an entry stay whole.
 using SlicePattern = std::vector<AxisKeep>;
 
+/// What is kept of an axis of that size; null where it stays whole.
+const Keep* find_keep(const SlicePattern& pattern, int axis, std::int64_t size) noexcept;
+
 /// target[i, j, ...] = source[keep_0[i], keep_1[j], ...].
 struct SliceJob {
     View source;

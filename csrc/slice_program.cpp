@@ -65,13 +65,6 @@ struct Row {
     }
 };
 
-const Keep* find_keep(const SlicePattern& pattern, int axis, std::int64_t size) noexcept {
-    for (const AxisKeep& entry : pattern) {
-        if (entry.axis == axis) return entry.keep->count == size ? nullptr : entry.keep;
-    }
-    return nullptr;
-}
-
 /// Dimensions in memory order; neighbours that stay whole and have no gap between them are one.
 std::vector<Dim> coalesce(const View& source, const SlicePattern& pattern) {
     const Order order = memory_order(source);
@@ -182,6 +175,13 @@ std::int64_t extent(const View& view) noexcept {
 }
 
 }  // namespace
+
+const Keep* find_keep(const SlicePattern& pattern, int axis, std::int64_t size) noexcept {
+    for (const AxisKeep& entry : pattern) {
+        if (entry.axis == axis) return entry.keep->count == size ? nullptr : entry.keep;
+    }
+    return nullptr;
+}
 
 RowProgram make_program(const View& source, const SlicePattern& pattern, Isa isa) {
     std::vector<Dim> dims = coalesce(source, pattern);

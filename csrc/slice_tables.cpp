@@ -33,7 +33,7 @@ public:
         Side side;
         Key key;
         for (std::size_t i = begin; i < end; ++i) {
-            const Keep* keep = keep_of(pattern, runs[i].axis);
+            const Keep* keep = find_keep(pattern, runs[i].axis, runs[i].size);
             side.size *= runs[i].size;
             side.kept *= keep == nullptr ? runs[i].size : keep->count;
             key.emplace_back(runs[i].size, keep);
@@ -42,13 +42,6 @@ public:
         if (is_new) append(known->first, 0, 0);
         side.positions = known->second;
         return side;
-    }
-
-    [[nodiscard]] static const Keep* keep_of(const SlicePattern& pattern, int axis) noexcept {
-        for (const AxisKeep& entry : pattern) {
-            if (entry.axis == axis) return entry.keep;
-        }
-        return nullptr;
     }
 
 private:
@@ -137,9 +130,7 @@ private:
         std::array<std::int64_t, 13> fields{};  // all of a job's but its addresses
 
         [[nodiscard]] bool serves(const SliceJob& job) const noexcept {
-            return alignment == alignment_of(job.source) && source.itemsize == job.source.itemsize &&
-                   source.ndim == job.source.ndim && source.shape == job.source.shape &&
-                   source.strides == job.source.strides;
+            return alignment == alignment_of(job.source) && equal_layout(source, job.source);
         }
     };
 
@@ -172,9 +163,9 @@ private:
     Matrix whole_matrix(const SliceJob& job) {
         const SlicePattern& pattern = patterns_[job.pattern];
         std::vector<int> axes;
-        for (const AxisKeep& entry : pattern) {
-            const bool is_cut = entry.keep->count != job.source.shape[static_cast<std::size_t>(entry.axis)];
-            if (is_cut) axes.push_back(entry.axis);
+        for (int axis = 0; axis < job.source.ndim; ++axis) {
+            const std::int64_t size = job.source.shape[static_cast<std::size_t>(axis)];
+            if (find_keep(pattern, axis, size) != nullptr) axes.push_back(axis);
         }
         const std::vector<AxisRun> runs = axis_runs(job.source, memory_order(job.source), axes);
         Matrix matrix;

@@ -241,8 +241,7 @@ TorchMaker::TorchMaker(py::handle device, std::size_t num_kinds)
 py::object TorchMaker::make(View& view, py::handle like, std::size_t kind) {
     static const auto* const names = new py::tuple(py::make_tuple("dtype", "device"));
     Kind& known = kinds_[kind];
-    if (!known.shape || known.view.ndim != view.ndim || known.view.shape != view.shape ||
-        known.view.strides != view.strides) {
+    if (!known.shape || !equal_layout(known.view, view)) {
         known = {view, as_tuple(view.shape, view.ndim), as_tuple(view.strides, view.ndim)};
     }
     const auto dtype = py::reinterpret_steal<py::object>(PyObject_GetAttr(like.ptr(), torch().dtype.ptr()));

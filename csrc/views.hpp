@@ -32,6 +32,9 @@ Order memory_order(const View& view) noexcept;
 /// Whether the elements fill one block without gaps or overlap.
 bool is_dense(const View& view, const Order& order) noexcept;
 
+/// Whether two views have the same sizes and strides, and elements of the same size.
+bool equal_layout(const View& a, const View& b) noexcept;
+
 /// Whether two views of the same shape address their elements in the same way.
 bool same_layout(const View& a, const View& b) noexcept;
 

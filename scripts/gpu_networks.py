@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
-from networks import NETWORKS, with_moments
+from networks import NETWORKS, Make, with_moments
 
 __all__ = ["Make", "networks", "with_moments"]
-
-Make = Callable[[], tuple[nn.Module, Tensor]]
 
 
 def _tiny() -> tuple[nn.Module, Tensor]:

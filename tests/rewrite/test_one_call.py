@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hashed_once import HashedOnce
 from hypothesis import given, settings
 from random_networks import RandomNet, example, loss_of, networks, randomize
 from snapshots import frozen, snapshot
@@ -165,19 +166,6 @@ def test_memory_that_python_code_takes_away_meanwhile_is_not_read() -> None:
     with TakesMemoryAway(victim), pytest.raises(ValueError, match=r"which must be < 0, its size in `tensors\[1\]`"):
         _core.rewrite([first, victim], patterns, [0, 1], 0, [], 2, "auto")
     assert torch.equal(first, before)
-
-
-class HashedOnce:
-    """A key that a dictionary can look up, but not set."""
-
-    def __init__(self) -> None:
-        self.is_first = True
-
-    def __hash__(self) -> int:
-        if not self.is_first:
-            raise RuntimeError("no second time")
-        self.is_first = False
-        return 1
 
 
 def test_what_is_taken_back_lies_where_it_lay_with_or_without_elements() -> None:
