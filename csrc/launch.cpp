@@ -1,5 +1,6 @@
 #include "launch.hpp"
 
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -19,11 +20,22 @@ std::size_t best_tile(std::int64_t rows, std::int64_t columns, const std::vector
     return best;
 }
 
-void check_programs(std::int64_t programs, const char* work) {
-    if (programs <= max_programs) return;
-    throw std::invalid_argument(std::string(work) + " takes " + std::to_string(programs) +
-                                " programs, but one launch holds " + std::to_string(max_programs) +
-                                "; pass the tensors in several calls");
+std::int64_t Owners::add(std::int64_t programs) {
+    const std::int64_t first = this->programs();
+    if (programs > max_programs - first) {
+        throw std::invalid_argument(std::string(work_) + " takes " + std::to_string(first + programs) +
+                                    " programs or more, but one launch holds " + std::to_string(max_programs) +
+                                    "; pass the tensors in several calls");
+    }
+    jobs_.insert(jobs_.end(), static_cast<std::size_t>(programs), num_jobs_++);
+    return first;
+}
+
+std::int64_t Owners::append_to(std::vector<std::int64_t>& table) const {
+    const std::size_t begin = table.size();
+    table.resize(begin + (jobs_.size() + 1) / 2);
+    if (!jobs_.empty()) std::memcpy(table.data() + begin, jobs_.data(), jobs_.size() * sizeof(jobs_[0]));
+    return static_cast<std::int64_t>(begin);
 }
 
 }  // namespace gsprune

@@ -1,13 +1,14 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "ceil_div.hpp"
 #include "views.hpp"
 
-// What the tables of all launches share. A table is an array of int64 that a kernel reads: for every job the number of
-// tiles up to and with its own, by which a program finds its job; then a row of fields per job.
+// What the tables of all launches share. A table is an array of int64 that a kernel reads: a row of fields per job, the
+// first of which is the first program that works on it, and for every program its job.
 
 namespace gsprune {
 
@@ -25,8 +26,51 @@ constexpr std::int64_t count_tiles(std::int64_t rows, std::int64_t columns, cons
 /// The tile of which the fewest cover a matrix; of equal ones the first.
 std::size_t best_tile(std::int64_t rows, std::int64_t columns, const std::vector<Tile>& tiles) noexcept;
 
-/// Throws std::invalid_argument where a grid cannot have so many programs.
-void check_programs(std::int64_t programs, const char* work);
+/// How many tiles one program goes down: most where there are many, so that those of a small launch find a
+/// multiprocessor each.
+struct StepLimits {
+    std::int64_t max_steps;   // at most so many ...
+    std::int64_t busy_tiles;  // ... and one for every so many of all tiles
+
+    [[nodiscard]] std::int64_t most(std::int64_t all_tiles) const noexcept {
+        return std::clamp<std::int64_t>(all_tiles / busy_tiles, 1, max_steps);
+    }
+};
+
+/// How the programs of a launch go over a job's tiles.
+struct Grid {
+    std::int64_t column_tiles;
+    std::int64_t steps;      // down the rows, by one program
+    std::int64_t row_tiles;  // of `steps` tiles each
+
+    Grid(std::int64_t rows, std::int64_t columns, const Tile& tile, std::int64_t most_steps) noexcept
+        : column_tiles(ceil_div(columns, tile.columns)),
+          steps(std::clamp<std::int64_t>(ceil_div(rows, tile.rows), 1, most_steps)),
+          row_tiles(ceil_div(rows, tile.rows * steps)) {}
+
+    [[nodiscard]] std::int64_t programs() const noexcept { return row_tiles * column_tiles; }
+};
+
+/// The job of every program.
+class Owners {
+public:
+    /// `work` is what the launch does, as messages call it.
+    explicit Owners(const char* work) : work_(work) {}
+
+    /// The next job takes that many programs; returns the first. Throws std::invalid_argument where a grid cannot have
+    /// so many.
+    std::int64_t add(std::int64_t programs);
+
+    [[nodiscard]] std::int64_t programs() const noexcept { return static_cast<std::int64_t>(jobs_.size()); }
+
+    /// Two per number, the last of an odd count with a zero; returns where they begin.
+    std::int64_t append_to(std::vector<std::int64_t>& table) const;
+
+private:
+    const char* work_;
+    std::int32_t num_jobs_ = 0;
+    std::vector<std::int32_t> jobs_;
+};
 
 /// The address as kernels are told it.
 inline std::int64_t address_of(const View& view) noexcept {

@@ -20,6 +20,7 @@
 #include "slice_arguments.hpp"
 #include "slice_tables.hpp"
 #include "sum_arguments.hpp"
+#include "tensor_maker.hpp"
 #include "torch_tensors.hpp"
 
 namespace py = pybind11;
@@ -105,14 +106,17 @@ private:
     py::list copies_;
 };
 
+StepLimits read_limits(std::int64_t max_steps, std::int64_t busy_tiles) {
+    if (max_steps < 1 || busy_tiles < 1) throw py::value_error("`max_steps` and `busy_tiles` must be >= 1");
+    return {max_steps, busy_tiles};
+}
+
 py::tuple make_score_tables(const py::list& tensors, const py::list& axes, const py::object& others,
                             const std::string& statistic,
                             const std::vector<std::pair<std::int64_t, std::int64_t>>& tiles, std::int64_t fold_outputs,
                             std::int64_t max_steps, std::int64_t busy_tiles) {
-    if (fold_outputs < 1 || max_steps < 1 || busy_tiles < 1) {
-        throw py::value_error("`fold_outputs`, `max_steps` and `busy_tiles` must be >= 1");
-    }
-    const ScoreTiling tiling{read_tiles(tiles), fold_outputs, max_steps, busy_tiles};
+    if (fold_outputs < 1) throw py::value_error("`fold_outputs` must be >= 1");
+    const ScoreTiling tiling{read_tiles(tiles), fold_outputs, read_limits(max_steps, busy_tiles)};
     const Statistic known = parse_statistic(statistic);
     const dlpack::Device device = device_of_first(tensors);
     std::vector<SumJob> jobs = read_sum_jobs(tensors, axes, others, known, device);
@@ -131,32 +135,32 @@ py::tuple make_score_tables(const py::list& tensors, const py::list& axes, const
     }
     sources.read_addresses();
     const ScoreTables made = score_tables(jobs, tiling);
-    return py::make_tuple(as_array(made.table), made.num_jobs, made.fold_base, made.num_folds, made.programs,
-                          made.fold_programs, made.num_partials, made.num_sums, sources.copies());
+    return py::make_tuple(as_array(made.table), made.num_jobs, made.owners, made.fold_base, made.num_folds,
+                          made.fold_owners, made.programs, made.fold_programs, made.num_partials, made.num_sums,
+                          sources.copies());
 }
 
 py::tuple make_slice_tables(const py::list& tensors, const py::list& patterns, const py::list& pattern_of,
-                            const std::vector<std::pair<std::int64_t, std::int64_t>>& tiles, std::int64_t max_columns) {
-    const SliceTiling tiling{read_tiles(tiles), max_columns};
+                            const std::vector<std::pair<std::int64_t, std::int64_t>>& tiles, std::int64_t max_columns,
+                            std::int64_t max_steps, std::int64_t busy_tiles) {
+    const SliceTiling tiling{read_tiles(tiles), max_columns, read_limits(max_steps, busy_tiles)};
     check_length(pattern_of.size(), tensors.size(), "pattern_of");
     const NoCollection no_collection;  // which a few hundred new objects would bring about
     const Patterns known(patterns);
     const dlpack::Device device = device_of_first(tensors);
     std::vector<SliceJob> jobs(tensors.size());
-    dlpack::DataType type;
+    std::vector<dlpack::DataType> types(tensors.size());
     for (std::size_t i = 0; i < jobs.size(); ++i) {
-        read_slice_job(jobs[i], type, tensors[i], pattern_of[i], i, known, device);
+        read_slice_job(jobs[i], types[i], tensors[i], pattern_of[i], i, known, device);
     }
     Sources sources(device);
-    py::list results(jobs.size());
-    TorchMaker maker(jobs.empty() ? py::none() : py::object(tensors[0].attr("device")), known.all().size());
-    for (std::size_t i = 0; i < jobs.size(); ++i) {
-        sources.add_dense(jobs[i].source, tensors[i], {"tensors", i});
-        results[i] = maker.make(jobs[i].target, tensors[i], jobs[i].pattern);
-    }
+    for (std::size_t i = 0; i < jobs.size(); ++i) sources.add_dense(jobs[i].source, tensors[i], {"tensors", i});
+    TensorMaker maker(tensors);
+    for (std::size_t i = 0; i < jobs.size(); ++i) maker.add(jobs[i].target, types[i], tensors[i], jobs[i].pattern);
+    py::list results = maker.make();
     sources.read_addresses();
     const SliceTables made = slice_tables(jobs, known.all(), tiling);
-    return py::make_tuple(results, as_array(made.table), made.num_jobs, made.keep_base, made.programs,
+    return py::make_tuple(results, as_array(made.table), made.num_jobs, made.keep_base, made.owners, made.programs,
                           sources.copies());
 }
 
@@ -224,15 +228,17 @@ void install_exchange(const py::capsule& exchange, const py::list& replacements)
 }  // namespace
 
 void bind_launches(py::module_& module) {
-    module.def("score_tables", &make_score_tables, py::arg("tensors"), py::arg("axes"), py::arg("others"),
-               py::arg("statistic"), py::arg("tiles"), py::arg("fold_outputs"), py::arg("max_steps"),
-               py::arg("busy_tiles"),
-               "The table of `score_kernel` and `fold_kernel`; numbers of jobs, of the fold's base, of folds, of both"
-               " grids, of partials and of sums; and copies that must outlive the launch.");
-    module.def("slice_tables", &make_slice_tables, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
-               py::arg("tiles"), py::arg("max_columns"),
-               "New tensors, unfilled; the table of `slice_kernel`, the number of jobs, of the positions' base, of the"
-               " grid; and copies that must outlive the launch.");
+    module.def(
+        "score_tables", &make_score_tables, py::arg("tensors"), py::arg("axes"), py::arg("others"),
+        py::arg("statistic"), py::arg("tiles"), py::arg("fold_outputs"), py::arg("max_steps"), py::arg("busy_tiles"),
+        "The table of `score_kernel` and `fold_kernel`; the number of jobs, where their owners begin; where folds"
+        " begin, their number and their owners; both grids, numbers of partials and of sums; and copies that must"
+        " outlive the launch.");
+    module.def(
+        "slice_tables", &make_slice_tables, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
+        py::arg("tiles"), py::arg("max_columns"), py::arg("max_steps"), py::arg("busy_tiles"),
+        "New tensors, unfilled; the table of `slice_kernel`, the number of jobs, where positions and owners begin,"
+        " the grid; and copies that must outlive the launch.");
     module.def("prepare_exchange", &prepare_exchange, py::arg("tensors"), py::arg("num_owned"), py::arg("entries"),
                "For `install_exchange`; keeps the tensors' memory as long as it lives.");
     module.def("install_exchange", &install_exchange, py::arg("exchange"), py::arg("replacements"),

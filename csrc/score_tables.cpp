@@ -1,7 +1,5 @@
 #include "score_tables.hpp"
 
-#include <algorithm>
-
 #include "axis_runs.hpp"
 
 namespace gsprune {
@@ -97,43 +95,37 @@ ScoreTables score_tables(const std::vector<SumJob>& jobs, const ScoreTiling& til
     const std::vector<Task> tasks = tasks_of(jobs, tiling.tiles, result.num_sums);
     std::int64_t all_tiles = 0;
     for (const Task& task : tasks) all_tiles += task.matrix.num_tiles;
-    const std::int64_t most_steps = std::clamp<std::int64_t>(all_tiles / tiling.busy_tiles, 1, tiling.max_steps);
+    const std::int64_t most_steps = tiling.limits.most(all_tiles);
 
-    std::vector<std::int64_t> rows;
-    std::vector<std::int64_t> fold_ends;
-    std::vector<std::int64_t> fold_rows;
+    Owners owners("scoring");
+    Owners fold_owners("folding the scores");
+    std::vector<std::int64_t> folds;
     for (const Task& task : tasks) {
         const Matrix& matrix = task.matrix;
-        const Tile& tile = tiling.tiles[matrix.tile];
-        const std::int64_t column_tiles = ceil_div(matrix.columns, tile.columns);
-        const std::int64_t steps = std::clamp<std::int64_t>(ceil_div(matrix.rows, tile.rows), 1, most_steps);
-        const std::int64_t row_tiles = ceil_div(matrix.rows, tile.rows * steps);
-        result.programs += row_tiles * column_tiles;
-        result.table.push_back(result.programs);
+        const Grid grid(matrix.rows, matrix.columns, tiling.tiles[matrix.tile], most_steps);
         const auto add_fold = [&](const Fold& fold, std::int64_t num_tiles, std::int64_t length) -> std::int64_t {
             if (fold.axis == none) return none;
             const std::int64_t start = result.num_partials;
             result.num_partials += num_tiles * length;
-            result.fold_programs += ceil_div(fold.length, tiling.fold_outputs);
-            fold_ends.push_back(result.fold_programs);
-            fold_rows.insert(fold_rows.end(),
-                             {start, num_tiles * fold.outer, fold.length, fold.inner, task.sums_of(fold.axis)});
+            ++result.num_folds;
+            folds.insert(folds.end(), {fold_owners.add(ceil_div(fold.length, tiling.fold_outputs)), start,
+                                       num_tiles * fold.outer, fold.length, fold.inner, task.sums_of(fold.axis)});
             return start;
         };
-        const std::int64_t row_partials = add_fold(matrix.by_row, column_tiles, matrix.rows);
-        const std::int64_t column_partials = add_fold(matrix.by_column, row_tiles, matrix.columns);
-        rows.insert(rows.end(), {address_of(task.job->values), address_of(task.job->others),
-                                 static_cast<std::int64_t>(task.job->dtype), matrix.rows, matrix.columns, column_tiles,
-                                 steps, static_cast<std::int64_t>(matrix.tile), row_partials, column_partials});
+        const std::int64_t row_partials = add_fold(matrix.by_row, grid.column_tiles, matrix.rows);
+        const std::int64_t column_partials = add_fold(matrix.by_column, grid.row_tiles, matrix.columns);
+        result.table.insert(result.table.end(),
+                            {owners.add(grid.programs()), address_of(task.job->values), address_of(task.job->others),
+                             static_cast<std::int64_t>(task.job->dtype), matrix.rows, matrix.columns, grid.column_tiles,
+                             grid.steps, static_cast<std::int64_t>(matrix.tile), row_partials, column_partials});
     }
-    check_programs(result.programs, "scoring");
-    check_programs(result.fold_programs, "folding the scores");
     result.num_jobs = static_cast<std::int64_t>(tasks.size());
-    result.num_folds = static_cast<std::int64_t>(fold_ends.size());
-    result.table.insert(result.table.end(), rows.begin(), rows.end());
+    result.programs = owners.programs();
+    result.fold_programs = fold_owners.programs();
+    result.owners = owners.append_to(result.table);
     result.fold_base = static_cast<std::int64_t>(result.table.size());
-    result.table.insert(result.table.end(), fold_ends.begin(), fold_ends.end());
-    result.table.insert(result.table.end(), fold_rows.begin(), fold_rows.end());
+    result.table.insert(result.table.end(), folds.begin(), folds.end());
+    result.fold_owners = fold_owners.append_to(result.table);
     return result;
 }
 

@@ -75,13 +75,15 @@ struct Matrix {
 
 /// The fields of a job, and how many tiles it has.
 struct Cut {
-    std::int64_t word;
-    std::size_t tile;
-    std::int64_t rows;
-    std::int64_t columns;
-    std::int64_t pitch;
-    std::int64_t words;  // behind the second axis
-    std::int64_t num_tiles;
+    std::int64_t word = 1;
+    std::size_t tile = 0;
+    std::int64_t rows = 0;
+    std::int64_t columns = 0;
+    std::int64_t pitch = 0;
+    std::int64_t words = 0;  // behind the second axis
+    std::int64_t num_tiles = 0;
+
+    Cut() = default;
 
     Cut(const Matrix& matrix, const View& source, const std::vector<Tile>& tiles) {
         const std::int64_t num_bytes = matrix.after * source.itemsize;
@@ -103,31 +105,45 @@ public:
     void add(const SliceJob& job) {
         Plan& plan = plans_[job.pattern];
         if (!plan.serves(job)) plan = make_plan(job);
-        programs_ += plan.num_tiles;
-        ends_.push_back(programs_);
-        rows_.insert(rows_.end(), {address_of(job.source), address_of(job.target)});
-        rows_.insert(rows_.end(), plan.fields.begin(), plan.fields.end());
+        all_tiles_ += plan.cut.num_tiles;
+        jobs_.push_back({address_of(job.source), address_of(job.target), plan.cut, plan.sides});
     }
 
     [[nodiscard]] SliceTables result() && {
-        check_programs(programs_, "slicing");
+        const std::int64_t most_steps = tiling_.limits.most(all_tiles_);
+        Owners owners("slicing");
         SliceTables tables;
-        tables.num_jobs = static_cast<std::int64_t>(ends_.size());
-        tables.programs = programs_;
-        tables.table = std::move(ends_);
-        tables.table.insert(tables.table.end(), rows_.begin(), rows_.end());
+        tables.num_jobs = static_cast<std::int64_t>(jobs_.size());
+        for (const Job& job : jobs_) {
+            const Grid grid(job.cut.rows, job.cut.columns, tiling_.tiles[job.cut.tile], most_steps);
+            tables.table.insert(tables.table.end(), {owners.add(grid.programs()), job.source, job.target, job.cut.word,
+                                                     static_cast<std::int64_t>(job.cut.tile), job.cut.rows,
+                                                     job.cut.columns, grid.column_tiles, grid.steps, job.cut.pitch});
+            tables.table.insert(tables.table.end(), job.sides.begin(), job.sides.end());
+        }
+        tables.programs = owners.programs();
         tables.keep_base = static_cast<std::int64_t>(tables.table.size());
         tables.table.insert(tables.table.end(), positions_.all().begin(), positions_.all().end());
+        tables.owners = owners.append_to(tables.table);
         return tables;
     }
 
 private:
+    using Sides = std::array<std::int64_t, 7>;  // a job's last fields
+
+    struct Job {
+        std::int64_t source;
+        std::int64_t target;
+        Cut cut;
+        Sides sides;
+    };
+
     /// How a tensor is sliced, wherever it lies: a weight, its gradient and its moments mostly share it.
     struct Plan {
         View source;
         std::int64_t alignment = -1;  // none yet
-        std::int64_t num_tiles = 0;
-        std::array<std::int64_t, 13> fields{};  // all of a job's but its addresses
+        Cut cut;
+        Sides sides{};
 
         [[nodiscard]] bool serves(const SliceJob& job) const noexcept {
             return alignment == alignment_of(job.source) && equal_layout(source, job.source);
@@ -150,12 +166,10 @@ private:
             }
         }
         check(job, cut);
-        const std::int64_t column_tiles = ceil_div(cut.columns, tiling_.tiles[cut.tile].columns);
         return {job.source,
                 alignment_of(job.source),
-                cut.num_tiles,
-                {cut.word, static_cast<std::int64_t>(cut.tile), cut.rows, cut.columns, column_tiles, cut.pitch,
-                 matrix.first.kept, matrix.first.size, matrix.first.positions, matrix.second.kept, matrix.second.size,
+                cut,
+                {matrix.first.kept, matrix.first.size, matrix.first.positions, matrix.second.kept, matrix.second.size,
                  cut.words, matrix.second.positions}};
     }
 
@@ -194,9 +208,8 @@ private:
     const SliceTiling& tiling_;
     std::vector<Plan> plans_;  // per pattern the last one made
     Positions positions_;
-    std::vector<std::int64_t> ends_;
-    std::vector<std::int64_t> rows_;
-    std::int64_t programs_ = 0;
+    std::vector<Job> jobs_;
+    std::int64_t all_tiles_ = 0;
 };
 
 }  // namespace

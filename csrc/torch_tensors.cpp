@@ -229,10 +229,23 @@ NewTensor::~NewTensor() {
 
 py::object NewTensor::hand_over() {
     if (told_ == nullptr) return std::move(made_);
-    void* object = nullptr;
-    if (torch().api->import_managed(&told_->managed, &object) != 0) throw py::error_already_set();
+    py::object tensor = import_tensor(told_->managed);
     std::exchange(told_, nullptr)->is_handed_over = true;
+    return tensor;
+}
+
+bool can_import() noexcept { return torch().api != nullptr; }
+
+py::object import_tensor(dlpack::ManagedTensor& managed) {
+    void* object = nullptr;
+    if (torch().api->import_managed(&managed, &object) != 0) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+}
+
+dlpack::Device raw_device_of(py::handle object) {
+    dlpack::Tensor raw{};
+    if (torch().api->peek(object.ptr(), &raw) != 0) throw py::error_already_set();
+    return raw.device;
 }
 
 TorchMaker::TorchMaker(py::handle device, std::size_t num_kinds)

@@ -45,6 +45,15 @@ std::optional<View> peek_shape(pybind11::handle object) noexcept;
 /// The first `ndim` of a view's sizes or strides, as torch takes them.
 pybind11::tuple as_tuple(const std::array<std::int64_t, max_dims>& numbers, int ndim);
 
+/// Whether torch has an exchange table, by which it takes tensors over.
+bool can_import() noexcept;
+
+/// A tensor on memory that is not torch's, which it gives back by `managed.deleter`; `can_import` must hold.
+pybind11::object import_tensor(dlpack::ManagedTensor& managed);
+
+/// Where a tensor is, as the exchange table has it; `can_import` must hold.
+dlpack::Device raw_device_of(pybind11::handle object);
+
 /// Makes tensors in torch's own memory.
 class TorchMaker {
 public:

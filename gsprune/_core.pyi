@@ -73,14 +73,16 @@ def score_tables(
     fold_outputs: int,
     max_steps: int,
     busy_tiles: int,
-) -> tuple[npt.NDArray[np.int64], int, int, int, int, int, int, int, list[Tensor]]: ...
+) -> tuple[npt.NDArray[np.int64], int, int, int, int, int, int, int, int, int, list[Tensor]]: ...
 def slice_tables(
     tensors: list[Tensor],
     patterns: list[tuple[tuple[int, npt.NDArray[np.int64]], ...]],
     pattern_of: list[int],
     tiles: list[tuple[int, int]],
     max_columns: int,
-) -> tuple[list[Tensor], npt.NDArray[np.int64], int, int, int, list[Tensor]]: ...
+    max_steps: int,
+    busy_tiles: int,
+) -> tuple[list[Tensor], npt.NDArray[np.int64], int, int, int, int, list[Tensor]]: ...
 def plan_cuts(
     cuts: tuple[tuple[tuple[int, int], ...], ...],
     keeps: list[npt.NDArray[np.int64] | None],

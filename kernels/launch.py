@@ -1,9 +1,9 @@
-"""What the launches of both kernel files share: finding a program's job, and the record that tests read."""
+"""What the launches of both kernel files share: a program's job, launching, and the record that tests read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["INTERPRETED", "Launch", "find_job", "on_device"]
+__all__ = ["INTERPRETED", "Kernel", "Launch", "job_of", "on_device"]
 
 # Read when `triton.jit` reads it too, at import: kernels are compiled, or interpreted on the CPU, never both.
 INTERPRETED: Final = bool(triton.knobs.runtime.interpret)
@@ -25,7 +25,7 @@ class Launch:
         kernel: Name of the kernel.
         jobs: Tensors (or, when folding, vectors) that this one launch worked on.
         programs: Size of the grid.
-        table: What its programs were told: (jobs,) tiles up to and with each job, then a row of fields per job.
+        table: What its programs were told, beginning with a row of fields per job.
     """
 
     kernel: str
@@ -34,23 +34,51 @@ class Launch:
     table: npt.NDArray[np.int64]
 
 
-@triton.jit
-def find_job(ends_ptr: tl.tensor, tile: tl.tensor, num_jobs: tl.tensor) -> tl.tensor:
-    """The job that a tile belongs to: the first whose end lies beyond it.
+class Kernel:
+    """A kernel that is launched directly once it is compiled for a device.
+
+    Triton's own way looks at all arguments and options at every launch to find the compiled kernel. For these kernels
+    they can lead to one only: integers are not specialized, and tensors come from torch's allocator, which aligns them
+    more than Triton asks for.
 
     Args:
-        ends_ptr: (num_jobs,) int64, the tiles of the jobs up to and with each one; a job without tiles is never found.
-        tile: Scalar int64, below the last end.
-        num_jobs: Scalar int32.
+        jitted: What `triton.jit` made.
+        constants: Positional arguments known when it is compiled, which come last.
+        options: How it is compiled, `num_warps` and so on.
     """
-    low = num_jobs * 0
-    high = num_jobs - 1
-    while low < high:
-        middle = (low + high) // 2
-        past = tl.load(ends_ptr + middle) <= tile
-        low = tl.where(past, middle + 1, low)
-        high = tl.where(past, high, middle)
-    return low
+
+    def __init__(self, jitted: Any, *constants: int, **options: Any) -> None:
+        self._jitted, self._constants, self._options = jitted, constants, options
+        self._compiled: dict[int, Any] = {}  # by device
+
+    def launch(self, programs: int, *arguments: Any) -> None:
+        """On the current device and stream.
+
+        Args:
+            programs: Size of the grid.
+            arguments: Of the kernel, but for its constants; tensors from torch's allocator, integers below 2^31.
+        """
+        grid = (programs, 1, 1)
+        device = -1 if INTERPRETED else torch.cuda.current_device()
+        compiled = self._compiled.get(device)
+        if compiled is not None:
+            compiled[grid](*arguments, *self._constants)
+            return
+        made = self._jitted[grid](*arguments, *self._constants, **self._options, enable_fp_fusion=False)
+        if not INTERPRETED:
+            self._compiled[device] = made
+
+
+@triton.jit
+def job_of(table_ptr: tl.tensor, base: tl.tensor, program: tl.tensor) -> tl.tensor:
+    """The job that a program works on.
+
+    Args:
+        table_ptr: int64; from `base` on two jobs per number, in the order of programs.
+        base: Where in the table they begin.
+        program: Scalar.
+    """
+    return tl.load((table_ptr + base).to(tl.pointer_type(tl.int32), bitcast=True) + program)
 
 
 def on_device(table: npt.NDArray[np.int64], device: torch.device) -> torch.Tensor:

@@ -4,9 +4,10 @@
     f = |w|, w^2, w g, |w g| or (w g)^2, everything in float64
 
 In memory order a dense tensor is a matrix: rows are everything up to and with the first axis of interest, columns are
-the rest. `score_kernel` cuts all matrices into tiles, one program each, and writes for every tile its row sums and its
-column sums as float64 partials; `fold_kernel` adds up the partials of every output element. Both have a fixed order of
-summation that depends on the shapes alone: no atomics, the same bits at every call and on every device of one kind.
+the rest. `score_kernel` cuts all matrices into tiles and goes down some of them in each program; it writes for every
+tile its row sums and for every program its column sums as float64 partials, and `fold_kernel` adds up the partials of
+every output element. Both have a fixed order of summation that depends on the shapes alone: no atomics, the same bits
+at every call and on every device of one kind.
 """
 
 from __future__ import annotations
@@ -22,25 +23,30 @@ import triton.language as tl
 from torch import Tensor
 
 from gsprune import _core
-from gsprune.kernels.launch import Launch, find_job, on_device
+from gsprune.kernels.launch import Kernel, Launch, job_of, on_device
 
 __all__ = ["FOLD_WARPS", "SCORE_REGISTERS", "SCORE_WARPS", "STATISTIC_CODES", "fold_kernel", "score_kernel", "sums"]
 
 STATISTIC_CODES: Final = {"abs": 0, "square": 1, "product": 2, "abs_product": 3, "square_product": 4}
-# Rows x columns of a tile: 8 elements per thread, so that 80 registers suffice and three programs share a
-# multiprocessor; with 16 per thread the compiler takes up to 168 or spills (docs/gpu.md).
-_TILES: Final = [(16, 128), (128, 16)]
+# Rows x columns of a tile: 8 elements per thread, two rows and four columns.
+_TILES: Final = [(8, 128), (64, 16)]
 _WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in _TILES[0])
 _NARROW_ROWS, _NARROW_COLUMNS = (tl.constexpr(size) for size in _TILES[1])
-SCORE_WARPS: Final = 8
+# A tile is (rows, parts, columns / parts), so that Triton lays the warps along the rows and the parts along a thread's
+# registers. Of a matrix it lays the warps along the columns, and every thread has a piece of every row to exchange with
+# all others: 80 shuffles per tile instead of 20. Threads follow the dimensions in the order of how contiguous
+# offsets are, and ties are broken differently by triton 3.6 and 3.9; hence two rows are called contiguous. Nothing else
+# follows from that: a load is as wide as neighbours in the last dimension are aligned, of which nothing is claimed.
+_PARTS = tl.constexpr(4)
+SCORE_WARPS: Final = 4
 SCORE_REGISTERS: Final = 80
 # A program goes down up to this many tiles, which makes the column partials that much fewer ...
 _MAX_STEPS: Final = 16
-# ... but only where there are more tiles than keep a large GPU busy: 132 multiprocessors x 3 programs, 5 times over.
-_BUSY_TILES: Final = 2048
+# ... but only where there are more tiles than keep a large GPU busy: 132 multiprocessors x 6 programs, 5 times over.
+_BUSY_TILES: Final = 4096
 
-_FIELDS = tl.constexpr(10)  # the fields are listed in csrc/score_tables.hpp
-_FOLD_FIELDS = tl.constexpr(5)
+_FIELDS = tl.constexpr(11)  # the fields are listed in csrc/score_tables.hpp
+_FOLD_FIELDS = tl.constexpr(6)
 _FOLD_TERMS = tl.constexpr(32)
 _FOLD_OUTPUTS = tl.constexpr(32)
 FOLD_WARPS: Final = 4
@@ -71,26 +77,28 @@ def _score_tile(
     BN: tl.constexpr,
 ) -> None:
     """Row sums of `steps` tiles below each other, and the column sums over all of them."""
-    address = tl.load(p_job)
-    other = tl.load(p_job + 1)
-    rows = tl.load(p_job + 3)
-    columns = tl.load(p_job + 4)
-    column_tiles = tl.load(p_job + 5)
-    steps = tl.load(p_job + 6).to(tl.int32)
-    row_partials = tl.load(p_job + 8)
-    column_partials = tl.load(p_job + 9)
+    lanes: tl.constexpr = BN // _PARTS
+    address = tl.load(p_job + 1)
+    other = tl.load(p_job + 2)
+    rows = tl.load(p_job + 4)
+    columns = tl.load(p_job + 5)
+    column_tiles = tl.load(p_job + 6)
+    steps = tl.load(p_job + 7).to(tl.int32)
+    row_partials = tl.load(p_job + 9)
+    column_partials = tl.load(p_job + 10)
 
     i_row_tile = i_local // column_tiles
-    i_column_tile = i_local % column_tiles
-    o_column = i_column_tile * BN + tl.arange(0, BN)  # [BN] int64
+    i_column_tile = i_local - i_row_tile * column_tiles
+    o_column = i_column_tile * BN + tl.arange(0, _PARTS)[:, None] * lanes + tl.arange(0, lanes)[None, :]  # int64
     m_column = o_column < columns
-    b_columns = tl.zeros((BN,), tl.float64)
+    b_columns = tl.zeros((BM, _PARTS, lanes), tl.float64)
     i_step = steps * 0
     while i_step < steps:  # not `range`, whose bound triton 3.6's interpreter cannot take from memory with NumPy 2.4
         o_row = (i_row_tile * steps + i_step) * BM + tl.arange(0, BM)  # [BM] int64
         m_row = o_row < rows
-        offsets = o_row[:, None] * columns + o_column[None, :]  # [BM, BN] int64
-        mask = m_row[:, None] & m_column[None, :]
+        offsets = (o_row * columns)[:, None, None] + o_column[None, :, :]  # [BM, P, BL] int64
+        offsets = tl.max_contiguous(offsets, [2, 1, lanes])
+        mask = m_row[:, None, None] & m_column[None, :, :]
         b = _load_float64(address, offsets, mask, DTYPE)
         if STATISTIC >= 2:
             b = b * _load_float64(other, offsets, mask, DTYPE)
@@ -99,11 +107,12 @@ def _score_tile(
         elif STATISTIC % 3 == 1:  # square, square_product
             b = b * b
         if row_partials >= 0:
-            tl.store(partial_ptr + row_partials + i_column_tile * rows + o_row, tl.sum(b, axis=1), mask=m_row)
-        b_columns += tl.sum(b, axis=0)
+            b_rows = tl.sum(tl.sum(b, axis=1), axis=1)
+            tl.store(partial_ptr + row_partials + i_column_tile * rows + o_row, b_rows, mask=m_row)
+        b_columns += b
         i_step += 1
     if column_partials >= 0:
-        tl.store(partial_ptr + column_partials + i_row_tile * columns + o_column, b_columns, mask=m_column)
+        tl.store(partial_ptr + column_partials + i_row_tile * columns + o_column, tl.sum(b_columns, axis=0), m_column)
 
 
 @triton.jit
@@ -111,62 +120,60 @@ def _score_tiles(
     p_job: tl.tensor, partial_ptr: tl.tensor, i_local: tl.tensor, STATISTIC: tl.constexpr, DTYPE: tl.constexpr
 ) -> None:
     """Tiles of the shape that the job's table row names."""
-    if tl.load(p_job + 7) == 0:
+    if tl.load(p_job + 8) == 0:
         _score_tile(p_job, partial_ptr, i_local, STATISTIC, DTYPE, _WIDE_ROWS, _WIDE_COLUMNS)
     else:
         _score_tile(p_job, partial_ptr, i_local, STATISTIC, DTYPE, _NARROW_ROWS, _NARROW_COLUMNS)
 
 
-@triton.jit(do_not_specialize=["num_jobs"])
-def score_kernel(table_ptr: tl.tensor, partial_ptr: tl.tensor, num_jobs: tl.tensor, STATISTIC: tl.constexpr) -> None:
+@triton.jit(do_not_specialize=["owners"])
+def score_kernel(table_ptr: tl.tensor, partial_ptr: tl.tensor, owners: tl.tensor, STATISTIC: tl.constexpr) -> None:
     """Partial sums of every tile of every job.
 
     Args:
-        table_ptr: (num_jobs + num_jobs * _FIELDS,) int64: the ends for `find_job`, then the jobs.
+        table_ptr: int64; begins with (jobs, _FIELDS).
         partial_ptr: float64; per job (column tiles, rows) and (row tiles, columns), each where the job wants it.
-        num_jobs: Jobs in the table.
+        owners: Where in the table the programs' jobs begin.
         STATISTIC: One of STATISTIC_CODES.
     """
-    i_tile = tl.program_id(0).to(tl.int64)
-    i_job = find_job(table_ptr, i_tile, num_jobs)
-    first = tl.load(table_ptr + i_job - 1, mask=i_job > 0, other=0)
-    p_job = table_ptr + num_jobs + i_job * _FIELDS
-    dtype = tl.load(p_job + 2)
+    i_program = tl.program_id(0).to(tl.int64)
+    p_job = table_ptr + job_of(table_ptr, owners, i_program) * _FIELDS
+    i_local = i_program - tl.load(p_job)
+    dtype = tl.load(p_job + 3)
     # Told apart out here, so that a tile needs the registers of one dtype and not of all.
     if dtype == 0:
-        _score_tiles(p_job, partial_ptr, i_tile - first, STATISTIC, 0)
+        _score_tiles(p_job, partial_ptr, i_local, STATISTIC, 0)
     elif dtype == 1:
-        _score_tiles(p_job, partial_ptr, i_tile - first, STATISTIC, 1)
+        _score_tiles(p_job, partial_ptr, i_local, STATISTIC, 1)
     elif dtype == 2:
-        _score_tiles(p_job, partial_ptr, i_tile - first, STATISTIC, 2)
+        _score_tiles(p_job, partial_ptr, i_local, STATISTIC, 2)
     else:
-        _score_tiles(p_job, partial_ptr, i_tile - first, STATISTIC, 3)
+        _score_tiles(p_job, partial_ptr, i_local, STATISTIC, 3)
 
 
-@triton.jit(do_not_specialize=["base", "num_jobs"])
+@triton.jit(do_not_specialize=["base", "owners"])
 def fold_kernel(
-    table_ptr: tl.tensor, partial_ptr: tl.tensor, out_ptr: tl.tensor, base: tl.tensor, num_jobs: tl.tensor
+    table_ptr: tl.tensor, partial_ptr: tl.tensor, out_ptr: tl.tensor, base: tl.tensor, owners: tl.tensor
 ) -> None:
     """Sums of partials that lie as (outer, length, inner), over outer and inner.
 
     Args:
-        table_ptr: int64; from `base` on (num_jobs + num_jobs * _FOLD_FIELDS,): the ends for `find_job`, then the jobs.
+        table_ptr: int64; from `base` on (vectors, _FOLD_FIELDS).
         partial_ptr: float64, what `score_kernel` wrote.
-        out_ptr: float64, (length,) per job, one after the other.
-        base: Where in the table the fold's part begins.
-        num_jobs: Vectors to make.
+        out_ptr: float64, (length,) per vector, one after the other.
+        base: Where in the table the vectors begin.
+        owners: Where in the table the programs' vectors begin.
     """
-    i_tile = tl.program_id(0).to(tl.int64)
-    i_job = find_job(table_ptr + base, i_tile, num_jobs)
-    first = tl.load(table_ptr + base + i_job - 1, mask=i_job > 0, other=0)
-    p_job = table_ptr + base + num_jobs + i_job * _FOLD_FIELDS
-    partials = tl.load(p_job)
-    outer = tl.load(p_job + 1)
-    length = tl.load(p_job + 2)
-    inner = tl.load(p_job + 3)
-    output = tl.load(p_job + 4)
+    i_program = tl.program_id(0).to(tl.int64)
+    p_job = table_ptr + base + job_of(table_ptr, owners, i_program) * _FOLD_FIELDS
+    i_local = i_program - tl.load(p_job)
+    partials = tl.load(p_job + 1)
+    outer = tl.load(p_job + 2)
+    length = tl.load(p_job + 3)
+    inner = tl.load(p_job + 4)
+    output = tl.load(p_job + 5)
 
-    o_out = (i_tile - first) * _FOLD_OUTPUTS + tl.arange(0, _FOLD_OUTPUTS)  # [BL] int64
+    o_out = i_local * _FOLD_OUTPUTS + tl.arange(0, _FOLD_OUTPUTS)  # [BL] int64
     m_out = o_out < length
     terms = outer * inner
     b_total = tl.zeros((_FOLD_TERMS, _FOLD_OUTPUTS), tl.float64)
@@ -179,6 +186,13 @@ def fold_kernel(
         b_total += tl.load(partial_ptr + partials + offsets, mask=mask, other=0.0)
         start += _FOLD_TERMS
     tl.store(out_ptr + output + o_out, tl.sum(b_total, axis=0), mask=m_out)
+
+
+_SCORE: Final = {
+    name: Kernel(score_kernel, code, num_warps=SCORE_WARPS, maxnreg=SCORE_REGISTERS)
+    for name, code in STATISTIC_CODES.items()
+}
+_FOLD: Final = Kernel(fold_kernel, num_warps=FOLD_WARPS)
 
 
 def sums(
@@ -215,19 +229,9 @@ def sums(
     out = torch.empty(tables.num_sums, dtype=torch.float64, device=device)
     launches = []
     if tables.programs:
-        score_kernel[(tables.programs,)](
-            table,
-            partials,
-            tables.num_jobs,
-            STATISTIC_CODES[statistic],
-            num_warps=SCORE_WARPS,
-            maxnreg=SCORE_REGISTERS,
-            enable_fp_fusion=False,
-        )
+        _SCORE[statistic].launch(tables.programs, table, partials, tables.owners)
         launches.append(Launch("score", tables.num_jobs, tables.programs, tables.table))
-    fold_kernel[(tables.fold_programs,)](
-        table, partials, out, tables.fold_base, tables.num_folds, num_warps=FOLD_WARPS, enable_fp_fusion=False
-    )
+    _FOLD.launch(tables.fold_programs, table, partials, out, tables.fold_base, tables.fold_owners)
     launches.append(Launch("fold", tables.num_folds, tables.fold_programs, tables.table[tables.fold_base :]))
     return _to_host(out), launches
 
@@ -241,8 +245,10 @@ class _ScoreTables(NamedTuple):
 
     table: npt.NDArray[np.int64]
     num_jobs: int
+    owners: int
     fold_base: int
     num_folds: int
+    fold_owners: int
     programs: int
     fold_programs: int
     num_partials: int

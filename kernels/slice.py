@@ -4,8 +4,8 @@
 
 In memory order a tensor whose axes a and b are sliced is (before, a, between, b, after): a matrix of before * a rows,
 each with between * b * after words. A word is the largest of 1, 2, 4 and 8 bytes that divides what lies behind the
-last sliced axis, so the kernel knows sizes, not dtypes. Every program copies one tile of one matrix: it looks its rows
-and columns up in the kept positions and moves the words.
+last sliced axis, so the kernel knows sizes, not dtypes. A program copies tiles of one matrix: it looks their rows and
+columns up in the kept positions and moves the words.
 """
 
 from __future__ import annotations
@@ -19,22 +19,29 @@ import triton.language as tl
 from torch import Tensor
 
 from gsprune import _core
-from gsprune.kernels.launch import Launch, find_job, on_device
+from gsprune.kernels.launch import Kernel, Launch, job_of, on_device
 
 __all__ = ["SLICE_WARPS", "Keeps", "slice_kernel", "slice_tensors"]
 
 Keeps = tuple[tuple[int, npt.NDArray[np.int64]], ...]
 
-# Rows x columns of a tile, all of 2048 words, 8 per thread: flat for vectors, tall for matrices of few columns.
-_TILES: Final = [(1, 2048), (16, 128), (128, 16)]
+# Rows x columns of a tile, all of 1024 words, 8 per thread: flat for vectors, tall for matrices of few columns.
+_TILES: Final = [(1, 1024), (8, 128), (64, 16)]
 _FLAT_ROWS, _FLAT_COLUMNS = (tl.constexpr(size) for size in _TILES[0])
 _WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in _TILES[1])
 _TALL_ROWS, _TALL_COLUMNS = (tl.constexpr(size) for size in _TILES[2])
-SLICE_WARPS: Final = 8
+# A tile is (rows, parts, columns / parts), laid out as those of `score_kernel`: a thread works out where two rows and
+# four columns lie, and not eight rows; columns once per program.
+_PARTS = tl.constexpr(4)
+_TALL_PARTS = tl.constexpr(2)  # neighbouring threads then write 32 bytes, which is what the memory is written in
+SLICE_WARPS: Final = 4
+# A program goes down up to this many tiles, but only where there are more than keep a large GPU busy.
+_MAX_STEPS: Final = 8
+_BUSY_TILES: Final = 4096
 # Columns are told apart in int32, whose division is many times cheaper than int64's on a GPU; rows are int64.
 _MAX_COLUMNS: Final = 2**31 - 1 - max(columns for _, columns in _TILES)
 
-_FIELDS = tl.constexpr(15)  # the fields are listed in csrc/slice_tables.hpp
+_FIELDS = tl.constexpr(17)  # the fields are listed in csrc/slice_tables.hpp
 
 
 @triton.jit
@@ -57,67 +64,77 @@ def _copy(
 
 
 @triton.jit
-def _slice_tile(p_job: tl.tensor, keep_ptr: tl.tensor, i_local: tl.tensor, BM: tl.constexpr, BN: tl.constexpr) -> None:
-    """One tile of the output matrix."""
-    source = tl.load(p_job)
-    target = tl.load(p_job + 1)
-    word = tl.load(p_job + 2)
-    rows = tl.load(p_job + 4)
-    columns = tl.load(p_job + 5).to(tl.int32)
-    column_tiles = tl.load(p_job + 6)
-    pitch = tl.load(p_job + 7)  # words of a row of the source
-    kept_first = tl.load(p_job + 8)
-    size_first = tl.load(p_job + 9)
-    p_keep_first = keep_ptr + tl.load(p_job + 10)
-    kept_second = tl.load(p_job + 11).to(tl.int32)
-    size_second = tl.load(p_job + 12)
-    after = tl.load(p_job + 13).to(tl.int32)
-    p_keep_second = keep_ptr + tl.load(p_job + 14)
+def _slice_tile(
+    p_job: tl.tensor, keep_ptr: tl.tensor, i_local: tl.tensor, BM: tl.constexpr, BN: tl.constexpr, PARTS: tl.constexpr
+) -> None:
+    """Some tiles of the output matrix, below each other."""
+    lanes: tl.constexpr = BN // PARTS
+    source = tl.load(p_job + 1)
+    target = tl.load(p_job + 2)
+    word = tl.load(p_job + 3)
+    rows = tl.load(p_job + 5)
+    columns = tl.load(p_job + 6).to(tl.int32)
+    column_tiles = tl.load(p_job + 7).to(tl.int32)
+    steps = tl.load(p_job + 8).to(tl.int32)
+    pitch = tl.load(p_job + 9)  # words of a row of the source
+    kept_first = tl.load(p_job + 10)
+    size_first = tl.load(p_job + 11)
+    p_keep_first = keep_ptr + tl.load(p_job + 12)
+    kept_second = tl.load(p_job + 13).to(tl.int32)
+    size_second = tl.load(p_job + 14)
+    after = tl.load(p_job + 15).to(tl.int32)
+    p_keep_second = keep_ptr + tl.load(p_job + 16)
 
     i_row_tile = i_local // column_tiles
-    o_row = i_row_tile * BM + tl.arange(0, BM)  # [BM] int64
-    m_row = o_row < rows
-    i_before = tl.zeros_like(o_row)
-    if kept_first < rows:  # an int64 division per row, spared where nothing lies before the first axis
-        i_before = o_row // kept_first
-    i_first = tl.load(p_keep_first + (o_row - i_before * kept_first), mask=m_row, other=0)
-    o_source_row = (i_before * size_first + i_first) * pitch
-
-    o_column = (i_local - i_row_tile * column_tiles).to(tl.int32) * BN + tl.arange(0, BN)  # [BN] int32
+    i_column_tile = i_local - i_row_tile * column_tiles
+    o_column = i_column_tile * BN + tl.arange(0, PARTS)[:, None] * lanes + tl.arange(0, lanes)[None, :]  # [P, BL] int32
     m_column = o_column < columns
     i_pair = o_column // after
     i_between = i_pair // kept_second
     i_second = tl.load(p_keep_second + (i_pair - i_between * kept_second), mask=m_column, other=0)
     o_source_column = (i_between.to(tl.int64) * size_second + i_second) * after + (o_column - i_pair * after)
 
-    o_source = o_source_row[:, None] + o_source_column[None, :]  # [BM, BN] int64
-    # True of long kept runs only; it makes neighbouring threads read neighbouring columns, as they write them. No load
-    # gets wider by it, since nothing is claimed of alignment.
-    o_source = tl.max_contiguous(o_source, [1, BN])
-    o_target = o_row[:, None] * columns + o_column[None, :]  # [BM, BN] int64
-    _copy(source, target, word, o_source, o_target, m_row[:, None] & m_column[None, :])
+    i_step = steps * 0
+    while i_step < steps:  # as in `score_kernel`
+        o_row = (i_row_tile * steps + i_step).to(tl.int64) * BM + tl.arange(0, BM)  # [BM] int64
+        m_row = o_row < rows
+        i_before = tl.zeros_like(o_row)
+        if kept_first < rows:  # an int64 division per row, spared where nothing lies before the first axis
+            i_before = o_row // kept_first
+        i_first = tl.load(p_keep_first + (o_row - i_before * kept_first), mask=m_row, other=0)
+        o_source_row = (i_before * size_first + i_first) * pitch
+
+        # Of long kept runs alone the columns are contiguous, too; all are read as they are written.
+        o_source = o_source_row[:, None, None] + o_source_column[None, :, :]  # [BM, P, BL] int64
+        o_source = tl.max_contiguous(o_source, [2, 1, lanes])
+        o_target = (o_row * columns)[:, None, None] + o_column[None, :, :]  # [BM, P, BL] int64
+        o_target = tl.max_contiguous(o_target, [2, 1, lanes])
+        _copy(source, target, word, o_source, o_target, m_row[:, None, None] & m_column[None, :, :])
+        i_step += 1
 
 
-@triton.jit(do_not_specialize=["keep_base", "num_jobs"])
-def slice_kernel(table_ptr: tl.tensor, keep_base: tl.tensor, num_jobs: tl.tensor) -> None:
+@triton.jit(do_not_specialize=["keep_base", "owners"])
+def slice_kernel(table_ptr: tl.tensor, keep_base: tl.tensor, owners: tl.tensor) -> None:
     """All kept words of all jobs.
 
     Args:
-        table_ptr: int64: (num_jobs,) ends for `find_job`, (num_jobs, _FIELDS) jobs, then the kept positions.
+        table_ptr: int64; begins with (jobs, _FIELDS).
         keep_base: Where in the table the kept positions begin.
-        num_jobs: Jobs in the table.
+        owners: Where in the table the programs' jobs begin.
     """
-    i_tile = tl.program_id(0).to(tl.int64)
-    i_job = find_job(table_ptr, i_tile, num_jobs)
-    i_local = i_tile - tl.load(table_ptr + i_job - 1, mask=i_job > 0, other=0)
-    p_job = table_ptr + num_jobs + i_job * _FIELDS
-    shape = tl.load(p_job + 3)
+    i_program = tl.program_id(0)
+    p_job = table_ptr + job_of(table_ptr, owners, i_program).to(tl.int64) * _FIELDS
+    i_local = i_program - tl.load(p_job).to(tl.int32)
+    shape = tl.load(p_job + 4)
     if shape == 1:
-        _slice_tile(p_job, table_ptr + keep_base, i_local, _WIDE_ROWS, _WIDE_COLUMNS)
+        _slice_tile(p_job, table_ptr + keep_base, i_local, _WIDE_ROWS, _WIDE_COLUMNS, _PARTS)
     elif shape == 0:
-        _slice_tile(p_job, table_ptr + keep_base, i_local, _FLAT_ROWS, _FLAT_COLUMNS)
+        _slice_tile(p_job, table_ptr + keep_base, i_local, _FLAT_ROWS, _FLAT_COLUMNS, _PARTS)
     else:
-        _slice_tile(p_job, table_ptr + keep_base, i_local, _TALL_ROWS, _TALL_COLUMNS)
+        _slice_tile(p_job, table_ptr + keep_base, i_local, _TALL_ROWS, _TALL_COLUMNS, _TALL_PARTS)
+
+
+_SLICE: Final = Kernel(slice_kernel, num_warps=SLICE_WARPS)
 
 
 def slice_tensors(
@@ -137,13 +154,13 @@ def slice_tensors(
     Raises:
         ValueError: A pattern does not fit a tensor, or a matrix is too large for the kernel's indices.
     """
-    tables = _SliceTables(*_core.slice_tables(tensors, patterns, pattern_of, _TILES, _MAX_COLUMNS))
+    tables = _SliceTables(
+        *_core.slice_tables(tensors, patterns, pattern_of, _TILES, _MAX_COLUMNS, _MAX_STEPS, _BUSY_TILES)
+    )
     if not tables.programs:
         return tables.results, []
     table = on_device(tables.table, tensors[0].device)
-    slice_kernel[(tables.programs,)](
-        table, tables.keep_base, tables.num_jobs, num_warps=SLICE_WARPS, enable_fp_fusion=False
-    )
+    _SLICE.launch(tables.programs, table, tables.keep_base, tables.owners)
     return tables.results, [Launch("slice", tables.num_jobs, tables.programs, tables.table)]
 
 
@@ -158,5 +175,6 @@ class _SliceTables(NamedTuple):
     table: npt.NDArray[np.int64]
     num_jobs: int
     keep_base: int
+    owners: int
     programs: int
     copies: list[Tensor]

@@ -15,15 +15,13 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from gpu_networks import Make, networks, with_moments
 
 import gsprune
-from gsprune.kernels import score
-from gsprune.kernels import slice as slicing
+from gsprune.kernels.launch import Kernel
 
 # Read when triton is imported and when the process begins. Memory is not to go back to the system, since CUDA's
 # allocator keeps it, too.
@@ -36,15 +34,10 @@ ENVIRONMENT = {
 SPARSITIES = [round(0.1 + 0.02 * index, 2) for index in range(1, 15)]
 
 
-class _LeftOut:
-    """Stands in for a kernel: launched, it does nothing, but that sums are zero."""
-
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        return self._launch
-
-    def _launch(self, *arguments: Any, **options: Any) -> None:
-        if isinstance(arguments[2], torch.Tensor):  # of `fold_kernel` alone
-            arguments[2].zero_()
+def _left_out(kernel: Kernel, programs: int, *arguments: Any) -> None:
+    """Stands in for a launch: nothing is done, but that sums are zero."""
+    if isinstance(arguments[2], torch.Tensor):  # of `fold_kernel` alone
+        arguments[2].zero_()
 
 
 def host_times(make: Make) -> list[float]:
@@ -67,7 +60,7 @@ def main() -> None:
     if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
     torch.set_num_threads(1)
-    score.score_kernel = score.fold_kernel = slicing.slice_kernel = _LeftOut()  # type: ignore[assignment]
+    Kernel.launch = _left_out  # type: ignore[method-assign]
     print("| network | parameter tensors | median us | least us |\n| --- | --- | --- | --- |")
     for name, make in networks(dry_run=False).items():
         times = [t for _ in range(repeats) for t in host_times(make)]

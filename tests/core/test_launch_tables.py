@@ -44,17 +44,17 @@ def _score_table(tensors: list[torch.Tensor], others: Any = None) -> tuple[Any, 
 
 
 def _slice_table(tensors: list[torch.Tensor], keep: np.ndarray = KEEP) -> tuple[Any, ...]:
-    return _core.slice_tables(tensors, [((0, keep),)], [0] * len(tensors), TILES, 2**20)
+    return _core.slice_tables(tensors, [((0, keep),)], [0] * len(tensors), TILES, 2**20, 8, 4096)
 
 
 def test_addresses_and_layouts_are_those_of_the_tensors() -> None:
     tensors = [torch.zeros(6, 5), torch.zeros(4, 3, 2, 2).to(memory_format=torch.channels_last), torch.zeros(9, 4)[2:]]
     table, num_jobs, *_, copies = _score_table(tensors)
-    assert [int(table[num_jobs + 10 * job]) for job in range(num_jobs)] == [tensor.data_ptr() for tensor in tensors]
+    assert [int(table[11 * job + 1]) for job in range(num_jobs)] == [tensor.data_ptr() for tensor in tensors]
     assert copies == []
     results, table, num_jobs, *_, copies = _slice_table(tensors)
     for job, (tensor, result) in enumerate(zip(tensors, results, strict=True)):
-        assert table[num_jobs + 15 * job :][:2].tolist() == [tensor.data_ptr(), result.data_ptr()]
+        assert table[17 * job + 1 :][:2].tolist() == [tensor.data_ptr(), result.data_ptr()]
         assert result.dtype == tensor.dtype
         assert result.untyped_storage().nbytes() == result.nbytes
     assert results[1].is_contiguous(memory_format=torch.channels_last)
@@ -64,24 +64,24 @@ def test_addresses_and_layouts_are_those_of_the_tensors() -> None:
 def test_tensors_with_gaps_and_seconds_that_lie_differently_are_copied() -> None:
     gappy = torch.arange(60.0).view(6, 10)[:, ::2]
     gradient = torch.arange(30.0).view(5, 6).T
-    table, num_jobs, *_, copies = _score_table([gappy], [gradient])
+    table, *_, copies = _score_table([gappy], [gradient])
     assert [torch.equal(copy, wanted) for copy, wanted in zip(copies, (gappy, gradient), strict=True)] == [True, True]
     assert all(copy.is_contiguous() for copy in copies)
-    assert table[num_jobs:][:2].tolist() == [copy.data_ptr() for copy in copies]
+    assert table[1:3].tolist() == [copy.data_ptr() for copy in copies]
     *_, copies = _slice_table([gappy])
     assert torch.equal(copies[0], gappy)
 
 
 def test_nothing_is_no_job() -> None:
-    assert _score_table([])[1:8] == (0, 0, 0, 0, 0, 0, 0)
-    results, _, num_jobs, _, programs, copies = _slice_table([])
+    assert _score_table([])[1:10] == (0,) * 9
+    results, _, num_jobs, _, _, programs, copies = _slice_table([])
     assert (results, num_jobs, programs, copies) == ([], 0, 0, [])
 
 
 @pytest.mark.parametrize("tiles", [[], [(0, 4)], [(4, -1)]])
 def test_tiles_that_cannot_be_are_refused(tiles: list[tuple[int, int]]) -> None:
     with pytest.raises(ValueError, match="`tiles` must"):
-        _core.slice_tables([torch.zeros(4)], [((0, KEEP),)], [0], tiles, 2**20)
+        _core.slice_tables([torch.zeros(4)], [((0, KEEP),)], [0], tiles, 2**20, 8, 4096)
     with pytest.raises(ValueError, match="`tiles` must"):
         _core.score_tables([torch.zeros(4)], [(0,)], None, "abs", tiles, 32, 16, 2048)
 
@@ -91,6 +91,9 @@ def test_numbers_that_cannot_be_are_refused(number: str) -> None:
     numbers = {"fold_outputs": 32, "max_steps": 16, "busy_tiles": 2048, number: 0}
     with pytest.raises(ValueError, match=f"`{number}`"):
         _core.score_tables([torch.zeros(4)], [(0,)], None, "abs", TILES, **numbers)
+    if numbers.pop("fold_outputs"):
+        with pytest.raises(ValueError, match=f"`{number}`"):
+            _core.slice_tables([torch.zeros(4)], [((0, KEEP),)], [0], TILES, 2**20, **numbers)
 
 
 def test_what_is_elsewhere_is_refused() -> None:
@@ -219,8 +222,8 @@ def test_addresses_are_read_when_no_python_code_runs_any_more(make_table: Callab
 
     with Mover():
         made = make_table(tensors)
-    table, num_jobs = (made[1], made[2]) if make_table is _slice_table else (made[0], made[1])
-    assert int(table[num_jobs]) == moved.data_ptr()
+    table = made[1] if make_table is _slice_table else made[0]
+    assert int(table[1]) == moved.data_ptr()
 
     class Shrinker(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -255,8 +258,8 @@ def test_what_has_no_memory_of_its_own_is_refused() -> None:
 def test_what_is_no_integer_is_named(bad: object) -> None:
     tensor = torch.ones(4, 4)
     for name, call in {
-        r"pattern_of\[0\]": lambda: _core.slice_tables([tensor], [((0, KEEP),)], [bad], TILES, 99),
-        r"patterns\[0\]": lambda: _core.slice_tables([tensor], [((bad, KEEP),)], [0], TILES, 99),
+        r"pattern_of\[0\]": lambda: _core.slice_tables([tensor], [((0, KEEP),)], [bad], TILES, 99, 8, 4096),
+        r"patterns\[0\]": lambda: _core.slice_tables([tensor], [((bad, KEEP),)], [0], TILES, 99, 8, 4096),
         r"axes\[0\]": lambda: _core.score_tables([tensor], [(bad,)], None, "abs", TILES, 32, 16, 2048),
     }.items():
         with pytest.raises(TypeError, match=f"`{name}` needs integers that fit 64 bits, got"):

@@ -187,19 +187,19 @@ def test_sums_come_back_whatever_the_default_device_is(backend: TritonBackend, d
     assert all("device" in kwargs for kwargs in made)
 
 
-def test_memory_is_kept_from_other_streams_as_soon_as_there_are_several(
+def test_the_host_waits_until_memory_is_read_as_soon_as_there_are_several_streams(
     backend: TritonBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Sliced:
+    class Stream:
         def __init__(self) -> None:
-            self.streams: list[str] = []
+            self.waits = 0
 
-        def record_stream(self, stream: str) -> None:
-            self.streams.append(stream)
+        def synchronize(self) -> None:
+            self.waits += 1
 
-    sliced: Any = [Sliced(), Sliced()]
-    monkeypatch.setattr(torch.cuda, "default_stream", lambda: "default")
-    for stream in ("default", "side", "default"):
+    default, side = Stream(), Stream()
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda: default)
+    for stream in (default, side, default):
         monkeypatch.setattr(torch.cuda, "current_stream", lambda stream=stream: stream)
-        backend._keep_from_use(sliced)
-    assert [each.streams for each in sliced] == [["side", "default"]] * 2
+        backend._wait_for_reading()
+    assert (default.waits, side.waits) == (1, 1)

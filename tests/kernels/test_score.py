@@ -52,12 +52,12 @@ def axis_sums(
 
 def paths_of(launch: Launch) -> set[str]:
     """The branches that the jobs of a launch of `score_kernel` took."""
-    rows = launch.table[launch.jobs : launch.jobs * 11].reshape(launch.jobs, 10)
-    paths = {("float32", "float64", "bfloat16", "float16")[row[2]] for row in rows}
-    paths |= {"down" if row[6] > 1 else "single" for row in rows}
-    paths |= {("wide", "narrow")[row[7]] for row in rows}
+    rows = launch.table[: launch.jobs * 11].reshape(launch.jobs, 11)
+    paths = {("float32", "float64", "bfloat16", "float16")[row[3]] for row in rows}
+    paths |= {"down" if row[7] > 1 else "single" for row in rows}
+    paths |= {("wide", "narrow")[row[8]] for row in rows}
     return paths | {
-        name for row in rows for name, start in zip(("rows", "columns"), row[8:], strict=True) if start >= 0
+        name for row in rows for name, start in zip(("rows", "columns"), row[9:], strict=True) if start >= 0
     }
 
 
@@ -178,16 +178,17 @@ def test_no_jobs_launch_nothing(device: torch.device) -> None:
 
 
 def test_a_tile_beyond_two_to_the_31_elements_is_read_where_it_is(device: torch.device) -> None:
-    # Only the pages of this one tile are ever touched. A job that seems to have ended at tile -K starts at tile K.
-    columns, tile_row = 128, 2**20 + 5
-    rows = (tile_row + 1) * 16
+    # Only the pages of this one tile are ever touched. The program of a job that seems to begin at -K is its K-th.
+    columns, tile_row = 128, 2**21 + 5
+    rows = (tile_row + 1) * 8
     weight = torch.empty(rows * columns, dtype=torch.bfloat16, device=device)
-    tile = weight[-16 * columns :].copy_(torch.arange(16 * columns) % 7)
-    ends, absent = [-tile_row, 1], -1
-    job = [weight.data_ptr(), 0, 2, rows, columns, 1, 1, 0, absent, 0]
-    table = torch.tensor(ends + [0] * 10 + job, dtype=torch.int64, device=device)
+    tile = weight[-8 * columns :].copy_(torch.arange(8 * columns) % 7)
+    job = [-tile_row, weight.data_ptr(), 0, 2, rows, columns, 1, 1, 0, -1, 0]
+    owners = [0]
+    table = torch.tensor(job + owners, dtype=torch.int64, device=device)
     partials = torch.empty((tile_row + 1) * columns, dtype=torch.float64, device=device)
     assert weight.numel() > 2**31
-    score.score_kernel[(1,)](table, partials, 2, score.STATISTIC_CODES["abs"], num_warps=8, enable_fp_fusion=False)
-    expected = tile.double().reshape(16, columns).sum(0)
+    code = score.STATISTIC_CODES["abs"]
+    score.score_kernel[(1,)](table, partials, len(job), code, num_warps=score.SCORE_WARPS, enable_fp_fusion=False)
+    expected = tile.double().reshape(8, columns).sum(0)
     assert torch.equal(partials[-columns:].cpu(), expected.cpu())

@@ -53,8 +53,8 @@ def draw(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Te
 
 def paths_of(launch: Launch) -> set[str]:
     """The branches that the jobs of a launch took."""
-    rows = launch.table[launch.jobs : launch.jobs * 16].reshape(launch.jobs, 15)
-    return {f"{row[2]}-byte" for row in rows} | {("flat", "wide", "tall")[row[3]] for row in rows}
+    rows = launch.table[: launch.jobs * 17].reshape(launch.jobs, 17)
+    return {f"{row[3]}-byte" for row in rows} | {("flat", "wide", "tall")[row[4]] for row in rows}
 
 
 def bits(tensor: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ def test_a_row_too_long_is_cut_into_rows_where_that_can_be(shape: tuple[int, ...
     tensor = torch.zeros(shape, dtype=torch.uint8)
     axis = shape.index(1001)
     for pattern in (((axis, np.arange(900)),), ()):
-        *_, programs, _ = _core.slice_tables([tensor], [pattern], [0], [(1, 2048)], 800)
+        *_, programs, _ = _core.slice_tables([tensor], [pattern], [0], [(1, 2048)], 800, 8, 4096)
         assert programs == (900 if pattern else 1001)
 
 
@@ -176,9 +176,9 @@ def test_a_row_too_long_is_refused_and_so_is_a_grid() -> None:
     tensor = torch.zeros(4, 1001, dtype=torch.uint8)
     pattern = ((0, np.arange(2)), (1, np.arange(900)))
     with pytest.raises(ValueError, match=r"\(4, 1001\) keeps 900 words .* at most 800; split the tensor or use"):
-        _core.slice_tables([tensor], [pattern], [0], [(1, 2048)], 800)
-    with pytest.raises(ValueError, match="slicing takes 2147483648 programs, but one launch holds 2147483647"):
-        _core.slice_tables([torch.empty(2**31, dtype=torch.uint8)], [()], [0], [(1, 1)], 1)
+        _core.slice_tables([tensor], [pattern], [0], [(1, 2048)], 800, 8, 4096)
+    with pytest.raises(ValueError, match="slicing takes 2147483648 programs or more, but one launch holds 2147483647"):
+        _core.slice_tables([torch.empty(2**31, dtype=torch.uint8)], [()], [0], [(1, 1)], 1, 1, 1)
 
 
 def test_no_tensors_launch_nothing(device: torch.device) -> None:

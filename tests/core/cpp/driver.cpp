@@ -193,7 +193,8 @@ void test_slice(Random& random, Isa isa, int num_threads, std::int64_t largest) 
 
 /// Several tensors of one pattern each, two of them alike, by the table of one launch.
 void test_slice_tables(Random& random) {
-    const gsprune::SliceTiling tiling{{{1, 64}, {4, 16}, {16, 4}}, std::int64_t{1} << 20U};
+    const gsprune::SliceTiling tiling{
+        {{1, 64}, {4, 16}, {16, 4}}, std::int64_t{1} << 20U, {draw(random, 1, 4), draw(random, 1, 40)}};
     std::vector<Slicing> slicings;
     for (int i = 0; i < 3; ++i) slicings.emplace_back(random, draw_itemsize(random), 30);
     std::vector<gsprune::SliceJob> jobs;
@@ -214,7 +215,7 @@ void test_slice_tables(Random& random) {
 }
 
 void test_score_tables(Random& random) {
-    const gsprune::ScoreTiling tiling{{{4, 16}, {16, 4}}, 8, draw(random, 1, 4), draw(random, 1, 40)};
+    const gsprune::ScoreTiling tiling{{{4, 16}, {16, 4}}, 8, {draw(random, 1, 4), draw(random, 1, 40)}};
     std::vector<Tensor> tensors;
     std::vector<gsprune::SumJob> jobs(3);
     for (gsprune::SumJob& job : jobs) {

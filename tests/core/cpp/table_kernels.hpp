@@ -17,34 +17,37 @@ Pointer* pointer_to(std::int64_t address) {
     return reinterpret_cast<Pointer*>(static_cast<std::uintptr_t>(address));
 }
 
-/// A program's job, and which of the job's tiles is its own.
+/// A program's job, and which of the job's programs it is.
 struct Place {
     const std::int64_t* fields;
-    std::int64_t tile;
+    std::int64_t local;
 
-    Place(const std::int64_t* table, std::int64_t num_jobs, std::int64_t num_fields, std::int64_t program) {
-        const std::int64_t* end = std::upper_bound(table, table + num_jobs, program);
-        fields = table + num_jobs + (end - table) * num_fields;
-        tile = program - (end == table ? 0 : end[-1]);
+    Place(const std::int64_t* jobs, std::int64_t num_fields, const std::int64_t* owners, std::int64_t program) {
+        std::int32_t owner = 0;
+        std::memcpy(&owner, reinterpret_cast<const std::int32_t*>(owners) + program, sizeof(owner));
+        fields = jobs + owner * num_fields;
+        local = program - fields[0];
     }
 };
 
 inline void run_slice_kernel(const gsprune::SliceTables& tables, const std::vector<gsprune::Tile>& tiles) {
-    const std::int64_t* positions = tables.table.data() + tables.keep_base;
+    const std::int64_t* table = tables.table.data();
+    const std::int64_t* positions = table + tables.keep_base;
     for (std::int64_t program = 0; program < tables.programs; ++program) {
-        const auto [field, local] = Place(tables.table.data(), tables.num_jobs, 15, program);
-        const gsprune::Tile tile = tiles[static_cast<std::size_t>(field[3])];
-        const std::int64_t first_row = local / field[6] * tile.rows;
-        const std::int64_t first_column = local % field[6] * tile.columns;
-        for (std::int64_t row = first_row; row < std::min(field[4], first_row + tile.rows); ++row) {
-            const std::int64_t source_row = row / field[8] * field[9] + positions[field[10] + row % field[8]];
-            for (std::int64_t i = first_column; i < std::min(field[5], first_column + tile.columns); ++i) {
-                const std::int64_t pair = i / field[13];
-                const std::int64_t kept = pair / field[11] * field[12] + positions[field[14] + pair % field[11]];
-                const std::int64_t word = source_row * field[7] + kept * field[13] + i % field[13];
-                std::memcpy(pointer_to<std::byte>(field[1]) + (row * field[5] + i) * field[2],
-                            pointer_to<const std::byte>(field[0]) + word * field[2],
-                            static_cast<std::size_t>(field[2]));
+        const auto [field, local] = Place(table, 17, table + tables.owners, program);
+        const gsprune::Tile tile = tiles[static_cast<std::size_t>(field[4])];
+        const std::int64_t first_row = local / field[7] * field[8] * tile.rows;
+        const std::int64_t end_row = std::min(field[5], first_row + field[8] * tile.rows);
+        const std::int64_t first_column = local % field[7] * tile.columns;
+        for (std::int64_t row = first_row; row < end_row; ++row) {
+            const std::int64_t source_row = row / field[10] * field[11] + positions[field[12] + row % field[10]];
+            for (std::int64_t i = first_column; i < std::min(field[6], first_column + tile.columns); ++i) {
+                const std::int64_t pair = i / field[15];
+                const std::int64_t kept = pair / field[13] * field[14] + positions[field[16] + pair % field[13]];
+                const std::int64_t word = source_row * field[9] + kept * field[15] + i % field[15];
+                std::memcpy(pointer_to<std::byte>(field[2]) + (row * field[6] + i) * field[3],
+                            pointer_to<const std::byte>(field[1]) + word * field[3],
+                            static_cast<std::size_t>(field[3]));
             }
         }
     }
@@ -53,38 +56,39 @@ inline void run_slice_kernel(const gsprune::SliceTables& tables, const std::vect
 /// The sums of magnitudes of float32 tensors, as `score_kernel` and `fold_kernel` make them.
 inline std::vector<double> run_score_kernels(const gsprune::ScoreTables& tables, const gsprune::ScoreTiling& tiling) {
     std::vector<double> partials(static_cast<std::size_t>(tables.num_partials), NAN);
+    const std::int64_t* table = tables.table.data();
     for (std::int64_t program = 0; program < tables.programs; ++program) {
-        const auto [field, local] = Place(tables.table.data(), tables.num_jobs, 10, program);
-        const gsprune::Tile tile = tiling.tiles[static_cast<std::size_t>(field[7])];
-        const std::int64_t row_tile = local / field[5];
-        const std::int64_t column_tile = local % field[5];
-        const std::int64_t first_row = row_tile * field[6] * tile.rows;
-        const std::int64_t end_row = std::min(field[3], first_row + field[6] * tile.rows);
+        const auto [field, local] = Place(table, 11, table + tables.owners, program);
+        const gsprune::Tile tile = tiling.tiles[static_cast<std::size_t>(field[8])];
+        const std::int64_t row_tile = local / field[6];
+        const std::int64_t column_tile = local % field[6];
+        const std::int64_t first_row = row_tile * field[7] * tile.rows;
+        const std::int64_t end_row = std::min(field[4], first_row + field[7] * tile.rows);
         const std::int64_t first_column = column_tile * tile.columns;
-        const std::int64_t end_column = std::min(field[4], first_column + tile.columns);
-        const auto* values = pointer_to<const float>(field[0]);
-        for (std::int64_t row = first_row; row < end_row && field[8] >= 0; ++row) {
+        const std::int64_t end_column = std::min(field[5], first_column + tile.columns);
+        const auto* values = pointer_to<const float>(field[1]);
+        for (std::int64_t row = first_row; row < end_row && field[9] >= 0; ++row) {
             double sum = 0.0;
-            for (std::int64_t i = first_column; i < end_column; ++i) sum += std::fabs(values[row * field[4] + i]);
-            partials.at(static_cast<std::size_t>(field[8] + column_tile * field[3] + row)) = sum;
+            for (std::int64_t i = first_column; i < end_column; ++i) sum += std::fabs(values[row * field[5] + i]);
+            partials.at(static_cast<std::size_t>(field[9] + column_tile * field[4] + row)) = sum;
         }
-        for (std::int64_t i = first_column; i < end_column && field[9] >= 0; ++i) {
+        for (std::int64_t i = first_column; i < end_column && field[10] >= 0; ++i) {
             double sum = 0.0;
-            for (std::int64_t row = first_row; row < end_row; ++row) sum += std::fabs(values[row * field[4] + i]);
-            partials.at(static_cast<std::size_t>(field[9] + row_tile * field[4] + i)) = sum;
+            for (std::int64_t row = first_row; row < end_row; ++row) sum += std::fabs(values[row * field[5] + i]);
+            partials.at(static_cast<std::size_t>(field[10] + row_tile * field[5] + i)) = sum;
         }
     }
     std::vector<double> sums(static_cast<std::size_t>(tables.num_sums), NAN);
     for (std::int64_t program = 0; program < tables.fold_programs; ++program) {
-        const auto [field, local] = Place(tables.table.data() + tables.fold_base, tables.num_folds, 5, program);
+        const auto [field, local] = Place(table + tables.fold_base, 6, table + tables.fold_owners, program);
         const std::int64_t first = local * tiling.fold_outputs;
-        for (std::int64_t i = first; i < std::min(field[2], first + tiling.fold_outputs); ++i) {
+        for (std::int64_t i = first; i < std::min(field[3], first + tiling.fold_outputs); ++i) {
             double sum = 0.0;
-            for (std::int64_t term = 0; term < field[1] * field[3]; ++term) {
-                const std::int64_t partial = (term / field[3] * field[2] + i) * field[3] + term % field[3];
-                sum += partials.at(static_cast<std::size_t>(field[0] + partial));
+            for (std::int64_t term = 0; term < field[2] * field[4]; ++term) {
+                const std::int64_t partial = (term / field[4] * field[3] + i) * field[4] + term % field[4];
+                sum += partials.at(static_cast<std::size_t>(field[1] + partial));
             }
-            sums.at(static_cast<std::size_t>(field[4] + i)) = sum;
+            sums.at(static_cast<std::size_t>(field[5] + i)) = sum;
         }
     }
     return sums;
