@@ -41,10 +41,31 @@ std::vector<Tile> read_tiles(const std::vector<std::pair<std::int64_t, std::int6
     return tiles;
 }
 
-Table as_array(const std::vector<std::int64_t>& table) {
-    Table array(static_cast<py::ssize_t>(table.size()));
-    std::copy(table.begin(), table.end(), array.mutable_data());
-    return array;
+constexpr const char* results_name = "gsprune.results";
+constexpr const char* exchange_name = "gsprune.exchange";
+
+/// For what has methods of no use to Python, and of which pybind11 must not run out of memory to make an object.
+template <class T>
+py::capsule as_capsule(std::unique_ptr<T> owned, const char* name) {
+    py::capsule capsule(owned.get(), name, [](void* object) { delete static_cast<T*>(object); });
+    static_cast<void>(owned.release());
+    return capsule;
+}
+
+template <class T>
+T& from_capsule(const py::capsule& capsule, const char* name) {
+    auto* object = static_cast<T*>(PyCapsule_GetPointer(capsule.ptr(), name));
+    if (object == nullptr) throw py::error_already_set();
+    return *object;
+}
+
+/// An array that owns the numbers, which are not copied.
+Table as_array(std::vector<std::int64_t> table) {
+    auto owned = std::make_unique<std::vector<std::int64_t>>(std::move(table));
+    const py::capsule owner(owned.get(),
+                            [](void* numbers) { delete static_cast<std::vector<std::int64_t>*>(numbers); });
+    const std::vector<std::int64_t>& numbers = *owned.release();
+    return Table(static_cast<py::ssize_t>(numbers.size()), numbers.data(), owner);
 }
 
 dlpack::Device device_of_first(const py::list& tensors) {
@@ -134,8 +155,8 @@ py::tuple make_score_tables(const py::list& tensors, const py::list& axes, const
         }
     }
     sources.read_addresses();
-    const ScoreTables made = score_tables(jobs, tiling);
-    return py::make_tuple(as_array(made.table), made.num_jobs, made.owners, made.fold_base, made.num_folds,
+    ScoreTables made = score_tables(jobs, tiling);
+    return py::make_tuple(as_array(std::move(made.table)), made.num_jobs, made.owners, made.fold_base, made.num_folds,
                           made.fold_owners, made.programs, made.fold_programs, made.num_partials, made.num_sums,
                           sources.copies());
 }
@@ -155,13 +176,19 @@ py::tuple make_slice_tables(const py::list& tensors, const py::list& patterns, c
     }
     Sources sources(device);
     for (std::size_t i = 0; i < jobs.size(); ++i) sources.add_dense(jobs[i].source, tensors[i], {"tensors", i});
-    TensorMaker maker(tensors);
-    for (std::size_t i = 0; i < jobs.size(); ++i) maker.add(jobs[i].target, types[i], tensors[i], jobs[i].pattern);
-    py::list results = maker.make();
+    const py::object where = tensors.empty() ? py::none() : py::object(tensors[0].attr("device"));
+    auto maker = std::make_unique<TensorMaker>(where, known.all().size());
+    for (std::size_t i = 0; i < jobs.size(); ++i) maker->add(jobs[i].target, types[i], tensors[i], jobs[i].pattern);
+    maker->allocate();
     sources.read_addresses();
-    const SliceTables made = slice_tables(jobs, known.all(), tiling);
-    return py::make_tuple(results, as_array(made.table), made.num_jobs, made.keep_base, made.owners, made.programs,
-                          sources.copies());
+    SliceTables made = slice_tables(jobs, known.all(), tiling);
+    return py::make_tuple(as_capsule(std::move(maker), results_name), as_array(std::move(made.table)), made.num_jobs,
+                          made.keep_base, made.owners, made.programs, sources.copies());
+}
+
+py::list take_results(const py::capsule& results) {
+    const NoCollection no_collection;
+    return from_capsule<TensorMaker>(results, results_name).make();
 }
 
 /// An `Exchange` whose replacements somebody else makes, of tensors on any one device.
@@ -208,21 +235,12 @@ private:
     bool is_used_ = false;
 };
 
-constexpr const char* exchange_name = "gsprune.exchange";
-
-/// In a capsule: to make an object of a class of its own, pybind11 must not run out of memory.
 py::capsule prepare_exchange(const py::list& tensors, std::size_t num_owned, const py::list& entries) {
-    auto exchange = std::make_unique<PreparedExchange>(tensors, num_owned, entries);
-    py::capsule capsule(exchange.get(), exchange_name,
-                        [](void* owned) { delete static_cast<PreparedExchange*>(owned); });
-    static_cast<void>(exchange.release());
-    return capsule;
+    return as_capsule(std::make_unique<PreparedExchange>(tensors, num_owned, entries), exchange_name);
 }
 
 void install_exchange(const py::capsule& exchange, const py::list& replacements) {
-    auto* prepared = static_cast<PreparedExchange*>(PyCapsule_GetPointer(exchange.ptr(), exchange_name));
-    if (prepared == nullptr) throw py::error_already_set();
-    prepared->install(replacements);
+    from_capsule<PreparedExchange>(exchange, exchange_name).install(replacements);
 }
 
 }  // namespace
@@ -239,6 +257,7 @@ void bind_launches(py::module_& module) {
         py::arg("tiles"), py::arg("max_columns"), py::arg("max_steps"), py::arg("busy_tiles"),
         "New tensors, unfilled; the table of `slice_kernel`, the number of jobs, where positions and owners begin,"
         " the grid; and copies that must outlive the launch.");
+    module.def("take_results", &take_results, py::arg("results"), "The new tensors, once.");
     module.def("prepare_exchange", &prepare_exchange, py::arg("tensors"), py::arg("num_owned"), py::arg("entries"),
                "For `install_exchange`; keeps the tensors' memory as long as it lives.");
     module.def("install_exchange", &install_exchange, py::arg("exchange"), py::arg("replacements"),

@@ -50,13 +50,16 @@ private:
     void append(const Key& runs, std::size_t run, std::int64_t base) {
         const auto& [size, keep] = runs[run];
         const std::int64_t count = keep == nullptr ? size : keep->count;
+        const std::int64_t start = base * size;
+        if (run + 1 == runs.size()) {
+            const std::size_t end = all_.size();
+            all_.resize(end + static_cast<std::size_t>(count));
+            std::int64_t* to = all_.data() + end;
+            for (std::int64_t i = 0; i < count; ++i) to[i] = start + (keep == nullptr ? i : keep->positions[i]);
+            return;
+        }
         for (std::int64_t i = 0; i < count; ++i) {
-            const std::int64_t position = base * size + (keep == nullptr ? i : keep->positions[i]);
-            if (run + 1 == runs.size()) {
-                all_.push_back(position);
-            } else {
-                append(runs, run + 1, position);
-            }
+            append(runs, run + 1, start + (keep == nullptr ? i : keep->positions[i]));
         }
     }
 

@@ -1,11 +1,9 @@
 #include "tensor_maker.hpp"
 
-#include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstdint>
-#include <deque>
-#include <memory>
+#include <stdexcept>
+#include <utility>
 
 #include "ceil_div.hpp"
 
@@ -16,40 +14,44 @@ namespace gsprune {
 namespace {
 
 // As torch aligns CUDA tensors.
-constexpr std::size_t line = 512;
+constexpr std::int64_t line = 512;
 // Torch, too, packs tensors of up to 1 MiB into larger pieces of memory, and takes longer ones as they come.
 constexpr std::size_t longest_shared = std::size_t{1} << 20U;
-// The most that a tensor can keep from use that outlives its neighbours; a block of impala-4 holds eight convolutions.
+// The most that a tensor can keep from use that outlives its neighbours; eight convolutions of impala-4.
 constexpr std::size_t longest_block = std::size_t{4} << 20U;
 
-std::size_t num_bytes_of(const View& view) { return static_cast<std::size_t>(view.numel() * view.itemsize); }
-
-std::size_t in_lines(std::size_t num_bytes) {
-    return static_cast<std::size_t>(ceil_div(static_cast<std::int64_t>(num_bytes), std::int64_t{line})) * line;
+std::size_t in_lines(const View& view) {
+    return static_cast<std::size_t>(ceil_div(view.numel() * view.itemsize, line) * line);
 }
 
+}  // namespace
+
 /// Torch's memory under several tensors; as long as one of them, or its maker, lives.
-class Block {
+class TensorMaker::Block {
 public:
-    explicit Block(py::object memory) : memory_(std::move(memory)) {}
+    Block(py::object memory, std::size_t num_tensors) : memory_(std::move(memory)) { told_.reserve(num_tensors); }
     Block(const Block&) = delete;
     Block& operator=(const Block&) = delete;
 
-    /// A tensor at `view.data`, which lies in the block.
-    py::object make(const View& view, const dlpack::DataType& type, const dlpack::Device& device) {
+    /// A tensor at `view.data`, which lies in the block, as the `index`-th of all; for `num_tensors` times.
+    void add(std::size_t index, const View& view, const dlpack::DataType& type, const dlpack::Device& device) {
         Told& told = told_.emplace_back();
-        std::copy_n(view.shape.begin(), max_dims, told.shape.begin());
-        std::copy_n(view.strides.begin(), max_dims, told.strides.begin());
+        told.index = index;
+        told.view = view;
         told.block = this;
-        told.managed = {{1, 0},
-                        &told,
-                        &Told::drop,
-                        0,
-                        {view.data, device, view.ndim, type, told.shape.data(), told.strides.data(), 0}};
-        py::object made = import_tensor(told.managed);
-        told.is_handed_over = true;
-        ++num_holders_;
-        return made;
+        dlpack::Tensor& tensor = told.managed.tensor;
+        tensor = {view.data, device, view.ndim, type, told.view.shape.data(), told.view.strides.data(), 0};
+        told.managed.version = {1, 0};
+        told.managed.context = &told;
+        told.managed.deleter = &Told::drop;
+    }
+
+    void hand_over(py::list& made) {
+        for (Told& told : told_) {
+            made[told.index] = import_tensor(told.managed);
+            told.is_handed_over = true;
+            ++num_holders_;
+        }
     }
 
     /// Any thread may let go of a tensor, with or without the GIL. What is left when the interpreter has gone is the
@@ -65,10 +67,10 @@ private:
     ~Block() = default;
 
     struct Told {
-        dlpack::ManagedTensor managed;
-        std::array<std::int64_t, max_dims> shape;
-        std::array<std::int64_t, max_dims> strides;
-        Block* block;
+        dlpack::ManagedTensor managed{};
+        std::size_t index = 0;
+        View view;
+        Block* block = nullptr;
         bool is_handed_over = false;
 
         /// Torch drops what it could not take over, too.
@@ -80,71 +82,72 @@ private:
 
     py::object memory_;
     std::atomic<std::size_t> num_holders_{1};  // its maker
-    std::deque<Told> told_;
+    std::vector<Told> told_;                   // never grows: torch has the addresses
 };
 
-struct Release {
-    void operator()(Block* block) const noexcept { block->release(); }
-};
+void TensorMaker::Release::operator()(Block* block) const noexcept { block->release(); }
 
-}  // namespace
+TensorMaker::TensorMaker(const py::object& device, std::size_t num_kinds)
+    : alone_(device, num_kinds), blocks_memory_(device) {}
 
-TensorMaker::TensorMaker(const py::list& tensors) : tensors_(tensors) { wanted_.reserve(tensors.size()); }
+TensorMaker::~TensorMaker() = default;
 
 void TensorMaker::add(View& view, const dlpack::DataType& type, py::handle like, std::size_t kind) {
-    num_kinds_ = std::max(num_kinds_, kind + 1);
     wanted_.push_back({&view, type, like, kind});
 }
 
-py::list TensorMaker::make() {
-    py::list made(wanted_.size());
-    if (wanted_.empty()) return made;
-    TorchMaker single(tensors_[0].attr("device"), num_kinds_);
+void TensorMaker::allocate() {
+    made_ = py::list(wanted_.size());
     std::vector<std::size_t> shared;  // of one block
-    std::size_t length = 0;
+    std::size_t num_bytes = 0;
     const auto flush = [&] {
-        if (shared.size() > 1) {
-            make_block(shared, length, made);
-        } else if (!shared.empty()) {
-            const Wanted& wanted = wanted_[shared[0]];
-            made[shared[0]] = single.make(*wanted.view, wanted.like, wanted.kind);
-        }
+        if (shared.size() == 1) allocate_alone(shared[0]);
+        if (shared.size() > 1) allocate_block(shared, num_bytes);
         shared.clear();
-        length = 0;
+        num_bytes = 0;
     };
     for (std::size_t i = 0; i < wanted_.size(); ++i) {
-        const Wanted& wanted = wanted_[i];
-        const std::size_t num_bytes = in_lines(num_bytes_of(*wanted.view));
-        if (!can_import() || num_bytes > longest_shared) {
-            made[i] = single.make(*wanted.view, wanted.like, wanted.kind);
+        const std::size_t length = in_lines(*wanted_[i].view);
+        if (!can_import() || length > longest_shared) {
+            allocate_alone(i);
             continue;
         }
-        if (length + num_bytes > longest_block) flush();
+        if (num_bytes + length > longest_block) flush();
         shared.push_back(i);
-        length += num_bytes;
+        num_bytes += length;
     }
     flush();
-    return made;
 }
 
-void TensorMaker::make_block(const std::vector<std::size_t>& shared, std::size_t length, py::list& made) {
-    const py::handle first = wanted_[shared[0]].like;
+void TensorMaker::allocate_alone(std::size_t index) {
+    const Wanted& wanted = wanted_[index];
+    made_[index] = alone_.make(*wanted.view, wanted.like, wanted.kind);
+}
+
+void TensorMaker::allocate_block(const std::vector<std::size_t>& shared, std::size_t num_bytes) {
+    const Wanted& first = wanted_[shared[0]];
     View whole;
     whole.ndim = 1;
-    whole.itemsize = wanted_[shared[0]].view->itemsize;
-    whole.shape[0] = ceil_div(static_cast<std::int64_t>(length), whole.itemsize);
+    whole.itemsize = first.view->itemsize;
+    whole.shape[0] = ceil_div(static_cast<std::int64_t>(num_bytes), whole.itemsize);
     whole.strides[0] = 1;
-    py::object memory = TorchMaker(first.attr("device")).make(whole, first);
-    const std::unique_ptr<Block, Release> block(new Block(std::move(memory)));
-    const dlpack::Device device = raw_device_of(first);
+    py::object memory = blocks_memory_.make(whole, first.like);
+    blocks_.emplace_back(new Block(std::move(memory), shared.size()));
+    const dlpack::Device device = raw_device_of(first.like);
     std::size_t offset = 0;
     for (const std::size_t i : shared) {
         View& view = *wanted_[i].view;
-        const std::size_t num_bytes = num_bytes_of(view);
-        view.data = num_bytes == 0 ? nullptr : whole.data + offset;
-        offset += in_lines(num_bytes);
-        made[i] = block->make(view, wanted_[i].type, device);
+        view.data = view.numel() == 0 ? nullptr : whole.data + offset;
+        offset += in_lines(view);
+        blocks_.back()->add(i, view, wanted_[i].type, device);
     }
+}
+
+py::list TensorMaker::make() {
+    if (!made_) throw std::runtime_error("the tensors were made before");
+    for (const std::unique_ptr<Block, Release>& block : blocks_) block->hand_over(made_);
+    blocks_.clear();
+    return std::move(made_);
 }
 
 }  // namespace gsprune

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstddef>
+#include <memory>
 #include <vector>
 
 #include "dlpack.hpp"
@@ -15,20 +16,30 @@ namespace gsprune {
 ///
 /// For CUDA tensors torch takes 3.5 us to allocate each, and 1 us to free it (docs/gpu.md): more than all else that a
 /// step does with them. A block comes back to torch with the last of its tensors, which in a step that replaces all
-/// tensors of a network go together.
+/// tensors of a network go together. Memory is there before the tensors are, so that it can be filled meanwhile.
 class TensorMaker {
 public:
-    /// `tensors` outlives this object; those that are made lie where the first of them does.
-    explicit TensorMaker(const pybind11::list& tensors);
+    /// On that device (a `torch.device`). Tensors are of some kinds, each of which has mostly one shape.
+    TensorMaker(const pybind11::object& device, std::size_t num_kinds);
+    ~TensorMaker();
+    TensorMaker(const TensorMaker&) = delete;
+    TensorMaker& operator=(const TensorMaker&) = delete;
 
     /// Another tensor, of the shape and strides of `view` and the dtype of `like`; `type` is what `read_tensor` found
-    /// of `like`, and tensors of one kind have mostly one shape. `view` gets its data by `make`.
+    /// of `like`. Both outlive `allocate`.
     void add(View& view, const dlpack::DataType& type, pybind11::handle like, std::size_t kind);
 
-    /// All of them, unfilled; to be called once.
+    /// Every view gets its data.
+    void allocate();
+
+    /// All tensors, to be called once.
     pybind11::list make();
 
 private:
+    class Block;
+    struct Release {
+        void operator()(Block* block) const noexcept;
+    };
     struct Wanted {
         View* view;
         dlpack::DataType type;
@@ -36,11 +47,14 @@ private:
         std::size_t kind;
     };
 
-    void make_block(const std::vector<std::size_t>& shared, std::size_t length, pybind11::list& made);
+    void allocate_alone(std::size_t index);
+    void allocate_block(const std::vector<std::size_t>& shared, std::size_t num_bytes);
 
-    const pybind11::list& tensors_;
-    std::size_t num_kinds_ = 1;
+    TorchMaker alone_;
+    TorchMaker blocks_memory_;
     std::vector<Wanted> wanted_;
+    pybind11::list made_;
+    std::vector<std::unique_ptr<Block, Release>> blocks_;
 };
 
 }  // namespace gsprune

@@ -82,7 +82,8 @@ def slice_tables(
     max_columns: int,
     max_steps: int,
     busy_tiles: int,
-) -> tuple[list[Tensor], npt.NDArray[np.int64], int, int, int, int, list[Tensor]]: ...
+) -> tuple[object, npt.NDArray[np.int64], int, int, int, int, list[Tensor]]: ...
+def take_results(results: object) -> list[Tensor]: ...
 def plan_cuts(
     cuts: tuple[tuple[tuple[int, int], ...], ...],
     keeps: list[npt.NDArray[np.int64] | None],

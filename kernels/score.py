@@ -28,22 +28,22 @@ from gsprune.kernels.launch import Kernel, Launch, job_of, on_device
 __all__ = ["FOLD_WARPS", "SCORE_REGISTERS", "SCORE_WARPS", "STATISTIC_CODES", "fold_kernel", "score_kernel", "sums"]
 
 STATISTIC_CODES: Final = {"abs": 0, "square": 1, "product": 2, "abs_product": 3, "square_product": 4}
-# Rows x columns of a tile: 8 elements per thread, two rows and four columns.
-_TILES: Final = [(8, 128), (64, 16)]
+# Rows x columns of a tile: 16 elements per thread, four rows and four columns. One warp per program needs no other's sums.
+_TILES: Final = [(4, 128), (32, 16)]
 _WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in _TILES[0])
 _NARROW_ROWS, _NARROW_COLUMNS = (tl.constexpr(size) for size in _TILES[1])
-# A tile is (rows, parts, columns / parts), so that Triton lays the warps along the rows and the parts along a thread's
-# registers. Of a matrix it lays the warps along the columns, and every thread has a piece of every row to exchange with
-# all others: 80 shuffles per tile instead of 20. Threads follow the dimensions in the order of how contiguous
+# A tile is (rows, parts, columns / parts), so that Triton lays rows and parts along a thread's registers. Of a matrix it
+# lays the warps along the columns, and every thread has a piece of every row to exchange with all others: 10 shuffles
+# per element instead of 2.5, which are what a multiprocessor does least of. Threads follow the dimensions in the order of how contiguous
 # offsets are, and ties are broken differently by triton 3.6 and 3.9; hence two rows are called contiguous. Nothing else
 # follows from that: a load is as wide as neighbours in the last dimension are aligned, of which nothing is claimed.
 _PARTS = tl.constexpr(4)
-SCORE_WARPS: Final = 4
-SCORE_REGISTERS: Final = 80
+SCORE_WARPS: Final = 1
+SCORE_REGISTERS: Final = 96
 # A program goes down up to this many tiles, which makes the column partials that much fewer ...
-_MAX_STEPS: Final = 16
-# ... but only where there are more tiles than keep a large GPU busy: 132 multiprocessors x 6 programs, 5 times over.
-_BUSY_TILES: Final = 4096
+_MAX_STEPS: Final = 32
+# ... but only where there are more tiles than a large GPU works on at a time: 132 multiprocessors x 21 programs.
+_BUSY_TILES: Final = 2048
 
 _FIELDS = tl.constexpr(11)  # the fields are listed in csrc/score_tables.hpp
 _FOLD_FIELDS = tl.constexpr(6)
@@ -91,7 +91,7 @@ def _score_tile(
     i_column_tile = i_local - i_row_tile * column_tiles
     o_column = i_column_tile * BN + tl.arange(0, _PARTS)[:, None] * lanes + tl.arange(0, lanes)[None, :]  # int64
     m_column = o_column < columns
-    b_columns = tl.zeros((BM, _PARTS, lanes), tl.float64)
+    b_columns = tl.zeros((_PARTS, lanes), tl.float64)
     i_step = steps * 0
     while i_step < steps:  # not `range`, whose bound triton 3.6's interpreter cannot take from memory with NumPy 2.4
         o_row = (i_row_tile * steps + i_step) * BM + tl.arange(0, BM)  # [BM] int64
@@ -109,10 +109,10 @@ def _score_tile(
         if row_partials >= 0:
             b_rows = tl.sum(tl.sum(b, axis=1), axis=1)
             tl.store(partial_ptr + row_partials + i_column_tile * rows + o_row, b_rows, mask=m_row)
-        b_columns += b
+        b_columns += tl.sum(b, axis=0)
         i_step += 1
     if column_partials >= 0:
-        tl.store(partial_ptr + column_partials + i_row_tile * columns + o_column, tl.sum(b_columns, axis=0), m_column)
+        tl.store(partial_ptr + column_partials + i_row_tile * columns + o_column, b_columns, m_column)
 
 
 @triton.jit
@@ -233,7 +233,7 @@ def sums(
         launches.append(Launch("score", tables.num_jobs, tables.programs, tables.table))
     _FOLD.launch(tables.fold_programs, table, partials, out, tables.fold_base, tables.fold_owners)
     launches.append(Launch("fold", tables.num_folds, tables.fold_programs, tables.table[tables.fold_base :]))
-    return _to_host(out), launches
+    return out.cpu().numpy(), launches  # the one place where the host waits for the device
 
 
 class _ScoreTables(NamedTuple):
@@ -254,14 +254,3 @@ class _ScoreTables(NamedTuple):
     num_partials: int
     num_sums: int
     copies: list[Tensor]
-
-
-def _to_host(out: Tensor) -> npt.NDArray[np.float64]:
-    """The vector on the host: the one place where the host waits for the device."""
-    if out.device.type != "cuda":
-        return out.numpy()
-    # "cpu", since users set other default devices.
-    host = torch.empty(out.shape, dtype=out.dtype, device="cpu", pin_memory=True)
-    host.copy_(out, non_blocking=True)
-    torch.cuda.current_stream(out.device).synchronize()
-    return host.numpy()

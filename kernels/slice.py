@@ -37,7 +37,7 @@ _TALL_PARTS = tl.constexpr(2)  # neighbouring threads then write 32 bytes, which
 SLICE_WARPS: Final = 4
 # A program goes down up to this many tiles, but only where there are more than keep a large GPU busy.
 _MAX_STEPS: Final = 8
-_BUSY_TILES: Final = 4096
+_BUSY_TILES: Final = 2048
 # Columns are told apart in int32, whose division is many times cheaper than int64's on a GPU; rows are int64.
 _MAX_COLUMNS: Final = 2**31 - 1 - max(columns for _, columns in _TILES)
 
@@ -157,21 +157,23 @@ def slice_tensors(
     tables = _SliceTables(
         *_core.slice_tables(tensors, patterns, pattern_of, _TILES, _MAX_COLUMNS, _MAX_STEPS, _BUSY_TILES)
     )
-    if not tables.programs:
-        return tables.results, []
-    table = on_device(tables.table, tensors[0].device)
-    _SLICE.launch(tables.programs, table, tables.keep_base, tables.owners)
-    return tables.results, [Launch("slice", tables.num_jobs, tables.programs, tables.table)]
+    launches = []
+    if tables.programs:
+        table = on_device(tables.table, tensors[0].device)
+        _SLICE.launch(tables.programs, table, tables.keep_base, tables.owners)
+        launches.append(Launch("slice", tables.num_jobs, tables.programs, tables.table))
+    return _core.take_results(tables.results), launches  # while the device works
 
 
 class _SliceTables(NamedTuple):
     """What `_core.slice_tables` gives; csrc/slice_tables.hpp says what is in the table.
 
     Attributes:
+        results: For `_core.take_results`.
         copies: Nobody reads them here, but the table has their addresses: they must outlive the launch.
     """
 
-    results: list[Tensor]
+    results: object
     table: npt.NDArray[np.int64]
     num_jobs: int
     keep_base: int

@@ -44,7 +44,10 @@ def _score_table(tensors: list[torch.Tensor], others: Any = None) -> tuple[Any, 
 
 
 def _slice_table(tensors: list[torch.Tensor], keep: np.ndarray = KEEP) -> tuple[Any, ...]:
-    return _core.slice_tables(tensors, [((0, keep),)], [0] * len(tensors), TILES, 2**20, 8, 4096)
+    """The new tensors, and all else that is told of them."""
+    pattern_of = [0] * len(tensors)
+    results, *rest = _core.slice_tables(tensors, [((0, keep),)], pattern_of, TILES, 2**20, 8, 4096)
+    return _core.take_results(results), *rest
 
 
 def test_addresses_and_layouts_are_those_of_the_tensors() -> None:

@@ -179,10 +179,10 @@ def test_no_jobs_launch_nothing(device: torch.device) -> None:
 
 def test_a_tile_beyond_two_to_the_31_elements_is_read_where_it_is(device: torch.device) -> None:
     # Only the pages of this one tile are ever touched. The program of a job that seems to begin at -K is its K-th.
-    columns, tile_row = 128, 2**21 + 5
-    rows = (tile_row + 1) * 8
+    columns, tile_row = 128, 2**22 + 5
+    rows = (tile_row + 1) * 4
     weight = torch.empty(rows * columns, dtype=torch.bfloat16, device=device)
-    tile = weight[-8 * columns :].copy_(torch.arange(8 * columns) % 7)
+    tile = weight[-4 * columns :].copy_(torch.arange(4 * columns) % 7)
     job = [-tile_row, weight.data_ptr(), 0, 2, rows, columns, 1, 1, 0, -1, 0]
     owners = [0]
     table = torch.tensor(job + owners, dtype=torch.int64, device=device)
@@ -190,5 +190,5 @@ def test_a_tile_beyond_two_to_the_31_elements_is_read_where_it_is(device: torch.
     assert weight.numel() > 2**31
     code = score.STATISTIC_CODES["abs"]
     score.score_kernel[(1,)](table, partials, len(job), code, num_warps=score.SCORE_WARPS, enable_fp_fusion=False)
-    expected = tile.double().reshape(8, columns).sum(0)
+    expected = tile.double().reshape(4, columns).sum(0)
     assert torch.equal(partials[-columns:].cpu(), expected.cpu())
