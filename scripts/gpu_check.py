@@ -4,19 +4,20 @@
     python scripts/gpu_check.py --output results/      # on the machine with the GPU
     python scripts/gpu_check.py --dry-run              # anywhere: the same code paths, tiny, in Triton's interpreter
 
-It checks the kernels against the plain-torch definition and against the C++ core's selection, runs their tests on the
-GPU and a small workload under compute-sanitizer where that is installed, and then times scoring, slicing and whole
-steps beside the copy floor and, where it is installed, Torch-Pruning. It prints a markdown table, writes
-gpu_check.json and gpu_check.md, and exits with 1 if anything was wrong.
+It checks the kernels against the plain-torch definition and against the C++ core's selection, and whole steps against
+the CPU's, bit for bit and with several optimizers; runs their tests on the GPU and a small workload under
+compute-sanitizer where that is installed, and then times scoring, slicing and whole steps beside the copy floor and,
+where it is installed, Torch-Pruning. It prints a markdown table, writes gpu_check.json and gpu_check.md, and exits with
+1 if anything was wrong.
 
-GPU times are CUDA events around the call (so they hold the host's gaps between launches too) and, for whole steps, the
-sum of all kernels in a profile; wall times begin and end with an idle device. All are medians.
+GPU times are what all kernels and copies of a call take in a profile; wall times begin and end with an idle device, and
+are medians and minima, since hosts are shared more often than GPUs.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import copy
 import importlib.util
 import json
 import os
@@ -37,7 +38,7 @@ from gpu_networks import Make, networks, with_moments
 from torch import Tensor, nn
 
 import gsprune
-from gsprune.backends import Pattern, Statistic, SumJob, TorchBackend, get_backend
+from gsprune.backends import Pattern, Statistic, SumJob, TorchBackend, bind_torch, get_backend
 
 ROOT = Path(__file__).parents[1]
 KEEP = 0.95  # of every axis: a small cut, as gradual pruning makes it
@@ -55,18 +56,20 @@ class Timing:
     Attributes:
         network: Which weights.
         operation: What was timed.
-        gpu_us: CUDA events, or the sum of kernels for a whole step.
+        gpu_us: Kernels and copies in a profile, their times added.
         wall_us: The host's clock.
+        least_us: The same, its least.
         floor_us: The bytes that must move over the measured copy bandwidth.
-        kernels: Launches on the device in one whole step.
+        launches: Kernels and copies.
     """
 
     network: str
     operation: str
     gpu_us: float | None
     wall_us: float
+    least_us: float
     floor_us: float | None = None
-    kernels: int | None = None
+    launches: float | None = None
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -76,7 +79,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     dirty = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False)
     found = {
-        "commit": commit.stdout.strip() + (" (changed)" if dirty.stdout.strip() else ""),
+        "commit": (commit.stdout.strip() or "unknown") + (" (changed)" if dirty.stdout.strip() else ""),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": triton.__version__,
@@ -147,19 +150,71 @@ def check_correctness(device: torch.device, dry_run: bool) -> dict[str, int]:
     return counts
 
 
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "fused adam": lambda parameters: torch.optim.Adam(parameters, fused=True),
+    "capturable amsgrad": lambda parameters: torch.optim.AdamW(parameters, amsgrad=True, capturable=True),
+    "momentum": lambda parameters: torch.optim.SGD(parameters, momentum=0.9),
+}
+
+
+def check_steps(make: Make, device: torch.device, dry_run: bool) -> dict[str, int]:
+    """Whole steps there and on the CPU, of the same weights, gradients and optimizer states: the same bits.
+
+    Raises:
+        AssertionError: Something differs; the message says what.
+    """
+    compared = {}
+    for name, make_optimizer in OPTIMIZERS.items():
+        if dry_run and name.startswith("capturable"):
+            continue  # torch serves it on GPUs only
+        torch.manual_seed(0)
+        model, example = make()
+        theirs = copy.deepcopy(model).to(device)
+        optimizer = make_optimizer(theirs.parameters())
+        for parameter in theirs.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        model.load_state_dict(theirs.state_dict())
+        ours = OPTIMIZERS["adam" if name == "fused adam" else name](model.parameters())
+        ours.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for parameter, other in zip(model.parameters(), theirs.parameters(), strict=True):
+            parameter.grad = other.grad.clone().cpu()
+        for sparsity in STEP_SPARSITIES[:6]:
+            gsprune.prune_step(model, sparsity, optimizer=ours, example_inputs=example)
+            gsprune.prune_step(
+                theirs, sparsity, optimizer=optimizer, example_inputs=example.to(device), backend="triton"
+            )
+        pairs = list(zip(everything(model, ours), everything(theirs, optimizer), strict=True))
+        for index, (wanted, found) in enumerate(pairs):
+            assert torch.equal(wanted.cpu(), found.cpu()), f"tensor {index} of a network with {name}"
+        compared[name] = len(pairs)
+    return compared
+
+
+def everything(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Weights, buffers, gradients and states."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    return [*model.state_dict().values(), *gradients, *states]
+
+
 def run_tests() -> dict[str, Any]:
-    """The kernels' own tests, which run on the GPU where there is one."""
+    """The kernels' own tests, which run on the GPU where there is one; not those that need none."""
     if not importlib.util.find_spec("pytest"):
         return {"ok": True, "skipped": "pytest is not installed"}
-    return _run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/kernels"], 240, {})
+    without_gpu = [f"--ignore=tests/kernels/test_{name}.py" for name in ("interpreter", "gpu_check", "ahead_of_time")]
+    return _run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/kernels", *without_gpu], 180, {}
+    )
 
 
 def run_sanitizer() -> dict[str, dict[str, Any]]:
-    """compute-sanitizer's tools on `check_correctness`, every block of memory being its own allocation."""
+    """compute-sanitizer's tools on `check_correctness`, every tensor's memory being its own allocation."""
     program = shutil.which("compute-sanitizer")
     if program is None:
         return {"all": {"ok": True, "skipped": "compute-sanitizer is not installed"}}
-    script = [sys.executable, str(Path(__file__).resolve()), "--only-correctness"]
+    script = [sys.executable, str(Path(__file__).resolve()), "--only-correctness", "--apart"]
     switch = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return {
         tool: _run([program, "--tool", tool, "--error-exitcode", "9", *script], 75, switch) for tool in SANITIZER_TOOLS
@@ -189,31 +244,40 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def timed(call: Callable[[], object], device: torch.device, repeats: int) -> tuple[float | None, float]:
-    """Median GPU and wall time of a call, microseconds, after a quarter as many calls that don't count."""
-    gpu, wall = [], []
-    for index in range(repeats + repeats // 4 + 1):
+def walls(call: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
+    """Wall times of a call, microseconds, after a quarter as many calls that don't count."""
+    found = []
+    for _ in range(repeats + repeats // 4 + 1):
         synchronize(device)
-        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
         begin = time.perf_counter()
-        for event in events[:1]:
-            event.record()
         call()
-        for event in events[1:]:
-            event.record()
         synchronize(device)
-        if index > repeats // 4:
-            wall.append((time.perf_counter() - begin) * 1e6)
-            gpu += [events[0].elapsed_time(events[1]) * 1e3] if events else []
-    return (statistics.median(gpu) if gpu else None), statistics.median(wall)
+        found.append((time.perf_counter() - begin) * 1e6)
+    return found[repeats // 4 + 1 :]
+
+
+def on_gpu(calls: Sequence[Callable[[], object]], device: torch.device) -> tuple[float | None, float | None]:
+    """What all kernels and copies of the calls take, microseconds, and their number; medians over the calls."""
+    if device.type != "cuda":
+        return None, None
+    times, counts = [], []
+    for call in calls:
+        synchronize(device)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
+            call()
+            synchronize(device)
+        events = [event for event in profile.events() if event.device_type.name == "CUDA"]
+        times.append(float(sum(event.time_range.elapsed_us() for event in events)))
+        counts.append(len(events))
+    return statistics.median(times), statistics.median(counts)
 
 
 def copy_bandwidth(device: torch.device, dry_run: bool) -> float:
     """Bytes per second, read and written together, of the device's own copy of a block beyond any cache."""
     source = torch.ones(2**16 if dry_run else 2**28, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
-    gpu, wall = timed(lambda: target.copy_(source), device, 10)
-    return 2 * source.numel() * 4 / ((gpu or wall) * 1e-6)
+    gpu, _ = on_gpu([lambda: target.copy_(source)] * 5, device)
+    return 2 * source.numel() * 4 / ((gpu or min(walls(lambda: target.copy_(source), device, 5))) * 1e-6)
 
 
 def time_kernels(name: str, shapes: Sequence[tuple[int, ...]], device: torch.device, speed: float) -> list[Timing]:
@@ -235,8 +299,9 @@ def time_kernels(name: str, shapes: Sequence[tuple[int, ...]], device: torch.dev
     ]
     found = []
     for operation, call, moved in cases:
-        gpu, wall = timed(call, device, repeats)
-        found.append(Timing(name, operation, gpu, wall, floor_us=moved / speed * 1e6))
+        wall = walls(call, device, repeats)
+        gpu, launches = on_gpu([call] * 5, device)
+        found.append(Timing(name, operation, gpu, statistics.median(wall), min(wall), moved / speed * 1e6, launches))
     return found
 
 
@@ -260,29 +325,43 @@ def torch_slices(tensors: Sequence[Tensor], patterns: Sequence[Pattern], which: 
     return results
 
 
-def time_steps(name: str, make: Make, device: torch.device, speed: float) -> Timing:
-    """`gsprune.prune_step` for one small cut after the other, each of other widths than the last."""
-    model, example, optimizer = with_moments(make, device)
-    walls, floors, profile = [], [], None
-    for index, sparsity in enumerate(STEP_SPARSITIES):
-        before = sum(p.numel() for p in model.parameters()) * 4
-        last = index == len(STEP_SPARSITIES) - 1 and device.type == "cuda"
-        recorder = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) if last else None
-        synchronize(device)
-        begin = time.perf_counter()
-        with recorder or contextlib.nullcontext():
-            known = example if index == 0 else None
-            gsprune.prune_step(model, sparsity, optimizer=optimizer, example_inputs=known, backend="triton")
-            synchronize(device)
-        if recorder is not None:
-            profile = recorder
-        elif index >= NUM_WARM_UP:
-            walls.append((time.perf_counter() - begin) * 1e6)
-        after = sum(p.numel() for p in model.parameters()) * 4
-        floors.append((before + 2 * COPIES * after) / speed * 1e6)
-    kernels = [event for event in profile.events() if event.device_type.name == "CUDA"] if profile else []
-    gpu = float(sum(event.time_range.elapsed_us() for event in kernels)) if kernels else None
-    return Timing(name, "prune_step", gpu, statistics.median(walls), statistics.median(floors), len(kernels) or None)
+def time_steps(name: str, make: Make, device: torch.device, speed: float, networks: int = 3) -> Timing:
+    """`gsprune.prune_step` for one small cut after the other, each of other widths than the last.
+
+    The walls are those of some networks; one more is profiled.
+    """
+    walls, gpu, launches, floors = [], [], [], []
+    for round_ in range(networks + 1):
+        model, example, optimizer = with_moments(make, device)
+        gsprune.prune_step(model, STEP_SPARSITIES[0], optimizer=optimizer, example_inputs=example, backend="triton")
+        for index, sparsity in enumerate(STEP_SPARSITIES[1:], start=1):
+            before = sum(p.numel() for p in model.parameters()) * 4
+
+            def step(model: nn.Module = model, to: float = sparsity, of: torch.optim.Optimizer = optimizer) -> None:
+                gsprune.prune_step(model, to, optimizer=of, backend="triton")
+
+            if round_ == networks:
+                time_, count = on_gpu([step], device)
+                gpu += [time_] if time_ else []
+                launches += [count] if count else []
+            else:
+                synchronize(device)
+                begin = time.perf_counter()
+                step()
+                synchronize(device)
+                if index >= NUM_WARM_UP:
+                    walls.append((time.perf_counter() - begin) * 1e6)
+            after = sum(p.numel() for p in model.parameters()) * 4
+            floors.append((before + 2 * COPIES * after) / speed * 1e6)
+    return Timing(
+        name,
+        "prune_step",
+        statistics.median(gpu) if gpu else None,
+        statistics.median(walls),
+        min(walls),
+        statistics.median(floors),
+        statistics.median(launches) if launches else None,
+    )
 
 
 def time_torch_pruning(name: str, make: Make, device: torch.device) -> Timing:
@@ -310,7 +389,7 @@ def time_torch_pruning(name: str, make: Make, device: torch.device) -> Timing:
         pruner.step()
         synchronize(device)
         walls.append((time.perf_counter() - begin) * 1e6)
-    return Timing(name, "Torch-Pruning step", None, statistics.median(walls[NUM_WARM_UP:]))
+    return Timing(name, "Torch-Pruning step", None, statistics.median(walls[NUM_WARM_UP:]), min(walls[NUM_WARM_UP:]))
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -319,22 +398,20 @@ def markdown(report: dict[str, Any]) -> str:
     lines += [
         f"- copy bandwidth: {report['copy_bandwidth'] / 1e12:.2f} TB/s",
         f"- correctness: {report['correctness']}",
+        f"- tensors that end with the CPU's bits, by optimizer: {report['steps']}",
     ]
     for title, result in {"tests": report["tests"], **report["sanitizer"]}.items():
         lines.append(
             f"- {title}: {result.get('skipped') or ('passed' if result['ok'] else 'FAILED: ' + result['tail'])}"
         )
-    lines += ["", "| network | operation | GPU us | wall us | floor us | GPU / floor | kernels |", "|" + " --- |" * 7]
+    head = "| network | operation | GPU us | wall us | least us | floor us | GPU / floor | launches |"
+    lines += ["", head, "|" + " --- |" * 8]
     for row in report["timings"]:
-        gpu, wall, floor = row["gpu_us"], row["wall_us"], row["floor_us"]
+        gpu, floor = row["gpu_us"], row["floor_us"]
         ratio = f"{gpu / floor:.2f}" if gpu and floor else ""
-        cells = [
-            row["network"],
-            row["operation"],
-            *("" if x is None else f"{x:.1f}" for x in (gpu, wall, floor)),
-            ratio,
-        ]
-        lines.append("| " + " | ".join([*cells, str(row["kernels"] or "")]) + " |")
+        numbers = ["" if x is None else f"{x:.1f}" for x in (gpu, row["wall_us"], row["least_us"], floor)]
+        launches = "" if row["launches"] is None else f"{row['launches']:.0f}"
+        lines.append("| " + " | ".join([row["network"], row["operation"], *numbers, ratio, launches]) + " |")
     return "\n".join([*lines, "", f"{report['seconds']:.0f} s in all"])
 
 
@@ -346,6 +423,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--only-correctness", action="store_true", help="nothing but the comparison with the definition"
     )
+    parser.add_argument("--apart", action="store_true", help="every new tensor is an allocation of its own")
     options = parser.parse_args(arguments)
     if options.dry_run:
         os.environ["TRITON_INTERPRET"] = "1"  # in time: triton is imported with the first kernel
@@ -353,15 +431,19 @@ def main(arguments: list[str]) -> int:
         parser.error("there is no CUDA device; --dry-run runs the same code paths without one")
     begin = time.perf_counter()
     device = torch.device("cpu" if options.dry_run else "cuda")
+    if options.apart:
+        bind_torch(exchange_api=None)
     correctness = check_correctness(device, options.dry_run)
     if options.only_correctness:
         return 0
+    makes = networks(options.dry_run)
+    steps = check_steps(next(iter(makes.values())), device, options.dry_run)
     alone = {"ok": True, "skipped": "not in a dry run"}
     tests = alone if options.dry_run else run_tests()
     sanitizer = {"compute-sanitizer": alone} if options.dry_run else run_sanitizer()
     speed = copy_bandwidth(device, options.dry_run)
     timings = []
-    for name, make in networks(options.dry_run).items():
+    for name, make in makes.items():
         timings += time_kernels(name, [tuple(p.shape) for p in make()[0].parameters()], device, speed)
         timings.append(time_steps(name, make, device, speed))
         if importlib.util.find_spec("torch_pruning"):
@@ -369,6 +451,7 @@ def main(arguments: list[str]) -> int:
     report = {
         "environment": environment(device),
         "correctness": correctness,
+        "steps": steps,
         "tests": tests,
         "sanitizer": sanitizer,
         "copy_bandwidth": speed,
