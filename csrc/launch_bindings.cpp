@@ -197,31 +197,27 @@ public:
     /// Lists of its own: the caller's may change until it is installed.
     PreparedExchange(const py::list& tensors, std::size_t num_owned, const py::list& entries)
         : exchange_(copy_of(tensors), num_owned, copy_of(entries)) {
-        read(views_);
+        views_.reserve(exchange_.tensors().size());
+        read([this](std::size_t, const View& view) { views_.push_back(view); });
     }
 
     void install(const py::list& replacements) {
         check_length(replacements.size(), views_.size(), "replacements");
         if (std::exchange(is_used_, true)) throw std::runtime_error("`exchange` was installed before");
-        std::vector<View> now;
-        read(now);
-        for (std::size_t i = 0; i < now.size(); ++i) {
-            if (now[i].data != views_[i].data || !equal_layout(now[i], views_[i])) {
-                throw std::runtime_error("`tensors[" + text(i) + "]` was changed while it was sliced");
-            }
-        }
+        read([this](std::size_t i, const View& now) {
+            if (now.data == views_[i].data && equal_layout(now, views_[i])) return;
+            throw std::runtime_error("`tensors[" + text(i) + "]` was changed while it was sliced");
+        });
         const NoCollection no_collection;
         exchange_.install(replacements, [this](std::size_t i) -> const View& { return views_[i]; });
     }
 
 private:
-    void read(std::vector<View>& views) const {
+    template <class Use>
+    void read(const Use& use) const {
         const py::list& tensors = exchange_.tensors();
         const dlpack::Device device = device_of_first(tensors);
-        views.reserve(tensors.size());
-        for (std::size_t i = 0; i < tensors.size(); ++i) {
-            views.push_back(read_tensor(tensors[i], {"tensors", i}, device).view);
-        }
+        for (std::size_t i = 0; i < tensors.size(); ++i) use(i, read_tensor(tensors[i], {"tensors", i}, device).view);
     }
 
     static py::list copy_of(const py::list& list) {

@@ -14,7 +14,10 @@ namespace gsprune {
 namespace {
 
 /// The largest of 1, 2, 4 and 8 that divides the address.
-std::int64_t alignment_of(const View& view) noexcept { return std::gcd(address_of(view), std::int64_t{8}); }
+std::int64_t alignment_of(const View& view) noexcept {
+    const std::int64_t bits = address_of(view) | 8;
+    return bits & -bits;
+}
 
 /// One dimension of a matrix: an axis, or several and what lies between them as one.
 struct Side {
@@ -102,8 +105,10 @@ struct Cut {
 
 class Builder {
 public:
-    Builder(const std::vector<SlicePattern>& patterns, const SliceTiling& tiling)
-        : patterns_(patterns), tiling_(tiling), plans_(patterns.size()) {}
+    Builder(const std::vector<SlicePattern>& patterns, const SliceTiling& tiling, std::size_t num_jobs)
+        : patterns_(patterns), tiling_(tiling), plans_(patterns.size()) {
+        jobs_.reserve(num_jobs);
+    }
 
     void add(const SliceJob& job) {
         Plan& plan = plans_[job.pattern];
@@ -117,6 +122,8 @@ public:
         Owners owners("slicing");
         SliceTables tables;
         tables.num_jobs = static_cast<std::int64_t>(jobs_.size());
+        tables.table.reserve(jobs_.size() * 17 + positions_.all().size() + static_cast<std::size_t>(all_tiles_) / 2 +
+                             1);
         for (const Job& job : jobs_) {
             const Grid grid(job.cut.rows, job.cut.columns, tiling_.tiles[job.cut.tile], most_steps);
             tables.table.insert(tables.table.end(), {owners.add(grid.programs()), job.source, job.target, job.cut.word,
@@ -219,7 +226,7 @@ private:
 
 SliceTables slice_tables(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns,
                          const SliceTiling& tiling) {
-    Builder builder(patterns, tiling);
+    Builder builder(patterns, tiling, jobs.size());
     for (const SliceJob& job : jobs) builder.add(job);
     return std::move(builder).result();
 }

@@ -1,5 +1,6 @@
 #include "tensor_maker.hpp"
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <stdexcept>
@@ -29,18 +30,22 @@ std::size_t in_lines(const View& view) {
 /// Torch's memory under several tensors; as long as one of them, or its maker, lives.
 class TensorMaker::Block {
 public:
-    Block(py::object memory, std::size_t num_tensors) : memory_(std::move(memory)) { told_.reserve(num_tensors); }
+    Block(py::object memory, std::size_t num_tensors, std::size_t num_dims) : memory_(std::move(memory)) {
+        told_.reserve(num_tensors);
+        sizes_.reserve(2 * num_dims);
+    }
     Block(const Block&) = delete;
     Block& operator=(const Block&) = delete;
 
-    /// A tensor at `view.data`, which lies in the block, as the `index`-th of all; for `num_tensors` times.
+    /// A tensor at `view.data`, which lies in the block, as the `index`-th of all; for `num_tensors` times, of
+    /// `num_dims` dimensions together.
     void add(std::size_t index, const View& view, const dlpack::DataType& type, const dlpack::Device& device) {
         Told& told = told_.emplace_back();
         told.index = index;
-        told.view = view;
         told.block = this;
-        dlpack::Tensor& tensor = told.managed.tensor;
-        tensor = {view.data, device, view.ndim, type, told.view.shape.data(), told.view.strides.data(), 0};
+        std::int64_t* shape = append(view.shape, view.ndim);
+        std::int64_t* strides = append(view.strides, view.ndim);
+        told.managed.tensor = {view.data, device, view.ndim, type, shape, strides, 0};
         told.managed.version = {1, 0};
         told.managed.context = &told;
         told.managed.deleter = &Told::drop;
@@ -69,7 +74,6 @@ private:
     struct Told {
         dlpack::ManagedTensor managed{};
         std::size_t index = 0;
-        View view;
         Block* block = nullptr;
         bool is_handed_over = false;
 
@@ -80,9 +84,17 @@ private:
         }
     };
 
+    std::int64_t* append(const std::array<std::int64_t, max_dims>& numbers, int ndim) {
+        const std::size_t begin = sizes_.size();
+        sizes_.insert(sizes_.end(), numbers.begin(), numbers.begin() + ndim);
+        return sizes_.data() + begin;
+    }
+
     py::object memory_;
     std::atomic<std::size_t> num_holders_{1};  // its maker
-    std::vector<Told> told_;                   // never grows: torch has the addresses
+    // Torch has addresses in these: they never grow beyond what was reserved.
+    std::vector<Told> told_;
+    std::vector<std::int64_t> sizes_;
 };
 
 void TensorMaker::Release::operator()(Block* block) const noexcept { block->release(); }
@@ -132,7 +144,9 @@ void TensorMaker::allocate_block(const std::vector<std::size_t>& shared, std::si
     whole.shape[0] = ceil_div(static_cast<std::int64_t>(num_bytes), whole.itemsize);
     whole.strides[0] = 1;
     py::object memory = blocks_memory_.make(whole, first.like);
-    blocks_.emplace_back(new Block(std::move(memory), shared.size()));
+    std::size_t num_dims = 0;
+    for (const std::size_t i : shared) num_dims += static_cast<std::size_t>(wanted_[i].view->ndim);
+    blocks_.emplace_back(new Block(std::move(memory), shared.size(), num_dims));
     const dlpack::Device device = raw_device_of(first.like);
     std::size_t offset = 0;
     for (const std::size_t i : shared) {
