@@ -28,15 +28,17 @@ from gsprune.kernels.launch import Kernel, Launch, job_of, on_device
 __all__ = ["FOLD_WARPS", "SCORE_REGISTERS", "SCORE_WARPS", "STATISTIC_CODES", "fold_kernel", "score_kernel", "sums"]
 
 STATISTIC_CODES: Final = {"abs": 0, "square": 1, "product": 2, "abs_product": 3, "square_product": 4}
-# Rows x columns of a tile: 16 elements per thread, four rows and four columns. One warp per program needs no other's sums.
+# Rows x columns of a tile, 16 elements per thread: four rows and four columns. A program of one warp needs no sums of
+# other warps, and 21 of them share a multiprocessor.
 _TILES: Final = [(4, 128), (32, 16)]
 _WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in _TILES[0])
 _NARROW_ROWS, _NARROW_COLUMNS = (tl.constexpr(size) for size in _TILES[1])
-# A tile is (rows, parts, columns / parts), so that Triton lays rows and parts along a thread's registers. Of a matrix it
-# lays the warps along the columns, and every thread has a piece of every row to exchange with all others: 10 shuffles
-# per element instead of 2.5, which are what a multiprocessor does least of. Threads follow the dimensions in the order of how contiguous
-# offsets are, and ties are broken differently by triton 3.6 and 3.9; hence two rows are called contiguous. Nothing else
-# follows from that: a load is as wide as neighbours in the last dimension are aligned, of which nothing is claimed.
+# A tile is (rows, parts, columns / parts), so that Triton lays rows and parts along a thread's registers. Of a matrix
+# it lays warps along the columns, and every thread has a piece of every row to exchange with all others: 10 shuffles per
+# element instead of 2.5, of which a multiprocessor makes 32 per clock. Threads follow the dimensions in the order of how
+# contiguous offsets are, and ties are broken differently by triton 3.6 and 3.9; hence two rows are called contiguous.
+# Nothing else follows from that: a load is as wide as neighbours in the last dimension are aligned, of which nothing is
+# claimed.
 _PARTS = tl.constexpr(4)
 SCORE_WARPS: Final = 1
 SCORE_REGISTERS: Final = 96
