@@ -34,11 +34,11 @@ _TILES: Final = [(4, 128), (32, 16)]
 _WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in _TILES[0])
 _NARROW_ROWS, _NARROW_COLUMNS = (tl.constexpr(size) for size in _TILES[1])
 # A tile is (rows, parts, columns / parts), so that Triton lays rows and parts along a thread's registers. Of a matrix
-# it lays warps along the columns, and every thread has a piece of every row to exchange with all others: 10 shuffles per
-# element instead of 2.5, of which a multiprocessor makes 32 per clock. Threads follow the dimensions in the order of how
-# contiguous offsets are, and ties are broken differently by triton 3.6 and 3.9; hence two rows are called contiguous.
-# Nothing else follows from that: a load is as wide as neighbours in the last dimension are aligned, of which nothing is
-# claimed.
+# it lays warps along the columns, and every thread has a piece of every row to exchange with all others: 10 shuffles
+# per element instead of 2.5, of which a multiprocessor makes 32 per clock. Threads follow the dimensions in the order
+# of how contiguous offsets are, and ties are broken differently by triton 3.6 and 3.9; hence two rows are called
+# contiguous. Nothing else follows from that: a load is as wide as neighbours in the last dimension are aligned, of
+# which nothing is claimed.
 _PARTS = tl.constexpr(4)
 SCORE_WARPS: Final = 1
 SCORE_REGISTERS: Final = 96
