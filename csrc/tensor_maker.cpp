@@ -158,7 +158,7 @@ void TensorMaker::allocate_block(const std::vector<std::size_t>& shared, std::si
 }
 
 py::list TensorMaker::make() {
-    if (!made_) throw std::runtime_error("the tensors were made before");
+    if (!made_) throw std::runtime_error("`results` were taken before");
     for (const std::unique_ptr<Block, Release>& block : blocks_) block->hand_over(made_);
     blocks_.clear();
     return std::move(made_);

@@ -15,7 +15,7 @@ from gsprune import _core
 from gsprune.errors import MissingExtraError
 
 try:
-    from gsprune.kernels.launch import INTERPRETED, Launch
+    from gsprune.kernels.launch import DEFAULT_STREAM, INTERPRETED, Launch, current_stream
 except ModuleNotFoundError as error:
     if error.name != "triton":
         raise
@@ -67,7 +67,7 @@ class TritonBackend:
             )
         self.launches: list[Launch] = []
         self._kind = device.type
-        self._streams: set[torch.cuda.Stream] = set()  # on which slices were launched
+        self._streams: set[int] = set()  # on which slices were launched
 
     def flat_axis_sums(
         self,
@@ -130,10 +130,9 @@ class TritonBackend:
         long as all slices were launched on one, the default one. Else the host waits: `record_stream` would take 5 us
         for each tensor, and knows nothing of those that share a block.
         """
-        stream = torch.cuda.current_stream()
-        self._streams.add(stream)
-        if self._streams != {torch.cuda.default_stream()}:
-            stream.synchronize()
+        self._streams.add(current_stream())  # asked of Triton, since torch makes an object of it, which takes 5 us
+        if self._streams != {DEFAULT_STREAM}:
+            torch.cuda.current_stream().synchronize()
 
     def _on_device_of(self, tensors: Sequence[Tensor]) -> AbstractContextManager[object]:
         """The device of the first tensor as a context; the core says which of the others is elsewhere.

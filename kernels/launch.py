@@ -11,10 +11,11 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["INTERPRETED", "Kernel", "Launch", "job_of", "on_device"]
+__all__ = ["DEFAULT_STREAM", "INTERPRETED", "Kernel", "Launch", "current_stream", "job_of", "on_device"]
 
 # Read when `triton.jit` reads it too, at import: kernels are compiled, or interpreted on the CPU, never both.
 INTERPRETED: Final = bool(triton.knobs.runtime.interpret)
+DEFAULT_STREAM: Final = 0  # CUDA's, of any device
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,13 @@ class Kernel:
         made = self._jitted[grid](*arguments, *self._constants, **self._options, enable_fp_fusion=False)
         if not INTERPRETED:
             self._compiled[device] = made
+
+
+def current_stream() -> int:
+    """The handle of the current device's current stream."""
+    driver = triton.runtime.driver.active
+    handle: int = driver.get_current_stream(driver.get_current_device())
+    return handle
 
 
 @triton.jit

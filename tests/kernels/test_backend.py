@@ -190,16 +190,15 @@ def test_sums_come_back_whatever_the_default_device_is(backend: TritonBackend, d
 def test_the_host_waits_until_memory_is_read_as_soon_as_there_are_several_streams(
     backend: TritonBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    waits = []
+
     class Stream:
-        def __init__(self) -> None:
-            self.waits = 0
-
         def synchronize(self) -> None:
-            self.waits += 1
+            waits.append(True)
 
-    default, side = Stream(), Stream()
-    monkeypatch.setattr(torch.cuda, "default_stream", lambda: default)
-    for stream in (default, side, default):
-        monkeypatch.setattr(torch.cuda, "current_stream", lambda stream=stream: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    for stream in (0, 7, 0):
+        monkeypatch.setattr("gsprune.kernels.backend.current_stream", lambda stream=stream: stream)
         backend._wait_for_reading()
-    assert (default.waits, side.waits) == (1, 1)
+        waits.append(False)
+    assert waits == [False, True, False, True, False]
