@@ -1,8 +1,10 @@
 #include "launch.hpp"
 
+#include <cstddef>
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace gsprune {
 
@@ -21,20 +23,25 @@ std::size_t best_tile(std::int64_t rows, std::int64_t columns, const std::vector
 }
 
 std::int64_t Owners::add(std::int64_t programs) {
-    const std::int64_t first = this->programs();
-    if (programs > max_programs - first) {
-        throw std::invalid_argument(std::string(work_) + " takes " + std::to_string(first + programs) +
+    if (programs > max_programs - programs_) {
+        throw std::invalid_argument(std::string(work_) + " takes " + std::to_string(programs_ + programs) +
                                     " programs or more, but one launch holds " + std::to_string(max_programs) +
                                     "; pass the tensors in several calls");
     }
-    jobs_.insert(jobs_.end(), static_cast<std::size_t>(programs), num_jobs_++);
-    return first;
+    counts_.push_back(programs);
+    return std::exchange(programs_, programs_ + programs);
 }
 
 std::int64_t Owners::append_to(std::vector<std::int64_t>& table) const {
     const std::size_t begin = table.size();
-    table.resize(begin + (jobs_.size() + 1) / 2);
-    if (!jobs_.empty()) std::memcpy(table.data() + begin, jobs_.data(), jobs_.size() * sizeof(jobs_[0]));
+    table.resize(begin + length());
+    auto* owner = reinterpret_cast<std::byte*>(table.data() + begin);
+    for (std::size_t job = 0; job < counts_.size(); ++job) {
+        const auto number = static_cast<std::int32_t>(job);
+        for (std::int64_t i = 0; i < counts_[job]; ++i, owner += sizeof(number)) {
+            std::memcpy(owner, &number, sizeof(number));
+        }
+    }
     return static_cast<std::int64_t>(begin);
 }
 

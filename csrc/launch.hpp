@@ -61,15 +61,18 @@ public:
     /// so many.
     std::int64_t add(std::int64_t programs);
 
-    [[nodiscard]] std::int64_t programs() const noexcept { return static_cast<std::int64_t>(jobs_.size()); }
+    [[nodiscard]] std::int64_t programs() const noexcept { return programs_; }
 
-    /// Two per number, the last of an odd count with a zero; returns where they begin.
+    /// How many numbers hold them, two per number.
+    [[nodiscard]] std::size_t length() const noexcept { return (static_cast<std::size_t>(programs_) + 1) / 2; }
+
+    /// The last of an odd count with a zero; returns where they begin.
     std::int64_t append_to(std::vector<std::int64_t>& table) const;
 
 private:
     const char* work_;
-    std::int32_t num_jobs_ = 0;
-    std::vector<std::int32_t> jobs_;
+    std::int64_t programs_ = 0;
+    std::vector<std::int64_t> counts_;  // per job
 };
 
 /// The address as kernels are told it.

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "axis_runs.hpp"
@@ -120,18 +121,24 @@ public:
     [[nodiscard]] SliceTables result() && {
         const std::int64_t most_steps = tiling_.limits.most(all_tiles_);
         Owners owners("slicing");
-        SliceTables tables;
-        tables.num_jobs = static_cast<std::int64_t>(jobs_.size());
-        tables.table.reserve(jobs_.size() * 17 + positions_.all().size() + static_cast<std::size_t>(all_tiles_) / 2 +
-                             1);
+        std::vector<std::pair<std::int64_t, Grid>> places;  // first programs
+        places.reserve(jobs_.size());
         for (const Job& job : jobs_) {
             const Grid grid(job.cut.rows, job.cut.columns, tiling_.tiles[job.cut.tile], most_steps);
-            tables.table.insert(tables.table.end(), {owners.add(grid.programs()), job.source, job.target, job.cut.word,
-                                                     static_cast<std::int64_t>(job.cut.tile), job.cut.rows,
-                                                     job.cut.columns, grid.column_tiles, grid.steps, job.cut.pitch});
+            places.emplace_back(owners.add(grid.programs()), grid);
+        }
+        SliceTables tables;
+        tables.num_jobs = static_cast<std::int64_t>(jobs_.size());
+        tables.programs = owners.programs();
+        tables.table.reserve(jobs_.size() * num_fields + positions_.all().size() + owners.length());
+        for (std::size_t i = 0; i < jobs_.size(); ++i) {
+            const Job& job = jobs_[i];
+            const auto& [first, grid] = places[i];
+            tables.table.insert(tables.table.end(),
+                                {first, job.source, job.target, job.cut.word, static_cast<std::int64_t>(job.cut.tile),
+                                 job.cut.rows, job.cut.columns, grid.column_tiles, grid.steps, job.cut.pitch});
             tables.table.insert(tables.table.end(), job.sides.begin(), job.sides.end());
         }
-        tables.programs = owners.programs();
         tables.keep_base = static_cast<std::int64_t>(tables.table.size());
         tables.table.insert(tables.table.end(), positions_.all().begin(), positions_.all().end());
         tables.owners = owners.append_to(tables.table);
@@ -140,6 +147,7 @@ public:
 
 private:
     using Sides = std::array<std::int64_t, 7>;  // a job's last fields
+    static constexpr std::size_t num_fields = 10 + std::tuple_size<Sides>::value;
 
     struct Job {
         std::int64_t source;

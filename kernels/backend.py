@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,7 @@ class TritonBackend:
     """
 
     name = "triton"
+    _streams: ClassVar[set[int]] = set()  # on which slices were launched, by any backend
 
     def __init__(self, device: torch.device) -> None:
         """A backend for tensors on that kind of device.
@@ -67,7 +68,6 @@ class TritonBackend:
             )
         self.launches: list[Launch] = []
         self._kind = device.type
-        self._streams: set[int] = set()  # on which slices were launched
 
     def flat_axis_sums(
         self,
@@ -126,9 +126,10 @@ class TritonBackend:
     def _wait_for_reading(self) -> None:
         """Lets no other stream have the tensors' memory while what was launched on the current one may still read it.
 
-        Whoever lets go of a tensor gives its memory back to the stream that it was made on: that is the current one as
-        long as all slices were launched on one, the default one. Else the host waits: `record_stream` would take 5 us
-        for each tensor, and knows nothing of those that share a block.
+        Whoever lets go of a tensor gives its memory back to the stream that it was made on, which for slices is the one
+        they were launched on: nothing is to be done as long as that has always been the default one. Else the host
+        waits: `record_stream` would take 5 us for each tensor, and knows nothing of those that share a block. (What
+        somebody made on another stream and slices on the default one is theirs to keep from that stream.)
         """
         self._streams.add(current_stream())  # asked of Triton, since torch makes an object of it, which takes 5 us
         if self._streams != {DEFAULT_STREAM}:

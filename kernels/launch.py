@@ -11,7 +11,12 @@ import torch
 import triton
 import triton.language as tl
 
+from gsprune.errors import MissingExtraError
+
 __all__ = ["DEFAULT_STREAM", "INTERPRETED", "Kernel", "Launch", "current_stream", "job_of", "on_device"]
+
+if not hasattr(triton, "knobs"):
+    raise MissingExtraError("triton>=3.4", "triton")
 
 # Read when `triton.jit` reads it too, at import: kernels are compiled, or interpreted on the CPU, never both.
 INTERPRETED: Final = bool(triton.knobs.runtime.interpret)
@@ -92,7 +97,8 @@ def job_of(table_ptr: tl.tensor, base: tl.tensor, program: tl.tensor) -> tl.tens
 def on_device(table: npt.NDArray[np.int64], device: torch.device) -> torch.Tensor:
     """The table on the device, by one copy.
 
-    CUDA takes a copy of memory that is not pinned before it returns. Of more than 64 KB it may wait for the stream
-    first, on which a step has nothing left when it slices; to pin the memory takes longer, 15 us of a step.
+    CUDA takes a copy of memory that is not pinned before it returns (the `Launch` keeps it longer, for systems whose
+    GPU reads it where it is). Of more than 64 KB it may wait for the stream first, on which a step has nothing left
+    when it slices; to pin the memory takes longer, 20 us of a step.
     """
     return torch.from_numpy(table).to(device, non_blocking=True)

@@ -96,7 +96,7 @@ def _slice_tile(
 
     i_step = steps * 0
     while i_step < steps:  # as in `score_kernel`
-        o_row = (i_row_tile * steps + i_step).to(tl.int64) * BM + tl.arange(0, BM)  # [BM] int64
+        o_row = (i_row_tile.to(tl.int64) * steps + i_step) * BM + tl.arange(0, BM)  # [BM] int64
         m_row = o_row < rows
         i_before = tl.zeros_like(o_row)
         if kept_first < rows:  # an int64 division per row, spared where nothing lies before the first axis

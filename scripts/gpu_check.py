@@ -437,7 +437,8 @@ def main(arguments: list[str]) -> int:
     if options.only_correctness:
         return 0
     makes = networks(options.dry_run)
-    steps = check_steps(next(iter(makes.values())), device, options.dry_run)
+    # Of all but the smallest, programs go down several tiles.
+    steps = {name: check_steps(make, device, options.dry_run) for name, make in list(makes.items())[:3]}
     alone = {"ok": True, "skipped": "not in a dry run"}
     tests = alone if options.dry_run else run_tests()
     sanitizer = {"compute-sanitizer": alone} if options.dry_run else run_sanitizer()

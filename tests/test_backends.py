@@ -62,6 +62,16 @@ def test_the_environment_forces_an_instruction_set(monkeypatch: pytest.MonkeyPat
     assert sums.tolist() == [2.0, 2.0]
 
 
+def test_a_triton_too_old_is_named() -> None:
+    program = "import sys, types, torch, gsprune.backends\n"
+    program += "old = types.ModuleType('triton')\nold.language = types.ModuleType('triton.language')\n"
+    program += "sys.modules.update({'triton': old, 'triton.language': old.language})\n"
+    program += "gsprune.backends.get_backend('triton', torch.device('cuda'))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "MissingExtraError: this needs 'triton>=3.4'" in run.stderr
+    assert "pip install 'gsprune[triton]'" in run.stderr
+
+
 def test_triton_is_imported_only_when_asked_for() -> None:
     program = "import sys, gsprune.backends, torch\n"
     program += "gsprune.backends.get_backend('auto', torch.device('cpu'))\nprint('triton' in sys.modules)"

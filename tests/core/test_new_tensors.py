@@ -98,15 +98,15 @@ def test_results_are_taken_once() -> None:
 def test_a_thread_without_the_gil_may_let_go_of_the_last(memory: list[weakref.ref[torch.Tensor]]) -> None:
     results = sliced([torch.ones(10, 4) for _ in range(3)])
     for result in results:
-        result.fill_(1).requires_grad_()
+        result.fill_(1)
     # What a graph has saved is let go of by the thread of the engine that runs its backward.
-    loss = torch.stack([(result * result).sum() for result in results]).sum()
+    leaf = torch.ones(5, 4, requires_grad=True)
+    loss = torch.stack([(result * leaf).sum() for result in results]).sum()
     del results, result
+    assert memory[0]() is not None
     done = threading.Thread(target=loss.backward)
     done.start()
     done.join()
-    del loss
-    gc.collect()
     assert memory[0]() is None
 
 
@@ -137,6 +137,8 @@ def test_no_memory_leaves_nothing(memory: list[weakref.ref[torch.Tensor]]) -> No
             testcapi.remove_mem_hooks()
             del results, made
             break
+        with pytest.raises(RuntimeError, match="`results` were taken before"):
+            _core.take_results(made)
         del made
         gc.collect()
         assert memory[-1]() is None

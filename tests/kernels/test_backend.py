@@ -191,6 +191,7 @@ def test_the_host_waits_until_memory_is_read_as_soon_as_there_are_several_stream
     backend: TritonBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits = []
+    monkeypatch.setattr(TritonBackend, "_streams", set())
 
     class Stream:
         def synchronize(self) -> None:

@@ -172,6 +172,23 @@ def test_a_row_too_long_is_cut_into_rows_where_that_can_be(shape: tuple[int, ...
         assert programs == (900 if pattern else 1001)
 
 
+@pytest.mark.usefixtures("poisoned")
+def test_programs_go_down_several_tiles(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slicing, "_BUSY_TILES", 2)
+    tensors = [
+        draw(shape, torch.float32, device) for shape in ((90, 120), (700, 9), (40, 30, 3, 3), (3, 5000), (6000,))
+    ]
+    patterns = [tuple((axis, some(size, axis)) for axis, size in enumerate(tensor.shape[:2])) for tensor in tensors]
+    results, launches = slicing.slice_tensors(tensors, patterns, list(range(len(tensors))))
+    for result, tensor, pattern in zip(results, tensors, patterns, strict=True):
+        assert_sliced(result, tensor, pattern)
+    rows = launches[0].table[: launches[0].jobs * 17].reshape(launches[0].jobs, 17)
+    steps = {("flat", "wide", "tall")[row[4]]: row[8] for row in rows}
+    assert steps["wide"] > 1
+    assert steps["tall"] > 1
+    assert any(row[5] % (8 * row[8]) for row in rows if row[8] > 1), "the last program of a job goes beyond its end"
+
+
 def test_a_row_too_long_is_refused_and_so_is_a_grid() -> None:
     tensor = torch.zeros(4, 1001, dtype=torch.uint8)
     pattern = ((0, np.arange(2)), (1, np.arange(900)))
