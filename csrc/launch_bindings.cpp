@@ -41,6 +41,7 @@ std::vector<Tile> read_tiles(const std::vector<std::pair<std::int64_t, std::int6
     return tiles;
 }
 
+constexpr const char* table_name = "gsprune.table";
 constexpr const char* results_name = "gsprune.results";
 constexpr const char* exchange_name = "gsprune.exchange";
 
@@ -62,9 +63,8 @@ T& from_capsule(const py::capsule& capsule, const char* name) {
 /// An array that owns the numbers, which are not copied.
 Table as_array(std::vector<std::int64_t> table) {
     auto owned = std::make_unique<std::vector<std::int64_t>>(std::move(table));
-    const py::capsule owner(owned.get(),
-                            [](void* numbers) { delete static_cast<std::vector<std::int64_t>*>(numbers); });
-    const std::vector<std::int64_t>& numbers = *owned.release();
+    const std::vector<std::int64_t>& numbers = *owned;
+    const py::capsule owner = as_capsule(std::move(owned), table_name);
     return Table(static_cast<py::ssize_t>(numbers.size()), numbers.data(), owner);
 }
 

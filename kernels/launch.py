@@ -13,7 +13,7 @@ import triton.language as tl
 
 from gsprune.errors import MissingExtraError
 
-__all__ = ["DEFAULT_STREAM", "INTERPRETED", "Kernel", "Launch", "current_stream", "job_of", "on_device"]
+__all__ = ["DEFAULT_STREAM", "INTERPRETED", "Kernel", "Launch", "current_stream", "job_of", "on_device", "tile_columns"]
 
 if not hasattr(triton, "knobs"):
     raise MissingExtraError("triton>=3.4", "triton")
@@ -92,6 +92,25 @@ def job_of(table_ptr: tl.tensor, base: tl.tensor, program: tl.tensor) -> tl.tens
         program: Scalar.
     """
     return tl.load((table_ptr + base).to(tl.pointer_type(tl.int32), bitcast=True) + program)
+
+
+@triton.jit
+def tile_columns(i_tile: tl.tensor, BN: tl.constexpr, PARTS: tl.constexpr) -> tl.tensor:
+    """The BN columns of a tile as (parts, columns / parts), so that the tile is (rows, parts, columns / parts).
+
+    Triton then lays rows and parts along a thread's registers, and the warps along the rows; of a matrix it lays the
+    warps along the columns, and every thread has a piece of every row. Threads follow the dimensions in the order of
+    how contiguous offsets are, and ties are broken differently by triton 3.6 and 3.9; hence the kernels call two rows
+    contiguous. Nothing else follows from that: a load is as wide as neighbours in the last dimension are aligned, of
+    which nothing is claimed.
+
+    Args:
+        i_tile: Which tile of a row of tiles, scalar.
+        BN: Columns of a tile.
+        PARTS: Parts.
+    """
+    lanes: tl.constexpr = BN // PARTS
+    return i_tile * BN + tl.arange(0, PARTS)[:, None] * lanes + tl.arange(0, lanes)[None, :]
 
 
 def on_device(table: npt.NDArray[np.int64], device: torch.device) -> torch.Tensor:

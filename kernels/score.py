@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gsprune import _core
-from gsprune.kernels.launch import Kernel, Launch, job_of, on_device
+from gsprune.kernels.launch import Kernel, Launch, job_of, on_device, tile_columns
 
 __all__ = ["FOLD_WARPS", "SCORE_REGISTERS", "SCORE_WARPS", "STATISTIC_CODES", "fold_kernel", "score_kernel", "sums"]
 
@@ -33,12 +33,8 @@ STATISTIC_CODES: Final = {"abs": 0, "square": 1, "product": 2, "abs_product": 3,
 _TILES: Final = [(4, 128), (32, 16)]
 _WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in _TILES[0])
 _NARROW_ROWS, _NARROW_COLUMNS = (tl.constexpr(size) for size in _TILES[1])
-# A tile is (rows, parts, columns / parts), so that Triton lays rows and parts along a thread's registers. Of a matrix
-# it lays warps along the columns, and every thread has a piece of every row to exchange with all others: 10 shuffles
-# per element instead of 2.5, of which a multiprocessor makes 32 per clock. Threads follow the dimensions in the order
-# of how contiguous offsets are, and ties are broken differently by triton 3.6 and 3.9; hence two rows are called
-# contiguous. Nothing else follows from that: a load is as wide as neighbours in the last dimension are aligned, of
-# which nothing is claimed.
+# Laid out by `tile_columns`: as a matrix, the sums of rows would take 10 shuffles per element instead of 2.5, of which
+# a multiprocessor makes 32 per clock.
 _PARTS = tl.constexpr(4)
 SCORE_WARPS: Final = 1
 SCORE_REGISTERS: Final = 96
@@ -91,7 +87,7 @@ def _score_tile(
 
     i_row_tile = i_local // column_tiles
     i_column_tile = i_local - i_row_tile * column_tiles
-    o_column = i_column_tile * BN + tl.arange(0, _PARTS)[:, None] * lanes + tl.arange(0, lanes)[None, :]  # int64
+    o_column = tile_columns(i_column_tile, BN, _PARTS)  # [P, BL] int64
     m_column = o_column < columns
     b_columns = tl.zeros((_PARTS, lanes), tl.float64)
     i_step = steps * 0

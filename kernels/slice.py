@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gsprune import _core
-from gsprune.kernels.launch import Kernel, Launch, job_of, on_device
+from gsprune.kernels.launch import Kernel, Launch, job_of, on_device, tile_columns
 
 __all__ = ["SLICE_WARPS", "Keeps", "slice_kernel", "slice_tensors"]
 
@@ -30,8 +30,8 @@ _TILES: Final = [(1, 1024), (8, 128), (64, 16)]
 _FLAT_ROWS, _FLAT_COLUMNS = (tl.constexpr(size) for size in _TILES[0])
 _WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in _TILES[1])
 _TALL_ROWS, _TALL_COLUMNS = (tl.constexpr(size) for size in _TILES[2])
-# A tile is (rows, parts, columns / parts), laid out as those of `score_kernel`: a thread works out where two rows and
-# four columns lie, and not eight rows; columns once per program.
+# Laid out by `tile_columns`: a thread works out where two rows and four columns lie, and not eight rows; columns once
+# per program.
 _PARTS = tl.constexpr(4)
 _TALL_PARTS = tl.constexpr(2)  # neighbouring threads then write 32 bytes, which is what the memory is written in
 SLICE_WARPS: Final = 4
@@ -87,7 +87,7 @@ def _slice_tile(
 
     i_row_tile = i_local // column_tiles
     i_column_tile = i_local - i_row_tile * column_tiles
-    o_column = i_column_tile * BN + tl.arange(0, PARTS)[:, None] * lanes + tl.arange(0, lanes)[None, :]  # [P, BL] int32
+    o_column = tile_columns(i_column_tile, BN, PARTS)  # [P, BL] int32
     m_column = o_column < columns
     i_pair = o_column // after
     i_between = i_pair // kept_second

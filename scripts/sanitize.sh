@@ -10,7 +10,7 @@ rounds=${1:-30}
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
 
-core=$(ls csrc/*.cpp | grep -v -e bindings.cpp -e arguments.cpp -e exchange.cpp -e torch_tensors.cpp -e tensor_maker.cpp)
+core=$(ls csrc/*.cpp | grep -v -e bindings -e arguments -e exchange -e tensor)
 flags="-std=c++17 -O1 -g1 -ffp-contract=off -fno-omit-frame-pointer -Wall -Wextra -Wconversion -Werror -Icsrc -pthread"
 
 for sanitizers in address,undefined thread; do

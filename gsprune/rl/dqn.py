@@ -67,6 +67,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         self.target = copy.deepcopy(self.agent).requires_grad_(False)
         self._batch_size = len(self.ranks.share(config.batch_size, "batch_size"))
         on_disk = config.replay_storage == "disk"
+        # A Box, whose shape is known; gymnasium's type covers spaces without one.
         channels, height, width = self.envs.single_observation_space.shape  # type: ignore[misc]
         self.replay = PrioritizedReplay(
             replace(config.replay, capacity=config.replay_capacity // config.num_envs * len(self.share)),

@@ -51,9 +51,14 @@ def draw(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Te
     return torch.randint(0, 100, shape, generator=generator).to(torch.float32).to(dtype).to(device)
 
 
+def fields_of(launch: Launch) -> npt.NDArray[np.int64]:
+    """A row per job, see csrc/slice_tables.hpp."""
+    return launch.table[: launch.jobs * 17].reshape(launch.jobs, 17)
+
+
 def paths_of(launch: Launch) -> set[str]:
     """The branches that the jobs of a launch took."""
-    rows = launch.table[: launch.jobs * 17].reshape(launch.jobs, 17)
+    rows = fields_of(launch)
     return {f"{row[3]}-byte" for row in rows} | {("flat", "wide", "tall")[row[4]] for row in rows}
 
 
@@ -182,7 +187,7 @@ def test_programs_go_down_several_tiles(device: torch.device, monkeypatch: pytes
     results, launches = slicing.slice_tensors(tensors, patterns, list(range(len(tensors))))
     for result, tensor, pattern in zip(results, tensors, patterns, strict=True):
         assert_sliced(result, tensor, pattern)
-    rows = launches[0].table[: launches[0].jobs * 17].reshape(launches[0].jobs, 17)
+    rows = fields_of(launches[0])
     steps = {("flat", "wide", "tall")[row[4]]: row[8] for row in rows}
     assert steps["wide"] > 1
     assert steps["tall"] > 1
