@@ -14,8 +14,8 @@ namespace gsprune {
 
 /// Makes tensors in torch's memory on any device; short ones share a block of it, but each has a storage of its own.
 ///
-/// For CUDA tensors torch takes 2.5 to 6 us to allocate each, and 1 us to free it (docs/gpu.md): more than all else
-/// that a step does with them. A block comes back to torch with the last of its tensors: those of one kind stand
+/// For CUDA tensors torch takes 2.5 to 6 us to allocate each, and 1 us to free it (docs/concepts/gpu.md): more than all
+/// else that a step does with them. A block comes back to torch with the last of its tensors: those of one kind stand
 /// together, which the next step that cuts one of them replaces together. Memory is there before the tensors are, so
 /// that it can be filled meanwhile.
 class TensorMaker {

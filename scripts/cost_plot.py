@@ -1,6 +1,6 @@
 """Measures what a pruning step costs on networks of 0.1 million to 1 billion parameters: a table and a picture.
 
-    python scripts/cost_plot.py docs/images/cost.png
+    python scripts/cost_plot.py bench/results/images/cost.png
 
 Networks are chains of eight 3x3 convolutions, about 5 % of every group goes at every step; once with gradients and both
 moments of Adam, once weights alone. What does not fit in memory together with what replaces it is left out, which is

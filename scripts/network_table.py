@@ -1,7 +1,7 @@
-"""Write the table of docs/networks.md: which public networks are pruned, how exactly, and what stays protected.
+"""Measure which public networks are pruned, how exactly, and what stays protected (bench/results/DATE-networks.md).
 
     python scripts/network_table.py [--only GLOB ...] [--seconds 300] [--rows runs/networks.jsonl]
-    python scripts/network_table.py --write [--output docs/networks.md]
+    python scripts/network_table.py --write bench/results/DATE-networks.md
 
 Needs torchvision, timm and transformers beside gsprune; what is missing is left out and said so. Every network has
 random weights and is built, traced and pruned in a process of its own, which is ended after so many seconds. Rows are
@@ -202,13 +202,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=["*"], help="globs of names such as 'timm *'")
     parser.add_argument("--seconds", type=float, default=300, help="how long one network may take")
     parser.add_argument("--rows", type=Path, default=Path("runs/networks.jsonl"))
-    parser.add_argument("--write", action="store_true")
-    parser.add_argument("--output", type=Path, default=Path("docs/networks.md"))
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="page whose table is replaced by the rows")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     if options.write:
-        write(options.rows, options.output)
+        write(options.rows, options.write)
     else:
         measure(options.only, options.seconds, options.rows)
 
