@@ -77,6 +77,7 @@ def _rank(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=_SECONDS / 2)
     )
     try:
+        dist.barrier()  # a rank that ends while another still connects makes the other fail
         sender.send_bytes(pickle.dumps((worker(rank, *args), None)))
     except BaseException:
         sender.send_bytes(pickle.dumps((None, traceback.format_exc())))
