@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.state import PruneState, state_of
+from gsprune.rewrite.state import Example, PruneState, state_of
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.example import given
 from gsprune.tracing.graph import Graph
+from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.tracer import trace as trace_model
 
@@ -39,8 +40,8 @@ def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., An
 
     Args:
         model: the network.
-        example_inputs: a newly given example, which replaces the one known; or None.
-        forward: the same for its call.
+        example_inputs: a new example, which replaces the stored one; None keeps the stored one.
+        forward: a new call for the example; None keeps the stored one.
 
     Returns:
         the state, with what an earlier step looked up only where that still holds.
@@ -48,23 +49,21 @@ def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., An
     state = state_of(model)
     if state is not None and state.cache is not None and not _holds(model, state.cache):
         state = replace(state, cache=None)
+    stored = None if state is None else state.example
+    inputs = example_inputs
+    if stored is not None:
+        inputs = stored.kwargs or stored.args if inputs is None else inputs
+        forward = stored.forward if forward is None else forward
     if state is not None and state.structure is not None and _is_current(model, state):
-        if example_inputs is not None and state.structure.traced.example_origin == "made":
-            # A real example after a made one: costs depend on it, ties do not.
-            state = replace(
-                state, structure=None, known_groups=state.structure.graph.groups, kept_before=state.kept, cache=None
-            )
-        elif example_inputs is not None:
-            return replace(state, example=given(example_inputs, forward))
-        elif forward is not None and state.example is not None:
-            return replace(state, example=replace(state.example, forward=forward))
-        else:
+        if inputs is None or (example_inputs is None and stored is not None and forward is stored.forward):
             return state
-    if state is not None and state.example is not None and example_inputs is None:
-        inputs = state.example.kwargs or state.example.args
-        graph, example = trace_model(model, inputs, forward or state.example.forward)
-    else:
-        graph, example = trace_model(model, example_inputs, forward)
+        example = given(inputs, forward)
+        if example_inputs is None or not _has_other_costs(state.structure.traced, example):
+            return replace(state, example=example)
+        state = replace(
+            state, structure=None, known_groups=state.structure.graph.groups, kept_before=state.kept, cache=None
+        )
+    graph, example = trace_model(model, inputs, forward)
     if state is None:
         return PruneState(Structure.of(graph), example, {group.name: group.width for group in graph.groups})
     graph = _with_known_groups(graph, state)
@@ -78,6 +77,15 @@ def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., An
         verified=frozenset(),
         cache=None,
     )
+
+
+def _has_other_costs(graph: Graph, example: Example) -> bool:
+    """True if the graph's MACs are not those of the example: it was traced on a made-up input, or at another size.
+
+    MACs are per item of the first axis, so its size does not matter. Ties do not depend on the example.
+    """
+    sizes = [tuple(tensor.shape[1:]) for tensor in tensors_in((example.args, example.kwargs))]
+    return graph.example_origin == "made" or sizes != [shape[1:] for shape in graph.example_shapes]
 
 
 def _with_known_groups(graph: Graph, state: PruneState) -> Graph:

@@ -335,3 +335,47 @@ def test_everything_that_the_documents_name_is_there() -> None:
             found = hasattr(gsprune, name) or importlib.util.find_spec(f"gsprune.{name}") is not None
             assert found, f"{page.name} names gsprune.{name}"
     assert all(hasattr(gsprune, name) for name in gsprune.__all__)
+
+
+class _Agent(nn.Module):
+    """A network without a forward, whose call is the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+        self.head = nn.Linear(8, 2)
+
+    def act(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).mean((2, 3)))
+
+
+def _act(agent: _Agent, x: torch.Tensor) -> torch.Tensor:
+    return agent.act(x)
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_macs_are_those_of_the_latest_example(size: int) -> None:
+    agent, batch = _Agent(), torch.randn(2, 3, 8, 8)
+    gsprune.prune_step(agent, 0.25, example_inputs=batch, forward=_act)
+    report = gsprune.prune_step(agent, 0.5, example_inputs=torch.randn(1, 3, size, size))
+    assert report.macs_before == 9 * size * size * (3 * 6 + 6 * 6) + 6 * 2
+    assert report.macs_after == 9 * size * size * (3 * 4 + 4 * 4) + 4 * 2
+    assert [group.after for group in report.groups] == [4, 4]  # of the 8 that were seen first
+
+
+def test_another_batch_size_is_not_traced_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = _Agent()
+    gsprune.prune_step(agent, 0.25, example_inputs=torch.randn(2, 3, 8, 8), forward=_act)
+    monkeypatch.setattr("gsprune.known.trace_model", None)
+    report = gsprune.prune_step(agent, 0.5, example_inputs=torch.randn(5, 3, 8, 8))
+    assert report.macs_before == 9 * 64 * (3 * 6 + 6 * 6) + 6 * 2
+
+
+def test_an_example_without_forward_keeps_the_stored_one() -> None:
+    agent = _Agent()
+    gsprune.prune_step(agent, 0.25, example_inputs=torch.randn(2, 3, 8, 8), forward=_act)
+    report = gsprune.prune_step(agent, 0.5, example_inputs=torch.randn(2, 3, 8, 8), importance="activation")
+    assert report.changed
+    with pytest.raises(TypeError, match="`forward` must be callable"):
+        gsprune.prune_step(agent, 0.75, forward=3)  # type: ignore[arg-type]
+    assert gsprune.prune_step(agent, 0.75).changed
