@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "caches.hpp"
 #include "isa.hpp"
 #include "views.hpp"
 
@@ -43,9 +44,12 @@ struct SliceJob {
     std::size_t pattern;  // index
 };
 
-/// From here on what is read and written does not stay in the caches from one step to the next (measured with 32 MB of
-/// them: whole steps that write 10 to 16 MB take 8 % longer through the caches, smaller ones as long).
-constexpr std::int64_t min_stream_bytes = std::int64_t{10} << 20U;
+/// Bytes from which on a call writes past the caches: a third of the last level.
+///
+/// What a larger call reads and writes does not stay in the caches until the next step. Measured with 32 MiB of them:
+/// through the caches, steps that write 10 to 16 MB take 8 % longer, and smaller ones as long. With 260 MB of them,
+/// to write 10 MB past the caches makes a step 1.6 times as long.
+inline std::int64_t min_stream_bytes() noexcept { return last_level_cache_bytes() / 3; }
 
 /// All jobs; targets overlap nothing. Runs that write `stream_from` bytes or more write past the caches.
 ///
@@ -56,7 +60,7 @@ public:
     /// Jobs are done in `order`. Throws std::bad_alloc before anything is written.
     SliceRun(const std::vector<SliceJob>& jobs, const std::vector<std::size_t>& order,
              const std::vector<SlicePattern>& patterns, Isa isa, int num_threads,
-             std::int64_t stream_from = min_stream_bytes);
+             std::int64_t stream_from = min_stream_bytes());
     ~SliceRun();
     SliceRun(const SliceRun&) = delete;
     SliceRun& operator=(const SliceRun&) = delete;
@@ -74,7 +78,7 @@ private:
 std::vector<std::size_t> slice_order(const std::vector<SliceJob>& jobs);
 
 inline void slice_all(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa,
-                      int num_threads, std::int64_t stream_from = min_stream_bytes) {
+                      int num_threads, std::int64_t stream_from = min_stream_bytes()) {
     SliceRun(jobs, slice_order(jobs), patterns, isa, num_threads, stream_from).finish();
 }
 
