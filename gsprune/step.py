@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -149,6 +150,7 @@ class Step:
                 self._learn(refusal, refused)
                 continue
             break
+        torch.clear_autocast_cache()  # in an autocast block of the user's, it holds casts of the old weights
         if after is self.structure or self.request.dry_run:
             self.model.__dict__[STATE_ATTRIBUTE] = self.state  # so that the next step need not trace
         context = Context(self.selection, self.state.initial_widths, self.ignored, refused, self.known.parameters)
@@ -323,8 +325,8 @@ class Step:
         if failure.error is None:
             return ()
         cut = self._cut_groups(after)
-        if isinstance(failure.modules[-1] if failure.modules else None, nn.RNNBase):
-            # Torch's recurrent layers refuse some widths (a projection as wide as the state) before any operation.
+        if isinstance(failure.modules[-1] if failure.modules else None, nn.RNNBase | nn.RNNCellBase):
+            # Torch's recurrent layers and cells refuse some widths (of a state, of a projection) before any operation.
             mine = {name for name, module in self.known.binding.module_of.items() if module is failure.modules[-1]}
             own = [g.name for g in self.structure.traced.groups if g.name in cut and group_layers(g) & mine]
             if own:
@@ -403,7 +405,8 @@ def take_step(step: Step) -> PruneReport:
     """Take the step; the state of a seeded criterion goes on only if the step succeeds."""
     criterion = step.request.importance.state_dict()
     try:
-        report = step.take()
+        with torch.inference_mode(False):  # tensors made in an inference block of the user's could not be trained
+            report = step.take()
     except BaseException:
         step.request.importance.load_state_dict(criterion)
         raise

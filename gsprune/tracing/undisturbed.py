@@ -37,7 +37,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()
     parameters = [p for module in modules for p in module._parameters.values() if p is not None]
     devices = sorted({p.device.index or 0 for p in parameters if p.is_cuda})
-    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+    with torch.no_grad(), torch.random.fork_rng(devices=devices), _without_cached_casts():
         try:
             for module in training:
                 module.training = False
@@ -54,6 +54,21 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                     module.training = True
                 random.setstate(python_state)
                 np.random.set_state(numpy_state)
+
+
+@contextmanager
+def _without_cached_casts() -> Iterator[None]:
+    """A block in which autocast casts every weight anew.
+
+    Inside an autocast block of the user's, torch keeps casts of weights until that block ends: the tracer would not see
+    them being made, and the smaller network would run with those of the dense one.
+    """
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 # The dictionaries of every module that no forward writes to: hooks.
