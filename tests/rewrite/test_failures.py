@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -132,11 +133,15 @@ def at_line(number: int | None, act: Callable[[], None]) -> Iterator[list[int]]:
         return watch
 
     before = sys.gettrace()
+    # Finalizers of what other tests left behind would run lines of the package in between.
+    gc.collect()
+    gc.disable()
     sys.settrace(watch)
     try:
         yield count
     finally:
         sys.settrace(before)
+        gc.enable()
 
 
 def test_an_interrupt_at_any_line_changes_nothing_or_comes_when_all_is_done() -> None:

@@ -17,9 +17,9 @@ import torch.distributed as dist
 _SECONDS = 240.0
 _SECONDS_TO_END = 5.0
 
-# The server imports once what takes seconds (an optimizer imports torch._dynamo); its children are forked from it.
+# The server has done once what takes seconds; the ranks are forked from it.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch._dynamo", "gsprune.rl.ppo", "gsprune.rl.dqn"])
+_CONTEXT.set_forkserver_preload(["preloaded"])
 
 
 def run_ranks(
