@@ -32,8 +32,7 @@ def check_correctness(device: torch.device, dry_run: bool) -> dict[str, int]:
         AssertionError: A result differs; the message says where.
     """
     ours, definition, core = get_backend("triton", device), TorchBackend(), get_backend("cpp", torch.device("cpu"))
-    shapes = [(64, 33, 3, 3), (65, 130), (7, 1, 3, 3), (300, 5), (100,)]
-    shapes = shapes[3:] if dry_run else shapes
+    shapes = [(7, 1, 3, 3), (9, 5), (100,)] if dry_run else [(64, 33, 3, 3), (65, 130), (7, 1, 3, 3), (300, 5), (100,)]
     counts = {"sums": 0, "selections": 0, "slices": 0}
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         for memory_format in (torch.contiguous_format, torch.channels_last):

@@ -102,7 +102,7 @@ def time_kernels(name: str, shapes: Sequence[tuple[int, ...]], device: torch.dev
     which = list(range(len(shapes))) * COPIES
     read = sum(job.tensor.numel() for job in jobs) * 4
     kept = sum(result.numel() for result in backend.slice(tensors, patterns, which)) * 4
-    repeats = 3 if device.type == "cpu" else 20
+    repeats = 1 if device.type == "cpu" else 20
     cases: list[tuple[str, Callable[[], object], int]] = [
         ("score l1", lambda: backend.axis_sums(jobs, Statistic.ABS), read),
         ("score taylor", lambda: backend.axis_sums(jobs, Statistic.ABS_PRODUCT), 2 * read),
@@ -140,7 +140,8 @@ def torch_slices(tensors: Sequence[Tensor], patterns: Sequence[Pattern], which: 
 
 def time_steps(name: str, make: Make, device: torch.device, speed: float) -> Timing:
     """`gsprune.prune_step` for one small cut after the other, each of other widths than the last."""
-    timed = [_steps(make, device, lambda step: wall(step, device)) for _ in range(NUM_NETWORKS)]
+    count = 1 if device.type == "cpu" else NUM_NETWORKS
+    timed = [_steps(make, device, lambda step: wall(step, device)) for _ in range(count)]
     profiled = _steps(make, device, lambda step: on_gpu([step], device))
     times = [time_ for steps in timed for time_, _ in steps[NUM_WARM_UP - 1 :]]
     floors = [moved / speed * 1e6 for steps in (*timed, profiled) for _, moved in steps]

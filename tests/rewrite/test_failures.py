@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -104,7 +105,6 @@ class OutOfMemory(TorchDispatchMode):
 
 
 def test_memory_that_runs_out_in_any_operation_changes_nothing() -> None:
-    Training.begun().prune()  # as below
     training = Training.begun()
     with OutOfMemory() as counted:
         training.prune()
@@ -133,15 +133,19 @@ def at_line(number: int | None, act: Callable[[], None]) -> Iterator[list[int]]:
         return watch
 
     before = sys.gettrace()
+    # Finalizers of what other tests left behind would run lines of the package in between.
+    gc.collect()
+    gc.disable()
     sys.settrace(watch)
     try:
         yield count
     finally:
         sys.settrace(before)
+        gc.enable()
 
 
 def test_an_interrupt_at_any_line_changes_nothing_or_comes_when_all_is_done() -> None:
-    Training.begun().prune()  # the first step of a process fills caches, by lines that later steps do not run
+    Training.begun().prune()  # the first step of a process runs lines that fill caches
     done = Training.begun()
     with at_line(None, lambda: None) as lines:
         done.prune()

@@ -15,10 +15,11 @@ import torch
 import torch.distributed as dist
 
 _SECONDS = 240.0
+_SECONDS_TO_END = 5.0
 
-# The server imports once what takes seconds (an optimizer imports torch._dynamo); its children are forked from it.
+# The server has done once what takes seconds; the ranks are forked from it.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch._dynamo", "gsprune.rl.ppo", "gsprune.rl.dqn"])
+_CONTEXT.set_forkserver_preload(["preloaded"])
 
 
 def run_ranks(
@@ -33,53 +34,55 @@ def run_ranks(
         size: ranks.
         may_die: a rank that may end without a result, which is then None.
     """
-    pipes = [_CONTEXT.Pipe(duplex=False) for _ in range(size)]
+    pipes = [_CONTEXT.Pipe() for _ in range(size)]
     processes = [
-        _CONTEXT.Process(target=_rank, args=(worker, rank, size, str(store), sender, args))
-        for rank, (_, sender) in enumerate(pipes)
+        _CONTEXT.Process(target=_rank, args=(worker, rank, size, str(store), theirs, args))
+        for rank, (_, theirs) in enumerate(pipes)
     ]
     for process in processes:
         process.start()
-    for _, sender in pipes:
-        sender.close()
+    for _, theirs in pipes:
+        theirs.close()
     try:
-        answers = [_receive(receiver) for receiver, _ in pipes]
+        answers = [_receive(ours) for ours, _ in pipes]
     finally:
+        for ours, _ in pipes:
+            ours.close()  # the ranks wait for this
         for process in processes:
-            process.join(5)
+            process.join(_SECONDS_TO_END)
             process.kill()
             process.join()
-        for receiver, _ in pipes:
-            receiver.close()
     failures = [f"rank {rank}: {text}" for rank, (_, text) in enumerate(answers) if text and rank != may_die]
     if failures:
         raise RuntimeError("\n".join(failures))
     return [result for result, _ in answers]
 
 
-def _receive(receiver: Connection) -> tuple[Any, str | None]:
+def _receive(connection: Connection) -> tuple[Any, str | None]:
     """A rank's result, and how it failed."""
-    if not receiver.poll(_SECONDS):
+    if not connection.poll(_SECONDS):
         return None, f"no result after {_SECONDS:g} s"
     try:
         # Pickled here: a connection's own way would share tensors' memory with a process that has ended.
-        answer: tuple[Any, str | None] = pickle.loads(receiver.recv_bytes())
+        answer: tuple[Any, str | None] = pickle.loads(connection.recv_bytes())
     except EOFError:
         return None, "ended without a result"
     return answer
 
 
 def _rank(
-    worker: Callable[..., Any], rank: int, size: int, store: str, sender: Connection, args: tuple[Any, ...]
+    worker: Callable[..., Any], rank: int, size: int, store: str, connection: Connection, args: tuple[Any, ...]
 ) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=_SECONDS / 2)
-    )
     try:
-        dist.barrier()  # a rank that ends while another still connects makes the other fail
-        sender.send_bytes(pickle.dumps((worker(rank, *args), None)))
+        timeout = timedelta(seconds=_SECONDS / 2)
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timeout)
+        dist.barrier()  # a worker may fail at once, but not while another rank still connects to this one
+        connection.send_bytes(pickle.dumps((worker(rank, *args), None)))
     except BaseException:
-        sender.send_bytes(pickle.dumps((None, traceback.format_exc())))
-    finally:
-        sender.close()
+        # A failed rank ends at once: gloo then fails the collectives in which the other ranks wait for it.
+        connection.send_bytes(pickle.dumps((None, traceback.format_exc())))
+        return
+    # gloo may still be connecting the others to this rank, so no rank ends before the parent has all results. The
+    # parent closes its end of the pipe then.
+    connection.poll(None)
