@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -196,6 +197,7 @@ class Step:
         after, keeps = self.structure.pruned(keep)
         if self.request.dry_run:
             return after, ()
+        torch.clear_autocast_cache()  # casts of the present weights, which an autocast block would go on to use
         plan = plan_rewrite(self.bindings, after, keeps, self.optimizers)
         left_out = untold(plan.tensors[: plan.num_model], self.optimizers)
         links = self.links
