@@ -58,6 +58,8 @@ def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., An
         if inputs is None or (example_inputs is None and stored is not None and forward is stored.forward):
             return state
         example = given(inputs, forward)
+        if stored is not None:
+            example = replace(example, autocast=stored.autocast)
         if example_inputs is None or not _has_other_costs(state.structure.traced, example):
             return replace(state, example=example)
         state = replace(

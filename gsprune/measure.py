@@ -207,7 +207,7 @@ def latencies(
     runs = [_timed_call(model, example, device) for model in models]
     with ExitStack() as stack:
         for model in models:
-            stack.enter_context(undisturbed(model))
+            stack.enter_context(undisturbed(model, autocast=True))
         for model in models:
             first_outputs(model, example)
         seconds = in_turns(runs, calls, warmup, max_seconds)

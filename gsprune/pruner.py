@@ -9,6 +9,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -122,7 +123,8 @@ def prune_step(
         RewriteError: the smaller network could not be built or failed its check.
         DistributedError: the ranks do not agree, or another rank has failed; nothing was changed on any.
     """
-    with consensus_of(process_group, model) as consensus:
+    # In inference mode the new tensors would be ones that no training can change.
+    with consensus_of(process_group, model) as consensus, torch.inference_mode(mode=False):
         module = unwrapped(_checked_model(model))
         budget = _budget_of(sparsity, target, scope)
         request = Request(

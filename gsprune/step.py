@@ -150,7 +150,6 @@ class Step:
                 self._learn(refusal, refused)
                 continue
             break
-        torch.clear_autocast_cache()  # in an autocast block of the user's, it holds casts of the old weights
         if after is self.structure or self.request.dry_run:
             self.model.__dict__[STATE_ATTRIBUTE] = self.state  # so that the next step need not trace
         context = Context(self.selection, self.state.initial_widths, self.ignored, refused, self.known.parameters)
@@ -198,6 +197,7 @@ class Step:
         after, keeps = self.structure.pruned(keep)
         if self.request.dry_run:
             return after, ()
+        torch.clear_autocast_cache()  # casts of the present weights, which an autocast block would go on to use
         plan = plan_rewrite(self.bindings, after, keeps, self.optimizers)
         left_out = untold(plan.tensors[: plan.num_model], self.optimizers)
         links = self.links
@@ -405,8 +405,7 @@ def take_step(step: Step) -> PruneReport:
     """Take the step; the state of a seeded criterion goes on only if the step succeeds."""
     criterion = step.request.importance.state_dict()
     try:
-        with torch.inference_mode(False):  # tensors made in an inference block of the user's could not be trained
-            report = step.take()
+        report = step.take()
     except BaseException:
         step.request.importance.load_state_dict(criterion)
         raise

@@ -107,6 +107,7 @@ def load(
     tensors = canonical_tensors(module)
     must_shrink = _check_architecture(saved, module, tensors)
     _check_optimizers(saved, optimizers)
+    torch.clear_autocast_cache()  # casts of the present weights, which an autocast block would go on to use
     with HeldInterrupts(), Transaction() as transaction:
         if must_shrink:
             rewrite_to(module, saved.kept, transaction=transaction, attributes=saved.attributes)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from gsprune.tracing.autocast import AutocastBlock, in_autocast
+
 __all__ = ["Example", "candidates", "first_outputs", "given"]
 
 _BATCH = 2  # an axis of size 1 could be squeezed away, or pass for a broadcast one
@@ -26,14 +28,22 @@ class Example:
         args: positional inputs.
         kwargs: inputs by name (an example given as a dict).
         forward: what to call instead of the model; None calls ``model(*args, **kwargs)``.
+        autocast: the autocast blocks without which the call fails (half-precision inputs of a float32 network).
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
     forward: Callable[..., Any] | None = None
+    autocast: tuple[AutocastBlock, ...] = ()
 
     def call(self, model: nn.Module) -> Any:
         """The model's output on the example."""
+        if not self.autocast:
+            return self._called(model)
+        with in_autocast(self.autocast):
+            return self._called(model)
+
+    def _called(self, model: nn.Module) -> Any:
         if self.forward is not None:
             return self.forward(model, *self.args, **self.kwargs)
         return model(*self.args, **self.kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.errors import TraceError, is_out_of_memory
+from gsprune.tracing.autocast import active_autocast
 from gsprune.tracing.example import Example, candidates, given
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.groups import build_graph
@@ -31,7 +33,7 @@ from gsprune.tracing.undisturbed import undisturbed
 from gsprune.tracing.wrappers import wrapper_of
 from gsprune.tracing.writes import note_write
 
-__all__ = ["operation_of", "outputs_of", "plain_operations", "trace"]
+__all__ = ["operation_of", "outputs_of", "plain_operations", "trace", "trace_call"]
 
 
 # These make axes that follow what they meet, also from a tensor of which nothing is known.
@@ -196,8 +198,7 @@ def trace(
     """
     _check(model, forward)
     if example_inputs is not None:
-        example = given(example_inputs, forward)
-        return _traced(model, example, "given"), example
+        return trace_call(model, given(example_inputs, forward))
     failures = []
     for example in candidates(model, forward):
         try:
@@ -210,6 +211,32 @@ def trace(
         f"no example could be made for {type(model).__name__} ({reason}); pass one: example_inputs=a tensor, a tuple "
         "or a dict, and forward=lambda model, *inputs: ... if the model is not called directly"
     ) from (failures[-1][1] if failures else None)
+
+
+def trace_call(model: nn.Module, example: Example, origin: Literal["given", "made"] = "given") -> tuple[Graph, Example]:
+    """The groups of a network by one call, in its own precision if the call works without the caller's autocast.
+
+    Args:
+        model: the network.
+        example: the call.
+        origin: who made the example.
+
+    Returns:
+        the graph and the call that found it.
+
+    Raises:
+        TraceError: the forward failed.
+    """
+    blocks = active_autocast()
+    try:
+        return _traced(model, example, origin), example
+    except TraceError:
+        if not blocks or blocks == example.autocast:
+            raise
+        inside = replace(example, autocast=blocks)
+        with suppress(TraceError):
+            return _traced(model, inside, origin), inside
+        raise
 
 
 def _check(model: Any, forward: Any) -> None:

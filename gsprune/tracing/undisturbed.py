@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from operator import is_
 from typing import Any
 
@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from gsprune.interrupts import HeldInterrupts
+from gsprune.tracing.autocast import without_autocast
 
 __all__ = ["undisturbed"]
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
+def undisturbed(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
     """A block in which `model` can be called, in eval mode and without grad, and after which all is as before.
 
     Put back: training flags, the contents of buffers that were written to, each module's own attributes and the entries
@@ -27,6 +28,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
     Args:
         model: the network; also modules inside it that are in another mode than itself.
+        autocast: leave the caller's autocast blocks on; else the network runs in its own precision.
     """
     modules = list(model.modules())
     training = [module for module in modules if module.training]
@@ -37,7 +39,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()
     parameters = [p for module in modules for p in module._parameters.values() if p is not None]
     devices = sorted({p.device.index or 0 for p in parameters if p.is_cuda})
-    with torch.no_grad(), torch.random.fork_rng(devices=devices), _without_cached_casts():
+    precision = nullcontext() if autocast else without_autocast()
+    with torch.no_grad(), precision, torch.random.fork_rng(devices=devices):
         try:
             for module in training:
                 module.training = False
@@ -54,21 +57,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                     module.training = True
                 random.setstate(python_state)
                 np.random.set_state(numpy_state)
-
-
-@contextmanager
-def _without_cached_casts() -> Iterator[None]:
-    """A block in which autocast casts every weight anew.
-
-    Inside an autocast block of the user's, torch keeps casts of weights until that block ends: the tracer would not see
-    them being made, and the smaller network would run with those of the dense one.
-    """
-    before = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_autocast_cache_enabled(before)
 
 
 # The dictionaries of every module that no forward writes to: hooks.
