@@ -45,6 +45,7 @@ def contract(tape: Tape, a: Labels | None, a_kind: Kind, b: Labels | None, b_kin
     """
     if a is not None and b is not None:
         tape.unite(a, b)
+        tape.contracted.append(a)
         if b_kind is Kind.PARAMETER:
             tape.inputs.append(b)
             if a_kind is Kind.PARAMETER:

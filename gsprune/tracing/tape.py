@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from weakref import ref
 
 import numpy as np
 import torch
@@ -76,6 +77,9 @@ class Tape:
         equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
         scale: the number that the operation at hand scales by, if it has been found to follow a width.
         ends: layers of weights' products that went into something which is no such product any more.
+        contracted: layers over which products of two activations have summed.
+        marked: every tensor with channels that the forward has computed, alive or not.
+        stored: layers of tensors that are alive after the call without being returned.
         notes_ends: whether that is noted; it is known of what torch's own attention is made of.
     """
 
@@ -89,6 +93,7 @@ class Tape:
         self.protections: list[tuple[Labels, str]] = []
         self.openings: list[Labels] = []
         self.inputs: list[Labels] = []
+        self.contracted: list[Labels] = []
         self.heads: list[Labels] = []
         self.splits: list[Split] = []
         self.equal_lengths: list[tuple[Labels, Labels, str]] = []
@@ -101,6 +106,8 @@ class Tape:
         self.steps: list[Step] = []
         self.scale: Scale | None = None
         self.used: set[str] = set()
+        self.marked: list[ref[torch.Tensor]] = []
+        self.stored: list[Labels] = []
         self._names: dict[int, str] = {}
         self._shadows: dict[str, Shadow] = {}
         self._storages: dict[tuple[int, tuple[int, ...]], str] = {}
@@ -170,12 +177,14 @@ class Tape:
         name = self._names.get(id(tensor))
         if name is not None:
             self._shadows[name] = shadow
-        elif shadow is EMPTY or (shadow.kind is Kind.ACTIVATION and not shadow.layers and shadow.dot is None):
+        elif shadow is EMPTY or (shadow.kind is Kind.ACTIVATION and shadow.is_plain):
             tensor.__dict__.pop(_ATTRIBUTE, None)
         else:
             tensor.__dict__[_ATTRIBUTE] = shadow
             if shadow.kind is Kind.CONSTANT:
                 tensor.__dict__[_SEEN] = _writes(tensor)
+            elif shadow.kind is Kind.ACTIVATION:
+                self.marked.append(ref(tensor))
 
     @staticmethod
     def count_write(tensor: torch.Tensor) -> None:
@@ -239,8 +248,8 @@ class Tape:
         self.protections.append((labels, reason))
 
     def protect_shadow(self, shadow: Shadow, reason: str) -> None:
-        """Never prune any atom of a tensor."""
-        for layer in shadow.layers:
+        """Never prune any atom of a tensor, nor of an axis whose positions are its values."""
+        for layer in (*shadow.layers, *shadow.positions):
             self.protections.append((layer, reason))
 
     def population(self, layers: Iterable[Labels]) -> None:

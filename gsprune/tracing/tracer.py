@@ -16,12 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.errors import TraceError, is_out_of_memory
 from gsprune.tracing.example import Example, candidates, given
+from gsprune.tracing.exits import copies, leaves, protect_outputs
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.groups import build_graph
 from gsprune.tracing.lengths import is_view, read_shape, reads_shape, tie_view
 from gsprune.tracing.modules import tie_modules
 from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.passages import Step
+from gsprune.tracing.positions import use_positions
 from gsprune.tracing.rules import rule_for
 from gsprune.tracing.rules_common import Call, Rule, origin, protect_all
 from gsprune.tracing.scales import keep_scale, keep_widths_of_busy_queries
@@ -101,6 +103,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has 
             shadows = [tape.of(tensor) for tensor in inputs]
             passing += [layer for shadow in shadows for layer in shadow.layers]
             self._apply(operation, Call(operation.name, args, kwargs, out), before)
+            use_positions(tape, Call(operation.name, args, kwargs, out), shadows)
             made += [tape.of(tensor) for tensor in outputs_of(out)]
             tape.note_ends(shadows, made)
         tape.steps.append(Step(operation.name, passing, made, tape.scale))
@@ -156,7 +159,11 @@ class _Watcher(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return self._attention(args, kwargs)
         splits = len(self.tape.splits)
+        if leaves(func):
+            self.tape.protect_shadow(self.tape.of(args[0]), "read by code outside of PyTorch")
         result = func(*args, **kwargs)
+        if copies(func):
+            self.tape.mark(result, self.tape.of(args[0]))
         if reads_shape(func):
             return read_shape(self.tape, args[0], result)
         if is_view(func):
@@ -239,7 +246,7 @@ def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]
     tape = Tape(model)
     try:
         with undisturbed(model), plain_operations(model):
-            _protect_outputs(tape, _run(model, example, tape))
+            protect_outputs(tape, model, _run(model, example, tape))
             _run_in_training(model, example, tape)
             keep_widths_of_busy_queries(tape)
             tie_modules(tape, model)
@@ -247,12 +254,6 @@ def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]
         for tensor in tensors_in((example.args, example.kwargs)):
             tape.unmark(tensor)
     return build_graph(tape, model, _shapes(example), origin)
-
-
-def _protect_outputs(tape: Tape, output: Any) -> None:
-    """What leaves the network keeps its width."""
-    for tensor in tensors_in(output):
-        tape.protect_shadow(tape.of(tensor), "output of the network")
 
 
 def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
@@ -271,7 +272,7 @@ def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
         module.training = True
     # What is left is a failure of the user's own code in a mode that was not asked for.
     with suppress(TraceError):
-        _protect_outputs(tape, _run(model, example, tape))
+        protect_outputs(tape, model, _run(model, example, tape))
     del tape.steps[noted:], tape.mac_uses[uses:]
     for module in modules:
         module.training = False
