@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gsprune.tracing.constants import UNEVEN, unmark_noise
 from gsprune.tracing.passages import Scale, Step
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, varying
 
@@ -61,6 +62,7 @@ class Operand(NamedTuple):
     layers: tuple[Labels, ...]
     sizes: tuple[int, ...]
     kind: Kind
+    uneven: tuple[int, ...] = ()  # axes of a constant along which its values differ: ``arange``, ``linspace``
 
 
 class Tape:
@@ -208,6 +210,7 @@ class Tape:
         """Take the shadow from a tensor that outlives the trace."""
         for name in (_ATTRIBUTE, _WRITES, _SEEN):
             tensor.__dict__.pop(name, None)
+        unmark_noise(tensor)
 
     def note_ends(self, inputs: Sequence[Shadow], outputs: Sequence[Shadow]) -> None:
         """Note the products of weights among an operation's inputs that are none any more among its outputs."""
@@ -318,9 +321,16 @@ class Tape:
     def _meet_fixed(self, layer: Labels, index: int, operands: Sequence[Operand]) -> Labels | None:
         """What is left of a layer when the other operands' fixed axes have been respected."""
         for other_index, other in enumerate(operands):
-            if other_index == index or other.kind is Kind.CONSTANT:
+            if other_index == index:
                 continue
             axes = varying(layer)
+            if other.kind is Kind.CONSTANT:
+                uneven = [axis for axis in axes if axis in other.uneven]
+                if len(uneven) == len(axes):
+                    self.protect(layer, f"{self.op} with {UNEVEN}")
+                    return None
+                layer = self.collapse(layer, uneven)
+                continue
             if any(candidate.shape[axis] > 1 for candidate in other.layers for axis in axes):
                 continue
             full = [axis for axis in axes if other.sizes[axis] > 1]

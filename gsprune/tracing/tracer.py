@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.errors import TraceError, is_out_of_memory
+from gsprune.tracing.constants import is_noise, mark_noise, uneven_axes, unmark_noise
 from gsprune.tracing.example import Example, candidates, given
 from gsprune.tracing.exits import copies, leaves, protect_outputs
 from gsprune.tracing.graph import Graph
@@ -27,7 +28,7 @@ from gsprune.tracing.positions import use_positions
 from gsprune.tracing.rules import rule_for
 from gsprune.tracing.rules_common import Call, Rule, origin, protect_all
 from gsprune.tracing.scales import keep_scale, keep_widths_of_busy_queries
-from gsprune.tracing.shadow import EMPTY, FREE, Labels, Shadow
+from gsprune.tracing.shadow import EMPTY, FREE, Kind, Labels, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.undisturbed import undisturbed
 from gsprune.tracing.wrappers import wrapper_of
@@ -38,6 +39,8 @@ __all__ = ["operation_of", "outputs_of", "plain_operations", "trace"]
 
 # These make axes that follow what they meet, also from a tensor of which nothing is known.
 _MAKERS = frozenset(f"aten.{name}" for name in ("expand", "new_zeros", "new_ones", "new_full", "new_empty"))
+# In place, these do not read the values that were there.
+_OVERWRITES = frozenset({"aten.copy", "aten.fill", "aten.zero"})
 
 
 class _Operation(NamedTuple):
@@ -47,6 +50,7 @@ class _Operation(NamedTuple):
     rule: Rule | None
     mutable: bool
     composite: bool
+    random: bool
 
 
 @cache
@@ -56,7 +60,8 @@ def operation_of(func: torch._ops.OpOverload) -> _Operation:
     mutable = func._schema.is_mutable
     rule = rule_for(func)
     composite = rule is None and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
-    return _Operation(name.removesuffix("_") if mutable else name, rule, mutable, composite)
+    random = torch.Tag.nondeterministic_seeded in func.tags
+    return _Operation(name.removesuffix("_") if mutable else name, rule, mutable, composite, random)
 
 
 def outputs_of(out: Any) -> list[Tensor]:
@@ -93,6 +98,9 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has 
         inputs = call.tensors()
         known = operation.name in _MAKERS or any([tape.is_known(tensor) for tensor in inputs])
         before = args[0] if operation.mutable and args and isinstance(args[0], Tensor) else None
+        is_random = operation.random or any([is_noise(tensor) for tensor in inputs])
+        if before is not None and (operation.name in _OVERWRITES or not uneven_axes(before, tape.of(before))):
+            mark_noise(before)  # until the rule has run: it sees the values that were written
         out = func(*args, **kwargs)
         tape.op, tape.scale = operation.name, None
         passing: list[Labels] = []
@@ -106,6 +114,10 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has 
             use_positions(tape, Call(operation.name, args, kwargs, out), shadows)
             made += [tape.of(tensor) for tensor in outputs_of(out)]
             tape.note_ends(shadows, made)
+        if before is not None and not is_random:
+            unmark_noise(before)
+        for tensor in outputs_of(out) if is_random else ():
+            mark_noise(tensor)
         tape.steps.append(Step(operation.name, passing, made, tape.scale))
         return out
 
@@ -159,7 +171,7 @@ class _Watcher(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return self._attention(args, kwargs)
         splits = len(self.tape.splits)
-        if leaves(func):
+        if leaves(func) and self.tape.of(args[0]).kind is Kind.ACTIVATION:
             self.tape.protect_shadow(self.tape.of(args[0]), "read by code outside of PyTorch")
         result = func(*args, **kwargs)
         if copies(func):
