@@ -72,6 +72,7 @@ class Components:
         for _ in range(_MAX_ROUNDS):
             violated = [split for split in pending if self._violated(split)]
             if not violated:
+                self._protect_unconsumed()
                 return
             for split in violated:
                 first = split.labels.max(axis=self._tied_axes(split), keepdims=True)
@@ -81,6 +82,16 @@ class Components:
         for split in violated:
             self.tape.protect(split.labels, "splits that cannot be settled")
         self.refresh()
+
+    def _protect_unconsumed(self) -> None:
+        """Protect channels that outlive the call (an attribute, a list) and that no product sums over: an output."""
+        consumed = np.zeros(self.tape.num_atoms, bool)
+        consumed[self.labels[atoms_in([*self.tape.inputs, *self.tape.contracted])]] = True
+        stored = atoms_in(self.tape.stored)
+        unread = stored[~consumed[self.labels[stored]]]
+        if len(unread):
+            self.tape.protect(unread.astype(np.int32), "output of the network: stored outside of it")
+            self.refresh()
 
     def _settle_lengths(self) -> None:
         """Tie vectors position by position that must stay equally long, unless they hold the same units anyway."""

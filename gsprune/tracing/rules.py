@@ -14,7 +14,15 @@ from functools import cache
 
 import torch
 
-from gsprune.tracing import rules_attention, rules_index, rules_layers, rules_maps, rules_rnn, rules_views
+from gsprune.tracing import (
+    rules_attention,
+    rules_index,
+    rules_layers,
+    rules_maps,
+    rules_reductions,
+    rules_rnn,
+    rules_views,
+)
 from gsprune.tracing.rules_common import Rule
 from gsprune.tracing.rules_maps import pointwise
 
@@ -24,6 +32,7 @@ RULES: dict[str, Rule] = {
     **rules_layers.RULES,
     **rules_views.RULES,
     **rules_maps.RULES,
+    **rules_reductions.RULES,
     **rules_index.RULES,
     **rules_attention.RULES,
     **rules_rnn.RULES,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from gsprune.tracing.constants import uneven_axes
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, varying
 from gsprune.tracing.tape import Operand, Tape
 
@@ -69,7 +70,8 @@ def operand(tape: Tape, tensor: torch.Tensor, ndim: int) -> Operand:
     """A tensor as an operand of an element-wise operation on `ndim` axes."""
     shadow = tape.of(tensor)
     sizes = (1,) * (ndim - tensor.ndim) + tuple(tensor.shape)
-    return Operand(tuple(aligned(layer, ndim) for layer in shadow.layers), sizes, shadow.kind)
+    uneven = tuple(axis + ndim - tensor.ndim for axis in uneven_axes(tensor, shadow))
+    return Operand(tuple(aligned(layer, ndim) for layer in shadow.layers), sizes, shadow.kind, uneven)
 
 
 def origin(shadows: Sequence[Shadow]) -> Kind:
@@ -108,7 +110,10 @@ def _flexible(operands: Sequence[Operand], layers: Sequence[Labels], shape: Sequ
     return [
         channels_out(np.full(size, FLEXIBLE, np.int32), axis, len(shape))
         for axis, size in enumerate(shape)
-        if size > 1 and all(item.sizes[axis] == 1 for item in rest) and all(layer.shape[axis] == 1 for layer in layers)
+        if size > 1
+        and all(item.sizes[axis] == 1 for item in rest)
+        and all(layer.shape[axis] == 1 for layer in layers)
+        and all(axis not in item.uneven for item in operands)
     ]
 
 

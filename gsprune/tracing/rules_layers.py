@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from gsprune.tracing.constants import UNEVEN, uneven_axes
 from gsprune.tracing.rules_common import Call, Rule, channels_out, operand, origin
 from gsprune.tracing.scales import dot_of
 from gsprune.tracing.shadow import Kind, Labels, Shadow, varying
@@ -45,6 +46,7 @@ def contract(tape: Tape, a: Labels | None, a_kind: Kind, b: Labels | None, b_kin
     """
     if a is not None and b is not None:
         tape.unite(a, b)
+        tape.contracted.append(a)
         if b_kind is Kind.PARAMETER:
             tape.inputs.append(b)
             if a_kind is Kind.PARAMETER:
@@ -202,6 +204,8 @@ def product(tape: Tape, a: torch.Tensor, b: torch.Tensor, out_shape: Sequence[in
     theirs, columns = _along(tape, second_layers, b.ndim - 2, told=told)
     _mark_heads(tape, [*first.layers, *second_layers])
     if depth > 1:
+        protect_from_uneven(tape, a, -1, theirs)
+        protect_from_uneven(tape, b, -1 if transposed else -2, mine)
         contract_either(tape, _first(tape, mine), first.kind, _first(tape, theirs), second.kind)
         note_products(tape, first, second, mine)
     width = out_shape[-1]
@@ -226,6 +230,13 @@ def _positions(a: torch.Tensor, b: torch.Tensor) -> float:
     batch = float(np.prod(a.shape[:-2], dtype=np.float64))
     shared = float(np.prod(b.shape[:-2], dtype=np.float64))
     return batch * a.shape[-2] / max(shared, 1.0)
+
+
+def protect_from_uneven(tape: Tape, constant: torch.Tensor, axis: int, channels: Sequence[Labels]) -> None:
+    """Protect channels whose sum is weighted by a constant that goes by their positions (``arange``, ``eye``)."""
+    if channels and axis % constant.ndim in uneven_axes(constant, tape.of(constant)):
+        for layer in channels:
+            tape.protect(layer, f"{tape.op} with {UNEVEN}")
 
 
 def contract_either(tape: Tape, a: Labels | None, a_kind: Kind, b: Labels | None, b_kind: Kind) -> None:
@@ -298,6 +309,8 @@ def _vector_product(tape: Tape, matrix: Shadow, a: torch.Tensor, vector: Shadow,
     mine, rows = _along(tape, matrix.layers, 1)
     theirs = _first(tape, [layer.reshape(-1) for layer in vector.layers])
     if x.shape[0] > 1:
+        protect_from_uneven(tape, a, 1, [] if theirs is None else [theirs])
+        protect_from_uneven(tape, x, 0, mine)
         contract_either(tape, _first(tape, mine), matrix.kind, theirs, vector.kind)
         note_products(tape, matrix, vector, mine)
     if matrix.kind is Kind.PARAMETER and vector.kind is not Kind.PARAMETER:

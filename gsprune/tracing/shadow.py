@@ -56,9 +56,10 @@ class Shadow:
         source: of a weight, the parameter that it stands for (weight norm: its direction); of an activation, the weight
             whose product it is, as long as it is nothing else: viewed, scaled by fixed factors, summed with its like.
         dot: of a product of two activations, what it remembers.
+        positions: layers along which the tensor's values are positions (an index from ``max`` or ``argmax``).
     """
 
-    __slots__ = ("dot", "kind", "layers", "source")
+    __slots__ = ("dot", "kind", "layers", "positions", "source")
 
     def __init__(
         self,
@@ -66,14 +67,21 @@ class Shadow:
         kind: Kind = Kind.ACTIVATION,
         source: str | None = None,
         dot: Dot | None = None,
+        positions: Sequence[Labels] = (),
     ) -> None:
         self.layers = tuple(layers)
         self.kind = kind
         self.source = source
         self.dot = dot
+        self.positions = tuple(positions)
 
     def __repr__(self) -> str:
         return f"Shadow({self.kind.name.lower()}, {[layer.shape for layer in self.layers]})"
+
+    @property
+    def is_plain(self) -> bool:
+        """True if nothing is known of the tensor: all its sizes are fixed."""
+        return not (self.layers or self.positions or self.dot is not None)
 
     def with_layers(self, layers: Sequence[Labels]) -> Shadow:
         """The same tensor under a view: other layers, the same origin."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from weakref import ref
 
 import numpy as np
 import torch
 from torch import nn
 
+from gsprune.tracing.constants import UNEVEN, unmark_noise
 from gsprune.tracing.passages import Scale, Step
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, varying
 
@@ -60,6 +62,7 @@ class Operand(NamedTuple):
     layers: tuple[Labels, ...]
     sizes: tuple[int, ...]
     kind: Kind
+    uneven: tuple[int, ...] = ()  # axes of a constant along which its values differ: ``arange``, ``linspace``
 
 
 class Tape:
@@ -76,6 +79,9 @@ class Tape:
         equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
         scale: the number that the operation at hand scales by, if it has been found to follow a width.
         ends: layers of weights' products that went into something which is no such product any more.
+        contracted: layers over which products of two activations have summed.
+        marked: every tensor with channels that the forward has computed, alive or not.
+        stored: layers of tensors that are alive after the call without being returned.
         notes_ends: whether that is noted; it is known of what torch's own attention is made of.
     """
 
@@ -89,6 +95,7 @@ class Tape:
         self.protections: list[tuple[Labels, str]] = []
         self.openings: list[Labels] = []
         self.inputs: list[Labels] = []
+        self.contracted: list[Labels] = []
         self.heads: list[Labels] = []
         self.splits: list[Split] = []
         self.equal_lengths: list[tuple[Labels, Labels, str]] = []
@@ -101,6 +108,8 @@ class Tape:
         self.steps: list[Step] = []
         self.scale: Scale | None = None
         self.used: set[str] = set()
+        self.marked: list[ref[torch.Tensor]] = []
+        self.stored: list[Labels] = []
         self._names: dict[int, str] = {}
         self._shadows: dict[str, Shadow] = {}
         self._storages: dict[tuple[int, tuple[int, ...]], str] = {}
@@ -170,12 +179,14 @@ class Tape:
         name = self._names.get(id(tensor))
         if name is not None:
             self._shadows[name] = shadow
-        elif shadow is EMPTY or (shadow.kind is Kind.ACTIVATION and not shadow.layers and shadow.dot is None):
+        elif shadow is EMPTY or (shadow.kind is Kind.ACTIVATION and shadow.is_plain):
             tensor.__dict__.pop(_ATTRIBUTE, None)
         else:
             tensor.__dict__[_ATTRIBUTE] = shadow
             if shadow.kind is Kind.CONSTANT:
                 tensor.__dict__[_SEEN] = _writes(tensor)
+            elif shadow.kind is Kind.ACTIVATION:
+                self.marked.append(ref(tensor))
 
     @staticmethod
     def count_write(tensor: torch.Tensor) -> None:
@@ -199,6 +210,7 @@ class Tape:
         """Take the shadow from a tensor that outlives the trace."""
         for name in (_ATTRIBUTE, _WRITES, _SEEN):
             tensor.__dict__.pop(name, None)
+        unmark_noise(tensor)
 
     def note_ends(self, inputs: Sequence[Shadow], outputs: Sequence[Shadow]) -> None:
         """Note the products of weights among an operation's inputs that are none any more among its outputs."""
@@ -239,8 +251,8 @@ class Tape:
         self.protections.append((labels, reason))
 
     def protect_shadow(self, shadow: Shadow, reason: str) -> None:
-        """Never prune any atom of a tensor."""
-        for layer in shadow.layers:
+        """Never prune any atom of a tensor, nor of an axis whose positions are its values."""
+        for layer in (*shadow.layers, *shadow.positions):
             self.protections.append((layer, reason))
 
     def population(self, layers: Iterable[Labels]) -> None:
@@ -309,9 +321,16 @@ class Tape:
     def _meet_fixed(self, layer: Labels, index: int, operands: Sequence[Operand]) -> Labels | None:
         """What is left of a layer when the other operands' fixed axes have been respected."""
         for other_index, other in enumerate(operands):
-            if other_index == index or other.kind is Kind.CONSTANT:
+            if other_index == index:
                 continue
             axes = varying(layer)
+            if other.kind is Kind.CONSTANT:
+                uneven = [axis for axis in axes if axis in other.uneven]
+                if len(uneven) == len(axes):
+                    self.protect(layer, f"{self.op} with {UNEVEN}")
+                    return None
+                layer = self.collapse(layer, uneven)
+                continue
             if any(candidate.shape[axis] > 1 for candidate in other.layers for axis in axes):
                 continue
             full = [axis for axis in axes if other.sizes[axis] > 1]

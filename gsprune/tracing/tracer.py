@@ -17,17 +17,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.errors import TraceError, is_out_of_memory
 from gsprune.tracing.autocast import active_autocast
+from gsprune.tracing.constants import is_noise, mark_noise, uneven_axes, unmark_noise
 from gsprune.tracing.example import Example, candidates, given
+from gsprune.tracing.exits import copies, leaves, protect_outputs
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.groups import build_graph
 from gsprune.tracing.lengths import is_view, read_shape, reads_shape, tie_view
 from gsprune.tracing.modules import tie_modules
 from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.passages import Step
+from gsprune.tracing.positions import use_positions
 from gsprune.tracing.rules import rule_for
 from gsprune.tracing.rules_common import Call, Rule, origin, protect_all
 from gsprune.tracing.scales import keep_scale, keep_widths_of_busy_queries
-from gsprune.tracing.shadow import EMPTY, FREE, Labels, Shadow
+from gsprune.tracing.shadow import EMPTY, FREE, Kind, Labels, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.undisturbed import undisturbed
 from gsprune.tracing.wrappers import wrapper_of
@@ -38,6 +41,8 @@ __all__ = ["operation_of", "outputs_of", "plain_operations", "trace", "trace_cal
 
 # These make axes that follow what they meet, also from a tensor of which nothing is known.
 _MAKERS = frozenset(f"aten.{name}" for name in ("expand", "new_zeros", "new_ones", "new_full", "new_empty"))
+# In place, these do not read the values that were there.
+_OVERWRITES = frozenset({"aten.copy", "aten.fill", "aten.zero"})
 
 
 class _Operation(NamedTuple):
@@ -47,6 +52,7 @@ class _Operation(NamedTuple):
     rule: Rule | None
     mutable: bool
     composite: bool
+    random: bool
 
 
 @cache
@@ -56,7 +62,8 @@ def operation_of(func: torch._ops.OpOverload) -> _Operation:
     mutable = func._schema.is_mutable
     rule = rule_for(func)
     composite = rule is None and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
-    return _Operation(name.removesuffix("_") if mutable else name, rule, mutable, composite)
+    random = torch.Tag.nondeterministic_seeded in func.tags
+    return _Operation(name.removesuffix("_") if mutable else name, rule, mutable, composite, random)
 
 
 def outputs_of(out: Any) -> list[Tensor]:
@@ -93,6 +100,9 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has 
         inputs = call.tensors()
         known = operation.name in _MAKERS or any([tape.is_known(tensor) for tensor in inputs])
         before = args[0] if operation.mutable and args and isinstance(args[0], Tensor) else None
+        is_random = operation.random or any([is_noise(tensor) for tensor in inputs])
+        if before is not None and (operation.name in _OVERWRITES or not uneven_axes(before, tape.of(before))):
+            mark_noise(before)  # until the rule has run: it sees the values that were written
         out = func(*args, **kwargs)
         tape.op, tape.scale = operation.name, None
         passing: list[Labels] = []
@@ -103,8 +113,13 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has 
             shadows = [tape.of(tensor) for tensor in inputs]
             passing += [layer for shadow in shadows for layer in shadow.layers]
             self._apply(operation, Call(operation.name, args, kwargs, out), before)
+            use_positions(tape, Call(operation.name, args, kwargs, out), shadows)
             made += [tape.of(tensor) for tensor in outputs_of(out)]
             tape.note_ends(shadows, made)
+        if before is not None and not is_random:
+            unmark_noise(before)
+        for tensor in outputs_of(out) if is_random else ():
+            mark_noise(tensor)
         tape.steps.append(Step(operation.name, passing, made, tape.scale))
         return out
 
@@ -158,7 +173,11 @@ class _Watcher(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return self._attention(args, kwargs)
         splits = len(self.tape.splits)
+        if leaves(func) and self.tape.of(args[0]).kind is Kind.ACTIVATION:
+            self.tape.protect_shadow(self.tape.of(args[0]), "read by code outside of PyTorch")
         result = func(*args, **kwargs)
+        if copies(func):
+            self.tape.mark(result, self.tape.of(args[0]))
         if reads_shape(func):
             return read_shape(self.tape, args[0], result)
         if is_view(func):
@@ -266,7 +285,7 @@ def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]
     tape = Tape(model)
     try:
         with undisturbed(model), plain_operations(model):
-            _protect_outputs(tape, _run(model, example, tape))
+            protect_outputs(tape, model, _run(model, example, tape))
             _run_in_training(model, example, tape)
             keep_widths_of_busy_queries(tape)
             tie_modules(tape, model)
@@ -274,12 +293,6 @@ def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]
         for tensor in tensors_in((example.args, example.kwargs)):
             tape.unmark(tensor)
     return build_graph(tape, model, _shapes(example), origin)
-
-
-def _protect_outputs(tape: Tape, output: Any) -> None:
-    """What leaves the network keeps its width."""
-    for tensor in tensors_in(output):
-        tape.protect_shadow(tape.of(tensor), "output of the network")
 
 
 def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
@@ -298,7 +311,7 @@ def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
         module.training = True
     # What is left is a failure of the user's own code in a mode that was not asked for.
     with suppress(TraceError):
-        _protect_outputs(tape, _run(model, example, tape))
+        protect_outputs(tape, model, _run(model, example, tape))
     del tape.steps[noted:], tape.mac_uses[uses:]
     for module in modules:
         module.training = False
