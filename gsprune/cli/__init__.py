@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import gsprune
 from gsprune.errors import GspruneError, MissingExtraError
 
 __all__ = ["COMMANDS", "main"]
@@ -77,15 +78,23 @@ def _run(command: str, arguments: Sequence[str]) -> int:
 
 
 def _show_commands(arguments: Sequence[str]) -> int:
-    """The list of commands: what was asked for, or the way out of an unknown command."""
-    width = max(len(command) for command in COMMANDS)
-    lines = [f"  gsprune {command:<{width}}  {text}" for command, (_, text) in COMMANDS.items()]
+    """Answer --help and --version, or complain about a missing or unknown command; with the list of commands."""
+    if "--version" in arguments[:1]:
+        sys.stdout.write(f"gsprune {gsprune.__version__}\n")
+        return 0
+    first = next((word for word in arguments[:1] if any(command.startswith(f"{word} ") for command in COMMANDS)), "")
+    commands = {command: text for command, (_, text) in COMMANDS.items() if command.startswith(first)}
+    width = max(len(command) for command in commands)
+    lines = [f"  gsprune {command:<{width}}  {text}" for command, text in commands.items()]
     table = "\n".join(["commands (each has --help):", *lines])
-    if arguments and arguments[0] in ("-h", "--help"):
+    rest = arguments[1:] if first else arguments
+    if rest and rest[0] in ("-h", "--help"):
         sys.stdout.write(f"gsprune: gradual group-structured pruning of networks while they train\n\n{table}\n")
         return 0
-    begun = f"there is no command {' '.join(arguments[:2])!r}" if arguments else "a command is missing"
-    sys.stderr.write(f"gsprune: {begun}\n{table}\n")
+    complaint = f"there is no command {' '.join(arguments[:2])!r}"
+    if not rest:
+        complaint = f"gsprune {first} needs one of these" if first else "a command is missing"
+    sys.stderr.write(f"gsprune: {complaint}\n{table}\n")
     return _USAGE_ERROR
 
 

@@ -67,6 +67,10 @@ def _run(config: TrainConfig, options: RunOptions, make_trainer: MakeTrainer, al
     console = Console(quiet=not ranks.is_first)
     run = _opened(config, options, algorithm, ranks)
     _say(console, f"run folder: {run.path}")
+    if options.resume is not None and ranks.from_first(lambda: run.is_finished):
+        run.close()
+        _say(console, f"the run is finished, nothing was changed; {_way_to_results(run)}")
+        return 0
     if not ranks.is_alone:
         _say(console, f"{ranks.size} processes, {config.num_envs} environments together")
     try:
@@ -133,6 +137,10 @@ def _train(trainer: Trainer, config: TrainConfig, console: Console, ranks: Ranks
 
 def _way_on(algorithm: str, run: RunFolder) -> str:
     return f"with: gsprune train {algorithm} --resume {run.path}"
+
+
+def _way_to_results(run: RunFolder) -> str:
+    return f"its results are in {run.path / 'summary.md'}; to evaluate it again: gsprune eval {run.path}"
 
 
 def _conclude(trainer: Trainer, config: TrainConfig, run: RunFolder, console: Console) -> None:

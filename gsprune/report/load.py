@@ -112,7 +112,7 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise ValueError(f"there is no folder {str(path)!r}; give run folders, or a folder that holds some")
-        inside = [path] if (path / _CONFIG).is_file() else sorted(file.parent for file in path.rglob(_CONFIG))
+        inside = sorted(file.parent for file in path.rglob(_CONFIG))
         if not inside:
             raise ValueError(f"no run lies in {str(path)!r}: a run folder has a config.json")
         found.update(dict.fromkeys(inside))

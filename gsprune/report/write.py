@@ -159,7 +159,12 @@ def _markdown(runs: Sequence[Run], tables: Sequence[Table], pictures: Sequence[t
     state = (
         "all finished" if finished == len(runs) else f"{finished} finished; the figures of the others are provisional"
     )
-    parts = ["# Report", "", f"{len(runs)} runs, {state}. Figures of every run: [runs.csv](runs.csv).", ""]
+    parts = [
+        "# Report",
+        "",
+        f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {state}. Figures of every run: [runs.csv](runs.csv).",
+        "",
+    ]
     parts += [table.markdown() for table in tables]
     for name, caption in pictures:
         parts += [f"![{caption}]({name})", "", f"*{caption}*", ""]

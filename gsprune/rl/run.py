@@ -22,6 +22,9 @@ from typing import IO, Any
 __all__ = ["RunFolder", "read_config", "write_atomically"]
 
 
+_DEPTHS = ("*", "*/*", "*/*/*")  # at which a sweep's folder or a folder of runs has them
+
+
 class RunFolder:
     """A run's folder, locked for this process until `close` or its end, however it ends."""
 
@@ -41,8 +44,14 @@ class RunFolder:
             config: the options as JSON values.
 
         Raises:
-            ValueError: the folder holds a run already, is in use, or cannot be written.
+            ValueError: the folder holds a run or other runs already, is in use, or cannot be written.
         """
+        others = sorted(file.parent for depth in _DEPTHS for file in path.glob(f"{depth}/config.json"))
+        if others:
+            raise ValueError(
+                f"--run-dir must be a folder for one run, but {str(path)!r} holds other runs, such as"
+                f" {str(others[0])!r}; choose a folder of its own, such as --run-dir {path / 'new'}"
+            )
         try:
             found = frozenset([path, *path.iterdir()]) if path.is_dir() else frozenset()
             path.mkdir(parents=True, exist_ok=True)
@@ -77,6 +86,11 @@ class RunFolder:
             return cls(path, _locked(path))
         except OSError as error:
             raise ValueError(f"the run folder {str(path)!r} cannot be written: {error.strerror}") from error
+
+    @property
+    def is_finished(self) -> bool:
+        """True if the training has come to its end and its summary is written."""
+        return (self.path / "summary.json").is_file()
 
     @property
     def checkpoints(self) -> Path:

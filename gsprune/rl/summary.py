@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,9 +11,8 @@ from typing import Protocol
 from torch import nn
 
 from gsprune.engines.budget import LatencyBudget
-from gsprune.engines.engine import prepared
-from gsprune.engines.timing import forwards_in_turns
-from gsprune.measure import latencies
+from gsprune.engines.engine import EngineName, prepared
+from gsprune.engines.timing import Timing, forwards_in_turns
 from gsprune.networks import example_frames
 from gsprune.rl.config import TrainConfig
 from gsprune.rl.pruning import NetworkSize
@@ -63,8 +63,9 @@ class RunSummary:
         widths: group -> (width at the start, width at the end).
         params: parameters at the start and at the end.
         macs: MACs per frame at the start and at the end.
-        latency_ms: median milliseconds of one forward at batch size 1, of the dense network and of this one, measured
-            in turn in the same process.
+        latency_ms: median milliseconds of one forward at batch size 1 on one thread of the CPU, of the dense network and of this
+            one, timed in turns in the same process. Calls that the system interrupted do not count.
+        latency_p99_ms: the 99th percentile of all these calls.
         budgeted_ms: the same in the engine, with the threads and the batch of the budget, if there was one.
         train_return: mean return on the training levels; None if not evaluated.
         test_return: mean return on the full distribution; None if not evaluated.
@@ -85,6 +86,7 @@ class RunSummary:
     params: tuple[int, int]
     macs: tuple[float, float]
     latency_ms: tuple[float, float]
+    latency_p99_ms: tuple[float, float]
     budgeted_ms: tuple[float, float] | None
     train_return: float | None
     test_return: float | None
@@ -96,7 +98,8 @@ class RunSummary:
         rows = [(f"width of {name}", str(before), str(after)) for name, (before, after) in self.widths.items()]
         rows.append(("parameters", f"{self.params[0]:,}", f"{self.params[1]:,}"))
         rows.append(("MACs per frame", f"{self.macs[0] / 1e6:.2f} M", f"{self.macs[1] / 1e6:.2f} M"))
-        rows.append(("latency, batch 1", f"{self.latency_ms[0]:.2f} ms", f"{self.latency_ms[1]:.2f} ms"))
+        rows.append(("latency, batch 1, 1 thread", *(f"{ms:.2f} ms" for ms in self.latency_ms)))
+        rows.append(("99th percentile", *(f"{ms:.2f} ms" for ms in self.latency_p99_ms)))
         if self.budgeted_ms is not None:
             dense, pruned = self.budgeted_ms
             rows.append(("latency as budgeted", f"{dense:.3g} ms", f"{pruned:.3g} ms"))
@@ -132,9 +135,12 @@ class RunSummary:
 
 def summarize(trainer: Summarized, config: TrainConfig) -> RunSummary:
     """Evaluate the agent, time its network against a dense one, and put all of it together."""
+    seconds = trainer.seconds  # before the clock counts the timing
     returns = trainer.evaluate(config.eval_episodes)
     dense, size = trainer.dense, trainer.size
     row = size.row(dense)
+    networks = trainer.build_dense(), trainer.agent
+    timings = _timed(networks, "eager", threads=1, batch=1)
     return RunSummary(
         env_id=config.env_id,
         pruning=config.pruning,
@@ -148,12 +154,13 @@ def summarize(trainer: Summarized, config: TrainConfig) -> RunSummary:
         widths={name: (before, size.widths[name]) for name, before in dense.widths.items()},
         params=(dense.params, size.params),
         macs=(dense.macs, size.macs),
-        latency_ms=_latencies(trainer.build_dense(), trainer.agent),
-        budgeted_ms=None if config.budget is None else _budgeted(trainer.build_dense(), trainer.agent, config.budget),
+        latency_ms=(timings[0].undisturbed_ms, timings[1].undisturbed_ms),
+        latency_p99_ms=(timings[0].p99_ms, timings[1].p99_ms),
+        budgeted_ms=None if config.budget is None else _budgeted(networks, config.budget),
         train_return=returns.get("eval/train_return"),
         test_return=returns.get("eval/test_return"),
         steps=trainer.global_step,
-        seconds=trainer.seconds,
+        seconds=seconds,
     )
 
 
@@ -163,15 +170,14 @@ def write_summary(summary: RunSummary, folder: Path) -> None:
     write_atomically(folder / "summary.md", summary.markdown().encode())
 
 
-def _latencies(dense: nn.Module, agent: nn.Module) -> tuple[float, float]:
-    """Median milliseconds at batch size 1 of both networks, timed in turns."""
-    timed = latencies([dense, agent], example_frames(), max_seconds=_TIMING_SECONDS)
-    return timed[0].median * 1e3, timed[1].median * 1e3
+def _budgeted(networks: Sequence[nn.Module], budget: LatencyBudget) -> tuple[float, float]:
+    """Milliseconds of the dense and of the pruned network as the budget counts them."""
+    dense, pruned = _timed(networks, budget.engine, budget.threads, budget.batch or 1)
+    return dense.undisturbed_ms, pruned.undisturbed_ms
 
 
-def _budgeted(dense: nn.Module, agent: nn.Module, budget: LatencyBudget) -> tuple[float, float]:
-    """Milliseconds of both networks as the budget counts them, timed in turns."""
-    frames = example_frames(budget.batch or 1)
-    runs = [prepared(budget.engine, network, frames, threads=budget.threads) for network in (dense, agent)]
-    dense_timing, timing = forwards_in_turns(runs, budget.threads, max_seconds=_TIMING_SECONDS)
-    return dense_timing.undisturbed_ms, timing.undisturbed_ms
+def _timed(networks: Sequence[nn.Module], engine: EngineName, threads: int, batch: int) -> list[Timing]:
+    """Forwards of all networks in turns, on the CPU."""
+    frames = example_frames(batch)
+    runs = [prepared(engine, network, frames, threads=threads) for network in networks]
+    return forwards_in_turns(runs, threads, max_seconds=_TIMING_SECONDS)

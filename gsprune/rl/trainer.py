@@ -182,7 +182,7 @@ class Trainer(ABC, Generic[ConfigT]):
 
     @property
     def seconds(self) -> float:
-        """Seconds of training, in all processes."""
+        """Seconds of training without evaluations, of the processes before this one, too."""
         return self._seconds_before + time.monotonic() - self._started
 
     def build_dense(self) -> Agent:
@@ -207,7 +207,7 @@ class Trainer(ABC, Generic[ConfigT]):
             whether the training is complete; if not, the last checkpoint is that of now.
         """
         while self.iteration < self.config.num_iterations:
-            started = time.monotonic()
+            before = self.seconds
             metrics = self._iterate()
             self.iteration += 1
             self.global_step += self.config.steps_per_iteration
@@ -217,7 +217,7 @@ class Trainer(ABC, Generic[ConfigT]):
                 "pruning/sparsity": self.sparsity,
                 **self.size.row(self.dense),
                 **self._evaluate_if_due(),
-                "time/sps": self.config.steps_per_iteration / (time.monotonic() - started),
+                "time/sps": self.config.steps_per_iteration / (self.seconds - before),
                 "time/seconds": self.seconds,
             }
             self.metrics.write(self.global_step, row)
@@ -238,7 +238,9 @@ class Trainer(ABC, Generic[ConfigT]):
         protocol = ProtocolConfig(
             config.env_id, config.distribution_mode, episodes, config.eval_num_envs, seed=EVALUATION_SEED + config.seed
         )
+        began = time.monotonic()
         results = evaluate_tracks(self.policy, protocol, device=self.device)
+        self._started += time.monotonic() - began  # an evaluation is no training
         return {f"eval/{name}_return": result.mean for name, result in results.items()}
 
     def save_checkpoint(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tyro
 
+import gsprune
 from gsprune.cli import COMMANDS, main
 
 QUICK = ["train", "ppo", "--preset", "quick"]
@@ -18,6 +19,19 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     output = capsys.readouterr().out
     assert all(f"gsprune {command}" in output for command in COMMANDS)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"gsprune {gsprune.__version__}\n"
+
+
+def test_train_lists_its_algorithms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    listed = [line.split()[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("  gsprune")]
+    assert listed == [["train", "ppo"], ["train", "dqn"]]
+    assert main(["train"]) == 2
+    assert "gsprune train needs one of these" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [[], ["trian", "ppo"], ["train"], ["train", "a2c"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,7 +51,8 @@ def test_the_summary_tells_sizes_latencies_and_returns(finished: Path) -> None:
     widths = summary["widths"]
     assert widths["encoder.linear"] == [256, 52]
     assert sorted(after for _, after in widths.values()) == [4, 4, 4, 8, 8, 8, 8, 8, 8, 52]
-    assert all(latency > 0 for latency in summary["latency_ms"])
+    assert all(0 < ms <= worst for ms, worst in zip(summary["latency_ms"], summary["latency_p99_ms"], strict=True))
+    assert summary["seconds"] == pytest.approx(read_metrics(finished)[-1]["time/seconds"], abs=0.5)
     assert isinstance(summary["train_return"], float)
     assert isinstance(summary["test_return"], float)
     table = (finished / "summary.md").read_text()
@@ -75,10 +77,29 @@ def test_inspect_shows_the_groups_of_run_checkpoint_and_network(
     assert "neither a run folder nor a checkpoint" in capsys.readouterr().err
 
 
-def test_a_finished_run_that_is_resumed_only_concludes_again(finished: Path) -> None:
-    before = (finished / "metrics.jsonl").read_bytes()
+def test_a_finished_run_that_is_resumed_stays_as_it_is(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ("metrics.jsonl", "summary.json", "summary.md", "curves.png")
+    before = {name: (finished / name).read_bytes() for name in files}
     assert main(["train", "ppo", "--resume", str(finished)]) == 0
-    assert (finished / "metrics.jsonl").read_bytes() == before
+    assert {name: (finished / name).read_bytes() for name in files} == before
+    assert f"the run is finished, nothing was changed; its results are in {finished}" in capsys.readouterr().out
+
+
+def test_a_run_that_was_killed_before_its_evaluation_is_evaluated(finished: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "run"
+    shutil.copytree(finished, killed)
+    (killed / "summary.json").unlink()
+    assert main(["train", "ppo", "--resume", str(killed)]) == 0
+    returns = [json.loads((run / "summary.json").read_text())["test_return"] for run in (finished, killed)]
+    assert returns[0] == returns[1]
+    assert (killed / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+def test_a_folder_of_runs_takes_no_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(finished.parent.iterdir())
+    assert main(["train", "ppo", *OPTIONS, "--run-dir", str(finished.parent)]) == 2
+    assert "holds other runs" in capsys.readouterr().err
+    assert sorted(finished.parent.iterdir()) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -19,6 +19,11 @@ def test_runs_are_found_at_and_below_a_path_each_once(write_run: RunWriter, tmp_
     assert find_runs([b, tmp_path / "study", a]) == [b, a]
 
 
+def test_runs_inside_of_a_run_are_found_too(write_run: RunWriter, tmp_path: Path) -> None:
+    outer, inner = write_run("outer"), write_run("outer/inner")
+    assert find_runs([outer]) == [outer, inner]
+
+
 def test_a_path_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no run lies in"):
         find_runs([tmp_path])
