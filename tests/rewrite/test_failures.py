@@ -144,6 +144,15 @@ def at_line(number: int | None, act: Callable[[], None]) -> Iterator[list[int]]:
         gc.enable()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also in a process that a shell has started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_at_any_line_changes_nothing_or_comes_when_all_is_done() -> None:
     Training.begun().prune()  # the first step of a process runs lines that fill caches
     done = Training.begun()

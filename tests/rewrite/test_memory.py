@@ -74,6 +74,16 @@ def prune_and_train_a_fresh_network() -> None:
         optimizer.step()
 
 
+def grown_by_eight_loops() -> int:
+    """Bytes that stay resident."""
+    gc.collect()
+    before = resident_bytes()
+    for _ in range(8):
+        prune_and_train_a_fresh_network()
+    gc.collect()
+    return resident_bytes() - before
+
+
 @pytest.fixture
 def one_torch_thread() -> Iterator[None]:
     """Small layers: torch's threads would wait for each other longer than they work."""
@@ -86,16 +96,13 @@ def one_torch_thread() -> Iterator[None]:
 @pytest.mark.usefixtures("one_torch_thread")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell resident memory here")
 def test_training_loops_that_prune_do_not_grow_the_resident_memory() -> None:
-    # What the pool does not count would show here: objects, small tensors, pages it believes to have given back.
+    # What the pool does not count would show here: objects, small tensors, pages it believes to have given back. The
+    # allocator may still settle what other tests have left; a leak grows in every round.
     for _ in range(3):
         prune_and_train_a_fresh_network()
-    gc.collect()
-    before = resident_bytes()
-    for _ in range(8):
-        prune_and_train_a_fresh_network()
-    gc.collect()
+    rounds = (grown_by_eight_loops() for _ in range(3))
     # Each loop replaces about 40 MB; a tenth of it, were it lost, would be 32 MB in the end.
-    assert resident_bytes() - before <= 16 << 20
+    assert any(grown <= 16 << 20 for grown in rounds)
 
 
 def test_views_of_what_was_there_before_are_never_overwritten() -> None:
