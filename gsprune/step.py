@@ -38,6 +38,7 @@ from gsprune.rewrite.stored_sizes import changed_lengths, repaired
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.untold import refuse_untold, untold
+from gsprune.rewrite.wrapped_optimizers import with_inner
 from gsprune.selection import Selection, group_layers, select_units
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.undisturbed import undisturbed
@@ -109,7 +110,7 @@ class Step:
         self.structure = state.structure
         self.request = request
         self.consensus = request.consensus
-        self.optimizers = optimizers
+        self.optimizers = with_inner(optimizers)
         self.bindings = [self.known.binding, *self._bindings_of(followers)]
         self.tensors = self.known.binding.tensors
         check_ownership(optimizers, self.known.binding.ids, (model, *followers))

@@ -17,7 +17,14 @@ from gsprune import _core
 from gsprune.backends import Pattern
 from gsprune.rewrite.attributes import Entry
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.optimizer_state import add_unlike, as_dict, history_resets, sliced_states
+from gsprune.rewrite.companions import add_companions
+from gsprune.rewrite.optimizer_state import (
+    StateSlicer,
+    as_dict,
+    history_resets,
+    refuse_preconditioners,
+    sliced_states,
+)
 from gsprune.tracing.graph import IntArray
 from gsprune.tracing.structure import Structure
 
@@ -79,8 +86,14 @@ def plan_rewrite(
     patterns, tensors, pattern_of, num_owned, num_model, entries, others = _core.plan_cuts(
         after.cuts, keeps, after.starts, parts, states
     )
-    if others:
-        add_unlike(others, sliced, bindings, tensors, patterns, pattern_of)
+    slicer = StateSlicer(bindings, tensors, patterns, pattern_of, entries)
+    for owner, which, key, value in others:
+        if which is None:
+            slicer.add_gradient(owner, value)
+        else:
+            slicer.add_state(owner, sliced[which], states[which][tensors[owner]], key, value)
+    add_companions(optimizers, bindings, num_owned, slicer)
+    refuse_preconditioners(optimizers, slicer, num_owned)
     notes = []
     for optimizer in optimizers:
         resets = history_resets(optimizer, tensors[:num_owned])
