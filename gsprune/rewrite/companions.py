@@ -1,5 +1,4 @@
-"""Tensors that an optimizer keeps beside its parameters and outside of their states: slow weights, averages, master
-weights in float32.
+"""Tensors that an optimizer keeps in its attributes: slow weights, averages of weights, master weights in float32.
 
 Which parameter such a tensor follows shows in one of these ways:
 

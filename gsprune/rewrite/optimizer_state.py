@@ -1,7 +1,7 @@
 """The tensors that an optimizer keeps for a parameter: which are sliced along with it.
 
-Tensors of the parameter's shape are; of other shapes those that `gsprune.rewrite.state_shapes` derives from it. It makes
-no difference whether they lie in lists, dictionaries, deques or attributes of objects. Scalars and plain numbers stay.
+Tensors of the parameter's shape are; of other shapes those that `gsprune.rewrite.state_shapes` derives from it. It is
+no matter whether they lie in lists, dictionaries, deques or attributes of objects. Scalars and plain numbers stay.
 L-BFGS keeps flat vectors over all parameters, whose inner products would be wrong after slicing: its history starts
 anew. What an optimizer keeps elsewhere is in `gsprune.rewrite.wrapped_optimizers`.
 """
@@ -99,7 +99,7 @@ class StateSlicer:
         tensors: the parameters (and buffers) first; appended to.
         patterns: appended to where a state is sliced otherwise than its parameter.
         pattern_of: (len(tensors),) index into `patterns`; appended to.
-        entries: (dictionary, key, value); appended to where a state keeps its parameter's shape as a tuple.
+        entries: (dictionary, key, value); appended to where a state keeps its parameter's shape.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class StateSlicer:
             RewriteError: a tensor's shape does not follow from the parameter's, or an object's tensors cannot be found.
         """
         seen: set[int] = set()
-        waiting = [((key,), holder, value)]
+        waiting: list[tuple[Place, Any, Any]] = [((key,), holder, value)]
         while waiting:
             place, holder, value = waiting.pop()
             if isinstance(value, Tensor):
@@ -161,7 +161,7 @@ class StateSlicer:
             elif isinstance(value, np.ndarray):
                 if value.size > 1:
                     raise _unknown_state(value, place, self.tensors[owner], optimizer, self.bindings)
-            elif _are_integers(value) and value == tuple(self.tensors[owner].shape):
+            elif _are_integers(value) and tuple(value) == tuple(self.tensors[owner].shape):
                 self._add_shape(owner, optimizer, holder, place, value)
             elif id(value) not in seen and not is_optimizer(value):
                 seen.add(id(value))
@@ -188,12 +188,12 @@ class StateSlicer:
             self.patterns.append(keeps)
             self.add(value, len(self.patterns) - 1)
 
-    def _add_shape(self, owner: int, optimizer: Optimizer, holder: Any, place: Place, value: tuple[int, ...]) -> None:
+    def _add_shape(self, owner: int, optimizer: Optimizer, holder: Any, place: Place, value: Sequence[int]) -> None:
         keep = dict(self.patterns[self.pattern_of[owner]])
         shape = [len(keep[axis]) if axis in keep else length for axis, length in enumerate(value)]
         if not isinstance(holder, dict):
             raise _unknown_state(value, place, self.tensors[owner], optimizer, self.bindings)
-        self.entries.append((holder, place[-1], type(value)(shape)))
+        self.entries.append((holder, place[-1], type(value)(shape)))  # type: ignore[call-arg]
 
 
 def refuse_preconditioners(optimizers: Sequence[Optimizer], slicer: StateSlicer, num_owned: int) -> None:
@@ -259,7 +259,7 @@ def _key_of(state: Any, value: Tensor) -> Any:
 
 
 def _are_integers(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) > 0 and all(type(element) is int for element in value)
+    return isinstance(value, tuple | list) and len(value) > 0 and all(type(element) is int for element in value)
 
 
 def _state_at(place: Place) -> str:
