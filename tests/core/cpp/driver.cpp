@@ -186,7 +186,7 @@ std::int64_t draw_itemsize(Random& random) { return std::int64_t{1} << draw(rand
 
 void test_slice(Random& random, Isa isa, int num_threads, std::int64_t largest) {
     const Slicing slicing(random, draw_itemsize(random), largest);
-    const std::int64_t stream_from = draw(random, 0, 1) == 0 ? 0 : gsprune::min_stream_bytes;
+    const std::int64_t stream_from = draw(random, 0, 1) == 0 ? 0 : gsprune::min_stream_bytes();
     gsprune::slice_all({slicing.job}, {slicing.pattern}, isa, num_threads, stream_from);
     slicing.check_filled("slice");
 }
@@ -275,7 +275,7 @@ void test_slice_at_edges(Random& random, Isa isa, std::int64_t itemsize, std::in
     job.source = {source.data(), 3, itemsize, {num_rows, width, unit}, {width * unit, unit, 1}};
     job.target = {target.data(), 3, itemsize, {num_rows, count, unit}, {count * unit, unit, 1}};
     job.pattern = 0;
-    gsprune::slice_all({job}, {{{1, &keep}}}, isa, 2, draw(random, 0, 1) == 0 ? 0 : gsprune::min_stream_bytes);
+    gsprune::slice_all({job}, {{{1, &keep}}}, isa, 2, draw(random, 0, 1) == 0 ? 0 : gsprune::min_stream_bytes());
     for (std::int64_t i = 0; i < target.offset; ++i) {
         check(target.memory[static_cast<std::size_t>(i)] == std::byte{0xAB}, "nothing before the target is written");
     }
