@@ -219,6 +219,7 @@ class Step:
         rounded = keep_attention_scale(plan, replacements, self.bindings, self.structure, after, self.optimizers)
         others = []
         if self.request.rescale:
+            plan.refuse_to_scale()
             others = rescaled(plan, replacements, self.structure.traced, canonical_tensors(self.model))
         with HeldInterrupts(), Transaction() as transaction:
             apply_plan(transaction, plan, replacements)

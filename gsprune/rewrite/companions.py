@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -25,6 +27,8 @@ from gsprune.rewrite.optimizer_state import StateSlicer
 from gsprune.rewrite.wrapped_optimizers import extras_of, parts_to_follow, with_inner
 
 __all__ = ["add_companions"]
+
+AnyArray = npt.NDArray[Any]
 
 # Objects within objects are searched so deep.
 _DEPTH = 8
@@ -107,23 +111,29 @@ class _Search:
 
     def _finds_parameters(self) -> bool:
         """Collect lists of the model's parameters, which other lists may stand beside."""
-        lists = [tensors for value in self.extras.values() for tensors in self._lists_in(value, 0)]
+        seen: set[int] = set()
+        lists = [tensors for value in self.extras.values() for tensors in self._lists_in(value, 0, seen)]
         self.anchors += [each for each in lists if not self.cut.keys().isdisjoint(map(id, each))]
         self.anchors += [[tensor for each in self.anchors for tensor in each if id(tensor) in self.own]]
         return any(not self.cut.keys().isdisjoint(map(id, each)) for each in lists)
 
-    def _lists_in(self, value: Any, depth: int) -> Iterator[list[Tensor]]:
-        if depth > _DEPTH:
+    def _lists_in(self, value: Any, depth: int, seen: set[int]) -> Iterator[list[Tensor]]:
+        if depth > _DEPTH or isinstance(value, Tensor) or id(value) in seen:
             return
+        seen.add(id(value))
         if is_container(value):
             yield _flat(value)
-        for _, part in [] if isinstance(value, Tensor) else parts_to_follow(value, self.modules):
-            yield from self._lists_in(part, depth + 1)
+        for _, part in parts_to_follow(value, self.modules):
+            yield from self._lists_in(part, depth + 1, seen)
 
     def _visit(self, value: Any, place: str, depth: int) -> None:
         if isinstance(value, Tensor):
             self._visit_tensor(value, place)
             return
+        if isinstance(value, np.ndarray) and any(
+            value.shape == parameter.shape for parameter in self.slicer.tensors[: len(self.cut)]
+        ):
+            raise self._refused(place, value, "arrays of NumPy are not sliced")
         if depth > _DEPTH or id(value) in self._seen:
             return
         self._seen[id(value)] = value
@@ -203,13 +213,14 @@ class _Search:
             tensor.is_floating_point() and tensor.numel() >= min(parameter.numel() for parameter in cut)
         )
 
-    def _refused(self, place: str, tensor: Tensor, why: str) -> RewriteError:
+    def _refused(self, place: str, tensor: Tensor | AnyArray, why: str) -> RewriteError:
         alike = [name for name, each in self.name_of.items() if each.shape == tensor.shape and id(each) in self.cut]
         names = ", ".join(map(repr, alike[:3])) or ", ".join(
             repr(n) for n, t in self.name_of.items() if id(t) in self.cut
         )
+        kind = "tensor" if isinstance(tensor, Tensor) else "NumPy array"
         return RewriteError(
-            f"{type(self.optimizer).__name__} keeps a tensor of shape {tuple(tensor.shape)} in `{place[1:]}`, and it"
+            f"{type(self.optimizer).__name__} keeps a {kind} of shape {tuple(tensor.shape)} in `{place[1:]}`, and it"
             f" cannot be told how it follows the parameters that are sliced ({names}): {why}; nothing was changed."
             " Keep it in optimizer.state[parameter], in a dictionary by parameter or in a list in the order of the"
             " parameters, or prune without `optimizer=` and build a new optimizer (`report.slice(name, tensor)` cuts"
@@ -217,11 +228,11 @@ class _Search:
         )
 
 
-def _flat(value: Any) -> list[Tensor]:
+def _flat(value: Any, depth: int = 0) -> list[Tensor]:
     """The tensors in nested containers, in order."""
     if isinstance(value, Tensor):
         return [value]
-    if not is_container(value):
+    if depth > _DEPTH or not is_container(value):
         return []
     parts = value.values() if isinstance(value, Mapping) else value
-    return [tensor for part in parts for tensor in _flat(part)]
+    return [tensor for part in parts for tensor in _flat(part, depth + 1)]

@@ -21,7 +21,7 @@ __all__ = ["is_container", "may_hold_tensors", "parts_of"]
 
 _PLAIN = frozenset((bool, int, float, complex, str, bytes, NoneType, torch.dtype, torch.device, torch.Size))
 _PLAIN_KINDS = (
-    *(bool, int, float, complex, str, bytes, Enum, type, np.generic, np.ndarray),
+    *(bool, int, float, complex, str, bytes, Enum, type, np.generic),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator, torch.Size),
     *(ModuleType, FunctionType, MethodType, BuiltinFunctionType, partial),
 )
@@ -48,7 +48,7 @@ def parts_of(value: Any) -> list[tuple[Any, Any]] | None:
     Returns:
         None for an object that may hold tensors, but does not list them (an iterator, a type of an extension).
     """
-    if value is None or isinstance(value, _PLAIN_KINDS):
+    if value is None or isinstance(value, (*_PLAIN_KINDS, np.ndarray)):
         return []
     parts: list[tuple[Any, Any]] = []
     if isinstance(value, Mapping):

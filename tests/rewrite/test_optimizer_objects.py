@@ -272,6 +272,30 @@ def test_an_attribute_of_unknown_meaning_is_refused_by_name(attribute: object, m
     refused(net, optimizer, "SGD keeps a " + message)
 
 
+def test_arrays_and_weights_that_would_be_scaled_are_refused() -> None:
+    net = mlp()
+    optimizer = optim.SGD(net.parameters(), 0.1)
+    optimizer.shadow = {"2": np.zeros((12, 16))}  # type: ignore[attr-defined]
+    refused(net, optimizer, r"SGD keeps a NumPy array of shape \(12, 16\) in `shadow\['2'\]`.*'2\.weight'")
+    optimizer.shadow = [parameter.detach().clone() for parameter in net.parameters()]  # type: ignore[attr-defined]
+    with pytest.raises(gsprune.RewriteError, match=r"keeps 5 tensors in its attributes.*copies"):
+        gsprune.prune_step(net, 0.5, optimizer=optimizer, example_inputs=X, rescale=True)
+    assert net[2].weight.shape == (12, 16)
+
+
+def test_containers_that_hold_themselves_end() -> None:
+    net = mlp()
+    optimizer = optim.SGD(net.parameters(), 0.1)
+    cycle: dict[str, Any] = {"slow": {key: p.detach().clone() for key, p in net.named_parameters()}}
+    cycle["self"] = cycle
+    optimizer.kept = cycle  # type: ignore[attr-defined]
+    optimizer.state[net[2].weight]["held"] = [cycle]
+    optimizer.state[net[2].weight]["held"].append(optimizer.state[net[2].weight]["held"])
+    del optimizer.state[net[2].weight]["held"][0]
+    gsprune.prune_step(net, 0.5, optimizer=optimizer, example_inputs=X)
+    assert all(cycle["slow"][key].shape == p.shape for key, p in net.named_parameters())
+
+
 def test_a_tensor_that_two_parameters_may_be_behind_is_refused() -> None:
     net = mlp(width=16)
     optimizer = optim.SGD(net.parameters(), 0.1)
