@@ -13,6 +13,7 @@ import torch
 from networks import NETWORKS, with_moments
 from torch import Tensor, nn
 
+from gsprune import _core
 from gsprune.backends import Backend, CppBackend, Pattern, get_backend
 
 KEPT = 0.95  # of every group, per step
@@ -56,6 +57,7 @@ def extra_info(name: str) -> dict[str, object]:
     return {
         "network": name,
         "device": platform.processor() or platform.machine(),
+        "last_level_cache": _core.last_level_cache_bytes(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "commit": head.stdout.strip() or "unknown",

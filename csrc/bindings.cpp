@@ -6,6 +6,7 @@
 #include "arguments.hpp"
 #include "array_bindings.hpp"
 #include "exchange.hpp"
+#include "last_level_cache.hpp"
 #include "launch_bindings.hpp"
 #include "memory.hpp"
 #include "plan_bindings.hpp"
@@ -29,6 +30,8 @@ PYBIND11_MODULE(_core, module) {
                py::arg("increment_version"), "Hand over what `rewrite` and `install_exchange` call of torch.");
     module.def("best_isa", &gsprune::best_isa_name,
                "The fastest instruction set of this machine that has kernels of its own.");
+    module.def("last_level_cache_bytes", &gsprune::last_level_cache_bytes,
+               "Size of the last-level cache of the first processor; 0 where the system does not say.");
     module.def("trim_reserve", &gsprune::trim_reserve, "Give reserved memory back; returns the number of bytes.");
     module.def(
         "pool_use",

@@ -14,7 +14,7 @@ constexpr std::int64_t max_programs = (std::int64_t{1} << 31U) - 1;  // of a gri
 
 }  // namespace
 
-std::size_t best_tile(std::int64_t rows, std::int64_t columns, const std::vector<TileShape>& tiles) noexcept {
+std::size_t best_tile(std::int64_t rows, std::int64_t columns, const std::vector<TileSize>& tiles) noexcept {
     std::size_t best = 0;
     for (std::size_t i = 1; i < tiles.size(); ++i) {
         if (count_tiles(rows, columns, tiles[i]) < count_tiles(rows, columns, tiles[best])) best = i;

@@ -12,19 +12,19 @@
 
 namespace gsprune {
 
-/// Shape of the piece of a matrix that one program works on; kernels are compiled for it.
-struct TileShape {
+/// A piece of a matrix that one program works on; kernels are compiled for the sizes.
+struct TileSize {
     std::int64_t rows;
     std::int64_t columns;
 };
 
 /// How many tiles cover a matrix.
-constexpr std::int64_t count_tiles(std::int64_t rows, std::int64_t columns, const TileShape& tile) noexcept {
+constexpr std::int64_t count_tiles(std::int64_t rows, std::int64_t columns, const TileSize& tile) noexcept {
     return ceil_div(rows, tile.rows) * ceil_div(columns, tile.columns);
 }
 
 /// The tile of which the fewest cover a matrix; of equal ones the first.
-std::size_t best_tile(std::int64_t rows, std::int64_t columns, const std::vector<TileShape>& tiles) noexcept;
+std::size_t best_tile(std::int64_t rows, std::int64_t columns, const std::vector<TileSize>& tiles) noexcept;
 
 /// How many tiles one program goes down: most where there are many, so that those of a small launch find a
 /// multiprocessor each.
@@ -43,7 +43,7 @@ struct Grid {
     std::int64_t steps;      // down the rows, by one program
     std::int64_t row_tiles;  // of `steps` tiles each
 
-    Grid(std::int64_t rows, std::int64_t columns, const TileShape& tile, std::int64_t most_steps) noexcept
+    Grid(std::int64_t rows, std::int64_t columns, const TileSize& tile, std::int64_t most_steps) noexcept
         : column_tiles(ceil_div(columns, tile.columns)),
           steps(std::clamp<std::int64_t>(ceil_div(rows, tile.rows), 1, most_steps)),
           row_tiles(ceil_div(rows, tile.rows * steps)) {}

@@ -31,8 +31,8 @@ namespace {
 
 using Table = py::array_t<std::int64_t>;
 
-std::vector<TileShape> read_tiles(const std::vector<std::pair<std::int64_t, std::int64_t>>& sizes) {
-    std::vector<TileShape> tiles;
+std::vector<TileSize> read_tiles(const std::vector<std::pair<std::int64_t, std::int64_t>>& sizes) {
+    std::vector<TileSize> tiles;
     for (const auto& [rows, columns] : sizes) {
         if (rows < 1 || columns < 1) throw py::value_error("`tiles` must be >= 1 in both directions");
         tiles.push_back({rows, columns});

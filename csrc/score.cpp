@@ -99,13 +99,13 @@ void sum_tile(const MatrixJob& matrix, std::int64_t tile_index, TileKernel kerne
     const std::int64_t row = row_tile * matrix.tile_rows;
     const std::int64_t col = col_tile * max_tile_cols;
     const std::int64_t offset = (row * matrix.num_cols + col) * matrix.job->values.itemsize;
-    const Tile tile{matrix.values + offset,
-                    matrix.others + offset,
-                    matrix.num_cols,
-                    std::min(matrix.tile_rows, matrix.num_rows - row),
-                    std::min(max_tile_cols, matrix.num_cols - col),
-                    matrix.row_partials + col_tile * matrix.num_rows + row,
-                    matrix.col_partials + row_tile * matrix.num_cols + col};
+    const MatrixTile tile{matrix.values + offset,
+                          matrix.others + offset,
+                          matrix.num_cols,
+                          std::min(matrix.tile_rows, matrix.num_rows - row),
+                          std::min(max_tile_cols, matrix.num_cols - col),
+                          matrix.row_partials + col_tile * matrix.num_rows + row,
+                          matrix.col_partials + row_tile * matrix.num_cols + col};
     kernel(tile);
 }
 

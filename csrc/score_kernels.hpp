@@ -8,7 +8,7 @@
 namespace gsprune {
 
 /// A part of a matrix whose rows are contiguous; strides count elements.
-struct Tile {
+struct MatrixTile {
     const std::byte* values;
     const std::byte* others;
     std::int64_t row_stride;
@@ -20,7 +20,7 @@ struct Tile {
 
 /// Rows are summed in eight lanes (column j goes to lane j mod 8), columns in groups of four rows from the first on;
 /// every kernel keeps to this order.
-using TileKernel = void (*)(const Tile&) noexcept;
+using TileKernel = void (*)(const MatrixTile&) noexcept;
 
 TileKernel plain_tile_kernel(DType dtype, Statistic statistic) noexcept;
 TileKernel avx2_tile_kernel(DType dtype, Statistic statistic) noexcept;

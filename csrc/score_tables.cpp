@@ -25,7 +25,7 @@ struct Matrix {
     std::size_t tile = 0;        // index
     std::int64_t num_tiles = 0;  // of that kind
 
-    void choose_tile(const std::vector<TileShape>& tiles) noexcept {
+    void choose_tile(const std::vector<TileSize>& tiles) noexcept {
         tile = best_tile(rows, columns, tiles);
         num_tiles = count_tiles(rows, columns, tiles[tile]);
     }
@@ -33,7 +33,7 @@ struct Matrix {
 
 /// The matrix whose partials give the sums along one or two axes, in as few tiles as can be.
 Matrix as_matrix(const View& view, const Order& order, const std::vector<int>& axes,
-                 const std::vector<TileShape>& tiles) {
+                 const std::vector<TileSize>& tiles) {
     const std::vector<AxisRun> runs = axis_runs(view, order, axes);
     const std::int64_t before = runs[0].size;
     const AxisRun& first = runs[1];
@@ -73,7 +73,7 @@ struct Task {
     }
 };
 
-std::vector<Task> tasks_of(const std::vector<SumJob>& jobs, const std::vector<TileShape>& tiles,
+std::vector<Task> tasks_of(const std::vector<SumJob>& jobs, const std::vector<TileSize>& tiles,
                            std::int64_t& num_sums) {
     std::vector<Task> tasks;
     tasks.reserve(jobs.size());

@@ -10,7 +10,7 @@ namespace gsprune {
 
 /// How the scoring kernels are made, see `kernels/score.py`.
 struct ScoreTiling {
-    std::vector<TileShape> tiles;  // of which a job's fields name one by its index
+    std::vector<TileSize> tiles;  // of which a job's fields name one by its index
     std::int64_t fold_outputs;
     StepLimits limits;
 };

@@ -5,6 +5,7 @@
 #include <optional>
 #include <tuple>
 
+#include "last_level_cache.hpp"
 #include "parallel.hpp"
 #include "slice_kernels.hpp"
 
@@ -91,6 +92,12 @@ std::int64_t resolve_keep(const std::int64_t* positions, std::int64_t count, Kee
     }
     keep.runs.push_back({positions[start], count - start});
     return -1;
+}
+
+std::int64_t min_stream_bytes() noexcept {
+    constexpr std::int64_t assumed = std::int64_t{32} << 20U;
+    const std::int64_t cache = last_level_cache_bytes();
+    return (cache > 0 ? cache : assumed) / 16 * 5;
 }
 
 class SliceRun::Work {

@@ -4,7 +4,6 @@
 #include <memory>
 #include <vector>
 
-#include "caches.hpp"
 #include "isa.hpp"
 #include "views.hpp"
 
@@ -44,12 +43,11 @@ struct SliceJob {
     std::size_t pattern;  // index
 };
 
-/// Bytes from which on a call writes past the caches: a third of the last level.
-///
-/// What a larger call reads and writes does not stay in the caches until the next step. Measured with 32 MiB of them:
-/// through the caches, steps that write 10 to 16 MB take 8 % longer, and smaller ones as long. With 260 MB of them,
-/// to write 10 MB past the caches makes a step 1.6 times as long.
-inline std::int64_t min_stream_bytes() noexcept { return last_level_cache_bytes() / 3; }
+/// Runs that write so many bytes write past the caches: what they read and write does not stay there from one step to
+/// the next. That is 5/16 of the last-level cache. With 32 MB of cache, whole steps that write 10 to 16 MB take 8 %
+/// longer through the caches, and smaller ones as long; with 260 MB, a step of impala-4 takes 1.6 times as long past
+/// them. Where the system does not tell its cache, 32 MB are assumed.
+std::int64_t min_stream_bytes() noexcept;
 
 /// All jobs; targets overlap nothing. Runs that write `stream_from` bytes or more write past the caches.
 ///

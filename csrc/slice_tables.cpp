@@ -92,7 +92,7 @@ struct Cut {
 
     Cut() = default;
 
-    Cut(const Matrix& matrix, const View& source, const std::vector<TileShape>& tiles) {
+    Cut(const Matrix& matrix, const View& source, const std::vector<TileSize>& tiles) {
         const std::int64_t num_bytes = matrix.after * source.itemsize;
         word = std::gcd(num_bytes, alignment_of(source));
         words = num_bytes / word;

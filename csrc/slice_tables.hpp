@@ -10,8 +10,8 @@ namespace gsprune {
 
 /// How the slicing kernel is made, see `kernels/slice.py`.
 struct SliceTiling {
-    std::vector<TileShape> tiles;  // of which a job's fields name one by its index
-    std::int64_t max_columns;      // words in a row of a matrix that the kernel can count
+    std::vector<TileSize> tiles;  // of which a job's fields name one by its index
+    std::int64_t max_columns;     // words in a row of a matrix that the kernel can count
     StepLimits limits;
 };
 

@@ -39,6 +39,7 @@ from gsprune.rewrite.stored_sizes import changed_lengths, repaired
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.untold import refuse_untold, untold
+from gsprune.rewrite.wrapped_optimizers import with_inner
 from gsprune.selection import Selection, group_layers, select_units
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.undisturbed import undisturbed
@@ -110,7 +111,7 @@ class Step:
         self.structure = state.structure
         self.request = request
         self.consensus = request.consensus
-        self.optimizers = optimizers
+        self.optimizers = with_inner(optimizers)
         self.bindings = [self.known.binding, *self._bindings_of(followers)]
         self.tensors = self.known.binding.tensors
         check_ownership(optimizers, self.known.binding.ids, (model, *followers))
@@ -220,6 +221,7 @@ class Step:
         rounded = keep_attention_scale(plan, replacements, self.bindings, self.structure, after, self.optimizers)
         others = []
         if self.request.rescale:
+            plan.refuse_to_scale()
             others = rescaled(plan, replacements, self.structure.traced, canonical_tensors(self.model))
         with HeldInterrupts(), Transaction() as transaction:
             apply_plan(transaction, plan, replacements)

@@ -28,7 +28,8 @@ __all__ = ["keep_attention_scale"]
 _EXPONENTS = {
     **dict.fromkeys(("exp_avg", "momentum_buffer", "grad_avg", "exp_inf", "prev"), -1),
     **dict.fromkeys(("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "variance", "row_var"), -2),
-    "ax": 1,  # the average of the parameter itself
+    # Copies and averages of the parameter itself: torch's ASGD, Lookahead, SAM, schedule-free, Prodigy.
+    **dict.fromkeys(("ax", "slow_param", "slow_params", "slow_buffer", "slow_weights", "old_p", "z", "p0"), 1),
 }
 
 
@@ -52,6 +53,9 @@ def keep_attention_scale(
         after: the structure after it.
         optimizers: whose states were sliced along.
 
+    Raises:
+        RewriteError: an optimizer may keep copies of the rows.
+
     Returns:
         whether there were any such rows, whose products are rounded.
     """
@@ -67,6 +71,7 @@ def keep_attention_scale(
         stays = np.isin(new.get(entry.tensor, {}).get(entry.axis, rows), entry.rows)
         if was.sum() == stays.sum():
             continue
+        plan.refuse_to_scale()
         scaled = True
         positions = torch.from_numpy(np.flatnonzero(stays))
         factor = sqrt(stays.sum() / was.sum())

@@ -1,17 +1,18 @@
-"""Which tensors of an optimizer's state follow a parameter when it is sliced, and along which axes.
+"""The tensors that an optimizer keeps for a parameter: which are sliced along with it.
 
-A state tensor follows when every axis is as long as the parameter's or has length 1: moments have the parameter's
-shape; Adafactor's factored second moments have length 1 along the axes they average over (Shazeer & Stern 2018) and are
-sliced along the others. Tensors in lists and dictionaries of a state are treated alike. Scalars and plain numbers stay.
+Tensors of the parameter's shape are; of other shapes those that `gsprune.rewrite.state_shapes` derives from it. It is
+no matter whether they lie in lists, dictionaries, deques or attributes of objects. Scalars and plain numbers stay.
 L-BFGS keeps flat vectors over all parameters, whose inner products would be wrong after slicing: its history starts
-anew.
+anew. What an optimizer keeps elsewhere is in `gsprune.rewrite.wrapped_optimizers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
@@ -20,22 +21,32 @@ from gsprune.backends import Pattern
 from gsprune.errors import RewriteError
 from gsprune.rewrite.attributes import Entry
 from gsprune.rewrite.binding import Binding
-from gsprune.tracing.graph import IntArray
+from gsprune.rewrite.nested import parts_of
+from gsprune.rewrite.state_shapes import is_preconditioner, pattern_of_state
+from gsprune.rewrite.wrapped_optimizers import holds_any, is_optimizer, tensors_below
 
-__all__ = ["add_unlike", "as_dict", "as_optimizers", "check_ownership", "history_resets", "sliced_states"]
+__all__ = ["StateSlicer", "as_dict", "as_optimizers", "check_ownership", "history_resets", "sliced_states"]
+
+# Keys that lead to a part of a state.
+Place = tuple[Any, ...]
+
+_WAYS_OUT = (
+    "Remove the entry (`del optimizer.state[parameter]`), or prune without `optimizer=` and build a new optimizer"
+    " (`report.slice(name, tensor)` cuts what you copy into it)"
+)
 
 
 def as_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> tuple[Optimizer, ...]:
     """One optimizer, several or none as a tuple.
 
     Raises:
-        TypeError: something is not a ``torch.optim.Optimizer``.
+        TypeError: something is neither a ``torch.optim.Optimizer`` nor a wrapper that looks like one.
     """
     if optimizer is None:
         return ()
     optimizers = tuple(optimizer) if isinstance(optimizer, list | tuple) else (optimizer,)
     for i, candidate in enumerate(optimizers):
-        if not isinstance(candidate, Optimizer):
+        if not is_optimizer(candidate):
             raise TypeError(
                 f"`optimizer` must be a torch.optim.Optimizer or a sequence of them, got {type(candidate).__name__}"
                 + (f" at position {i}" if len(optimizers) > 1 else "")
@@ -61,7 +72,7 @@ def check_ownership(optimizers: Sequence[Optimizer], known: Collection[int], mod
         if not held:
             continue
         everything = {id(parameter) for module in modules for parameter in module.parameters()}
-        if not any(id(parameter) in everything for parameter in held):
+        if not any(id(parameter) in everything for parameter in held) and not holds_any(optimizer, everything):
             raise ValueError(
                 f"`optimizer` ({type(optimizer).__name__}) holds {len(held)} parameters, none of which belongs to"
                 " `model`: it was made for another model; pass the one made from this model's parameters()"
@@ -69,79 +80,146 @@ def check_ownership(optimizers: Sequence[Optimizer], known: Collection[int], mod
 
 
 def sliced_states(optimizers: Sequence[Optimizer]) -> list[Optimizer]:
-    """Those whose states are sliced; L-BFGS has none that can be (`history_resets`)."""
-    return [optimizer for optimizer in optimizers if not isinstance(optimizer, LBFGS)]
+    """One optimizer for every distinct state that is sliced; that of L-BFGS cannot be (`history_resets`).
+
+    A wrapper often shows the state of the optimizer within as its own.
+    """
+    by_state = {id(optimizer.state): optimizer for optimizer in reversed(optimizers)}
+    for optimizer in optimizers:
+        if isinstance(optimizer, LBFGS):
+            by_state.pop(id(optimizer.state), None)
+    return list(by_state.values())
 
 
-def add_unlike(
-    others: Sequence[tuple[int, int | None, Any, Any]],
-    optimizers: Sequence[Optimizer],
-    bindings: Sequence[Binding],
-    tensors: list[Tensor],
-    patterns: list[Pattern],
-    pattern_of: list[int],
-) -> None:
-    """Append what is sliced along with some parameters though it is not of their shape, or lies in lists.
+class StateSlicer:
+    """Adds to a plan what an optimizer keeps for a parameter though `_core.plan_cuts` does not know its form.
 
     Args:
-        others: (parameter, optimizer or None for the gradient, key, value) of all that does not look like its
-            parameter, nor is a scalar; the first two are indices.
-        optimizers: whose states these are (`sliced_states`).
         bindings: know the parameters' names, for messages.
         tensors: the parameters (and buffers) first; appended to.
-        patterns: appended to where a state is sliced along some of the parameter's axes only.
+        patterns: appended to where a state is sliced otherwise than its parameter.
         pattern_of: (len(tensors),) index into `patterns`; appended to.
+        entries: (dictionary, key, value); appended to where a state keeps its parameter's shape.
+    """
+
+    def __init__(
+        self,
+        bindings: Sequence[Binding],
+        tensors: list[Tensor],
+        patterns: list[Pattern],
+        pattern_of: list[int],
+        entries: list[Entry],
+    ) -> None:
+        self.bindings = bindings
+        self.tensors = tensors
+        self.patterns = patterns
+        self.pattern_of = pattern_of
+        self.entries = entries
+
+    @cached_property
+    def planned(self) -> set[int]:
+        """Ids of all tensors."""
+        return set(map(id, self.tensors))
+
+    def add(self, tensor: Tensor, pattern: int) -> None:
+        """Slice one more tensor, unless the plan has it."""
+        if id(tensor) not in self.planned:
+            self.planned.add(id(tensor))
+            self.tensors.append(tensor)
+            self.pattern_of.append(pattern)
+
+    def add_gradient(self, owner: int, gradient: Tensor) -> None:
+        """Slice a gradient.
+
+        Raises:
+            RewriteError: it is sparse.
+        """
+        parameter = self.tensors[owner]
+        if gradient.shape != parameter.shape or gradient.layout != torch.strided:
+            raise _cannot_slice_gradient(gradient, parameter, self.bindings)
+        self.add(gradient, self.pattern_of[owner])
+
+    def add_state(self, owner: int, optimizer: Optimizer, holder: Any, key: Any, value: Any) -> None:
+        """Slice all tensors below one entry of a parameter's state.
+
+        Args:
+            owner: index of the parameter.
+            optimizer: whose state it is, for messages.
+            holder: the dictionary that holds the entry; anything else where the entry cannot be set.
+            key: the entry's key; None for the whole state.
+            value: the entry.
+
+        Raises:
+            RewriteError: a tensor's shape does not follow from the parameter's, or an object's tensors cannot be found.
+        """
+        seen: set[int] = set()
+        waiting: list[tuple[Place, Any, Any]] = [((key,), holder, value)]
+        while waiting:
+            place, holder, value = waiting.pop()
+            if isinstance(value, Tensor):
+                self._add_tensor(owner, optimizer, holder, place, value)
+            elif isinstance(value, np.ndarray):
+                if value.size > 1:
+                    raise _unknown_state(value, place, self.tensors[owner], optimizer, self.bindings)
+            elif _are_integers(value) and tuple(value) == tuple(self.tensors[owner].shape):
+                self._add_shape(owner, optimizer, holder, place, value)
+            elif id(value) not in seen and not is_optimizer(value):
+                seen.add(id(value))
+                parts = parts_of(value)
+                if parts is None or (place == (None,) and type(value) is object):
+                    raise _unknown_state(value, place, self.tensors[owner], optimizer, self.bindings)
+                inner = value if isinstance(value, dict) else getattr(value, "__dict__", value)
+                waiting += [((*place, name), inner, part) for name, part in parts]
+
+    def _add_tensor(self, owner: int, optimizer: Optimizer, holder: Any, place: Place, value: Tensor) -> None:
+        parameter, pattern = self.tensors[owner], self.patterns[self.pattern_of[owner]]
+        if id(value) in self.planned or value.numel() == 1:
+            return
+        if value.shape == parameter.shape and value.layout == torch.strided:
+            self.add(value, self.pattern_of[owner])
+            return
+        siblings = holder.values() if isinstance(holder, dict) else ()
+        keeps = pattern_of_state(value, parameter, pattern, str(place[-1]), siblings)
+        if keeps is None:
+            if any(id(value) == id(tensor) for b in self.bindings for tensor in b.module.parameters()):
+                return
+            raise _cannot_follow(value, place, parameter, optimizer, self.bindings)
+        if keeps:
+            self.patterns.append(keeps)
+            self.add(value, len(self.patterns) - 1)
+
+    def _add_shape(self, owner: int, optimizer: Optimizer, holder: Any, place: Place, value: Sequence[int]) -> None:
+        keep = dict(self.patterns[self.pattern_of[owner]])
+        shape = [len(keep[axis]) if axis in keep else length for axis, length in enumerate(value)]
+        if not isinstance(holder, dict):
+            raise _unknown_state(value, place, self.tensors[owner], optimizer, self.bindings)
+        self.entries.append((holder, place[-1], type(value)(shape)))  # type: ignore[call-arg]
+
+
+def refuse_preconditioners(optimizers: Sequence[Optimizer], slicer: StateSlicer, num_owned: int) -> None:
+    """Refuse matrices that mix the channels of a square parameter, whose shape they have.
+
+    Args:
+        optimizers: torch's own have none and cost nothing.
+        slicer: the plan.
+        num_owned: how many of its tensors belong to modules.
 
     Raises:
-        RewriteError: a gradient's layout, or a state tensor's shape, cannot follow its parameter, or a state is no
-            dictionary, list or tensor.
+        RewriteError: naming the first.
     """
-    for owner, which, key, inside in others:
-        parameter, index = tensors[owner], pattern_of[owner]
-        if which is not None and not isinstance(inside, Tensor | Mapping | list | tuple) and key is None:
-            if inside is not None:
-                raise _unknown_state(inside, parameter, optimizers[which], bindings)
+    for optimizer in optimizers:
+        if type(optimizer).__module__.startswith("torch.optim"):
             continue
-        for place, value in _tensors_in({key: inside}):
-            if value.shape == parameter.shape and value.layout == torch.strided:
-                tensors.append(value)
-                pattern_of.append(index)
-            elif which is None:
-                raise _cannot_slice_gradient(value, parameter, bindings)
-            elif value.numel() != 1:
-                keeps = _factored(value, parameter, patterns[index])
-                if keeps is None:
-                    raise _cannot_follow(value, place, parameter, optimizers[which], bindings)
-                if keeps:
-                    tensors.append(value)
-                    pattern_of.append(len(patterns))
-                    patterns.append(keeps)
+        for parameter in slicer.tensors[:num_owned]:
+            state = optimizer.state.get(parameter) if parameter.ndim == 2 else None
+            for value in tensors_below(state) if len(set(parameter.shape)) == 1 else ():
+                if value.shape == parameter.shape and is_preconditioner(value):
+                    raise _cannot_follow(value, (_key_of(state, value),), parameter, optimizer, slicer.bindings)
 
 
 def as_dict(state: Mapping[Tensor, Any]) -> dict[Tensor, Any]:
     """An optimizer's state as a dictionary, which it is in ``torch.optim``."""
     return state if isinstance(state, dict) else dict(state)
-
-
-def _tensors_in(state: Mapping[Any, Any], place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
-    """The tensors of a state with the keys that lead to each, also those in lists, tuples and dictionaries."""
-    for key, value in state.items():
-        if isinstance(value, Tensor):
-            yield (*place, key), value
-        elif isinstance(value, Mapping):
-            yield from _tensors_in(value, (*place, key))
-        elif isinstance(value, list | tuple):
-            yield from _tensors_in(dict(enumerate(value)), (*place, key))
-
-
-def _factored(value: Tensor, parameter: Tensor, pattern: Pattern) -> tuple[tuple[int, IntArray], ...] | None:
-    """What is kept of a factored state tensor, None where its shape cannot follow."""
-    fits = value.ndim == parameter.ndim and all(
-        length in (1, full) for length, full in zip(value.shape, parameter.shape, strict=True)
-    )
-    if not fits or value.layout != torch.strided:
-        return None
-    return tuple((axis, keep) for axis, keep in pattern if value.shape[axis] == parameter.shape[axis])
 
 
 def _name_of(parameter: Tensor, bindings: Sequence[Binding]) -> str:
@@ -156,25 +234,37 @@ def _cannot_slice_gradient(gradient: Tensor, parameter: Tensor, bindings: Sequen
     )
 
 
-def _unknown_state(state: object, parameter: Tensor, optimizer: Optimizer, bindings: Sequence[Binding]) -> RewriteError:
+def _unknown_state(
+    value: object, place: Place, parameter: Tensor, optimizer: Optimizer, bindings: Sequence[Binding]
+) -> RewriteError:
     return RewriteError(
-        f"the state of {type(optimizer).__name__} for parameter {_name_of(parameter, bindings)!r} is a"
-        f" {type(state).__name__}, whose tensors cannot be found; nothing was changed. Keep it in a dictionary, or"
-        " remove it (`del optimizer.state[parameter]`)"
+        f"{_state_at(place)} of {type(optimizer).__name__} for parameter {_name_of(parameter, bindings)!r} is a"
+        f" {type(value).__name__}, which cannot be sliced along; nothing was changed. {_WAYS_OUT}"
     )
 
 
 def _cannot_follow(
-    value: Tensor, place: tuple[Any, ...], parameter: Tensor, optimizer: Optimizer, bindings: Sequence[Binding]
+    value: Tensor, place: Place, parameter: Tensor, optimizer: Optimizer, bindings: Sequence[Binding]
 ) -> RewriteError:
-    inside = "".join(f"{key!r} in " for key in reversed(place[1:]))
     return RewriteError(
-        f"state {inside}{place[0]!r} of {type(optimizer).__name__} for parameter {_name_of(parameter, bindings)!r} has"
-        f" shape {tuple(value.shape)}, which cannot follow the parameter's {tuple(parameter.shape)}; nothing was"
-        f" changed. Remove the entry (`del optimizer.state[parameter][{place[0]!r}]`), or prune without `optimizer=`"
-        " and build"
-        " a new one"
+        f"{_state_at(place)} of {type(optimizer).__name__} for parameter {_name_of(parameter, bindings)!r} has"
+        f" shape {tuple(value.shape)}, which cannot follow the parameter's {tuple(parameter.shape)}"
+        f"{' (it mixes its channels)' if value.shape == parameter.shape else ''}; nothing was changed. {_WAYS_OUT}"
     )
+
+
+def _key_of(state: Any, value: Tensor) -> Any:
+    """The entry of a state below which a tensor lies."""
+    return next((key for key, part in parts_of(state) or () if any(t is value for t in tensors_below(part))), None)
+
+
+def _are_integers(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) > 0 and all(type(element) is int for element in value)
+
+
+def _state_at(place: Place) -> str:
+    keys = ["a parameter" if isinstance(key, Tensor) else repr(key) for key in reversed(place) if key is not None]
+    return f"state {' in '.join(keys)}" if keys else "the state"
 
 
 def history_resets(optimizer: Optimizer, tensors: Sequence[Tensor]) -> list[Entry]:

@@ -15,9 +15,17 @@ from torch.optim import Optimizer
 
 from gsprune import _core
 from gsprune.backends import Pattern
+from gsprune.errors import RewriteError
 from gsprune.rewrite.attributes import Entry
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.optimizer_state import add_unlike, as_dict, history_resets, sliced_states
+from gsprune.rewrite.companions import add_companions
+from gsprune.rewrite.optimizer_state import (
+    StateSlicer,
+    as_dict,
+    history_resets,
+    refuse_preconditioners,
+    sliced_states,
+)
 from gsprune.tracing.graph import IntArray
 from gsprune.tracing.structure import Structure
 
@@ -32,6 +40,7 @@ class RewritePlan:
         tensors: every tensor that is sliced, once: those of the modules, then gradients and optimizer states.
         num_owned: how many of them belong to the modules.
         num_model: how many of those to the model, which stand first.
+        num_companions: how many the optimizers keep in attributes; the last ones.
         patterns: the distinct ways of slicing.
         pattern_of: (len(tensors),) index into `patterns`.
         entries: (dictionary, key, value): attributes that follow and optimizer histories that start anew.
@@ -42,11 +51,25 @@ class RewritePlan:
     tensors: list[Tensor]
     num_owned: int
     num_model: int
+    num_companions: int
     patterns: list[Pattern]
     pattern_of: list[int]
     entries: list[Entry]
     notes: tuple[str, ...]
     model: Binding
+
+    def refuse_to_scale(self) -> None:
+        """Refuse to scale weights of which an optimizer keeps copies.
+
+        Raises:
+            RewriteError: an optimizer keeps tensors outside of its state; its next step would undo the scaling.
+        """
+        if self.num_companions:
+            raise RewriteError(
+                f"this step scales weights, and an optimizer keeps {self.num_companions} tensors in its attributes that"
+                " may be copies of them (slow weights, master weights); nothing was changed. Prune without `rescale=`"
+                " and keep the attention's width (`ignore=`), or prune without `optimizer=` and build a new optimizer"
+            )
 
     @cached_property
     def model_index(self) -> dict[str, int]:
@@ -79,8 +102,16 @@ def plan_rewrite(
     patterns, tensors, pattern_of, num_owned, num_model, entries, others = _core.plan_cuts(
         after.cuts, keeps, after.starts, parts, states
     )
-    if others:
-        add_unlike(others, sliced, bindings, tensors, patterns, pattern_of)
+    slicer = StateSlicer(bindings, tensors, patterns, pattern_of, entries)
+    for owner, which, key, value in others:
+        if which is None:
+            slicer.add_gradient(owner, value)
+        else:
+            slicer.add_state(owner, sliced[which], states[which][tensors[owner]], key, value)
+    num_known = len(tensors)
+    add_companions(optimizers, bindings, num_owned, slicer)
+    num_companions = len(tensors) - num_known
+    refuse_preconditioners(optimizers, slicer, num_owned)
     notes = []
     for optimizer in optimizers:
         resets = history_resets(optimizer, tensors[:num_owned])
@@ -89,4 +120,6 @@ def plan_rewrite(
             notes.append("the history of L-BFGS was reset")
     for binding in bindings:
         entries += binding.tuple_entries(after)
-    return RewritePlan(tensors, num_owned, num_model, patterns, pattern_of, entries, tuple(notes), bindings[0])
+    return RewritePlan(
+        tensors, num_owned, num_model, num_companions, patterns, pattern_of, entries, tuple(notes), bindings[0]
+    )

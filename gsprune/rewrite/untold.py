@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gsprune.errors import RewriteError
+from gsprune.rewrite.wrapped_optimizers import tensors_below
 
 __all__ = ["refuse_untold", "untold"]
 
@@ -64,10 +65,10 @@ class _Guard:
 
 
 def _check_state(optimizer: Optimizer, parameter: Tensor, shapes: set[Shape]) -> None:
-    for key, value in optimizer.state.get(parameter, {}).items():
-        if isinstance(value, Tensor) and value.shape != parameter.shape and tuple(value.shape) in shapes:
+    for value in tensors_below(optimizer.state.get(parameter)):
+        if value.shape != parameter.shape and tuple(value.shape) in shapes:
             raise RewriteError(
-                f"{type(optimizer).__name__} holds {key!r} of shape {tuple(value.shape)} for a parameter that was"
+                f"{type(optimizer).__name__} holds a state of shape {tuple(value.shape)} for a parameter that was"
                 f" pruned to {tuple(parameter.shape)} in a step that was not told of this optimizer; it has not"
                 " stepped. Pass `optimizer=` to prune_step (or to Pruner); where that is too late,"
                 " optimizer.state.clear() lets it begin anew"

@@ -63,8 +63,8 @@ class RunSummary:
         widths: group -> (width at the start, width at the end).
         params: parameters at the start and at the end.
         macs: MACs per frame at the start and at the end.
-        latency_ms: median milliseconds of one forward at batch size 1 on one thread of the CPU, of the dense network and of this
-            one, timed in turns in the same process. Calls that the system interrupted do not count.
+        latency_ms: median milliseconds of one forward at batch size 1 on one thread of the CPU, of the dense network
+            and of this one, timed in turns in the same process. Calls that the system interrupted do not count.
         latency_p99_ms: the 99th percentile of all these calls.
         budgeted_ms: the same in the engine, with the threads and the batch of the budget, if there was one.
         train_return: mean return on the training levels; None if not evaluated.

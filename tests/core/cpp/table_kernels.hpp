@@ -30,12 +30,12 @@ struct Place {
     }
 };
 
-inline void run_slice_kernel(const gsprune::SliceTables& tables, const std::vector<gsprune::Tile>& tiles) {
+inline void run_slice_kernel(const gsprune::SliceTables& tables, const std::vector<gsprune::TileSize>& tiles) {
     const std::int64_t* table = tables.table.data();
     const std::int64_t* positions = table + tables.keep_base;
     for (std::int64_t program = 0; program < tables.programs; ++program) {
         const auto [field, local] = Place(table, 17, table + tables.owners, program);
-        const gsprune::Tile tile = tiles[static_cast<std::size_t>(field[4])];
+        const gsprune::TileSize tile = tiles[static_cast<std::size_t>(field[4])];
         const std::int64_t first_row = local / field[7] * field[8] * tile.rows;
         const std::int64_t end_row = std::min(field[5], first_row + field[8] * tile.rows);
         const std::int64_t first_column = local % field[7] * tile.columns;
@@ -59,7 +59,7 @@ inline std::vector<double> run_score_kernels(const gsprune::ScoreTables& tables,
     const std::int64_t* table = tables.table.data();
     for (std::int64_t program = 0; program < tables.programs; ++program) {
         const auto [field, local] = Place(table, 11, table + tables.owners, program);
-        const gsprune::Tile tile = tiling.tiles[static_cast<std::size_t>(field[8])];
+        const gsprune::TileSize tile = tiling.tiles[static_cast<std::size_t>(field[8])];
         const std::int64_t row_tile = local / field[6];
         const std::int64_t column_tile = local % field[6];
         const std::int64_t first_row = row_tile * field[7] * tile.rows;

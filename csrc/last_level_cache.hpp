@@ -4,7 +4,7 @@
 
 namespace gsprune {
 
-/// Size in bytes of the last-level cache that the first core uses, read once; 32 MiB where the system does not tell.
+/// Bytes of the last-level cache that the first processor reaches; 0 where the system does not say. Looked up once.
 std::int64_t last_level_cache_bytes() noexcept;
 
 }  // namespace gsprune

@@ -1,0 +1,72 @@
+"""What a Python value holds: entries of containers, attributes of objects.
+
+Optimizers keep state in lists, deques, named tuples, dataclasses and objects with slots. All are read the same way.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from collections.abc import Mapping, Set
+from enum import Enum
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["is_container", "may_hold_tensors", "parts_of"]
+
+_PLAIN = frozenset((bool, int, float, complex, str, bytes, NoneType, torch.dtype, torch.device, torch.Size))
+_PLAIN_KINDS = (
+    *(bool, int, float, complex, str, bytes, Enum, type, np.generic),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator, torch.Size),
+    *(ModuleType, FunctionType, MethodType, BuiltinFunctionType, partial),
+)
+
+
+def is_container(value: Any) -> bool:
+    """True for collections that list their entries; False for objects, strings and tensors."""
+    return isinstance(value, Mapping | list | tuple | deque | Set)
+
+
+def may_hold_tensors(value: Any) -> bool:
+    """False for numbers, strings, tuples of them, and tensors of one element: what most attributes are."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return False
+    if kind is tuple or kind is list:
+        return any(map(may_hold_tensors, value))
+    return bool(value.numel() != 1) if isinstance(value, Tensor) else not isinstance(value, _PLAIN_KINDS)
+
+
+def parts_of(value: Any) -> list[tuple[Any, Any]] | None:
+    """(key, part) for every entry and attribute; none of a plain value.
+
+    Returns:
+        None for an object that may hold tensors, but does not list them (an iterator, a type of an extension).
+    """
+    if value is None or isinstance(value, (*_PLAIN_KINDS, np.ndarray)):
+        return []
+    parts: list[tuple[Any, Any]] = []
+    if isinstance(value, Mapping):
+        parts += value.items()
+    elif is_container(value):
+        parts += enumerate(value)
+    slots = [name for kind in type(value).__mro__ for name in _slots_of(kind)]
+    parts += [(name, getattr(value, name)) for name in slots if hasattr(value, name)]
+    parts += getattr(value, "__dict__", {}).items()
+    if parts or is_container(value) or not gc.is_tracked(value):
+        return parts
+    hidden = any(may_hold_tensors(part) and part != {} for part in gc.get_referents(value))
+    return None if hidden else []
+
+
+def _slots_of(kind: type) -> tuple[str, ...]:
+    slots = kind.__dict__.get("__slots__", ())
+    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    # Names with two leading underscores are stored under the class's name.
+    mangled = (f"_{kind.__name__.lstrip('_')}{n}" if n.startswith("__") and not n.endswith("__") else n for n in names)
+    return tuple(name for name in mangled if name not in ("__dict__", "__weakref__"))
