@@ -28,7 +28,9 @@ __all__ = [
     "Shadow",
     "Sum",
     "compressed",
+    "overlap",
     "reshaped",
+    "row_along",
     "varying",
 ]
 
@@ -118,6 +120,16 @@ FREE = Shadow((), Kind.CONSTANT)
 def varying(layer: Labels) -> tuple[int, ...]:
     """The axes over which a layer varies."""
     return tuple(axis for axis, size in enumerate(layer.shape) if size > 1)
+
+
+def row_along(labels: Labels, axis: int) -> Labels:
+    """The labels along one axis, at the first position of all others."""
+    return labels[tuple(slice(None) if other == axis else 0 for other in range(labels.ndim))]
+
+
+def overlap(a: Labels, b: Labels) -> bool:
+    """Whether two layers vary over a common axis."""
+    return any(x > 1 and y > 1 for x, y in zip(a.shape, b.shape, strict=True))
 
 
 def compressed(layer: Labels, axes: Sequence[int]) -> Labels:
