@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gsprune.errors import is_out_of_memory
 from gsprune.rewrite.places import Place, PlaceWatcher, mark_places
 from gsprune.rewrite.state import Example
+from gsprune.tracing.numbers import first_number
 from gsprune.tracing.scales import number_of
 from gsprune.tracing.structure import Due
 from gsprune.tracing.tracer import operation_of, outputs_of, plain_operations
@@ -94,10 +95,19 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has
             goes_on = due.op == operation_of(func).name and not _READS_DATA.intersection(func.tags)
             if goes_on and _has_sizes(due, outputs_of(result)):
                 _check_scale(due, args, kwargs or {})
+                self._check_numbers(due, args)
             else:
                 self.due = ()
         self.operations += 1
         return result
+
+    def _check_numbers(self, due: Due, args: Sequence[Any]) -> None:
+        """Compare the numbers among an operation's arguments with those of the trace."""
+        for index, number in due.numbers:
+            value = first_number(args[index])
+            if value is not None and not isclose(value, number, rel_tol=1e-4):
+                self.operations += 1  # the operation itself has met the channels that the number is of
+                raise _WrittenSizeError(f"{due.op} is given {value:.4g}, computed from a width; it was {number:.4g}")
 
 
 def _has_sizes(due: Due, outputs: Sequence[Tensor]) -> bool:

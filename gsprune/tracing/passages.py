@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from gsprune.tracing.shadow import Kind, Labels, Shadow, varying
 
-__all__ = ["Passage", "Step", "Units", "passages"]
+__all__ = ["Numbers", "Passage", "Step", "Units", "passages"]
 
 Units = npt.NDArray[np.int32]
+Numbers = tuple[tuple[int, float], ...]
 
 
 class Scale(NamedTuple):
@@ -42,12 +43,14 @@ class Passage(NamedTuple):
         outputs: per output tensor ((axis, units along it), ...) of its labelled axes, units numbered over all groups
             and -1 where nothing goes; None where nothing is known of the output. Other axes may have any size.
         scale: the number that it scales by, if that follows a width.
+        numbers: (position, value) of arguments that must stay the same.
     """
 
     op: str
     groups: tuple[str, ...]
     outputs: tuple[tuple[tuple[int, Units], ...] | None, ...]
     scale: Scale | None = None
+    numbers: Numbers = ()
 
 
 class Step(NamedTuple):
@@ -57,6 +60,7 @@ class Step(NamedTuple):
     inputs: list[Labels]
     outputs: list[Shadow]
     scale: Scale | None
+    numbers: Numbers
 
 
 def passages(steps: Sequence[Step], units: Units, group_of_unit: Units, names: Sequence[str]) -> tuple[Passage, ...]:
@@ -82,11 +86,11 @@ def passages(steps: Sequence[Step], units: Units, group_of_unit: Units, names: S
         return found
 
     result = []
-    for op, inputs, outputs, scale in steps:
+    for op, inputs, outputs, scale, numbers in steps:
         met = dict.fromkeys(index for layer in inputs for index in looked_up(layer)[0])
         made = tuple(_output(shadow, [looked_up(layer)[1] for layer in shadow.layers]) for shadow in outputs)
         by = None if scale is None else scale._replace(labels=units[np.maximum(scale.labels, 0)].reshape(-1))
-        result.append(Passage(op, tuple(names[index] for index in met), made, by))
+        result.append(Passage(op, tuple(names[index] for index in met), made, by, numbers))
     return tuple(result)
 
 

@@ -47,6 +47,9 @@ def use_positions(tape: Tape, call: Call, inputs: Sequence[Shadow]) -> None:
         inputs: shadows of its inputs, from before it.
     """
     positions = [layer for shadow in inputs for layer in shadow.positions]
+    if call.op in _SAME_VALUES and inputs[0].sum is not None:
+        shadow = tape.of(call.out)
+        tape.mark(call.out, Shadow(shadow.layers, shadow.kind, positions=positions, sum=inputs[0].sum))
     if not positions:
         return
     is_zero = _is_zero(call)

@@ -1,13 +1,14 @@
-"""Rules of indexing, gathering and scattering."""
+"""Rules of indexing, gathering, scattering and embeddings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from gsprune.tracing.rules_common import Call, Rule, axis_of, operand, origin
+from gsprune.tracing.rules_common import Call, Rule, axis_of, channels_out, operand, origin
 from gsprune.tracing.shadow import EMPTY, Labels, Shadow, varying
 from gsprune.tracing.tape import Tape
 
@@ -126,6 +127,32 @@ def _triangle(tape: Tape, call: Call) -> Shadow:
     return tape.of(x).with_layers(layers)
 
 
+def _embedding(tape: Tape, call: Call) -> Shadow:
+    """embedding(weight, indices): the width is opened, the vocabulary stays."""
+    weight, indices = call.args[:2]
+    shadow = tape.of(weight)
+    layers = []
+    for layer in shadow.layers:
+        if varying(layer) == (1,):
+            tape.open(layer)
+            layers.append(channels_out(layer.reshape(-1), indices.ndim, indices.ndim + 1))
+        else:
+            tape.protect(layer, "rows of an embedding")
+    return Shadow(layers)
+
+
+def _embedding_bag(tape: Tape, call: Call) -> Sequence[Shadow]:
+    """The bags of ``_embedding_bag(weight, indices, offsets, ...)``: (bags, width)."""
+    weight = call.args[0]
+    columns = [layer for layer in tape.of(weight).layers if varying(layer) == (1,)]
+    for layer in tape.of(weight).layers:
+        if varying(layer) == (1,):
+            tape.open(layer)
+        else:
+            tape.protect(layer, "rows of an embedding")
+    return [Shadow(columns)]
+
+
 def _table(rule: Rule, *names: str) -> dict[str, Rule]:
     return {f"aten.{name}": rule for name in names}
 
@@ -140,5 +167,7 @@ RULES: dict[str, Rule] = {
         _along_put, "scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_fill", "index_reduce"
     ),
     **_table(_one_hot, "one_hot", "nonzero", "bincount", "multinomial", "masked_select", "unique_dim", "_unique2"),
+    **_table(_embedding, "embedding"),
+    **_table(_embedding_bag, "_embedding_bag", "_embedding_bag_forward_only"),
     **_table(_triangle, "tril", "triu"),
 }

@@ -364,32 +364,6 @@ def _lifted(tape: Tape, tensor: torch.Tensor, ndim: int) -> torch.Tensor:
     return view
 
 
-def _embedding(tape: Tape, call: Call) -> Shadow:
-    """embedding(weight, indices): the width is opened, the vocabulary stays."""
-    weight, indices = call.args[:2]
-    shadow = tape.of(weight)
-    layers = []
-    for layer in shadow.layers:
-        if varying(layer) == (1,):
-            tape.open(layer)
-            layers.append(channels_out(layer.reshape(-1), indices.ndim, indices.ndim + 1))
-        else:
-            tape.protect(layer, "rows of an embedding")
-    return Shadow(layers)
-
-
-def _embedding_bag(tape: Tape, call: Call) -> Sequence[Shadow]:
-    """The bags of ``_embedding_bag(weight, indices, offsets, ...)``: (bags, width)."""
-    weight = call.args[0]
-    columns = [layer for layer in tape.of(weight).layers if varying(layer) == (1,)]
-    for layer in tape.of(weight).layers:
-        if varying(layer) == (1,):
-            tape.open(layer)
-        else:
-            tape.protect(layer, "rows of an embedding")
-    return [Shadow(columns)]
-
-
 RULES: dict[str, Rule] = {
     "aten.convolution": convolution,
     "aten._convolution": convolution,
@@ -403,7 +377,4 @@ RULES: dict[str, Rule] = {
     "aten.addmv": _mv,
     "aten.dot": _dot,
     "aten.vdot": _dot,
-    "aten.embedding": _embedding,
-    "aten._embedding_bag": _embedding_bag,
-    "aten._embedding_bag_forward_only": _embedding_bag,
 }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from gsprune.tracing.rules_common import Call, Result, Rule, axis_of
-from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
+from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, Sum, varying
 from gsprune.tracing.tape import Tape
 
 __all__ = ["RULES"]
@@ -61,7 +62,15 @@ def _reduced(tape: Tape, layer: Labels, axes: Sequence[int]) -> Labels | None:
 
 def _sum(tape: Tape, call: Call) -> Shadow:
     """Sums: exact where a removed channel is zero, as the product of a weight is."""
-    return _reduce(tape, call, 1, exact=tape.of(call.args[0]).source is not None)
+    x = call.args[0]
+    shadow = tape.of(x)
+    result = _reduce(tape, call, 1, exact=shadow.source is not None)
+    axes = _dims(call, 1, x.ndim) if x.ndim else ()
+    layers = tuple(layer for layer in shadow.layers if set(varying(layer)) <= set(axes))
+    if layers and shadow.kind is Kind.ACTIVATION:
+        sizes = [layer.size for layer in layers]
+        result.sum = Sum(layers, (*sizes, int(np.prod([x.shape[axis] for axis in axes]))))
+    return result
 
 
 def _mean(tape: Tape, call: Call) -> Shadow:

@@ -95,7 +95,10 @@ def note_factor(tape: Tape, call: Call) -> bool:
         return False
     noted = len(tape.queries)
     for layer in shadow.layers:
-        if shadow.kind is Kind.ACTIVATION and _is_root(factor, layer.shape[-1]) and not _is_written(value):
+        is_used = any(layer is end for end in tape.ends)  # what was made of it before would be scaled, too
+        if is_used or shadow.kind is not Kind.ACTIVATION:
+            continue
+        if _is_root(factor, layer.shape[-1]) and not _is_written(value):
             tape.queries.append(layer)
             tape.scale = Scale(value, exponent, layer)
     return len(tape.queries) > noted

@@ -17,7 +17,22 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EMPTY", "FIXED", "FLEXIBLE", "FREE", "Dot", "Kind", "Labels", "Shadow", "compressed", "reshaped", "varying"]
+__all__ = [
+    "EMPTY",
+    "FIXED",
+    "FLEXIBLE",
+    "FREE",
+    "Dot",
+    "Kind",
+    "Labels",
+    "Shadow",
+    "Sum",
+    "compressed",
+    "overlap",
+    "reshaped",
+    "row_along",
+    "varying",
+]
 
 Labels = npt.NDArray[np.int32]
 FIXED = 0
@@ -46,6 +61,13 @@ class Dot(NamedTuple):
     known: bool
 
 
+class Sum(NamedTuple):
+    """What a sum over channels remembers: the layers, and the numbers by which a division makes it a mean."""
+
+    layers: tuple[Labels, ...]
+    counts: tuple[int, ...]
+
+
 class Shadow:
     """The layers of one tensor.
 
@@ -56,10 +78,11 @@ class Shadow:
         source: of a weight, the parameter that it stands for (weight norm: its direction); of an activation, the weight
             whose product it is, as long as it is nothing else: viewed, scaled by fixed factors, summed with its like.
         dot: of a product of two activations, what it remembers.
+        sum: of a sum over channels, what it remembers until it is divided.
         positions: layers along which the tensor's values are positions (an index from ``max`` or ``argmax``).
     """
 
-    __slots__ = ("dot", "kind", "layers", "positions", "source")
+    __slots__ = ("dot", "kind", "layers", "positions", "source", "sum")
 
     def __init__(
         self,
@@ -68,12 +91,14 @@ class Shadow:
         source: str | None = None,
         dot: Dot | None = None,
         positions: Sequence[Labels] = (),
+        sum: Sum | None = None,
     ) -> None:
         self.layers = tuple(layers)
         self.kind = kind
         self.source = source
         self.dot = dot
         self.positions = tuple(positions)
+        self.sum = sum
 
     def __repr__(self) -> str:
         return f"Shadow({self.kind.name.lower()}, {[layer.shape for layer in self.layers]})"
@@ -81,7 +106,7 @@ class Shadow:
     @property
     def is_plain(self) -> bool:
         """True if nothing is known of the tensor: all its sizes are fixed."""
-        return not (self.layers or self.positions or self.dot is not None)
+        return not (self.layers or self.positions or self.sum or self.dot is not None)
 
     def with_layers(self, layers: Sequence[Labels]) -> Shadow:
         """The same tensor under a view: other layers, the same origin."""
@@ -95,6 +120,16 @@ FREE = Shadow((), Kind.CONSTANT)
 def varying(layer: Labels) -> tuple[int, ...]:
     """The axes over which a layer varies."""
     return tuple(axis for axis, size in enumerate(layer.shape) if size > 1)
+
+
+def row_along(labels: Labels, axis: int) -> Labels:
+    """The labels along one axis, at the first position of all others."""
+    return labels[tuple(slice(None) if other == axis else 0 for other in range(labels.ndim))]
+
+
+def overlap(a: Labels, b: Labels) -> bool:
+    """Whether two layers vary over a common axis."""
+    return any(x > 1 and y > 1 for x, y in zip(a.shape, b.shape, strict=True))
 
 
 def compressed(layer: Labels, axes: Sequence[int]) -> Labels:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gsprune import _core
 from gsprune.tracing.graph import Graph, Group, IntArray, Member
-from gsprune.tracing.passages import Scale, Units
+from gsprune.tracing.passages import Numbers, Scale, Units
 
 __all__ = ["Due", "Structure"]
 
@@ -32,11 +32,13 @@ class Due(NamedTuple):
         outputs: per output tensor ((axis, size before the step, size after it), ...) of the labelled axes; None where
             unknown.
         scale: the number that it must scale by; None where any will do.
+        numbers: (position, value) of arguments that must be the same as in the trace.
     """
 
     op: str
     outputs: tuple[tuple[tuple[int, int, int], ...] | None, ...]
     scale: float | None = None
+    numbers: Numbers = ()
 
 
 class _Vectors:
@@ -208,7 +210,7 @@ class Structure:
             left = float(np.count_nonzero(alive[scale.labels])) / len(scale.labels)
             return float(scale.value * left ** (-0.5 * scale.exponent))
 
-        return [Due(p.op, tuple(map(sizes, p.outputs)), scaled(p.scale)) for p in self.traced.trail]
+        return [Due(p.op, tuple(map(sizes, p.outputs)), scaled(p.scale), p.numbers) for p in self.traced.trail]
 
     def kept(self) -> dict[str, dict[int, IntArray]]:
         """Tensor -> {axis: positions kept since the trace}, sorted; only axes that lost something."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from gsprune.tracing.constants import UNEVEN, unmark_noise
 from gsprune.tracing.passages import Scale, Step
-from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, varying
+from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, overlap, row_along, varying
 
 __all__ = ["Axis", "MacUse", "Operand", "Split", "Tape", "shared_layers"]
 
@@ -289,10 +289,10 @@ class Tape:
             told: only of splits whose axis the code named.
         """
         over = varying(layer)
-        rows = {axis: _row(layer, axis) for axis in over}
+        rows = {axis: row_along(layer, axis) for axis in over}
         for split in reversed(self.splits):
             if split.labels.size == layer.size and (split.told or not told):
-                kept = _row(split.labels, split.keep)
+                kept = row_along(split.labels, split.keep)
                 for axis, row in rows.items():
                     if np.array_equal(row, kept):
                         return axis
@@ -310,8 +310,8 @@ class Tape:
         for index, operand in enumerate(operands):
             layers = [self._meet_fixed(layer, index, operands) for layer in operand.layers]
             fresh: list[Labels] = []  # of one operand, several may vary over an axis that a view has joined
-            for layer in self._one_per_overlap([layer for layer in layers if layer is not None], merged):
-                if any(_overlap(layer, other) for other in merged):
+            for layer in self._one_peroverlap([layer for layer in layers if layer is not None], merged):
+                if any(overlap(layer, other) for other in merged):
                     merged = self._join(merged, layer)
                 else:
                     fresh.append(layer)
@@ -340,10 +340,10 @@ class Tape:
             layer = self.collapse(layer, full)
         return layer
 
-    def _one_per_overlap(self, layers: list[Labels], merged: Sequence[Labels]) -> list[Labels]:
+    def _one_peroverlap(self, layers: list[Labels], merged: Sequence[Labels]) -> list[Labels]:
         """Where several layers of one operand overlap a layer of another, the last axis is the channels'."""
         for other in merged:
-            overlapping = [layer for layer in layers if _overlap(layer, other)]
+            overlapping = [layer for layer in layers if overlap(layer, other)]
             layers = self._drop_all_but_last(layers, overlapping)
         return layers
 
@@ -359,10 +359,10 @@ class Tape:
 
     def _join(self, merged: list[Labels], layer: Labels) -> list[Labels]:
         """`merged` with one more layer, united with the one it overlaps."""
-        overlapping = [other for other in merged if _overlap(layer, other)]
+        overlapping = [other for other in merged if overlap(layer, other)]
         merged = self._drop_all_but_last(merged, overlapping)
         for index, other in enumerate(merged):
-            if _overlap(layer, other):
+            if overlap(layer, other):
                 merged[index] = self.unite(other, layer)
                 return merged
         return merged
@@ -396,13 +396,3 @@ def _writes(tensor: torch.Tensor) -> int:
     """How often the tensor, or the one behind it, has been written to."""
     count: int = (tensor if tensor._base is None else tensor._base).__dict__.get(_WRITES, 0)
     return count
-
-
-def _row(labels: Labels, axis: int) -> Labels:
-    """The labels along one axis, at the first position of all others."""
-    return labels[tuple(slice(None) if other == axis else 0 for other in range(labels.ndim))]
-
-
-def _overlap(a: Labels, b: Labels) -> bool:
-    """Whether two layers vary over a common axis."""
-    return any(x > 1 and y > 1 for x, y in zip(a.shape, b.shape, strict=True))

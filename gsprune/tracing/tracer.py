@@ -24,8 +24,9 @@ from gsprune.tracing.graph import Graph
 from gsprune.tracing.groups import build_graph
 from gsprune.tracing.lengths import is_view, read_shape, reads_shape, tie_view
 from gsprune.tracing.modules import tie_modules
+from gsprune.tracing.numbers import numbers_of
 from gsprune.tracing.outputs import tensors_in
-from gsprune.tracing.passages import Step
+from gsprune.tracing.passages import Numbers, Step
 from gsprune.tracing.positions import use_positions
 from gsprune.tracing.rules import rule_for
 from gsprune.tracing.rules_common import Call, Rule, origin, protect_all
@@ -107,6 +108,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has 
         tape.op, tape.scale = operation.name, None
         passing: list[Labels] = []
         made: list[Shadow] = []
+        numbers: Numbers = ()
         if not inputs:
             self._mark(out, FREE)
         elif known:
@@ -116,11 +118,16 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has 
             use_positions(tape, Call(operation.name, args, kwargs, out), shadows)
             made += [tape.of(tensor) for tensor in outputs_of(out)]
             tape.note_ends(shadows, made)
+            if not is_random:
+                numbers = numbers_of(tape, Call(operation.name, args, kwargs, out), shadows)
+                passing += [layer for shadow in shadows if shadow.sum for layer in shadow.sum.layers]
+        elif operation.name == "aten.lift_fresh" and out.numel() == 1:
+            tape.mark(out, FREE)  # torch.tensor(number)
         if before is not None and not is_random:
             unmark_noise(before)
         for tensor in outputs_of(out) if is_random else ():
             mark_noise(tensor)
-        tape.steps.append(Step(operation.name, passing, made, tape.scale))
+        tape.steps.append(Step(operation.name, passing, made, tape.scale, numbers))
         return out
 
     def _apply(self, operation: _Operation, call: Call, written: Tensor | None) -> None:

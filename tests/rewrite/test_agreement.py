@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from snapshots import snapshot
@@ -129,7 +130,7 @@ def test_what_cancellation_leaves_is_not_refused(
 
 
 class Counting(nn.Module):
-    """A mean over channels that no tracer sees: the number of channels is asked of the weight's storage."""
+    """A division by the number of channels that no tracer sees: it is asked of the weight's storage, and NumPy's."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -137,7 +138,7 @@ class Counting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         count = self.first.weight.untyped_storage().nbytes() // (8 * self.first.weight.element_size())
-        return self.head(torch.relu(self.first(x))) / count * self.scale
+        return self.head(torch.relu(self.first(x))) / torch.from_numpy(np.full(2, count, np.float32)) * self.scale
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-6, 1.0, 1e6])

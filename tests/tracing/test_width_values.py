@@ -93,3 +93,100 @@ def test_constants_of_any_width_and_noise_cost_no_pruning(function: Function) ->
     model, masked, _ = pruned(function, norm=False)
     assert (model.first.out_features, model.second.out_features) == (8, 6)
     torch.testing.assert_close(model(X), masked(X), rtol=1e-9, atol=1e-9)
+
+
+def row_products(h: Tensor) -> Tensor:
+    """Attention over rows, written by hand."""
+    return (h * torch.tanh(h)).sum(-1, keepdim=True)
+
+
+NUMBERS = [
+    lambda h: torch.tanh(h) / h.shape[1],
+    lambda h: torch.tanh(h) * (1 / h.size(-1)),
+    lambda h: torch.tanh(h) * h.shape[1] ** -0.25,
+    lambda h: torch.sigmoid(h) ** (2 / math.log2(h.shape[1])),
+    lambda h: torch.tanh(h) + len(h.T),
+    lambda h: torch.tanh(h) / torch.tensor(float(h.shape[1])).sqrt(),
+    lambda h: torch.tanh(h) * torch.full((h.shape[1],), 1 / h.shape[1]),
+    lambda h: torch.tanh(h).div_(h[0].numel()),
+    lambda h: h * row_products(h) / math.sqrt(h.shape[1]),
+    lambda h: h * (row_products(h) * h.shape[1] ** -0.5),
+    lambda h: h * (row_products(h).squeeze(1) / (h.shape[1] - 1)).unsqueeze(1),
+    lambda h: h * (torch.einsum("bd,bd->b", h, torch.tanh(h)) / h.shape[1] ** 0.5)[:, None],
+    lambda h: h * ((torch.tanh(h) @ h.T) / math.sqrt(h.shape[1])).sum(1, keepdim=True),
+]
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("function", NUMBERS)
+def test_channels_whose_number_becomes_a_value_are_kept_and_the_rest_is_pruned(function: Function, norm: bool) -> None:
+    model, masked, report = pruned(function, norm)
+    assert (model.first.out_features, model.second.out_features) == (16, 6)
+    assert any("first" in item.names and "from" in item.reason for item in report.protected)
+    torch.testing.assert_close(model(X), masked(X), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: h * (h.sum(1, keepdim=True) / h.shape[1]),
+        lambda h: h * (h.sum(1).unsqueeze(1) * (1 / h.shape[1])),
+        lambda h: h * (h.pow(2).sum(1, keepdim=True) / h.shape[1] + 1e-6).rsqrt(),
+        lambda h: h * (h.sum() / h.numel()),
+    ],
+)
+def test_a_sum_over_channels_divided_by_their_number_is_a_mean(function: Function) -> None:
+    graph = gsprune.trace(Between(function).double(), X)
+    assert [group.name for group in graph.groups] == ["first", "second"]
+    assert "aten.div" in graph.inexact or "aten.mul" in graph.inexact
+
+
+class Critic(nn.Module):
+    """A contrastive critic: products of states and goals over the root of their width, behind an exempt norm."""
+
+    def __init__(self, rows: bool) -> None:
+        super().__init__()
+        self.states, self.goals, self.rows = nn.Linear(10, 16), nn.Linear(10, 16), rows
+        self.norm = nn.LayerNorm(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        phi, psi = self.norm(self.states(x)), self.goals(x.flip(0))
+        logits = (phi * psi).sum(-1) if self.rows else phi @ psi.T
+        return logits / math.sqrt(phi.shape[-1])
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_a_critic_that_divides_by_the_root_of_its_width_keeps_it(rows: bool) -> None:
+    torch.manual_seed(0)
+    model = Critic(rows).double()
+    expected = model(X)
+    with pytest.warns(gsprune.PruneWarning, match="can be removed"):
+        gsprune.prune_step(model, 0.5, example_inputs=X)
+    torch.testing.assert_close(model(X), expected, rtol=0, atol=0)
+
+
+class Stored(nn.Module):
+    """The width is stored, and adjusted where a view asks for it: numbers computed from it are noticed then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 16
+        self.first, self.norm, self.second, self.last = (
+            nn.Linear(10, 16),
+            nn.LayerNorm(16),
+            nn.Linear(16, 12),
+            nn.Linear(12, 3),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(torch.tanh(self.first(x).view(len(x), self.width)) / self.width)
+        return self.last(torch.relu(self.second(h)))
+
+
+def test_a_stored_width_that_becomes_a_value_is_kept() -> None:
+    torch.manual_seed(0)
+    model = Stored().double()
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=X)
+    assert (model.width, model.first.out_features, model.second.out_features) == (16, 16, 6)
+    torch.testing.assert_close(model(X), masked_copy(dense, report.removed)(X), rtol=1e-9, atol=1e-9)
