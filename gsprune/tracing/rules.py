@@ -14,7 +14,7 @@ from functools import cache
 
 import torch
 
-from gsprune.tracing import rules_attention, rules_index, rules_layers, rules_maps, rules_rnn, rules_views
+from gsprune.tracing import rules_attention, rules_index, rules_layers, rules_maps, rules_parts, rules_rnn, rules_views
 from gsprune.tracing.rules_common import Rule
 from gsprune.tracing.rules_maps import pointwise
 
@@ -23,6 +23,7 @@ __all__ = ["RULES", "rule_for"]
 RULES: dict[str, Rule] = {
     **rules_layers.RULES,
     **rules_views.RULES,
+    **rules_parts.RULES,
     **rules_maps.RULES,
     **rules_index.RULES,
     **rules_attention.RULES,

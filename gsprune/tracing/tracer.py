@@ -18,7 +18,7 @@ from gsprune.errors import TraceError, is_out_of_memory
 from gsprune.tracing.example import Example, candidates, given
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.groups import build_graph
-from gsprune.tracing.lengths import is_view, read_shape, reads_shape, tie_view
+from gsprune.tracing.lengths import is_split, is_view, read_shape, reads_shape, tie_split, tie_view
 from gsprune.tracing.modules import tie_modules
 from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.passages import Step
@@ -161,6 +161,8 @@ class _Watcher(TorchFunctionMode):
             return read_shape(self.tape, args[0], result)
         if is_view(func):
             tie_view(self.tape, args, kwargs, result, splits)
+        if is_split(func):
+            tie_split(self.tape, args, kwargs, result)
         return result
 
     def _attention(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
