@@ -9,7 +9,7 @@ import torch
 
 from gsprune.tracing.rules_common import Call, Rule, axis_of, common_source, operand, origin
 from gsprune.tracing.scales import are_written_sizes
-from gsprune.tracing.shadow import Labels, Shadow, compressed
+from gsprune.tracing.shadow import FIXED, FLEXIBLE, Kind, Labels, Shadow, compressed
 from gsprune.tracing.tape import Operand, Tape
 
 __all__ = ["RULES"]
@@ -136,7 +136,7 @@ def _cat(tape: Tape, call: Call) -> Shadow:
     ndim = call.out.ndim
     axis = axis_of(call.arg(1, "dim", 0), ndim)
     operands = [operand(tape, tensor, ndim) for tensor in tensors]
-    joined = _joined(tape, operands, axis)
+    joined = _joined(tape, tensors, operands, axis)
     across = [
         Operand(
             tuple(layer for layer in item.layers if layer.shape[axis] == 1),
@@ -152,25 +152,37 @@ def _cat(tape: Tape, call: Call) -> Shadow:
     return Shadow(layers, origin(shadows), common_source(shadows))
 
 
-def _joined(tape: Tape, operands: Sequence[Operand], axis: int) -> Labels | None:
-    """The layer along the axis of a concatenation; parts without labels there are fixed."""
+def _joined(tape: Tape, tensors: Sequence[torch.Tensor], operands: Sequence[Operand], axis: int) -> Labels | None:
+    """The layer along the axis of a concatenation; parts without labels there are fixed, or follow what they meet."""
     along = []
     for item in operands:
         layers = [layer for layer in item.layers if layer.shape[axis] > 1]
         for other in layers[1:]:
             tape.protect(other, "cat: another axis holds the channels")
         along.append(layers[0] if layers else None)
-    if all(layer is None for layer in along):
+    free = [
+        layer is None and item.kind is Kind.CONSTANT and _is_of_any_width(tensor, axis)
+        for tensor, item, layer in zip(tensors, operands, along, strict=True)
+    ]
+    if all(layer is None for layer in along) and (axis == 0 or all(free) or not any(free)):
         return None
     ndim = len(operands[0].sizes)
     pieces = []
-    for item, layer in zip(operands, along, strict=True):
+    for item, layer, is_free in zip(operands, along, free, strict=True):
         size = item.sizes[axis]
-        part = np.zeros((1,) * ndim, np.int32) if layer is None else layer
+        part = np.full((1,) * ndim, FLEXIBLE if is_free else FIXED, np.int32) if layer is None else layer
         pieces.append(np.broadcast_to(part, [*part.shape[:axis], size, *part.shape[axis + 1 :]]))
     common = np.broadcast_shapes(*[(*piece.shape[:axis], 1, *piece.shape[axis + 1 :]) for piece in pieces])
     whole = [np.broadcast_to(piece, [*common[:axis], piece.shape[axis], *common[axis + 1 :]]) for piece in pieces]
     return np.concatenate(whole, axis)
+
+
+def _is_of_any_width(constant: torch.Tensor, axis: int) -> bool:
+    """True if a constant is alike along `axis` (a state of zeros), and its size there is not written into the code."""
+    size = constant.shape[axis]
+    if size == 1 or constant.is_meta or are_written_sizes([size]):
+        return False
+    return bool((constant == constant.narrow(axis, 0, 1)).all())
 
 
 def _stack(tape: Tape, call: Call) -> Shadow:
