@@ -14,7 +14,16 @@ from functools import cache
 
 import torch
 
-from gsprune.tracing import rules_attention, rules_index, rules_layers, rules_maps, rules_parts, rules_rnn, rules_views
+from gsprune.tracing import (
+    rules_attention,
+    rules_index,
+    rules_layers,
+    rules_maps,
+    rules_parts,
+    rules_quantised,
+    rules_rnn,
+    rules_views,
+)
 from gsprune.tracing.rules_common import Rule
 from gsprune.tracing.rules_maps import pointwise
 
@@ -28,6 +37,7 @@ RULES: dict[str, Rule] = {
     **rules_index.RULES,
     **rules_attention.RULES,
     **rules_rnn.RULES,
+    **rules_quantised.RULES,
     "aten.max.other": pointwise,
     "aten.min.other": pointwise,
 }
