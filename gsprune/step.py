@@ -35,7 +35,7 @@ from gsprune.rewrite.optimizer_state import check_ownership
 from gsprune.rewrite.plan import RewritePlan, plan_rewrite
 from gsprune.rewrite.rescale import rescaled
 from gsprune.rewrite.state import STATE_ATTRIBUTE, Example, PruneState, SizeLink, revised_links
-from gsprune.rewrite.stored_sizes import changed_lengths, repaired
+from gsprune.rewrite.stored_sizes import changed_lengths, lengths_of, repaired
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.untold import refuse_untold, untold
@@ -202,7 +202,7 @@ class Step:
         plan = plan_rewrite(self.bindings, after, keeps, self.optimizers)
         left_out = untold(plan.tensors[: plan.num_model], self.optimizers)
         links = self.links
-        linked = self.known.binding.user_entries(links, after.graph.shapes) if links else []
+        linked = self.known.binding.user_entries(links, lengths_of(after.graph)) if links else []
         verified = self.state.verified
         if len(verified) < len(after.traced.groups):
             verified = verified | self._cut_groups(after)
@@ -234,7 +234,7 @@ class Step:
                 links = revised_links(links, given_up, found)
             if links:
                 transaction.set_entries(
-                    [e for b in self.bindings[1:] for e in b.user_entries(links, after.graph.shapes)]
+                    [e for b in self.bindings[1:] for e in b.user_entries(links, lengths_of(after.graph))]
                 )
             transaction.set_entries(self._state_entries(after, refused, links, verified))
             if self.consensus is not None:  # all or none: a rank whose rewrite failed takes the others back
@@ -292,7 +292,7 @@ class Step:
         links: tuple[SizeLink, ...] = ()
         given_up: frozenset[tuple[str, str]] = frozenset()
         if failure is not None:
-            lengths = changed_lengths(self.structure.graph, after.graph.shapes)
+            lengths = changed_lengths(self.structure.graph, lengths_of(after.graph))
             # Half of what is left: were the search to use it all up, no groups could be protected instead.
             budget = (MAX_FORWARDS - self.forwards) // 2
             repair = repaired(self.model, example, lengths, after.due(self.structure), transaction, budget, held)

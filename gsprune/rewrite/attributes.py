@@ -73,11 +73,13 @@ def link_entries(
 
     Args:
         module_of: module name -> module.
-        links: any links.
+        links: any links; those to a group that is no more are passed over.
         shapes: every tensor's shape after the rewrite.
     """
     values: dict[tuple[str, str], Any] = {}
     for link in links:
+        if link.tensor not in shapes:
+            continue
         key = (link.module, link.attribute)
         size = link.value(shapes[link.tensor][link.axis])
         if link.index is None:

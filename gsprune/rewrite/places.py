@@ -30,6 +30,12 @@ class Place(NamedTuple):
     attribute: str
     position: int | None
 
+    @property
+    def value(self) -> int:
+        """The integer itself."""
+        kept = self.module.__dict__[self.attribute]
+        return int(kept if self.position is None else kept[self.position])
+
 
 class _Kept(int):
     """An integer with the place where it is kept."""

@@ -30,7 +30,7 @@ class SizeLink:
         module: name of the module that stores it.
         attribute: name of the attribute.
         index: position within a tuple or list, None for a plain integer.
-        tensor: name of the parameter or buffer.
+        tensor: name of the parameter or buffer, or of a group's units (`gsprune.rewrite.stored_sizes.lengths_of`).
         axis: its axis.
         multiplier: number of groups where the axis is one group's, else 1.
         divisor: number of heads, gates or groups where the integer is the size of one, else 1.

@@ -27,7 +27,7 @@ from gsprune.rewrite.transaction import Transaction
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.structure import Due
 
-__all__ = ["Lengths", "Repair", "changed_lengths", "repaired"]
+__all__ = ["Lengths", "Repair", "changed_lengths", "lengths_of", "repaired"]
 
 _Candidate = tuple[SizeLink, Entry]
 
@@ -37,7 +37,7 @@ class Lengths:
     """One length that a step changes: of an axis, or of the part of it that one head has.
 
     Attributes:
-        tensor: the tensor.
+        tensor: the tensor, or a group's units (`lengths_of`).
         axis: its axis.
         divisor: number of heads.
         before: length before the step.
@@ -68,10 +68,15 @@ class Repair:
     forwards: int
 
 
+def lengths_of(graph: Graph) -> dict[str, Shape]:
+    """Shapes of all tensors, and the number of units of every group: the size of a split's part may be no axis's."""
+    return {**graph.shapes, **{f"{group.name}.units": (group.num_units,) for group in graph.groups}}
+
+
 def changed_lengths(graph: Graph, after: Mapping[str, Shape]) -> list[Lengths]:
-    """All lengths that change, whole axes first, each (before, after) once per tensor."""
+    """All lengths that change, whole axes first, each (before, after) once per tensor; `after` as of `lengths_of`."""
     found: dict[tuple[str, int, int], Lengths] = {}
-    for name, shape in graph.shapes.items():
+    for name, shape in lengths_of(graph).items():
         for axis, (old, new) in enumerate(zip(shape, after[name], strict=True)):
             if old != new:
                 found[name, axis, 1] = Lengths(name, axis, 1, old, new)
@@ -172,6 +177,9 @@ class _Search:
         if any(self._take_back_alike(place) for place in failure.places):
             return True
         lengths = [*self.lengths, *_parts(self.lengths, asked)]
+        together = self._asked_together(failure, asked, lengths)
+        if len(together) > 1 and self._gets_further(together, lengths):
+            return True
         for module in self._suspects(failure):
             candidates = _candidates(module, self.names[id(module)], lengths, asked, failure)
             for candidate in candidates:
@@ -185,6 +193,24 @@ class _Search:
                 ):
                     return True
         return False
+
+    def _asked_together(
+        self, failure: Failure, asked: Collection[tuple[int, int]], lengths: Sequence[Lengths]
+    ) -> list[_Candidate]:
+        """All integers that the failing call was given, each as the operation must have it: the sizes of a split."""
+        found: list[_Candidate] = []
+        for place in dict.fromkeys(failure.places):
+            name = self.names.get(id(place.module), "")
+            prefix = f"{name}." if name else ""
+            value = place.value
+            best = min(
+                (length for length in lengths if length.before == value and (value, length.after) in asked),
+                key=lambda length: (not length.tensor.startswith(prefix), length.divisor != 1),
+                default=None,
+            )
+            if best is not None:
+                found.append(_candidate(name, place.module, place.attribute, place.position, best))
+        return found
 
     def _take_back_alike(self, place: Place) -> bool:
         """Whether the forward gets further without what was set because it helped another module of the class.
@@ -218,7 +244,7 @@ class _Search:
         """Try integers together, and keep them where they help; False also where the budget is used up."""
         if self.forwards >= self.budget:
             return False
-        attempt, before = self._attempt([entry for _, entry in candidates])
+        attempt, before = self._attempt(_entries(candidates))
         if attempt.failure is None or attempt.operations > self.present.operations:
             self.present = attempt
             links = [link for link, _ in candidates]
@@ -233,11 +259,12 @@ class _Search:
         alike = [other for link in links for other in _alike(self.model, link, lengths)]
         if self.present.failure is None or self.forwards >= self.budget or not alike:
             return
-        together, before = self._attempt([entry for _, entry in alike])
+        together, before = self._attempt(_entries(alike))
         if together.failure is None or together.operations >= self.present.operations:
-            for (other, _), (_, _, value) in zip(alike, before, strict=True):
+            values = {(id(owner), attribute): value for owner, attribute, value in before}
+            for other, (owner, attribute, _) in alike:
                 self.links.append(other)
-                self.alike[other.module, other.attribute, other.index] = value
+                self.alike[other.module, other.attribute, other.index] = values[id(owner), attribute]
             self.present = together
         else:
             self.transaction.set_entries(before)
@@ -269,6 +296,18 @@ def _alike(model: nn.Module, link: SizeLink, lengths: Sequence[Lengths]) -> list
         if best:
             found.append(_candidate(name, module, link.attribute, link.index, best[0]))
     return found
+
+
+def _entries(candidates: Sequence[_Candidate]) -> list[Entry]:
+    """The candidates' entries; several elements of one tuple or list change together."""
+    merged: dict[tuple[int, str], Entry] = {}
+    for link, (owner, attribute, changed) in candidates:
+        earlier = merged.get((id(owner), attribute))
+        both = changed
+        if earlier is not None and link.index is not None:
+            both = with_element(earlier[2], link.index, changed[link.index])
+        merged[id(owner), attribute] = owner, attribute, both
+    return list(merged.values())
 
 
 def _suits(length: Lengths, link: SizeLink) -> bool:

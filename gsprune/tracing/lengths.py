@@ -18,9 +18,12 @@ from torch import Tensor
 from gsprune.tracing.shadow import Kind, Labels, varying
 from gsprune.tracing.tape import Tape
 
-__all__ = ["is_view", "read_shape", "reads_shape", "tie_view"]
+__all__ = ["is_split", "is_view", "read_shape", "reads_shape", "tie_split", "tie_view"]
 
 _VIEWS = frozenset({torch.Tensor.view, torch.Tensor.reshape, torch.reshape})
+_SPLITS: frozenset[Callable[..., Any]] = frozenset(
+    (torch.Tensor.split, torch.split, torch.Tensor.split_with_sizes, torch.split_with_sizes)
+)
 
 
 class _Length(int):
@@ -110,6 +113,30 @@ def tie_view(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], out: Tenso
             tape.unite(tape.vector(layers[-1], axis).reshape(1, -1), size.labels)
         elif shadow.kind is not Kind.CONSTANT:
             tape.protect(np.unique(size.labels), "a tensor of fixed size is viewed to their number")
+
+
+def is_split(func: Callable[..., Any]) -> bool:
+    """Whether a torch function cuts a tensor into parts of the sizes in its arguments."""
+    return func in _SPLITS
+
+
+def tie_split(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], parts: Sequence[Tensor]) -> None:
+    """Keep the parts of a split as long as the channels whose length they were given.
+
+    Args:
+        tape: the tape.
+        args: of the split: a tensor, one size or a sequence of them, an axis.
+        kwargs: the same by name.
+        parts: what the split returned.
+    """
+    named = {"split_size_or_sizes", "split_size", "split_sizes"} & kwargs.keys()
+    sizes = args[1] if len(args) > 1 else kwargs[named.pop()]
+    axis = args[2] if len(args) > 2 else kwargs.get("dim", 0)
+    for part, size in zip(parts, sizes if isinstance(sizes, list | tuple) else [sizes] * len(parts), strict=True):
+        layers = [layer for layer in tape.layers(part) if layer.shape[axis] > 1]
+        if isinstance(size, _Length) and len(size.labels) == 1 and part.shape[axis] == size and layers:
+            name = "a split into the width of other channels"
+            tape.equal_lengths.append((tape.vector(layers[-1], axis % part.ndim), size.labels[0], name))
 
 
 def _keep_along(tape: Tape, axis: int, noted: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from gsprune.tracing.tape import Tape
+from gsprune.tracing.undisturbed import is_fake_quantiser
 
 __all__ = ["tie_modules"]
 
@@ -13,7 +14,7 @@ def tie_modules(tape: Tape, model: nn.Module) -> None:
     """Tie what the code of torch's own modules asks for.
 
     Recurrent weights: hidden units are the inputs of the next step, also where one step alone was traced. Attention:
-    its inner width is that of its queries and outputs, channel by channel.
+    its inner width is that of its queries and outputs, channel by channel. Fake quantisation: its observer's buffers.
     """
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
@@ -24,6 +25,23 @@ def tie_modules(tape: Tape, model: nn.Module) -> None:
             _tie(tape, f"{prefix}weight_hh", None)
         elif isinstance(module, nn.MultiheadAttention):
             _tie_attention(tape, module, prefix)
+        elif is_fake_quantiser(module):
+            _tie_observer(tape, module, prefix)
+
+
+def _tie_observer(tape: Tape, module: nn.Module, prefix: str) -> None:
+    """Scales per channel, and the extremes that the observer keeps (it does not run in a trace), go together."""
+    scale = f"{prefix}scale"
+    shape = tape.shapes.get(scale, ())
+    if len(shape) != 1 or shape[0] < 2:
+        return
+    for local, _ in (*module.named_parameters(), *module.named_buffers()):
+        name = tape.aliases.get(prefix + local, prefix + local)
+        # Sizes of before the trace: a first forward makes buffers larger.
+        if name != scale and tape.shapes[name] == shape:
+            tape.op = "fake quantisation"
+            tape.unite(tape.labels(scale, 0), tape.labels(name, 0))
+            tape.used.add(name)
 
 
 def _tie(tape: Tape, recurrent: str, projection: str | None) -> None:

@@ -19,6 +19,8 @@ from gsprune.tracing import (
     rules_index,
     rules_layers,
     rules_maps,
+    rules_parts,
+    rules_quantised,
     rules_reductions,
     rules_rnn,
     rules_views,
@@ -31,11 +33,13 @@ __all__ = ["RULES", "rule_for"]
 RULES: dict[str, Rule] = {
     **rules_layers.RULES,
     **rules_views.RULES,
+    **rules_parts.RULES,
     **rules_maps.RULES,
     **rules_reductions.RULES,
     **rules_index.RULES,
     **rules_attention.RULES,
     **rules_rnn.RULES,
+    **rules_quantised.RULES,
     "aten.max.other": pointwise,
     "aten.min.other": pointwise,
 }

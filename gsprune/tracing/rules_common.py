@@ -134,5 +134,10 @@ def channels_out(labels: Labels, axis: int, ndim: int) -> Labels:
 def protect_all(tape: Tape, call: Call) -> Shadow:
     """Nothing is known of the operation: whatever enters it keeps its width, and what leaves it is fixed."""
     for tensor in call.tensors():
-        tape.protect_shadow(tape.of(tensor), f"{call.op} has no rule")
+        shadow = tape.of(tensor)
+        tape.protect_shadow(shadow, f"{call.op} has no rule")
+        if shadow.kind is Kind.PARAMETER and tensor.ndim > 1:  # no layer will open a weight's rows behind it
+            for layer in shadow.layers:
+                if varying(layer) == (0,):
+                    tape.open(layer)
     return EMPTY

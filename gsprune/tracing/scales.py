@@ -2,8 +2,8 @@
 
 The operations show a number, not where it comes from. It counts as written if a module whose method is running keeps it
 (``self.scale``), or if it stands in that method's code. A scale 1 / sqrt(d) that is computed would grow as d shrinks,
-which rows of the projection make up for (`gsprune.tracing.graph.Queries`); sizes of a split that are written down keep
-their channels.
+which rows of the projection make up for (`gsprune.tracing.graph.Queries`). Channels are kept where the sizes of a split
+stand in the code.
 """
 
 from __future__ import annotations
@@ -129,13 +129,13 @@ def _is_written(value: float) -> bool:
 
 
 def are_written_sizes(sizes: Sequence[int]) -> bool:
-    """Whether the sizes of a split are kept by a module whose method is running, or stand in that method's code."""
-    wanted = set(sizes)
-    for owner, frame in _running_modules():
-        kept = [*vars(owner).values(), *frame.f_code.co_consts]
-        if any(isinstance(item, list | tuple) and list(item) == list(sizes) for item in kept):
-            return True
-        if wanted <= {item for item in kept if isinstance(item, int)}:
+    """True if all sizes of a split are constants in the code of a running method.
+
+    Sizes that a module stores are another matter: they can follow the channels (`gsprune.rewrite.stored_sizes`).
+    """
+    for _, frame in _running_modules():
+        constants = frame.f_code.co_consts
+        if tuple(sizes) in constants or set(sizes) <= {item for item in constants if isinstance(item, int)}:
             return True
     return False
 

@@ -22,7 +22,7 @@ from gsprune.tracing.example import Example, candidates, given
 from gsprune.tracing.exits import copies, leaves, protect_outputs
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.groups import build_graph
-from gsprune.tracing.lengths import is_view, read_shape, reads_shape, tie_view
+from gsprune.tracing.lengths import is_split, is_view, read_shape, reads_shape, tie_split, tie_view
 from gsprune.tracing.modules import tie_modules
 from gsprune.tracing.numbers import numbers_of
 from gsprune.tracing.outputs import tensors_in
@@ -189,6 +189,8 @@ class _Watcher(TorchFunctionMode):
             return read_shape(self.tape, args[0], result)
         if is_view(func):
             tie_view(self.tape, args, kwargs, result, splits)
+        if is_split(func):
+            tie_split(self.tape, args, kwargs, result)
         return result
 
     def _attention(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

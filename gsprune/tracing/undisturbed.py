@@ -15,7 +15,7 @@ from torch import nn
 from gsprune.interrupts import HeldInterrupts
 from gsprune.tracing.autocast import without_autocast
 
-__all__ = ["undisturbed"]
+__all__ = ["is_fake_quantiser", "undisturbed"]
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def undisturbed(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
 
     Put back: training flags, the contents of buffers that were written to, each module's own attributes and the entries
     of dictionaries among them (caches of tensors; a list that the forward appends to is the user's), and the random
-    generators of torch (CPU and the model's CUDA devices), NumPy and Python.
+    generators of torch (CPU and the model's CUDA devices), NumPy and Python. Observers of fake quantisation do not run.
 
     Args:
         model: the network; also modules inside it that are in another mode than itself.
@@ -44,6 +44,8 @@ def undisturbed(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
         try:
             for module in training:
                 module.training = False
+            for module in filter(is_fake_quantiser, modules):
+                _stop_observer(module)
             yield
         finally:
             with HeldInterrupts():
@@ -52,11 +54,34 @@ def undisturbed(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
                     # Running statistics are written without a new version; an equal buffer is left alone, since a copy
                     # would spoil a backward that is still to come.
                     if buffer._version != version or not torch.equal(buffer, contents):
+                        if buffer.shape != contents.shape:  # an observer's, on its first forward
+                            buffer.resize_(contents.shape)
                         buffer.copy_(contents)
                 for module in training:
                     module.training = True
                 random.setstate(python_state)
                 np.random.set_state(numpy_state)
+
+
+def is_fake_quantiser(module: nn.Module) -> bool:
+    """True of torch's fake-quantise modules (`torch.ao.quantization`), by the switches that all of them have."""
+    return "fake_quant_enabled" in module._buffers
+
+
+def _stop_observer(module: nn.Module) -> None:
+    """Let a fake-quantise module keep its scales, which observers also change in eval mode.
+
+    Scales per channel are shown whether or not the module rounds now. A module whose observer has never run has none.
+    """
+    switches, scale = module._buffers, getattr(module, "scale", None)
+    for name in ("observer_enabled", "static_enabled"):
+        if switches.get(name) is not None:
+            switches[name].fill_(0)
+    extremes = getattr(getattr(module, "activation_post_process", None), "min_val", None)
+    if scale is not None and scale.numel() > 1:
+        switches["fake_quant_enabled"].fill_(1)
+    elif extremes is not None and extremes.numel() == 0:
+        switches["fake_quant_enabled"].fill_(0)
 
 
 # The dictionaries of every module that no forward writes to: hooks.

@@ -48,7 +48,8 @@ def reasons(function: Callable[[Tensor], Tensor]) -> dict[str, str]:
         (lambda x: x[:, 3:], "channels cut at a number written into the code"),
         (lambda x: x[:, 5], "one channel picked by its number"),
         (lambda x: x[:, [0, 2]], "channels picked by indices written into the code"),
-        (lambda x: x.split([3, 5], 1)[0], "aten.split_with_sizes into unequal parts"),
+        (lambda x: x.tensor_split([3], 1)[0], "channels cut at a number written into the code"),
+        (lambda x: x.split(3, 1)[0], "aten.split into unequal parts"),
         (lambda x: torch.roll(x, 1, 1), "channels rolled by a number written into the code"),
         (lambda x: x + CONSTANT, "aten.add with a tensor of fixed size"),
         (lambda x: torch.cdist(x.flatten(2), x.flatten(2)), "has no rule"),
@@ -99,32 +100,6 @@ def test_what_holds_for_any_number_of_channels_protects_none(function: Callable[
     model(X)
     graph, _ = trace(model, X)
     assert [(group.name, group.num_units) for group in graph.groups] == [("first", 8)]
-
-
-class Halves(nn.Module):
-    """Cut into halves, whose sizes are computed or kept."""
-
-    def __init__(self, kept: bool) -> None:
-        super().__init__()
-        self.first, self.last = nn.Conv2d(3, 12, 1), nn.Conv2d(6, 2, 1)
-        self.kept = kept
-        self.sizes = [6, 6]
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
-        half = x.shape[1] // 2
-        a, b = x.split(self.sizes if self.kept else [half, half], 1)
-        return self.last(a * b)
-
-
-def test_sizes_of_a_split_that_a_module_keeps_are_protected_and_computed_ones_are_not() -> None:
-    kept, _ = trace(Halves(kept=True), X)
-    assert kept.groups == ()
-    assert kept.protected[0].reason == "channels cut at a number written into the code"
-    model = Halves(kept=False)
-    model.sizes = []
-    computed, _ = trace(model, X)
-    assert [(group.num_units, group.width_per_unit) for group in computed.groups] == [(6, 2)]
 
 
 def test_inputs_and_outputs_are_protected_wherever_they_leave() -> None:
