@@ -35,6 +35,7 @@ def build_graph(
         protected=_protected(tape, components),
         shapes=tape.shapes,
         aliases=tape.aliases,
+        copies=tape.copies,
         mac_operations=_mac_operations(tape, batch),
         example_shapes=tuple(example_shapes),
         example_origin=origin,

@@ -71,6 +71,7 @@ class Tape:
     Attributes:
         axes: all axes with their atoms, in order; atom 0 is the fixed label.
         aliases: other names of tied tensors -> canonical name.
+        copies: submodules that stay in step with another -> the name of the other (`gsprune.tracing.twins`).
         shapes: shape of every parameter and buffer by canonical name.
         op: name of the operation at hand, for reasons.
         equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
@@ -82,6 +83,7 @@ class Tape:
     def __init__(self, model: nn.Module) -> None:
         self.axes: list[Axis] = []
         self.aliases: dict[str, str] = {}
+        self.copies: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.num_atoms = 1
         self.op = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from typing import Any, Literal, NamedTuple
@@ -27,6 +27,7 @@ from gsprune.tracing.rules_common import Call, Rule, origin, protect_all
 from gsprune.tracing.scales import keep_scale, keep_widths_of_busy_queries
 from gsprune.tracing.shadow import EMPTY, FREE, Labels, Shadow
 from gsprune.tracing.tape import Tape
+from gsprune.tracing.twins import frozen_copies, tie_copies
 from gsprune.tracing.undisturbed import undisturbed
 from gsprune.tracing.wrappers import wrapper_of
 from gsprune.tracing.writes import note_write
@@ -175,7 +176,10 @@ class _Watcher(TorchFunctionMode):
 
 
 def trace(
-    model: nn.Module, example_inputs: Any = None, forward: Callable[..., Any] | None = None
+    model: nn.Module,
+    example_inputs: Any = None,
+    forward: Callable[..., Any] | None = None,
+    copies: Mapping[str, str] | None = None,
 ) -> tuple[Graph, Example]:
     """The groups of a network, and the call that found them.
 
@@ -186,6 +190,7 @@ def trace(
         model: the network.
         example_inputs: a tensor, a tuple of positional inputs, or a dict of inputs by name.
         forward: what to call instead of the model: ``forward(model, *inputs)``.
+        copies: {copy: original}, names of submodules that stay in step, besides those that are found.
 
     Returns:
         the graph and the example.
@@ -197,11 +202,11 @@ def trace(
     _check(model, forward)
     if example_inputs is not None:
         example = given(example_inputs, forward)
-        return _traced(model, example, "given"), example
+        return _traced(model, example, "given", copies or {}), example
     failures = []
     for example in candidates(model, forward):
         try:
-            return _traced(model, example, "made"), example
+            return _traced(model, example, "made", copies or {}), example
         except TraceError as error:
             failures.append((example, error))
     tried = ", ".join(str(shape) for example, _ in failures for shape in _shapes(example))
@@ -234,15 +239,19 @@ def _shapes(example: Example) -> list[tuple[int, ...]]:
     return [tuple(tensor.shape) for tensor in tensors_in((example.args, example.kwargs))]
 
 
-def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]) -> Graph:
+def _traced(
+    model: nn.Module, example: Example, origin: Literal["given", "made"], copies: Mapping[str, str]
+) -> Graph:
     """One traced call."""
     tape = Tape(model)
+    tape.copies = {**frozen_copies(model), **copies}
     try:
         with undisturbed(model), plain_operations(model):
             _protect_outputs(tape, _run(model, example, tape))
             _run_in_training(model, example, tape)
             keep_widths_of_busy_queries(tape)
             tie_modules(tape, model)
+            tie_copies(tape, model, tape.copies)
     finally:
         for tensor in tensors_in((example.args, example.kwargs)):
             tape.unmark(tensor)
