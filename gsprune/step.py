@@ -35,6 +35,7 @@ from gsprune.rewrite.plan import RewritePlan, plan_rewrite
 from gsprune.rewrite.rescale import rescaled
 from gsprune.rewrite.state import STATE_ATTRIBUTE, Example, PruneState, SizeLink, revised_links
 from gsprune.rewrite.stored_sizes import changed_lengths, repaired
+from gsprune.rewrite.strays import warn_of_strays
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.untold import refuse_untold, untold
@@ -156,6 +157,8 @@ class Step:
         report = PruneReport(changes, seconds, self.request.dry_run, notes, self.structure, after, keep, context)
         if not report.changed:
             self._warn_if_stuck(report)
+        elif not self.state.verified and not report.dry_run:  # the first step that removes anything
+            warn_of_strays(self.model, self.structure.traced, report.removed_positions)
         return report
 
     def _choose(self, backend: Backend, frozen: frozenset[str]) -> BoolArray:

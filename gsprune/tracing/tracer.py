@@ -29,7 +29,7 @@ from gsprune.tracing.shadow import EMPTY, FREE, Labels, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.twins import frozen_copies, tie_copies
 from gsprune.tracing.undisturbed import undisturbed
-from gsprune.tracing.wrappers import wrapper_of
+from gsprune.tracing.wrappers import is_scripted, wrapper_of
 from gsprune.tracing.writes import note_write
 
 __all__ = ["operation_of", "outputs_of", "plain_operations", "trace"]
@@ -230,6 +230,12 @@ def _check(model: Any, forward: Any) -> None:
                 f"{name or 'the model'} is wrapped in {wrapper}, whose hooks would be lost without an error; "
                 "prune the module inside (.module, or before fully_shard) and wrap it again"
             )
+        if is_scripted(module):
+            raise TraceError(
+                f"{name or 'the model'} is a scripted or traced TorchScript module ({type(module).__name__}), whose"
+                " code and sizes cannot be changed: prune the Python module, and call torch.jit.script or"
+                " torch.jit.trace afterwards"
+            )
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.UninitializedParameter):
             raise TraceError(f"{name} has no shape yet: call the model once, so that its lazy layers are made")
@@ -239,9 +245,7 @@ def _shapes(example: Example) -> list[tuple[int, ...]]:
     return [tuple(tensor.shape) for tensor in tensors_in((example.args, example.kwargs))]
 
 
-def _traced(
-    model: nn.Module, example: Example, origin: Literal["given", "made"], copies: Mapping[str, str]
-) -> Graph:
+def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"], copies: Mapping[str, str]) -> Graph:
     """One traced call."""
     tape = Tape(model)
     tape.copies = {**frozen_copies(model), **copies}

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from gsprune.tracing.shadow import Labels
 from gsprune.tracing.tape import Tape
 
-__all__ = ["counterparts", "frozen_copies", "lookalikes", "tie_copies"]
+__all__ = ["counterparts", "frozen_copies", "has_structure", "lookalikes", "tie_copies"]
 
 _MIN_LAYERS = 2  # one layer of the same shape as another is no evidence of a copy
 _MIN_COSINE = 0.3  # weights drawn apart are at 0, within the noise of small layers; an average of the other's is near 1
@@ -43,15 +43,15 @@ def frozen_copies(model: nn.Module) -> dict[str, str]:
 
 def counterparts(model: nn.Module, copy: str) -> list[str]:
     """Names of the submodules that have the structure of `copy`; those with related weights alone, if there are any."""
-    alike = [
-        name
-        for names in _by_signature(model).values()
-        if copy in names
-        for name in names
-        if not (_is_inside(name, copy) or _is_inside(copy, name))
-    ]
+    alike = [name for name, _ in model.named_modules() if name and has_structure(model, copy, name)]
     module = model.get_submodule(copy)
     return [name for name in alike if _cosine(module, model.get_submodule(name)) >= _MIN_COSINE] or alike
+
+
+def has_structure(model: nn.Module, copy: str, original: str) -> bool:
+    """Whether two submodules have the same classes, tensor names and shapes, and none is inside the other."""
+    apart = not (_is_inside(copy, original) or _is_inside(original, copy))
+    return apart and _structure(model.get_submodule(copy)) == _structure(model.get_submodule(original))
 
 
 def lookalikes(model: nn.Module, tied: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -120,22 +120,24 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _signature(module: nn.Module) -> Signature | None:
-    """What two copies share: classes, names and shapes; None where there are too few layers."""
-    tensors = _tensors(module)
-    if len({name.rpartition(".")[0] for name, tensor in tensors.items() if tensor.ndim > 1}) < _MIN_LAYERS:
-        return None
+def _structure(module: nn.Module) -> Signature:
+    """What two copies share: classes, names and shapes."""
     kinds = [(name, type(part)) for name, part in module.named_modules(remove_duplicate=False)]
-    return (*kinds, *sorted((name, tuple(tensor.shape)) for name, tensor in tensors.items()))
+    return (*kinds, *sorted((name, tuple(tensor.shape)) for name, tensor in _tensors(module).items()))
+
+
+def _has_layers(module: nn.Module) -> bool:
+    """Whether there are enough layers for equal structure to mean something."""
+    owners = {name.rpartition(".")[0] for name, tensor in _tensors(module).items() if tensor.ndim > 1}
+    return len(owners) >= _MIN_LAYERS
 
 
 def _by_signature(model: nn.Module) -> dict[Signature, list[str]]:
     """Names of submodules of equal structure, the outer ones first; only structures that are there twice."""
     found: dict[Signature, list[str]] = {}
     for name, module in model.named_modules():
-        signature = _signature(module) if name else None
-        if signature is not None:
-            found.setdefault(signature, []).append(name)
+        if name and _has_layers(module):
+            found.setdefault(_structure(module), []).append(name)
     return {signature: names for signature, names in found.items() if len(names) > 1}
 
 
@@ -183,10 +185,9 @@ def _cosine(a: nn.Module, b: nn.Module) -> float:
     """Cosine between all weights of two modules of equal structure; 0 where one has no values."""
     others = _tensors(b)
     product, norm_a, norm_b = 0.0, 0.0, 0.0
-    for name, x in _tensors(a).items():
-        y = others[name]
-        if x.ndim > 1 and x.is_floating_point() and not (x.is_meta or y.is_meta):
-            x, y = x.detach().double().flatten(), y.detach().double().flatten().to(x.device)
+    for name, tensor in _tensors(a).items():
+        if tensor.ndim > 1 and tensor.is_floating_point() and not (tensor.is_meta or others[name].is_meta):
+            x, y = (each.detach().to(tensor.device, torch.float64).flatten() for each in (tensor, others[name]))
             product += float(x @ y)
             norm_a += float(x @ x)
             norm_b += float(y @ y)
