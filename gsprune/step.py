@@ -26,6 +26,7 @@ from gsprune.rewrite.apply import apply_plan, sliced
 from gsprune.rewrite.attention_scale import keep_attention_scale
 from gsprune.rewrite.attributes import Entry
 from gsprune.rewrite.binding import Binding
+from gsprune.rewrite.caveats import warn_of_caveats
 from gsprune.rewrite.check import Failure, Run, run
 from gsprune.rewrite.float64 import call_in_float64
 from gsprune.rewrite.followers import matched_tensors
@@ -35,7 +36,6 @@ from gsprune.rewrite.plan import RewritePlan, plan_rewrite
 from gsprune.rewrite.rescale import rescaled
 from gsprune.rewrite.state import STATE_ATTRIBUTE, Example, PruneState, SizeLink, revised_links
 from gsprune.rewrite.stored_sizes import changed_lengths, repaired
-from gsprune.rewrite.strays import warn_of_strays
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.untold import refuse_untold, untold
@@ -158,7 +158,7 @@ class Step:
         if not report.changed:
             self._warn_if_stuck(report)
         elif not self.state.verified and not report.dry_run:  # the first step that removes anything
-            warn_of_strays(self.model, self.structure.traced, report.removed_positions)
+            warn_of_caveats(self.model, self.structure.traced, report.removed_positions)
         return report
 
     def _choose(self, backend: Backend, frozen: frozenset[str]) -> BoolArray:

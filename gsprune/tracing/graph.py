@@ -132,6 +132,7 @@ class Graph:
         trail: every operation that the traced forward dispatched, in order.
         queries: rows whose removal changes an attention's scale.
         copies: submodules that lose the channels that another one loses -> the name of the other.
+        unseen: submodules that the traced forward has not run, and that may read channels.
     """
 
     groups: tuple[Group, ...]
@@ -145,6 +146,7 @@ class Graph:
     trail: tuple[Passage, ...] = ()
     queries: tuple[Queries, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return graph_table(self)

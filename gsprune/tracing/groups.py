@@ -36,6 +36,7 @@ def build_graph(
         shapes=tape.shapes,
         aliases=tape.aliases,
         copies=tape.copies,
+        unseen=tape.unseen,
         mac_operations=_mac_operations(tape, batch),
         example_shapes=tuple(example_shapes),
         example_origin=origin,

@@ -16,8 +16,9 @@ from torch import nn
 from gsprune.tracing.passages import Scale, Step
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, varying
 
-__all__ = ["Axis", "MacUse", "Operand", "Split", "Tape", "shared_layers"]
+__all__ = ["OUTPUT", "Axis", "MacUse", "Operand", "Split", "Tape", "shared_layers"]
 
+OUTPUT = "output of the network"  # the reason that protects what leaves the traced call
 _ATTRIBUTE = "_gsprune_shadow"
 _WRITES = "_gsprune_writes"  # how often a tensor has been written to, also through its views
 _SEEN = "_gsprune_seen"  # how often it had been when a constant was given its shadow
@@ -73,6 +74,7 @@ class Tape:
         aliases: other names of tied tensors -> canonical name.
         copies: submodules that stay in step with another -> the name of the other (`gsprune.tracing.twins`).
         shapes: shape of every parameter and buffer by canonical name.
+        unseen: submodules that the call has not run, and that may read channels (`gsprune.tracing.unseen`).
         op: name of the operation at hand, for reasons.
         equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
         scale: the number that the operation at hand scales by, if it has been found to follow a width.
@@ -84,6 +86,7 @@ class Tape:
         self.axes: list[Axis] = []
         self.aliases: dict[str, str] = {}
         self.copies: dict[str, str] = {}
+        self.unseen: tuple[str, ...] = ()
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.num_atoms = 1
         self.op = ""

@@ -26,9 +26,10 @@ from gsprune.tracing.rules import rule_for
 from gsprune.tracing.rules_common import Call, Rule, origin, protect_all
 from gsprune.tracing.scales import keep_scale, keep_widths_of_busy_queries
 from gsprune.tracing.shadow import EMPTY, FREE, Labels, Shadow
-from gsprune.tracing.tape import Tape
+from gsprune.tracing.tape import OUTPUT, Tape
 from gsprune.tracing.twins import frozen_copies, tie_copies
 from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.unseen import protect_unseen, unseen_modules
 from gsprune.tracing.wrappers import is_scripted, wrapper_of
 from gsprune.tracing.writes import note_write
 
@@ -256,6 +257,7 @@ def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]
             keep_widths_of_busy_queries(tape)
             tie_modules(tape, model)
             tie_copies(tape, model, tape.copies)
+            _protect_unseen(model, example, tape)
     finally:
         for tensor in tensors_in((example.args, example.kwargs)):
             tape.unmark(tensor)
@@ -265,7 +267,7 @@ def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]
 def _protect_outputs(tape: Tape, output: Any) -> None:
     """What leaves the network keeps its width."""
     for tensor in tensors_in(output):
-        tape.protect_shadow(tape.of(tensor), "output of the network")
+        tape.protect_shadow(tape.of(tensor), OUTPUT)
 
 
 def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
@@ -288,6 +290,15 @@ def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
     del tape.steps[noted:], tape.mac_uses[uses:]
     for module in modules:
         module.training = False
+
+
+def _protect_unseen(model: nn.Module, example: Example, tape: Tape) -> None:
+    """Protect what parts of the model may read that no run has used; a further run shows what passes by them."""
+    names = unseen_modules(tape, model)
+    if names:
+        noted, uses = len(tape.steps), len(tape.mac_uses)
+        tape.unseen = protect_unseen(tape, model, names, lambda: _run(model, example, tape))
+        del tape.steps[noted:], tape.mac_uses[uses:]
 
 
 def _run(model: nn.Module, example: Example, tape: Tape) -> Any:

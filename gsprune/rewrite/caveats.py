@@ -1,4 +1,4 @@
-"""Warn where a step prunes two equal parts of a model apart, of which one learns and the other gets no gradient."""
+"""What a trace cannot know of a model, and what a user is warned of when the model first loses channels."""
 
 from __future__ import annotations
 
@@ -11,18 +11,41 @@ from gsprune.errors import PruneWarning
 from gsprune.tracing.graph import Graph, IntArray
 from gsprune.tracing.twins import lookalikes
 
-__all__ = ["warn_of_strays"]
+__all__ = ["warn_of_caveats"]
 
 Removed = Mapping[str, Mapping[int, IntArray]]
 
 
-def warn_of_strays(model: nn.Module, graph: Graph, removed: Removed) -> None:
-    """Warn of such pairs: only the user knows whether the code mixes the two, parameter by parameter.
+def warn_of_caveats(model: nn.Module, graph: Graph, removed: Removed) -> None:
+    """Warn of parts that the example did not run, and of look-alikes that were pruned apart.
 
     Args:
         model: the network.
         graph: its groups.
         removed: tensor -> {axis: positions that the step has removed}.
+    """
+    _warn_of_unseen(model, graph)
+    _warn_of_strays(model, graph, removed)
+
+
+def _warn_of_unseen(model: nn.Module, graph: Graph) -> None:
+    """Name the parts that the example did not run: what they read is not certain."""
+    names = graph.unseen
+    if names:
+        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        warnings.warn(
+            f"the example did not run {listed} of {type(model).__name__}: these parts keep their widths, as do the"
+            " channels beside them that they may read (report.protected); they fail if they read others. Let it run"
+            " every part, e.g. forward=lambda model, x: [model(x, task) for task in tasks]",
+            PruneWarning,
+            stacklevel=7,
+        )
+
+
+def _warn_of_strays(model: nn.Module, graph: Graph, removed: Removed) -> None:
+    """Name equal parts that lost different channels, of which one learns and the other gets no gradient.
+
+    Only the user knows whether the code mixes the two, parameter by parameter.
     """
     learns = [parameter.grad is not None for parameter in model.parameters()]
     if all(learns) or not any(learns):  # nothing can be told
@@ -36,7 +59,7 @@ def warn_of_strays(model: nn.Module, graph: Graph, removed: Removed) -> None:
             " and they lose different channels. If the code mixes their weights (momentum encoder, target network),"
             f" pass followers=[(model.{still}, model.{moving})] from the first step on",
             PruneWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
 
 
