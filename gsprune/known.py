@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,18 +37,29 @@ class Known:
         return self.first.device
 
 
-def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., Any] | None) -> PruneState:
+def known_state(
+    model: nn.Module,
+    example_inputs: Any,
+    forward: Callable[..., Any] | None,
+    copies: Mapping[str, str] = MappingProxyType({}),
+) -> PruneState:
     """The model's state, traced if it never was or if its tensors have changed since; the model is not touched.
 
     Args:
         model: the network.
         example_inputs: a new example, which replaces the stored one; None keeps the stored one.
         forward: a new call for the example; None keeps the stored one.
+        copies: {copy: original}, submodules that the user ties; ties that are new trace the network again.
 
     Returns:
         the state, with what an earlier step looked up only where that still holds.
+
+    Raises:
+        ValueError: a copy and its original have lost different channels.
     """
-    state = state_of(model)
+    state = _with_copies(state_of(model), copies)
+    if state is not None and state.structure is not None:
+        copies = {**state.structure.traced.copies, **copies}
     if state is not None and state.cache is not None and not _holds(model, state.cache):
         state = replace(state, cache=None)
     stored = None if state is None else state.example
@@ -65,7 +78,7 @@ def known_state(model: nn.Module, example_inputs: Any, forward: Callable[..., An
         state = replace(
             state, structure=None, known_groups=state.structure.graph.groups, kept_before=state.kept, cache=None
         )
-    graph, example = trace_model(model, inputs, forward)
+    graph, example = trace_model(model, inputs, forward, copies)
     if state is None:
         return PruneState(Structure.of(graph), example, {group.name: group.width for group in graph.groups})
     graph = _with_known_groups(graph, state)
@@ -88,6 +101,28 @@ def _has_other_costs(graph: Graph, example: Example) -> bool:
     """
     sizes = [tuple(tensor.shape[1:]) for tensor in tensors_in((example.args, example.kwargs))]
     return graph.example_origin == "made" or sizes != [shape[1:] for shape in graph.example_shapes]
+
+
+def _with_copies(state: PruneState | None, copies: Mapping[str, str]) -> PruneState | None:
+    """`state`, to be traced anew where it was traced without one of the ties."""
+    if state is None or state.structure is None or copies.items() <= state.structure.traced.copies.items():
+        return state
+    kept = state.kept
+    for copy, original in copies.items():
+        for name, axes in kept.items():
+            for a, b in ((copy, original), (original, copy)):
+                leaf = name.removeprefix(f"{a}.")
+                if leaf != name and not _keeps_alike(axes, kept.get(f"{b}.{leaf}", {})):
+                    raise ValueError(
+                        f"`followers` names {copy!r}, which must have lost the channels that {original!r} has lost, but"
+                        " an earlier step pruned them apart: name it from the first step on, or copy the weights of"
+                        f" {original!r} into a network pruned from the start"
+                    )
+    return replace(state, structure=None, known_groups=(), kept_before=kept, cache=None)
+
+
+def _keeps_alike(axes: Mapping[int, Any], others: Mapping[int, Any]) -> bool:
+    return axes.keys() == others.keys() and all(np.array_equal(axes[axis], others[axis]) for axis in axes)
 
 
 def _with_known_groups(graph: Graph, state: PruneState) -> Graph:

@@ -104,7 +104,8 @@ class PruneReport:
         }
 
     @cached_property
-    def _removed_positions(self) -> dict[str, dict[int, IntArray]]:
+    def removed_positions(self) -> dict[str, dict[int, IntArray]]:
+        """`removed` as sorted int64 arrays."""
         return self._before.graph.removed(self._removed_units)
 
     @cached_property
@@ -112,7 +113,7 @@ class PruneReport:
         """Parameter or buffer name -> {axis: int64 tensor of removed indices, numbered as before this step}."""
         return {
             name: {axis: torch.from_numpy(positions) for axis, positions in axes.items()}
-            for name, axes in self._removed_positions.items()
+            for name, axes in self.removed_positions.items()
         }
 
     @cached_property
@@ -226,7 +227,7 @@ class PruneReport:
         shape = self._before.graph.shapes[name]
         if tuple(tensor.shape) != shape:
             raise ValueError(f"`tensor` has shape {tuple(tensor.shape)}, but {name!r} had {shape} before this step")
-        for axis, positions in self._removed_positions.get(name, {}).items():
+        for axis, positions in self.removed_positions.get(name, {}).items():
             keep = np.setdiff1d(np.arange(tensor.shape[axis]), positions)
             tensor = tensor.index_select(axis, torch.from_numpy(keep).to(tensor.device))
         return tensor
@@ -271,6 +272,8 @@ class PruneReport:
             f" {self.macs_after:,.0f} ({self.example}), {self.seconds * 1e3:.1f} ms"
         )
         lines += [f"protected: {p.channels} channels of {', '.join(p.names)}: {p.reason}" for p in self.protected]
+        copies = self._before.traced.copies.items()
+        lines += [f"copy: {copy} loses the channels that {original} loses" for copy, original in copies]
         lines += [str(self.shortfall)] if self.shortfall is not None else []
         lines += list(self.notes)
         return "\n".join(lines)

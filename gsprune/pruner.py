@@ -20,7 +20,7 @@ from gsprune.importance import Criterion, Importance, resolve_importance
 from gsprune.known import known_state
 from gsprune.latency_search import solve_budget
 from gsprune.prune_report import PruneReport
-from gsprune.rewrite.followers import as_followers
+from gsprune.rewrite.followers import Follower, as_followers
 from gsprune.rewrite.optimizer_state import as_optimizers
 from gsprune.rewrite.state import PruneState
 from gsprune.rewrite.tensors import unwrapped
@@ -29,7 +29,7 @@ from gsprune.selection import SCOPES, TARGETS, Scope, Selection, Target
 from gsprune.step import Request, Step, take_step
 from gsprune.tracing import trace as trace_model
 from gsprune.tracing.graph import Graph
-from gsprune.tracing.wrappers import wrapper_of
+from gsprune.tracing.wrappers import is_scripted, wrapper_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -63,7 +63,7 @@ def prune_step(
     sparsity: float | Mapping[str, float] | LatencyBudget,
     *,
     optimizer: Optimizer | Sequence[Optimizer] | None = None,
-    followers: nn.Module | Sequence[nn.Module] = (),
+    followers: nn.Module | Sequence[Follower] = (),
     example_inputs: Any = None,
     forward: Callable[..., Any] | None = None,
     importance: ImportanceSpec = "l1",
@@ -91,7 +91,11 @@ def prune_step(
             names: number}, where groups that no glob matches are left alone. With target "latency" a `LatencyBudget`,
             or its milliseconds.
         optimizer: a ``torch.optim.Optimizer`` or several; their state follows.
-        followers: modules of the same architecture (target network, EMA copy, ``AveragedModel``).
+        followers: modules of the same architecture (target network, EMA copy, ``AveragedModel``), or containers of
+            their tensors (torchrl's ``TensorDictParams``). A submodule of the model (momentum encoder, target network
+            inside the agent) loses the channels of its original: the only other submodule of its structure, or the one
+            that a pair names, ``followers=[(agent.target, agent.critic)]``. Copies without gradient, whose weights
+            follow a trainable submodule, are found without being named.
         example_inputs: tensor, tuple or dict; needed at most once per model. None takes that of an earlier step, or
             makes one from the first layer. Another size than before means other MACs: the model is traced again.
         forward: callable(model, *example_inputs) -> outputs; None takes that of an earlier step, or calls the model.
@@ -143,8 +147,8 @@ def prune_step(
             consensus=consensus,
         )
         optimizers = as_optimizers(optimizer)
-        follower_modules = as_followers(followers, module)
-        state = known_state(module, example_inputs, forward)
+        following = as_followers(followers, module)
+        state = known_state(module, example_inputs, forward, following.copies)
         if target in ("macs", "latency") and state.graph is not None and state.graph.example_origin == "made":
             raise ValueError(
                 f"`target` is {target!r}, which depends on the size of the inputs: pass `example_inputs` of the real"
@@ -153,7 +157,7 @@ def prune_step(
         if budget is not None and budget.reached > 0:
             ratio = _agreed_ratio(module, state, request, budget)
             request = replace(request, selection=replace(request.selection, sparsity=ratio * budget.reached))
-        report = take_step(Step(module, state, request, optimizers, follower_modules))
+        report = take_step(Step(module, state, request, optimizers, following.modules))
         return report if budget is None else replace(report, notes=(*report.notes, f"latency budget: {budget}"))
 
 
@@ -236,6 +240,11 @@ class Pruner:
 def _checked_model(model: object) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
+    if is_scripted(model):
+        raise TypeError(
+            f"`model` is a scripted or traced TorchScript module ({type(model).__name__}), whose code and sizes cannot"
+            " be changed: prune the Python module, and call torch.jit.script or torch.jit.trace afterwards"
+        )
     name = wrapper_of(model)
     if name is not None:
         raise TypeError(

@@ -27,6 +27,7 @@ from gsprune.rewrite.apply import apply_plan, sliced
 from gsprune.rewrite.attention_scale import keep_attention_scale
 from gsprune.rewrite.attributes import Entry
 from gsprune.rewrite.binding import Binding
+from gsprune.rewrite.caveats import warn_of_caveats
 from gsprune.rewrite.check import Failure, Run, run
 from gsprune.rewrite.float64 import call_in_float64
 from gsprune.rewrite.followers import matched_tensors
@@ -158,6 +159,8 @@ class Step:
         report = PruneReport(changes, seconds, self.request.dry_run, notes, self.structure, after, keep, context)
         if not report.changed:
             self._warn_if_stuck(report)
+        elif not self.state.verified and not report.dry_run:  # the first step that removes anything
+            warn_of_caveats(self.model, self.structure.traced, report.removed_positions)
         return report
 
     def _choose(self, backend: Backend, frozen: frozenset[str]) -> BoolArray:

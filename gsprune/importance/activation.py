@@ -127,6 +127,7 @@ def _readable_members(group: Group, source: ScoreSource, model: nn.Module) -> li
         for member in group.members
         if member.role == "out"
         and source.tensors[member.tensor].ndim >= 2
+        and not source.structure.traced.is_copy(member.tensor)
         and isinstance(modules.get(layer_of(member.tensor)), _READABLE)
     ]
 

@@ -136,7 +136,7 @@ class FromFunction(Criterion):
             group.name: np.stack(
                 [
                     unit_sums(self._values(source.tensors[member.tensor], member), member, group.num_units)
-                    for member in counted_members(group, source.tensors)
+                    for member in counted_members(group, source)
                 ]
             )
             for group in source.groups
@@ -173,12 +173,12 @@ def layer_of(tensor: str) -> str:
     return tensor.rpartition(".")[0]
 
 
-def counted_members(group: Group, tensors: Mapping[str, Tensor]) -> tuple[Member, ...]:
-    """The members that count towards a score: parameters of a real dtype with two axes or more.
+def counted_members(group: Group, source: ScoreSource) -> tuple[Member, ...]:
+    """The members that count towards a score: parameters of a real dtype with two axes or more, of no copy.
 
     Args:
         group: the group.
-        tensors: parameters and buffers by name.
+        source: what there is to read.
 
     Raises:
         ScoreError: there are none.
@@ -186,9 +186,10 @@ def counted_members(group: Group, tensors: Mapping[str, Tensor]) -> tuple[Member
     members = tuple(
         member
         for member in group.members
-        if (tensor := tensors[member.tensor]).ndim >= 2
+        if (tensor := source.tensors[member.tensor]).ndim >= 2
         and isinstance(tensor, nn.Parameter)
         and tensor.is_floating_point()
+        and not source.structure.traced.is_copy(member.tensor)
     )
     if not members:
         held = ", ".join(sorted({member.tensor for member in group.members}))

@@ -27,7 +27,7 @@ class Fpgm(Criterion):
             group.name: np.stack(
                 [
                     _distances(_unit_rows(source.tensors[member.tensor], member, group.num_units))
-                    for member in counted_members(group, source.tensors)
+                    for member in counted_members(group, source)
                 ]
             )
             for group in source.groups

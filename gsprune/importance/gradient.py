@@ -81,7 +81,7 @@ def _checked_gradients(source: ScoreSource, criterion: str) -> tuple[dict[str, T
     gradients: dict[str, Tensor] = {}
     skipped: set[str] = set()
     for group in source.groups:
-        members = counted_members(group, source.tensors)
+        members = counted_members(group, source)
         for member in members:
             weight = source.tensors[member.tensor]
             if weight.grad is not None:

@@ -46,4 +46,6 @@ class NormScale(Criterion):
 def _is_scale(member: Member, source: ScoreSource) -> bool:
     if member.tensor.rpartition(".")[2] != "weight" or source.tensors[member.tensor].ndim != 1:
         return False
+    if source.structure.traced.is_copy(member.tensor):
+        return False
     return source.model is None or not isinstance(source.model.get_submodule(layer_of(member.tensor)), nn.PReLU)

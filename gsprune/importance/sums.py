@@ -134,7 +134,7 @@ def _counted_axes(source: ScoreSource, skipped: frozenset[str]) -> CountedAxes:
     structure = source.structure
     groups = structure.traced.groups
     counted = {
-        index: tuple(m for m in counted_members(group, source.tensors) if m.tensor not in skipped)
+        index: tuple(m for m in counted_members(group, source) if m.tensor not in skipped)
         for index, group in enumerate(groups)
         if group.name not in source.frozen
     }

@@ -56,7 +56,9 @@ def links_of(
     for owner, names in names_of_owner.items():
         if not cut.isdisjoint(names.values()):
             layer, local = _seen_through_parametrization(owner, names, shapes)
-            module = module_of[layer]
+            module = module_of.get(layer)
+            if module is None:  # of a follower that is a mere container of tensors
+                continue
             for attribute, index, tensor, axis, multiplier, divisor in _rules(
                 module, {k: shapes[v] for k, v in local.items()}
             ):

@@ -27,7 +27,8 @@ class Binding:
     Args:
         module: the module.
         structure: the network's groups.
-        tensors: the module's tensors by all their names; None looks them up.
+        tensors: the module's tensors by all the model's names for them; a container of tensors may lack some; None
+            looks them up.
 
     Raises:
         RewriteError: a tensor cannot be changed in place.
@@ -49,10 +50,10 @@ class Binding:
         graph = structure.graph
         cut = structure.of_axis
         self.module = module
-        self.tensors: dict[str, Tensor] = {name: everything[name] for name in cut}
-        self.canonical: list[str] = list(cut)
+        self.tensors: dict[str, Tensor] = {name: everything[name] for name in cut if name in everything}
+        self.canonical: list[str] = list(self.tensors)
         for alias, name in graph.aliases.items():
-            if name in cut and alias in everything and everything[alias] is not everything[name]:
+            if name in cut and alias in everything and everything[alias] is not everything.get(name):
                 self.tensors[alias] = everything[alias]
                 self.canonical.append(name)
         for name, tensor in self.tensors.items():
@@ -64,10 +65,12 @@ class Binding:
         self._places = [
             (parent._modules, leaf, self.module_of[name])
             for name in sorted({part for tensor in self.tensors for part in _owners(tensor)})
+            if name in self.module_of
             for parent, leaf in [(self.module_of[name.rpartition(".")[0]], name.rpartition(".")[2])]
         ]
-        self._registries = [self._registry(name) for name in self.tensors]
-        self._leaves = [name.rpartition(".")[2] for name in self.tensors]
+        held = [name for name in self.tensors if name.rpartition(".")[0] in self.module_of]
+        self._registries = [self._registry(name) for name in held]
+        self._leaves = [name.rpartition(".")[2] for name in held]
         values = [
             (self.module_of[link.module].__dict__, link.attribute, vector, link.multiplier, link.divisor)
             for link in self.links
@@ -99,7 +102,7 @@ class Binding:
 
     def user_entries(self, links: Sequence[SizeLink], shapes: Mapping[str, Shape]) -> list[Entry]:
         """Entries for integers of user code (`gsprune.rewrite.stored_sizes`)."""
-        return link_entries(self.module_of, links, shapes)
+        return link_entries(self.module_of, [link for link in links if link.module in self.module_of], shapes)
 
 
 def _owners(tensor: str) -> Iterator[str]:

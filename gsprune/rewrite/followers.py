@@ -1,23 +1,46 @@
-"""Modules of the same architecture (target network, EMA copy) that are rewritten with the model."""
+"""Modules that are rewritten with the model: others of its architecture (target network, EMA) and copies inside it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors, unwrapped
+from gsprune.tracing.twins import counterparts, has_structure
+from gsprune.tracing.wrappers import is_scripted
 
-__all__ = ["as_followers", "matched_tensors"]
+__all__ = ["Follower", "Followers", "as_followers", "matched_tensors"]
+
+Follower = nn.Module | tuple[nn.Module, nn.Module]
 
 
-def as_followers(followers: nn.Module | Sequence[nn.Module], model: nn.Module) -> tuple[nn.Module, ...]:
-    """The followers as modules of the model's own structure: wrappers taken off.
+class Followers(NamedTuple):
+    """What goes along with a model.
+
+    Attributes:
+        modules: modules outside of the model, with its structure; wrappers are taken off.
+        copies: {copy: original}, names of submodules of the model that stay in step.
+    """
+
+    modules: tuple[nn.Module, ...]
+    copies: Mapping[str, str]
+
+
+def as_followers(followers: nn.Module | Sequence[Follower], model: nn.Module) -> Followers:
+    """The followers, told apart into modules outside of the model and parts of it.
+
+    Args:
+        followers: a module, or a sequence of modules. A submodule of the model follows the one other submodule that has
+            its structure; a pair (copy, original) of submodules names it.
+        model: the network.
 
     Raises:
-        TypeError: a follower is not a module.
-        ValueError: a follower is the model itself or given twice.
+        TypeError: a follower is not a module, or is scripted.
+        ValueError: a follower is the model itself or given twice, or a submodule without one counterpart.
     """
     if isinstance(followers, nn.Module):
         followers = (followers,)
@@ -27,26 +50,88 @@ def as_followers(followers: nn.Module | Sequence[nn.Module], model: nn.Module) -
         raise TypeError(
             f"`followers` must be a torch.nn.Module or a sequence of them, got {type(followers).__name__}"
         ) from None
+    name_of = {id(module): name for name, module in model.named_modules()} if given else {}
     inner: list[nn.Module] = []
+    copies: dict[str, str] = {}
     for i, follower in enumerate(given):
-        if not isinstance(follower, nn.Module):
-            raise TypeError(f"`followers[{i}]` must be a torch.nn.Module, got {type(follower).__name__}")
-        module = unwrapped(follower)
-        if isinstance(module, AveragedModel):
-            module = unwrapped(module.module)
+        parts = follower if isinstance(follower, tuple) else (follower,)
+        for part in parts:
+            _check_module(part, i)
+        if isinstance(follower, tuple):
+            copies |= _pair(follower, i, model, name_of)
+            continue
+        module = _bare(follower)
         if module is model or any(module is other for other in inner):
             raise ValueError(f"`followers[{i}]` is the model itself or was given twice; pass each other module once")
-        inner.append(module)
-    return tuple(inner)
+        if id(module) in name_of:
+            copy = name_of[id(module)]
+            copies[copy] = _counterpart(copy, i, model)
+        else:
+            inner.append(module)
+    return Followers(tuple(inner), copies)
+
+
+def _check_module(follower: object, index: int) -> None:
+    if not isinstance(follower, nn.Module):
+        raise TypeError(f"`followers[{index}]` must be a torch.nn.Module, got {type(follower).__name__}")
+    if is_scripted(follower):
+        raise TypeError(
+            f"`followers[{index}]` is a scripted or traced TorchScript module ({type(follower).__name__}), which cannot"
+            " be changed: pass the Python module, and script it again after the step"
+        )
+
+
+def _bare(follower: nn.Module) -> nn.Module:
+    """The module of the model's own structure: wrappers taken off."""
+    module = unwrapped(follower)
+    return unwrapped(module.module) if isinstance(module, AveragedModel) else module
+
+
+def _pair(pair: tuple[nn.Module, ...], index: int, model: nn.Module, name_of: Mapping[int, str]) -> dict[str, str]:
+    """{copy: original} of a pair that the user named."""
+    names = [name_of.get(id(_bare(module)), "") for module in pair]
+    if len(names) != 2 or not all(names):
+        raise ValueError(
+            f"`followers[{index}]` must be a module or a pair (copy, original) of two submodules of `model`, got"
+            f" {len(pair)} modules of which {sum(map(bool, names))} are submodules"
+        )
+    copy, original = names
+    if copy == original or not has_structure(model, copy, original):
+        raise ValueError(
+            f"`followers[{index}]` pairs {copy!r} with {original!r}, which must be two submodules with the same"
+            " classes, tensor names and shapes"
+        )
+    return {copy: original}
+
+
+def _counterpart(copy: str, index: int, model: nn.Module) -> str:
+    """The one submodule that has the structure of `copy`."""
+    found = counterparts(model, copy)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ValueError(
+            f"`followers[{index}]` is {copy!r}, a part of the model, but no other submodule has its classes, tensor"
+            " names and shapes: a copy must have the structure of its original; copies of different widths cannot stay"
+            " in step"
+        )
+    raise ValueError(
+        f"`followers[{index}]` is {copy!r}, a part of the model, and {len(found)} submodules have its structure:"
+        f" {', '.join(map(repr, found))}; name the one it follows by a pair:"
+        f" followers=[(model.{copy}, model.{found[0]})]"
+    )
 
 
 def matched_tensors(
     follower: nn.Module, index: int, shapes: Mapping[str, tuple[int, ...]], aliases: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    """The follower's tensors under all their names.
+    """The follower's tensors under all the model's names for them.
+
+    A container of tensors without submodules (torchrl's ``TensorDictParams``, a dictionary of averages) is matched by
+    the tensors' names, whatever stands between their parts; it may leave tensors out.
 
     Args:
-        follower: a module with the model's structure.
+        follower: a module with the model's structure, or a container of its tensors.
         index: its position in `followers`, for messages.
         shapes: the model's canonical names and present shapes.
         aliases: the model's other names of tied tensors; a follower may have untied them.
@@ -55,17 +140,42 @@ def matched_tensors(
         ValueError: a tensor is missing, superfluous or of another shape; names the first.
     """
     tensors = named_tensors(follower)
+    is_container = next(follower.children(), None) is None and any("." in name for name in shapes)
+    if is_container:
+        tensors = _renamed(tensors, [*shapes, *aliases])
     for name, shape in shapes.items():
         if name not in tensors:
-            raise ValueError(f"`followers[{index}]` has no tensor {name!r}: it must have the structure of `model`")
+            if is_container and not tensors.keys().isdisjoint(shapes):
+                continue
+            raise ValueError(
+                f"`followers[{index}]` has no tensor {name!r}: it must have the structure of `model`; slice tensors of"
+                " another container after the step: tensor.data = report.slice(name, tensor.data)"
+            )
         if tuple(tensors[name].shape) != shape:
             raise ValueError(
                 f"`followers[{index}]`: {name!r} has shape {tuple(tensors[name].shape)}, the model's has {shape}; pass"
                 " every follower to each prune_step, or copy the model anew"
             )
-    extra = [name for name in canonical_tensors(follower) if name not in shapes and name not in aliases]
+    # An average's container may count its updates.
+    held = [name for name, tensor in tensors.items() if tensor.ndim] if is_container else canonical_tensors(follower)
+    extra = [name for name in held if name not in shapes and name not in aliases]
     if extra:
         raise ValueError(
             f"`followers[{index}]` has a tensor {extra[0]!r} that `model` lacks: it must have its structure"
         )
     return tensors
+
+
+def _renamed(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors under the names of the model: equal up to what separates their parts; others keep their own."""
+    plain: dict[str, list[str]] = {}
+    for name in names:
+        plain.setdefault(_letters(name), []).append(name)
+    unique = {key: found[0] for key, found in plain.items() if len(found) == 1}
+    known = {name for found in plain.values() for name in found}
+    return {name if name in known else unique.get(_letters(name), name): tensor for name, tensor in tensors.items()}
+
+
+def _letters(name: str) -> str:
+    """A tensor's name without separators; containers have ``/``, ``_``, ``:`` or nothing for a dot."""
+    return re.sub(r"[\W_]", "", name)

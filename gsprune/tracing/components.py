@@ -9,7 +9,7 @@ import numpy as np
 from gsprune import _core
 from gsprune.tracing.graph import IntArray
 from gsprune.tracing.shadow import Labels
-from gsprune.tracing.tape import Split, Tape
+from gsprune.tracing.tape import OUTPUT, Split, Tape
 
 __all__ = ["Components", "atoms_in"]
 
@@ -90,7 +90,7 @@ class Components:
         stored = atoms_in(self.tape.stored)
         unread = stored[~consumed[self.labels[stored]]]
         if len(unread):
-            self.tape.protect(unread.astype(np.int32), "output of the network: stored outside of it")
+            self.tape.protect(unread.astype(np.int32), f"{OUTPUT}: stored outside of it")
             self.refresh()
 
     def _settle_lengths(self) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from gsprune.tracing.outputs import tensors_in
-from gsprune.tracing.tape import Tape
+from gsprune.tracing.tape import OUTPUT, Tape
 
 __all__ = ["copies", "leaves", "protect_outputs"]
 
@@ -51,7 +51,7 @@ def protect_outputs(tape: Tape, model: nn.Module, output: Any) -> None:
     """
     returned = tensors_in(output)
     for output_tensor in returned:
-        tape.protect_shadow(tape.of(output_tensor), "output of the network")
+        tape.protect_shadow(tape.of(output_tensor), OUTPUT)
     own = {id(buffer) for name, buffer in model.named_buffers() if name in tape.shapes}
     known = own.union(*({id(tensor), id(tensor._base)} for tensor in returned))
     for marked in tape.marked:
@@ -60,7 +60,7 @@ def protect_outputs(tape: Tape, model: nn.Module, output: Any) -> None:
             continue
         shadow = tape.of(tensor)
         if output is None:
-            tape.protect_shadow(shadow, "output of the network: stored outside of it")
+            tape.protect_shadow(shadow, f"{OUTPUT}: stored outside of it")
         tape.stored.extend(shadow.layers)
         tape.unmark(tensor)
     tape.marked.clear()

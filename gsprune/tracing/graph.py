@@ -7,7 +7,7 @@ pruning steps without tracing again (`Graph.pruned`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -131,6 +131,8 @@ class Graph:
             which the sliced network is not exactly the masked one.
         trail: every operation that the traced forward dispatched, in order.
         queries: rows whose removal changes an attention's scale.
+        copies: submodules that lose the channels that another one loses -> the name of the other.
+        unseen: submodules that the traced forward has not run, and that may read channels.
     """
 
     groups: tuple[Group, ...]
@@ -143,6 +145,8 @@ class Graph:
     inexact: tuple[str, ...]
     trail: tuple[Passage, ...] = ()
     queries: tuple[Queries, ...] = ()
+    copies: Mapping[str, str] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return graph_table(self)
@@ -157,6 +161,10 @@ class Graph:
             if group.name == name:
                 return group
         raise KeyError(name)
+
+    def is_copy(self, tensor: str) -> bool:
+        """Whether a tensor belongs to a copy: its original alone decides what both lose."""
+        return any(tensor.startswith(f"{copy}.") for copy in self.copies)
 
     def macs(self) -> float:
         """MACs of one example (weights only), from the trace and the present shapes."""

@@ -35,6 +35,8 @@ def build_graph(
         protected=_protected(tape, components),
         shapes=tape.shapes,
         aliases=tape.aliases,
+        copies=tape.copies,
+        unseen=tape.unseen,
         mac_operations=_mac_operations(tape, batch),
         example_shapes=tuple(example_shapes),
         example_origin=origin,

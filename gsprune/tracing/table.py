@@ -27,6 +27,7 @@ def graph_table(graph: Graph) -> str:
         f"protected: {protected.channels} channels of {_listed(protected.names)}: {protected.reason}"
         for protected in graph.protected
     ]
+    lines += [f"copy: {copy} loses the channels that {original} loses" for copy, original in graph.copies.items()]
     shapes = ", ".join(map(str, graph.example_shapes))
     lines.append(f"example {graph.example_origin}: {shapes}; {graph.macs():,.0f} MACs")
     return "\n".join(lines)

@@ -18,8 +18,9 @@ from gsprune.tracing.constants import UNEVEN, unmark_noise
 from gsprune.tracing.passages import Scale, Step
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, overlap, row_along, varying
 
-__all__ = ["Axis", "MacUse", "Operand", "Split", "Tape", "shared_layers"]
+__all__ = ["OUTPUT", "Axis", "MacUse", "Operand", "Split", "Tape", "shared_layers"]
 
+OUTPUT = "output of the network"  # the reason that protects what leaves the traced call
 _ATTRIBUTE = "_gsprune_shadow"
 _WRITES = "_gsprune_writes"  # how often a tensor has been written to, also through its views
 _SEEN = "_gsprune_seen"  # how often it had been when a constant was given its shadow
@@ -74,7 +75,9 @@ class Tape:
     Attributes:
         axes: all axes with their atoms, in order; atom 0 is the fixed label.
         aliases: other names of tied tensors -> canonical name.
+        copies: submodules that stay in step with another -> the name of the other (`gsprune.tracing.twins`).
         shapes: shape of every parameter and buffer by canonical name.
+        unseen: submodules that the call has not run, and that may read channels (`gsprune.tracing.unseen`).
         op: name of the operation at hand, for reasons.
         equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
         scale: the number that the operation at hand scales by, if it has been found to follow a width.
@@ -88,6 +91,8 @@ class Tape:
     def __init__(self, model: nn.Module) -> None:
         self.axes: list[Axis] = []
         self.aliases: dict[str, str] = {}
+        self.copies: dict[str, str] = {}
+        self.unseen: tuple[str, ...] = ()
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.num_atoms = 1
         self.op = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
@@ -33,11 +33,13 @@ from gsprune.tracing.rules_common import Call, Rule, origin, protect_all
 from gsprune.tracing.scales import keep_scale, keep_widths_of_busy_queries
 from gsprune.tracing.shadow import EMPTY, FREE, Kind, Labels, Shadow
 from gsprune.tracing.tape import Tape
+from gsprune.tracing.twins import frozen_copies, tie_copies
 from gsprune.tracing.undisturbed import undisturbed
-from gsprune.tracing.wrappers import wrapper_of
+from gsprune.tracing.unseen import protect_unseen, unseen_modules
+from gsprune.tracing.wrappers import is_scripted, wrapper_of
 from gsprune.tracing.writes import note_write
 
-__all__ = ["operation_of", "outputs_of", "plain_operations", "trace", "trace_call"]
+__all__ = ["operation_of", "outputs_of", "plain_operations", "trace"]
 
 
 # These make axes that follow what they meet, also from a tensor of which nothing is known.
@@ -205,7 +207,10 @@ class _Watcher(TorchFunctionMode):
 
 
 def trace(
-    model: nn.Module, example_inputs: Any = None, forward: Callable[..., Any] | None = None
+    model: nn.Module,
+    example_inputs: Any = None,
+    forward: Callable[..., Any] | None = None,
+    copies: Mapping[str, str] | None = None,
 ) -> tuple[Graph, Example]:
     """The groups of a network, and the call that found them.
 
@@ -216,6 +221,7 @@ def trace(
         model: the network.
         example_inputs: a tensor, a tuple of positional inputs, or a dict of inputs by name.
         forward: what to call instead of the model: ``forward(model, *inputs)``.
+        copies: {copy: original}, names of submodules that stay in step, besides those that are found.
 
     Returns:
         the graph and the example.
@@ -226,11 +232,11 @@ def trace(
     """
     _check(model, forward)
     if example_inputs is not None:
-        return trace_call(model, given(example_inputs, forward))
+        return _traced_in_some_precision(model, given(example_inputs, forward), copies or {})
     failures = []
     for example in candidates(model, forward):
         try:
-            return _traced(model, example, "made"), example
+            return _traced(model, example, "made", copies or {}), example
         except TraceError as error:
             failures.append((example, error))
     tried = ", ".join(str(shape) for example, _ in failures for shape in _shapes(example))
@@ -241,13 +247,13 @@ def trace(
     ) from (failures[-1][1] if failures else None)
 
 
-def trace_call(model: nn.Module, example: Example, origin: Literal["given", "made"] = "given") -> tuple[Graph, Example]:
+def _traced_in_some_precision(model: nn.Module, example: Example, copies: Mapping[str, str]) -> tuple[Graph, Example]:
     """The groups of a network by one call, in its own precision if the call works without the caller's autocast.
 
     Args:
         model: the network.
         example: the call.
-        origin: who made the example.
+        copies: {copy: original}, names of submodules that stay in step.
 
     Returns:
         the graph and the call that found it.
@@ -257,13 +263,13 @@ def trace_call(model: nn.Module, example: Example, origin: Literal["given", "mad
     """
     blocks = active_autocast()
     try:
-        return _traced(model, example, origin), example
+        return _traced(model, example, "given", copies), example
     except TraceError:
         if not blocks or blocks == example.autocast:
             raise
         inside = replace(example, autocast=blocks)
         with suppress(TraceError):
-            return _traced(model, inside, origin), inside
+            return _traced(model, inside, "given", copies), inside
         raise
 
 
@@ -280,6 +286,12 @@ def _check(model: Any, forward: Any) -> None:
                 f"{name or 'the model'} is wrapped in {wrapper}, whose hooks would be lost without an error; "
                 "prune the module inside (.module, or before fully_shard) and wrap it again"
             )
+        if is_scripted(module):
+            raise TraceError(
+                f"{name or 'the model'} is a scripted or traced TorchScript module ({type(module).__name__}), whose"
+                " code and sizes cannot be changed: prune the Python module, and call torch.jit.script or"
+                " torch.jit.trace afterwards"
+            )
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.UninitializedParameter):
             raise TraceError(f"{name} has no shape yet: call the model once, so that its lazy layers are made")
@@ -289,15 +301,18 @@ def _shapes(example: Example) -> list[tuple[int, ...]]:
     return [tuple(tensor.shape) for tensor in tensors_in((example.args, example.kwargs))]
 
 
-def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]) -> Graph:
+def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"], copies: Mapping[str, str]) -> Graph:
     """One traced call."""
     tape = Tape(model)
+    tape.copies = {**frozen_copies(model), **copies}
     try:
         with undisturbed(model), plain_operations(model):
             protect_outputs(tape, model, _run(model, example, tape))
             _run_in_training(model, example, tape)
             keep_widths_of_busy_queries(tape)
             tie_modules(tape, model)
+            tie_copies(tape, model, tape.copies)
+            _protect_unseen(model, example, tape)
     finally:
         for tensor in tensors_in((example.args, example.kwargs)):
             tape.unmark(tensor)
@@ -324,6 +339,15 @@ def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
     del tape.steps[noted:], tape.mac_uses[uses:]
     for module in modules:
         module.training = False
+
+
+def _protect_unseen(model: nn.Module, example: Example, tape: Tape) -> None:
+    """Protect what parts of the model may read that no run has used; a further run shows what passes by them."""
+    names = unseen_modules(tape, model)
+    if names:
+        noted, uses = len(tape.steps), len(tape.mac_uses)
+        tape.unseen = protect_unseen(tape, model, names, lambda: _run(model, example, tape))
+        del tape.steps[noted:], tape.mac_uses[uses:]
 
 
 def _run(model: nn.Module, example: Example, tape: Tape) -> Any:

@@ -62,6 +62,7 @@ class Composed(nn.Module):
 
     def __init__(self, kind: str, parts: list[nn.Module], channels: int, width: int) -> None:
         super().__init__()
+        parts = parts[:1] if kind == "again" else parts  # an element that never runs would be warned of
         self.kind, self.parts = kind, nn.ModuleList(parts)
         self.out = {"cat": sum(part.out for part in parts), "around": channels, "again": parts[0].out}.get(kind, width)
         sizes = {"again": [channels], "cat": []}.get(kind, [self.out] * len(parts))

@@ -1,0 +1,155 @@
+"""Parts of a model that the example never ran: heads of other tasks, branches, early exits.
+
+A part counts as unseen where a sibling ran in its place: another element of its list, or a head beside it, of the same
+class and input width, that makes an output of the network. Other unused layers are dead code as far as anybody can
+tell. An unseen part reads what its neighbours in the module tree read or make: tensors that pass between the children
+of the module around it. Channels there keep their width where its first weights fit them; it fails loudly at any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from math import prod
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from gsprune.tracing.outputs import tensors_in
+from gsprune.tracing.shadow import varying
+from gsprune.tracing.tape import OUTPUT, Tape
+
+__all__ = ["protect_unseen", "unseen_modules"]
+
+_LISTS = (nn.ModuleList, nn.ModuleDict)
+
+
+def unseen_modules(tape: Tape, model: nn.Module) -> list[str]:
+    """Names of the submodules in whose place the traced call has run a sibling; outermost ones only."""
+    if len(tape.used) == len(tape.shapes):
+        return []
+    found: list[str] = []
+    for name, module in model.named_modules():
+        if not name or isinstance(module, _LISTS) or any(name.startswith(f"{outer}.") for outer in found):
+            continue
+        if _is_run(tape, model, name) is False and _has_run_sibling(tape, model, name):
+            found.append(name)
+    return found
+
+
+def _is_run(tape: Tape, model: nn.Module, name: str) -> bool | None:
+    """Whether the traced call has used a parameter of a submodule; None where it has no parameters."""
+    leaves = [f"{name}.{leaf}" for leaf, _ in model.get_submodule(name).named_parameters()]
+    return any(tape.aliases.get(leaf, leaf) in tape.used for leaf in leaves) if leaves else None
+
+
+def _has_run_sibling(tape: Tape, model: nn.Module, name: str) -> bool:
+    around, _, leaf = name.rpartition(".")
+    owner, module = model.get_submodule(around), model.get_submodule(name)
+    return any(
+        other != leaf
+        and _is_run(tape, model, full := f"{around}.{other}" if around else other)
+        and (isinstance(owner, _LISTS) or (_reads_alike(sibling, module) and _makes_outputs(tape, full)))
+        for other, sibling in owner.named_children()
+    )
+
+
+def _reads_alike(sibling: nn.Module, module: nn.Module) -> bool:
+    return type(sibling) is type(module) and _input_sizes(sibling) == _input_sizes(module)
+
+
+def _makes_outputs(tape: Tape, name: str) -> bool:
+    """Whether an output of the network is made by a weight of this submodule."""
+    made = np.zeros(tape.num_atoms, bool)
+    for labels, reason in tape.protections:
+        if reason == OUTPUT:
+            made[labels[labels > 0]] = True
+    own = [axis for axis in tape.axes if axis.tensor.startswith(f"{name}.")]
+    return any(made[axis.first : axis.first + axis.size].any() for axis in own)
+
+
+def protect_unseen(tape: Tape, model: nn.Module, names: Sequence[str], run: Callable[[], Any]) -> tuple[str, ...]:
+    """Protect the channels that unseen modules may read.
+
+    Args:
+        tape: what the trace has noted.
+        model: the network.
+        names: of the unseen modules.
+        run: calls the model under the tracer once more.
+
+    Returns:
+        names of the modules that may read channels, or of which nobody knows what they read.
+    """
+    fitting: dict[str, bool] = {}  # unseen module -> whether it may read channels
+    with ExitStack() as stack:
+        for name in names:
+            sizes = _input_sizes(model.get_submodule(name))
+
+            def note(
+                module: nn.Module, inputs: Any, output: Any, name: str = name, sizes: frozenset[int] = sizes
+            ) -> None:
+                del module
+                for tensor in tensors_in((inputs, output)):
+                    fits = _protect_fitting(tape, tensor, name, sizes)
+                    if fits is not None:
+                        fitting[name] = fits or fitting.get(name, False)
+
+            for neighbour in _neighbours(model, name):
+                stack.callback(neighbour.register_forward_hook(note).remove)
+        run()
+    return tuple(name for name in names if fitting.get(name, True))
+
+
+def _protect_fitting(tape: Tape, tensor: Tensor, name: str, sizes: frozenset[int]) -> bool | None:
+    """Protect a tensor's channels where a module can read it; whether there are any, None where it cannot."""
+    shape = tuple(tensor.shape)
+    whole = any(prod(shape[axis:]) in sizes for axis in range(1, len(shape)))  # also flattened
+    layers = tape.of(tensor).layers
+    found = [layer for layer in layers if whole or any(shape[axis] in sizes for axis in varying(layer))]
+    for layer in found:
+        tape.protect(layer, f"{name} was not run by the example and may read them")
+    return True if found else False if whole or not sizes.isdisjoint(shape[1:]) else None
+
+
+def _neighbours(model: nn.Module, name: str) -> Iterator[nn.Module]:
+    """The children of the innermost module around `name` that calls its children itself, those in lists included.
+
+    None where the whole model is a list: it has no code but the `forward` that the user gave.
+    """
+    if isinstance(model, _LISTS):
+        return
+    parts = name.split(".")
+    path = [".".join(parts[:end]) for end in range(len(parts))]
+    around = next(each for each in reversed(path) if not each or not isinstance(model.get_submodule(each), _LISTS))
+    pending = [(around, model.get_submodule(around))]
+    while pending:
+        prefix, module = pending.pop()
+        for leaf, child in module.named_children():
+            full = f"{prefix}.{leaf}" if prefix else leaf
+            if isinstance(child, _LISTS):
+                pending.append((full, child))
+            else:
+                yield child
+
+
+def _input_sizes(module: nn.Module) -> frozenset[int]:
+    """Widths that a module may read: the inputs of its weights, but those that an earlier weight of it makes."""
+    sizes: set[int] = set()
+    made: set[int] = set()
+    for layer in module.modules():
+        own = [tensor for tensor in layer._parameters.values() if tensor is not None]
+        weights = [tensor for tensor in own if tensor.ndim > 1]
+        for tensor in weights or own:
+            sizes |= _read_by(layer, tensor) - made
+        made |= {tensor.shape[0] for tensor in weights}
+    return frozenset(sizes)
+
+
+def _read_by(layer: nn.Module, weight: Tensor) -> set[int]:
+    if weight.ndim < 2 or isinstance(layer, _ConvTransposeNd):
+        return set(weight.shape[:1])
+    if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+        return set()
+    return {weight.shape[1] * (layer.groups if isinstance(layer, _ConvNd) else 1)}
