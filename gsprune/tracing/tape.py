@@ -20,7 +20,7 @@ from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, overla
 
 __all__ = ["OUTPUT", "Axis", "MacUse", "Operand", "Split", "Tape", "shared_layers"]
 
-OUTPUT = "output of the network"  # the reason that protects what leaves the traced call
+OUTPUT = "output of the network"  # the reason that protects what leaves the traced call; how it leaves may follow
 _ATTRIBUTE = "_gsprune_shadow"
 _WRITES = "_gsprune_writes"  # how often a tensor has been written to, also through its views
 _SEEN = "_gsprune_seen"  # how often it had been when a constant was given its shadow

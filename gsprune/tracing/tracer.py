@@ -183,7 +183,7 @@ class _Watcher(TorchFunctionMode):
             return self._attention(args, kwargs)
         splits = len(self.tape.splits)
         if leaves(func) and self.tape.of(args[0]).kind is Kind.ACTIVATION:
-            self.tape.protect_shadow(self.tape.of(args[0]), "read by code outside of PyTorch")
+            self.tape.protect_shadow(self.tape.of(args[0]), f"{OUTPUT}: read by code outside of PyTorch")
         result = func(*args, **kwargs)
         if copies(func):
             self.tape.mark(result, self.tape.of(args[0]))

@@ -64,7 +64,7 @@ def _makes_outputs(tape: Tape, name: str) -> bool:
     """Whether an output of the network is made by a weight of this submodule."""
     made = np.zeros(tape.num_atoms, bool)
     for labels, reason in tape.protections:
-        if reason == OUTPUT:
+        if reason.startswith(OUTPUT):
             made[labels[labels > 0]] = True
     own = [axis for axis in tape.axes if axis.tensor.startswith(f"{name}.")]
     return any(made[axis.first : axis.first + axis.size].any() for axis in own)

@@ -22,16 +22,24 @@ class Actor(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.mu, self.value = nn.Linear(10, 64), nn.Linear(64, 6), nn.Linear(64, 1)
+        self.body, self.mu = nn.Linear(10, 64), nn.Linear(64, 6)
         self.kept: Any = {}
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(self.mu(torch.relu(self.body(x))))
 
 
-def pruned(call: Callable[[Actor, Tensor], object]) -> Actor:
+class ActorCritic(Actor):
+    """The same with a second head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Linear(64, 1)
+
+
+def pruned(call: Callable[..., object], network: type[Actor] = Actor) -> Actor:
     torch.manual_seed(0)
-    model = Actor()
+    model = network()
     gsprune.prune_step(model, 0.5, example_inputs=X, forward=call)
     return model
 
@@ -76,13 +84,20 @@ def test_actions_that_a_hook_gathers_keep_their_number() -> None:
 
 
 def test_a_head_that_is_stored_beside_the_output_keeps_its_width() -> None:
-    def call(model: Actor, x: Tensor) -> Tensor:
+    def call(model: ActorCritic, x: Tensor) -> Tensor:
         hidden = torch.relu(model.body(x))
         model.kept["logits"] = model.mu(hidden)
         return model.value(hidden)
 
-    model = pruned(call)
+    model = pruned(call, ActorCritic)
     assert (model.body.out_features, model.mu.out_features) == (32, 6)
+
+
+@pytest.mark.parametrize("read", [lambda a: a, lambda a: a.numpy(), lambda a: a.tolist()])
+def test_a_second_head_that_did_not_run_holds_the_width_that_it_may_read(read: Callable[[Tensor], object]) -> None:
+    with pytest.warns(gsprune.PruneWarning, match="value was not run by the example"):
+        model = pruned(lambda m, x: read(m(x)), ActorCritic)
+    assert model.body.out_features == 64
 
 
 def test_hidden_channels_that_are_logged_and_read_by_the_next_layer_are_pruned() -> None:
