@@ -23,7 +23,7 @@ _PLAIN = frozenset((bool, int, float, complex, str, bytes, NoneType, torch.dtype
 _PLAIN_KINDS = (
     *(bool, int, float, complex, str, bytes, Enum, type, np.generic),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator, torch.Size),
-    *(ModuleType, FunctionType, MethodType, BuiltinFunctionType, partial),
+    *(ModuleType, MethodType, BuiltinFunctionType),
 )
 
 
@@ -39,6 +39,8 @@ def may_hold_tensors(value: Any) -> bool:
         return False
     if kind is tuple or kind is list:
         return any(map(may_hold_tensors, value))
+    if isinstance(value, FunctionType | partial):
+        return bool(_bound_in(value))
     return bool(value.numel() != 1) if isinstance(value, Tensor) else not isinstance(value, _PLAIN_KINDS)
 
 
@@ -50,6 +52,8 @@ def parts_of(value: Any) -> list[tuple[Any, Any]] | None:
     """
     if value is None or isinstance(value, (*_PLAIN_KINDS, np.ndarray)):
         return []
+    if isinstance(value, FunctionType | partial):
+        return list(enumerate(_bound_in(value)))
     parts: list[tuple[Any, Any]] = []
     if isinstance(value, Mapping):
         parts += value.items()
@@ -62,6 +66,20 @@ def parts_of(value: Any) -> list[tuple[Any, Any]] | None:
         return parts
     hidden = any(may_hold_tensors(part) and part != {} for part in gc.get_referents(value))
     return None if hidden else []
+
+
+def _bound_in(function: FunctionType | partial[Any]) -> list[Any]:
+    """Tensors and containers that a function has in its closure, its defaults or its bound arguments."""
+    if isinstance(function, partial):
+        bound = [*function.args, *function.keywords.values()]
+    else:
+        bound = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        for cell in function.__closure__ or ():
+            try:
+                bound.append(cell.cell_contents)
+            except ValueError:  # an empty cell: the name is not bound yet
+                continue
+    return [part for part in bound if (isinstance(part, Tensor) or is_container(part)) and may_hold_tensors(part)]
 
 
 def _slots_of(kind: type) -> tuple[str, ...]:

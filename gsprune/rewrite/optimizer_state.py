@@ -84,10 +84,11 @@ def sliced_states(optimizers: Sequence[Optimizer]) -> list[Optimizer]:
 
     A wrapper often shows the state of the optimizer within as its own.
     """
-    by_state = {id(optimizer.state): optimizer for optimizer in reversed(optimizers)}
-    for optimizer in optimizers:
+    states = [optimizer.state for optimizer in optimizers]  # a wrapper may make its own at every access
+    by_state = {id(state): optimizer for state, optimizer in zip(reversed(states), reversed(optimizers), strict=True)}
+    for state, optimizer in zip(states, optimizers, strict=True):
         if isinstance(optimizer, LBFGS):
-            by_state.pop(id(optimizer.state), None)
+            by_state.pop(id(state), None)
     return list(by_state.values())
 
 

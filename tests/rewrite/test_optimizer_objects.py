@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,9 @@ HOLDERS: dict[str, Callable[[Tensor], Any]] = {
     "private slot": Private,
     "objects in a deque in a dictionary": lambda moment: {"queue": deque([Slots(moment), None])},
     "object as the whole state": Plain,
+    "closure": lambda moment: lambda gradient: moment.lerp_(gradient, 0.1),
+    "default of an argument": lambda moment: lambda gradient, m=moment: m.add_(gradient),
+    "bound argument": lambda moment: partial(torch.add, moment),
 }
 
 
