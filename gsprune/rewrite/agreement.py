@@ -3,7 +3,8 @@
 Both add the same numbers in another order, so they may differ by what rounding leaves. How much that is depends on the
 network: where terms cancel (the value of an agent that has not learned), the output is rounded as its terms were, and
 not as finely as itself. So a difference beyond a tight tolerance is no verdict, only a doubt, and both are run again in
-float64: what rounding left shrinks by the ratio of the precisions, what is wrong stays.
+float64: what rounding left shrinks by the ratio of the precisions, what is wrong stays. Outputs in
+float64 are judged the same way: a constant in float32 on the way (a scale by `torch.full`) rounds them as itself.
 """
 
 from __future__ import annotations
@@ -29,12 +30,20 @@ _CLOSE = {
     torch.float16: 4e-3,
     torch.bfloat16: 3e-2,
 }
-# float64 has nothing above it that could settle a doubt. Outputs below this are compared with it.
+_WIDE = (torch.float64, torch.complex128)
+# What float64 itself rounds is not settled by more of it. Outputs below this are compared with it.
 _SMALLEST_SCALE = 1e-4
 # What is left in float64 of a difference that rounding made in float32: 2**-29, and 2**-13 to spare.
 _VANISHED = 1e-5
 # The tolerance where float64 cannot settle a doubt.
-_COARSE = {torch.float32: 1e-4, torch.complex64: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+_COARSE = {
+    torch.float64: 1e-9,
+    torch.complex128: 1e-9,
+    torch.float32: 1e-4,
+    torch.complex64: 1e-4,
+    torch.float16: 2e-2,
+    torch.bfloat16: 1e-1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,16 @@ class _Gap:
 
     def beyond(self, tolerance: float, smallest_scale: float = 0.0) -> bool:
         return not self.difference <= tolerance * max(self.scale, smallest_scale)
+
+    def in_doubt(self) -> bool:
+        """Whether the difference is more than rounding in the output's own precision leaves as a rule."""
+        return self.beyond(_CLOSE.get(self.dtype, 1e-5), _SMALLEST_SCALE if self.dtype in _WIDE else 0.0)
+
+    def vanished_to(self, after: _Gap) -> bool:
+        """Whether rounding made the difference, as `after`, with everything in float64, is none."""
+        if self.dtype in _WIDE and not after.in_doubt():
+            return True
+        return after.difference <= _VANISHED * self.difference
 
     def __str__(self) -> str:
         return f"an output differs from the masked network's by {self.difference:.2g} at a scale of {self.scale:.2g}"
@@ -72,16 +91,12 @@ def compare(got: Any, expected: Any) -> str | None:
         expected: the same of the masked one; entries that are not finite there are not compared.
 
     Raises:
-        DoubtError: they differ by more, in a precision below float64.
+        DoubtError: they differ by more.
     """
     gaps = _gaps(got, expected)
     if isinstance(gaps, str):
         return gaps
-    wide = (torch.float64, torch.complex128)
-    wrong = next((gap for gap in gaps if gap.dtype in wide and gap.beyond(_CLOSE[gap.dtype], _SMALLEST_SCALE)), None)
-    if wrong is not None:
-        return str(wrong)
-    if any(gap.beyond(_CLOSE.get(gap.dtype, 1e-5)) for gap in gaps if gap.dtype not in wide):
+    if any(gap.in_doubt() for gap in gaps):
         raise DoubtError(gaps)
     return None
 
@@ -99,7 +114,7 @@ def settle(doubt: DoubtError, got: Any, expected: Any) -> str | None:
         coarse = (gap for gap in doubt.gaps if gap.beyond(_COARSE.get(gap.dtype, 1e-4), _SMALLEST_SCALE))
         return next(map(str, coarse), None)
     for before, gap in zip(doubt.gaps, gaps, strict=True):
-        if before.beyond(_CLOSE.get(before.dtype, 1e-5)) and not gap.difference <= _VANISHED * before.difference:
+        if before.in_doubt() and not before.vanished_to(gap):
             return f"{gap}, in float64"
     return None
 

@@ -57,14 +57,14 @@ def keep_attention_scale(
         RewriteError: an optimizer may keep copies of the rows.
 
     Returns:
-        whether there were any such rows, whose products are rounded.
+        whether there were any such rows whose products are rounded below float64.
     """
     queries = before.traced.queries
     if not queries:
         return False
     index_of = {id(tensor): index for index, tensor in enumerate(plan.tensors)}
     old, new = before.kept(), after.kept()
-    scaled = False
+    rounded = False
     for entry in queries:
         rows = np.arange(before.traced.shapes[entry.tensor][entry.axis])
         was = np.isin(old.get(entry.tensor, {}).get(entry.axis, rows), entry.rows)
@@ -72,7 +72,6 @@ def keep_attention_scale(
         if was.sum() == stays.sum():
             continue
         plan.refuse_to_scale()
-        scaled = True
         positions = torch.from_numpy(np.flatnonzero(stays))
         factor = sqrt(stays.sum() / was.sum())
         for binding in bindings:
@@ -80,13 +79,14 @@ def keep_attention_scale(
                 if canonical != entry.tensor or id(tensor) not in index_of:
                     continue
                 _multiply(replacements[index_of[id(tensor)]], entry.axis, positions, factor)
+                rounded |= tensor.dtype is not torch.float64
                 if tensor.grad is not None:
                     _multiply(replacements[index_of[id(tensor.grad)]], entry.axis, positions, 1.0 / factor)
                 for moment, exponent in _moments(optimizers, tensor):
                     index = index_of.get(id(moment))
                     if index is not None and moment.shape[entry.axis] == tensor.shape[entry.axis]:
                         _multiply(replacements[index], entry.axis, positions, factor**exponent)
-    return scaled
+    return rounded
 
 
 def _moments(optimizers: Sequence[Optimizer], parameter: Tensor) -> Iterator[tuple[Tensor, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import repeat
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.rewrite.state import Example
@@ -23,6 +24,8 @@ _WIDER = {
     **dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torch.float64),
     torch.complex64: torch.complex128,
 }
+# Make a tensor of Python numbers, which round them to the default type before any operation is dispatched.
+_MAKERS = frozenset((torch.tensor, torch.full, torch.scalar_tensor, torch.arange, torch.linspace, torch.logspace))
 
 
 class _NotInFloat64Error(Exception):
@@ -45,7 +48,7 @@ def call_in_float64(model: nn.Module, example: Example) -> Any:
             that asks for a type.
     """
     inputs = replace(example, args=_widened(example.args), kwargs=_widened(example.kwargs))
-    with _wide_tensors(model), plain_operations(model), _InFloat64():
+    with _wide_tensors(model), plain_operations(model), _WideNumbers(), _InFloat64():
         return inputs.call(model)
 
 
@@ -95,6 +98,20 @@ class _InFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         if func._schema.is_mutable:
             _check_writes(func, args, kwargs)
         return _widened(func(*_widened(args), **_widened(kwargs)))
+
+
+class _WideNumbers(TorchFunctionMode):
+    """Takes numbers in the code to float64 without rounding them first."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func in _MAKERS and result.is_floating_point() and "out" not in kwargs:
+            return func(*args, **{**kwargs, "dtype": torch.float64})
+        return result
 
 
 def _check_writes(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ from gsprune.tracing.rules import rule_for
 from gsprune.tracing.rules_common import Call, Rule, origin, protect_all
 from gsprune.tracing.scales import keep_scale, keep_widths_of_busy_queries
 from gsprune.tracing.shadow import EMPTY, FREE, Kind, Labels, Shadow
-from gsprune.tracing.tape import Tape
+from gsprune.tracing.tape import OUTPUT, Tape
 from gsprune.tracing.twins import frozen_copies, tie_copies
 from gsprune.tracing.undisturbed import undisturbed
 from gsprune.tracing.unseen import protect_unseen, unseen_modules

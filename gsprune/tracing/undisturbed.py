@@ -73,15 +73,17 @@ def _stop_observer(module: nn.Module) -> None:
 
     Scales per channel are shown whether or not the module rounds now. A module whose observer has never run has none.
     """
-    switches, scale = module._buffers, getattr(module, "scale", None)
-    for name in ("observer_enabled", "static_enabled"):
-        if switches.get(name) is not None:
-            switches[name].fill_(0)
+    scale = getattr(module, "scale", None)
     extremes = getattr(getattr(module, "activation_post_process", None), "min_val", None)
+    switches = {"observer_enabled": 0, "static_enabled": 0}
     if scale is not None and scale.numel() > 1:
-        switches["fake_quant_enabled"].fill_(1)
+        switches["fake_quant_enabled"] = 1
     elif extremes is not None and extremes.numel() == 0:
-        switches["fake_quant_enabled"].fill_(0)
+        switches["fake_quant_enabled"] = 0
+    for name, value in switches.items():
+        switch = module._buffers.get(name)
+        if switch is not None:
+            switch.fill_(value)
 
 
 # The dictionaries of every module that no forward writes to: hooks.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,47 @@ def test_a_tenth_more_or_less_is_in_doubt_at_every_scale_of_outputs(scale: float
         compare(expected * 1.1, expected)
 
 
-def test_float64_is_judged_at_once() -> None:
+def test_a_difference_in_float64_that_stays_when_all_is_in_float64_is_wrong() -> None:
     expected = torch.tensor([[1.0, -0.5]], dtype=torch.float64)
     assert compare(expected * (1 + 1e-12), expected) is None
-    assert "differs from the masked network's by 1e-08" in str(compare(expected + 1e-8, expected))
+    with pytest.raises(DoubtError) as raised:
+        compare(expected + 1e-8, expected)
+    assert "differs from the masked network's by 1e-08" in str(settle(raised.value, expected + 1e-8, expected))
+    assert "differs from the masked network's by 1e-08" in str(settle(raised.value, None, None))
+    assert settle(raised.value, expected + 1e-15, expected) is None
+
+
+class Scores(nn.Module):
+    """Attention without a norm, in float64, whose scale is a number in another precision."""
+
+    def __init__(self, scale: Callable[[int], Tensor]) -> None:
+        super().__init__()
+        self.scale = scale
+        self.query, self.key, self.value = (nn.Linear(6, 8) for _ in range(3))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.query(x), self.key(x), self.value(x)
+        weights = (q @ k.transpose(-1, -2) / self.scale(q.shape[-1])).relu()
+        return self.head(weights @ v)
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        lambda width: torch.full([], width**0.5),
+        lambda width: torch.full([1], width**0.5),
+        lambda width: torch.tensor(float(width)).sqrt(),
+        lambda width: torch.tensor(width**0.5, dtype=torch.float32),
+        lambda width: torch.full([], width**0.5, dtype=torch.float64).float(),
+    ],
+)
+def test_a_scale_in_float32_is_rounded_as_such_in_a_network_in_float64(scale: Callable[[int], Tensor]) -> None:
+    torch.manual_seed(0)
+    model, x = Scores(scale).double(), torch.randn(3, 5, 6, dtype=torch.float64)
+    report = gsprune.prune_step(model, 0.6, example_inputs=x)
+    assert (model.query.out_features, model.key.out_features, model.value.out_features) == (4, 4, 4)
+    assert [item.reason for item in report.protected] == ["output of the network"]
 
 
 def test_other_shapes_and_numbers_of_outputs_are_told() -> None:
