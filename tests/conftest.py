@@ -1,4 +1,4 @@
-"""Settings for all tests: hypothesis' budget comes from the environment, and children see what is installed."""
+"""Settings for all tests: hypothesis' budget, one thread, and children that see what is installed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from hypothesis import HealthCheck, settings
 # A child started by `python -c` or `-m` would put the current folder first, where a clone has the sources without the
 # compiled core.
 os.environ["PYTHONSAFEPATH"] = "1"
+
+# Small networks gain nothing from several threads, and beside a busy process OpenMP's threads wait for each other by
+# spinning: a test file took 8 times as long. Children read the variable.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 settings.register_profile(
     "gsprune",
