@@ -92,8 +92,9 @@ def prune_step(
             or its milliseconds.
         optimizer: a ``torch.optim.Optimizer`` or several; their state follows.
         followers: modules of the same architecture (target network, EMA copy, ``AveragedModel``).
-        example_inputs: tensor, tuple or dict; needed at most once per model. None makes one from the first layer.
-        forward: callable(model, *example_inputs) -> outputs; None calls the model.
+        example_inputs: tensor, tuple or dict; needed at most once per model. None takes that of an earlier step, or
+            makes one from the first layer. One of another size is traced, so that MACs are those of its size.
+        forward: callable(model, *example_inputs) -> outputs; None takes that of an earlier step, or calls the model.
         importance: "l1", "l2", "taylor", "bn_scale", "lamp", "fpgm", "hessian", "activation", "random", an
             `Importance`, or a function from a weight, as a (positions, rest) matrix, to one number per position.
         scope: "local": the same ratio in every group; "global": one threshold; "isomorphic": one per kind of group.

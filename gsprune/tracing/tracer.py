@@ -213,13 +213,12 @@ def trace(
     ) from (failures[-1][1] if failures else None)
 
 
-def trace_call(model: nn.Module, example: Example, origin: Literal["given", "made"] = "given") -> tuple[Graph, Example]:
-    """The groups of a network by one call, in its own precision if the call works without the caller's autocast.
+def trace_call(model: nn.Module, example: Example) -> tuple[Graph, Example]:
+    """The groups of a network by one call, in its own precision if the call works without autocast.
 
     Args:
         model: the network.
-        example: the call.
-        origin: who made the example.
+        example: the user's call; its autocast blocks are tried where the caller is in none.
 
     Returns:
         the graph and the call that found it.
@@ -227,15 +226,16 @@ def trace_call(model: nn.Module, example: Example, origin: Literal["given", "mad
     Raises:
         TraceError: the forward failed.
     """
-    blocks = active_autocast()
+    blocks = active_autocast() or example.autocast
+    plain = replace(example, autocast=())
     try:
-        return _traced(model, example, origin), example
+        return _traced(model, plain, "given"), plain
     except TraceError:
-        if not blocks or blocks == example.autocast:
+        if not blocks:
             raise
         inside = replace(example, autocast=blocks)
         with suppress(TraceError):
-            return _traced(model, inside, origin), inside
+            return _traced(model, inside, "given"), inside
         raise
 
 
