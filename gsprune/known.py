@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.state import Example, PruneState, state_of
+from gsprune.rewrite.state import PruneState, state_of
 from gsprune.rewrite.tensors import canonical_tensors
-from gsprune.tracing.example import given
-from gsprune.tracing.graph import Graph
-from gsprune.tracing.outputs import tensors_in
+from gsprune.tracing.example import Example, given, is_same_call
+from gsprune.tracing.graph import Graph, Group
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.tracer import trace as trace_model
+from gsprune.tracing.tracer import trace_call
 
 __all__ = ["Known", "known_state", "looked_up"]
 
@@ -47,8 +47,8 @@ def known_state(
 
     Args:
         model: the network.
-        example_inputs: a new example, which replaces the stored one; None keeps the stored one.
-        forward: a new call for the example; None keeps the stored one.
+        example_inputs: a newly given example, which replaces the one known; or None. Of another size it is traced.
+        forward: the same for its call.
         copies: {copy: original}, submodules that the user ties; ties that are new trace the network again.
 
     Returns:
@@ -58,30 +58,29 @@ def known_state(
         ValueError: a copy and its original have lost different channels.
     """
     state = _with_copies(state_of(model), copies)
-    if state is not None and state.structure is not None:
-        copies = {**state.structure.traced.copies, **copies}
-    if state is not None and state.cache is not None and not _holds(model, state.cache):
-        state = replace(state, cache=None)
-    stored = None if state is None else state.example
-    inputs = example_inputs
-    if stored is not None:
-        inputs = stored.kwargs or stored.args if inputs is None else inputs
-        forward = stored.forward if forward is None else forward
-    if state is not None and state.structure is not None and _is_current(model, state):
-        if inputs is None or (example_inputs is None and stored is not None and forward is stored.forward):
-            return state
-        example = given(inputs, forward)
-        if stored is not None:
-            example = replace(example, autocast=stored.autocast)
-        if example_inputs is None or not _has_other_costs(state.structure.traced, example):
-            return replace(state, example=example)
-        state = replace(
-            state, structure=None, known_groups=state.structure.graph.groups, kept_before=state.kept, cache=None
-        )
-    graph, example = trace_model(model, inputs, forward, copies)
     if state is None:
+        graph, example = trace_model(model, example_inputs, forward, copies)
         return PruneState(Structure.of(graph), example, {group.name: group.width for group in graph.groups})
-    graph = _with_known_groups(graph, state)
+    if state.structure is not None:
+        copies = {**state.structure.traced.copies, **copies}
+    if state.cache is not None and not _holds(model, state.cache):
+        state = replace(state, cache=None)
+    is_made = state.structure is not None and state.structure.traced.example_origin == "made"
+    call = _next_call(state.example, example_inputs, forward)
+    if state.structure is not None and _is_current(model, state):
+        if call is state.example:
+            return state
+        keeps_origin = example_inputs is None or not is_made
+        if keeps_origin and call is not None and state.example is not None and is_same_call(call, state.example):
+            return replace(state, example=replace(call, autocast=state.example.autocast))
+        # Costs depend on the call. The groups that are known stay, unless the new call ties more.
+        groups = state.structure.graph.groups
+        state = replace(state, structure=None, known_groups=groups, kept_before=state.kept, cache=None)
+    if call is None or (is_made and example_inputs is None):
+        graph, example = trace_model(model, None, forward or (call.forward if call is not None else None), copies)
+    else:
+        graph, example = trace_call(model, call, copies)
+    graph, refused = _with_known_groups(graph, state)
     widths = {group.name: max(group.width, state.initial_widths.get(group.name, 0)) for group in graph.groups}
     return replace(
         state,
@@ -90,17 +89,20 @@ def known_state(
         initial_widths=widths,
         kept_before=_fitting(state.kept, graph.shapes),
         verified=frozenset(),
+        refused={**state.refused, **refused},
         cache=None,
     )
 
 
-def _has_other_costs(graph: Graph, example: Example) -> bool:
-    """True if the graph's MACs are not those of the example: it was traced on a made-up input, or at another size.
-
-    MACs are per item of the first axis, so its size does not matter. Ties do not depend on the example.
-    """
-    sizes = [tuple(tensor.shape[1:]) for tensor in tensors_in((example.args, example.kwargs))]
-    return graph.example_origin == "made" or sizes != [shape[1:] for shape in graph.example_shapes]
+def _next_call(known: Example | None, example_inputs: Any, forward: Callable[..., Any] | None) -> Example | None:
+    """The call of this step: new inputs go through the known `forward`, a new `forward` gets the known inputs."""
+    if known is None:
+        return None if example_inputs is None else given(example_inputs, forward)
+    if example_inputs is None:
+        return (
+            known if forward is None else replace(given(known.kwargs or known.args, forward), autocast=known.autocast)
+        )
+    return replace(given(example_inputs, known.forward if forward is None else forward), autocast=known.autocast)
 
 
 def _with_copies(state: PruneState | None, copies: Mapping[str, str]) -> PruneState | None:
@@ -125,16 +127,45 @@ def _keeps_alike(axes: Mapping[int, Any], others: Mapping[int, Any]) -> bool:
     return axes.keys() == others.keys() and all(np.array_equal(axes[axis], others[axis]) for axis in axes)
 
 
-def _with_known_groups(graph: Graph, state: PruneState) -> Graph:
-    """`graph` with the groups that a file told of, unless the network has changed since it was loaded."""
-    known = {
+def _with_known_groups(graph: Graph, state: PruneState) -> tuple[Graph, dict[str, str]]:
+    """`graph` with the groups that a file or an earlier call told of, unless the network has changed since.
+
+    Returns:
+        the graph, and group name -> reason for groups that must stay: the new call does not reach all that they run
+        through, but ties other tensors to them.
+    """
+    lengths = {
         (member.tensor, member.axis): len(member.units) for group in state.known_groups for member in group.members
     }
-    traced = {(member.tensor, member.axis) for group in graph.groups for member in group.members}
-    fits = all(graph.shapes.get(tensor, ())[axis : axis + 1] == (size,) for (tensor, axis), size in known.items())
-    if state.structure is not None or not known or not fits or not traced <= known.keys():
-        return graph
-    return replace(graph, groups=state.known_groups, trail=())  # whose units are numbered as the traced ones
+    fits = all(graph.shapes.get(tensor, ())[axis : axis + 1] == (size,) for (tensor, axis), size in lengths.items())
+    if state.structure is not None or not fits or _is_same_partition(graph.groups, state.known_groups):
+        return graph, {}
+    known = [_axes(group) for group in state.known_groups]
+    if known and all(any(_axes(group) <= axes for axes in known) for group in graph.groups):
+        return replace(graph, groups=state.known_groups, trail=()), {}  # whose units are numbered as the traced ones
+    partly = {
+        group.name: "an earlier example ties it to tensors that the present one does not reach"
+        for group in graph.groups
+        if any(axes & _axes(group) and not axes <= _axes(group) for axes in known)
+    }
+    return graph, partly
+
+
+def _axes(group: Group) -> frozenset[tuple[str, int]]:
+    return frozenset((member.tensor, member.axis) for member in group.members)
+
+
+def _is_same_partition(first: Sequence[Group], second: Sequence[Group]) -> bool:
+    """True if two traces found the same groups, unit for unit."""
+    return len(first) == len(second) and all(
+        a.name == b.name
+        and len(a.members) == len(b.members)
+        and all(
+            (m.tensor, m.axis) == (n.tensor, n.axis) and np.array_equal(m.units, n.units)
+            for m, n in zip(a.members, b.members, strict=True)
+        )
+        for a, b in zip(first, second, strict=True)
+    )
 
 
 def _fitting(kept: Mapping[str, Mapping[int, Any]], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[int, Any]]:

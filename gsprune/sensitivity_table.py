@@ -89,7 +89,7 @@ def sensitivity(
         model: the network, dense or pruned.
         example_inputs: tensor, tuple or dict; real data says more than noise. None takes the example of earlier steps,
             else makes one.
-        forward: callable(model, *example_inputs) -> outputs; None calls the model.
+        forward: callable(model, *example_inputs) -> outputs; None takes that of earlier steps, or calls the model.
         ratios: fractions of the present width, each in [0, 1).
         importance: as in `gsprune.prune_step`.
         ignore: as in `gsprune.prune_step`; these groups are left out.

@@ -363,14 +363,6 @@ def test_macs_are_those_of_the_latest_example(size: int) -> None:
     assert [group.after for group in report.groups] == [4, 4]  # of the 8 that were seen first
 
 
-def test_another_batch_size_is_not_traced_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = _Agent()
-    gsprune.prune_step(agent, 0.25, example_inputs=torch.randn(2, 3, 8, 8), forward=_act)
-    monkeypatch.setattr("gsprune.known.trace_model", None)
-    report = gsprune.prune_step(agent, 0.5, example_inputs=torch.randn(5, 3, 8, 8))
-    assert report.macs_before == 9 * 64 * (3 * 6 + 6 * 6) + 6 * 2
-
-
 def test_an_example_without_forward_keeps_the_stored_one() -> None:
     agent = _Agent()
     gsprune.prune_step(agent, 0.25, example_inputs=torch.randn(2, 3, 8, 8), forward=_act)

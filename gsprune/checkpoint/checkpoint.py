@@ -98,6 +98,7 @@ def load(
     Raises:
         CheckpointError: the file is damaged, or holds another architecture or optimizer; names the first difference.
         OSError: the file cannot be read.
+        RewriteError: `into` must shrink, and its parameters are in shared memory or parts of a larger tensor.
         TypeError: `into` is not a module, or `path` is no path.
     """
     module = unwrapped(_checked_module("into", into))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gsprune.backends import Backend, get_backend
 from gsprune.rewrite.attributes import link_entries, links_of
 from gsprune.rewrite.plan import RewritePlan
+from gsprune.rewrite.shared_storage import check_storages
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors
 from gsprune.rewrite.transaction import Transaction
 from gsprune.tracing.graph import IntArray
@@ -46,9 +47,10 @@ def rewrite_to(
         attributes: module name -> {attribute: value} of user code to set besides.
 
     Raises:
-        RewriteError: a gradient cannot be sliced.
+        RewriteError: a gradient cannot be sliced, or a parameter's memory has other users.
     """
     tensors = canonical_tensors(model)
+    check_storages([tensors[name] for name in kept], [tensors])
     first_name = {id(tensor): name for name, tensor in tensors.items()}
     aliases = {name: first_name[id(tensor)] for name, tensor in named_tensors(model).items() if name not in tensors}
     before = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

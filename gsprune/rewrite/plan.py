@@ -26,6 +26,7 @@ from gsprune.rewrite.optimizer_state import (
     refuse_preconditioners,
     sliced_states,
 )
+from gsprune.rewrite.shared_storage import check_storages
 from gsprune.tracing.graph import IntArray
 from gsprune.tracing.structure import Structure
 
@@ -95,13 +96,14 @@ def plan_rewrite(
         optimizers: whose states follow.
 
     Raises:
-        RewriteError: a gradient or a state cannot be sliced.
+        RewriteError: a gradient or a state cannot be sliced, or a parameter's memory has other users.
     """
     sliced = sliced_states(optimizers)
     parts, states = [binding.parts for binding in bindings], [as_dict(optimizer.state) for optimizer in sliced]
     patterns, tensors, pattern_of, num_owned, num_model, entries, others = _core.plan_cuts(
         after.cuts, keeps, after.starts, parts, states
     )
+    check_storages(tensors[:num_owned], [binding.tensors for binding in bindings])
     slicer = StateSlicer(bindings, tensors, patterns, pattern_of, entries)
     for owner, which, key, value in others:
         if which is None:

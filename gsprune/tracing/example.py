@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any
 
 import torch
 from torch import nn
 
 from gsprune.tracing.autocast import AutocastBlock, in_autocast
+from gsprune.tracing.outputs import tensors_in
 
-__all__ = ["Example", "candidates", "first_outputs", "given"]
+__all__ = ["Example", "candidates", "first_outputs", "given", "is_same_call"]
 
 _BATCH = 2  # an axis of size 1 could be squeezed away, or pass for a broadcast one
 _FIELD_SIZES = (64, 84, 96, 32, 28, 224)  # the sizes of frames in the field, tried in this order
@@ -72,6 +74,46 @@ def given(example_inputs: Any, forward: Callable[..., Any] | None, argument: str
         f"`{argument}` must be a tensor, a tuple of positional inputs or a dict of inputs by name, got "
         f"{type(example_inputs).__name__}"
     )
+
+
+def is_same_call(first: Example, second: Example) -> bool:
+    """True if two calls differ in nothing but the contents of tensors and floats: they have the same trace."""
+    if not _is_same_function(first.forward, second.forward):
+        return False
+    return bool(_form((first.args, first.kwargs)) == _form((second.args, second.kwargs)))
+
+
+def _form(value: Any) -> Any:
+    """The part of an input that decides which operations run, and on which sizes."""
+    if isinstance(value, torch.Tensor):
+        return value.shape, value.dtype, value.device
+    if isinstance(value, tuple | list):
+        return type(value), tuple(map(_form, value))
+    if isinstance(value, Mapping):
+        return type(value), tuple((key, _form(item)) for key, item in value.items())
+    if value is None or isinstance(value, int | str):
+        return value
+    return type(value), getattr(value, "shape", None), tuple(map(_form, tensors_in(value)))
+
+
+def _is_same_function(first: Any, second: Any) -> bool:
+    """True for one function, and for two that one line of code has made (a lambda in a loop) over the same objects."""
+    if first is second or first == second:
+        return True
+    code = getattr(first, "__code__", None)
+    if code is None or code is not getattr(second, "__code__", None):
+        return False
+    try:
+        ours, theirs = _bound_objects(first), _bound_objects(second)
+    except ValueError:  # a variable of the enclosing function that has no value yet
+        return False
+    return len(ours) == len(theirs) and all(map(is_, ours, theirs))
+
+
+def _bound_objects(function: Any) -> list[Any]:
+    """The objects that a function of Python carries besides its code."""
+    cells = (cell.cell_contents for cell in function.__closure__ or ())
+    return [getattr(function, "__self__", None), *(function.__defaults__ or ()), *cells]
 
 
 def first_outputs(model: nn.Module, example: Example) -> Any:

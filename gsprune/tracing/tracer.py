@@ -39,7 +39,7 @@ from gsprune.tracing.unseen import protect_unseen, unseen_modules
 from gsprune.tracing.wrappers import is_scripted, wrapper_of
 from gsprune.tracing.writes import note_write
 
-__all__ = ["operation_of", "outputs_of", "plain_operations", "trace"]
+__all__ = ["operation_of", "outputs_of", "plain_operations", "trace", "trace_call"]
 
 
 # These make axes that follow what they meet, also from a tensor of which nothing is known.
@@ -232,7 +232,7 @@ def trace(
     """
     _check(model, forward)
     if example_inputs is not None:
-        return _traced_in_some_precision(model, given(example_inputs, forward), copies or {})
+        return trace_call(model, given(example_inputs, forward), copies or {})
     failures = []
     for example in candidates(model, forward):
         try:
@@ -247,12 +247,12 @@ def trace(
     ) from (failures[-1][1] if failures else None)
 
 
-def _traced_in_some_precision(model: nn.Module, example: Example, copies: Mapping[str, str]) -> tuple[Graph, Example]:
-    """The groups of a network by one call, in its own precision if the call works without the caller's autocast.
+def trace_call(model: nn.Module, example: Example, copies: Mapping[str, str]) -> tuple[Graph, Example]:
+    """The groups of a network by one call, in its own precision if the call works without autocast.
 
     Args:
         model: the network.
-        example: the call.
+        example: the user's call; its autocast blocks are tried where the caller is in none.
         copies: {copy: original}, names of submodules that stay in step.
 
     Returns:
@@ -261,11 +261,12 @@ def _traced_in_some_precision(model: nn.Module, example: Example, copies: Mappin
     Raises:
         TraceError: the forward failed.
     """
-    blocks = active_autocast()
+    blocks = active_autocast() or example.autocast
+    plain = replace(example, autocast=())
     try:
-        return _traced(model, example, "given", copies), example
+        return _traced(model, plain, "given", copies), plain
     except TraceError:
-        if not blocks or blocks == example.autocast:
+        if not blocks:
             raise
         inside = replace(example, autocast=blocks)
         with suppress(TraceError):
