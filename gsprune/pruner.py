@@ -90,7 +90,8 @@ def prune_step(
         sparsity: cumulative, the fraction of the first-seen width that is gone, in [0, 1); or {glob of group or layer
             names: number}, where groups that no glob matches are left alone. With target "latency" a `LatencyBudget`,
             or its milliseconds.
-        optimizer: a ``torch.optim.Optimizer`` or several; their state follows.
+        optimizer: a ``torch.optim.Optimizer`` or a wrapper of one (Lookahead, accelerate's), or several. Their state
+            follows, as do copies of weights in their attributes; what cannot be followed is refused by name.
         followers: modules of the same architecture (target network, EMA copy, ``AveragedModel``), or containers of
             their tensors (torchrl's ``TensorDictParams``). A submodule of the model (momentum encoder, target network
             inside the agent) loses the channels of its original: the only other submodule of its structure, or the one

@@ -61,7 +61,7 @@ def save(
     """
     file = _checked_path(path)
     module = unwrapped(_checked_module("model", model))
-    optimizers = as_optimizers(optimizer)
+    optimizers = as_optimizers(optimizer, ("state_dict",))
     _refuse_extra_state(module)
     tensors = canonical_tensors(module)
     state = state_of(module)
@@ -102,7 +102,7 @@ def load(
         TypeError: `into` is not a module, or `path` is no path.
     """
     module = unwrapped(_checked_module("into", into))
-    optimizers = as_optimizers(optimizer)
+    optimizers = as_optimizers(optimizer, ("state_dict", "load_state_dict"))
     file = _checked_path(path)
     saved = _saved(file, read_document(file))
     tensors = canonical_tensors(module)

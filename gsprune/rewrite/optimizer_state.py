@@ -36,8 +36,14 @@ _WAYS_OUT = (
 )
 
 
-def as_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> tuple[Optimizer, ...]:
+def as_optimizers(
+    optimizer: Optimizer | Sequence[Optimizer] | None, methods: Sequence[str] = ()
+) -> tuple[Optimizer, ...]:
     """One optimizer, several or none as a tuple.
+
+    Args:
+        optimizer: the argument of that name.
+        methods: what a wrapper must have besides parameter groups, a state and a step.
 
     Raises:
         TypeError: something is neither a ``torch.optim.Optimizer`` nor a wrapper that looks like one.
@@ -46,11 +52,15 @@ def as_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> tuple[Op
         return ()
     optimizers = tuple(optimizer) if isinstance(optimizer, list | tuple) else (optimizer,)
     for i, candidate in enumerate(optimizers):
+        where = f" at position {i}" if len(optimizers) > 1 else ""
         if not is_optimizer(candidate):
             raise TypeError(
-                f"`optimizer` must be a torch.optim.Optimizer or a sequence of them, got {type(candidate).__name__}"
-                + (f" at position {i}" if len(optimizers) > 1 else "")
+                "`optimizer` must be a torch.optim.Optimizer, a wrapper with `param_groups`, `state` and `step`, or a"
+                f" sequence of them, got {type(candidate).__name__}{where}"
             )
+        missing = [name for name in methods if not callable(getattr(candidate, name, None))]
+        if missing:
+            raise TypeError(f"`optimizer` ({type(candidate).__name__}){where} has no method {missing[0]!r}")
     return optimizers
 
 

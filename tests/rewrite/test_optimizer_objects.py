@@ -6,6 +6,7 @@ from collections import deque, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -170,6 +171,15 @@ def test_a_failed_check_leaves_wrappers_bit_for_bit_as_they_were(name: str, monk
     train(net, wrapper)
     scheduler.step()
     assert wrapper.param_groups[0]["lr"] == pytest.approx(0.005)
+
+
+def test_a_wrapper_without_a_state_dict_cannot_be_saved(tmp_path: Path) -> None:
+    net = mlp()
+    wrapper: Any = Wrapper(net, PLACES["list"])
+    with pytest.raises(TypeError, match=r"`optimizer` \(Wrapper\) has no method 'state_dict'"):
+        gsprune.save(net, tmp_path / "net.safetensors", optimizer=wrapper)
+    with pytest.raises(TypeError, match=r"a wrapper with `param_groups`, `state` and `step`.*got Linear"):
+        gsprune.prune_step(net, 0.5, optimizer=[wrapper, net[0]], example_inputs=X)
 
 
 class Sam(optim.Optimizer):
