@@ -251,12 +251,6 @@ def _along(index: int, default: int = -1) -> Rule:
     return rule
 
 
-def _weight_norm(tape: Tape, call: Call) -> list[Shadow]:
-    """``weight_norm``: g * v / |v| along one axis."""
-    direction, magnitude = call.args[:2]
-    return [elementwise(tape, [direction, magnitude], direction.shape)]
-
-
 def _pixel_shuffle(tape: Tape, call: Call) -> Shadow:
     """pixel_shuffle: r * r neighbouring channels become the positions of one, and go together."""
     x, factor = call.args[0], int(call.args[1])
@@ -379,7 +373,6 @@ RULES: dict[str, Rule] = {
     **_table(_all, "_is_all_true _is_any_true equal _local_scalar_dense item is_nonzero"),
     **_table(_along(1), "cumsum cumprod logcumsumexp cummax cummin argmax argmin sort argsort median nanmedian mode"),
     **_table(_along(2), "topk kthvalue"),
-    **_table(_weight_norm, "_weight_norm_interface _weight_norm"),
     **_table(_glu, "glu"),
     **_table(_im2col, "im2col"),
     **_table(_col2im, "col2im"),
