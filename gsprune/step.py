@@ -326,7 +326,7 @@ class Step:
         return frozenset(group.name for group, old, new in counts if old != new)
 
     def _groups_before(self, operations: int, failure: Failure, after: Structure) -> Collection[str]:
-        """Groups that this step cuts and that pass through the last traced operation before the failure."""
+        """Groups that this step cuts, of the last traced operation before the failure that has any, or of the next."""
         if failure.error is None:
             return ()
         cut = self._cut_groups(after)
@@ -337,7 +337,8 @@ class Step:
             if own:
                 return own
         trail = self.structure.traced.trail
-        for passage in reversed(trail[:operations]):
+        # Where all that came before keeps its width, the failing operation is the first to meet what is cut.
+        for passage in (*reversed(trail[:operations]), *trail[operations:]):
             passing = [name for name in passage.groups if name in cut]
             if passing:
                 # What has been cut before without harm is not to blame where something else is cut for the first time.

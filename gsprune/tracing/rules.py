@@ -16,9 +16,11 @@ import torch
 
 from gsprune.tracing import (
     rules_attention,
+    rules_experts,
     rules_index,
     rules_layers,
     rules_maps,
+    rules_norms,
     rules_parts,
     rules_quantised,
     rules_reductions,
@@ -36,6 +38,8 @@ RULES: dict[str, Rule] = {
     **rules_parts.RULES,
     **rules_maps.RULES,
     **rules_reductions.RULES,
+    **rules_norms.RULES,
+    **rules_experts.RULES,
     **rules_index.RULES,
     **rules_attention.RULES,
     **rules_rnn.RULES,

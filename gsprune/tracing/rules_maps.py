@@ -145,12 +145,6 @@ def spatial(tape: Tape, call: Call) -> list[Shadow]:
     return [result] * (1 if out is call.out else len(call.out))
 
 
-def _weight_norm(tape: Tape, call: Call) -> list[Shadow]:
-    """``weight_norm``: g * v / |v| along one axis."""
-    direction, magnitude = call.args[:2]
-    return [elementwise(tape, [direction, magnitude], direction.shape)]
-
-
 def _pixel_shuffle(tape: Tape, call: Call) -> Shadow:
     """pixel_shuffle: r * r neighbouring channels become the positions of one, and go together."""
     x, factor = call.args[0], int(call.args[1])
@@ -264,7 +258,6 @@ RULES: dict[str, Rule] = {
     **_table(_group_norm, "native_group_norm group_norm"),
     **_table(_softmax, "_softmax _log_softmax softmax log_softmax _safe_softmax"),
     **_table(spatial, " ".join(_SPATIAL)),
-    **_table(_weight_norm, "_weight_norm_interface _weight_norm"),
     **_table(_glu, "glu"),
     **_table(_im2col, "im2col"),
     **_table(_col2im, "col2im"),

@@ -85,15 +85,22 @@ def _expand(tape: Tape, call: Call) -> Shadow:
 
 
 def _repeat(tape: Tape, call: Call) -> Shadow:
-    """``repeat`` (``tile``): the labels along a varying axis are repeated, and so stay tied."""
-    _, shadow = _input(tape, call)
+    """``repeat`` (``tile``): the labels along a varying axis are repeated, and so stay tied.
+
+    An axis that grows from size 1 follows whatever it meets.
+    """
+    x, shadow = _input(tape, call)
     counts = [int(count) for count in call.arg(1, "repeats")]
+    ndim = len(counts)
     layers = []
     for layer in shadow.layers:
-        whole = aligned(layer, len(counts))
+        whole = aligned(layer, ndim)
         layers.append(
             np.tile(whole, [count if size > 1 else 1 for count, size in zip(counts, whole.shape, strict=True)])
         )
+    for axis, (count, size) in enumerate(zip(counts, (1,) * (ndim - x.ndim) + tuple(x.shape), strict=True)):
+        if size == 1 < count:
+            layers.append(channels_out(np.full(count, FLEXIBLE, np.int32), axis, ndim))
     return shadow.with_layers(layers)
 
 

@@ -43,7 +43,7 @@ __all__ = ["operation_of", "outputs_of", "plain_operations", "trace", "trace_cal
 
 
 # These make axes that follow what they meet, also from a tensor of which nothing is known.
-_MAKERS = frozenset(f"aten.{name}" for name in ("expand", "new_zeros", "new_ones", "new_full", "new_empty"))
+_MAKERS = frozenset(f"aten.{name}" for name in ("expand", "repeat", "new_zeros", "new_ones", "new_full", "new_empty"))
 # In place, these do not read the values that were there.
 _OVERWRITES = frozenset({"aten.copy", "aten.fill", "aten.zero"})
 
