@@ -18,6 +18,7 @@ namespace py = pybind11;
 
 PYBIND11_MODULE(_core, module) {
     module.doc() = "The compiled core of gsprune.";
+    module.attr("sources") = GSPRUNE_SOURCES;  // defined by setup.py
     gsprune::bind_arrays(module);
     gsprune::bind_scores(module);
     gsprune::bind_slices(module);

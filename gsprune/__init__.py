@@ -1,5 +1,8 @@
 """Gradual group-structured pruning of PyTorch networks while they train, with a compiled core."""
 
+# The first import: the modules below need the compiled core.
+from gsprune import core_loader as core_loader  # isort: split
+
 from gsprune import schedules as schedules
 from gsprune.checkpoint import load as load
 from gsprune.checkpoint import save as save

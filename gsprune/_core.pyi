@@ -6,6 +6,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+sources: str
+
 def bind_torch(
     tensor_type: type[Tensor],
     parameter_type: type[Tensor],

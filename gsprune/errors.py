@@ -27,6 +27,7 @@ __all__ = [
     "RewriteError",
     "ScoreError",
     "TraceError",
+    "install_command",
     "is_out_of_memory",
 ]
 
@@ -64,10 +65,15 @@ class MissingExtraError(GspruneError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
-            f"this needs {package!r}, which is not installed; install it with: pip install 'gsprune[{extra}]'"
+            f"this needs {package!r}, which is not installed; in a clone of gsprune run: {install_command(extra)}"
         )
         self.package = package
         self.extra = extra
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra from the root of a clone; gsprune is not on PyPI."""
+    return f"pip install -c constraints.txt '.[{extra}]'"
 
 
 class PruneWarning(UserWarning):

@@ -69,7 +69,7 @@ def test_a_triton_too_old_is_named() -> None:
     program += "gsprune.backends.get_backend('triton', torch.device('cuda'))"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "MissingExtraError: this needs 'triton>=3.4'" in run.stderr
-    assert "pip install 'gsprune[triton]'" in run.stderr
+    assert "pip install -c constraints.txt '.[triton]'" in run.stderr
 
 
 def test_triton_is_imported_only_when_asked_for() -> None:

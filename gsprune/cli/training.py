@@ -17,6 +17,7 @@ from gsprune.errors import DistributedError
 from gsprune.rl.checkpointing import checkpoint_folders
 from gsprune.rl.config import TrainConfig, resolve_device
 from gsprune.rl.curves import plot_curves
+from gsprune.rl.envs import import_procgen
 from gsprune.rl.interrupts import StopRequest
 from gsprune.rl.metrics import Row
 from gsprune.rl.run import RunFolder
@@ -55,6 +56,7 @@ def run_training(config: TrainConfig, options: RunOptions, make_trainer: MakeTra
         exit code: 0, or 130 if the run was stopped and can go on.
     """
     config.check()
+    import_procgen()  # If it is missing, the command ends before a run folder is made.
     keep_freed_memory()
     on_gpus = resolve_device(config.device).type == "cuda"
     with joined_ranks(on_gpus, options.rank_timeout_minutes) as ranks:

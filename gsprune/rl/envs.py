@@ -12,6 +12,7 @@ import difflib
 import importlib
 import json
 import os
+import platform
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,14 +22,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gsprune.errors import MissingExtraError
+from gsprune.errors import MissingExtraError, install_command
 
 try:
     import gymnasium
 except ImportError as error:
     raise MissingExtraError("gymnasium", "train") from error
 
-__all__ = ["GAMES", "NUM_ACTIONS", "EnvConfig", "EnvState", "Frames", "ProcgenVectorEnv"]
+__all__ = ["GAMES", "NUM_ACTIONS", "EnvConfig", "EnvState", "Frames", "ProcgenVectorEnv", "import_procgen"]
 
 GAMES = (
     "bigfish", "bossfight", "caveflyer", "chaser", "climber", "coinrun", "dodgeball", "fruitbot",
@@ -265,7 +266,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
 
 def _make_games(config: EnvConfig, num_threads: int) -> Any:
     """The gym3 environment behind a `ProcgenVectorEnv`."""
-    make = _import_procgen()
+    make = import_procgen()
     return make(
         num=config.num_envs,
         env_name=config.game,
@@ -277,8 +278,12 @@ def _make_games(config: EnvConfig, num_threads: int) -> Any:
     )
 
 
-def _import_procgen() -> Any:
-    """Procgen's constructor, without the notice that the gym it imports prints."""
+def import_procgen() -> Any:
+    """Procgen's constructor, without the notice that the gym it imports prints.
+
+    Raises:
+        MissingExtraError: procgen is not installed; the message says if this Python or machine has no wheel of it.
+    """
     try:
         with _gym_keeps_quiet(), warnings.catch_warnings():
             # Procgen leaves a file open and gym is built on what newer Pythons deprecate: nothing a user could act on.
@@ -286,9 +291,13 @@ def _import_procgen() -> Any:
             from procgen import ProcgenGym3Env
     except ModuleNotFoundError as error:
         missing = MissingExtraError("procgen", "train")
-        if sys.version_info >= (3, 13):
+        if sys.version_info >= (3, 13) or (sys.platform, platform.machine()) != ("linux", "x86_64"):
             version = f"{sys.version_info.major}.{sys.version_info.minor}"
-            missing.msg = f"Procgen has no wheel for Python {version}: use Python 3.10 to 3.12; there, {missing}"
+            missing.msg = (
+                f"the games need Procgen, which has no wheel for Python {version} on {sys.platform} "
+                f"{platform.machine()}. Use Python 3.10, 3.11 or 3.12 on x86-64 Linux: "
+                f"python3.12 -m venv venv && . venv/bin/activate && {install_command('train')}"
+            )
         raise missing from error
     return ProcgenGym3Env
 

@@ -93,11 +93,24 @@ def test_a_value_of_the_wrong_type_is_exit_code_2(capsys: pytest.CaptureFixture[
     assert "--num-envs" in capsys.readouterr().err
 
 
+def test_train_without_procgen_fails_in_one_line_before_a_run_folder_is_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "procgen", None)
+    assert main(QUICK) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("gsprune: error: ")
+    assert "procgen" in errors.lower()
+    assert errors.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_extra_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tyro", None)
     assert main(["inspect"]) == 1
-    assert "pip install 'gsprune[train]'" in capsys.readouterr().err
+    assert "pip install -c constraints.txt '.[train]'" in capsys.readouterr().err
     monkeypatch.undo()
     assert tyro is not None

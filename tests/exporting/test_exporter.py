@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 import gsprune
-from gsprune.errors import ExportError
+from gsprune.errors import ExportError, install_command
 from gsprune.exporting import export as export_module_function
 from gsprune.networks import ActorCritic, build_encoder, example_frames
 
-EXTRA = "the extra 'export' is not installed: pip install 'gsprune[export]'"
+EXTRA = f"the extra 'export' is not installed: {install_command('export')}"
 
 
 class TwoInputs(nn.Module):
@@ -225,6 +225,6 @@ def test_inputs_to_check_on_are_told_apart_by_name(tmp_path: Path) -> None:
 
 def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
-    with pytest.raises(gsprune.MissingExtraError, match=r"gsprune\[export\]"):
+    with pytest.raises(gsprune.MissingExtraError, match=r"pip install -c constraints.txt \'\.\[export\]\'"):
         gsprune.export(nn.Linear(4, 3), tmp_path / "net.onnx", torch.ones(1, 4))
     assert folder_contents(tmp_path) == []

@@ -24,7 +24,9 @@ from gsprune.importance import Importance, Taylor
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    tp = pytest.importorskip("torch_pruning", reason="torch-pruning is not installed (pip install 'gsprune[bench]')")
+    tp = pytest.importorskip(
+        "torch_pruning", reason="torch-pruning is not installed (pip install -c constraints.txt '.[bench]')"
+    )
     from torch_pruning.pruner import importance as peer
 
 LAYERS = [nn.modules.conv._ConvNd, nn.Linear]

@@ -146,15 +146,24 @@ def test_creating_environments_prints_nothing() -> None:
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize(("version", "message"), [((3, 11), "gsprune[train]"), ((3, 13), "no wheel for Python 3.13")])
+@pytest.mark.parametrize(
+    ("version", "machine", "message"),
+    [
+        ((3, 11), "x86_64", "in a clone of gsprune run: pip install -c constraints.txt '.[train]'"),
+        ((3, 13), "x86_64", "no wheel for Python 3.13 on linux x86_64. Use Python 3.10, 3.11 or 3.12"),
+        ((3, 14), "x86_64", "no wheel for Python 3.14 on linux x86_64"),
+        ((3, 12), "aarch64", "no wheel for Python 3.12 on linux aarch64"),
+    ],
+)
 def test_missing_procgen_says_how_to_get_it(
-    monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], message: str
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], machine: str, message: str
 ) -> None:
     class Version(tuple[int, int]):
         major, minor = version
 
     monkeypatch.setitem(sys.modules, "procgen", None)
     monkeypatch.setattr(envs_module.sys, "version_info", Version(version))
+    monkeypatch.setattr(envs_module.platform, "machine", lambda: machine)
     with pytest.raises(MissingExtraError) as caught:
         ProcgenVectorEnv(CONFIG, 0)
     assert message in str(caught.value)

@@ -14,6 +14,7 @@ import torch
 
 import gsprune
 from gsprune.cli import main
+from gsprune.errors import install_command
 from gsprune.networks import ActorCritic, QNetwork, build_encoder, example_frames
 from gsprune.rl.checkpointing import TrainingState, save_checkpoint
 from gsprune.rl.envs import NUM_ACTIONS
@@ -21,7 +22,7 @@ from gsprune.rl.played_frames import played_frames
 from gsprune.rl.policy_contract import ACTIONS
 from gsprune.rl.trained import load_agent
 
-EXTRA = "the extra 'export' is not installed: pip install 'gsprune[export]'"
+EXTRA = f"the extra 'export' is not installed: {install_command('export')}"
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "play_onnx.py"
 
 
@@ -52,9 +53,9 @@ def test_played_frames_are_real_differ_and_come_again(tmp_path: Path) -> None:
 
 
 def test_the_actions_are_procgens() -> None:
-    from gsprune.rl.envs import _import_procgen
+    from gsprune.rl.envs import import_procgen
 
-    combos = _import_procgen()(num=1, env_name="bigfish").get_combos()
+    combos = import_procgen()(num=1, env_name="bigfish").get_combos()
     named = [", ".join(key.lower() if len(key) > 1 else key for key in keys) or "nothing" for keys in combos]
     assert tuple(named) == ACTIONS
 

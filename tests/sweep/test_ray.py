@@ -12,6 +12,7 @@ import pytest
 
 import gsprune
 from gsprune.cli import main
+from gsprune.errors import install_command
 from gsprune.sweep.ray_launcher import RayLauncher
 
 SCRIPT = Path(__file__).parents[1] / "support" / "ray_sweep.py"
@@ -19,7 +20,7 @@ SCRIPT = Path(__file__).parents[1] / "support" / "ray_sweep.py"
 
 def test_a_trial_whose_worker_is_killed_is_taken_up_again(tmp_path: Path) -> None:
     if importlib.util.find_spec("ray") is None:
-        pytest.skip("ray is not installed: pip install 'gsprune[distributed]'")
+        pytest.skip(f"ray is not installed: {install_command('distributed')}")
     # As in a clone beside an installed package: Ray's workers have the current folder first in their path.
     (tmp_path / "gsprune").mkdir()
     (tmp_path / "gsprune" / "__init__.py").write_text("raise ImportError('sources without the compiled core')\n")
@@ -38,7 +39,7 @@ def test_a_trial_whose_worker_is_killed_is_taken_up_again(tmp_path: Path) -> Non
 
 def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(gsprune.MissingExtraError, match=r"gsprune\[distributed\]"):
+    with pytest.raises(gsprune.MissingExtraError, match=r"pip install -c constraints.txt \'\.\[distributed\]\'"):
         RayLauncher({})
 
 
