@@ -370,7 +370,7 @@ RULES: dict[str, Rule] = {
         "mean nanmean amax amin aminmax max min var std var_mean std_mean logsumexp prod all any count_nonzero",
     ),
     **_table(_norm, "norm linalg_vector_norm"),
-    **_table(_all, "_is_all_true _is_any_true equal _local_scalar_dense item is_nonzero"),
+    **_table(_all, "_is_all_true _is_any_true equal _local_scalar_dense item is_nonzero histc"),
     **_table(_along(1), "cumsum cumprod logcumsumexp cummax cummin argmax argmin sort argsort median nanmedian mode"),
     **_table(_along(2), "topk kthvalue"),
     **_table(_glu, "glu"),
