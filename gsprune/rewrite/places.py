@@ -1,7 +1,8 @@
 """Where the numbers come from that an operation was called with: the attribute of the module that keeps them.
 
 The counterpart of `gsprune.tracing.lengths`: while a forward that is known to fail runs once more, the integers that
-modules keep are replaced by integers that remember their place, also through a product or a division into parts.
+modules keep are replaced by integers that remember their place, also through a product, a sum (of its first
+term) or a division into parts.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ class _Kept(int):
         return _Kept.at(int(self) * other, self.place) if isinstance(other, int) else int(self) * other
 
     __rmul__ = __mul__
+
+    def __add__(self, other: int) -> int:
+        return _Kept.at(int(self) + int(other), self.place) if isinstance(other, int) else int(self) + other
+
+    __radd__ = __add__
 
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
         """What outlives the run is a number."""

@@ -182,10 +182,10 @@ class _Search:
             return True
         for module in self._suspects(failure):
             candidates = _candidates(module, self.names[id(module)], lengths, asked, failure)
+            if any(self._gets_further([candidate], lengths) for candidate in candidates):
+                return True
+            # What the failing call was given must change; but the code may compare it with another first, or add it.
             for candidate in candidates:
-                if self._gets_further([candidate], lengths):
-                    return True
-                # What the failing call was given must change; but the code may compare it with another first.
                 if (id(module), candidate[0].attribute, candidate[0].index) in given and any(
                     self._gets_further([candidate, other], lengths)
                     for other in candidates

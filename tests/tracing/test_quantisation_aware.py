@@ -120,6 +120,18 @@ def test_a_network_whose_quantisation_begins_later_trains_on(
     model(X).sum().backward()
 
 
+@pytest.mark.parametrize("qconfig", [quantization.default_qconfig, quantization.get_default_qconfig("fbgemm")])
+def test_a_network_prepared_for_calibration_shrinks(qconfig: Any) -> None:
+    torch.manual_seed(0)
+    model = conv_net().eval()
+    model.qconfig = qconfig
+    quantization.prepare(model, inplace=True)
+    model(X)
+    gsprune.prune_step(model, 0.5, example_inputs=X)
+    assert [len(layer.weight) for layer in model if isinstance(layer, nn.Conv2d | nn.Linear)] == [4, 6, 5, 4]
+    model(X)
+
+
 class Learned(nn.Module):
     """Scales that are parameters."""
 

@@ -163,3 +163,31 @@ def test_sizes_in_the_code_of_a_helper_are_protected_by_the_check() -> None:
         report = gsprune.prune_step(model, 0.5, example_inputs=torch.randn(3, 5))
     assert not report.changed
     assert model.trunk.out_features == 12
+
+
+class AreaAttention(nn.Module):
+    """YOLO's: one view to a sum of stored sizes, then a split of each head into them."""
+
+    def __init__(self, width: int = 32, heads: int = 4) -> None:
+        super().__init__()
+        self.heads, self.value_dim = heads, width // heads
+        self.key_dim = self.value_dim // 2
+        self.scale = self.key_dim**-0.5
+        self.stem = nn.Conv2d(3, width, 1)
+        self.qkv, self.proj = nn.Conv2d(width, width + 2 * self.key_dim * heads, 1), nn.Conv2d(width, width, 1)
+        self.head = nn.Conv2d(width, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        n, c, h, w = x.shape
+        parts = self.qkv(x).view(n, self.heads, self.key_dim * 2 + self.value_dim, h * w)
+        q, k, v = parts.split([self.key_dim, self.key_dim, self.value_dim], dim=2)
+        scores = (q.transpose(-2, -1) @ k * self.scale).relu()
+        return self.head(x + self.proj((v @ scores.transpose(-2, -1)).view(n, c, h, w)))
+
+
+def test_a_view_to_a_sum_of_stored_sizes_shrinks_with_both() -> None:
+    torch.manual_seed(0)
+    model = AreaAttention().double()
+    pruned_exactly(model, torch.randn(2, 3, 5, 5, dtype=torch.float64), 0.5)
+    assert (model.heads, model.key_dim, model.value_dim, model.qkv.out_channels) == (4, 2, 4, 32)
