@@ -57,7 +57,8 @@ setup(
             "gsprune._core",
             sorted(glob("csrc/*.cpp")),
             include_dirs=["csrc"],
-            depends=sorted([*glob("csrc/*.hpp"), *glob("csrc/*.inc")]),
+            # The time of the folder tells of deleted files, which change the fingerprint too.
+            depends=["csrc", "gsprune/core_sources.py", *sorted([*glob("csrc/*.hpp"), *glob("csrc/*.inc")])],
             define_macros=[("GSPRUNE_SOURCES", f'"{fingerprint(Path("csrc"))}"')],
             cxx_std=17,
             # Contraction into fma would let the C++ and the Triton statistics round differently.
