@@ -105,7 +105,7 @@ def configuration(args: argparse.Namespace) -> PPOConfig | DQNConfig:
         learning_starts=WARM_UP["dqn"] * steps // 2,
         prune_interval=8,
     )
-    return without_idle(config, PRESETS["quick"])
+    return without_idle(config, config)  # the values are not the user's
 
 
 def main(argv: Sequence[str] | None = None) -> None:
