@@ -24,6 +24,7 @@ import torch
 
 from gsprune.rl.dqn import DQNTrainer
 from gsprune.rl.dqn_config import PRESETS, DQNConfig
+from gsprune.rl.idle_options import without_idle
 from gsprune.rl.ppo import PPOTrainer
 from gsprune.rl.ppo_config import PPOConfig
 from gsprune.rl.run import RunFolder
@@ -95,7 +96,7 @@ def configuration(args: argparse.Namespace) -> PPOConfig | DQNConfig:
         steps = args.num_envs * args.num_steps
         return PPOConfig(**shared, num_steps=args.num_steps, total_timesteps=steps * iterations)
     steps = DQN_LOG_INTERVAL * args.num_envs
-    return replace(
+    config = replace(
         PRESETS["quick"],
         **shared,
         batch_size=args.batch_size,
@@ -104,6 +105,7 @@ def configuration(args: argparse.Namespace) -> PPOConfig | DQNConfig:
         learning_starts=WARM_UP["dqn"] * steps // 2,
         prune_interval=8,
     )
+    return without_idle(config, config)  # the values are not the user's
 
 
 def main(argv: Sequence[str] | None = None) -> None:

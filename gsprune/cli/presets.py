@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from gsprune.rl.config import TrainConfig
 from gsprune.rl.run import read_config
 
-__all__ = ["RunOptions", "default_folder", "defaults_for", "option_values", "refuse_changes"]
+__all__ = ["RunOptions", "base_of", "default_folder", "defaults_for", "option_values", "refuse_changes"]
 
 Args = TypeVar("Args", bound="RunOptions")
 
@@ -62,11 +62,20 @@ def defaults_for(
         if values["algorithm"] != algorithm:
             other = values["algorithm"]
             raise ValueError(f"{known.resume!r} is a run of {other}; go on with it by gsprune train {other} --resume")
-        fields = {field.name for field in dataclasses.fields(args_type)}
-        return args_type(**{name: value for name, value in values.items() if name in fields - {"run_dir", "resume"}})
+        return _args_of_run(args_type, values)
     if known.preset not in presets:
         raise ValueError(f"there is no preset {known.preset!r}; the presets are {', '.join(presets)}")
     return args_type(**dataclasses.asdict(presets[known.preset]), preset=known.preset)
+
+
+def base_of(args: Args, presets: Mapping[str, TrainConfig]) -> Any:
+    """The configuration whose values the user did not give: the preset, or all of a run that goes on."""
+    return presets[args.preset] if args.resume is None else _args_of_run(type(args), read_config(args.resume))
+
+
+def _args_of_run(args_type: type[Args], values: Mapping[str, Any]) -> Args:
+    fields = {field.name for field in dataclasses.fields(args_type)}
+    return args_type(**{name: value for name, value in values.items() if name in fields - {"run_dir", "resume"}})
 
 
 def option_values(args: RunOptions) -> dict[str, Any]:
@@ -75,8 +84,13 @@ def option_values(args: RunOptions) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in ("run_dir", "resume")}
 
 
-def refuse_changes(args: RunOptions, folder: Path) -> None:
+def refuse_changes(args: RunOptions, folder: Path, unread: Collection[str] = ()) -> None:
     """Complain if a run that is to go on was given another folder, or an option it was not begun with.
+
+    Args:
+        args: of the command.
+        folder: of the run.
+        unread: options that have no effect, whatever the run was begun with.
 
     Raises:
         ValueError: names the option.
@@ -85,7 +99,7 @@ def refuse_changes(args: RunOptions, folder: Path) -> None:
         raise ValueError(f"--run-dir is for new runs; --resume goes on in {str(folder)!r}, so leave --run-dir out")
     saved = read_config(folder)
     for name, value in option_values(args).items():
-        if name not in _FREE_ON_RESUME and name in saved and saved[name] != value:
+        if name not in _FREE_ON_RESUME and name not in unread and name in saved and saved[name] != value:
             flag = "--" + name.replace("_", "-")
             raise ValueError(
                 f"{flag} is {value}, but the run in {str(folder)!r} was begun with {saved[name]}; leave the option out,"

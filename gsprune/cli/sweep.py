@@ -19,6 +19,8 @@ import tyro
 from rich.console import Console
 
 from gsprune.cli import COMMANDS
+from gsprune.cli.presets import base_of
+from gsprune.rl.idle_options import without_idle
 from gsprune.sweep.display import SweepDisplay
 from gsprune.sweep.folder import SweepFolder, train_command
 from gsprune.sweep.launch import Launcher, LocalLauncher
@@ -132,7 +134,7 @@ def _check_options(trials: Sequence[Trial]) -> None:
         args = tyro.cli(
             module.Args, prog=f"gsprune {command} (method {trial.method})", args=words, default=module.defaults(words)
         )
-        args.check()
+        without_idle(args, base_of(args, module.PRESETS)).check()
 
 
 def _print_commands(jobs: list[Job], threads: int | None, console: Console) -> int:

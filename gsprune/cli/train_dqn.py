@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from gsprune.cli.presets import RunOptions, defaults_for
+from gsprune.cli.presets import RunOptions, base_of, defaults_for
 from gsprune.cli.training import run_training
 from gsprune.rl.dqn import DQNTrainer
 from gsprune.rl.dqn_config import PRESETS, DQNConfig
+from gsprune.rl.idle_options import without_idle
 
 __all__ = ["Args", "defaults", "main"]
 
@@ -26,4 +27,5 @@ def defaults(argv: Sequence[str]) -> Args:
 
 def main(args: Args) -> int:
     """Train; the exit code is 130 if the user stopped the run."""
+    args = without_idle(args, base_of(args, PRESETS))
     return run_training(args, args, partial(DQNTrainer, args), "dqn")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from gsprune.cli.presets import RunOptions, defaults_for
+from gsprune.cli.presets import RunOptions, base_of, defaults_for
 from gsprune.cli.training import run_training
+from gsprune.rl.idle_options import without_idle
 from gsprune.rl.ppo import PPOTrainer
 from gsprune.rl.ppo_config import PRESETS, PPOConfig
 
@@ -26,4 +27,5 @@ def defaults(argv: Sequence[str]) -> Args:
 
 def main(args: Args) -> int:
     """Train; the exit code is 130 if the user stopped the run."""
+    args = without_idle(args, base_of(args, PRESETS))
     return run_training(args, args, partial(PPOTrainer, args), "ppo")

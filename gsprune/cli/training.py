@@ -18,6 +18,7 @@ from gsprune.rl.checkpointing import checkpoint_folders
 from gsprune.rl.config import TrainConfig, resolve_device
 from gsprune.rl.curves import plot_curves
 from gsprune.rl.envs import import_procgen
+from gsprune.rl.idle_options import idle_options
 from gsprune.rl.interrupts import StopRequest
 from gsprune.rl.metrics import Row
 from gsprune.rl.run import RunFolder
@@ -104,7 +105,7 @@ def _opened(config: TrainConfig, options: RunOptions, algorithm: str, ranks: Ran
 
     def open_it() -> Path:
         if options.resume is not None:
-            refuse_changes(options, options.resume)
+            refuse_changes(options, options.resume, idle_options(config))
             folders.append(RunFolder.open(options.resume))
         else:
             folder = options.run_dir or default_folder(config, algorithm)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from difflib import get_close_matches
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 
 from gsprune.engines import EngineName, LatencyBudget, WidthPreset, multiple_of
+from gsprune.importance import resolve_importance
 from gsprune.networks import EncoderName, build_encoder
 from gsprune.rl.envs import EnvConfig
+from gsprune.rl.idle_options import refuse_idle
 from gsprune.schedules import Polynomial
 
 __all__ = ["PruningMethod", "TrainConfig", "check_at_least", "resolve_device"]
@@ -119,6 +122,8 @@ class TrainConfig(ABC):
         Raises:
             ValueError: names the option, its value, the constraint and the way out.
         """
+        _check_choices(self)
+        resolve_importance(self.importance)
         EnvConfig.train(self.env_id, self.num_envs, self.distribution_mode, self.seed)
         build_encoder(self.encoder, self.width)
         resolve_device(self.device)
@@ -140,6 +145,11 @@ class TrainConfig(ABC):
         check_at_least(self, 0, "eval_episodes", "eval_interval_episodes", "checkpoint_minutes")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}")
+        refuse_idle(self)
+
+    def idle_by_algorithm(self) -> dict[str, str]:
+        """Options of the algorithm itself that have no effect beside the others: option -> reason."""
+        return {}
 
     @property
     def budget(self) -> LatencyBudget | None:
@@ -161,8 +171,8 @@ class TrainConfig(ABC):
             )
         if self.budget is None:  # making one has checked it
             return
-        if self.pruning not in ("group", "none"):
-            raise ValueError(f"`target` latency needs pruning group, got {self.pruning}, whose masks save no time")
+        if self.pruning != "group":
+            raise ValueError(f"`target` latency needs pruning group, got {self.pruning}, which saves no time")
         if self.scope != "local":
             raise ValueError(
                 f"`target` latency seeks one ratio for all groups: `scope` must be local, got {self.scope}"
@@ -209,6 +219,18 @@ def resolve_device(name: str, local_rank: int | None = None) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"`device` is {name!r}, but PyTorch sees {torch.cuda.device_count()} GPUs; use --device cpu")
     return device
+
+
+def _check_choices(config: TrainConfig) -> None:
+    """Raise a ValueError for the first option whose value is none of its choices."""
+    for name, hint in get_type_hints(type(config)).items():
+        value, choices = getattr(config, name), get_args(hint)
+        if get_origin(hint) is Literal and value not in choices:
+            near = get_close_matches(str(value), choices, n=1)
+            raise ValueError(
+                f"`{name}` must be one of {', '.join(choices)}, got {value!r}"
+                f"{f'; did you mean {near[0]!r}?' if near else ''}"
+            )
 
 
 def check_at_least(config: TrainConfig, least: int, *names: str) -> None:

@@ -86,11 +86,20 @@ class DQNConfig(TrainConfig):
                 "`total_timesteps` must be at least num_envs * log_interval = "
                 f"{self.steps_per_iteration}, got {self.total_timesteps}"
             )
-        if self.replay_spare < 2 * self.steps_per_iteration:
+        if self.replay_storage == "disk" and self.replay_spare < 2 * self.steps_per_iteration:
             raise ValueError(
                 f"`replay_spare` must be at least 2 * num_envs * log_interval = {2 * self.steps_per_iteration}, "
                 f"got {self.replay_spare}"
             )
+
+    def idle_by_algorithm(self) -> dict[str, str]:
+        """Options of the replay that have no effect beside the others: option -> reason."""
+        idle = {}
+        if self.replay_storage == "memory":
+            idle["replay_spare"] = "with `replay_storage` memory"
+        if self.priority_alpha == 0:
+            idle |= dict.fromkeys(("priority_beta", "priority_eps"), "with `priority_alpha` 0")
+        return idle
 
     @property
     def steps_per_iteration(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from gsprune.errors import MissingExtraError
 from gsprune.rl.envs import GAMES
+from gsprune.rl.idle_options import IGNORED_BY
 
 __all__ = [
     "BUILT_IN_METHODS",
@@ -79,7 +80,7 @@ class Study:
         methods: per method name its options; they win over `common`. The value of `widths-of` may be the name of
             another method: that method's run of the same game and seed, which then comes first.
         algorithm: "ppo" or "dqn".
-        common: options of every trial.
+        common: options of every trial whose pruning method reads them.
     """
 
     games: tuple[str, ...]
@@ -133,7 +134,10 @@ class Study:
         return Trial(self.algorithm, game, method, seed, folder, tuple(option_arguments(options)), needs)
 
     def _options(self, method: str) -> dict[str, Any]:
-        return {**_dashed(self.common), **_dashed(self.methods[method])}
+        common, own = _dashed(self.common), _dashed(self.methods[method])
+        pruning = str(own.get("pruning", common.get("pruning", "group")))
+        unread = _dashed(dict.fromkeys(IGNORED_BY.get(pruning, ())))
+        return {**{name: value for name, value in common.items() if name not in unread}, **own}
 
     def _check_needs(self) -> None:
         """No method may need itself, directly or through others: it would wait forever."""

@@ -53,7 +53,7 @@ def test_options_come_before_the_file(tmp_path: Path, ran: list[Trial]) -> None:
     words = ["--seeds", "5", "--methods", "narrow=--pruning none --width 2", "--options=--width 3 --sparsity 0.5"]
     assert main(["sweep", str(write_study(tmp_path)), "--out", str(tmp_path / "out"), *words]) == 0
     assert [trial.name for trial in ran] == ["bigfish/narrow/seed-5"]
-    assert ran[0].arguments == ("--preset", "quick", "--width", "2", "--sparsity", "0.5", "--pruning", "none")
+    assert ran[0].arguments == ("--preset", "quick", "--width", "2", "--pruning", "none")  # which reads no sparsity
 
 
 def test_a_dry_run_prints_commands(tmp_path: Path, ran: list[Trial], capsys: pytest.CaptureFixture[str]) -> None:

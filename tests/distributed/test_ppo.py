@@ -12,6 +12,7 @@ import torch
 from rank_trainers import Outcome, die_after, disagree, rows, train, train_rank, train_to_budget
 from ranks import run_ranks
 
+from gsprune.rl.idle_options import without_idle
 from gsprune.rl.ppo_config import PPOConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -96,7 +97,8 @@ def test_a_rank_that_dies_ends_the_others_soon_with_a_checkpoint_that_resumes(tm
 
 @pytest.mark.parametrize("method", ["redo", "unstructured"])
 def test_other_methods_keep_the_ranks_equal_too(tmp_path: Path, method: str) -> None:
-    config = replace(TINY, pruning=method, total_timesteps=48, prune_end=0.5)
+    base = replace(TINY, total_timesteps=48, prune_end=0.5)
+    config = without_idle(replace(base, pruning=method), base)
     first, second = run_ranks(train_rank, tmp_path / "store", tmp_path / "run", config, None, False)
     assert first.digests == second.digests
     train(tmp_path / "alone", config)

@@ -6,6 +6,7 @@ import torch
 
 from gsprune.rl.dqn import DQNTrainer
 from gsprune.rl.dqn_config import DQNConfig
+from gsprune.rl.idle_options import without_idle
 from gsprune.rl.metrics import read_metrics
 from gsprune.rl.run import RunFolder
 
@@ -40,7 +41,7 @@ def start(tmp_path):
     def make(name="run", resume=False, say=lambda line: None, **changes):
         if name in trainers:
             close(name)
-        config = dataclasses.replace(TINY, **changes)
+        config = without_idle(dataclasses.replace(TINY, **changes), TINY)
         folder = tmp_path / name
         values = dataclasses.asdict(config)
         run = RunFolder.open(folder) if resume else RunFolder.create(folder, "dqn", values)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gsprune.rl.checkpointing import checkpoint_folders
+from gsprune.rl.idle_options import without_idle
 from gsprune.rl.losses import categorical_entropy, categorical_logprobs, normalized, policy_loss, value_loss
 from gsprune.rl.metrics import read_metrics
 from gsprune.rl.ppo import PPOTrainer
@@ -133,7 +134,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(
 
 @pytest.mark.parametrize("method", ["none", "structured", "unstructured", "redo"])
 def test_other_methods_keep_the_size_and_resume_too(tmp_path: Path, method: str) -> None:
-    config = replace(TINY, pruning=method, encoder="nature", total_timesteps=128)
+    config = without_idle(replace(TINY, pruning=method, encoder="nature", total_timesteps=128), TINY)
     rows = run(tmp_path / "whole", config)
     run(tmp_path / "parts", config, stop_after=2)
     assert run(tmp_path / "parts", config, resume=True) == rows
@@ -158,7 +159,7 @@ def test_criteria_scopes_targets_and_rescaling_of_the_core_are_options_of_a_run(
 
 
 def test_the_gradient_of_a_minibatch_in_pieces_is_that_of_the_published_loss(tmp_path: Path) -> None:
-    config = replace(TINY, encoder="nature", pruning="none", microbatch_size=5)
+    config = replace(TINY, encoder="nature", pruning="none", round_to=1, microbatch_size=5)
     run_folder = RunFolder.create(tmp_path, "ppo", asdict(config))
     trainer = PPOTrainer(config, run_folder, say=lambda line: None)
     trainer._collect()
@@ -186,7 +187,7 @@ def test_the_gradient_of_a_minibatch_in_pieces_is_that_of_the_published_loss(tmp
 
 
 def test_a_rollout_holds_what_was_seen_and_earned(tmp_path: Path) -> None:
-    config = replace(TINY, encoder="nature", pruning="none")
+    config = replace(TINY, encoder="nature", pruning="none", round_to=1)
     run_folder = RunFolder.create(tmp_path, "ppo", asdict(config))
     trainer = PPOTrainer(config, run_folder, say=lambda line: None)
     seen, ended = [], []
