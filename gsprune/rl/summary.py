@@ -98,8 +98,11 @@ class RunSummary:
         rows = [(f"width of {name}", str(before), str(after)) for name, (before, after) in self.widths.items()]
         rows.append(("parameters", f"{self.params[0]:,}", f"{self.params[1]:,}"))
         rows.append(("MACs per frame", f"{self.macs[0] / 1e6:.2f} M", f"{self.macs[1] / 1e6:.2f} M"))
-        rows.append(("latency, batch 1, 1 thread", *(f"{ms:.2f} ms" for ms in self.latency_ms)))
-        rows.append(("99th percentile", *(f"{ms:.2f} ms" for ms in self.latency_p99_ms)))
+        for what, (before, after) in (
+            ("latency, batch 1, 1 thread", self.latency_ms),
+            ("its 99th percentile", self.latency_p99_ms),
+        ):
+            rows.append((what, f"{before:.2f} ms", f"{after:.2f} ms"))
         if self.budgeted_ms is not None:
             dense, pruned = self.budgeted_ms
             rows.append(("latency as budgeted", f"{dense:.3g} ms", f"{pruned:.3g} ms"))
