@@ -67,7 +67,7 @@ def test_the_extra_train_asks_for_the_procgen_that_has_a_wheel(python: str, pack
 def _build(tmp_path: Path, **variables: str) -> list[str]:
     """The build's output where no compiler can be found; nothing is compiled."""
     pytest.importorskip("pybind11")
-    env = {**os.environ, "PATH": str(tmp_path), **variables}
+    env = {**os.environ, "PATH": str(tmp_path), "GSPRUNE_BUILD_JOBS": "1", **variables}
     command = [
         sys.executable,
         "setup.py",
