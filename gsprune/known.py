@@ -142,7 +142,10 @@ def _with_known_groups(graph: Graph, state: PruneState) -> tuple[Graph, dict[str
         return graph, {}
     known = [_axes(group) for group in state.known_groups]
     if known and all(any(_axes(group) <= axes for axes in known) for group in graph.groups):
-        return replace(graph, groups=state.known_groups, trail=()), {}  # whose units are numbered as the traced ones
+        ran = [member.tensor for group in state.known_groups for member in group.members]
+        unseen = tuple(name for name in graph.unseen if not any(tensor.startswith(f"{name}.") for tensor in ran))
+        # The units of known groups are numbered as the traced ones.
+        return replace(graph, groups=state.known_groups, trail=(), unseen=unseen), {}
     partly = {
         group.name: "an earlier example ties it to tensors that the present one does not reach"
         for group in graph.groups

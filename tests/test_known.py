@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -90,9 +90,9 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     seen: list[object] = []
     original = gsprune.known.trace_call
 
-    def counted(model: nn.Module, example: Any) -> Any:
+    def counted(model: nn.Module, example: Any, copies: Mapping[str, str]) -> Any:
         seen.append(example)
-        return original(model, example)
+        return original(model, example, copies)
 
     monkeypatch.setattr(gsprune.known, "trace_call", counted)
     return seen
@@ -233,9 +233,10 @@ def test_a_call_that_reaches_other_layers_leaves_them_able_to_run() -> None:
     model = made(Agent)
     x = torch.ones(4, 6)
     gsprune.prune_step(model, 0.0, example_inputs=x, forward=lambda m, x: m.actor(m.body(x)))
-    report = gsprune.prune_step(model, 0.5, example_inputs=x, forward=lambda m, x: m.critic(m.body(x)))
+    with pytest.warns(gsprune.PruneWarning, match="the example did not run actor of Agent"):
+        report = gsprune.prune_step(model, 0.5, example_inputs=x, forward=lambda m, x: m.critic(m.body(x)))
     assert [output.shape for output in model.both(x)] == [(4, 4), (4, 1)]
-    assert "an earlier example" in str(report.protected)
+    assert "actor was not run by the example and may read them" in str(report.protected)
     assert model.get_parameter("body.0.weight").shape == (8, 6)
 
 

@@ -171,7 +171,7 @@ RULES: dict[str, Rule] = {
     **_table(_arg_extreme, "argmax argmin"),
     **_table(_median, "median nanmedian"),
     **_table(_norm, "norm linalg_vector_norm"),
-    **_table(_all, "_is_all_true _is_any_true equal _local_scalar_dense item is_nonzero"),
+    **_table(_all, "_is_all_true _is_any_true equal _local_scalar_dense item is_nonzero histc"),
     **_table(_along(1), "cumsum cumprod logcumsumexp cummax cummin sort argsort mode"),
     **_table(_along(2), "topk kthvalue"),
 }

@@ -47,18 +47,26 @@ def test_actions_that_leave_as_indices_keep_their_number(call: Call) -> None:
     assert heads(call) == (32, 6)
 
 
-class Routed(nn.Module):
+class Between(nn.Module):
     """Something between two layers, of the first one's channels."""
 
-    def __init__(self, between: Callable[[Routed, Tensor], Tensor]) -> None:
+    def __init__(self, between: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.body, self.gate, self.last = nn.Linear(8, 16), nn.Linear(16, 4), nn.Linear(16, 3)
-        self.experts = nn.ModuleList([nn.Linear(16, 16) for _ in range(4)])
-        self.codes = nn.Embedding(4, 16)
+        self.body, self.last = nn.Linear(8, 16), nn.Linear(16, 3)
         self.between = between
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.between(self, self.body(x)))
+
+
+class Routed(Between):
+    """The same with what routes between experts."""
+
+    def __init__(self, between: Callable[..., Tensor]) -> None:
+        super().__init__(between)
+        self.gate = nn.Linear(16, 4)
+        self.experts = nn.ModuleList([nn.Linear(16, 16) for _ in range(4)])
+        self.codes = nn.Embedding(4, 16)
 
 
 def mixture(m: Routed, h: Tensor) -> Tensor:
@@ -101,7 +109,7 @@ def test_the_gate_keeps_its_width_and_the_rest_is_pruned_exactly(between: Callab
 )
 def test_an_index_without_influence_costs_no_pruning(reduce: Callable[[Tensor], Tensor]) -> None:
     torch.manual_seed(0)
-    model, x = Routed(lambda _, h: h * (1 + reduce(h))).double(), X.double()
+    model, x = Between(lambda _, h: h * (1 + reduce(h))).double(), X.double()
     dense = copy.deepcopy(model)
     report = gsprune.prune_step(model, 0.5, example_inputs=x)
     assert model.body.out_features == 8
@@ -110,7 +118,7 @@ def test_an_index_without_influence_costs_no_pruning(reduce: Callable[[Tensor], 
 
 @pytest.mark.parametrize("op", [torch.median, torch.nanmedian, torch.max, torch.min])
 def test_a_reduction_without_a_dim_reads_all_channels_as_a_population(op: Callable[[Tensor], Tensor]) -> None:
-    model = Routed(lambda _, h: h * op(h))
+    model = Between(lambda _, h: h * op(h))
     graph = gsprune.trace(model, X)
     assert [group.name for group in graph.groups] == ["body"]
     assert graph.inexact == (f"aten.{op.__name__}",)
@@ -118,6 +126,6 @@ def test_a_reduction_without_a_dim_reads_all_channels_as_a_population(op: Callab
 
 @pytest.mark.parametrize("op", [torch.argmax, torch.argmin])
 def test_a_flat_position_depends_on_every_axis(op: Callable[[Tensor], Tensor]) -> None:
-    graph = gsprune.trace(Routed(lambda _, h: h * op(h)), X)
+    graph = gsprune.trace(Between(lambda _, h: h * op(h)), X)
     assert not graph.groups
     assert "body" in {name for item in graph.protected for name in item.names}
