@@ -150,8 +150,8 @@ def _conclude(trainer: Trainer, config: TrainConfig, run: RunFolder, console: Co
     """Evaluate, time, and leave the results in the folder and on the screen."""
     with console.status("evaluating the agent and timing its network"):
         summary = summarize(trainer, config)
-    write_summary(summary, run.path)
     plot_curves(run.path, trainer.dense.widths)
+    write_summary(summary, run.path)
     print_summary(summary, run.path, console)
 
 

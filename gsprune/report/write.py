@@ -106,7 +106,7 @@ def _pictures(
         ),
         (
             "curves_time.png",
-            f"The same over the training's wall-clock, evaluations included. {band}",
+            f"The same over the training time, without evaluations. {band}",
             lambda: learning_curves(
                 runs, look, "charts/episodic_return", "return, last 100 episodes", over="time/seconds"
             ),
@@ -129,7 +129,7 @@ def _pictures(
         ),
         (
             "wall_clock.png",
-            "Wall-clock of the training, evaluations included.",
+            "Training time, without evaluations.",
             lambda: wall_clock(outcomes, look),
         ),
         (

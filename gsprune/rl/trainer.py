@@ -50,6 +50,7 @@ class Trainer(ABC, Generic[ConfigT]):
         iteration: iterations that are over.
         global_step: environment steps that are over.
         sparsity: what the pruning method has reached, in its own unit.
+        evaluation_seconds: seconds of all evaluations, of the processes before this one, too.
         ranks: the processes that train together. Each plays its share of the environments; the gradients add up, so
             that all hold the same network, and the first writes the files.
         share: the environments of this process, by their numbers among all.
@@ -105,6 +106,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.iteration = self.global_step = 0
         self.sparsity = 0.0
         self._seconds_before = 0.0  # of training, in the processes before this one
+        self.evaluation_seconds = 0.0
         self._saved_iteration = -1  # of the newest checkpoint
         state = self._load_network() if resumes else None
         self._set_up()
@@ -240,7 +242,9 @@ class Trainer(ABC, Generic[ConfigT]):
         )
         began = time.monotonic()
         results = evaluate_tracks(self.policy, protocol, device=self.device)
-        self._started += time.monotonic() - began  # an evaluation is no training
+        seconds = time.monotonic() - began
+        self.evaluation_seconds += seconds
+        self._started += seconds  # An evaluation is not part of the training time.
         return {f"eval/{name}_return": result.mean for name, result in results.items()}
 
     def save_checkpoint(self) -> None:
@@ -255,6 +259,7 @@ class Trainer(ABC, Generic[ConfigT]):
                 "iteration": self.iteration,
                 "global_step": self.global_step,
                 "seconds": self.seconds,
+                "evaluation_seconds": self.evaluation_seconds,
                 "metric_bytes": self.metrics.sync(),
                 "sparsity": self.sparsity,
                 "compilations": self.compilation.compilations,
@@ -346,6 +351,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.iteration, self.global_step = values["iteration"], values["global_step"]
         self._saved_iteration = self.iteration
         self._seconds_before = values["seconds"]
+        self.evaluation_seconds = values.get("evaluation_seconds", 0.0)  # Older checkpoints count it as training.
         self.sparsity = values["sparsity"]
         self.compilation.compilations = values["compilations"]
         self.method.load_state_dict(state.get_tree("method"))

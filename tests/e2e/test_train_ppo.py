@@ -53,6 +53,7 @@ def test_the_summary_tells_sizes_latencies_and_returns(finished: Path) -> None:
     assert sorted(after for _, after in widths.values()) == [4, 4, 4, 8, 8, 8, 8, 8, 8, 52]
     assert all(0 < ms <= worst for ms, worst in zip(summary["latency_ms"], summary["latency_p99_ms"], strict=True))
     assert summary["seconds"] == pytest.approx(read_metrics(finished)[-1]["time/seconds"], abs=0.5)
+    assert summary["evaluation_seconds"] > 0
     assert isinstance(summary["train_return"], float)
     assert isinstance(summary["test_return"], float)
     table = (finished / "summary.md").read_text()
