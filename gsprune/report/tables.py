@@ -106,7 +106,9 @@ def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baselin
     headings = ("method", "games", "runs", "IQM, normalised", "mean, normalised", f"P(better than {baseline})")
     note = (
         "Test returns, normalised per game (0: trivial, 1: perfect). IQM: mean of the middle half of all runs. In "
-        "brackets: 95 % stratified bootstrap interval (runs resampled within each game)."
+        "brackets: 95 % stratified bootstrap interval (runs resampled within each game). P: the share of pairs of runs "
+        "in which the method has the higher return; where all pairs agree, its interval is the exact binomial one, "
+        "which is wide for few runs."
     )
     return Table("All games", headings, tuple(rows), note)
 

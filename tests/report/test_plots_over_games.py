@@ -33,7 +33,10 @@ def drawn_labels(axis: Axis) -> list[Bbox]:
 )
 def test_no_label_touches_another_and_all_lie_in_the_picture(methods: list[str], low: float, high: float) -> None:
     rng = np.random.default_rng(0)
-    scores = {method: {game: list(rng.uniform(low, high, 2)) for game in ("bigfish", "bossfight", "maze")} for method in methods}
+    scores = {
+        method: {game: list(rng.uniform(low, high, 2)) for game in ("bigfish", "bossfight", "maze")}
+        for method in methods
+    }
     for figure in (score_intervals(scores, looks(methods)), performance_profiles(scores, looks(methods))):
         assert figure is not None
         figure.draw_without_rendering()
