@@ -161,7 +161,7 @@ def improvement_interval(
     """`probability_of_improvement` with its stratified bootstrap interval; both methods' runs are resampled.
 
     In a game where one method wins all pairs, or where all runs tie, every resample is the same, however few there are.
-    The interval is then widened to the exact binomial bound: n independent pairs have one result with probability p^n, so
+    The interval is then widened to the exact binomial bound: n independent pairs have one result with chance p^n, so
 
         p >= ((1 - confidence) / 2)^(1 / n),  n = min(runs of X, runs of Y)
 

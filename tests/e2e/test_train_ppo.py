@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from gsprune.cli import main
+from gsprune.rl.checkpointing import MODEL_FILE
 from gsprune.rl.metrics import read_metrics
 
 OPTIONS = [
@@ -65,7 +66,7 @@ def test_inspect_shows_the_groups_of_run_checkpoint_and_network(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = max((finished / "checkpoints").iterdir())
-    for target in (finished, checkpoint):
+    for target in (finished, checkpoint, checkpoint / MODEL_FILE):
         assert main(["inspect", str(target)]) == 0
         output = capsys.readouterr().out
         assert "names below encoder" in output
@@ -74,6 +75,8 @@ def test_inspect_shows_the_groups_of_run_checkpoint_and_network(
         assert "never pruned: 15 channels of actor" in output.replace("\n", " ")
     assert main(["inspect", "--encoder", "impala", "--width", "1"]) == 0
     assert "parameters 626,256 of 626,256" in capsys.readouterr().out
+    assert main(["inspect", str(finished), "--width", "1"]) == 2
+    assert "has its own network; leave out --width or the path" in capsys.readouterr().err
     assert main(["inspect", str(finished / "tensorboard")]) == 2
     assert "neither a run folder nor a checkpoint" in capsys.readouterr().err
 
