@@ -23,6 +23,7 @@ from gsprune.rl.interrupts import StopRequest
 from gsprune.rl.metrics import Row
 from gsprune.rl.run import RunFolder
 from gsprune.rl.summary import Summarized, summarize, write_summary
+from gsprune.rl.trainer import OnActivity
 
 __all__ = ["MakeTrainer", "Trainer", "run_training"]
 
@@ -33,7 +34,9 @@ _LAUNCHER_SECONDS = 3.0  # in which torchrun has passed a Ctrl-C on
 class Trainer(Summarized, Protocol):
     """What PPO's and DQN's trainers have in common."""
 
-    def train(self, should_stop: Callable[[], bool], on_row: Callable[[int, Row], None]) -> bool:
+    def train(
+        self, should_stop: Callable[[], bool], on_row: Callable[[int, Row], None], on_activity: OnActivity
+    ) -> bool:
         """Train to the end (True), or until asked to stop, with a checkpoint of then (False)."""
 
     def close(self) -> None:
@@ -132,7 +135,7 @@ def _train(trainer: Trainer, config: TrainConfig, console: Console, ranks: Ranks
         notice = "stopping after this iteration; Ctrl-C again stops at once, and the last checkpoint stays usable"
         with StopRequest(lambda: display.say(notice), grace=0.0 if ranks.is_alone else _LAUNCHER_SECONDS) as stop:
             try:
-                return trainer.train(lambda: stop.requested, display.show)
+                return trainer.train(lambda: stop.requested, display.show, display.show_activity)
             except DistributedError:
                 stop.ends_by_itself = True
                 raise
@@ -148,7 +151,10 @@ def _way_to_results(run: RunFolder) -> str:
 
 def _conclude(trainer: Trainer, config: TrainConfig, run: RunFolder, console: Console) -> None:
     """Evaluate, time, and leave the results in the folder and on the screen."""
-    with console.status("evaluating the agent and timing its network"):
+    doing = "evaluating the agent and timing its network"
+    if not console.is_terminal:
+        _say(console, doing)
+    with console.status(doing):
         summary = summarize(trainer, config)
     plot_curves(run.path, trainer.dense.widths)
     write_summary(summary, run.path)

@@ -33,9 +33,11 @@ from gsprune.rl.protocol import EVALUATION_SEED, ProtocolConfig, evaluate_tracks
 from gsprune.rl.pruning import NetworkSize, build_method
 from gsprune.rl.run import RunFolder
 
-__all__ = ["Trainer"]
+__all__ = ["OnActivity", "Trainer"]
 
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
+OnActivity = Callable[[int, str], None]
+"""Takes the environment steps so far, those of the present iteration included, and what the trainer is doing."""
 
 
 class Trainer(ABC, Generic[ConfigT]):
@@ -108,6 +110,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self._seconds_before = 0.0  # of training, in the processes before this one
         self.evaluation_seconds = 0.0
         self._saved_iteration = -1  # of the newest checkpoint
+        self._on_activity: OnActivity = lambda step, activity: None
         state = self._load_network() if resumes else None
         self._set_up()
         self.method = build_method(
@@ -198,16 +201,19 @@ class Trainer(ABC, Generic[ConfigT]):
         self,
         should_stop: Callable[[], bool] = lambda: False,
         on_row: Callable[[int, Row], None] = lambda step, row: None,
+        on_activity: OnActivity = lambda step, activity: None,
     ) -> bool:
         """Train to the end, or until asked to stop.
 
         Args:
             should_stop: asked after every iteration; one process that is to stop stops all.
             on_row: called with the environment steps and the metrics of every iteration.
+            on_activity: called often within an iteration, which may take minutes.
 
         Returns:
             whether the training is complete; if not, the last checkpoint is that of now.
         """
+        self._on_activity = on_activity
         while self.iteration < self.config.num_iterations:
             before = self.seconds
             metrics = self._iterate()
@@ -285,6 +291,10 @@ class Trainer(ABC, Generic[ConfigT]):
         if self.ranks.is_first and self._saved_iteration == self.config.num_iterations:
             self._discard()
 
+    def _report_activity(self, steps: int, activity: str) -> None:
+        """Say what is being done, `steps` environment steps after the last whole iteration."""
+        self._on_activity(self.global_step + steps, activity)
+
     def _prune(self, progress: float, frames: Tensor) -> None:
         """A pruning event.
 
@@ -310,6 +320,8 @@ class Trainer(ABC, Generic[ConfigT]):
         # The end has an evaluation of its own; the first process plays alone, the others wait for it.
         if before == now or self.iteration == last or not self.ranks.is_first:
             return {}
+        if self.config.eval_interval_episodes:
+            self._report_activity(0, "evaluating")
         return self.evaluate(self.config.eval_interval_episodes)
 
     def _checkpoint_is_due(self) -> bool:

@@ -118,6 +118,21 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert run(tmp_path, TINY, resume=True) == uninterrupted
 
 
+def test_an_iteration_tells_its_steps_and_what_it_does(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "ppo", {})
+    trainer = PPOTrainer(replace(TINY, total_timesteps=64, prune_begin=1.0, prune_end=1.0), folder, say=lambda _: None)
+    told: list[tuple[int, str]] = []
+    trainer.train(on_activity=lambda *activity: told.append(activity))
+    trainer.close()
+    folder.close()
+    learning = [f"learning, epoch {epoch} of 2" for epoch in (1, 1, 2, 2)]  # two minibatches each
+    for done in (0, 32):
+        played = [(done + step, "playing") for step in range(2, 33, 2)]
+        assert told[: len(played)] == played
+        assert told[len(played) : 20] == [(done + 32, activity) for activity in learning]
+        del told[:20]
+
+
 def test_training_time_is_without_evaluations_also_in_a_resumed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
