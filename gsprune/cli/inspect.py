@@ -16,6 +16,7 @@ from torch import nn
 
 import gsprune
 from gsprune.checkpoint import read_contents
+from gsprune.counted import counted
 from gsprune.networks import ActorCritic, EncoderName, QNetwork, build_encoder, example_frames
 from gsprune.rl.checkpointing import MODEL_FILE, latest_checkpoint
 from gsprune.rl.envs import NUM_ACTIONS
@@ -63,7 +64,9 @@ def main(args: Args) -> None:
     )
     for protected in graph.protected:
         layers = ", ".join(protected.names)
-        console.print(f"never pruned: {protected.channels} channels of {layers}: {protected.reason}", highlight=False)
+        console.print(
+            f"never pruned: {counted(protected.channels, 'channel')} of {layers}: {protected.reason}", highlight=False
+        )
 
 
 def build_model(algorithm: str, encoder: EncoderName, width: float) -> nn.Module:

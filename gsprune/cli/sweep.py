@@ -20,6 +20,7 @@ from rich.console import Console
 
 from gsprune.cli import COMMANDS
 from gsprune.cli.presets import base_of
+from gsprune.counted import counted
 from gsprune.rl.idle_options import without_idle
 from gsprune.sweep.display import SweepDisplay
 from gsprune.sweep.folder import SweepFolder, train_command
@@ -158,7 +159,7 @@ def _print_commands(jobs: list[Job], threads: int | None, console: Console) -> i
         if job.status is Status.WAITING:
             console.print(shlex.join(train_command(job, threads)), highlight=False, soft_wrap=True, markup=False)
     skipped = sum(job.status is Status.SKIPPED for job in jobs)
-    console.print(f"{len(jobs) - skipped} trials to run, {skipped} finished before", highlight=False)
+    console.print(f"{counted(len(jobs) - skipped, 'trial')} to run, {skipped} finished before", highlight=False)
     return 0
 
 
