@@ -65,7 +65,7 @@ def _for_terminal(table: Table) -> RichTable:
     longest = max((len(row[0]) for row in table.rows), default=0)
     for i in shown:
         whole = table.headings[i] == "time" or (i == 0 and longest <= _LONGEST_WHOLE_NAME)
-        rich.add_column(table.headings[i], justify="right" if i else "left", no_wrap=whole)
+        rich.add_column(table.headings[i], justify="right" if i else "left", no_wrap=whole, overflow="fold")
     for row in table.rows:
         rich.add_row(*(row[i] for i in shown))
     return rich
