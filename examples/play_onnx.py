@@ -1,20 +1,20 @@
-"""Play Procgen with an exported policy; needs onnxruntime, numpy and procgen, but neither PyTorch nor gsprune.
+"""Play Procgen with an exported policy; needs onnxruntime, numpy and procgen, but neither PyTorch nor gsprune."""
 
-python examples/play_onnx.py runs/NAME/export/policy.onnx
-"""
-
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from procgen import ProcgenGym3Env
 
-path = Path(sys.argv[1])
-contract = json.loads(path.with_name(f"{path.name}.json").read_text())
-session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-training = contract["training"]
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("policy", type=Path, help="as runs/NAME/export/policy.onnx, with policy.onnx.json beside it")
+path = parser.parse_args().policy
+file = path.with_name(f"{path.name}.json")
+file.is_file() or parser.error(f"there is no {file}; write policy and contract by: gsprune export RUN")
+contract = json.loads(file.read_text())
+session, training = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]), contract["training"]
 env = ProcgenGym3Env(num=1, env_name=training["game"], distribution_mode=training["distribution_mode"], rand_seed=0)
 random = np.random.default_rng(0)
 returns = [0.0]

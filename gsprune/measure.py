@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gsprune.counted import counted
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.tracing import trace
 from gsprune.tracing.example import Example, first_outputs, given
@@ -131,7 +132,8 @@ class Latency:
     def __str__(self) -> str:
         return (
             f"median {self.median * 1e3:.3f} ms, p99 {self.p99 * 1e3:.3f} ms "
-            f"({len(self.seconds)} calls, batch {self.batch}, {self.device}, {self.threads} threads)"
+            f"({counted(len(self.seconds), 'call')}, batch {self.batch}, {self.device},"
+            f" {counted(self.threads, 'thread')})"
         )
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gsprune.counted import counted
 from gsprune.selection import Selection, Shortfall, dense_shapes, group_layers, shortfall
 from gsprune.tracing.graph import Group, IntArray, Protected
 from gsprune.tracing.structure import Structure
@@ -264,14 +265,16 @@ class PruneReport:
         verb = "would remove" if self.dry_run else "removed"
         gone = sum(group.before - group.after for group in self.groups)
         lines.append(
-            f"{verb} {gone} channels; {self.channel_sparsity:.1%} of channels, {self.param_sparsity:.1%} of parameters"
-            f" and {self.mac_sparsity:.1%} of MACs are gone"
+            f"{verb} {counted(gone, 'channel')}; {self.channel_sparsity:.1%} of channels,"
+            f" {self.param_sparsity:.1%} of parameters and {self.mac_sparsity:.1%} of MACs are gone"
         )
         lines.append(
             f"parameters {self.params_before:,} -> {self.params_after:,}, MACs {self.macs_before:,.0f} ->"
             f" {self.macs_after:,.0f} ({self.example}), {self.seconds * 1e3:.1f} ms"
         )
-        lines += [f"protected: {p.channels} channels of {', '.join(p.names)}: {p.reason}" for p in self.protected]
+        lines += [
+            f"protected: {counted(p.channels, 'channel')} of {', '.join(p.names)}: {p.reason}" for p in self.protected
+        ]
         copies = self._before.traced.copies.items()
         lines += [f"copy: {copy} loses the channels that {original} loses" for copy, original in copies]
         lines += [str(self.shortfall)] if self.shortfall is not None else []

@@ -30,6 +30,23 @@ def test_an_example_runs_and_ends_smaller(name: str, needs: str, shown: str, tmp
     assert shown in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "the following arguments are required: policy"),
+        (["policy.onnx"], "there is no policy.onnx.json; write policy and contract by: gsprune export RUN"),
+    ],
+)
+def test_the_player_tells_its_usage(words: list[str], message: str, tmp_path: Path) -> None:
+    for needed in ("onnxruntime", "procgen"):
+        pytest.importorskip(needed)
+    command = [sys.executable, str(EXAMPLES / "play_onnx.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "usage: play_onnx.py [-h] policy" in done.stderr
+    assert message in done.stderr
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds threads by /proc")
 def test_the_example_for_ddp_runs_on_two_ranks_and_leaves_no_thread_of_the_group(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]

@@ -29,7 +29,7 @@ from gsprune.rewrite.transaction import Transaction
 from gsprune.selection import dense_shapes
 from gsprune.tracing.graph import Group, IntArray, Member
 
-__all__ = ["load", "save"]
+__all__ = ["Contents", "load", "read_contents", "save"]
 
 Kept = dict[str, dict[int, IntArray]]
 Shape = tuple[int, ...]
@@ -119,6 +119,43 @@ def load(
             each.load_state_dict(record["state"])
         transaction.set_entries([(module.__dict__, STATE_ATTRIBUTE, _pruning_state(saved, state_of(module)))])
     return saved.metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a file of `save` tells without a model to load it into.
+
+    Attributes:
+        groups: of coupled channels, as wide as they were saved; () where the network was never pruned.
+        initial_widths: group -> width before the first pruning step.
+        shapes: tensor -> shape, of all parameters and buffers in the file.
+        dense_shapes: tensor -> shape before the first pruning step.
+        metadata: the user's.
+    """
+
+    groups: tuple[Group, ...]
+    initial_widths: Mapping[str, int]
+    shapes: Mapping[str, Shape]
+    dense_shapes: Mapping[str, Shape]
+    metadata: Mapping[str, Any]
+
+
+def read_contents(path: str | os.PathLike[str]) -> Contents:
+    """Read what a file of `save` holds.
+
+    Raises:
+        CheckpointError: the file is damaged, or none of `save`.
+        OSError: the file cannot be read.
+    """
+    file = _checked_path(path)
+    saved = _saved(file, read_document(file))
+    return Contents(
+        groups=() if saved.pruning is None else _groups(saved.pruning["groups"]),
+        initial_widths={} if saved.pruning is None else saved.pruning["initial_widths"],
+        shapes={name: tuple(tensor.shape) for name, tensor in saved.tensors.items()},
+        dense_shapes={name: tuple(saved.dense_shape(name)) for name in saved.tensors},
+        metadata=saved.metadata,
+    )
 
 
 @dataclass(frozen=True, slots=True)

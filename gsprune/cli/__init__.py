@@ -2,7 +2,8 @@
 
 A command is a module of this package with a dataclass `Args`, whose field docstrings are the help, and ``main(args)``,
 which returns nothing or an exit code. A module may also have ``defaults(argv) -> Args``, for defaults that depend on
-the arguments (presets). `COMMANDS` lists them; a module is imported only when its command is called.
+the arguments (presets), and ``normalized(argv) -> argv``, for words that the parser would misread. `COMMANDS` lists
+the commands; a module is imported only when its command is called.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("gsprune.cli.sweep", "train games x methods x seeds in local processes or on a Ray cluster"),
     "export": ("gsprune.cli.export", "write the policy of a run as ONNX or a PyTorch program, with a contract"),
     "latency": ("gsprune.cli.latency", "time the networks of runs, dense and pruned, in several engines"),
-    "inspect": ("gsprune.cli.inspect", "show the groups of a run, a checkpoint or a built-in network"),
+    "inspect": (
+        "gsprune.cli.inspect",
+        "show the groups of a run, a checkpoint, a file of gsprune.save or a built-in network",
+    ),
 }
 """Words of a command -> its module, and one line of help."""
 
@@ -72,6 +76,7 @@ def _run(command: str, arguments: Sequence[str]) -> int:
     except ImportError as error:
         raise MissingExtraError("tyro", "train") from error
     module = importlib.import_module(COMMANDS[command][0])
+    arguments = module.normalized(arguments) if hasattr(module, "normalized") else arguments
     default = module.defaults(arguments) if hasattr(module, "defaults") else tyro.MISSING_NONPROP
     args = tyro.cli(module.Args, prog=f"gsprune {command}", description=module.__doc__, args=arguments, default=default)
     return module.main(args) or 0

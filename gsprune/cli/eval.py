@@ -16,6 +16,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from gsprune.counted import counted
 from gsprune.rl.config import resolve_device
 from gsprune.rl.protocol import (
     CLEAN_TRACKS,
@@ -82,7 +83,9 @@ def main(args: Args) -> None:
 def _table(results: dict[str, TrackResult], agent: TrainedAgent, config: ProtocolConfig) -> Table:
     title = f"{config.game} ({config.distribution_mode}) after {agent.step:,} steps, {agent.acts} actions"
     count = config.environments * config.episodes_per_env
-    table = Table("levels", title=title, caption=f"{count} episodes each; interval: 95 % bootstrap over episodes")
+    table = Table(
+        "levels", title=title, caption=f"{counted(count, 'episode')} each; interval: 95 % bootstrap over episodes"
+    )
     for heading in ("return", "interval", "normalised", "episode length"):
         table.add_column(heading, justify="right")
     for name, result in results.items():

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from gsprune.counted import counted
 from gsprune.rl.played_frames import played_frames
 from gsprune.rl.policy_export import QuantizedPolicy, export_policy, quantize_policy
 from gsprune.rl.protocol import EVALUATION_SEED, ProtocolConfig
@@ -70,7 +71,7 @@ def main(args: Args) -> None:
         report = export_policy(agent, args.run, path, frames, args.format, dynamic_batch=args.batch == "dynamic")
     console.print(str(report), highlight=False, soft_wrap=True)
     if args.int8:
-        with console.status(f"quantising, and playing {args.episodes} episodes with each of both"):
+        with console.status(f"quantising, and playing {counted(args.episodes, 'episode')} with each of both"):
             calibration = played_frames(agent, args.calibration_frames, config.seed + 1)
             quantized = quantize_policy(agent, report, frames, calibration, config)
         console.print(_int8_lines(quantized), highlight=False, soft_wrap=True)
@@ -91,10 +92,10 @@ def _int8_lines(quantized: QuantizedPolicy) -> str:
     return "\n".join(
         [
             f"{quantized.path} ({quantized.size / 1e3:,.0f} kB, int8): the same greedy action on {found.same_choice} of"
-            f" {found.examples} frames; contract in {quantized.contract}",
+            f" {counted(found.examples, 'frame')}; contract in {quantized.contract}",
             f"return on test levels: float32 {before.mean:.2f} ({before.low:.2f} to {before.high:.2f}), int8"
             f" {after.mean:.2f} ({after.low:.2f} to {after.high:.2f}); loss {quantized.loss:.2f}"
-            f" ({_share(quantized.loss, before.mean)}), {len(after.returns)} episodes each",
+            f" ({_share(quantized.loss, before.mean)}), {counted(len(after.returns), 'episode')} each",
         ]
     )
 

@@ -1,8 +1,9 @@
-"""Show the groups of a run, a checkpoint or a built-in network as a table."""
+"""Show the groups of a run, a checkpoint, a file of gsprune.save or a built-in network as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,12 +15,14 @@ from rich.table import Table
 from torch import nn
 
 import gsprune
+from gsprune.checkpoint import read_contents
+from gsprune.counted import counted
 from gsprune.networks import ActorCritic, EncoderName, QNetwork, build_encoder, example_frames
 from gsprune.rl.checkpointing import MODEL_FILE, latest_checkpoint
 from gsprune.rl.envs import NUM_ACTIONS
 from gsprune.rl.pruning import NetworkSize
-from gsprune.rl.run import read_config
-from gsprune.tracing.graph import Graph, Group
+from gsprune.rl.run import holds_run, read_config
+from gsprune.tracing.graph import Group
 
 __all__ = ["Args", "main"]
 
@@ -29,30 +32,41 @@ class Args:
     """Options of ``gsprune inspect``."""
 
     path: Annotated[Path | None, tyro.conf.Positional] = None
-    """a run folder, or one of its checkpoints; left out: a built-in network"""
-    encoder: EncoderName = "impoola"
-    """the built-in network"""
-    width: float = 2
-    """its factor on the filters of the convolutions"""
+    """a run folder, one of its checkpoints, or a file of gsprune.save; left out: a built-in network"""
+    encoder: EncoderName | None = None
+    """the built-in network; unset: impoola"""
+    width: float | None = None
+    """its factor on the filters of the convolutions; unset: 2"""
 
 
 def main(args: Args) -> None:
     """Print the table."""
     console = Console()
     if args.path is None:
-        title, model = f"{args.encoder}, width {args.width:g}", build_model("ppo", args.encoder, args.width)
+        encoder, width = args.encoder or "impoola", 2 if args.width is None else args.width
+        title, model = f"{encoder}, width {width:g}", build_model("ppo", encoder, width)
         dense = NetworkSize.of(model)
     else:
+        for name, value in (("encoder", args.encoder), ("width", args.width)):
+            if value is not None:
+                raise ValueError(
+                    f"`{name}` is {value}, but {str(args.path)!r} has its own network; leave out --{name} or the path"
+                )
+        file = args.path / MODEL_FILE if args.path.is_dir() else args.path
+        if file.is_file() and not holds_run(file.parent.parent.parent):
+            return _show_file(file, console)
         title, model, dense = _saved_model(args.path, console)
     graph = gsprune.trace(model, example_inputs=example_frames())
-    console.print(groups_table(graph, dense, title))
+    console.print(groups_table(graph.groups, graph.shapes, dense.widths, title))
     size = NetworkSize.of(model)
     console.print(
         f"parameters {size.params:,} of {dense.params:,}; MACs per frame {size.macs:,.0f} of {dense.macs:,.0f}"
     )
     for protected in graph.protected:
         layers = ", ".join(protected.names)
-        console.print(f"never pruned: {protected.channels} channels of {layers}: {protected.reason}", highlight=False)
+        console.print(
+            f"never pruned: {counted(protected.channels, 'channel')} of {layers}: {protected.reason}", highlight=False
+        )
 
 
 def build_model(algorithm: str, encoder: EncoderName, width: float) -> nn.Module:
@@ -61,12 +75,14 @@ def build_model(algorithm: str, encoder: EncoderName, width: float) -> nn.Module
     return heads(build_encoder(encoder, width), NUM_ACTIONS)
 
 
-def groups_table(graph: Graph, dense: NetworkSize, title: str) -> Table:
+def groups_table(
+    groups: Sequence[Group], shapes: Mapping[str, tuple[int, ...]], first_widths: Mapping[str, int], title: str
+) -> Table:
     """One row per group: its width, its first width, what one unit costs, and the layers it ties.
 
     Layers are named below the module that all groups share, since full names do not fit into 80 columns.
     """
-    shared = _shared_module([group.name for group in graph.groups])
+    shared = _shared_module([group.name for group in groups])
     table = Table(title=f"{title} (names below {shared})" if shared else title, box=box.SIMPLE_HEAD)
     table.add_column("group", no_wrap=True)
     for heading in ("width", "of", "cost"):
@@ -74,12 +90,12 @@ def groups_table(graph: Graph, dense: NetworkSize, title: str) -> Table:
     table.add_column("written by", overflow="fold")
     table.add_column("read by", overflow="fold")
     table.caption = "cost: parameters that go with one channel"
-    for group in graph.groups:
+    for group in groups:
         table.add_row(
             _below(shared, group.name),
             str(group.width),
-            str(dense.widths[group.name]),
-            f"{_params_per_unit(graph, group):,.0f}",
+            str(first_widths[group.name]),
+            f"{_params_per_unit(shapes, group):,.0f}",
             "\n".join(_below(shared, name) for name in _layers(group, "out")),
             "\n".join(_below(shared, name) for name in _layers(group, "in")),
         )
@@ -102,16 +118,32 @@ def _below(module: str, name: str) -> str:
     return name.removeprefix(f"{module}.") if module else name
 
 
+def _show_file(path: Path, console: Console) -> None:
+    """Print what a file of `gsprune.save` tells: its network's code is not needed."""
+    contents = read_contents(path)
+    if contents.groups:
+        console.print(groups_table(contents.groups, contents.shapes, contents.initial_widths, str(path)))
+    else:
+        console.print(f"{path}: the network was never pruned, so the file holds no groups", highlight=False)
+    now, first = (sum(map(math.prod, shapes.values())) for shapes in (contents.shapes, contents.dense_shapes))
+    console.print(f"numbers in parameters and buffers: {now:,} of {first:,}", highlight=False)
+    for name, value in contents.metadata.items():
+        console.print(f"{name}: {value}", highlight=False, markup=False)
+
+
 def _saved_model(path: Path, console: Console) -> tuple[str, nn.Module, NetworkSize]:
     """A title, the network of a run or checkpoint as small as it is, and the size it began with."""
     if (path / "config.json").is_file():
         checkpoint, complaints = latest_checkpoint(path / "checkpoints")
         for complaint in complaints:
             console.print(complaint, highlight=False)
-    elif (path / MODEL_FILE).is_file():
-        checkpoint = path
+    elif path.name == MODEL_FILE or (path / MODEL_FILE).is_file():
+        checkpoint = path.parent if path.is_file() else path
     else:
-        raise ValueError(f"{str(path)!r} is neither a run folder nor a checkpoint; give a folder like runs/NAME")
+        raise ValueError(
+            f"{str(path)!r} is neither a run folder nor a checkpoint; give a folder like runs/NAME, or a file of"
+            " gsprune.save"
+        )
     config: dict[str, Any] = read_config(checkpoint.parent.parent)
     model = build_model(config["algorithm"], config["encoder"], config["width"])
     dense = NetworkSize.of(model)
@@ -125,11 +157,13 @@ def _layers(group: Group, role: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _params_per_unit(graph: Graph, group: Group) -> float:
+def _params_per_unit(shapes: Mapping[str, tuple[int, ...]], group: Group) -> float:
     """Parameters that leave with one unit, averaged over the units."""
     total = 0.0
     for member in group.members:
-        shape = graph.shapes[member.tensor]
+        shape = shapes.get(member.tensor, ())  # a file lacks buffers that are not part of the ``state_dict``
+        if not shape:
+            continue
         per_position = 1.0
         for axis, length in enumerate(shape):
             per_position *= 1 if axis == member.axis else length

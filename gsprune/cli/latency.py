@@ -39,14 +39,14 @@ class Args:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """run folders: the network of the newest checkpoint of each, and the dense one it began with"""
-    encoder: EncoderName = "impoola"
-    """without runs: the built-in network"""
-    width: float = 2
-    """without runs: the factor on the filters of its convolutions"""
-    sparsity: tuple[float, ...] = (0.8,)
-    """without runs: fractions of the channels that are gone"""
-    round_to: tuple[int | WidthPreset, ...] = (1,)
-    """without runs: widths are rounded up to a multiple, or to what suits an engine; each is tried"""
+    encoder: EncoderName | None = None
+    """without runs: the built-in network; unset: impoola"""
+    width: float | None = None
+    """without runs: the factor on the filters of its convolutions; unset: 2"""
+    sparsity: tuple[float, ...] = ()
+    """without runs: fractions of the channels that are gone; unset: 0.8"""
+    round_to: tuple[int | WidthPreset, ...] = ()
+    """without runs: widths are rounded up to a multiple, or to what suits an engine; each is tried; unset: 1"""
     batches: tuple[int, ...] = (1, 256)
     """frames per call"""
     engines: tuple[Engine, ...] = ENGINES
@@ -63,6 +63,9 @@ def main(args: Args) -> None:
     """Time, print the table and write it."""
     if not args.seconds > 0:
         raise ValueError(f"`seconds` must be above 0, got {args.seconds}")
+    for name in ("encoder", "width", "sparsity", "round_to"):
+        if args.runs and getattr(args, name) not in (None, ()):
+            raise ValueError(f"`{name}` is for a built-in network, but runs have their own; leave it or the runs out")
     with _writing_to(args.out):  # found now, and not after minutes of timing
         args.out.mkdir(parents=True, exist_ok=True)
     console = Console()
@@ -103,19 +106,20 @@ def _of_runs(runs: tuple[Path, ...]) -> tuple[dict[str, nn.Module], dict[str, st
 
 
 def _built_in(args: Args) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    dense = f"{args.encoder} x{args.width:g}, dense"
-    networks: dict[str, nn.Module] = {dense: policy_of(_agent(args))}
-    for sparsity, round_to in itertools.product(args.sparsity, args.round_to):
+    encoder, width = args.encoder or "impoola", 2 if args.width is None else args.width
+    dense = f"{encoder} x{width:g}, dense"
+    networks: dict[str, nn.Module] = {dense: policy_of(_agent(encoder, width))}
+    for sparsity, round_to in itertools.product(args.sparsity or (0.8,), args.round_to or (1,)):
         multiple = WIDTH_MULTIPLES[round_to] if isinstance(round_to, str) else round_to
-        agent = _agent(args)
+        agent = _agent(encoder, width)
         report = gsprune.prune_step(agent, sparsity, example_inputs=example_frames(), round_to=multiple)
         rounded = f", widths x{multiple} ({report.sparsity:.3f})" if multiple > 1 else ""
-        networks[f"{args.encoder} x{args.width:g} at {sparsity:g}{rounded}"] = policy_of(agent)
+        networks[f"{encoder} x{width:g} at {sparsity:g}{rounded}"] = policy_of(agent)
     return networks, dict.fromkeys(networks, dense)
 
 
-def _agent(args: Args) -> ActorCritic:
-    return ActorCritic(build_encoder(args.encoder, args.width), NUM_ACTIONS)
+def _agent(encoder: EncoderName, width: float) -> ActorCritic:
+    return ActorCritic(build_encoder(encoder, width), NUM_ACTIONS)
 
 
 def _per_network(table: Table) -> list[RichTable]:

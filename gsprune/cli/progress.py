@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from gsprune.rl.metrics import Row
 
@@ -15,6 +17,7 @@ _LINES = 20  # without a terminal: this many lines over the whole training
 _BAR_WIDTH = 12
 _REMAINING = len("0:00:00")
 _ESTIMATE_SECONDS = 3600.0  # an iteration may take minutes, and the time that is left is told from several
+_SILENCE_SECONDS = 10.0  # without a terminal: between two lines of the first iteration
 
 
 class TrainingDisplay:
@@ -31,16 +34,20 @@ class TrainingDisplay:
         self._console = console
         self._total = total_steps
         self._next_line = first_step
+        self._row: Row | None = None
+        self._said = time.monotonic()
         self._progress = Progress(
             BarColumn(bar_width=_BAR_WIDTH),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
-            TimeRemainingColumn(),
+            _TimeLeft(),
             console=console,
             speed_estimate_period=_ESTIMATE_SECONDS,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task("first iteration", total=total_steps, completed=first_step)
+        self._pace = self._progress.add_task("", total=total_steps, completed=first_step, visible=False)
+        pace = self._progress.tasks[0]
+        self._task = self._progress.add_task("first iteration", total=total_steps, completed=first_step, pace=pace)
 
     def __enter__(self) -> TrainingDisplay:
         """Start the bar."""
@@ -56,11 +63,28 @@ class TrainingDisplay:
     def show(self, step: int, row: Row) -> None:
         """Take the metrics of an iteration in."""
         text = describe(row)
-        shown = text if len(text) <= self._room else describe(row, with_widths=False)
-        self._progress.update(self._task, completed=step, description=shown)
+        self._row = row
+        self._progress.update(self._pace, completed=step)
+        self._progress.update(self._task, completed=step, description=self._description())
         if not self._console.is_terminal and step >= self._next_line:
             self._next_line = step + self._total // _LINES
             self.say(f"step {step:>{len(f'{self._total:,}')},} of {self._total:,}  {text}")
+
+    def show_activity(self, step: int, activity: str) -> None:
+        """Move the bar within an iteration, and show what the trainer is doing."""
+        self._progress.update(self._task, completed=step, description=self._description(activity))
+        if self._row is None and not self._console.is_terminal and time.monotonic() - self._said >= _SILENCE_SECONDS:
+            self._said = time.monotonic()
+            self.say(f"first iteration: {activity}, step {step:,} of {self._total:,}")
+
+    def _description(self, activity: str = "") -> str:
+        """The newest metrics and the activity, as far as there is room."""
+        if self._row is None:
+            return f"first iteration: {activity}"
+        text = describe(self._row)
+        if len(text) > self._room:
+            text = describe(self._row, with_widths=False)
+        return f"{text}  {activity}" if activity and len(text) + len(activity) + 2 <= self._room else text
 
     @property
     def _room(self) -> int:
@@ -71,6 +95,14 @@ class TrainingDisplay:
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self._progress.console.print(line, highlight=False, soft_wrap=True)
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """Estimates the time that is left from whole iterations: a rollout is faster than the learning after it."""
+
+    def render(self, task: Task) -> Text:
+        """The time that the task of whole iterations takes yet."""
+        return super().render(task.fields.get("pace", task))
 
 
 def describe(row: Row, with_widths: bool = True) -> str:

@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from gsprune.counted import counted
 from gsprune.report.latency import measured_latencies
 from gsprune.report.load import load_runs
 from gsprune.report.table import Table
@@ -46,14 +47,14 @@ def main(args: Args) -> None:
     runs = load_runs(args.runs)
     latencies: Mapping[Path, float] = {}
     if args.latency:
-        with console.status(f"timing {len(runs)} networks"):
+        with console.status(f"timing {counted(len(runs), 'network')}"):
             latencies = measured_latencies(runs)
     report = write_report(runs, args.out, args.baseline, latencies)
     for table in report.tables:
         if table.headings[0] == "method":  # the others have a row per run, which may be hundreds
             console.print(_for_terminal(table))
-    count = len(report.pictures)
-    console.print(f"{count} pictures, runs.csv and report.md are in {report.folder}", highlight=False, soft_wrap=True)
+    pictures = counted(len(report.pictures), "picture")
+    console.print(f"{pictures}, runs.csv and report.md are in {report.folder}", highlight=False, soft_wrap=True)
 
 
 def _for_terminal(table: Table) -> RichTable:
@@ -64,7 +65,7 @@ def _for_terminal(table: Table) -> RichTable:
     longest = max((len(row[0]) for row in table.rows), default=0)
     for i in shown:
         whole = table.headings[i] == "time" or (i == 0 and longest <= _LONGEST_WHOLE_NAME)
-        rich.add_column(table.headings[i], justify="right" if i else "left", no_wrap=whole)
+        rich.add_column(table.headings[i], justify="right" if i else "left", no_wrap=whole, overflow="fold")
     for row in table.rows:
         rich.add_row(*(row[i] for i in shown))
     return rich

@@ -11,7 +11,7 @@ import importlib
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +20,7 @@ from rich.console import Console
 
 from gsprune.cli import COMMANDS
 from gsprune.cli.presets import base_of
+from gsprune.counted import counted
 from gsprune.rl.idle_options import without_idle
 from gsprune.sweep.display import SweepDisplay
 from gsprune.sweep.folder import SweepFolder, train_command
@@ -65,9 +66,23 @@ class Args:
     """dense, group, structured, unstructured, redo, or a definition like "narrow=--pruning none --width 1"; each word
     of it is an option of gsprune train"""
     options: str = ""
-    """options of every trial, as one word: --options="--preset quick --width 1"; a method's own come before them"""
+    """options of every trial, in quotes: --options "--preset quick --width 1"; a method's own come before them"""
     dry_run: bool = False
     """print the command of each trial that would be run, and run none"""
+
+
+def normalized(argv: Sequence[str]) -> list[str]:
+    """Join ``--options`` to its value, which begins with dashes, so that the parser does not take it for an option."""
+    words = list(argv)
+    for i in reversed(range(len(words) - 1)):
+        if words[i] == "--options" and words[i + 1].startswith("-") and not _is_option_of_sweep(words[i + 1]):
+            words[i : i + 2] = [f"--options={words[i + 1]}"]
+    return words
+
+
+def _is_option_of_sweep(word: str) -> bool:
+    name = word.partition("=")[0].lstrip("-").removeprefix("no-").replace("-", "_")
+    return name in {"h", "help", *(field.name for field in fields(Args))}
 
 
 def main(args: Args) -> int:
@@ -79,6 +94,8 @@ def main(args: Args) -> int:
         out = out.resolve()  # the workers' current folder is another
     elif args.address is not None:
         raise ValueError(f"`address` is {args.address!r}, which is for Ray; add --engine ray")
+    elif args.cpus_per_trial is not None or args.gpus_per_trial:
+        raise ValueError("`cpus_per_trial` and `gpus_per_trial` are for Ray; add --engine ray, or leave them out")
     trials = study.trials(out)
     _check_options(trials)
     folder = SweepFolder(out)
@@ -142,7 +159,7 @@ def _print_commands(jobs: list[Job], threads: int | None, console: Console) -> i
         if job.status is Status.WAITING:
             console.print(shlex.join(train_command(job, threads)), highlight=False, soft_wrap=True, markup=False)
     skipped = sum(job.status is Status.SKIPPED for job in jobs)
-    console.print(f"{len(jobs) - skipped} trials to run, {skipped} finished before", highlight=False)
+    console.print(f"{counted(len(jobs) - skipped, 'trial')} to run, {skipped} finished before", highlight=False)
     return 0
 
 

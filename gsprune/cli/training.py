@@ -23,6 +23,7 @@ from gsprune.rl.interrupts import StopRequest
 from gsprune.rl.metrics import Row
 from gsprune.rl.run import RunFolder
 from gsprune.rl.summary import Summarized, summarize, write_summary
+from gsprune.rl.trainer import OnActivity
 
 __all__ = ["MakeTrainer", "Trainer", "run_training"]
 
@@ -33,7 +34,9 @@ _LAUNCHER_SECONDS = 3.0  # in which torchrun has passed a Ctrl-C on
 class Trainer(Summarized, Protocol):
     """What PPO's and DQN's trainers have in common."""
 
-    def train(self, should_stop: Callable[[], bool], on_row: Callable[[int, Row], None]) -> bool:
+    def train(
+        self, should_stop: Callable[[], bool], on_row: Callable[[int, Row], None], on_activity: OnActivity
+    ) -> bool:
         """Train to the end (True), or until asked to stop, with a checkpoint of then (False)."""
 
     def close(self) -> None:
@@ -68,12 +71,12 @@ def run_training(config: TrainConfig, options: RunOptions, make_trainer: MakeTra
 def _run(config: TrainConfig, options: RunOptions, make_trainer: MakeTrainer, algorithm: str, ranks: Ranks) -> int:
     """`run_training`, among all processes."""
     console = Console(quiet=not ranks.is_first)
+    finished = ranks.from_first(lambda: _finished_run(config, options))
+    if finished is not None:
+        _say(console, f"the run is finished, nothing was changed; {_way_to_results(finished)}")
+        return 0
     run = _opened(config, options, algorithm, ranks)
     _say(console, f"run folder: {run.path}")
-    if options.resume is not None and ranks.from_first(lambda: run.is_finished):
-        run.close()
-        _say(console, f"the run is finished, nothing was changed; {_way_to_results(run)}")
-        return 0
     if not ranks.is_alone:
         _say(console, f"{ranks.size} processes, {config.num_envs} environments together")
     try:
@@ -99,13 +102,20 @@ def _run(config: TrainConfig, options: RunOptions, make_trainer: MakeTrainer, al
     return _INTERRUPTED
 
 
+def _finished_run(config: TrainConfig, options: RunOptions) -> Path | None:
+    """The folder of the run that is to go on, if it is finished; it is not locked, as nothing is written."""
+    if options.resume is None:
+        return None
+    refuse_changes(options, options.resume, idle_options(config))
+    return options.resume if RunFolder.guest(options.resume).is_finished else None
+
+
 def _opened(config: TrainConfig, options: RunOptions, algorithm: str, ranks: Ranks) -> RunFolder:
     """The run's folder, opened by the first process for all."""
     folders: list[RunFolder] = []
 
     def open_it() -> Path:
         if options.resume is not None:
-            refuse_changes(options, options.resume, idle_options(config))
             folders.append(RunFolder.open(options.resume))
         else:
             folder = options.run_dir or default_folder(config, algorithm)
@@ -132,7 +142,7 @@ def _train(trainer: Trainer, config: TrainConfig, console: Console, ranks: Ranks
         notice = "stopping after this iteration; Ctrl-C again stops at once, and the last checkpoint stays usable"
         with StopRequest(lambda: display.say(notice), grace=0.0 if ranks.is_alone else _LAUNCHER_SECONDS) as stop:
             try:
-                return trainer.train(lambda: stop.requested, display.show)
+                return trainer.train(lambda: stop.requested, display.show, display.show_activity)
             except DistributedError:
                 stop.ends_by_itself = True
                 raise
@@ -142,16 +152,19 @@ def _way_on(algorithm: str, run: RunFolder) -> str:
     return f"with: gsprune train {algorithm} --resume {run.path}"
 
 
-def _way_to_results(run: RunFolder) -> str:
-    return f"its results are in {run.path / 'summary.md'}; to evaluate it again: gsprune eval {run.path}"
+def _way_to_results(run: Path) -> str:
+    return f"its results are in {run / 'summary.md'}; to evaluate it again: gsprune eval {run}"
 
 
 def _conclude(trainer: Trainer, config: TrainConfig, run: RunFolder, console: Console) -> None:
     """Evaluate, time, and leave the results in the folder and on the screen."""
-    with console.status("evaluating the agent and timing its network"):
+    doing = "evaluating the agent and timing its network"
+    if not console.is_terminal:
+        _say(console, doing)
+    with console.status(doing):
         summary = summarize(trainer, config)
-    write_summary(summary, run.path)
     plot_curves(run.path, trainer.dense.widths)
+    write_summary(summary, run.path)
     print_summary(summary, run.path, console)
 
 

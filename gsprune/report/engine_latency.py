@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gsprune.counted import counted
 from gsprune.engines.engine import prepared
 from gsprune.engines.onnx_file import portable_call, write_onnx
 from gsprune.engines.session import open_session
@@ -85,7 +86,7 @@ def time_engines(
         for batch in batches:
             for engine in engines:
                 for count in threads:
-                    say(f"batch {batch}, {engine}, {count} threads")
+                    say(f"batch {batch}, {engine}, {counted(count, 'thread')}")
                     with torch_threads(count):
                         runs = _prepared(files, engine, batch, count)
                     timings = forwards_in_turns(runs, count, max_seconds=seconds * len(runs))

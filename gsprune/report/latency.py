@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gsprune.measure import latencies
+from gsprune.engines.engine import prepared
+from gsprune.engines.timing import forwards_in_turns
 from gsprune.networks import example_frames
 from gsprune.report.load import Run
 from gsprune.rl.trained import load_agent
@@ -16,9 +17,10 @@ _SECONDS_PER_NETWORK = 2.0
 
 
 def measured_latencies(runs: Sequence[Run]) -> Mapping[Path, float]:
-    """Median milliseconds of one forward with one frame, per run folder, for the network of its newest checkpoint.
+    """Milliseconds of one forward with one frame on one thread, per run folder, for its newest checkpoint.
 
-    All networks take turns, so that what else the machine does slows all of them alike.
+    They are measured like those of a run's summary: all networks take turns, so that what else the machine does slows
+    all of them alike, and the median is that of the calls which the system did not interrupt.
 
     Args:
         runs: at least one.
@@ -29,6 +31,6 @@ def measured_latencies(runs: Sequence[Run]) -> Mapping[Path, float]:
     Raises:
         CheckpointError: a run has no usable checkpoint.
     """
-    networks = [load_agent(run.folder).network for run in runs]
-    timed = latencies(networks, example_frames(), max_seconds=_SECONDS_PER_NETWORK * len(networks))
-    return {run.folder: 1e3 * one.median for run, one in zip(runs, timed, strict=True)}
+    forwards = [prepared("eager", load_agent(run.folder).network, example_frames()) for run in runs]
+    timings = forwards_in_turns(forwards, threads=1, max_seconds=_SECONDS_PER_NETWORK * len(runs))
+    return {run.folder: timing.undisturbed_ms for run, timing in zip(runs, timings, strict=True)}

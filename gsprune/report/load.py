@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gsprune.report.series import Curve
 from gsprune.rl.metrics import read_metrics
-from gsprune.rl.run import read_config
+from gsprune.rl.run import holds_run, read_config
 
 __all__ = ["Run", "find_runs", "load_run", "load_runs"]
 
@@ -112,9 +112,11 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise ValueError(f"there is no folder {str(path)!r}; give run folders, or a folder that holds some")
-        inside = sorted(file.parent for file in path.rglob(_CONFIG))
+        inside = sorted(file.parent for file in path.rglob(_CONFIG) if holds_run(file.parent))
         if not inside:
-            raise ValueError(f"no run lies in {str(path)!r}: a run folder has a config.json")
+            raise ValueError(
+                f"no run lies in {str(path)!r}: a run folder has the config.json that gsprune train writes"
+            )
         found.update(dict.fromkeys(inside))
     return list(found)
 

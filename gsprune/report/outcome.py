@@ -17,7 +17,7 @@ class Outcome:
     Attributes:
         run: the run.
         steps: environment steps trained.
-        seconds: wall-clock of the training.
+        seconds: of training, without evaluations.
         train_return: mean return on the training levels, at the end or at the last evaluation.
         test_return: mean return on the full distribution, likewise.
         training_return: mean return of the last 100 training episodes.
@@ -26,7 +26,7 @@ class Outcome:
         param_sparsity: fraction of the parameters that is physically gone.
         params: parameters at the end.
         macs: multiplications with weights for one frame at the end.
-        latency_ms: time of one forward pass with one frame at the end, milliseconds.
+        latency_ms: time of one forward pass with one frame on one thread at the end, milliseconds.
         dense_latency_ms: that of the network before pruning, measured in the same process.
     """
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gsprune.counted import counted
 from gsprune.report.engine_latency import EngineTiming
 from gsprune.report.style import looks, new_figure
 
@@ -41,7 +42,7 @@ def engine_latencies(rows: Sequence[EngineTiming]) -> Figure:
             bars = axis.bar(places, heights, width, color=look[network].colour, label=network)
             axis.bar_label(bars, labels=[_short(height) for height in heights], fontsize=7, padding=2)
         axis.set_xticks(np.arange(len(settings)))
-        labels = [f"{engine}\n{threads} thread{'s' if threads > 1 else ''}" for engine, threads in settings]
+        labels = [f"{engine}\n{counted(threads, 'thread')}" for engine, threads in settings]
         axis.set_xticklabels(labels, fontsize=7)
         axis.set_title(f"batch {batch}")
         axis.set_ylabel("milliseconds per forward")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gsprune.report.load import Run
 from gsprune.report.outcome import Outcome
 from gsprune.report.series import mean_band
-from gsprune.report.style import Look, format_steps, new_figure
+from gsprune.report.style import Look, format_steps, name_rows, new_figure, rows_inches, text_inches, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -148,7 +148,7 @@ def widths_over_time(runs: Sequence[Run]) -> Figure | None:
         steps = run.column("step")
         for (name, widths), look in zip(_merged(run.widths()), _width_looks(), strict=False):
             axis.step(steps, widths, look.line, where="post", color=look.colour, linewidth=1.6, label=name)
-        axis.set_title(f"{run.method}: {run.game}, seed {run.seed}", fontsize=10)
+        axis.set_title(wrapped(f"{run.method}: {run.game}, seed {run.seed}"), fontsize=10)
         axis.set_xlabel("environment steps")
         axis.set_ylabel("width (channels)")
         axis.set_xlim(left=0)
@@ -178,7 +178,7 @@ def wall_clock(outcomes: Sequence[Outcome], looks: Mapping[str, Look]) -> Figure
     full = [outcome for outcome in known if outcome.steps == most]
     methods = [method for method in looks if any(outcome.run.method == method for outcome in full)]
     unit, unit_name = _time_unit(max(outcome.seconds or 0.0 for outcome in full))
-    figure, ((axis,),) = new_figure(1, 1, width=6.5, height=0.9 + 0.42 * len(methods))
+    figure, ((axis,),) = new_figure(1, 1, width=5.5 + text_inches(methods), height=rows_inches(methods))
     for row, method in enumerate(methods):
         times = np.array([outcome.seconds for outcome in full if outcome.run.method == method], dtype=np.float64) / unit
         axis.barh(row, times.mean(), height=0.6, color=looks[method].colour, alpha=0.75)
@@ -192,8 +192,7 @@ def wall_clock(outcomes: Sequence[Outcome], looks: Mapping[str, Look]) -> Figure
             va="center",
             fontsize=8,
         )
-    axis.set_yticks(range(len(methods)), methods)
-    axis.invert_yaxis()
+    name_rows(axis, methods)
     axis.grid(False, axis="y")
     axis.margins(x=0.1)
     axis.set_xlabel(f"training time for {format_steps(most)} steps ({unit_name}); points: single runs")
@@ -226,9 +225,11 @@ def _method_legend(figure: Figure, methods: Sequence[str], looks: Mapping[str, L
         )
         for m in methods
     ]
-    entry_inches = 0.6 + 0.075 * max(map(len, methods))  # handle, gap and letters at 8 points
+    entry_inches = 0.6 + text_inches(methods)  # with handle and gap
     columns = max(1, min(len(methods), int(figure.get_figwidth() / entry_inches)))
-    figure.legend(handles, methods, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    figure.legend(
+        handles, [wrapped(m) for m in methods], loc="outside lower center", ncols=columns, frameon=False, fontsize=8
+    )
 
 
 def _width_looks() -> list[Look]:

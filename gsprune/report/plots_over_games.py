@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gsprune.report.style import Look, new_figure
+from gsprune.report.style import Look, name_rows, new_figure, rows_inches, text_inches, wrapped
 from gsprune.rl.statistics import bootstrap_interval, interquartile_mean, mean, performance_profile
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def score_intervals(scores: MethodScores, looks: Mapping[str, Look], seed: int =
     methods = [method for method in looks if scores.get(method)]
     if not methods:
         return None
-    figure, (axes,) = new_figure(2, 1, width=4.0, height=0.9 + 0.42 * len(methods))
+    figure, (axes,) = new_figure(2, 1, width=3.3 + text_inches(methods) / 2, height=rows_inches(methods))
     for axis, (name, statistic) in zip(axes, (("IQM", interquartile_mean), ("mean", mean)), strict=True):
         for row, method in enumerate(methods):
             interval = bootstrap_interval(scores[method], statistic, rng=np.random.default_rng(seed))
@@ -43,8 +43,7 @@ def score_intervals(scores: MethodScores, looks: Mapping[str, Look], seed: int =
             axis.plot([interval.low, interval.high], [row, row], color=look.colour, linewidth=7, alpha=0.4)
             axis.plot(interval.estimate, row, look.marker, color=look.colour, markersize=7)
         axis.set_xlabel(f"{name} of normalised test return")
-        axis.set_yticks(range(len(methods)), methods if axis is axes[0] else [""] * len(methods))
-        axis.set_ylim(len(methods) - 0.5, -0.5)
+        name_rows(axis, methods if axis is axes[0] else [""] * len(methods))
         axis.margins(x=0.12)
     return figure
 
@@ -66,7 +65,7 @@ def performance_profiles(scores: MethodScores, looks: Mapping[str, Look], seed: 
     values = np.concatenate([np.asarray(runs) for method in methods for runs in scores[method].values()])
     margin = 0.05 * max(float(np.ptp(values)), 0.1)
     thresholds = np.linspace(values.min() - margin, values.max() + margin, _THRESHOLDS)
-    figure, ((axis,),) = new_figure(1, 1, width=5.6, height=3.6)
+    figure, ((axis,),) = new_figure(1, 1, width=4.6 + text_inches(methods), height=max(3.6, rows_inches(methods) / 2))
     for method in methods:
         profile = performance_profile(scores[method], thresholds, rng=np.random.default_rng(seed))
         look = looks[method]
@@ -79,7 +78,7 @@ def performance_profiles(scores: MethodScores, looks: Mapping[str, Look], seed: 
             markevery=_THRESHOLDS // 10,
             markersize=4,
             linewidth=1.5,
-            label=method,
+            label=wrapped(method),
         )
         axis.fill_between(thresholds, profile.low, profile.high, color=look.colour, alpha=0.15, linewidth=0)
     axis.set_xlabel("normalised test return $t$")

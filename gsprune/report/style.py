@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from gsprune.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Look", "format_seconds", "format_steps", "looks", "new_figure"]
+__all__ = [
+    "Look",
+    "format_seconds",
+    "format_steps",
+    "looks",
+    "name_rows",
+    "new_figure",
+    "rows_inches",
+    "text_inches",
+    "wrapped",
+]
 
 # Okabe & Ito 2008, https://jfly.uni-koeln.de/color/, without the yellow, which is too light for lines on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 Line = Literal["-", "--", "-.", ":"]
 _LINES: tuple[Line, ...] = ("-", "--", "-.", ":")
+# More numbers along an axis touch each other: 0.00225 takes half an inch, and a panel has three.
+_MOST_INTERVALS = 4
+_TICK_POINTS = 8
+_LETTER_INCHES = 0.075  # of a name in the size of ticks and legends
+_LINE_INCHES = 0.14
+_ROW_INCHES = 0.42
+_LONGEST_LINE = 44
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,31 @@ def new_figure(columns: int, rows: int, width: float = 4.6, height: float = 3.2)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(True, alpha=0.25, linewidth=0.6)
+        axis.locator_params(axis="x", nbins=_MOST_INTERVALS)
+        axis.tick_params(labelsize=_TICK_POINTS)
     return figure, axes
+
+
+def wrapped(name: str) -> str:
+    """The name of a method in lines: it may list many options."""
+    return textwrap.fill(name, _LONGEST_LINE)
+
+
+def text_inches(names: Sequence[str]) -> float:
+    """The width of the longest of the wrapped names, by which a figure must be wider."""
+    return _LETTER_INCHES * max(len(line) for name in names for line in wrapped(name).splitlines())
+
+
+def rows_inches(names: Sequence[str]) -> float:
+    """The height of a panel with a row per name."""
+    lines = max(len(wrapped(name).splitlines()) for name in names)
+    return 0.9 + max(_ROW_INCHES, _LINE_INCHES * (lines + 1)) * len(names)
+
+
+def name_rows(axis: Axes, names: Sequence[str]) -> None:
+    """Write the names along the left side of a panel, the first at the top."""
+    axis.set_yticks(range(len(names)), [wrapped(name) for name in names])
+    axis.set_ylim(len(names) - 0.5, -0.5)
 
 
 def format_steps(value: float, _position: int | None = None) -> str:

@@ -59,7 +59,7 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
         "Means over runs; in brackets the 95 % bootstrap interval over them, of two or three runs hardly more than "
         "their range. Runs: 1/2 says that one of two is finished. Test return: on the full distribution of levels. "
         "Sparsity is what the method counts: channels that are gone, or weights that are masked but still computed "
-        "with. Latency: one frame. Time: of the training, evaluations during it included."
+        "with. Latency: one frame, one thread. Time: of the training, without evaluations."
     )
     return Table(game, headings, tuple(rows), note)
 
@@ -106,7 +106,9 @@ def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baselin
     headings = ("method", "games", "runs", "IQM, normalised", "mean, normalised", f"P(better than {baseline})")
     note = (
         "Test returns, normalised per game (0: trivial, 1: perfect). IQM: mean of the middle half of all runs. In "
-        "brackets: 95 % stratified bootstrap interval (runs resampled within each game)."
+        "brackets: 95 % stratified bootstrap interval (runs resampled within each game). P: the share of pairs of runs "
+        "in which the method has the higher return; where all pairs agree, its interval is the exact binomial one, "
+        "which is wide for few runs."
     )
     return Table("All games", headings, tuple(rows), note)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gsprune.counted import counted
 from gsprune.report.dips import dip_table
 from gsprune.report.load import Run
 from gsprune.report.outcome import Outcome, outcome_of
@@ -106,7 +107,7 @@ def _pictures(
         ),
         (
             "curves_time.png",
-            f"The same over the training's wall-clock, evaluations included. {band}",
+            f"The same over the training time, without evaluations. {band}",
             lambda: learning_curves(
                 runs, look, "charts/episodic_return", "return, last 100 episodes", over="time/seconds"
             ),
@@ -129,7 +130,7 @@ def _pictures(
         ),
         (
             "wall_clock.png",
-            "Wall-clock of the training, evaluations included.",
+            "Training time, without evaluations.",
             lambda: wall_clock(outcomes, look),
         ),
         (
@@ -162,7 +163,7 @@ def _markdown(runs: Sequence[Run], tables: Sequence[Table], pictures: Sequence[t
     parts = [
         "# Report",
         "",
-        f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {state}. Figures of every run: [runs.csv](runs.csv).",
+        f"{counted(len(runs), 'run')}, {state}. Figures of every run: [runs.csv](runs.csv).",
         "",
     ]
     parts += [table.markdown() for table in tables]

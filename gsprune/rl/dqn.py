@@ -98,10 +98,13 @@ class DQNTrainer(Trainer[DQNConfig]):
     def _iterate(self) -> dict[str, float | int | None]:
         totals = torch.zeros(2, device=self.device)
         updates = self.updates
-        for _ in range(self.config.log_interval):
+        for step in range(self.config.log_interval):
             self._act()
-            if self.env_steps >= self._learning_starts:
+            learns = self.env_steps >= self._learning_starts
+            if learns:
                 totals += self._update()
+            activity = "playing and learning" if learns else "filling the replay"
+            self._report_activity((step + 1) * self.config.num_envs, activity)
             if self._crosses(self.config.target_interval):
                 self.target.load_state_dict(self.agent.state_dict())
         totals = self.ranks.sum(totals)

@@ -83,6 +83,7 @@ class PPOTrainer(Trainer[PPOConfig]):
             rollout.rewards[step] = rewards
             rollout.terminated[step] = terminated
             self.ended.add(infos)
+            self._report_activity((step + 1) * self.config.num_envs, "playing")
         rollout.values[-1] = self._act(torch.from_numpy(self.next_frames).to(self.device))[1]
         return self._finish()
 
@@ -108,9 +109,10 @@ class PPOTrainer(Trainer[PPOConfig]):
         """Some epochs over the rollout; returns the mean losses of all minibatches."""
         config = self.config
         totals = torch.zeros(len(_LOSSES), device=self.device)
-        for _ in range(config.update_epochs):
+        for epoch in range(config.update_epochs):
             permutation = torch.randperm(config.batch_size, generator=self.generator, device=self.device)
             for mb_inds in permutation.view(config.num_minibatches, -1):
+                self._report_activity(config.batch_size, f"learning, epoch {epoch + 1} of {config.update_epochs}")
                 self.optimizer.zero_grad(set_to_none=True)
                 totals += self._backward(self.rollout.minibatch(mb_inds, config.norm_adv))
                 self.sum_gradients()

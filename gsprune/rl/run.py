@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["RunFolder", "read_config", "write_atomically"]
+__all__ = ["RunFolder", "holds_run", "read_config", "write_atomically"]
 
 
 _DEPTHS = ("*", "*/*", "*/*/*")  # at which a sweep's folder or a folder of runs has them
@@ -47,6 +47,7 @@ class RunFolder:
             ValueError: the folder holds a run or other runs already, is in use, or cannot be written.
         """
         others = sorted(file.parent for depth in _DEPTHS for file in path.glob(f"{depth}/config.json"))
+        others = [folder for folder in others if holds_run(folder)]
         if others:
             raise ValueError(
                 f"--run-dir must be a folder for one run, but {str(path)!r} holds other runs, such as"
@@ -111,6 +112,15 @@ class RunFolder:
         """Let other processes in."""
         if self._lock is not None:
             self._lock.close()
+
+
+def holds_run(path: Path) -> bool:
+    """True if the folder has the ``config.json`` of a run; other programs have files of that name, too."""
+    try:
+        config = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "algorithm" in config
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -160,6 +160,13 @@ def improvement_interval(
 ) -> Interval:
     """`probability_of_improvement` with its stratified bootstrap interval; both methods' runs are resampled.
 
+    In a game where one method wins all pairs, or where all runs tie, every resample is the same, however few there are.
+    The interval is then widened to the exact binomial bound: n independent pairs have one result with chance p^n, so
+
+        p >= ((1 - confidence) / 2)^(1 / n),  n = min(runs of X, runs of Y)
+
+    Games with the same result count as one sample of all their pairs. For two runs of each in one game: 0.16 to 1.
+
     Args:
         scores: per game (runs,) scores of X.
         baseline: per game (runs,) scores of Y; the same games.
@@ -168,10 +175,12 @@ def improvement_interval(
         confidence: coverage of the interval, in (0, 1).
 
     Returns:
-        The probability and its percentile interval.
+        The probability and its interval.
 
     Raises:
         ValueError: as `probability_of_improvement` and `bootstrap_interval`.
+
+    Source: Agarwal et al. 2021, sec. 4.3; Clopper & Pearson 1934, https://doi.org/10.1093/biomet/26.4.404
     """
     left, right = _checked_pair(scores, baseline)
     _check_bootstrap(resamples, confidence)
@@ -179,7 +188,10 @@ def improvement_interval(
     for block in _blocks(resamples):
         pairs = zip(_resampled(left, block, rng), _resampled(right, block, rng), strict=True)
         draws.append(np.mean([_win_rate(x, y) for x, y in pairs], axis=0))
-    return _interval(probability_of_improvement(left, right), np.concatenate(draws), confidence)
+    interval = _interval(probability_of_improvement(left, right), np.concatenate(draws), confidence)
+    won, lost = _uncertainty_of_decided(left, right, confidence), _uncertainty_of_decided(right, left, confidence)
+    low, high = interval.estimate - won, interval.estimate + lost
+    return Interval(interval.estimate, max(0.0, min(interval.low, low)), min(1.0, max(interval.high, high)))
 
 
 def performance_profile(
@@ -236,6 +248,21 @@ def _win_rate(left: FloatArray, right: FloatArray) -> FloatArray:
     above = left[:, :, None] > right[:, None, :]
     equal = left[:, :, None] == right[:, None, :]
     return np.asarray(np.mean(above + 0.5 * equal, axis=(1, 2)))
+
+
+def _uncertainty_of_decided(
+    winner: Mapping[str, FloatArray], loser: Mapping[str, FloatArray], confidence: float
+) -> float:
+    """How much lower the mean probability may be, though `winner` wins every pair of some games, or all runs tie."""
+    pairs = [
+        min(len(runs), len(loser[game]))
+        for game, runs in winner.items()
+        if runs.min() > loser[game].max() or np.ptp(np.concatenate([runs, loser[game]])) == 0
+    ]
+    if not pairs:
+        return 0.0
+    least = ((1 - confidence) / 2) ** (1 / (len(pairs) * min(pairs)))
+    return float((1 - least) * len(pairs) / len(winner))
 
 
 def _resampled(games: Mapping[str, FloatArray], count: int, rng: np.random.Generator) -> list[FloatArray]:

@@ -30,6 +30,7 @@ class Summarized(Protocol):
     size: NetworkSize
     global_step: int
     sparsity: float
+    evaluation_seconds: float
 
     @property
     def agent(self) -> nn.Module:
@@ -37,7 +38,7 @@ class Summarized(Protocol):
 
     @property
     def seconds(self) -> float:
-        """Seconds of training."""
+        """Seconds of training without evaluations."""
 
     def build_dense(self) -> nn.Module:
         """A dense network of the same kind and layout, freshly initialised, on the same device."""
@@ -70,7 +71,8 @@ class RunSummary:
         train_return: mean return on the training levels; None if not evaluated.
         test_return: mean return on the full distribution; None if not evaluated.
         steps: environment steps.
-        seconds: of training.
+        seconds: of training, without evaluations.
+        evaluation_seconds: of all evaluations, those during the training and the one at its end.
     """
 
     env_id: str
@@ -92,6 +94,7 @@ class RunSummary:
     test_return: float | None
     steps: int
     seconds: float
+    evaluation_seconds: float
 
     def network_rows(self) -> list[tuple[str, str, str]]:
         """(what, at the start, at the end) for each group and each cost."""
@@ -121,6 +124,7 @@ class RunSummary:
             rows.append(("return, full distribution", f"{self.test_return:.2f}"))
         rows.append(("environment steps", f"{self.steps:,}"))
         rows.append(("training time", f"{self.seconds:.0f} s, {self.steps / max(self.seconds, 1e-9):.0f} steps/s"))
+        rows.append(("evaluation time", f"{self.evaluation_seconds:.0f} s"))
         return rows
 
     def _asked(self) -> str:
@@ -164,13 +168,14 @@ def summarize(trainer: Summarized, config: TrainConfig) -> RunSummary:
         test_return=returns.get("eval/test_return"),
         steps=trainer.global_step,
         seconds=seconds,
+        evaluation_seconds=trainer.evaluation_seconds,
     )
 
 
 def write_summary(summary: RunSummary, folder: Path) -> None:
-    """Write ``summary.json`` and ``summary.md``."""
-    write_atomically(folder / "summary.json", json.dumps(asdict(summary), indent=2).encode())
+    """Write ``summary.md`` and ``summary.json``; the latter is last, since it marks the run as finished."""
     write_atomically(folder / "summary.md", summary.markdown().encode())
+    write_atomically(folder / "summary.json", json.dumps(asdict(summary), indent=2).encode())
 
 
 def _budgeted(networks: Sequence[nn.Module], budget: LatencyBudget) -> tuple[float, float]:

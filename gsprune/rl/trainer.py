@@ -33,9 +33,11 @@ from gsprune.rl.protocol import EVALUATION_SEED, ProtocolConfig, evaluate_tracks
 from gsprune.rl.pruning import NetworkSize, build_method
 from gsprune.rl.run import RunFolder
 
-__all__ = ["Trainer"]
+__all__ = ["OnActivity", "Trainer"]
 
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
+OnActivity = Callable[[int, str], None]
+"""Takes the environment steps so far, those of the present iteration included, and what the trainer is doing."""
 
 
 class Trainer(ABC, Generic[ConfigT]):
@@ -50,6 +52,7 @@ class Trainer(ABC, Generic[ConfigT]):
         iteration: iterations that are over.
         global_step: environment steps that are over.
         sparsity: what the pruning method has reached, in its own unit.
+        evaluation_seconds: seconds of all evaluations, of the processes before this one, too.
         ranks: the processes that train together. Each plays its share of the environments; the gradients add up, so
             that all hold the same network, and the first writes the files.
         share: the environments of this process, by their numbers among all.
@@ -105,7 +108,9 @@ class Trainer(ABC, Generic[ConfigT]):
         self.iteration = self.global_step = 0
         self.sparsity = 0.0
         self._seconds_before = 0.0  # of training, in the processes before this one
+        self.evaluation_seconds = 0.0
         self._saved_iteration = -1  # of the newest checkpoint
+        self._on_activity: OnActivity = lambda step, activity: None
         state = self._load_network() if resumes else None
         self._set_up()
         self.method = build_method(
@@ -196,16 +201,19 @@ class Trainer(ABC, Generic[ConfigT]):
         self,
         should_stop: Callable[[], bool] = lambda: False,
         on_row: Callable[[int, Row], None] = lambda step, row: None,
+        on_activity: OnActivity = lambda step, activity: None,
     ) -> bool:
         """Train to the end, or until asked to stop.
 
         Args:
             should_stop: asked after every iteration; one process that is to stop stops all.
             on_row: called with the environment steps and the metrics of every iteration.
+            on_activity: called often within an iteration, which may take minutes.
 
         Returns:
             whether the training is complete; if not, the last checkpoint is that of now.
         """
+        self._on_activity = on_activity
         while self.iteration < self.config.num_iterations:
             before = self.seconds
             metrics = self._iterate()
@@ -240,7 +248,9 @@ class Trainer(ABC, Generic[ConfigT]):
         )
         began = time.monotonic()
         results = evaluate_tracks(self.policy, protocol, device=self.device)
-        self._started += time.monotonic() - began  # an evaluation is no training
+        seconds = time.monotonic() - began
+        self.evaluation_seconds += seconds
+        self._started += seconds  # An evaluation is not part of the training time.
         return {f"eval/{name}_return": result.mean for name, result in results.items()}
 
     def save_checkpoint(self) -> None:
@@ -255,6 +265,7 @@ class Trainer(ABC, Generic[ConfigT]):
                 "iteration": self.iteration,
                 "global_step": self.global_step,
                 "seconds": self.seconds,
+                "evaluation_seconds": self.evaluation_seconds,
                 "metric_bytes": self.metrics.sync(),
                 "sparsity": self.sparsity,
                 "compilations": self.compilation.compilations,
@@ -279,6 +290,10 @@ class Trainer(ABC, Generic[ConfigT]):
         self.metrics.close()
         if self.ranks.is_first and self._saved_iteration == self.config.num_iterations:
             self._discard()
+
+    def _report_activity(self, steps: int, activity: str) -> None:
+        """Say what is being done, `steps` environment steps after the last whole iteration."""
+        self._on_activity(self.global_step + steps, activity)
 
     def _prune(self, progress: float, frames: Tensor) -> None:
         """A pruning event.
@@ -305,6 +320,8 @@ class Trainer(ABC, Generic[ConfigT]):
         # The end has an evaluation of its own; the first process plays alone, the others wait for it.
         if before == now or self.iteration == last or not self.ranks.is_first:
             return {}
+        if self.config.eval_interval_episodes:
+            self._report_activity(0, "evaluating")
         return self.evaluate(self.config.eval_interval_episodes)
 
     def _checkpoint_is_due(self) -> bool:
@@ -346,6 +363,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.iteration, self.global_step = values["iteration"], values["global_step"]
         self._saved_iteration = self.iteration
         self._seconds_before = values["seconds"]
+        self.evaluation_seconds = values.get("evaluation_seconds", 0.0)  # Older checkpoints count it as training.
         self.sparsity = values["sparsity"]
         self.compilation.compilations = values["compilations"]
         self.method.load_state_dict(state.get_tree("method"))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from gsprune.counted import counted
 from gsprune.report.style import format_seconds, format_steps
 from gsprune.sweep.folder import Progress, read_progress
 from gsprune.sweep.runner import Job, Status, log_path
@@ -103,7 +104,7 @@ def sweep_table(jobs: Sequence[Job], max_rows: int) -> Table:
     counts = Counter(job.status for job in jobs)
     parts = [f"{counts[status]} {status.value}" for status in _ORDER if counts[status]]
     caption = ", ".join(parts) + (f" ({len(jobs) - len(shown)} not shown)" if len(shown) < len(jobs) else "")
-    table = Table(title=f"sweep of {len(jobs)} trials", caption=caption)
+    table = Table(title=f"sweep of {counted(len(jobs), 'trial')}", caption=caption)
     table.add_column("trial", overflow="fold")
     table.add_column("status")
     for heading in ("steps", "return", "sparsity", "steps/s", "time"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from gsprune.counted import counted
+
 if TYPE_CHECKING:
     from gsprune.tracing.graph import Graph, Group
 
@@ -24,7 +26,7 @@ def graph_table(graph: Graph) -> str:
         for name, width, out, taken in rows
     ]
     lines += [
-        f"protected: {protected.channels} channels of {_listed(protected.names)}: {protected.reason}"
+        f"protected: {counted(protected.channels, 'channel')} of {_listed(protected.names)}: {protected.reason}"
         for protected in graph.protected
     ]
     lines += [f"copy: {copy} loses the channels that {original} loses" for copy, original in graph.copies.items()]

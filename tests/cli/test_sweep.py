@@ -65,6 +65,34 @@ def test_a_dry_run_prints_commands(tmp_path: Path, ran: list[Trial], capsys: pyt
 
 
 @pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        (["--options", "--preset quick"], ("--preset", "quick", "--pruning", "none")),
+        (["--options", "--compile"], ("--compile", "--pruning", "none")),
+        (["--options", "--width=3"], ("--width", "3", "--pruning", "none")),
+        (["--options=--width 3", "--dry-run"], ()),
+        (["--options", "", "--dry-run"], ()),
+    ],
+)
+def test_options_may_be_a_word_of_their_own(
+    tmp_path: Path, ran: list[Trial], words: list[str], arguments: tuple[str, ...]
+) -> None:
+    sweep = ["sweep", "--games", "maze", "--seeds", "1", "--out", str(tmp_path / "out")]
+    assert main([*sweep, *words, "--methods", "dense"]) == 0
+    assert [trial.arguments for trial in ran] == ([arguments] if arguments else [])
+
+
+def test_options_without_a_value_do_not_swallow_the_next_option(
+    tmp_path: Path, ran: list[Trial], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "--games", "maze", "--seeds", "1", "--methods", "dense", "--options", "--dry-run"])
+    assert stop.value.code == 2
+    assert "Missing value for argument '--options'" in capsys.readouterr().err
+    assert ran == []
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "give a YAML file, or --games, --seeds and --methods"),
@@ -72,6 +100,10 @@ def test_a_dry_run_prints_commands(tmp_path: Path, ran: list[Trial], capsys: pyt
         (["none.yaml"], "cannot read the study none.yaml"),
         (["--games", "maze", "--seeds", "1", "--methods", "group", "--options=--sparsity 2"], "sparsity"),
         (["--games", "maze", "--seeds", "1", "--methods", "group", "--workers", "0"], "`workers` must be at least 1"),
+        (
+            ["--games", "maze", "--seeds", "1", "--methods", "group", "--gpus-per-trial", "1"],
+            "`cpus_per_trial` and `gpus_per_trial` are for Ray",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_anything_runs(

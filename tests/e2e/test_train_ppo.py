@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from gsprune.cli import main
+from gsprune.rl.checkpointing import MODEL_FILE
 from gsprune.rl.metrics import read_metrics
 
 OPTIONS = [
@@ -53,6 +54,7 @@ def test_the_summary_tells_sizes_latencies_and_returns(finished: Path) -> None:
     assert sorted(after for _, after in widths.values()) == [4, 4, 4, 8, 8, 8, 8, 8, 8, 52]
     assert all(0 < ms <= worst for ms, worst in zip(summary["latency_ms"], summary["latency_p99_ms"], strict=True))
     assert summary["seconds"] == pytest.approx(read_metrics(finished)[-1]["time/seconds"], abs=0.5)
+    assert summary["evaluation_seconds"] > 0
     assert isinstance(summary["train_return"], float)
     assert isinstance(summary["test_return"], float)
     table = (finished / "summary.md").read_text()
@@ -64,7 +66,7 @@ def test_inspect_shows_the_groups_of_run_checkpoint_and_network(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = max((finished / "checkpoints").iterdir())
-    for target in (finished, checkpoint):
+    for target in (finished, checkpoint, checkpoint / MODEL_FILE):
         assert main(["inspect", str(target)]) == 0
         output = capsys.readouterr().out
         assert "names below encoder" in output
@@ -73,15 +75,16 @@ def test_inspect_shows_the_groups_of_run_checkpoint_and_network(
         assert "never pruned: 15 channels of actor" in output.replace("\n", " ")
     assert main(["inspect", "--encoder", "impala", "--width", "1"]) == 0
     assert "parameters 626,256 of 626,256" in capsys.readouterr().out
+    assert main(["inspect", str(finished), "--width", "1"]) == 2
+    assert "has its own network; leave out --width or the path" in capsys.readouterr().err
     assert main(["inspect", str(finished / "tensorboard")]) == 2
     assert "neither a run folder nor a checkpoint" in capsys.readouterr().err
 
 
 def test_a_finished_run_that_is_resumed_stays_as_it_is(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = ("metrics.jsonl", "summary.json", "summary.md", "curves.png")
-    before = {name: (finished / name).read_bytes() for name in files}
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert main(["train", "ppo", "--resume", str(finished)]) == 0
-    assert {name: (finished / name).read_bytes() for name in files} == before
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
     assert f"the run is finished, nothing was changed; its results are in {finished}" in capsys.readouterr().out
 
 

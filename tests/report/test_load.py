@@ -24,6 +24,14 @@ def test_runs_inside_of_a_run_are_found_too(write_run: RunWriter, tmp_path: Path
     assert find_runs([outer]) == [outer, inner]
 
 
+def test_files_of_other_programs_are_no_runs(write_run: RunWriter, tmp_path: Path) -> None:
+    run = write_run("project/run")
+    for name, text in [("tool", '{"version": 1}'), ("list", "[1]"), ("broken", "{")]:
+        (tmp_path / "project" / name).mkdir()
+        (tmp_path / "project" / name / "config.json").write_text(text)
+    assert find_runs([tmp_path / "project"]) == [run]
+
+
 def test_a_path_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no run lies in"):
         find_runs([tmp_path])

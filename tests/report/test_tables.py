@@ -76,6 +76,15 @@ def test_one_run_against_one_has_no_interval(study: Path) -> None:
     assert row["P(better than dense)"] == "1.00"
 
 
+def test_two_seeds_are_no_certainty(write_run: RunWriter, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_run(f"dense-{seed}", seed=seed, test_return=10.0 + seed)
+        write_run(f"group-{seed}", seed=seed, test_return=5.0 + seed, sparsity=0.8)
+    outcomes = [outcome_of(run) for run in load_runs([tmp_path])]
+    row = cells(aggregate_table(outcomes, ["dense", "group 0.8"], baseline="dense"), 1)
+    assert row["P(better than dense)"] == "0.00 [0.00, 0.84]"
+
+
 def test_without_two_test_returns_there_is_no_aggregate(write_run: RunWriter, tmp_path: Path) -> None:
     write_run("a", finished=False, rows=5)
     write_run("b", seed=2)

@@ -41,7 +41,9 @@ def test_one_dense_run_that_is_still_going_has_a_report(write_run: RunWriter, tm
     write_run("run", finished=False, rows=5)
     report = write_report(load_runs([tmp_path / "run"]), tmp_path / "out")
     assert report.pictures == ("curves_training.png", "curves_time.png", "wall_clock.png")
-    assert "0 finished; the figures of the others are provisional" in (tmp_path / "out" / "report.md").read_text()
+    assert (
+        "1 run, 0 finished; the figures of the others are provisional" in (tmp_path / "out" / "report.md").read_text()
+    )
 
 
 def test_pictures_of_an_older_report_do_not_linger(write_run: RunWriter, tmp_path: Path) -> None:

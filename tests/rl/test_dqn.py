@@ -77,13 +77,17 @@ def same_weights(first, second):
 
 def test_every_vector_step_is_followed_by_one_gradient_step_once_learning_starts(start):
     trainer = start(pruning="none")
-    updates = []
-    trainer.train(on_row=lambda _, row: updates.append(row["charts/updates"]))
+    updates, told = [], []
+    trainer.train(
+        on_row=lambda _, row: updates.append(row["charts/updates"]), on_activity=lambda *activity: told.append(activity)
+    )
     # 40 steps = 10 vector steps; the tenth is the first with an update.
     assert updates[:4] == [0, 1, 6, 11]
     assert updates[-1] == 60 - 9
     assert rows(trainer)[0]["losses/td_loss"] is None
     assert np.isfinite([row["losses/td_loss"] for row in rows(trainer)[1:]]).all()
+    assert told[8:10] == [(36, "filling the replay"), (40, "playing and learning")]
+    assert [step for step, _ in told] == list(range(4, 241, 4))
 
 
 def test_the_target_is_a_hard_copy_of_the_agent_at_every_multiple_of_the_interval(start):

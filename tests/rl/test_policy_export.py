@@ -126,6 +126,11 @@ def test_bad_options_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["latency", str(run), "--engines"]) == 2
     assert main(["latency", str(run), "--out", str(run / "config.json")]) == 2
     assert "`threads` must be numbers of at least 1" in capsys.readouterr().err
+    for words in (["--encoder", "impala"], ["--width", "1"], ["--sparsity", "0.5"], ["--round-to", "8"]):
+        assert main(["latency", str(run), *words, "--out", str(tmp_path / "out")]) == 2
+        name = words[0].removeprefix("--").replace("-", "_")
+        assert f"`{name}` is for a built-in network" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_latencies_of_a_run_and_its_dense_network_become_a_table_and_a_picture(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from gsprune.rl.checkpointing import checkpoint_folders
+from gsprune.rl import trainer as trainer_module
+from gsprune.rl.checkpointing import checkpoint_folders, load_state
 from gsprune.rl.idle_options import without_idle
 from gsprune.rl.losses import categorical_entropy, categorical_logprobs, normalized, policy_loss, value_loss
 from gsprune.rl.metrics import read_metrics
@@ -114,6 +116,46 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 999999}\n{"step": 10000')
     assert run(tmp_path, TINY, resume=True) == uninterrupted
+
+
+def test_an_iteration_tells_its_steps_and_what_it_does(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "ppo", {})
+    trainer = PPOTrainer(replace(TINY, total_timesteps=64, prune_begin=1.0, prune_end=1.0), folder, say=lambda _: None)
+    told: list[tuple[int, str]] = []
+    trainer.train(on_activity=lambda *activity: told.append(activity))
+    trainer.close()
+    folder.close()
+    learning = [f"learning, epoch {epoch} of 2" for epoch in (1, 1, 2, 2)]  # two minibatches each
+    for done in (0, 32):
+        played = [(done + step, "playing") for step in range(2, 33, 2)]
+        assert told[: len(played)] == played
+        assert told[len(played) : 20] == [(done + 32, activity) for activity in learning]
+        del told[:20]
+
+
+def test_training_time_is_without_evaluations_also_in_a_resumed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def tick(seconds: float = 1.0) -> float:
+        nonlocal now
+        now += seconds
+        return now
+
+    def evaluate(*_: Any, **__: Any) -> dict[str, Any]:
+        tick(1000.0)
+        return {}
+
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr(trainer_module, "evaluate_tracks", evaluate)
+    config = replace(TINY, total_timesteps=96, eval_interval_episodes=4, eval_points=3)
+    run(tmp_path, config, stop_after=1)
+    run(tmp_path, config, resume=True)  # the evaluation at the end is not the trainer's
+    assert all(0 < row["time/seconds"] < 100 for row in read_metrics(tmp_path))
+    saved = load_state(checkpoint_folders(tmp_path / "checkpoints")[-1]).values
+    assert saved["seconds"] < 100
+    assert 2000 <= saved["evaluation_seconds"] < 2100
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,18 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds a run already; go on with --resume"):
         RunFolder.create(tmp_path, "ppo", {"seed": 4})
     assert read_config(tmp_path)["seed"] == 3
+
+
+def test_a_folder_that_holds_other_runs_is_refused_and_other_programs_files_are_not_runs(tmp_path: Path) -> None:
+    (tmp_path / "tool").mkdir()
+    (tmp_path / "tool" / "config.json").write_text('{"version": 1}')
+    RunFolder.create(tmp_path, "ppo", {}).close()
+    for place in ("a", "game/method/seed-1"):
+        RunFolder.create(tmp_path / "sweep" / place, "ppo", {}).close()
+        with pytest.raises(ValueError, match=f"holds other runs, such as '.*{place}'; choose a folder of its own"):
+            RunFolder.create(tmp_path / "sweep", "ppo", {})
+        assert not (tmp_path / "sweep" / "config.json").exists()
+        shutil.rmtree(tmp_path / "sweep")
 
 
 def test_a_run_in_use_is_left_alone_and_free_again_when_its_process_dies(tmp_path: Path) -> None:

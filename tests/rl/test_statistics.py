@@ -135,11 +135,36 @@ def test_probability_of_improvement_of_normals_is_the_normal_integral() -> None:
     assert probability_of_improvement({"g": left}, {"g": right}) == pytest.approx(0.7602, abs=0.02)
 
 
-def test_the_improvement_interval_holds_the_estimate_and_collapses_where_all_runs_win() -> None:
+def test_the_improvement_interval_holds_the_estimate() -> None:
     noisy = improvement_interval({"g": rng(9).normal(0.3, 1, 12)}, {"g": rng(10).normal(0, 1, 12)}, rng=rng())
     assert 0 < noisy.low < noisy.estimate < noisy.high < 1
-    clear = improvement_interval({"g": [5.0, 6.0]}, {"g": [1.0, 2.0]}, rng=rng(), resamples=100)
-    assert (clear.low, clear.estimate, clear.high) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "low", "high"),
+    [
+        ({"g": [5.0, 6.0]}, {"g": [1.0, 2.0]}, 0.025 ** (1 / 2), 1.0),
+        ({"g": [1.0, 2.0]}, {"g": [5.0, 6.0]}, 0.0, 1 - 0.025 ** (1 / 2)),
+        ({"g": [1.0] * 10}, {"g": [0.0] * 5}, 0.025 ** (1 / 5), 1.0),
+        ({"a": [1.0] * 3, "b": [1.0] * 3}, {"a": [0.0] * 3, "b": [0.0] * 3}, 0.025 ** (1 / 6), 1.0),
+        # One game is won and one is lost: each may be less certain than it looks.
+        ({"a": [1.0] * 2, "b": [0.0] * 2}, {"a": [0.0] * 2, "b": [1.0] * 2}, 0.025**0.5 / 2, 1 - 0.025**0.5 / 2),
+        ({"g": [1.0, 1.0]}, {"g": [1.0, 1.0]}, 0.0, 1.0),  # two ties show nothing
+    ],
+)
+def test_where_all_pairs_agree_the_improvement_interval_is_the_binomial_bound(
+    left: Any, right: Any, low: float, high: float
+) -> None:
+    interval = improvement_interval(left, right, rng=rng(), resamples=100)
+    assert (interval.low, interval.high) == pytest.approx((low, high))
+
+
+def test_a_decided_game_adds_to_the_spread_of_an_undecided_one() -> None:
+    undecided = [0.0, 1.0, 2.0, 3.0], [0.5, 1.5, 2.5, -1.0]
+    interval = improvement_interval(
+        {"a": undecided[0], "b": [9.0, 9.0]}, {"a": undecided[1], "b": [0.0, 0.0]}, rng=rng(), resamples=200
+    )
+    assert interval.low <= interval.estimate - (1 - 0.025**0.5) / 2
 
 
 def test_different_games_cannot_be_compared() -> None:

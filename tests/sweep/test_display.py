@@ -79,5 +79,5 @@ def test_in_a_terminal_the_table_is_drawn_and_failures_stay_above_it(tmp_path: P
         jobs[0].status, jobs[0].message = Status.FAILED, "no memory"
         display.on_change()
     text = output.getvalue()
-    assert text.count("sweep of 1 trials") >= 2
+    assert text.count("sweep of 1 trial ") >= 2
     assert "no memory" in text
