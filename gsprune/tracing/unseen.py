@@ -63,15 +63,16 @@ def _reads_alike(sibling: nn.Module, module: nn.Module) -> bool:
 def _makes_outputs(tape: Tape, name: str) -> bool:
     """Whether an output of the network is made by a weight of this submodule.
 
-    A head of one output (a value) has no labels to tell that by, so every submodule that makes one number counts.
+    A head of one output (a value) has no labels to tell that by. So every direct child of the network that makes one
+    number counts as a head.
     """
     made = np.zeros(tape.num_atoms, bool)
     for labels, reason in tape.protections:
         if reason.startswith(OUTPUT):
             made[labels[labels > 0]] = True
     own = [axis for axis in tape.axes if axis.tensor.startswith(f"{name}.")]
-    makes_one = any(axis.axis == 0 and axis.size == 1 for axis in own)
-    return makes_one or any(made[axis.first : axis.first + axis.size].any() for axis in own)
+    is_value = "." not in name and any(axis.axis == 0 and axis.size == 1 for axis in own)
+    return is_value or any(made[axis.first : axis.first + axis.size].any() for axis in own)
 
 
 def protect_unseen(tape: Tape, model: nn.Module, names: Sequence[str], run: Callable[[], Any]) -> tuple[str, ...]:
