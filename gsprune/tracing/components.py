@@ -84,14 +84,20 @@ class Components:
         self.refresh()
 
     def _protect_unconsumed(self) -> None:
-        """Protect channels that outlive the call (an attribute, a list) and that no product sums over: an output."""
+        """Protect channels that no weight and no product sums over: the network's last layers make them.
+
+        They may be stored outside of the call (an attribute, a list), or the call returns what it has read off them
+        (their sum, the largest of them). A part of one channel has no labels: parts that the code counts may be read.
+        """
+        parts = [split.labels for split in self.tape.splits if split.counted]
         consumed = np.zeros(self.tape.num_atoms, bool)
-        consumed[self.labels[atoms_in([*self.tape.inputs, *self.tape.contracted])]] = True
-        stored = atoms_in(self.tape.stored)
-        unread = stored[~consumed[self.labels[stored]]]
-        if len(unread):
-            self.tape.protect(unread.astype(np.int32), f"{OUTPUT}: stored outside of it")
-            self.refresh()
+        consumed[self.labels[atoms_in([*self.tape.inputs, *self.tape.contracted, *parts])]] = True
+        for layers, how in ((self.tape.stored, "stored outside of it"), (self.tape.openings, "no layer reads them")):
+            made = atoms_in(layers)
+            unread = made[~consumed[self.labels[made]]]
+            if len(unread):
+                self.tape.protect(unread.astype(np.int32), f"{OUTPUT}: {how}")
+        self.refresh()
 
     def _settle_lengths(self) -> None:
         """Tie vectors position by position that must stay equally long, unless they hold the same units anyway."""

@@ -397,10 +397,10 @@ class _Tokens(nn.Module):
         self.tokens = nn.Parameter(torch.rand(8, 6))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.tokens @ x.mT).softmax(1).sum(1)[:, None].expand(-1, 8, -1)
+        return (x @ self.tokens.mT).softmax(-1) @ self.tokens
 
 
 def test_activation_refuses_what_it_cannot_read_instead_of_guessing() -> None:
-    model = nn.Sequential(nn.Linear(3, 6), _Tokens(), nn.Linear(8, 2))
+    model = nn.Sequential(nn.Linear(3, 6), _Tokens(), nn.Linear(6, 2))
     with pytest.raises(ScoreError, match=r"no linear, embedding or convolution layer in group '1.tokens'"):
         gsprune.prune_step(model, 0.5, importance="activation", example_inputs=torch.rand(2, 8, 3))

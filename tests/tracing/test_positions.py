@@ -47,6 +47,22 @@ def test_actions_that_leave_as_indices_keep_their_number(call: Call) -> None:
     assert heads(call) == (32, 6)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, x: m(x).max(1).values,
+        lambda m, x: m(x).max(1)[0].mean(),
+        lambda m, x: m(x).logsumexp(1),
+        lambda m, x: m(x).mean(),
+        lambda m, x: (m(x).softmax(1) * m(x)).sum(1),
+        lambda m, x: m(x).topk(2, 1).values,
+        lambda m, x: m(x).square().sum().sqrt(),
+    ],
+)
+def test_actions_keep_their_number_where_only_what_is_read_off_them_leaves(call: Call) -> None:
+    assert heads(call) == (32, 6)
+
+
 class Between(nn.Module):
     """Something between two layers, of the first one's channels."""
 

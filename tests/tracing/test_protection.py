@@ -187,10 +187,11 @@ class Sums(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate, self.head = nn.Linear(6, 8), nn.Linear(6, 3)
+        self.gate, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(x) * torch.sigmoid(self.gate(x)).sum(1, keepdim=True)
+        gates = torch.sigmoid(self.gate(x))
+        return self.head(gates) * gates.sum(1, keepdim=True)
 
 
 class Kernels(nn.Module):
