@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gsprune.counted import counted
-from gsprune.rl.config import resolve_device
-from gsprune.rl.protocol import (
+from gsprune.rl.evaluation.protocol import (
     CLEAN_TRACKS,
     EVALUATION_SEED,
     NOISE_TRACKS,
@@ -26,8 +25,9 @@ from gsprune.rl.protocol import (
     TrackResult,
     evaluate_tracks,
 )
-from gsprune.rl.run import write_atomically
 from gsprune.rl.trained import TrainedAgent, load_agent
+from gsprune.rl.training.config import resolve_device
+from gsprune.rl.training.run_folder import write_atomically
 
 __all__ = ["Args", "main"]
 

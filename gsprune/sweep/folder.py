@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from gsprune.rl.run import write_atomically
+from gsprune.rl.training.run_folder import write_atomically
 from gsprune.sweep.plan import Trial
 from gsprune.sweep.runner import Job, Status
 
