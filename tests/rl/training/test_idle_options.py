@@ -16,7 +16,7 @@ from gsprune.rl.training.config import TrainConfig
 from gsprune.rl.training.idle_options import IGNORED_BY, idle_options, without_idle
 from gsprune.sweep.plan import read_study
 
-DOCS = Path(__file__).parents[2] / "docs" / "sweeps"
+DOCS = Path(__file__).parents[3] / "docs" / "sweeps"
 PRESETS = [*PPO_PRESETS.values(), *DQN_PRESETS.values()]
 
 OF_GROUPS: dict[str, Any] = {
