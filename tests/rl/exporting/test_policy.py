@@ -23,7 +23,7 @@ from gsprune.rl.trained import load_agent
 from gsprune.rl.training.checkpoints import TrainingState, save_checkpoint
 
 EXTRA = f"the extra 'export' is not installed: {install_command('export')}"
-EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "play_onnx.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "play_onnx.py"
 
 
 def write_run(folder: Path, algorithm: str) -> Path:
