@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.interrupts import HeldInterrupts
-from gsprune.rewrite.state import Example
 from gsprune.rewrite.transaction import Transaction
+from gsprune.tracing.example import Example
 from gsprune.tracing.graph import IntArray
 
 __all__ = ["masked", "masked_output"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import gsprune
-from gsprune.measure import Latency, latencies, latency
+from gsprune.engines.latency import Latency, latencies, latency
 from gsprune.networks import ActorCritic, build_encoder, example_frames
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.state import PruneState, state_of
+from gsprune.rewrite.session import Session, session_of
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.example import Example, given, is_same_call
 from gsprune.tracing.graph import Graph, Group
@@ -20,12 +20,12 @@ from gsprune.tracing.structure import Structure
 from gsprune.tracing.tracer import trace as trace_model
 from gsprune.tracing.tracer import trace_call
 
-__all__ = ["Known", "known_state", "looked_up"]
+__all__ = ["Known", "cached_lookup", "open_session"]
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What one process has looked up about a model; lives in `PruneState.cache`."""
+    """What one process has looked up about a model; lives in `Session.cache`."""
 
     binding: Binding
     parameters: tuple[str, ...]
@@ -37,12 +37,12 @@ class Known:
         return self.first.device
 
 
-def known_state(
+def open_session(
     model: nn.Module,
     example_inputs: Any,
     forward: Callable[..., Any] | None,
     copies: Mapping[str, str] = MappingProxyType({}),
-) -> PruneState:
+) -> Session:
     """The model's state, traced if it never was or if its tensors have changed since; the model is not touched.
 
     Args:
@@ -57,10 +57,10 @@ def known_state(
     Raises:
         ValueError: a copy and its original have lost different channels.
     """
-    state = _with_copies(state_of(model), copies)
+    state = _with_copies(session_of(model), copies)
     if state is None:
         graph, example = trace_model(model, example_inputs, forward, copies)
-        return PruneState(Structure.of(graph), example, {group.name: group.width for group in graph.groups})
+        return Session(Structure.of(graph), example, {group.name: group.width for group in graph.groups})
     if state.structure is not None:
         copies = {**state.structure.traced.copies, **copies}
     if state.cache is not None and not _holds(model, state.cache):
@@ -105,7 +105,7 @@ def _next_call(known: Example | None, example_inputs: Any, forward: Callable[...
     return replace(given(example_inputs, known.forward if forward is None else forward), autocast=known.autocast)
 
 
-def _with_copies(state: PruneState | None, copies: Mapping[str, str]) -> PruneState | None:
+def _with_copies(state: Session | None, copies: Mapping[str, str]) -> Session | None:
     """`state`, to be traced anew where it was traced without one of the ties."""
     if state is None or state.structure is None or copies.items() <= state.structure.traced.copies.items():
         return state
@@ -127,7 +127,7 @@ def _keeps_alike(axes: Mapping[int, Any], others: Mapping[int, Any]) -> bool:
     return axes.keys() == others.keys() and all(np.array_equal(axes[axis], others[axis]) for axis in axes)
 
 
-def _with_known_groups(graph: Graph, state: PruneState) -> tuple[Graph, dict[str, str]]:
+def _with_known_groups(graph: Graph, state: Session) -> tuple[Graph, dict[str, str]]:
     """`graph` with the groups that a file or an earlier call told of, unless the network has changed since.
 
     Returns:
@@ -180,7 +180,7 @@ def _fitting(kept: Mapping[str, Mapping[int, Any]], shapes: Mapping[str, tuple[i
     }
 
 
-def _is_current(model: nn.Module, state: PruneState) -> bool:
+def _is_current(model: nn.Module, state: Session) -> bool:
     """Whether the structure still describes the model."""
     if state.cache is not None:
         return True
@@ -194,8 +194,8 @@ def _holds(model: nn.Module, cache: object) -> bool:
     return isinstance(cache, Known) and cache.binding.module is model and cache.binding.is_valid()
 
 
-def looked_up(model: nn.Module, state: PruneState) -> Known:
-    """Tensors, modules and their relation to the structure; of an earlier step where `known_state` let it stand.
+def cached_lookup(model: nn.Module, state: Session) -> Known:
+    """Tensors, modules and their relation to the structure; of an earlier step where `open_session` let it stand.
 
     Raises:
         ValueError: there are no tensors.

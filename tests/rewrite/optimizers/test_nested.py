@@ -16,7 +16,7 @@ from masked_training import kept_part
 from torch import Tensor, nn, optim
 
 import gsprune
-from gsprune.step import Step
+from gsprune.pruning.step import Step
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
 NAMES = ("0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gsprune.rewrite.state_shapes import is_preconditioner, pattern_of_state
+from gsprune.rewrite.optimizers.state_shapes import is_preconditioner, pattern_of_state
 
 ROWS, COLUMNS = np.array([0, 2]), np.array([1, 3, 4])
 

@@ -17,31 +17,32 @@ from torch.optim import Optimizer
 from gsprune.backends import Backend, BackendName, get_backend, rewriter_of
 from gsprune.distributed.consensus import Consensus
 from gsprune.errors import PruneWarning, RewriteError, is_out_of_memory
-from gsprune.ignore import ignored_groups
 from gsprune.importance import Importance
 from gsprune.interrupts import HeldInterrupts
-from gsprune.known import looked_up
-from gsprune.prune_report import Context, PruneReport
+from gsprune.pruning.caveats import warn_of_caveats
+from gsprune.pruning.ignore import ignored_groups
+from gsprune.pruning.report import Context, PruneReport
+from gsprune.pruning.session import cached_lookup
 from gsprune.rewrite.agreement import DoubtError, compare, settle
-from gsprune.rewrite.apply import apply_plan, sliced
 from gsprune.rewrite.attention_scale import keep_attention_scale
-from gsprune.rewrite.attributes import Entry
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.caveats import warn_of_caveats
 from gsprune.rewrite.check import Failure, Run, run
 from gsprune.rewrite.float64 import call_in_float64
 from gsprune.rewrite.followers import matched_tensors
 from gsprune.rewrite.masking import masked_output
-from gsprune.rewrite.optimizer_state import check_ownership
+from gsprune.rewrite.optimizers.stale import parameters_without_optimizer, watch_stale_optimizers
+from gsprune.rewrite.optimizers.states import check_ownership
+from gsprune.rewrite.optimizers.wrappers import with_inner
 from gsprune.rewrite.plan import RewritePlan, plan_rewrite
+from gsprune.rewrite.recorded_widths import apply_plan, sliced
+from gsprune.rewrite.repair import changed_lengths, lengths_of, repaired
 from gsprune.rewrite.rescale import rescaled
-from gsprune.rewrite.state import STATE_ATTRIBUTE, Example, PruneState, SizeLink, revised_links
-from gsprune.rewrite.stored_sizes import changed_lengths, lengths_of, repaired
+from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session
+from gsprune.rewrite.size_links import Entry, SizeLink, revised_links
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import Transaction
-from gsprune.rewrite.untold import refuse_untold, untold
-from gsprune.rewrite.wrapped_optimizers import with_inner
 from gsprune.selection import Selection, group_layers, select_units
+from gsprune.tracing.example import Example
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.undisturbed import undisturbed
 
@@ -100,14 +101,14 @@ class Step:
     def __init__(
         self,
         model: nn.Module,
-        state: PruneState,
+        state: Session,
         request: Request,
         optimizers: Sequence[Optimizer],
         followers: Sequence[nn.Module],
     ) -> None:
         assert state.structure is not None
         self.model = model
-        self.known = looked_up(model, state)
+        self.known = cached_lookup(model, state)
         self.state = state if state.cache is self.known else replace(state, cache=self.known)
         self.structure = state.structure
         self.request = request
@@ -153,7 +154,7 @@ class Step:
                 continue
             break
         if after is self.structure or self.request.dry_run:
-            self.model.__dict__[STATE_ATTRIBUTE] = self.state  # so that the next step need not trace
+            self.model.__dict__[SESSION_ATTRIBUTE] = self.state  # so that the next step need not trace
         context = Context(self.selection, self.state.initial_widths, self.ignored, refused, self.known.parameters)
         seconds = time.perf_counter() - started
         report = PruneReport(changes, seconds, self.request.dry_run, notes, self.structure, after, keep, context)
@@ -203,7 +204,7 @@ class Step:
             return after, ()
         torch.clear_autocast_cache()  # casts of the present weights, which an autocast block would go on to use
         plan = plan_rewrite(self.bindings, after, keeps, self.optimizers)
-        left_out = untold(plan.tensors[: plan.num_model], self.optimizers)
+        left_out = parameters_without_optimizer(plan.tensors[: plan.num_model], self.optimizers)
         links = self.links
         linked = self.known.binding.user_entries(links, lengths_of(after.graph)) if links else []
         verified = self.state.verified
@@ -216,7 +217,7 @@ class Step:
         if rewrite is not None and self._needs_no_look():
             entries = [*plan.entries, *self._state_entries(after, refused, links, verified)]
             rewrite(plan.tensors, plan.patterns, plan.pattern_of, plan.num_owned, entries)
-            refuse_untold(left_out)
+            watch_stale_optimizers(left_out)
             return after, plan.notes
         call = None if doubt is None else call_in_float64
         expected = self._expected(plan, call) if must_check else None
@@ -242,7 +243,7 @@ class Step:
             transaction.set_entries(self._state_entries(after, refused, links, verified))
             if self.consensus is not None:  # all or none: a rank whose rewrite failed takes the others back
                 self.consensus.check("that the rewritten network works", final=True)
-        refuse_untold(left_out)
+        watch_stale_optimizers(left_out)
         return after, plan.notes
 
     def _expected(self, plan: RewritePlan, call: Callable[[nn.Module, Example], Any] | None) -> Any:
@@ -379,7 +380,7 @@ class Step:
         )
         owners = [binding.module.__dict__ for binding in self.bindings]
         states = [state, *[replace(state, example=None, cache=None) for _ in self.bindings[1:]]]
-        return [(owner, STATE_ATTRIBUTE, each) for owner, each in zip(owners, states, strict=True)]
+        return [(owner, SESSION_ATTRIBUTE, each) for owner, each in zip(owners, states, strict=True)]
 
     def _needs_no_look(self) -> bool:
         """Whether nothing must be done between slicing and the last change but the changes themselves."""

@@ -328,7 +328,7 @@ def test_a_masked_network_that_cannot_run_is_no_failure() -> None:
 
 
 def test_everything_that_the_documents_name_is_there() -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     pages = [root / "README.md", *(root / "docs").glob("*.md"), *(root / "examples").glob("*.py")]
     for page in pages:
         for name in set(re.findall(r"\bgsprune\.([a-zA-Z_]\w*)\b(?!\.py)", page.read_text())):

@@ -11,7 +11,7 @@ import torch
 from torch import nn, optim
 
 import gsprune
-from gsprune.rewrite.untold import _guard
+from gsprune.rewrite.optimizers.stale import _guard
 
 X = torch.ones(3, 4)
 WITH_STATE: dict[str, Callable[..., optim.Optimizer]] = {

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import gsprune
-from gsprune import LatencyBudget, latency_search
-from gsprune.latency_search import Point, search_ratio
+from gsprune import LatencyBudget
+from gsprune.pruning import latency_target
+from gsprune.pruning.latency_target import Point, search_ratio
 
 EXAMPLE = torch.zeros(2, 3, 16, 16)
 
@@ -41,7 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
         said.append(0.2 + state.graph.macs() / 1e7)
         return said[-1]
 
-    monkeypatch.setattr(latency_search, "_measured", measured)
+    monkeypatch.setattr(latency_target, "_measured", measured)
     monkeypatch.setenv("GSPRUNE_CACHE", str(tmp_path / "cache"))
     return said
 

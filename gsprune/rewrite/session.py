@@ -6,51 +6,24 @@ the example, never a parameter.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
+from gsprune.rewrite.size_links import SizeLink
 from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph, Group, IntArray
 from gsprune.tracing.structure import Structure
 
-__all__ = ["STATE_ATTRIBUTE", "Example", "PruneState", "SizeLink", "revised_links", "state_of"]
+__all__ = ["SESSION_ATTRIBUTE", "Session", "session_of"]
 
-STATE_ATTRIBUTE = "_gsprune_state"
-
-
-@dataclass(frozen=True, slots=True)
-class SizeLink:
-    """A stored integer that follows an axis: ``attribute = length of the axis * multiplier // divisor``.
-
-    Attributes:
-        module: name of the module that stores it.
-        attribute: name of the attribute.
-        index: position within a tuple or list, None for a plain integer.
-        tensor: name of the parameter or buffer, or of a group's units (`gsprune.rewrite.stored_sizes.lengths_of`).
-        axis: its axis.
-        multiplier: number of groups where the axis is one group's, else 1.
-        divisor: number of heads, gates or groups where the integer is the size of one, else 1.
-    """
-
-    module: str
-    attribute: str
-    index: int | None
-    tensor: str
-    axis: int
-    multiplier: int = 1
-    divisor: int = 1
-
-    def value(self, length: int) -> int:
-        """The integer for a length of the axis."""
-        return length * self.multiplier // self.divisor
+SESSION_ATTRIBUTE = "_gsprune_session"
 
 
 @dataclass
-class PruneState:
+class Session:
     """State of one model.
 
     Attributes:
@@ -104,22 +77,15 @@ class PruneState:
             state["example"] = None
         return state
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PruneState:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Session:
         """A deep copy in the same process keeps the example, `forward` included; structures are never changed."""
         shared: dict[str, Any] = {"structure": self.structure, "cache": None}
         own = {name: deepcopy(value, memo) for name, value in self.__dict__.items() if name not in shared}
-        return PruneState(**shared, **own)
+        return Session(**shared, **own)
 
 
-def state_of(model: nn.Module) -> PruneState | None:
+def session_of(model: nn.Module) -> Session | None:
     """The state that lives with `model`, or None if it was never traced by a step."""
-    state = model.__dict__.get(STATE_ATTRIBUTE)
-    assert state is None or isinstance(state, PruneState)
+    state = model.__dict__.get(SESSION_ATTRIBUTE)
+    assert state is None or isinstance(state, Session)
     return state
-
-
-def revised_links(
-    links: Sequence[SizeLink], given_up: Collection[tuple[str, str]], found: Sequence[SizeLink]
-) -> tuple[SizeLink, ...]:
-    """`links` without those given up, by (module, attribute), and with what was found; each once."""
-    return tuple(dict.fromkeys((*(link for link in links if (link.module, link.attribute) not in given_up), *found)))

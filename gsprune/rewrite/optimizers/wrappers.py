@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from gsprune.rewrite.nested import is_container, may_hold_tensors, parts_of
+from gsprune.rewrite.optimizers.nested import is_container, may_hold_tensors, parts_of
 
 __all__ = ["extras_of", "holds_any", "is_optimizer", "parts_to_follow", "tensors_below", "with_inner"]
 

@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gsprune.errors import RewriteError
-from gsprune.rewrite.wrapped_optimizers import tensors_below
+from gsprune.rewrite.optimizers.wrappers import tensors_below
 
-__all__ = ["refuse_untold", "untold"]
+__all__ = ["parameters_without_optimizer", "watch_stale_optimizers"]
 
 Shape = tuple[int, ...]
 
@@ -78,7 +78,9 @@ def _check_state(optimizer: Optimizer, parameter: Tensor, shapes: set[Shape]) ->
 _guard = _Guard()
 
 
-def untold(parameters: Sequence[Tensor], optimizers: Sequence[Optimizer]) -> list[tuple[Tensor, Shape]]:
+def parameters_without_optimizer(
+    parameters: Sequence[Tensor], optimizers: Sequence[Optimizer]
+) -> list[tuple[Tensor, Shape]]:
     """Those of some parameters that none of the optimizers holds, each with its present shape."""
     told = {*chain(*[map(id, group["params"]) for each in optimizers for group in each.param_groups])}
     if told.issuperset(map(id, parameters)):  # at every step of most trainings
@@ -86,11 +88,11 @@ def untold(parameters: Sequence[Tensor], optimizers: Sequence[Optimizer]) -> lis
     return [(each, tuple(each.shape)) for each in parameters if each.requires_grad and id(each) not in told]
 
 
-def refuse_untold(parameters: Sequence[tuple[Tensor, Shape]]) -> None:
+def watch_stale_optimizers(parameters: Sequence[tuple[Tensor, Shape]]) -> None:
     """Let optimizers fail with a reason that still hold states of former shapes for these parameters.
 
     Args:
-        parameters: what `untold` gave before the step.
+        parameters: what `parameters_without_optimizer` gave before the step.
     """
     if parameters:
         _guard.watch(parameters)

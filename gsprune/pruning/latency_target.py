@@ -21,14 +21,14 @@ from torch import nn
 
 from gsprune.engines.budget import LatencyBudget
 from gsprune.engines.engine import prepared
+from gsprune.engines.latency import with_batch
 from gsprune.engines.table import WidthTable, cache_folder, table_key
 from gsprune.engines.timing import undisturbed_milliseconds
-from gsprune.ignore import ignored_groups
 from gsprune.importance import resolve_importance
-from gsprune.measure import with_batch
-from gsprune.rewrite.state import PruneState, state_of
+from gsprune.pruning.ignore import ignored_groups
+from gsprune.pruning.step import Request, Step, take_step
+from gsprune.rewrite.session import Session, session_of
 from gsprune.selection import dense_shapes
-from gsprune.step import Request, Step, take_step
 
 __all__ = ["Measure", "Point", "search_ratio", "solve_budget"]
 
@@ -38,7 +38,7 @@ _MAX_TRIALS = 12
 _HIGHEST_RATIO = 0.99
 _SMALLEST_STEP = 1e-3  # of the ratio; a thousandth moves no width below a thousand channels
 
-Measure = Callable[[nn.Module, PruneState, LatencyBudget], float]
+Measure = Callable[[nn.Module, Session, LatencyBudget], float]
 """(network, its state, budget) -> milliseconds of a forward in the budget's engine."""
 
 
@@ -59,7 +59,7 @@ class Point:
 
 def solve_budget(
     model: nn.Module,
-    state: PruneState,
+    state: Session,
     request: Request,
     budget: LatencyBudget,
     folder: Path | None = None,
@@ -152,18 +152,18 @@ def _between(slow: Point, fast: Point, goal: float) -> float:
     return slow.ratio + min(0.85, max(0.15, share)) * (fast.ratio - slow.ratio)
 
 
-def _pruned_copy(model: nn.Module, state: PruneState, request: Request, ratio: float) -> tuple[nn.Module, PruneState]:
+def _pruned_copy(model: nn.Module, state: Session, request: Request, ratio: float) -> tuple[nn.Module, Session]:
     """A copy of the network at a common ratio, and the copy's state."""
     copy = deepcopy(model)
     known = replace(state, initial_widths=dict(state.initial_widths), cache=None)
     asked = replace(request, selection=replace(request.selection, sparsity=ratio), dry_run=False)
     take_step(Step(copy, known, asked, (), ()))
-    after = state_of(copy)
+    after = session_of(copy)
     assert after is not None
     return copy, after
 
 
-def _measured(model: nn.Module, state: PruneState, budget: LatencyBudget) -> float:
+def _measured(model: nn.Module, state: Session, budget: LatencyBudget) -> float:
     example = state.example
     if example is None:
         raise ValueError("`target` is 'latency', which needs `example_inputs` of the real size; pass them once more")

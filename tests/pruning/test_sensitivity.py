@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import gsprune
-from gsprune.sensitivity_table import sensitivity
+from gsprune.pruning.sensitivity import sensitivity
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from gsprune.backends import Backend, get_backend
-from gsprune.rewrite.attributes import link_entries, links_of
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.shared_storage import check_storages
+from gsprune.rewrite.size_links import link_entries, links_of
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors
 from gsprune.rewrite.transaction import Transaction
 from gsprune.tracing.graph import IntArray

@@ -1,9 +1,9 @@
-"""The tensors that an optimizer keeps for a parameter: which are sliced along with it.
+"""Slices the tensors that an optimizer keeps for a parameter along with the parameter.
 
-Tensors of the parameter's shape are; of other shapes those that `gsprune.rewrite.state_shapes` derives from it. It is
-no matter whether they lie in lists, dictionaries, deques or attributes of objects. Scalars and plain numbers stay.
-L-BFGS keeps flat vectors over all parameters, whose inner products would be wrong after slicing: its history starts
-anew. What an optimizer keeps elsewhere is in `gsprune.rewrite.wrapped_optimizers`.
+A state of the parameter's shape is cut like the parameter; `state_shapes.py` derives the cut of other shapes. States may
+lie in lists, dictionaries, deques or attributes of objects. Scalars and plain numbers stay. L-BFGS keeps flat vectors
+over all parameters, whose inner products would be wrong after slicing: its history starts anew. `wrappers.py` finds
+what an optimizer keeps elsewhere.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch.optim import LBFGS, Optimizer
 
 from gsprune.backends import Pattern
 from gsprune.errors import RewriteError
-from gsprune.rewrite.attributes import Entry
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.nested import parts_of
-from gsprune.rewrite.state_shapes import is_preconditioner, pattern_of_state
-from gsprune.rewrite.wrapped_optimizers import holds_any, is_optimizer, tensors_below
+from gsprune.rewrite.optimizers.nested import parts_of
+from gsprune.rewrite.optimizers.state_shapes import is_preconditioner, pattern_of_state
+from gsprune.rewrite.optimizers.wrappers import holds_any, is_optimizer, tensors_below
+from gsprune.rewrite.size_links import Entry
 
 __all__ = ["StateSlicer", "as_dict", "as_optimizers", "check_ownership", "history_resets", "sliced_states"]
 

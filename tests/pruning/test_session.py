@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import gsprune
-import gsprune.known
-from gsprune.rewrite.state import state_of
+import gsprune.pruning.session
+from gsprune.rewrite.session import session_of
 
 
 class Agent(nn.Module):
@@ -88,13 +88,13 @@ def made(make: Callable[[], nn.Module]) -> nn.Module:
 def traces(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """One entry per trace that a step makes of a given example."""
     seen: list[object] = []
-    original = gsprune.known.trace_call
+    original = gsprune.pruning.session.trace_call
 
     def counted(model: nn.Module, example: Any, copies: Mapping[str, str]) -> Any:
         seen.append(example)
         return original(model, example, copies)
 
-    monkeypatch.setattr(gsprune.known, "trace_call", counted)
+    monkeypatch.setattr(gsprune.pruning.session, "trace_call", counted)
     return seen
 
 
@@ -120,7 +120,7 @@ def test_first_seen_widths_and_kept_indices_stay(name: str) -> None:
         report = gsprune.prune_step(model, sparsity, example_inputs=example)
         expected = gsprune.prune_step(other, sparsity, example_inputs=x)
         assert report.channel_sparsity == expected.channel_sparsity
-    ours, theirs = state_of(model), state_of(other)
+    ours, theirs = session_of(model), session_of(other)
     assert ours is not None
     assert theirs is not None
     assert ours.initial_widths == theirs.initial_widths
@@ -150,7 +150,7 @@ def test_inputs_without_a_call_go_through_the_one_given_before(importance: str) 
         x = torch.randn(rows, 6)
         report = gsprune.prune_step(model, 0.25 + rows / 40, example_inputs=x, importance=importance)
         assert report.changed
-    state = state_of(model)
+    state = session_of(model)
     assert state is not None
     assert state.example is not None
     assert torch.equal(state.example.args[0], x)
@@ -162,7 +162,7 @@ def test_a_call_without_inputs_gets_those_given_before() -> None:
     x = torch.ones(4, 6)
     gsprune.prune_step(model, 0.25, example_inputs=x, forward=lambda m, x: m.both(x))
     gsprune.prune_step(model, 0.5, forward=lambda m, x: m.both(x.flip(0)))
-    state = state_of(model)
+    state = session_of(model)
     assert state is not None
     assert state.example is not None
     assert state.example.args[0] is x

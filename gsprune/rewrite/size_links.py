@@ -1,13 +1,14 @@
 """Integers that modules store about their tensors' shapes and that follow a rewrite.
 
 Torch's own layers by a table; of other modules those attributes whose name says what they are (``in_features``,
-``out_channels``, ...). Integers that only user code knows are found by `gsprune.rewrite.stored_sizes`.
+``out_channels``, ...). Integers that only user code knows are found by `gsprune.rewrite.repair`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -15,10 +16,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from gsprune.rewrite.state import SizeLink
 from gsprune.rewrite.tensors import owner_of
 
-__all__ = ["Entry", "Shape", "is_in_table", "link_entries", "links_of", "with_element"]
+__all__ = ["Entry", "Shape", "SizeLink", "is_in_table", "link_entries", "links_of", "revised_links", "with_element"]
 
 Shape = tuple[int, ...]
 Entry = tuple[dict[Any, Any], Any, Any]
@@ -32,6 +32,33 @@ _IN_NAMES = ("in_features", "in_channels", "in_dim")
 
 # Where torch.nn.utils.parametrize keeps the tensors behind `layer.weight`.
 _PARAMETRIZATION = re.compile(r"(?:(?P<layer>.*)\.)?parametrizations\.[^.]+")
+
+
+@dataclass(frozen=True, slots=True)
+class SizeLink:
+    """A stored integer that follows an axis: ``attribute = length of the axis * multiplier // divisor``.
+
+    Attributes:
+        module: name of the module that stores it.
+        attribute: name of the attribute.
+        index: position within a tuple or list, None for a plain integer.
+        tensor: name of the parameter or buffer, or of a group's units (`gsprune.rewrite.repair.lengths_of`).
+        axis: its axis.
+        multiplier: number of groups where the axis is one group's, else 1.
+        divisor: number of heads, gates or groups where the integer is the size of one, else 1.
+    """
+
+    module: str
+    attribute: str
+    index: int | None
+    tensor: str
+    axis: int
+    multiplier: int = 1
+    divisor: int = 1
+
+    def value(self, length: int) -> int:
+        """The integer for a length of the axis."""
+        return length * self.multiplier // self.divisor
 
 
 def links_of(
@@ -94,6 +121,13 @@ def link_entries(
         for (module, attribute), value in values.items()
         if module_of[module].__dict__[attribute] != value
     ]
+
+
+def revised_links(
+    links: Sequence[SizeLink], given_up: Collection[tuple[str, str]], found: Sequence[SizeLink]
+) -> tuple[SizeLink, ...]:
+    """`links` without those given up, by (module, attribute), and with what was found; each once."""
+    return tuple(dict.fromkeys((*(link for link in links if (link.module, link.attribute) not in given_up), *found)))
 
 
 def with_element(values: Any, index: int, element: int) -> Any:

@@ -22,9 +22,9 @@ from torch.optim import Optimizer
 
 from gsprune.errors import RewriteError
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.nested import is_container
-from gsprune.rewrite.optimizer_state import StateSlicer
-from gsprune.rewrite.wrapped_optimizers import extras_of, parts_to_follow, with_inner
+from gsprune.rewrite.optimizers.nested import is_container
+from gsprune.rewrite.optimizers.states import StateSlicer
+from gsprune.rewrite.optimizers.wrappers import extras_of, parts_to_follow, with_inner
 
 __all__ = ["add_companions"]
 

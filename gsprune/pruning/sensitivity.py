@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.backends import BackendName, get_backend
-from gsprune.ignore import ignored_groups
 from gsprune.importance import Criterion, Importance, resolve_importance
-from gsprune.known import known_state
+from gsprune.pruning.ignore import ignored_groups
+from gsprune.pruning.session import open_session
 from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.selection import select
@@ -108,7 +108,7 @@ def sensitivity(
             raise TypeError(f"`ratios` must all be numbers in [0, 1), got {ratio!r}")
         if not 0 <= float(ratio) < 1:
             raise ValueError(f"`ratios` must all be in [0, 1), got {ratio!r}")
-    state = known_state(module, example_inputs, forward)
+    state = open_session(module, example_inputs, forward)
     graph, example = state.graph, state.example
     assert graph is not None
     if example is None:

@@ -1,10 +1,9 @@
-"""The public pruning calls: `trace`, `prune_step` and `Pruner`."""
+"""The public calls `trace` and `prune_step`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from inspect import signature
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,16 +16,15 @@ from gsprune.backends import BackendName
 from gsprune.distributed.consensus import consensus_of
 from gsprune.engines import LatencyBudget, RoundTo, multiple_of
 from gsprune.importance import Criterion, Importance, resolve_importance
-from gsprune.known import known_state
-from gsprune.latency_search import solve_budget
-from gsprune.prune_report import PruneReport
+from gsprune.pruning.latency_target import solve_budget
+from gsprune.pruning.report import PruneReport
+from gsprune.pruning.session import open_session
+from gsprune.pruning.step import Request, Step, take_step
 from gsprune.rewrite.followers import Follower, as_followers
-from gsprune.rewrite.optimizer_state import as_optimizers
-from gsprune.rewrite.state import PruneState
+from gsprune.rewrite.optimizers.states import as_optimizers
+from gsprune.rewrite.session import Session
 from gsprune.rewrite.tensors import unwrapped
-from gsprune.schedules import Schedule
 from gsprune.selection import SCOPES, TARGETS, Scope, Selection, Target
-from gsprune.step import Request, Step, take_step
 from gsprune.tracing import trace as trace_model
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.wrappers import is_scripted, wrapper_of
@@ -34,7 +32,7 @@ from gsprune.tracing.wrappers import is_scripted, wrapper_of
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Pruner", "prune_step", "trace"]
+__all__ = ["prune_step", "trace"]
 
 ImportanceSpec = str | Importance | Criterion | Callable[[Any], Any]
 
@@ -149,7 +147,7 @@ def prune_step(
         )
         optimizers = as_optimizers(optimizer)
         following = as_followers(followers, module)
-        state = known_state(module, example_inputs, forward, following.copies)
+        state = open_session(module, example_inputs, forward, following.copies)
         if target in ("macs", "latency") and state.graph is not None and state.graph.example_origin == "made":
             raise ValueError(
                 f"`target` is {target!r}, which depends on the size of the inputs: pass `example_inputs` of the real"
@@ -162,80 +160,12 @@ def prune_step(
         return report if budget is None else replace(report, notes=(*report.notes, f"latency budget: {budget}"))
 
 
-def _agreed_ratio(module: nn.Module, state: PruneState, request: Request, budget: LatencyBudget) -> float:
+def _agreed_ratio(module: nn.Module, state: Session, request: Request, budget: LatencyBudget) -> float:
     """The ratio that meets the budget: what the first rank measures, where there are several."""
     alone = replace(request, consensus=None)
     if request.consensus is None:
         return solve_budget(module, state, alone, budget)
     return request.consensus.from_first("the budget", lambda: solve_budget(module, state, alone, budget))
-
-
-class Pruner:
-    """`prune_step` along a schedule, with the options given once.
-
-    Args:
-        model: as in `prune_step`.
-        schedule: progress in [0, 1] -> sparsity, e.g. ``gsprune.schedules.Cubic(final=0.8, begin=0.2, end=0.8)``.
-        options: the keyword arguments of `prune_step`.
-
-    Raises:
-        TypeError: an option that `prune_step` does not have.
-    """
-
-    def __init__(self, model: nn.Module, schedule: Schedule | Callable[[float], Any], **options: Any) -> None:
-        parameters = signature(prune_step).parameters.values()
-        known = {option.name for option in parameters if option.kind is option.KEYWORD_ONLY}
-        unknown = sorted(set(options) - known)
-        if unknown:
-            raise TypeError(f"Pruner got unknown options {unknown}; prune_step takes {sorted(known)}")
-        if not callable(schedule):
-            raise TypeError(f"`schedule` must be callable with the progress in [0, 1], got {schedule!r}")
-        self.model = model
-        self.schedule = schedule
-        self._importance = resolve_importance(options.pop("importance", "l1"))
-        self._options = options
-        self._progress = 0.0
-
-    def step(self, progress: float) -> PruneReport:
-        """Bring the model to the sparsity that the schedule has at `progress`.
-
-        Args:
-            progress: fraction of the training that is done, in [0, 1].
-
-        Raises:
-            ValueError: `progress` is outside [0, 1]; and whatever `prune_step` raises.
-        """
-        if isinstance(progress, bool) or not isinstance(progress, Real):
-            raise TypeError(f"`progress` must be a number in [0, 1], got {progress!r}")
-        if not 0.0 <= float(progress) <= 1.0:
-            raise ValueError(f"`progress` must be in [0, 1], the fraction of training that is done, got {progress!r}")
-        report = prune_step(self.model, self.schedule(progress), importance=self._importance, **self._options)
-        self._progress = progress
-        return report
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed loop needs besides the model's own checkpoint (`gsprune.save`); JSON-compatible."""
-        return {"progress": self._progress, "importance": self._importance.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`.
-
-        Args:
-            state: what `state_dict` returned.
-
-        Raises:
-            ValueError: it is not a Pruner's state.
-        """
-        if not isinstance(state, Mapping) or set(state) != {"progress", "importance"}:
-            got = list(state) if isinstance(state, Mapping) else type(state).__name__
-            raise ValueError(f"`state` must be a mapping with the keys 'progress' and 'importance', got {got}")
-        progress, importance = state["progress"], state["importance"]
-        if isinstance(progress, bool) or not isinstance(progress, Real) or not 0.0 <= float(progress) <= 1.0:
-            raise ValueError(f"`state['progress']` must be a number in [0, 1], got {progress!r}")
-        if not isinstance(importance, Mapping):
-            raise ValueError(f"`state['importance']` must be a mapping, got {type(importance).__name__}")
-        self._importance.load_state_dict(importance)
-        self._progress = float(progress)
 
 
 def _checked_model(model: object) -> nn.Module:
