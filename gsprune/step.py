@@ -19,7 +19,7 @@ from gsprune.distributed.consensus import Consensus
 from gsprune.errors import PruneWarning, RewriteError, is_out_of_memory
 from gsprune.ignore import ignored_groups
 from gsprune.importance import Importance
-from gsprune.interrupts import HeldInterrupts
+from gsprune.interrupts import PostponedInterrupts
 from gsprune.known import looked_up
 from gsprune.prune_report import Context, PruneReport
 from gsprune.rewrite.agreement import DoubtError, compare, settle
@@ -226,7 +226,7 @@ class Step:
         if self.request.rescale:
             plan.refuse_to_scale()
             others = rescaled(plan, replacements, self.structure.traced, canonical_tensors(self.model))
-        with HeldInterrupts(), Transaction() as transaction:
+        with PostponedInterrupts(), Transaction() as transaction:
             apply_plan(transaction, plan, replacements)
             transaction.swap([bias for bias, _ in others], [replacement for _, replacement in others])
             transaction.set_entries(linked)
