@@ -79,7 +79,7 @@ def check_flag(argument: str, value: object) -> bool:
     Raises:
         TypeError: `value` is neither; numbers do not count.
     """
-    if not isinstance(value, (bool, np.bool_)):
+    if not isinstance(value, (bool, np.bool_)):  # a union would be built at every call
         raise TypeError(f"`{argument}` must be True or False, got {value!r}")
     return bool(value)
 
