@@ -23,7 +23,8 @@ LAYERS = (
     ("pruning",),
     ("importance", "selection", "rewrite", "schedules", "engines"),
     ("tracing", "backends", "distributed"),
-    ("_core", "core_loader", "core_sources", "kernels", "counted", "errors", "interrupts"),
+    ("_core", "core_loader", "core_sources", "kernels", "counted", "interrupts"),
+    ("checks", "files", "arrays", "errors"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HEAVY = (

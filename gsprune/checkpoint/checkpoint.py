@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from gsprune.checkpoint.document import read_document, write_document
 from gsprune.errors import CheckpointError
-from gsprune.interrupts import HeldInterrupts
+from gsprune.interrupts import PostponedInterrupts
 from gsprune.rewrite.optimizers.states import as_optimizers
 from gsprune.rewrite.recorded_widths import rewrite_to
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session, session_of
@@ -110,7 +110,7 @@ def load(
     must_shrink = _check_architecture(saved, module, tensors)
     _check_optimizers(saved, optimizers)
     torch.clear_autocast_cache()  # casts of the present weights, which an autocast block would go on to use
-    with HeldInterrupts(), Transaction() as transaction:
+    with PostponedInterrupts(), Transaction() as transaction:
         if must_shrink:
             rewrite_to(module, saved.kept, transaction=transaction, attributes=saved.attributes)
         _install(saved, tensors, transaction)

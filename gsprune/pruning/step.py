@@ -18,7 +18,7 @@ from gsprune.backends import Backend, BackendName, get_backend, rewriter_of
 from gsprune.distributed.consensus import Consensus
 from gsprune.errors import PruneWarning, RewriteError, is_out_of_memory
 from gsprune.importance import Importance
-from gsprune.interrupts import HeldInterrupts
+from gsprune.interrupts import PostponedInterrupts
 from gsprune.pruning.caveats import warn_of_caveats
 from gsprune.pruning.ignore import ignored_groups
 from gsprune.pruning.report import Context, PruneReport
@@ -227,7 +227,7 @@ class Step:
         if self.request.rescale:
             plan.refuse_to_scale()
             others = rescaled(plan, replacements, self.structure.traced, canonical_tensors(self.model))
-        with HeldInterrupts(), Transaction() as transaction:
+        with PostponedInterrupts(), Transaction() as transaction:
             apply_plan(transaction, plan, replacements)
             transaction.swap([bias for bias, _ in others], [replacement for _, replacement in others])
             transaction.set_entries(linked)

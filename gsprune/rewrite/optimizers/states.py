@@ -1,9 +1,9 @@
 """Slices the tensors that an optimizer keeps for a parameter along with the parameter.
 
-A state of the parameter's shape is cut like the parameter; `state_shapes.py` derives the cut of other shapes. States may
-lie in lists, dictionaries, deques or attributes of objects. Scalars and plain numbers stay. L-BFGS keeps flat vectors
-over all parameters, whose inner products would be wrong after slicing: its history starts anew. `wrappers.py` finds
-what an optimizer keeps elsewhere.
+A state of the parameter's shape is cut like the parameter; `state_shapes.py` derives the cut of other shapes. States
+may lie in lists, dictionaries, deques or attributes of objects. Scalars and plain numbers stay. L-BFGS keeps flat
+vectors over all parameters, whose inner products would be wrong after slicing: its history starts anew.
+`wrappers.py` finds what an optimizer keeps elsewhere.
 """
 
 from __future__ import annotations

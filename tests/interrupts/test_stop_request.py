@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from gsprune.rl.interrupts import StopRequest
+from gsprune.interrupts import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
