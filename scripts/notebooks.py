@@ -1,4 +1,4 @@
-"""Makes notebooks of the tutorials that have Python code: a hook of mkdocs, so that the site offers them beside the pages."""
+"""Makes notebooks of the tutorials that have Python code: a hook of mkdocs, which offers them beside the pages."""
 
 from __future__ import annotations
 
