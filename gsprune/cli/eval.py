@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gsprune.counted import counted
+from gsprune.files import write_atomically
 from gsprune.rl.evaluation.protocol import (
     CLEAN_TRACKS,
     EVALUATION_SEED,
@@ -27,7 +28,6 @@ from gsprune.rl.evaluation.protocol import (
 )
 from gsprune.rl.trained import TrainedAgent, load_agent
 from gsprune.rl.training.config import resolve_device
-from gsprune.rl.training.run_folder import write_atomically
 
 __all__ = ["Args", "main"]
 

@@ -21,6 +21,7 @@ from torch import nn
 
 import gsprune
 from gsprune.engines import WIDTH_MULTIPLES, WidthPreset
+from gsprune.files import write_atomically
 from gsprune.networks import ActorCritic, EncoderName, build_encoder, example_frames
 from gsprune.report.engine_latency import ENGINES, Engine, EngineTiming, latency_table, ratios, time_engines
 from gsprune.report.plot_engines import engine_latencies
@@ -28,7 +29,6 @@ from gsprune.report.table import Table
 from gsprune.rl.envs.procgen import NUM_ACTIONS
 from gsprune.rl.exporting.policy import dense_network, policy_of
 from gsprune.rl.trained import load_agent
-from gsprune.rl.training.run_folder import write_atomically
 
 __all__ = ["Args", "main"]
 

@@ -14,6 +14,7 @@ from gsprune.cli.progress import TrainingDisplay
 from gsprune.cli.summary_table import print_summary
 from gsprune.distributed.ranks import Ranks, joined_ranks
 from gsprune.errors import DistributedError
+from gsprune.interrupts import StopRequest
 from gsprune.rl.envs.procgen import import_procgen
 from gsprune.rl.training.checkpoints import checkpoint_folders
 from gsprune.rl.training.config import TrainConfig, resolve_device
@@ -21,7 +22,6 @@ from gsprune.rl.training.curves import plot_curves
 from gsprune.rl.training.idle_options import idle_options
 from gsprune.rl.training.metrics import Row
 from gsprune.rl.training.run_folder import RunFolder
-from gsprune.rl.training.stop_request import StopRequest
 from gsprune.rl.training.summary import Summarized, summarize, write_summary
 from gsprune.rl.training.trainer import OnActivity
 

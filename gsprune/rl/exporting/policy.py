@@ -19,6 +19,7 @@ from gsprune.exporting.comparison import Comparison, measured_comparison
 from gsprune.exporting.contract import check_entry, contract_path, encoded, file_entry
 from gsprune.exporting.exporter import Format, onnx_runner
 from gsprune.exporting.quantize import quantize
+from gsprune.files import write_atomically
 from gsprune.networks import ActorCritic, QNetwork, build_encoder, example_frames
 from gsprune.rl.envs.procgen import NUM_ACTIONS, Frames
 from gsprune.rl.evaluation.episodes import Policy, greedy_policy, sampled_policy
@@ -26,7 +27,6 @@ from gsprune.rl.evaluation.protocol import CLEAN_TRACKS, ProtocolConfig, TrackRe
 from gsprune.rl.exporting.contract import policy_contract
 from gsprune.rl.trained import TrainedAgent
 from gsprune.rl.training.pruning import NetworkSize
-from gsprune.rl.training.run_folder import write_atomically
 
 __all__ = ["PolicyNetwork", "QuantizedPolicy", "dense_network", "export_policy", "policy_of", "quantize_policy"]
 
