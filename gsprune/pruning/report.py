@@ -47,10 +47,10 @@ class Context:
     """What a report reads besides the structures before and after.
 
     Attributes:
-        selection: what was asked for; its target is the unit of `PruneReport.sparsity`.
+        selection: the request; its target is the unit of `PruneReport.sparsity`.
         initial_widths: group name -> first-seen width.
         ignored: groups that the user excluded; they do not count as channels.
-        refused: group name -> why a size written into the code holds it.
+        refused: group name -> reason, for groups whose width the user's code relies on.
         parameters: canonical names of the tensors that are parameters.
     """
 
@@ -132,6 +132,11 @@ class PruneReport:
     def mac_sparsity(self) -> float:
         """Fraction of the first-seen MACs that is gone."""
         return _gone(replace(self._before.graph, shapes=self._dense_shapes).macs(), self.macs_after)
+
+    @property
+    def requested(self) -> float | Mapping[str, float]:
+        """The sparsity that was asked for."""
+        return self._context.selection.sparsity
 
     @property
     def sparsity(self) -> float:

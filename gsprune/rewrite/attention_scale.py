@@ -71,7 +71,7 @@ def keep_attention_scale(
         stays = np.isin(new.get(entry.tensor, {}).get(entry.axis, rows), entry.rows)
         if was.sum() == stays.sum():
             continue
-        plan.refuse_to_scale()
+        plan.refuse_copies_of_weights()
         positions = torch.from_numpy(np.flatnonzero(stays))
         factor = sqrt(stays.sum() / was.sum())
         for binding in bindings:

@@ -59,7 +59,7 @@ class RewritePlan:
     notes: tuple[str, ...]
     model: Binding
 
-    def refuse_to_scale(self) -> None:
+    def refuse_copies_of_weights(self) -> None:
         """Refuse to scale weights of which an optimizer keeps copies.
 
         Raises:
