@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from gsprune.checkpoint.document import read_document, write_document
 from gsprune.errors import CheckpointError
 from gsprune.interrupts import PostponedInterrupts
-from gsprune.rewrite.optimizers.states import as_optimizers
+from gsprune.rewrite.optimizers.wrappers import as_optimizers
 from gsprune.rewrite.recorded_widths import rewrite_to
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session, session_of
 from gsprune.rewrite.size_links import SizeLink

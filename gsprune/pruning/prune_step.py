@@ -21,7 +21,7 @@ from gsprune.pruning.report import PruneReport
 from gsprune.pruning.session import open_session
 from gsprune.pruning.step import take_step
 from gsprune.rewrite.followers import Follower, as_followers
-from gsprune.rewrite.optimizers.states import as_optimizers
+from gsprune.rewrite.optimizers.wrappers import as_optimizers
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.tensors import unwrapped
 from gsprune.selection import SCOPES, TARGETS, Scope, Selection, Target

@@ -19,8 +19,7 @@ from gsprune.pruning.report import Context, PruneReport
 from gsprune.pruning.session import follower_bindings, with_binding
 from gsprune.pruning.warnings import warn_after_step
 from gsprune.rewrite.network import ForwardBudget, Refusal, RewriteOptions, Rewritten, rewrite_network
-from gsprune.rewrite.optimizers.states import check_ownership
-from gsprune.rewrite.optimizers.wrappers import with_inner
+from gsprune.rewrite.optimizers.wrappers import check_ownership, with_inner
 from gsprune.rewrite.rescale import Rescaling
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session
 
