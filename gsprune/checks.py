@@ -38,8 +38,7 @@ def check_number(
         ValueError: `value` is NaN or out of bounds.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        bounds = _bounds(at_least, above, at_most, below)
-        raise TypeError(f"`{argument}` must be a number{bounds and f' {bounds}'}, got {value!r}")
+        raise TypeError(f"`{argument}` must be a number, got {value!r}")
     number = float(value)
     if (
         math.isnan(number)
@@ -67,7 +66,7 @@ def check_whole(argument: str, value: object, *, at_least: int, meaning: str = "
         ValueError: `value` is below `at_least`.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"`{argument}` must be a whole number of at least {at_least}, got {value!r}")
+        raise TypeError(f"`{argument}` must be a whole number, got {value!r}")
     if value < at_least:
         raise ValueError(f"`{argument}` must be at least {at_least}{meaning and f', {meaning}'}, got {value}")
     return int(value)
@@ -104,9 +103,12 @@ def suggestion(value: object, choices: Iterable[str]) -> str:
 
 
 def _bounds(at_least: float | None, above: float | None, at_most: float | None, below: float | None) -> str:
-    if (at_least is None and above is None) or (at_most is None and below is None):
-        words = {"at least": at_least, "above": above, "at most": at_most, "below": below}
-        return " and ".join(f"{word} {bound:g}" for word, bound in words.items() if bound is not None)
-    low = f"({above:g}" if at_least is None else f"[{at_least:g}"
-    high = f"{below:g})" if at_most is None else f"{at_most:g}]"
-    return f"in {low}, {high}"
+    low = f"at least {at_least:g}" if at_least is not None else "" if above is None else f"above {above:g}"
+    if below == math.inf:
+        return f"{low} and finite"
+    high = f"at most {at_most:g}" if at_most is not None else "" if below is None else f"below {below:g}"
+    if not low or not high:
+        return low or high
+    left = f"({above:g}" if at_least is None else f"[{at_least:g}"
+    right = f"{below:g})" if at_most is None else f"{at_most:g}]"
+    return f"in {left}, {right}"

@@ -21,7 +21,7 @@ from gsprune.checks import check_choice, check_flag, check_number, check_whole
         (1.0, {"at_least": 0, "below": 1}, "`x` must be in [0, 1), got 1.0"),
         (1.5, {"at_least": 0, "at_most": 1}, "`x` must be in [0, 1], got 1.5"),
         (0, {"above": 0, "below": 0.5}, "`x` must be in (0, 0.5), got 0"),
-        (math.inf, {"above": 0, "below": math.inf}, "`x` must be in (0, inf), got inf"),
+        (math.inf, {"above": 0, "below": math.inf}, "`x` must be above 0 and finite, got inf"),
         (math.nan, {}, "`x` must be a number, got nan"),
         (3, {"at_most": 1, "meaning": "a fraction"}, "`x` must be at most 1, a fraction, got 3"),
     ],
@@ -33,9 +33,9 @@ def test_a_number_out_of_bounds_is_refused(value: float, bounds: dict[str, Any],
 
 @pytest.mark.parametrize("value", [True, "1", None, [1.0]])
 def test_what_is_no_number_is_refused(value: object) -> None:
-    with pytest.raises(TypeError, match=r"^`x` must be a number in \[0, 1\], got"):
+    with pytest.raises(TypeError, match=r"^`x` must be a number, got"):
         check_number("x", value, at_least=0, at_most=1)
-    with pytest.raises(TypeError, match=r"^`n` must be a whole number of at least 1, got"):
+    with pytest.raises(TypeError, match=r"^`n` must be a whole number, got"):
         check_whole("n", value, at_least=1)
 
 
@@ -49,7 +49,7 @@ def test_good_values_come_back_as_plain_numbers() -> None:
 def test_whole_numbers_flags_and_choices_are_checked() -> None:
     with pytest.raises(ValueError, match=r"^`n` must be at least 1, got 0$"):
         check_whole("n", 0, at_least=1)
-    with pytest.raises(TypeError, match=r"whole number of at least 1, got 1\.0$"):
+    with pytest.raises(TypeError, match=r"whole number, got 1\.0$"):
         check_whole("n", 1.0, at_least=1)
     with pytest.raises(TypeError, match=r"^`f` must be True or False, got 1$"):
         check_flag("f", 1)

@@ -1,4 +1,4 @@
-"""Who may import whom (docs/architecture.md), and what `import gsprune` may cost."""
+"""Who may import whom (docs/concepts/architecture.md), and what `import gsprune` may cost."""
 
 from __future__ import annotations
 
