@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gsprune.counted import counted
+from gsprune.checks import counted
 from gsprune.selection import Selection, Shortfall, dense_shapes, group_layers, shortfall
 from gsprune.tracing.graph import Group, IntArray, Protected
 from gsprune.tracing.structure import Structure
