@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Collection
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -75,15 +76,20 @@ def test_imports_go_one_way(path: Path) -> None:
             assert RANK[other] > RANK[own], f"{own} imports {other}, which is not below it"
 
 
-def imported_when_loaded(path: Path) -> set[str]:
+def imported_when_loaded(path: Path, names: Collection[str]) -> set[str]:
     """Modules below `gsprune` that a module imports at its top level, not for type checkers alone."""
-    statements = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)]
-    return {node.module for node in statements if node.module and node.module.startswith("gsprune.")}
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gsprune."):
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}.intersection(names)
+            found |= submodules or {node.module}
+    return found
 
 
 def test_no_modules_import_each_other() -> None:
-    names = {path: ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in modules()}
-    graph = {name.removesuffix(".__init__"): imported_when_loaded(path) for path, name in names.items()}
+    paths = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in modules()}
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    graph = {name: imported_when_loaded(path, paths) for name, path in paths.items()}
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
