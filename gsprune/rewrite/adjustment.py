@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -17,27 +16,34 @@ from gsprune.tracing.structure import Structure
 __all__ = ["Adjustment", "SmallerNetwork"]
 
 
-@dataclass(frozen=True, slots=True)
 class SmallerNetwork:
     """A rewritten network that has passed its check, while its step can still be taken back.
 
     Attributes:
         session: the session before the step: `model`, `example`, and in `groups` the groups and their members.
         structure: the groups after the step.
-        plan: `plan.keeps(name)` gives the kept positions of every axis of a tensor.
+        plan: the removal; `plan.kept` has the kept positions of every axis that is cut.
         bindings: the model's tensors by name, then those of every follower.
-        transaction: records every change.
     """
 
-    session: Session
-    structure: Structure
-    plan: RewritePlan
-    bindings: Sequence[Binding]
-    transaction: Transaction
+    def __init__(
+        self,
+        session: Session,
+        structure: Structure,
+        plan: RewritePlan,
+        bindings: Sequence[Binding],
+        transaction: Transaction,
+    ) -> None:
+        self.session, self.structure, self.plan, self.bindings = session, structure, plan, bindings
+        self._transaction = transaction
+        self._writable = set(map(id, plan.tensors[: plan.num_owned]))  # sliced tensors have new memory
 
-    def change(self, tensor: Tensor, value: Tensor) -> None:
-        """Give a weight or bias (of the model or a follower) new values of its shape, dtype and device."""
-        self.transaction.swap([tensor], [value])
+    def writable(self, tensor: Tensor) -> Tensor:
+        """A weight or bias of the model or a follower, to be written in place; taking back the step undoes it."""
+        if id(tensor) not in self._writable:
+            self._transaction.swap([tensor], [tensor.detach().clone()])
+            self._writable.add(id(tensor))
+        return tensor.detach()
 
 
 class Adjustment(Protocol):
@@ -52,5 +58,5 @@ class Adjustment(Protocol):
         A step that is planned again calls this again, with the new plan.
         """
 
-    def adjust(self, network: SmallerNetwork) -> None:
-        """Change weights of the smaller network by `SmallerNetwork.change`."""
+    def adjust(self, network: SmallerNetwork) -> Sequence[str]:
+        """Change weights of the smaller network through `SmallerNetwork.writable`; returns lines for the report."""

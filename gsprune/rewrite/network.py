@@ -130,10 +130,11 @@ class _Rewrite:
         if rewrite_at_once is not None and _can_be_one_call(self):
             entries = [*plan.entries, *self._session_entries(self.session.links)]
             rewrite_at_once(plan.tensors, plan.patterns, plan.pattern_of, plan.num_owned, entries)
+            notes = plan.notes
         else:
-            self._run_in_transaction(budget, doubt)
+            notes = self._run_in_transaction(budget, doubt)
         watch_stale_optimizers(unlisted)
-        return Rewritten(self.after, plan.notes)
+        return Rewritten(self.after, notes)
 
     @property
     def must_check(self) -> bool:
@@ -144,7 +145,8 @@ class _Rewrite:
         """
         return self.verified != self.session.verified or bool(self.session.links)
 
-    def _run_in_transaction(self, budget: ForwardBudget, doubt: DoubtError | None) -> None:
+    def _run_in_transaction(self, budget: ForwardBudget, doubt: DoubtError | None) -> tuple[str, ...]:
+        """Slice, swap, verify, adjust; returns lines for the report."""
         session, plan, after, links = self.session, self.plan, self.after, self.session.links
         verification = Verification(session, plan, after, budget, doubt) if self.must_check else None
         for adjustment in self.options.adjustments:
@@ -162,11 +164,11 @@ class _Rewrite:
                 links = verification.check(transaction)
             self._set_linked(transaction, links, self.bindings[1:])
             network = SmallerNetwork(session, after, plan, self.bindings, transaction)
-            for adjustment in self.options.adjustments:
-                adjustment.adjust(network)
+            notes = [note for adjustment in self.options.adjustments for note in adjustment.adjust(network)]
             transaction.set_entries(self._session_entries(links))
             if self.options.consensus is not None:  # a rank whose rewrite failed takes the others back
                 self.options.consensus.check("that the rewritten network works", final=True)
+        return (*plan.notes, *notes)
 
     def _set_linked(self, transaction: Transaction, links: tuple[SizeLink, ...], bindings: Sequence[Binding]) -> None:
         """Set integers of user code to the lengths that they follow."""

@@ -69,15 +69,14 @@ class RewritePlan:
             )
 
     @cached_property
-    def model_index(self) -> dict[str, int]:
-        """Name -> index into `tensors`, for the model's own tensors."""
+    def kept(self) -> dict[str, dict[int, IntArray]]:
+        """Name -> {axis: sorted kept positions}, for the model's own tensors that are cut."""
         index = {id(tensor): i for i, tensor in enumerate(self.tensors[: self.num_model])}
-        return {name: index[id(tensor)] for name, tensor in self.model.tensors.items() if id(tensor) in index}
-
-    def keeps(self, name: str) -> Pattern:
-        """(axis, kept positions) of one of the model's tensors; empty where it is not sliced."""
-        index = self.model_index.get(name)
-        return () if index is None else self.patterns[self.pattern_of[index]]
+        return {
+            name: dict(self.patterns[self.pattern_of[index[id(tensor)]]])
+            for name, tensor in self.model.tensors.items()
+            if id(tensor) in index
+        }
 
 
 def plan_rewrite(

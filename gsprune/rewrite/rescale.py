@@ -31,8 +31,7 @@ class Rescaling:
         in_axes = {(member.tensor, member.axis) for member in members if member.role == "in"}
         tensors = canonical_tensors(session.model)
         self._norms = {}
-        for name in plan.model_index:
-            keeps = dict(plan.keeps(name))
+        for name, keeps in plan.kept.items():
             weight = tensors[name].detach()
             if weight.ndim < 2 or not any((name, axis) in in_axes for axis in keeps):
                 continue
@@ -41,18 +40,19 @@ class Rescaling:
                 weight = weight.index_select(axis, torch.from_numpy(keeps[axis]).to(weight.device))
             self._norms[name] = axis, _norms(weight, axis)
 
-    def adjust(self, network: SmallerNetwork) -> None:
+    def adjust(self, network: SmallerNetwork) -> tuple[str, ...]:
         """Scale the rows that lost inputs."""
         tensors = canonical_tensors(network.session.model)
         for name, (axis, before) in self._norms.items():
-            weight = tensors[name].detach()
+            weight = network.writable(tensors[name])
             after = _norms(weight, axis)
             factor = torch.where(after > 0, before / after, 1.0).clamp_(min=1.0).to(weight.dtype)
-            network.change(tensors[name], weight * factor.reshape([-1 if a == axis else 1 for a in range(weight.ndim)]))
+            weight.mul_(factor.reshape([-1 if a == axis else 1 for a in range(weight.ndim)]))
             head, dot, _ = name.rpartition(".")
             bias = tensors.get(f"{head}{dot}bias")
             if bias is not None:
-                network.change(bias, bias.detach() * factor)
+                network.writable(bias).mul_(factor)
+        return ()
 
 
 def _norms(weight: Tensor, axis: int) -> Tensor:

@@ -80,13 +80,25 @@ class Transaction:
         call_for_all(dict.__setitem__, *zip(*entries, strict=True))
 
     def rollback(self) -> None:
-        """Take everything back; an interrupt in the middle starts it over."""
+        """Take everything back; an interrupt in the middle starts it over, and so does the first error.
+
+        Raises:
+            Exception: that error, when everything has been taken back.
+        """
+        failure = None
         while True:
             try:
                 self._rollback()
             except KeyboardInterrupt:
                 continue
-            return
+            except Exception as error:
+                if failure is not None:
+                    raise
+                failure = error
+                continue
+            break
+        if failure is not None:
+            raise failure
 
     def _rollback(self) -> None:
         with torch.no_grad():

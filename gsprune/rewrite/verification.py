@@ -99,11 +99,10 @@ class Verification:
         if session.example is None or session.groups.traced.inexact:
             return None
         self.budget.used += 1
-        kept = {name: dict(plan.keeps(name)) for name in plan.model_index}
         call = None if self.doubt is None else call_in_float64
         try:
             with undisturbed(session.model):
-                return masked_output(session.model, session.example, session.bound.tensors, kept, call)
+                return masked_output(session.model, session.example, session.bound.tensors, plan.kept, call)
         except Exception as error:  # masked channels may make a network fail: 0 / 0, a distribution of NaN
             if call is None and is_out_of_memory(error):
                 raise
