@@ -83,17 +83,14 @@ def _take_step(
         changes = np.count_nonzero(keep) < len(keep)  # `all` goes through Python
         if options.consensus is not None:
             options.consensus.check_choice(session.groups, keep, final=options.dry_run or not changes)
-        if not changes:
-            result = Rewritten(session.groups)
-        elif options.dry_run:
+        result: Rewritten | Refusal = Rewritten(session.groups)
+        if changes and options.dry_run:
             result = Rewritten(session.groups.pruned(keep)[0])
-        else:
-            outcome = rewrite_network(attempt, keep, optimizers, bindings, rewrite_options, budget)
-            if isinstance(outcome, Refusal):
-                attempt = _after_refusal(attempt, outcome, budget)
-                continue
-            result = outcome
-        break
+        elif changes:
+            result = rewrite_network(attempt, keep, optimizers, bindings, rewrite_options, budget)
+        if isinstance(result, Rewritten):
+            break
+        attempt = _after_refusal(attempt, result, budget)
     if not changes or options.dry_run:
         session.model.__dict__[SESSION_ATTRIBUTE] = session  # so that the next step need not trace
     names = session.bound.parameter_names
