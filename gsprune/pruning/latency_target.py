@@ -44,7 +44,7 @@ class Point:
     """A network that was timed.
 
     Attributes:
-        ratio: of channels that are gone.
+        ratio: fraction of channels removed.
         widths: group -> width.
         milliseconds: of one forward.
     """
@@ -120,7 +120,7 @@ def search_ratio(point: Callable[[float], Point], budget: LatencyBudget) -> floa
 
     Args:
         point: ratio -> widths and milliseconds.
-        budget: what to meet.
+        budget: the milliseconds to meet.
 
     Raises:
         ValueError: not even the narrowest network does.
@@ -150,7 +150,7 @@ def search_ratio(point: Callable[[float], Point], budget: LatencyBudget) -> floa
 
 
 def _between(slow: Point, fast: Point, goal: float) -> float:
-    """Where the line through both points meets the goal, on a logarithmic axis of time; well inside of both."""
+    """The ratio at which the line through both points meets the goal, in logarithms of time; well inside of both."""
     whole = math.log(slow.milliseconds / fast.milliseconds)
     share = math.log(slow.milliseconds / goal) / whole if whole > 0 else 0.5
     return slow.ratio + min(0.85, max(0.15, share)) * (fast.ratio - slow.ratio)
@@ -183,6 +183,6 @@ def _sized(value: Any, budget: LatencyBudget) -> Any:
 
 
 def _question(selection: Selection, ignored: Sequence[str], budget: LatencyBudget) -> str:
-    """What the answer depends on besides the table, as a short text."""
+    """The options that the answer depends on, as a short text."""
     options = json.dumps([selection.round_to, selection.min_channels, list(ignored)], sort_keys=True, default=dict)
     return f"{budget.milliseconds:g} ms, {hashlib.sha256(options.encode()).hexdigest()[:12]}"

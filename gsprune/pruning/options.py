@@ -22,7 +22,7 @@ ImportanceSpec = str | Importance | Criterion | Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class ChoiceOptions:
-    """Which units go: sparsity, scope, target and limits (`selection`), scores, and what is ignored."""
+    """The choice of units: sparsity, scope, target and limits (`selection`), scores, and ignored parts."""
 
     selection: Selection
     importance: Importance

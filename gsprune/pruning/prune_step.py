@@ -83,9 +83,9 @@ def prune_step(
 
     Args:
         model: any module of floating-point parameters; DDP and FSDP wrappers are refused (prune ``.module``).
-        sparsity: cumulative, the fraction of the first-seen width that is gone, in [0, 1); or {glob of group or layer
-            names: number}, where groups that no glob matches are left alone. With target "latency" a `LatencyBudget`,
-            or its milliseconds.
+        sparsity: cumulative, the fraction of the first-seen width that is removed, in [0, 1); or {glob of group or
+            layer names: number}, where groups that no glob matches are left alone. With target "latency" a
+            `LatencyBudget`, or its milliseconds.
         optimizer: a ``torch.optim.Optimizer`` or a wrapper of one (Lookahead, accelerate's), or several. Their state
             follows, as do copies of weights in their attributes; what cannot be followed is refused by name.
         followers: modules of the same architecture (target network, EMA copy, ``AveragedModel``), or containers of

@@ -18,7 +18,7 @@ __all__ = ["Pruner"]
 
 
 class Pruner:
-    """`prune_step` along a schedule, with the options given once.
+    """Pruning steps along a schedule, all with the same options.
 
     Args:
         model: as in `prune_step`.
@@ -65,7 +65,7 @@ class Pruner:
         """Go on from `state_dict`.
 
         Args:
-            state: what `state_dict` returned.
+            state: a value of `state_dict`.
 
         Raises:
             ValueError: it is not a Pruner's state.

@@ -133,7 +133,7 @@ def sensitivity(
 
 def _kept(graph: Graph, removed_units: Mapping[str, IntArray]) -> dict[str, dict[int, IntArray]]:
     return {
-        name: {axis: np.setdiff1d(np.arange(graph.shapes[name][axis]), gone) for axis, gone in axes.items()}
+        name: {axis: np.setdiff1d(np.arange(graph.shapes[name][axis]), removed) for axis, removed in axes.items()}
         for name, axes in graph.removed(removed_units).items()
     }
 

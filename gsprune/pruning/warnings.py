@@ -96,7 +96,7 @@ def _learns(model: nn.Module, name: str) -> bool:
 
 
 def _lost(removed: Removed, name: str) -> dict[str, dict[int, list[int]]]:
-    """What the tensors of a submodule have lost."""
+    """Removed positions of the tensors of a submodule."""
     return {
         tensor.removeprefix(f"{name}."): {axis: positions.tolist() for axis, positions in axes.items()}
         for tensor, axes in removed.items()

@@ -36,13 +36,13 @@ class Binding:
 
     Attributes:
         module: the module.
-        tensors: what pruning may cut, by name: canonical names first, then other names of tied tensors under which
-            this module holds another tensor (a follower may have untied).
+        tensors: the tensors that pruning may cut, by name: canonical names first, then other names of tied tensors
+            under which this module has another tensor (a follower may have untied).
         canonical: (len(tensors),) the canonical name of each.
         cuts: (len(tensors),) how each is cut, an index into `Structure.cuts`.
         ids: ids of all of them.
         links: stored integers that follow by the table of layers.
-        parts: what `_core.plan_cuts` reads at every step: the tensors, their cuts, and the stored integers as
+        parts: the input of `_core.plan_cuts` at every step: the tensors, their cuts, and the stored integers as
             (attributes, name, vector, multiplier, divisor).
     """
 

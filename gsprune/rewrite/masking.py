@@ -1,4 +1,4 @@
-"""The dense network with channels set to zero: what the smaller network must equal."""
+"""The masked dense network: removed channels are zero, and the smaller network must equal it."""
 
 from __future__ import annotations
 
@@ -30,13 +30,6 @@ def masked(tensor: Tensor, axes: Mapping[int, IntArray]) -> Tensor:
     return copy
 
 
-def _complement(kept: IntArray, size: int) -> IntArray:
-    """The positions in [0, size) that are not kept."""
-    others = np.ones(size, dtype=bool)
-    others[kept] = False
-    return np.flatnonzero(others)
-
-
 def masked_output(
     model: nn.Module,
     example: Example,
@@ -54,16 +47,10 @@ def masked_output(
         call: how to call it; None as the example says.
     """
     transaction = Transaction()
-    # Many axes are cut alike and share one array.
-    complements = {
-        id(keep): _complement(keep, tensors[name].shape[axis])
-        for name, axes in kept.items()
-        for axis, keep in axes.items()
-    }
-    copies = [
-        masked(tensors[name], {axis: complements[id(keep)] for axis, keep in axes.items()})
-        for name, axes in kept.items()
-    ]
+    copies = []
+    for name, axes in kept.items():
+        removed = {axis: np.delete(np.arange(tensors[name].shape[axis]), keep) for axis, keep in axes.items()}
+        copies.append(masked(tensors[name], removed))
     with PostponedInterrupts():
         try:
             transaction.swap([tensors[name] for name in kept], copies)

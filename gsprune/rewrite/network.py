@@ -34,7 +34,7 @@ __all__ = ["ForwardBudget", "Refusal", "RewriteOptions", "Rewritten", "rewrite_n
 
 @dataclass(frozen=True, slots=True)
 class RewriteOptions:
-    """How networks are rewritten.
+    """Options of a rewrite.
 
     Attributes:
         backend: slices the tensors.

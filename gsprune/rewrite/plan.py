@@ -1,7 +1,7 @@
-"""What one step does, decided before anything is touched: which tensors are sliced how, which entries change.
+"""The plan of one rewrite, made before anything is touched: the cut of every tensor, and the entries to set.
 
-A step may come at every optimizer step: what is done per tensor is done by one call of the core, and names are looked
-up only when something asks for them.
+A step may come at every optimizer step. So one call of the core does the work per tensor, and names are looked up only
+when something asks for them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RewritePlan:
         patterns: the distinct ways of slicing.
         pattern_of: (len(tensors),) index into `patterns`.
         entries: (dictionary, key, value): attributes that follow and optimizer histories that start anew.
-        notes: what the report must say besides.
+        notes: lines for the report.
         model: knows the names of the model's own tensors.
     """
 

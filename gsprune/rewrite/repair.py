@@ -169,7 +169,7 @@ class Repair:
             candidates = _candidates(module, self.names[id(module)], lengths, asked, failure)
             if any(self._gets_further([candidate], lengths) for candidate in candidates):
                 return True
-            # What the failing call was passed must change; but the code may compare it with another first, or add it.
+            # An argument of the failing call must change. The code may compare it with another integer first, or add it.
             for candidate in candidates:
                 if (id(module), candidate[0].attribute, candidate[0].index) in passed and any(
                     self._gets_further([candidate, other], lengths)
@@ -310,7 +310,7 @@ def _candidates(
 ) -> list[_Candidate]:
     """A module's integers that are worth trying, with the lengths that they may follow.
 
-    In this order: what the failing call was passed, sizes that the failing operation must make, lengths of the module's
+    In this order: arguments of the failing call, sizes that the failing operation must make, lengths of the module's
     own tensors, integers that the message names, plain ones before tuples.
     """
     passed = {(size.attribute, size.position) for size in failure.stored_sizes if size.module is module}

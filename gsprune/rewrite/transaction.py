@@ -107,9 +107,9 @@ class Transaction:
         for tensors, befores in reversed(self._states):
             call_for_all(setattr, tensors, repeat("data"), befores)
         for entries in reversed(self._entries):
-            known = [entry for entry in entries if entry[2] is not _MISSING]
-            if known:
-                call_for_all(dict.__setitem__, *zip(*known, strict=True))
+            present = [entry for entry in entries if entry[2] is not _MISSING]
+            if present:
+                call_for_all(dict.__setitem__, *zip(*present, strict=True))
             for dictionary, key, before in entries:
                 if before is _MISSING:
                     dictionary.pop(key, None)

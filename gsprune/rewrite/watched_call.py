@@ -70,7 +70,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has
     depend on data, nor once the forward goes another way than when it was traced.
 
     Args:
-        due: what the operations must make, in order.
+        due: the sizes that each operation must make, in order.
     """
 
     @classmethod
@@ -111,7 +111,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has
 
 
 def _has_sizes(due: Due, outputs: Sequence[Tensor]) -> bool:
-    """Whether one operation made what it must make; False where that cannot be told.
+    """True if an operation made the sizes that it must make; False where that is uncertain.
 
     Torch moves axes of size 1 about (`torch.einsum` does), so that nothing is where it was expected.
 

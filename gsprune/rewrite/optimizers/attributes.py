@@ -41,7 +41,7 @@ def slice_attributes(optimizers: Sequence[Optimizer], slicer: StateSlicer) -> No
         slicer: takes the tensors.
 
     Raises:
-        RewriteError: it cannot be told which parameter a tensor follows.
+        RewriteError: a tensor may follow several parameters, or none.
     """
     searches = [_Search(each, extras, slicer) for each in optimizers if (extras := extras_of(each))]
     for search in searches:
@@ -65,7 +65,7 @@ def _add_states_of_masters(optimizers: Sequence[Optimizer], master_of: Mapping[i
 
 
 class _Search:
-    """What one optimizer keeps in its attributes.
+    """The search through the attributes of one optimizer.
 
     Attributes:
         master_of: id of a tensor that is trained in a parameter's place -> index of the parameter.
