@@ -19,7 +19,7 @@ from gsprune.backends import Pattern
 from gsprune.errors import RewriteError
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.optimizers.attributes import slice_attributes
-from gsprune.rewrite.optimizers.registry import handler_of
+from gsprune.rewrite.optimizers.registry import StateHandler, handler_of
 from gsprune.rewrite.optimizers.states import StateSlicer
 from gsprune.rewrite.shared_storage import check_storages
 from gsprune.rewrite.size_links import Entry
@@ -93,7 +93,8 @@ def plan_rewrite(
     Raises:
         RewriteError: a gradient or a state cannot be sliced, or a parameter's memory has other users.
     """
-    by_shape = _optimizers_by_state(optimizers)
+    handlers = [handler_of(optimizer) for optimizer in optimizers]
+    by_shape = _optimizers_by_state(optimizers, handlers)
     parts, states = [binding.parts for binding in bindings], [_as_dict(optimizer.state) for optimizer in by_shape]
     patterns, tensors, pattern_of, num_owned, num_model, entries, others = _core.plan_cuts(
         after.cuts, keeps, after.starts, parts, states
@@ -105,13 +106,12 @@ def plan_rewrite(
             slicer.add_gradient(owner, value)
         else:
             slicer.add_state(owner, by_shape[which], states[which][tensors[owner]], key, value)
-    handlers = [(optimizer, handler_of(optimizer)) for optimizer in optimizers]
-    unhandled = [optimizer for optimizer, handler in handlers if handler is None]
+    unhandled = [optimizer for optimizer, handler in zip(optimizers, handlers, strict=True) if handler is None]
     num_before = len(tensors)
     slice_attributes(unhandled, slicer)
     num_copies = len(tensors) - num_before
     slicer.refuse_preconditioners(unhandled)
-    for optimizer, handler in handlers:
+    for optimizer, handler in zip(optimizers, handlers, strict=True):
         if handler is not None:
             handler.slice_state(optimizer, slicer)
     for binding in bindings:
@@ -120,15 +120,15 @@ def plan_rewrite(
     return RewritePlan(tensors, num_owned, num_model, num_copies, patterns, pattern_of, entries, notes, bindings[0])
 
 
-def _optimizers_by_state(optimizers: Sequence[Optimizer]) -> list[Optimizer]:
+def _optimizers_by_state(optimizers: Sequence[Optimizer], handlers: Sequence[StateHandler | None]) -> list[Optimizer]:
     """One optimizer for every distinct state that is sliced by its shapes.
 
     A wrapper often shows the state of the optimizer inside as its own.
     """
     states = [optimizer.state for optimizer in optimizers]  # a wrapper may make its own at every access
     by_state = {id(state): optimizer for state, optimizer in zip(reversed(states), reversed(optimizers), strict=True)}
-    for state, optimizer in zip(states, optimizers, strict=True):
-        if handler_of(optimizer) is not None:
+    for state, handler in zip(states, handlers, strict=True):
+        if handler is not None:
             by_state.pop(id(state), None)
     return list(by_state.values())
 

@@ -169,7 +169,7 @@ class Repair:
             candidates = _candidates(module, self.names[id(module)], lengths, asked, failure)
             if any(self._gets_further([candidate], lengths) for candidate in candidates):
                 return True
-            # An argument of the failing call must change. The code may compare it with another integer first, or add it.
+            # An argument of the failing call must change. The code may compare or add another integer first.
             for candidate in candidates:
                 if (id(module), candidate[0].attribute, candidate[0].index) in passed and any(
                     self._gets_further([candidate, other], lengths)

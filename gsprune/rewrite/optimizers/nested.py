@@ -19,6 +19,7 @@ from torch import Tensor
 
 __all__ = ["is_container", "may_hold_tensors", "parts_of"]
 
+_NUMBERS = frozenset((bool, int, float, NoneType))
 _PLAIN_KINDS = (
     *(NoneType, bool, int, float, complex, str, bytes, Enum, type, np.generic),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator, torch.Size),
@@ -33,6 +34,8 @@ def is_container(value: Any) -> bool:
 
 def may_hold_tensors(value: Any) -> bool:
     """False for numbers, strings, tuples of them, and tensors of one element, as most attributes are."""
+    if type(value) in _NUMBERS:
+        return False
     if type(value) in (tuple, list):
         return any(map(may_hold_tensors, value))
     if isinstance(value, FunctionType | partial):

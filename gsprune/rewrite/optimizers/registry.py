@@ -50,4 +50,7 @@ def register_state_handler(kind: type, handler: StateHandler) -> None:
 
 def handler_of(optimizer: Optimizer) -> StateHandler | None:
     """The handler of an optimizer; None where its state is sliced by its shapes."""
-    return next((_HANDLERS[kind] for kind in type(optimizer).__mro__ if kind in _HANDLERS), None)
+    for kind in type(optimizer).__mro__:
+        if kind in _HANDLERS:
+            return _HANDLERS[kind]
+    return None
