@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
+from gsprune.arrays import BoolArray
 from gsprune.backends import Backend
 from gsprune.distributed.consensus import Consensus
 from gsprune.pruning.options import ChoiceOptions
@@ -16,18 +14,10 @@ __all__ = ["choose_units"]
 
 def choose_units(
     session: Session, options: ChoiceOptions, frozen: frozenset[str], backend: Backend, consensus: Consensus | None
-) -> npt.NDArray[np.bool_]:
-    """Score every unit and select.
+) -> BoolArray:
+    """(units,) bool, True for the units to keep; groups in `frozen` keep their width.
 
-    Args:
-        session: the model.
-        options: the request.
-        frozen: names of groups that keep their width.
-        backend: computes the statistics of the weights.
-        consensus: averages scores that depend on data over the ranks.
-
-    Returns:
-        (units,) bool, True for the units to keep.
+    Scores that depend on data are averaged over the ranks of `consensus`.
 
     Raises:
         ScoreError: a score is not finite.

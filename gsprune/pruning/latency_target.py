@@ -59,13 +59,8 @@ def options_within_budget(
 ) -> StepOptions:
     """The options with the sparsity at which the network meets its share of the budget.
 
-    The model is not touched. Where several ranks take the step together, the first one measures for all.
-
-    Args:
-        model: the network.
-        session: its session, traced.
-        options: the options of the step, with scope "local" and target "channels"; their sparsity is ignored.
-        budget: the milliseconds to meet.
+    The model is not touched, and the sparsity of `options` is ignored. Where several ranks take the step together, the
+    first one measures for all.
 
     Raises:
         ValueError: not even the narrowest network is so fast, or the table cannot be written.

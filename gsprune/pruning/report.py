@@ -9,10 +9,10 @@ from math import prod
 from numbers import Integral
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gsprune.arrays import BoolArray
 from gsprune.checks import counted
 from gsprune.selection import Selection, Shortfall, dense_shapes, group_layers, shortfall
 from gsprune.tracing.graph import Group, IntArray, Protected
@@ -78,7 +78,7 @@ class PruneReport:
     notes: tuple[str, ...]
     _before: Structure = field(repr=False)
     _after: Structure = field(repr=False)
-    _kept_units: npt.NDArray[np.bool_] = field(repr=False)
+    _kept_units: BoolArray = field(repr=False)
     _context: Context = field(repr=False)
 
     @cached_property

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gsprune.arrays import Float32Array
 from gsprune.backends import BackendName, get_backend
 from gsprune.checks import check_number
 from gsprune.importance import Criterion, Importance, resolve_importance
@@ -138,7 +139,7 @@ def _kept(graph: Graph, removed_units: Mapping[str, IntArray]) -> dict[str, dict
     }
 
 
-def _share(scores: np.ndarray[Any, np.dtype[np.float32]], units: IntArray) -> float:
+def _share(scores: Float32Array, units: IntArray) -> float:
     wide = scores.astype(np.float64)
     total = float(wide.sum())
     return float(wide[units].sum()) / total if total > 0 else 0.0

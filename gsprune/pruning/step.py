@@ -33,17 +33,7 @@ def take_step(
     optimizers: Sequence[Optimizer] = (),
     followers: Sequence[nn.Module] = (),
 ) -> PruneReport:
-    """Take one step; the state of a seeded criterion advances only if the step succeeds.
-
-    Args:
-        model: the network.
-        session: its session, traced.
-        options: the request.
-        optimizers: optimizers whose states follow.
-        followers: modules that follow.
-
-    Returns:
-        the report.
+    """Take one step on a traced model; the state of a seeded criterion advances only if the step succeeds.
 
     Raises:
         ValueError: an option, an optimizer or a follower does not fit the model.

@@ -18,12 +18,7 @@ __all__ = ["masked", "masked_output"]
 
 
 def masked(tensor: Tensor, axes: Mapping[int, IntArray]) -> Tensor:
-    """A copy of `tensor` with the given positions of the given axes set to zero.
-
-    Args:
-        tensor: any shape and dtype.
-        axes: axis -> positions.
-    """
+    """A copy of `tensor` with positions of some axes (axis -> positions) set to zero."""
     copy = tensor.detach().clone()
     for axis, positions in axes.items():
         copy.index_fill_(axis, torch.from_numpy(positions).to(tensor.device), 0)

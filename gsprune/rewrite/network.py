@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.optim import Optimizer
 
+from gsprune.arrays import BoolArray
 from gsprune.backends import Backend, rewriter_of
 from gsprune.distributed.consensus import Consensus
 from gsprune.interrupts import PostponedInterrupts
@@ -26,7 +25,7 @@ from gsprune.rewrite.repair import lengths_of
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session
 from gsprune.rewrite.size_links import Entry, SizeLink
 from gsprune.rewrite.transaction import Transaction
-from gsprune.rewrite.verification import ForwardBudget, Refusal, RefusedError, Verification, cut_groups
+from gsprune.rewrite.verification import ForwardBudget, Refusal, Verification, cut_groups
 from gsprune.tracing.structure import Structure
 
 __all__ = ["ForwardBudget", "Refusal", "RewriteOptions", "Rewritten", "rewrite_network"]
@@ -62,7 +61,7 @@ class Rewritten:
 
 def rewrite_network(
     session: Session,
-    keep: npt.NDArray[np.bool_],
+    keep: BoolArray,
     optimizers: Sequence[Optimizer],
     followers: Sequence[Binding],
     options: RewriteOptions,
@@ -91,8 +90,8 @@ def rewrite_network(
             return rewrite.run(budget, doubt)
         except DoubtError as error:  # float64 needs the dense network again: everything was taken back
             doubt = error
-        except RefusedError as error:
-            return error.refusal
+        except Refusal as refusal:
+            return refusal.with_traceback(None)  # whose frames hold the sliced tensors
 
 
 class _Rewrite:
@@ -101,7 +100,7 @@ class _Rewrite:
     def __init__(
         self,
         session: Session,
-        keep: npt.NDArray[np.bool_],
+        keep: BoolArray,
         optimizers: Sequence[Optimizer],
         followers: Sequence[Binding],
         options: RewriteOptions,
@@ -122,7 +121,7 @@ class _Rewrite:
 
         Raises:
             DoubtError: the outputs may differ, and there is no `doubt` to settle.
-            RefusedError: the network failed its check.
+            Refusal: the network failed its check.
         """
         plan = self.plan
         unlisted = parameters_without_optimizer(plan.tensors[: plan.num_model], self.optimizers)
@@ -154,8 +153,7 @@ class _Rewrite:
         replacements = self.options.backend.slice(plan.tensors, plan.patterns, plan.pattern_of)
         scaled = keep_attention_scale(plan, replacements, self.bindings, session.groups, after, self.optimizers)
         with PostponedInterrupts(), Transaction() as transaction:
-            transaction.swap(plan.tensors[: plan.num_owned], replacements[: plan.num_owned])
-            transaction.swap_states(plan.tensors[plan.num_owned :], replacements[plan.num_owned :])
+            transaction.swap(plan.tensors, replacements)
             transaction.set_entries(plan.entries)
             self._set_linked(transaction, links, self.bindings[:1])
             if verification is not None:

@@ -27,7 +27,7 @@ from gsprune.tracing.example import Example
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.undisturbed import undisturbed
 
-__all__ = ["ForwardBudget", "Refusal", "RefusedError", "Verification", "cut_groups"]
+__all__ = ["ForwardBudget", "Refusal", "Verification", "cut_groups"]
 
 # Forwards that one step may spend on checks before it gives up.
 _MAX_FORWARDS = 20
@@ -45,9 +45,8 @@ class ForwardBudget:
         return _MAX_FORWARDS - self.used
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A rewritten network that failed its check and was taken back.
+class Refusal(Exception):  # noqa: N818, it is also a result
+    """A rewritten network that failed its check and is taken back.
 
     Attributes:
         failure: the reason.
@@ -55,22 +54,14 @@ class Refusal:
         links: the stored sizes to change in the next attempt.
     """
 
-    failure: Failure
-    groups: Collection[str]
-    links: tuple[SizeLink, ...]
+    def __init__(self, failure: Failure, groups: Collection[str], links: tuple[SizeLink, ...]) -> None:
+        super().__init__(failure.message)
+        self.failure, self.groups, self.links = failure, groups, links
 
     @property
     def where(self) -> str:
         """The innermost module that was running, as a part of a message."""
         return f" in {type(self.failure.modules[-1]).__name__}" if self.failure.modules else ""
-
-
-class RefusedError(Exception):
-    """Ends the transaction of a rewrite that is refused."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.failure.message)
-        self.refusal = refusal
 
 
 class Verification:
@@ -118,7 +109,7 @@ class Verification:
             the links of stored integers after repair.
 
         Raises:
-            RefusedError: the network cannot be repaired.
+            Refusal: the network cannot be repaired.
             DoubtError: the outputs may differ, and no earlier doubt is to be settled.
         """
         example, links = self._example(), self.session.links
@@ -133,7 +124,7 @@ class Verification:
             outcome = repair.outcome
             failure = outcome.failure or self._difference(outcome)
         if failure is not None:
-            raise RefusedError(Refusal(failure, self._groups_to_blame(outcome.operations, failure), links))
+            raise Refusal(failure, self._groups_to_blame(outcome.operations, failure), links)
         return links
 
     def _example(self) -> Example:

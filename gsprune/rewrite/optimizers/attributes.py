@@ -16,18 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gsprune.arrays import AnyArray
 from gsprune.errors import RewriteError
 from gsprune.rewrite.optimizers.nested import is_container
 from gsprune.rewrite.optimizers.states import StateSlicer
 from gsprune.rewrite.optimizers.wrappers import extras_of, parts_to_follow, with_inner
 
 __all__ = ["slice_attributes"]
-
-AnyArray = npt.NDArray[Any]
 
 # Objects within objects are searched so deep.
 _DEPTH = 8
