@@ -151,7 +151,7 @@ def _with_recorded_groups(graph: Graph, session: Session) -> tuple[Graph, dict[s
     recorded = session.recorded_groups
     lengths = {(member.tensor, member.axis): len(member.units) for group in recorded for member in group.members}
     fits = all(graph.shapes.get(tensor, ())[axis : axis + 1] == (size,) for (tensor, axis), size in lengths.items())
-    if session.structure is not None or not fits or _is_same_partition(graph.groups, recorded):
+    if session.structure is not None or not fits or _partition(graph.groups) == _partition(recorded):
         return graph, {}
     axes_of_recorded = [_axes(group) for group in recorded]
     if recorded and all(any(_axes(group) <= axes for axes in axes_of_recorded) for group in graph.groups):
@@ -171,17 +171,9 @@ def _axes(group: Group) -> frozenset[tuple[str, int]]:
     return frozenset((member.tensor, member.axis) for member in group.members)
 
 
-def _is_same_partition(first: Sequence[Group], second: Sequence[Group]) -> bool:
-    """True if two traces found the same groups, unit for unit."""
-    return len(first) == len(second) and all(
-        a.name == b.name
-        and len(a.members) == len(b.members)
-        and all(
-            (m.tensor, m.axis) == (n.tensor, n.axis) and np.array_equal(m.units, n.units)
-            for m, n in zip(a.members, b.members, strict=True)
-        )
-        for a, b in zip(first, second, strict=True)
-    )
+def _partition(groups: Sequence[Group]) -> list[Any]:
+    """The groups unit for unit, to be compared."""
+    return [(group.name, [(m.tensor, m.axis, m.units.tolist()) for m in group.members]) for group in groups]
 
 
 def _fitting(kept: Mapping[str, Mapping[int, Any]], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[int, Any]]:
