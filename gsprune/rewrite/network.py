@@ -88,10 +88,10 @@ def rewrite_network(
         try:
             rewrite = _Rewrite(session, keep, optimizers, followers, options)
             return rewrite.run(budget, doubt)
-        except DoubtError as error:  # float64 needs the dense network again: everything was taken back
-            doubt = error
+        except DoubtError as error:  # float64 needs the dense network again, which the transaction has put back
+            doubt = error.with_traceback(None)  # whose frames hold the sliced tensors
         except Refusal as refusal:
-            return refusal.with_traceback(None)  # whose frames hold the sliced tensors
+            return refusal.with_traceback(None)
 
 
 class _Rewrite:
