@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from gsprune.counted import counted
+from gsprune.checks import counted
 from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig
 from gsprune.rl.exporting.frames import played_frames
 from gsprune.rl.exporting.policy import QuantizedPolicy, export_policy, quantize_policy

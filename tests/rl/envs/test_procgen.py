@@ -11,8 +11,8 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from gsprune.errors import MissingExtraError
+from gsprune.rl.envs import procgen as envs_module
 from gsprune.rl.envs.procgen import GAMES, NUM_ACTIONS, EnvConfig, ProcgenVectorEnv
-from gsprune.rl.envs.procgen import procgen as envs_module
 
 CONFIG = EnvConfig.train("bigfish", 4, "easy", seed=3)
 
