@@ -84,8 +84,11 @@ class TrainConfig(ABC):
 
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one"""
+    workers: int | None = None
+    """threads that compute pieces of a batch side by side on the CPU; the result does not depend on their number;
+    unset: one for each usable core, at most OMP_NUM_THREADS"""
     torch_threads: int | None = None
-    """threads of PyTorch on the CPU; unset: PyTorch's own choice"""
+    """threads of PyTorch in each worker; unset: 1 (PyTorch's own choice with --compile or on a GPU)"""
     env_threads: int | None = None
     """threads that step the environments; unset: one per core, four at most"""
     channels_last: bool = True
@@ -141,7 +144,7 @@ class TrainConfig(ABC):
             check_at_least(self, 1, "round_to")
         self._check_budget()
         check_at_least(self, 1, "total_timesteps", "min_channels", "eval_points", "eval_num_envs")
-        check_at_least(self, 1, "torch_threads", "env_threads")
+        check_at_least(self, 1, "workers", "torch_threads", "env_threads")
         check_at_least(self, 0, "eval_episodes", "eval_interval_episodes", "checkpoint_minutes")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}")

@@ -55,7 +55,7 @@ class PPOTrainer(Trainer[PPOConfig]):
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.rollout = Rollout(config.num_steps, config.num_envs, self.device, self.share)
         self.reward_normalizer = RewardNormalizer(config.num_envs, config.gamma)
-        self._act = self.compilation.wrap("the network for acting", self._forward)
+        self._policy = self.compilation.wrap("the network for acting", self._forward)
         # With several processes the pieces of a minibatch have a new size every time: nothing to compile for.
         self._losses_of = (
             self.compilation.wrap("the network for learning", self._losses) if self.ranks.is_alone else self._losses
@@ -131,12 +131,16 @@ class PPOTrainer(Trainer[PPOConfig]):
         """
         size = self.config.batch_size // self.config.num_minibatches
         piece_size = self.config.microbatch_size or (_CPU_MICROBATCH if self.device.type == "cpu" else size)
-        totals = torch.zeros(len(_LOSSES), device=self.device)
-        for piece in zip(*(torch.split(tensor, piece_size) for tensor in minibatch), strict=True):
+        pieces = list(zip(*(torch.split(tensor, piece_size) for tensor in minibatch), strict=True))
+
+        def loss_of(piece: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
             loss, losses = self._losses_of(*piece)
             share = len(piece[0]) / size  # the pieces' means, of all processes, add up to the mean over the minibatch
-            (loss * share).backward()  # type: ignore[no-untyped-call]
-            totals += share * losses
+            return loss * share, losses * share
+
+        totals = torch.zeros(len(_LOSSES), device=self.device)
+        for losses in self.workers.backward(list(self.agent.parameters()), loss_of, pieces):
+            totals += losses
         return totals
 
     def _losses(
@@ -152,15 +156,23 @@ class PPOTrainer(Trainer[PPOConfig]):
         parts = torch.stack([policy.loss, v_loss, entropy, policy.approx_kl, policy.clipfrac])
         return loss, parts.detach()
 
+    def _act(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and values without gradients, computed by the workers."""
+        logits, values = zip(*self.workers.forward(self._policy, frames), strict=True)
+        return torch.cat(logits), torch.cat(values)
+
     def _forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and values in float32, whatever the network computes in."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp == "bf16"):
+        """Logits and values in float32, whatever the network computes in.
+
+        Autocast's cache of cast weights is common to all threads, so workers go without; each weight is used once.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, self.config.amp == "bf16", cache_enabled=False):
             logits, values = self.agent(frames)
         return logits.float(), values.float()
 
     def policy(self, generator: torch.Generator) -> Policy:
         """The agent as it is evaluated: it samples its actions."""
-        return sampled_policy(lambda frames: self._forward(frames)[0], generator, self.device)
+        return sampled_policy(lambda frames: self._act(frames)[0], generator, self.device)
 
     def _must_checkpoint(self) -> bool:
         return False
