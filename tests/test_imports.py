@@ -1,4 +1,4 @@
-"""Who may import whom (docs/architecture.md), and what `import gsprune` may cost."""
+"""Who may import whom (docs/concepts/architecture.md), and what `import gsprune` may cost."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ LAYERS = (
     ("sweep", "report"),
     ("rl",),
     ("baselines", "networks"),
-    ("sensitivity_table", "exporting", "checkpoint"),
-    ("pruner",),
-    ("latency_search",),
-    ("step", "known", "prune_report", "ignore"),
-    ("importance", "selection", "rewrite", "schedules", "engines", "measure"),
+    ("exporting", "checkpoint"),
+    ("pruning",),
+    ("importance", "selection", "rewrite", "schedules", "engines"),
     ("tracing", "backends", "distributed"),
-    ("_core", "core_loader", "core_sources", "kernels", "counted", "errors", "interrupts"),
+    ("_core", "core_loader", "core_sources", "kernels", "counted", "interrupts"),
+    ("checks", "files", "arrays", "errors"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HEAVY = (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from random_networks import KINDS, RandomNet, example, networks
 
 import gsprune
-from gsprune.rewrite.state import state_of
+from gsprune.rewrite.session import session_of
 from gsprune.tracing.graph import Graph, Group
 
 NETWORKS = networks(KINDS, max_blocks=3)
@@ -44,7 +44,7 @@ def step(net: RandomNet, sparsity: Any, **options: Any) -> tuple[Graph, gsprune.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", gsprune.PruneWarning)
         report = gsprune.prune_step(net, sparsity, example_inputs=example(net), **options)
-    state = state_of(net)
+    state = session_of(net)
     assert state is not None
     assert state.graph is not None
     return state.graph, report

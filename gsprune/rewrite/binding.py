@@ -13,8 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gsprune.errors import RewriteError
-from gsprune.rewrite.attributes import Entry, Shape, link_entries, links_of
-from gsprune.rewrite.state import SizeLink
+from gsprune.rewrite.size_links import Entry, Shape, SizeLink, link_entries, links_of
 from gsprune.rewrite.tensors import named_tensors
 from gsprune.tracing.structure import Structure
 
@@ -101,7 +100,7 @@ class Binding:
         return link_entries(self.module_of, self._tuples, after.graph.shapes) if self._tuples else []
 
     def user_entries(self, links: Sequence[SizeLink], shapes: Mapping[str, Shape]) -> list[Entry]:
-        """Entries for integers of user code (`gsprune.rewrite.stored_sizes`)."""
+        """Entries for integers of user code (`gsprune.rewrite.repair`)."""
         return link_entries(self.module_of, [link for link in links if link.module in self.module_of], shapes)
 
 

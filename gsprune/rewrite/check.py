@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.errors import is_out_of_memory
-from gsprune.rewrite.places import Place, PlaceWatcher, mark_places
-from gsprune.rewrite.state import Example
+from gsprune.rewrite.stored_sizes import Place, PlaceWatcher, mark_places
+from gsprune.tracing.example import Example
 from gsprune.tracing.numbers import first_number
 from gsprune.tracing.scales import number_of
 from gsprune.tracing.structure import Due

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsprune.interrupts import HeldInterrupts
-from gsprune.rewrite.state import Example
+from gsprune.interrupts import PostponedInterrupts
 from gsprune.rewrite.transaction import Transaction
+from gsprune.tracing.example import Example
 from gsprune.tracing.graph import IntArray
 
 __all__ = ["masked", "masked_output"]
@@ -64,7 +64,7 @@ def masked_output(
         masked(tensors[name], {axis: complements[id(keep)] for axis, keep in axes.items()})
         for name, axes in kept.items()
     ]
-    with HeldInterrupts():
+    with PostponedInterrupts():
         try:
             transaction.swap([tensors[name] for name in kept], copies)
             return example.call(model) if call is None else call(model, example)

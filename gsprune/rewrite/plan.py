@@ -16,10 +16,9 @@ from torch.optim import Optimizer
 from gsprune import _core
 from gsprune.backends import Pattern
 from gsprune.errors import RewriteError
-from gsprune.rewrite.attributes import Entry
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.companions import add_companions
-from gsprune.rewrite.optimizer_state import (
+from gsprune.rewrite.optimizers.attributes import add_companions
+from gsprune.rewrite.optimizers.states import (
     StateSlicer,
     as_dict,
     history_resets,
@@ -27,6 +26,7 @@ from gsprune.rewrite.optimizer_state import (
     sliced_states,
 )
 from gsprune.rewrite.shared_storage import check_storages
+from gsprune.rewrite.size_links import Entry
 from gsprune.tracing.graph import IntArray
 from gsprune.tracing.structure import Structure
 

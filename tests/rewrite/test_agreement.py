@@ -12,7 +12,7 @@ from snapshots import snapshot
 from torch import Tensor, nn
 
 import gsprune
-from gsprune import step as step_module
+from gsprune.pruning import step as step_module
 from gsprune.rewrite.agreement import DoubtError, compare, settle
 
 NAN, INF = float("nan"), float("inf")

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 
 from gsprune.rewrite.check import run
 from gsprune.rewrite.float64 import call_in_float64
-from gsprune.rewrite.state import Example
+from gsprune.tracing.example import Example
 
 
 class Calls(nn.Module):

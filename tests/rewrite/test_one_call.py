@@ -20,8 +20,8 @@ from torch.overrides import TorchFunctionMode
 import gsprune
 from gsprune import _core
 from gsprune.backends import CppBackend
-from gsprune.rewrite.state import state_of
-from gsprune.step import Step
+from gsprune.pruning.step import Step
+from gsprune.rewrite.session import session_of
 
 Training = tuple[RandomNet, torch.optim.Optimizer, RandomNet]
 HALF = [((0, np.array([0, 2], dtype=np.int64)),)]
@@ -43,7 +43,7 @@ def contents(training: Training) -> list[Any]:
     held = [snapshot(net, optimizer), snapshot(target)]
     for part in held:
         del part["identities"]
-    kept = [state.kept for each in (net, target) if (state := state_of(each)) is not None]
+    kept = [state.kept for each in (net, target) if (state := session_of(each)) is not None]
     lists = [{name: {axis: k.tolist() for axis, k in axes.items()} for name, axes in one.items()} for one in kept]
     return [held, lists]
 

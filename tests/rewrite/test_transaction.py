@@ -13,7 +13,7 @@ from random_networks import Block, RandomNet, example, loss_of, randomize
 from snapshots import snapshot
 
 import gsprune
-from gsprune import step as step_module
+from gsprune.pruning import step as step_module
 from gsprune.rewrite.transaction import Transaction, call_for_all
 
 STAGES = ("select_units", "plan_rewrite", "masked_output", "sliced", "apply_plan", "run", "compare")
@@ -65,7 +65,7 @@ def test_an_interrupt_in_the_very_last_change_takes_all_back(monkeypatch: pytest
 
     def interrupted(self: Transaction, entries: Any) -> None:
         original(self, entries)
-        if any(key == "_gsprune_state" for _, key, _ in entries):
+        if any(key == "_gsprune_session" for _, key, _ in entries):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Transaction, "set_entries", interrupted)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 import gsprune
-from gsprune import latency_search
 from gsprune.distributed.ranks import Ranks
+from gsprune.pruning import latency_target
 from gsprune.rl.config import TrainConfig
 from gsprune.rl.dqn import DQNTrainer
 from gsprune.rl.dqn_config import DQNConfig
@@ -106,7 +106,7 @@ def train_to_budget(rank: int, folder: Path, config: TrainConfig) -> Outcome:
         return (1 + rank) * sum(parameter.numel() for parameter in model.parameters()) / 1e5
 
     variables = {"GSPRUNE_CACHE": str(folder.parent / f"cache-{rank}")}
-    with patch.object(latency_search, "_measured", milliseconds), patch.dict(os.environ, variables):
+    with patch.object(latency_target, "_measured", milliseconds), patch.dict(os.environ, variables):
         return train(folder, config, ranks=Ranks(dist.group.WORLD))
 
 

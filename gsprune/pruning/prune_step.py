@@ -1,0 +1,229 @@
+"""The public calls `trace` and `prune_step`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from gsprune.backends import BackendName
+from gsprune.distributed.consensus import consensus_of
+from gsprune.engines import LatencyBudget, RoundTo, multiple_of
+from gsprune.importance import Criterion, Importance, resolve_importance
+from gsprune.pruning.latency_target import solve_budget
+from gsprune.pruning.report import PruneReport
+from gsprune.pruning.session import open_session
+from gsprune.pruning.step import Request, Step, take_step
+from gsprune.rewrite.followers import Follower, as_followers
+from gsprune.rewrite.optimizers.states import as_optimizers
+from gsprune.rewrite.session import Session
+from gsprune.rewrite.tensors import unwrapped
+from gsprune.selection import SCOPES, TARGETS, Scope, Selection, Target
+from gsprune.tracing import trace as trace_model
+from gsprune.tracing.graph import Graph
+from gsprune.tracing.wrappers import is_scripted, wrapper_of
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+__all__ = ["prune_step", "trace"]
+
+ImportanceSpec = str | Importance | Criterion | Callable[[Any], Any]
+
+
+def trace(model: nn.Module, example_inputs: Any = None, forward: Callable[..., Any] | None = None) -> Graph:
+    """Find the groups of a network by running it once; leaves no trace in it.
+
+    Args:
+        model: the network; its mode, parameters, buffers, gradients and the random generators are as before afterwards.
+        example_inputs: tensor, tuple of positional inputs or dict of inputs by name; None makes one from the first
+            layer.
+        forward: callable(model, *example_inputs) -> outputs; None calls the model.
+
+    Returns:
+        the groups, what is protected and why; ``print(graph)`` is a table.
+
+    Raises:
+        TraceError: no example fits, or the forward fails.
+        TypeError: `model` is not a module, or is wrapped in DDP or FSDP.
+    """
+    return trace_model(unwrapped(_checked_model(model)), example_inputs, forward)[0]
+
+
+def prune_step(
+    model: nn.Module,
+    sparsity: float | Mapping[str, float] | LatencyBudget,
+    *,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    followers: nn.Module | Sequence[Follower] = (),
+    example_inputs: Any = None,
+    forward: Callable[..., Any] | None = None,
+    importance: ImportanceSpec = "l1",
+    scope: Scope = "local",
+    target: Target | Literal["latency"] = "channels",
+    ignore: Sequence[str | nn.Module | type] = (),
+    round_to: RoundTo = 1,
+    min_channels: int | Mapping[str, int] = 1,
+    rescale: bool = False,
+    backend: BackendName = "auto",
+    dry_run: bool = False,
+    process_group: ProcessGroup | None = None,
+) -> PruneReport:
+    """Make the network physically smaller, now, in the middle of its training.
+
+    The channels that are least important are removed from every tensor they run through. Parameters stay the same
+    objects; their gradients, the optimizer's moments and the followers are sliced with the same indices. It happens as
+    a whole or not at all: whatever goes wrong leaves everything as it was.
+
+    Call it between ``optimizer.step()`` and the next forward (between forward and backward, the backward fails).
+
+    Args:
+        model: any module of floating-point parameters; DDP and FSDP wrappers are refused (prune ``.module``).
+        sparsity: cumulative, the fraction of the first-seen width that is gone, in [0, 1); or {glob of group or layer
+            names: number}, where groups that no glob matches are left alone. With target "latency" a `LatencyBudget`,
+            or its milliseconds.
+        optimizer: a ``torch.optim.Optimizer`` or a wrapper of one (Lookahead, accelerate's), or several. Their state
+            follows, as do copies of weights in their attributes; what cannot be followed is refused by name.
+        followers: modules of the same architecture (target network, EMA copy, ``AveragedModel``), or containers of
+            their tensors (torchrl's ``TensorDictParams``). A submodule of the model (momentum encoder, target network
+            inside the agent) loses the channels of its original: the only other submodule of its structure, or the one
+            that a pair names, ``followers=[(agent.target, agent.critic)]``. Copies without gradient, whose weights
+            follow a trainable submodule, are found without being named.
+        example_inputs: tensor, tuple or dict; needed at most once per model. None takes that of an earlier step, or
+            makes one from the first layer. Another size than before means other MACs: the model is traced again.
+        forward: callable(model, *example_inputs) -> outputs; None takes that of an earlier step, or calls the model.
+        importance: "l1", "l2", "taylor", "bn_scale", "lamp", "fpgm", "hessian", "activation", "random", an
+            `Importance`, or a function from a weight, as a (positions, rest) matrix, to one number per position.
+        scope: "local": the same ratio in every group; "global": one threshold; "isomorphic": one per kind of group.
+        target: what `sparsity` counts: "channels", "params" or "macs" ("macs" needs a real example); or "latency": a
+            budget of milliseconds on this machine, met by a common ratio of channels that is found by measuring (once:
+            a table is kept), within 10 %.
+        ignore: module names (globs), modules or module types whose outputs keep their width.
+        round_to: widths are rounded up to a multiple; a number, {glob: number}, or what suits an engine:
+            "onnxruntime", "tensorrt-fp16", "cmsis-nn" or "ethos-u".
+        min_channels: no width goes below; a number or {glob: number}.
+        rescale: multiply kept channels by max(‖w before‖/‖w after‖, 1).
+        backend: "auto", "cpp", "triton" or "torch".
+        dry_run: only report what would be removed.
+        process_group: the ``torch.distributed`` group whose ranks train this network together; all of them must call.
+            Scores that depend on data are averaged over the ranks, and before anything is changed every rank's choice
+            is compared: the step happens on all ranks or on none.
+
+    Returns:
+        what was done.
+
+    Raises:
+        ValueError: a bad argument.
+        TypeError: an argument of a wrong type.
+        TraceError: the network cannot be traced.
+        ScoreError: a score is not finite.
+        RewriteError: the smaller network could not be built or failed its check.
+        DistributedError: the ranks do not agree, or another rank has failed; nothing was changed on any.
+    """
+    # In inference mode the new tensors would be ones that no training can change.
+    with consensus_of(process_group, model) as consensus, torch.inference_mode(mode=False):
+        module = unwrapped(_checked_model(model))
+        budget = _budget_of(sparsity, target, scope)
+        request = Request(
+            selection=Selection(
+                0.0 if budget is not None else _checked_sparsity(sparsity),
+                _checked_choice("scope", scope, SCOPES),
+                "channels" if budget is not None else _checked_choice("target", target, (*TARGETS, "latency")),
+                multiple_of(round_to),
+                min_channels,
+            ),
+            importance=resolve_importance(importance),
+            ignore=ignore,
+            rescale=_checked_flag("rescale", rescale),
+            backend=backend,
+            dry_run=_checked_flag("dry_run", dry_run),
+            consensus=consensus,
+        )
+        optimizers = as_optimizers(optimizer)
+        following = as_followers(followers, module)
+        state = open_session(module, example_inputs, forward, following.copies)
+        if target in ("macs", "latency") and state.graph is not None and state.graph.example_origin == "made":
+            raise ValueError(
+                f"`target` is {target!r}, which depends on the size of the inputs: pass `example_inputs` of the real"
+                f" size (the one made from the first layer has shapes {state.graph.example_shapes})"
+            )
+        if budget is not None and budget.reached > 0:
+            ratio = _agreed_ratio(module, state, request, budget)
+            request = replace(request, selection=replace(request.selection, sparsity=ratio * budget.reached))
+        report = take_step(Step(module, state, request, optimizers, following.modules))
+        return report if budget is None else replace(report, notes=(*report.notes, f"latency budget: {budget}"))
+
+
+def _agreed_ratio(module: nn.Module, state: Session, request: Request, budget: LatencyBudget) -> float:
+    """The ratio that meets the budget: what the first rank measures, where there are several."""
+    alone = replace(request, consensus=None)
+    if request.consensus is None:
+        return solve_budget(module, state, alone, budget)
+    return request.consensus.from_first("the budget", lambda: solve_budget(module, state, alone, budget))
+
+
+def _checked_model(model: object) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
+    if is_scripted(model):
+        raise TypeError(
+            f"`model` is a scripted or traced TorchScript module ({type(model).__name__}), whose code and sizes cannot"
+            " be changed: prune the Python module, and call torch.jit.script or torch.jit.trace afterwards"
+        )
+    name = wrapper_of(model)
+    if name is not None:
+        raise TypeError(
+            f"`model` is wrapped in {name}, whose hooks hold the old shapes: prune the inner module (`model.module`) on"
+            " every rank, then wrap it again"
+        )
+    return model
+
+
+def _budget_of(sparsity: object, target: str, scope: str) -> LatencyBudget | None:
+    """The budget of time that is asked for; None where it is a sparsity."""
+    if not isinstance(target, str) or target != "latency":
+        if isinstance(sparsity, LatencyBudget):
+            raise ValueError(f"`sparsity` is a LatencyBudget, which needs target='latency'; got target={target!r}")
+        return None
+    if scope != "local":
+        raise ValueError(f"`scope` must be 'local' with target='latency', which seeks one ratio for all; got {scope!r}")
+    if isinstance(sparsity, LatencyBudget):
+        return sparsity
+    if isinstance(sparsity, bool) or not isinstance(sparsity, int | float):
+        raise TypeError(f"`sparsity` must be milliseconds or a LatencyBudget with target='latency', got {sparsity!r}")
+    return LatencyBudget(sparsity)
+
+
+def _checked_sparsity(sparsity: object) -> Any:
+    if isinstance(sparsity, float) and 0.0 <= sparsity < 1.0:
+        return sparsity
+    numbers = sparsity.items() if isinstance(sparsity, Mapping) else [("", sparsity)]
+    for key, number in numbers:
+        if not isinstance(key, str):
+            raise TypeError(f"`sparsity` must have globs of group or layer names as keys, got {key!r}")
+        name = f"sparsity[{key!r}]" if key else "sparsity"
+        if isinstance(number, bool) or not isinstance(number, Real):
+            raise TypeError(f"`{name}` must be a number in [0, 1), got {number!r}")
+        if not 0.0 <= float(number) < 1.0:
+            raise ValueError(
+                f"`{name}` must be in [0, 1), the fraction of first-seen widths that is gone; got {number!r}"
+            )
+    return sparsity
+
+
+def _checked_flag(argument: str, value: object) -> bool:
+    if not isinstance(value, (bool, np.bool_)):  # a union would be made at every call
+        raise TypeError(f"`{argument}` must be True or False, got {value!r}")
+    return bool(value)
+
+
+def _checked_choice(argument: str, value: Any, choices: Sequence[Any]) -> Any:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"`{argument}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""State that optimizers keep for parameters, sliced along with them."""
