@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-# Children started by `python -c` or `-m` import what is installed, as the tests do, not what lies in the current folder.
+# Children started by `python -c` or `-m` import what is installed, as the tests do, not what the current folder holds.
 os.environ["PYTHONSAFEPATH"] = "1"
 
 # Small networks gain nothing from several threads, and beside a busy process OpenMP's threads wait for each other by
