@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.engines.latency import with_batch
-from gsprune.engines.onnx_file import PortableCall, noisy_exporter, portable_call, write_onnx
-from gsprune.engines.session import open_session
+from gsprune.engines.onnxruntime import open_session
+from gsprune.engines.portable_call import PortableCall, portable_call
+from gsprune.engines.quiet import quiet
 from gsprune.errors import ExportError, GspruneError
 from gsprune.exporting.check_inputs import check_tensors
 from gsprune.exporting.comparison import Comparison, Exported, compare
@@ -209,7 +210,7 @@ def _write(call: PortableCall, file: Path, chosen: Format, dynamic_batch: bool) 
     """Write the file and load it again."""
     try:
         if chosen == "onnx":
-            write_onnx(call, file, dynamic_batch)
+            call.write_onnx(file, dynamic_batch)
             return onnx_runner(file, call.input_names)
         return _write_program(call, file, dynamic_batch)
     except (GspruneError, OSError, MemoryError):
@@ -220,7 +221,7 @@ def _write(call: PortableCall, file: Path, chosen: Format, dynamic_batch: bool) 
 
 def _write_program(call: PortableCall, file: Path, dynamic_batch: bool) -> Exported:
     shapes = {"inputs": tuple({0: torch.export.Dim("batch")} for _ in call.inputs)} if dynamic_batch else None
-    with noisy_exporter(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.export.export(call.module, call.inputs, dynamic_shapes=shapes, strict=False)
         torch.export.save(program, str(file))
         module = torch.export.load(str(file)).module()
