@@ -26,8 +26,8 @@ from gsprune.networks import ActorCritic, EncoderName, build_encoder, example_fr
 from gsprune.report.engine_latency import EngineLatency, latency_table, ratios, time_engines
 from gsprune.report.plot_engines import engine_latencies
 from gsprune.report.table import Table
-from gsprune.rl.envs import NUM_ACTIONS
-from gsprune.rl.policy_export import dense_network, policy_of
+from gsprune.rl.envs.procgen import NUM_ACTIONS
+from gsprune.rl.exporting.policy import dense_network, policy_of
 from gsprune.rl.trained import load_agent
 
 __all__ = ["Args", "main"]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gsprune.counted import counted
+from gsprune.checks import counted
 
 __all__ = ["Forward", "Latency", "forwards_in_turns", "timed_in_turns", "torch_threads", "undisturbed_milliseconds"]
 

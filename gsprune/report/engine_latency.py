@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gsprune.counted import counted
+from gsprune.checks import counted
 from gsprune.engines import ENGINES, Latency
 from gsprune.engines.portable_call import portable_call
 from gsprune.engines.registry import get_engine, load
