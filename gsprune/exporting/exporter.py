@@ -6,13 +6,13 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from gsprune.checks import check_flag, check_number
 from gsprune.engines.latency import with_batch
 from gsprune.engines.onnxruntime import open_session
 from gsprune.engines.portable_call import PortableCall, portable_call
@@ -174,12 +174,8 @@ def _make_folder(target: Path) -> None:
 
 
 def _check_options(tolerance: Any, dynamic_batch: Any, contract: Any) -> None:
-    if isinstance(tolerance, bool) or not isinstance(tolerance, Real):
-        raise TypeError(f"`tolerance` must be a number, got {tolerance!r}")
-    if not float(tolerance) > 0:
-        raise ValueError(f"`tolerance` must be above 0, got {tolerance!r}")
-    if not isinstance(dynamic_batch, bool):
-        raise TypeError(f"`dynamic_batch` must be True or False, got {dynamic_batch!r}")
+    check_number("tolerance", tolerance, above=0)
+    check_flag("dynamic_batch", dynamic_batch)
     if contract is not None and not isinstance(contract, Mapping):
         raise TypeError(f"`contract` must be a mapping of names to JSON values, got {type(contract).__name__}")
 
