@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
-
+from gsprune.arrays import AnyArray
+from gsprune.engines.quiet import quiet
 from gsprune.errors import ExportError, MissingExtraError
 
 __all__ = ["quantize"]
@@ -21,7 +17,7 @@ __all__ = ["quantize"]
 def quantize(
     path: str | os.PathLike[str],
     quantized: str | os.PathLike[str],
-    calibration: Sequence[Mapping[str, npt.NDArray[Any]]],
+    calibration: Sequence[Mapping[str, AnyArray]],
 ) -> Path:
     """Write a copy of an ONNX file that computes convolutions and dense layers in 8-bit integers.
 
@@ -56,14 +52,14 @@ def quantize(
         def __init__(self) -> None:
             self._inputs = iter(calibration)
 
-        def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
+        def get_next(self) -> dict[str, AnyArray] | None:
             following = next(self._inputs, None)
             return None if following is None else dict(following)
 
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         prepared, written = Path(folder) / "prepared.onnx", Path(folder) / target.name
         try:
-            with _quiet():
+            with quiet():
                 quantization.shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
                 quantization.quantize_static(
                     str(prepared),
@@ -80,15 +76,3 @@ def quantize(
             raise ExportError(f"{str(path)!r} cannot be quantised: {type(error).__name__}: {error}") from error
         written.replace(target)
     return target
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """A block in which the quantiser does not talk to the root logger."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

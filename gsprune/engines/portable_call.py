@@ -1,27 +1,28 @@
-"""Write a network as an ONNX file, by PyTorch's own exporter."""
+"""A network that is called with tensors in and tensors out, as exporters and engines want it."""
 
 from __future__ import annotations
 
 import inspect
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gsprune.arrays import AnyArray
+from gsprune.engines.quiet import quiet
 from gsprune.errors import MissingExtraError
 from gsprune.rewrite.session import SESSION_ATTRIBUTE
 from gsprune.rewrite.tensors import unwrapped
 from gsprune.tracing.example import Example, first_outputs, given
 from gsprune.tracing.outputs import tensors_in
 
-__all__ = ["PortableCall", "noisy_exporter", "portable_call", "write_onnx"]
+__all__ = ["PortableCall", "portable_call"]
 
 
 class _Call(nn.Module):
@@ -64,6 +65,53 @@ class PortableCall:
         with torch.no_grad():
             outputs: tuple[Tensor, ...] = self.module(*inputs)
         return outputs
+
+    @property
+    def arrays(self) -> dict[str, AnyArray]:
+        """The inputs by name."""
+        return {name: value.numpy() for name, value in zip(self.input_names, self.inputs, strict=True)}
+
+    @cached_property
+    def onnx(self) -> bytes:
+        """The contents of an ONNX file for inputs of this size alone; see `write_onnx` for errors."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "network.onnx"
+            self.write_onnx(file, dynamic_batch=False)
+            return file.read_bytes()
+
+    def write_onnx(self, path: Path, dynamic_batch: bool = True) -> None:
+        """Write an ONNX file by PyTorch's own exporter.
+
+        Args:
+            path: the file.
+            dynamic_batch: leave the first axis of all inputs open. The inputs should then have at least two examples:
+                the exporter takes an axis of length 1 for fixed. False fixes the axis to the inputs' own length.
+
+        Raises:
+            MissingExtraError: onnx or onnxscript is not installed.
+            Exception: whatever the exporter raises for a network that it cannot take.
+        """
+        for package in ("onnx", "onnxscript"):
+            try:
+                __import__(package)
+            except ImportError as error:
+                raise MissingExtraError(package, "export") from error
+        batch = torch.export.Dim("batch")
+        with quiet():
+            program = torch.onnx.export(
+                self.module,
+                self.inputs,
+                dynamo=True,
+                input_names=list(self.input_names),
+                output_names=list(self.output_names),
+                dynamic_shapes={"inputs": tuple({0: batch} for _ in self.inputs)} if dynamic_batch else None,
+                verbose=False,
+            )
+            assert program is not None
+            # Every node carries the exporting machine's stack trace: half of a small file, and nobody's business.
+            for node in program.model.graph.all_nodes():
+                node.metadata_props.clear()
+            program.save(str(path), external_data=False)
 
 
 def portable_call(
@@ -116,63 +164,6 @@ def portable_call(
         _names("output_names", output_names, default_outputs),
         outputs,
     )
-
-
-def write_onnx(call: PortableCall, path: Path, dynamic_batch: bool = True) -> None:
-    """Write an ONNX file.
-
-    Args:
-        call: the network and its inputs; with a dynamic batch axis these should have at least two examples, as the
-            exporter takes an axis of length 1 for fixed.
-        path: the file.
-        dynamic_batch: leave the first axis of all inputs open; False fixes it to the inputs' own length.
-
-    Raises:
-        MissingExtraError: onnx or onnxscript is not installed.
-        Exception: whatever the exporter raises for a network that it cannot take.
-    """
-    _require("onnx", "onnxscript")
-    shapes = None
-    if dynamic_batch:
-        batch = torch.export.Dim("batch")
-        shapes = {"inputs": tuple({0: batch} for _ in call.inputs)}
-    with noisy_exporter():
-        program = torch.onnx.export(
-            call.module,
-            call.inputs,
-            dynamo=True,
-            input_names=list(call.input_names),
-            output_names=list(call.output_names),
-            dynamic_shapes=shapes,
-            verbose=False,
-        )
-        assert program is not None
-        # Every node carries the exporting machine's stack trace: half of a small file, and nobody's business.
-        for node in program.model.graph.all_nodes():
-            node.metadata_props.clear()
-        program.save(str(path), external_data=False)
-
-
-@contextmanager
-def noisy_exporter() -> Iterator[None]:
-    """A block in which PyTorch's exporters may warn about themselves; nothing a user could act on."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _require(*packages: str) -> None:
-    for package in packages:
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise MissingExtraError(package, "export") from error
 
 
 def _names(argument: str, names: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ...]:
