@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from gsprune.errors import PruneWarning
+from gsprune.tracing.copies import lookalikes
 from gsprune.tracing.graph import Graph, IntArray
-from gsprune.tracing.twins import lookalikes
 
 __all__ = ["warn_of_caveats"]
 

@@ -1,6 +1,6 @@
 """Where the numbers come from that an operation was called with: the attribute of the module that keeps them.
 
-The counterpart of `gsprune.tracing.lengths`: while a forward that is known to fail runs once more, the integers that
+The counterpart of `gsprune.tracing.watcher`: while a forward that is known to fail runs once more, the integers that
 modules keep are replaced by integers that remember their place, also through a product, a sum (of its first
 term) or a division into parts.
 """

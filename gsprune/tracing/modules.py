@@ -36,7 +36,7 @@ def _tie_observer(tape: Tape, module: nn.Module, prefix: str) -> None:
     if len(shape) != 1 or shape[0] < 2:
         return
     for local, _ in (*module.named_parameters(), *module.named_buffers()):
-        name = tape.aliases.get(prefix + local, prefix + local)
+        name = tape.canonical(prefix + local)
         # Sizes of before the trace: a first forward makes buffers larger.
         if name != scale and tape.shapes[name] == shape:
             tape.op = "fake quantisation"
@@ -46,7 +46,7 @@ def _tie_observer(tape: Tape, module: nn.Module, prefix: str) -> None:
 
 def _tie(tape: Tape, recurrent: str, projection: str | None) -> None:
     """Unite the recurrent weight's input axis with the hidden units (the projection's rows)."""
-    recurrent = tape.aliases.get(recurrent, recurrent)
+    recurrent = tape.canonical(recurrent)
     if recurrent not in tape.used:
         return
     consumed = tape.labels(recurrent, 1)

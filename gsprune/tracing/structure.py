@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gsprune import _core
 from gsprune.tracing.graph import Graph, Group, IntArray, Member
-from gsprune.tracing.passages import Numbers, Scale, Units
+from gsprune.tracing.trail import Numbers, Scale, Units
 
 __all__ = ["Due", "Structure"]
 

@@ -79,19 +79,18 @@ def tie_copies(tape: Tape, model: nn.Module, copies: Mapping[str, str]) -> None:
         model: the network.
         copies: {copy: original}, names of submodules of equal structure.
     """
-    axes = {(axis.tensor, axis.axis): np.arange(axis.first, axis.first + axis.size) for axis in tape.axes}
     for copy, original in copies.items():
         tape.op = f"{copy} is a copy of {original}"
         to_original, to_copy = (np.arange(tape.num_atoms, dtype=np.int32) for _ in range(2))
         for leaf in _tensors(model.get_submodule(copy)):
-            mine, other = (tape.aliases.get(name, name) for name in (f"{copy}.{leaf}", f"{original}.{leaf}"))
+            mine, other = (tape.canonical(name) for name in (f"{copy}.{leaf}", f"{original}.{leaf}"))
             if mine == other:
                 continue
             if mine in tape.used or other in tape.used:
                 tape.used |= {mine, other}
             for axis, size in enumerate(tape.shapes[mine]):
                 if size > 1:
-                    a, b = axes[mine, axis].astype(np.int32), axes[other, axis].astype(np.int32)
+                    a, b = tape.labels(mine, axis), tape.labels(other, axis)
                     tape.unite(a, b)
                     to_original[a], to_copy[b] = b, a
         # The original opens the channels, so that the group goes by its name.
