@@ -43,13 +43,13 @@ def frozen_copies(model: nn.Module) -> dict[str, str]:
 
 def counterparts(model: nn.Module, copy: str) -> list[str]:
     """Names of the submodules that have the structure of `copy`; those with related weights alone, if there are any."""
-    alike = [name for name, _ in model.named_modules() if name and has_structure(model, copy, name)]
+    equal = [name for name, _ in model.named_modules() if name and has_structure(model, copy, name)]
     module = model.get_submodule(copy)
-    return [name for name in alike if _cosine(module, model.get_submodule(name)) >= _MIN_COSINE] or alike
+    return [name for name in equal if _cosine(module, model.get_submodule(name)) >= _MIN_COSINE] or equal
 
 
 def has_structure(model: nn.Module, copy: str, original: str) -> bool:
-    """Whether two submodules have the same classes, tensor names and shapes, and none is inside the other."""
+    """True if two submodules have the same classes, tensor names and shapes, and none is inside the other."""
     apart = not (_is_inside(copy, original) or _is_inside(original, copy))
     return apart and _structure(model.get_submodule(copy)) == _structure(model.get_submodule(original))
 
@@ -75,7 +75,7 @@ def tie_copies(tape: Tape, model: nn.Module, copies: Mapping[str, str]) -> None:
     """Unite the channels of every copy with those of its original, whether or not the traced call runs both.
 
     Args:
-        tape: what the trace has noted.
+        tape: the tape of the trace.
         model: the network.
         copies: {copy: original}, names of submodules of equal structure.
     """
@@ -126,7 +126,7 @@ def _structure(module: nn.Module) -> Signature:
 
 
 def _has_layers(module: nn.Module) -> bool:
-    """Whether there are enough layers for equal structure to mean something."""
+    """True if the module has enough layers for equal structure to mean something."""
     owners = {name.rpartition(".")[0] for name, tensor in _tensors(module).items() if tensor.ndim > 1}
     return len(owners) >= _MIN_LAYERS
 
@@ -155,7 +155,7 @@ def _candidates(model: nn.Module) -> dict[str, list[str]]:
 
 
 def _is_frozen(model: nn.Module, name: str) -> bool:
-    """Whether the submodule gets no gradient."""
+    """True if the submodule gets no gradient."""
     if any(isinstance(module, AveragedModel) for module in _around(model, name)):
         return True
     return not any(tensor.requires_grad for tensor in _tensors(model.get_submodule(name)).values())
@@ -168,7 +168,7 @@ def _around(model: nn.Module, name: str) -> list[nn.Module]:
 
 
 def _share_container(model: nn.Module, first: str, second: str) -> bool:
-    """Whether both are, or are in, elements of one list of layers."""
+    """True if both are, or are in, elements of one list of layers."""
     a, b = first.split("."), second.split(".")
     common = next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
     owner = model.get_submodule(".".join(a[:common]))

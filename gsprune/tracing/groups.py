@@ -1,4 +1,4 @@
-"""From atoms to groups: settle the splits, find the components, name them."""
+"""Groups from atoms: components with the same memberships, in order and with names."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _queries(tape: Tape) -> tuple[Queries, ...]:
 def _trail(
     tape: Tape, components: Components, groups: Sequence[Group], group_of: IntArray, unit_of: IntArray
 ) -> tuple[TrailOperation, ...]:
-    """What every traced operation met and made; `group_of` and `unit_of` go by component."""
+    """The trail in units. `group_of` and `unit_of` are indexed by component."""
     counts = [group.num_units for group in groups]
     first_unit = np.append(np.concatenate([[0], np.cumsum(counts)[:-1]]) if counts else [0], 0)
     of_component = np.where(group_of < 0, -1, unit_of + first_unit[group_of])

@@ -1,4 +1,4 @@
-"""Ties that a module's own code implies, whatever arrived of it as operations."""
+"""Constraints from a module's own attributes (`num_heads`, `proj_size`) that traced operations do not show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["tie_modules"]
 
 
 def tie_modules(tape: Tape, model: nn.Module) -> None:
-    """Tie what the code of torch's own modules asks for.
+    """Tie channels that the code of torch's own modules ties.
 
     Recurrent weights: hidden units are the inputs of the next step, also where one step alone was traced. Attention:
     its inner width is that of its queries and outputs, channel by channel. Fake quantisation: its observer's buffers.

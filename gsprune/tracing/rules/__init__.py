@@ -1,6 +1,6 @@
 """Rules: what each operation does to channels. One file per family; importing the package registers them all."""
 
-from gsprune.tracing.rules import (
+from gsprune.tracing.rules import (  # noqa: F401  # imported for their registrations
     attention,
     convolutions,
     elementwise,
@@ -14,18 +14,3 @@ from gsprune.tracing.rules import (
     spatial,
     views,
 )
-
-__all__ = [
-    "attention",
-    "convolutions",
-    "elementwise",
-    "indexing",
-    "norms",
-    "parts",
-    "products",
-    "quantised",
-    "recurrent",
-    "reductions",
-    "spatial",
-    "views",
-]
