@@ -43,13 +43,13 @@ def frozen_copies(model: nn.Module) -> dict[str, str]:
 
 def counterparts(model: nn.Module, copy: str) -> list[str]:
     """Names of the submodules that have the structure of `copy`; those with related weights alone, if there are any."""
-    alike = [name for name, _ in model.named_modules() if name and has_structure(model, copy, name)]
+    equal = [name for name, _ in model.named_modules() if name and has_structure(model, copy, name)]
     module = model.get_submodule(copy)
-    return [name for name in alike if _cosine(module, model.get_submodule(name)) >= _MIN_COSINE] or alike
+    return [name for name in equal if _cosine(module, model.get_submodule(name)) >= _MIN_COSINE] or equal
 
 
 def has_structure(model: nn.Module, copy: str, original: str) -> bool:
-    """Whether two submodules have the same classes, tensor names and shapes, and none is inside the other."""
+    """True if two submodules have the same classes, tensor names and shapes, and none is inside the other."""
     apart = not (_is_inside(copy, original) or _is_inside(original, copy))
     return apart and _structure(model.get_submodule(copy)) == _structure(model.get_submodule(original))
 
@@ -75,23 +75,22 @@ def tie_copies(tape: Tape, model: nn.Module, copies: Mapping[str, str]) -> None:
     """Unite the channels of every copy with those of its original, whether or not the traced call runs both.
 
     Args:
-        tape: what the trace has noted.
+        tape: the tape of the trace.
         model: the network.
         copies: {copy: original}, names of submodules of equal structure.
     """
-    axes = {(axis.tensor, axis.axis): np.arange(axis.first, axis.first + axis.size) for axis in tape.axes}
     for copy, original in copies.items():
         tape.op = f"{copy} is a copy of {original}"
         to_original, to_copy = (np.arange(tape.num_atoms, dtype=np.int32) for _ in range(2))
         for leaf in _tensors(model.get_submodule(copy)):
-            mine, other = (tape.aliases.get(name, name) for name in (f"{copy}.{leaf}", f"{original}.{leaf}"))
+            mine, other = (tape.canonical(name) for name in (f"{copy}.{leaf}", f"{original}.{leaf}"))
             if mine == other:
                 continue
             if mine in tape.used or other in tape.used:
                 tape.used |= {mine, other}
             for axis, size in enumerate(tape.shapes[mine]):
                 if size > 1:
-                    a, b = axes[mine, axis].astype(np.int32), axes[other, axis].astype(np.int32)
+                    a, b = tape.labels(mine, axis), tape.labels(other, axis)
                     tape.unite(a, b)
                     to_original[a], to_copy[b] = b, a
         # The original opens the channels, so that the group goes by its name.
@@ -127,7 +126,7 @@ def _structure(module: nn.Module) -> Signature:
 
 
 def _has_layers(module: nn.Module) -> bool:
-    """Whether there are enough layers for equal structure to mean something."""
+    """True if the module has enough layers for equal structure to mean something."""
     owners = {name.rpartition(".")[0] for name, tensor in _tensors(module).items() if tensor.ndim > 1}
     return len(owners) >= _MIN_LAYERS
 
@@ -156,7 +155,7 @@ def _candidates(model: nn.Module) -> dict[str, list[str]]:
 
 
 def _is_frozen(model: nn.Module, name: str) -> bool:
-    """Whether the submodule gets no gradient."""
+    """True if the submodule gets no gradient."""
     if any(isinstance(module, AveragedModel) for module in _around(model, name)):
         return True
     return not any(tensor.requires_grad for tensor in _tensors(model.get_submodule(name)).values())
@@ -169,7 +168,7 @@ def _around(model: nn.Module, name: str) -> list[nn.Module]:
 
 
 def _share_container(model: nn.Module, first: str, second: str) -> bool:
-    """Whether both are, or are in, elements of one list of layers."""
+    """True if both are, or are in, elements of one list of layers."""
     a, b = first.split("."), second.split(".")
     common = next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
     owner = model.get_submodule(".".join(a[:common]))

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gsprune.tracing.rules_common import Call, Rule, axis_of, common_source, operand, origin
-from gsprune.tracing.scales import are_written_sizes
+from gsprune.tracing.call import Call, axis_of
+from gsprune.tracing.constants import are_written_sizes
+from gsprune.tracing.rules.operands import Operand, common_source, highest_kind, merge, operand
+from gsprune.tracing.rules.registry import aten
 from gsprune.tracing.shadow import FIXED, FLEXIBLE, Kind, Labels, Shadow, compressed
-from gsprune.tracing.tape import Operand, Tape
+from gsprune.tracing.tape import Tape
 
-__all__ = ["RULES"]
+_WRITTEN = "channels cut at a number written into the code"
 
 
 def _picked(tape: Tape, shadow: Shadow, axis: int, index: int) -> Shadow:
@@ -23,49 +25,47 @@ def _picked(tape: Tape, shadow: Shadow, axis: int, index: int) -> Shadow:
     """
     layers = []
     for layer in shadow.layers:
-        if layer.shape[axis] == 1:
-            layers.append(layer.squeeze(axis))
-            continue
-        cut: Labels = np.take(layer, index, axis)
-        if cut.size > 1:
-            tape.collapse(layer, [axis])
-            layers.append(cut)
-        else:
+        cut: Labels = np.take(layer, index if layer.shape[axis] > 1 else 0, axis)
+        if cut.size == 1:
             tape.protect(layer, "one channel picked by its number")
+            continue
+        tape.collapse(layer, [axis])
+        layers.append(cut)
     return shadow.with_layers(layers)
 
 
+@aten("select")
 def _select(tape: Tape, call: Call) -> Shadow:
-    x: torch.Tensor = call.args[0]
-    shadow = tape.of(x)
-    axis = axis_of(call.arg(1, "dim"), x.ndim)
-    index = int(call.arg(2, "index"))
-    return _picked(tape, shadow, axis, index % x.shape[axis])
+    return _picked(tape, tape.of(call.args[0]), call.axis(1), int(call.arg(2, "index")))
 
 
+@aten("unbind unbind_copy")
+def _unbind(tape: Tape, call: Call) -> list[Shadow]:
+    """unbind: every position of an axis on its own."""
+    shadow, axis = tape.of(call.args[0]), call.axis(1)
+    return [_picked(tape, shadow, axis, index) for index in range(len(call.out))]
+
+
+@aten("slice")
 def _slice(tape: Tape, call: Call) -> Shadow:
     """slice(x, dim, start, end, step): equal parts of an axis are tied, other bounds are protected."""
-    x: torch.Tensor = call.args[0]
-    shadow = tape.of(x)
-    axis = axis_of(call.arg(1, "dim", 0), x.ndim)
-    size, length = x.shape[axis], call.out.shape[axis]
+    shadow, axis = tape.of(call.args[0]), call.axis(1)
+    size, length = call.args[0].shape[axis], call.out.shape[axis]
     if size == length:
         return shadow
     start, end, step = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)).indices(size)
     if step == 1 and length and size % length == 0 and start % length == 0:
         _split_parts(tape, shadow, axis, size // length)
-        return shadow.with_layers(_cut(shadow.layers, axis, start, end))
-    for layer in shadow.layers:
-        if layer.shape[axis] > 1:
-            tape.protect(layer, "channels cut at a number written into the code")
+        return _cut(shadow, axis, start, end)
+    tape.protect_along(shadow, [axis], _WRITTEN)
     index = (slice(None),) * axis + (slice(start, end, step),)
     return shadow.with_layers([layer[index] if layer.shape[axis] > 1 else layer for layer in shadow.layers])
 
 
-def _cut(layers: Sequence[Labels], axis: int, start: int, end: int) -> list[Labels]:
+def _cut(shadow: Shadow, axis: int, start: int, end: int) -> Shadow:
     index = (slice(None),) * axis + (slice(start, end),)
-    cuts = [layer[index] if layer.shape[axis] > 1 else layer for layer in layers]
-    return [compressed(cut, [axis]) for cut in cuts if cut.size > 1]
+    cuts = [layer[index] if layer.shape[axis] > 1 else layer for layer in shadow.layers]
+    return shadow.with_layers([compressed(cut, [axis]) for cut in cuts if cut.size > 1])
 
 
 def _split_parts(tape: Tape, shadow: Shadow, axis: int, parts: int) -> None:
@@ -77,59 +77,47 @@ def _split_parts(tape: Tape, shadow: Shadow, axis: int, parts: int) -> None:
             tape.split(layer.reshape(shape), (axis, axis + 1), counted=True)
 
 
+@aten(
+    "split split_with_sizes unsafe_split unsafe_split_with_sizes split_copy split_with_sizes_copy chunk unsafe_chunk "
+    "tensor_split"
+)
 def _split(tape: Tape, call: Call) -> list[Shadow]:
-    """split, split_with_sizes, chunk, tensor_split: sizes are read off the outputs.
+    """split, chunk and their kin: sizes are read off the outputs.
 
     Equal parts shrink alike. Unequal ones shrink on their own; their sizes are stored or computed, and must follow.
     """
-    x: torch.Tensor = call.args[0]
-    shadow = tape.of(x)
-    axis = axis_of(call.arg(2, "dim", 0), x.ndim)
+    shadow, axis = tape.of(call.args[0]), call.axis(2)
     sizes = [part.shape[axis] for part in call.out]
     if len(sizes) == 1 or not shadow.layers:
         return [shadow] * len(sizes)
     varies = any(layer.shape[axis] > 1 for layer in shadow.layers)
-    if varies and "with_sizes" in call.op and are_written_sizes(sizes):
-        for layer in shadow.layers:
-            if layer.shape[axis] > 1:
-                tape.protect(layer, "channels cut at a number written into the code")
+    with_sizes = "with_sizes" in call.op
+    if varies and with_sizes and are_written_sizes(sizes):
+        tape.protect_along(shadow, [axis], _WRITTEN)
     elif len(set(sizes)) == 1:
         _split_parts(tape, shadow, axis, len(sizes))
-    elif "with_sizes" in call.op:
+    elif with_sizes:
         _keep_as_long(tape, shadow, axis, sizes)
     else:
-        for layer in shadow.layers:
-            if layer.shape[axis] > 1:
-                tape.protect(layer, f"{call.op} into unequal parts")
-    ends = np.cumsum(sizes)
-    return [
-        shadow.with_layers(_cut(shadow.layers, axis, int(end) - size, int(end)))
-        for end, size in zip(ends, sizes, strict=True)
-    ]
+        tape.protect_along(shadow, [axis], f"{call.op} into unequal parts")
+    ends = np.cumsum(sizes).tolist()
+    return [_cut(shadow, axis, end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
 def _keep_as_long(tape: Tape, shadow: Shadow, axis: int, sizes: Sequence[int]) -> None:
-    """Parts of one size among unequal ones stay equally long: one number in the code may speak of all of them."""
-    ends = np.cumsum(sizes)
+    """Parts of one size among unequal ones stay equally long: one number in the code may stand for all of them."""
     for layer in shadow.layers:
         if layer.shape[axis] == 1:
             continue
         first: dict[int, Labels] = {}
-        for size, end in zip(sizes, ends, strict=True):
-            part = tape.vector(layer, axis)[int(end) - size : int(end)]
+        for size, end in zip(sizes, np.cumsum(sizes).tolist(), strict=True):
+            part = tape.vector(layer, axis)[end - size : end]
             if size and size in first:
                 tape.equal_lengths.append((first[size], part, tape.op))
             first.setdefault(size, part)
 
 
-def _unbind(tape: Tape, call: Call) -> list[Shadow]:
-    """unbind: every position of an axis on its own."""
-    x: torch.Tensor = call.args[0]
-    shadow = tape.of(x)
-    axis = axis_of(call.arg(1, "dim", 0), x.ndim)
-    return [_picked(tape, shadow, axis, index) for index in range(len(call.out))]
-
-
+@aten("cat _cat concat concatenate")
 def _cat(tape: Tape, call: Call) -> Shadow:
     """cat(tensors, dim): labels are joined along `dim`; along the other axes the tensors meet element-wise."""
     tensors = [tensor for tensor in call.args[0] if tensor.shape != (0,)]
@@ -139,17 +127,17 @@ def _cat(tape: Tape, call: Call) -> Shadow:
     joined = _joined(tape, tensors, operands, axis)
     across = [
         Operand(
-            tuple(layer for layer in item.layers if layer.shape[axis] == 1),
+            [layer for layer in item.layers if layer.shape[axis] == 1],
             (*item.sizes[:axis], 1, *item.sizes[axis + 1 :]),
             item.kind,
         )
         for item in operands
     ]
-    layers = tape.merge(across)
+    layers = merge(tape, across)
     if joined is not None:
         layers.append(joined)
     shadows = [tape.of(tensor) for tensor in tensors]
-    return Shadow(layers, origin(shadows), common_source(shadows))
+    return Shadow(layers, highest_kind(shadows), common_source(shadows))
 
 
 def _joined(tape: Tape, tensors: Sequence[torch.Tensor], operands: Sequence[Operand], axis: int) -> Labels | None:
@@ -166,11 +154,10 @@ def _joined(tape: Tape, tensors: Sequence[torch.Tensor], operands: Sequence[Oper
     ]
     if all(layer is None for layer in along) and (axis == 0 or all(free) or not any(free)):
         return None
-    ndim = len(operands[0].sizes)
     pieces = []
     for item, layer, is_free in zip(operands, along, free, strict=True):
         size = item.sizes[axis]
-        part = np.full((1,) * ndim, FLEXIBLE if is_free else FIXED, np.int32) if layer is None else layer
+        part = np.full((1,) * len(item.sizes), FLEXIBLE if is_free else FIXED, np.int32) if layer is None else layer
         pieces.append(np.broadcast_to(part, [*part.shape[:axis], size, *part.shape[axis + 1 :]]))
     common = np.broadcast_shapes(*[(*piece.shape[:axis], 1, *piece.shape[axis + 1 :]) for piece in pieces])
     whole = [np.broadcast_to(piece, [*common[:axis], piece.shape[axis], *common[axis + 1 :]]) for piece in pieces]
@@ -185,29 +172,10 @@ def _is_of_any_width(constant: torch.Tensor, axis: int) -> bool:
     return bool((constant == constant.narrow(axis, 0, 1)).all())
 
 
+@aten("stack")
 def _stack(tape: Tape, call: Call) -> Shadow:
     """stack(tensors, dim): along the old axes the tensors meet element-wise; the new axis is fixed."""
-    tensors = call.args[0]
     axis = axis_of(call.arg(1, "dim", 0), call.out.ndim)
-    operands = [operand(tape, tensor, tensor.ndim) for tensor in tensors]
-    layers = tape.merge(operands)
-    shadows = [tape.of(tensor) for tensor in tensors]
-    return Shadow([np.expand_dims(layer, axis) for layer in layers], origin(shadows), common_source(shadows))
-
-
-def _table(rule: Rule, names: str) -> dict[str, Rule]:
-    return {f"aten.{name}": rule for name in names.split()}
-
-
-RULES: dict[str, Rule] = {
-    **_table(_select, "select"),
-    **_table(_slice, "slice"),
-    **_table(
-        _split,
-        "split split_with_sizes unsafe_split unsafe_split_with_sizes split_copy split_with_sizes_copy chunk "
-        "unsafe_chunk tensor_split",
-    ),
-    **_table(_unbind, "unbind unbind_copy"),
-    **_table(_cat, "cat _cat concat concatenate"),
-    **_table(_stack, "stack"),
-}
+    layers = merge(tape, [operand(tape, tensor, tensor.ndim) for tensor in call.args[0]])
+    shadows = [tape.of(tensor) for tensor in call.args[0]]
+    return Shadow([np.expand_dims(layer, axis) for layer in layers], highest_kind(shadows), common_source(shadows))
