@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from gsprune.backends import Backend, BackendName, get_backend, rewriter_of
+from gsprune.backends import Backend, BackendName, get_backend
 from gsprune.distributed.consensus import Consensus
 from gsprune.errors import PruneWarning, RewriteError, is_out_of_memory
-from gsprune.importance import Importance
+from gsprune.importance import Importance, ScoreSource
 from gsprune.interrupts import PostponedInterrupts
 from gsprune.pruning.caveats import warn_of_caveats
 from gsprune.pruning.ignore import ignored_groups
@@ -167,15 +167,10 @@ class Step:
     def _choose(self, backend: Backend, frozen: frozenset[str]) -> BoolArray:
         """(units,) bool: what to keep."""
         example = self.state.example
-        scores = self.request.importance.unit_scores(
-            self.structure,
-            self.tensors,
-            backend,
-            frozen=frozen,
-            model=self.model,
-            run=None if example is None else example.call,
-            average=None if self.consensus is None else self.consensus.mean,
-        )
+        run = None if example is None else example.call
+        source = ScoreSource(self.structure, frozen, self.tensors, backend, self.model, run)
+        average = None if self.consensus is None else self.consensus.mean
+        scores = self.request.importance.unit_scores(source, average)
         return select_units(
             self.structure, scores, self.state.initial_widths, self.selection, backend=backend, frozen=frozen
         )
@@ -213,7 +208,7 @@ class Step:
         # Sizes written into code show when a group is first cut; what a stored size follows, when two axes part.
         must_check = verified != self.state.verified or bool(links)
         held = {(link.module, link.attribute): self._stored(link) for link in links}
-        rewrite = None if must_check else rewriter_of(backend)
+        rewrite = None if must_check else backend.rewrite
         if rewrite is not None and self._needs_no_look():
             entries = [*plan.entries, *self._state_entries(after, refused, links, verified)]
             rewrite(plan.tensors, plan.patterns, plan.pattern_of, plan.num_owned, entries)
