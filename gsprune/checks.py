@@ -9,7 +9,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
-__all__ = ["check_choice", "check_flag", "check_number", "check_whole", "suggestion"]
+__all__ = ["check_choice", "check_flag", "check_number", "check_whole", "counted", "suggestion"]
 
 
 def check_number(
@@ -94,6 +94,11 @@ def check_choice(argument: str, value: object, choices: Iterable[str]) -> str:
         listed = ", ".join(map(repr, names))
         raise ValueError(f"`{argument}` must be one of {listed}, got {value!r}{suggestion(value, names)}")
     return value
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun in the singular or plural: "1 run", "2 runs"; the plural takes an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def suggestion(value: object, choices: Iterable[str]) -> str:

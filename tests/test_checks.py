@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gsprune.checks import check_choice, check_flag, check_number, check_whole
+from gsprune.checks import check_choice, check_flag, check_number, check_whole, counted
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,8 @@ def test_whole_numbers_flags_and_choices_are_checked() -> None:
         check_flag("f", 1)
     with pytest.raises(ValueError, match=r"^`c` must be one of 'mean', 'max', got 'maen'; did you mean 'mean'?"):
         check_choice("c", "maen", ("mean", "max"))
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs"), (1000, "1000 runs")])
+def test_a_noun_follows_its_number(count: int, text: str) -> None:
+    assert counted(count, "run") == text

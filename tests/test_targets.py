@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import KINDS, RandomNet, example, networks
+from smaller_graphs import pruned_graph
 
 import gsprune
 from gsprune.rewrite.session import session_of
@@ -93,7 +94,7 @@ def without_a_step(graph: Graph, group: Group, round_to: int, least: int) -> Gra
     lower = (group.width - 1) // multiple * multiple
     if lower < max(least, 1):
         return None
-    return graph.pruned({group.name: np.arange((group.width - lower) // group.width_per_unit)})
+    return pruned_graph(graph, {group.name: np.arange((group.width - lower) // group.width_per_unit)})
 
 
 @pytest.mark.parametrize("target", ["channels", "params", "macs"])

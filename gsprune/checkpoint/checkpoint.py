@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from gsprune.checkpoint.document import read_document, write_document
 from gsprune.errors import CheckpointError
 from gsprune.interrupts import PostponedInterrupts
-from gsprune.rewrite.optimizers.states import as_optimizers
+from gsprune.rewrite.optimizers.wrappers import as_optimizers
 from gsprune.rewrite.recorded_widths import rewrite_to
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session, session_of
 from gsprune.rewrite.size_links import SizeLink
@@ -221,7 +221,7 @@ def _saved(path: Path, document: dict[str, Any]) -> _Saved:
 
 def _pruning_document(state: Session) -> dict[str, Any]:
     dense = dict(state.dense_shapes)
-    groups = state.known_groups
+    groups = state.recorded_groups
     if state.graph is not None:
         dense |= dense_shapes(state.graph, state.initial_widths)
         groups = state.graph.groups
@@ -284,7 +284,7 @@ def _pruning_state(saved: _Saved, before: Session | None) -> Session:
         links=tuple(SizeLink(**link) for link in saved.pruning["links"]),
         refused=saved.pruning["refused"],
         dense_shapes=saved.pruning["dense_shapes"],
-        known_groups=_groups(saved.pruning["groups"]),
+        recorded_groups=_groups(saved.pruning["groups"]),
     )
 
 

@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from gsprune.counted import counted
+from gsprune.checks import counted
 from gsprune.files import write_atomically
 from gsprune.rl.config import resolve_device
 from gsprune.rl.protocol import (

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsprune.counted import counted
+from gsprune.checks import counted
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.tracing.example import Example, first_outputs, given
 from gsprune.tracing.undisturbed import undisturbed

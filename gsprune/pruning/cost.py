@@ -82,7 +82,7 @@ def cost(model: nn.Module, example_inputs: Any = None, forward: Callable[..., An
     for name, parameter in module.named_parameters():
         parameters.setdefault(name.rpartition(".")[0], []).append(parameter)
     layers = tuple(
-        LayerCost(name, sum(p.numel() for p in held), macs.get(name, 0.0), tuple(held[0].shape))
-        for name, held in parameters.items()
+        LayerCost(name, sum(p.numel() for p in own), macs.get(name, 0.0), tuple(own[0].shape))
+        for name, own in parameters.items()
     )
     return Cost(sum(layer.params for layer in layers), float(sum(macs.values())), layers)

@@ -1,4 +1,4 @@
-"""Which groups `ignore=` holds at their width."""
+"""The groups that `ignore=` excludes from pruning."""
 
 from __future__ import annotations
 

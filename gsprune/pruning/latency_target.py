@@ -1,7 +1,7 @@
-"""`target="latency"`: the common ratio of channels at which a network meets a budget of milliseconds.
+"""`target="latency"`: finds the common ratio of channels at which a network meets a budget of milliseconds.
 
 The time of a forward is measured, not modelled: engines jump at widths that suit them. Copies of the network are pruned
-to some common ratio, loaded into the engine and timed; what was measured goes into a table that lives on the machine.
+to some common ratio, loaded into the engine and timed. A table on this machine keeps the measurements.
 The ratio is found by a secant search on the logarithm of the time, in at most `_MAX_TRIALS` measurements.
 """
 
@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,11 +25,12 @@ from gsprune.engines.table import WidthTable, cache_folder, table_key
 from gsprune.engines.timing import undisturbed_milliseconds
 from gsprune.importance import resolve_importance
 from gsprune.pruning.ignore import ignored_groups
-from gsprune.pruning.step import Request, Step, take_step
+from gsprune.pruning.options import StepOptions
+from gsprune.pruning.step import take_step
 from gsprune.rewrite.session import Session, session_of
-from gsprune.selection import dense_shapes
+from gsprune.selection import Selection, dense_shapes
 
-__all__ = ["Measure", "Point", "search_ratio", "solve_budget"]
+__all__ = ["Point", "options_within_budget", "search_ratio"]
 
 # Half of the 10 % that are promised: the other half is for the clock.
 _TOLERANCE = 0.05
@@ -38,16 +38,13 @@ _MAX_TRIALS = 12
 _HIGHEST_RATIO = 0.99
 _SMALLEST_STEP = 1e-3  # of the ratio; a thousandth moves no width below a thousand channels
 
-Measure = Callable[[nn.Module, Session, LatencyBudget], float]
-"""(network, its state, budget) -> milliseconds of a forward in the budget's engine."""
-
 
 @dataclass(frozen=True, slots=True)
 class Point:
     """A network that was timed.
 
     Attributes:
-        ratio: of channels that are gone.
+        ratio: fraction of channels removed.
         widths: group -> width.
         milliseconds: of one forward.
     """
@@ -57,52 +54,54 @@ class Point:
     milliseconds: float
 
 
-def solve_budget(
-    model: nn.Module,
-    state: Session,
-    request: Request,
-    budget: LatencyBudget,
-    folder: Path | None = None,
-    measure: Measure | None = None,
-) -> float:
-    """The common ratio of channels that must go for a forward to take as long as the budget says.
+def options_within_budget(
+    model: nn.Module, session: Session, options: StepOptions, budget: LatencyBudget
+) -> StepOptions:
+    """The options with the sparsity at which the network meets its share of the budget.
 
-    The model is not touched. The same question on the same machine has the same answer, also in another process.
-
-    Args:
-        model: the network.
-        state: its state, traced.
-        request: the options of the step, with scope "local" and target "channels"; its sparsity is ignored.
-        budget: what to meet.
-        folder: where the table lies; None takes the machine's cache.
-        measure: times a network; None loads it into the budget's engine.
-
-    Returns:
-        sparsity in [0, 1), of the first-seen width of every group; 0 where the network is fast enough.
+    The model is not touched, and the sparsity of `options` is ignored. Where several ranks take the step together, the
+    first one measures for all.
 
     Raises:
-        ValueError: no network of this kind is so fast, or the table cannot be written.
+        ValueError: not even the narrowest network is so fast, or the table cannot be written.
         MissingExtraError: the engine is not installed.
     """
-    assert state.graph is not None
-    shapes = dense_shapes(state.graph, state.initial_widths)
-    table = WidthTable(folder or cache_folder(), table_key(state.graph, shapes, budget))
-    ignored = sorted(ignored_groups(model, state.graph, request.ignore))
-    question = _question(request, ignored, budget)
-    known = table.ratio(question)
-    if known is not None:
-        return known
-    clock = measure or _measured
-    # Which channels go is no matter to the clock; other criteria would want gradients, which a copy has not.
-    plain = replace(request, importance=resolve_importance("l1"), ignore=ignored)
+
+    def solve() -> float:
+        return _solve(model, session, replace(options, consensus=None), budget)
+
+    ratio = solve() if options.consensus is None else options.consensus.from_first("the budget", solve)
+    return _with_sparsity(options, ratio * budget.reached)
+
+
+def _with_sparsity(options: StepOptions, sparsity: float) -> StepOptions:
+    selection = replace(options.choice.selection, sparsity=sparsity)
+    return replace(options, choice=replace(options.choice, selection=selection))
+
+
+def _solve(model: nn.Module, session: Session, options: StepOptions, budget: LatencyBudget) -> float:
+    """The sparsity of every group, in [0, 1), at which the network meets the budget; 0 if the network is fast enough.
+
+    The same question on the same machine has the same answer, also in another process.
+    """
+    graph = session.groups.graph
+    shapes = dense_shapes(graph, session.initial_widths)
+    table = WidthTable(cache_folder(), table_key(graph, shapes, budget))
+    ignored = sorted(ignored_groups(model, graph, options.choice.ignore))
+    question = _question(options.choice.selection, ignored, budget)
+    answer = table.ratio(question)
+    if answer is not None:
+        return answer
+    # The time does not depend on which channels go; other criteria would need gradients, which a copy has not.
+    choice = replace(options.choice, importance=resolve_importance("l1"), ignore=ignored)
+    trial = replace(options, choice=choice, dry_run=False)
 
     def point(ratio: float) -> Point:
-        network, present = _pruned_copy(model, state, plain, ratio)
-        assert present.graph is not None
-        widths = {group.name: group.width for group in present.graph.groups}
+        network, present = _pruned_copy(model, session, _with_sparsity(trial, ratio))
+        widths = {group.name: group.width for group in present.groups.graph.groups}
         milliseconds = table.milliseconds(widths)
         if milliseconds is None:
-            milliseconds = clock(network, present, budget)
+            milliseconds = _measured(network, present, budget)
             table.add(widths, milliseconds)
         return Point(ratio, widths, milliseconds)
 
@@ -116,7 +115,7 @@ def search_ratio(point: Callable[[float], Point], budget: LatencyBudget) -> floa
 
     Args:
         point: ratio -> widths and milliseconds.
-        budget: what to meet.
+        budget: the milliseconds to meet.
 
     Raises:
         ValueError: not even the narrowest network does.
@@ -146,25 +145,23 @@ def search_ratio(point: Callable[[float], Point], budget: LatencyBudget) -> floa
 
 
 def _between(slow: Point, fast: Point, goal: float) -> float:
-    """Where the line through both points meets the goal, on a logarithmic axis of time; well inside of both."""
+    """The ratio at which the line through both points meets the goal, in logarithms of time; well inside of both."""
     whole = math.log(slow.milliseconds / fast.milliseconds)
     share = math.log(slow.milliseconds / goal) / whole if whole > 0 else 0.5
     return slow.ratio + min(0.85, max(0.15, share)) * (fast.ratio - slow.ratio)
 
 
-def _pruned_copy(model: nn.Module, state: Session, request: Request, ratio: float) -> tuple[nn.Module, Session]:
-    """A copy of the network at a common ratio, and the copy's state."""
+def _pruned_copy(model: nn.Module, session: Session, options: StepOptions) -> tuple[nn.Module, Session]:
+    """A pruned copy of the network, and the copy's session."""
     copy = deepcopy(model)
-    known = replace(state, initial_widths=dict(state.initial_widths), cache=None)
-    asked = replace(request, selection=replace(request.selection, sparsity=ratio), dry_run=False)
-    take_step(Step(copy, known, asked, (), ()))
+    take_step(copy, replace(session, initial_widths=dict(session.initial_widths), binding=None), options)
     after = session_of(copy)
     assert after is not None
     return copy, after
 
 
-def _measured(model: nn.Module, state: Session, budget: LatencyBudget) -> float:
-    example = state.example
+def _measured(model: nn.Module, session: Session, budget: LatencyBudget) -> float:
+    example = session.example
     if example is None:
         raise ValueError("`target` is 'latency', which needs `example_inputs` of the real size; pass them once more")
     inputs: Any = {name: _sized(value, budget) for name, value in example.kwargs.items()}
@@ -180,8 +177,7 @@ def _sized(value: Any, budget: LatencyBudget) -> Any:
     return with_batch(value, torch.device("cpu"), budget.batch)
 
 
-def _question(request: Request, ignored: Sequence[str], budget: LatencyBudget) -> str:
-    """What the answer depends on besides the table, as a short text."""
-    selection = request.selection
+def _question(selection: Selection, ignored: Sequence[str], budget: LatencyBudget) -> str:
+    """The options that the answer depends on, as a short text."""
     options = json.dumps([selection.round_to, selection.min_channels, list(ignored)], sort_keys=True, default=dict)
     return f"{budget.milliseconds:g} ms, {hashlib.sha256(options.encode()).hexdigest()[:12]}"

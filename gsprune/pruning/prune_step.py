@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from gsprune.backends import BackendName
+from gsprune.checks import check_choice, check_flag
 from gsprune.distributed.consensus import consensus_of
 from gsprune.engines import LatencyBudget, RoundTo, multiple_of
-from gsprune.importance import Criterion, Importance, resolve_importance
-from gsprune.pruning.latency_target import solve_budget
+from gsprune.importance import resolve_importance
+from gsprune.pruning.latency_target import options_within_budget
+from gsprune.pruning.options import ChoiceOptions, ImportanceSpec, StepOptions, check_sparsity, latency_budget
 from gsprune.pruning.report import PruneReport
 from gsprune.pruning.session import open_session
-from gsprune.pruning.step import Request, Step, take_step
+from gsprune.pruning.step import take_step
 from gsprune.rewrite.followers import Follower, as_followers
-from gsprune.rewrite.optimizers.states import as_optimizers
+from gsprune.rewrite.optimizers.wrappers import as_optimizers
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.tensors import unwrapped
 from gsprune.selection import SCOPES, TARGETS, Scope, Selection, Target
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 __all__ = ["prune_step", "trace"]
-
-ImportanceSpec = str | Importance | Criterion | Callable[[Any], Any]
 
 
 def trace(model: nn.Module, example_inputs: Any = None, forward: Callable[..., Any] | None = None) -> Graph:
@@ -85,9 +83,9 @@ def prune_step(
 
     Args:
         model: any module of floating-point parameters; DDP and FSDP wrappers are refused (prune ``.module``).
-        sparsity: cumulative, the fraction of the first-seen width that is gone, in [0, 1); or {glob of group or layer
-            names: number}, where groups that no glob matches are left alone. With target "latency" a `LatencyBudget`,
-            or its milliseconds.
+        sparsity: cumulative, the fraction of the first-seen width that is removed, in [0, 1); or {glob of group or
+            layer names: number}, where groups that no glob matches are left alone. With target "latency" a
+            `LatencyBudget`, or its milliseconds.
         optimizer: a ``torch.optim.Optimizer`` or a wrapper of one (Lookahead, accelerate's), or several. Their state
             follows, as do copies of weights in their attributes; what cannot be followed is refused by name.
         followers: modules of the same architecture (target network, EMA copy, ``AveragedModel``), or containers of
@@ -129,43 +127,42 @@ def prune_step(
     # In inference mode the new tensors would be ones that no training can change.
     with consensus_of(process_group, model) as consensus, torch.inference_mode(mode=False):
         module = unwrapped(_checked_model(model))
-        budget = _budget_of(sparsity, target, scope)
-        request = Request(
-            selection=Selection(
-                0.0 if budget is not None else _checked_sparsity(sparsity),
-                _checked_choice("scope", scope, SCOPES),
-                "channels" if budget is not None else _checked_choice("target", target, (*TARGETS, "latency")),
-                multiple_of(round_to),
-                min_channels,
-            ),
-            importance=resolve_importance(importance),
-            ignore=ignore,
-            rescale=_checked_flag("rescale", rescale),
+        budget = latency_budget(sparsity, target, scope)
+        check_choice("scope", scope, SCOPES)
+        check_choice("target", target, (*TARGETS, "latency"))
+        selection = Selection(
+            sparsity=0.0 if budget is not None else check_sparsity(sparsity),
+            scope=scope,
+            target="channels" if target == "latency" else target,
+            round_to=multiple_of(round_to),
+            min_channels=min_channels,
+        )
+        options = StepOptions(
+            choice=ChoiceOptions(selection, resolve_importance(importance), ignore),
+            rescale=check_flag("rescale", rescale),
             backend=backend,
-            dry_run=_checked_flag("dry_run", dry_run),
+            dry_run=check_flag("dry_run", dry_run),
             consensus=consensus,
         )
         optimizers = as_optimizers(optimizer)
         following = as_followers(followers, module)
-        state = open_session(module, example_inputs, forward, following.copies)
-        if target in ("macs", "latency") and state.graph is not None and state.graph.example_origin == "made":
-            raise ValueError(
-                f"`target` is {target!r}, which depends on the size of the inputs: pass `example_inputs` of the real"
-                f" size (the one made from the first layer has shapes {state.graph.example_shapes})"
-            )
+        session = open_session(module, example_inputs, forward, following.copies)
+        if target in ("macs", "latency"):
+            _check_example(session, target)
         if budget is not None and budget.reached > 0:
-            ratio = _agreed_ratio(module, state, request, budget)
-            request = replace(request, selection=replace(request.selection, sparsity=ratio * budget.reached))
-        report = take_step(Step(module, state, request, optimizers, following.modules))
+            options = options_within_budget(module, session, options, budget)
+        report = take_step(module, session, options, optimizers, following.modules)
         return report if budget is None else replace(report, notes=(*report.notes, f"latency budget: {budget}"))
 
 
-def _agreed_ratio(module: nn.Module, state: Session, request: Request, budget: LatencyBudget) -> float:
-    """The ratio that meets the budget: what the first rank measures, where there are several."""
-    alone = replace(request, consensus=None)
-    if request.consensus is None:
-        return solve_budget(module, state, alone, budget)
-    return request.consensus.from_first("the budget", lambda: solve_budget(module, state, alone, budget))
+def _check_example(session: Session, target: str) -> None:
+    """Refuse a target that depends on the size of the inputs where only a made-up example is at hand."""
+    graph = session.groups.traced
+    if graph.example_origin == "made":
+        raise ValueError(
+            f"`target` is {target!r}, which depends on the size of the inputs: pass `example_inputs` of the real"
+            f" size (the one made from the first layer has shapes {graph.example_shapes})"
+        )
 
 
 def _checked_model(model: object) -> nn.Module:
@@ -183,47 +180,3 @@ def _checked_model(model: object) -> nn.Module:
             " every rank, then wrap it again"
         )
     return model
-
-
-def _budget_of(sparsity: object, target: str, scope: str) -> LatencyBudget | None:
-    """The budget of time that is asked for; None where it is a sparsity."""
-    if not isinstance(target, str) or target != "latency":
-        if isinstance(sparsity, LatencyBudget):
-            raise ValueError(f"`sparsity` is a LatencyBudget, which needs target='latency'; got target={target!r}")
-        return None
-    if scope != "local":
-        raise ValueError(f"`scope` must be 'local' with target='latency', which seeks one ratio for all; got {scope!r}")
-    if isinstance(sparsity, LatencyBudget):
-        return sparsity
-    if isinstance(sparsity, bool) or not isinstance(sparsity, int | float):
-        raise TypeError(f"`sparsity` must be milliseconds or a LatencyBudget with target='latency', got {sparsity!r}")
-    return LatencyBudget(sparsity)
-
-
-def _checked_sparsity(sparsity: object) -> Any:
-    if isinstance(sparsity, float) and 0.0 <= sparsity < 1.0:
-        return sparsity
-    numbers = sparsity.items() if isinstance(sparsity, Mapping) else [("", sparsity)]
-    for key, number in numbers:
-        if not isinstance(key, str):
-            raise TypeError(f"`sparsity` must have globs of group or layer names as keys, got {key!r}")
-        name = f"sparsity[{key!r}]" if key else "sparsity"
-        if isinstance(number, bool) or not isinstance(number, Real):
-            raise TypeError(f"`{name}` must be a number in [0, 1), got {number!r}")
-        if not 0.0 <= float(number) < 1.0:
-            raise ValueError(
-                f"`{name}` must be in [0, 1), the fraction of first-seen widths that is gone; got {number!r}"
-            )
-    return sparsity
-
-
-def _checked_flag(argument: str, value: object) -> bool:
-    if not isinstance(value, (bool, np.bool_)):  # a union would be made at every call
-        raise TypeError(f"`{argument}` must be True or False, got {value!r}")
-    return bool(value)
-
-
-def _checked_choice(argument: str, value: Any, choices: Sequence[Any]) -> Any:
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"`{argument}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
-    return value

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from inspect import signature
-from numbers import Real
 from typing import Any
 
 from torch import nn
 
+from gsprune.checks import check_number
 from gsprune.importance import resolve_importance
 from gsprune.pruning.prune_step import prune_step
 from gsprune.pruning.report import PruneReport
@@ -18,7 +18,7 @@ __all__ = ["Pruner"]
 
 
 class Pruner:
-    """`prune_step` along a schedule, with the options given once.
+    """Pruning steps along a schedule, all with the same options.
 
     Args:
         model: as in `prune_step`.
@@ -31,10 +31,10 @@ class Pruner:
 
     def __init__(self, model: nn.Module, schedule: Schedule | Callable[[float], Any], **options: Any) -> None:
         parameters = signature(prune_step).parameters.values()
-        known = {option.name for option in parameters if option.kind is option.KEYWORD_ONLY}
-        unknown = sorted(set(options) - known)
+        names = {option.name for option in parameters if option.kind is option.KEYWORD_ONLY}
+        unknown = sorted(set(options) - names)
         if unknown:
-            raise TypeError(f"Pruner got unknown options {unknown}; prune_step takes {sorted(known)}")
+            raise TypeError(f"Pruner got unknown options {unknown}; prune_step takes {sorted(names)}")
         if not callable(schedule):
             raise TypeError(f"`schedule` must be callable with the progress in [0, 1], got {schedule!r}")
         self.model = model
@@ -52,23 +52,20 @@ class Pruner:
         Raises:
             ValueError: `progress` is outside [0, 1]; and whatever `prune_step` raises.
         """
-        if isinstance(progress, bool) or not isinstance(progress, Real):
-            raise TypeError(f"`progress` must be a number in [0, 1], got {progress!r}")
-        if not 0.0 <= float(progress) <= 1.0:
-            raise ValueError(f"`progress` must be in [0, 1], the fraction of training that is done, got {progress!r}")
+        check_number("progress", progress, at_least=0, at_most=1, meaning="the fraction of training that is done")
         report = prune_step(self.model, self.schedule(progress), importance=self._importance, **self._options)
         self._progress = progress
         return report
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed loop needs besides the model's own checkpoint (`gsprune.save`); JSON-compatible."""
+        """State for a resumed training, besides the model's checkpoint (`gsprune.save`); JSON-compatible."""
         return {"progress": self._progress, "importance": self._importance.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`.
 
         Args:
-            state: what `state_dict` returned.
+            state: a value of `state_dict`.
 
         Raises:
             ValueError: it is not a Pruner's state.
@@ -77,9 +74,8 @@ class Pruner:
             got = list(state) if isinstance(state, Mapping) else type(state).__name__
             raise ValueError(f"`state` must be a mapping with the keys 'progress' and 'importance', got {got}")
         progress, importance = state["progress"], state["importance"]
-        if isinstance(progress, bool) or not isinstance(progress, Real) or not 0.0 <= float(progress) <= 1.0:
-            raise ValueError(f"`state['progress']` must be a number in [0, 1], got {progress!r}")
         if not isinstance(importance, Mapping):
             raise ValueError(f"`state['importance']` must be a mapping, got {type(importance).__name__}")
+        progress = check_number("state['progress']", progress, at_least=0, at_most=1)
         self._importance.load_state_dict(importance)
-        self._progress = float(progress)
+        self._progress = progress

@@ -1,4 +1,4 @@
-"""What a pruning step did: widths, removed indices, costs, and what was left alone."""
+"""The report of a pruning step: widths, removed indices, costs, protected channels."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from math import prod
 from numbers import Integral
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gsprune.counted import counted
+from gsprune.arrays import BoolArray
+from gsprune.checks import counted
 from gsprune.selection import Selection, Shortfall, dense_shapes, group_layers, shortfall
 from gsprune.tracing.graph import Group, IntArray, Protected
 from gsprune.tracing.structure import Structure
@@ -44,13 +44,13 @@ class GroupChange:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a report reads besides the structures before and after.
+    """Inputs of a report besides the structures before and after.
 
     Attributes:
-        selection: what was asked for; its target is the unit of `PruneReport.sparsity`.
+        selection: the request; its target is the unit of `PruneReport.sparsity`.
         initial_widths: group name -> first-seen width.
         ignored: groups that the user excluded; they do not count as channels.
-        refused: group name -> why a size written into the code holds it.
+        refused: group name -> reason, for groups whose width the user's code relies on.
         parameters: canonical names of the tensors that are parameters.
     """
 
@@ -78,7 +78,7 @@ class PruneReport:
     notes: tuple[str, ...]
     _before: Structure = field(repr=False)
     _after: Structure = field(repr=False)
-    _kept_units: npt.NDArray[np.bool_] = field(repr=False)
+    _kept_units: BoolArray = field(repr=False)
     _context: Context = field(repr=False)
 
     @cached_property
@@ -97,11 +97,11 @@ class PruneReport:
     @cached_property
     def _removed_units(self) -> dict[str, IntArray]:
         bounds = self._before.first_unit.tolist()
-        gone = ~self._kept_units
+        removed = ~self._kept_units
         return {
-            group.name: np.flatnonzero(gone[a:b])
+            group.name: np.flatnonzero(removed[a:b])
             for group, a, b in zip(self._before.traced.groups, bounds, bounds[1:], strict=False)
-            if gone[a:b].any()
+            if removed[a:b].any()
         }
 
     @cached_property
@@ -119,35 +119,39 @@ class PruneReport:
 
     @cached_property
     def channel_sparsity(self) -> float:
-        """Fraction of the first-seen channels, of all groups that are not ignored, that is gone."""
+        """Fraction of the first-seen channels, of all groups that are not ignored, that is removed."""
         counted = [group for group in self.groups if group.name not in self._context.ignored]
-        return _gone(sum(group.initial for group in counted), sum(group.after for group in counted))
+        return _fraction_removed(sum(group.initial for group in counted), sum(group.after for group in counted))
 
     @cached_property
     def param_sparsity(self) -> float:
-        """Fraction of the first-seen parameters that is gone."""
-        return _gone(self._params(self._dense_shapes), self.params_after)
+        """Fraction of the first-seen parameters that is removed."""
+        return _fraction_removed(self._params(self._dense_shapes), self.params_after)
 
     @cached_property
     def mac_sparsity(self) -> float:
-        """Fraction of the first-seen MACs that is gone."""
-        return _gone(replace(self._before.graph, shapes=self._dense_shapes).macs(), self.macs_after)
+        """Fraction of the first-seen MACs that is removed."""
+        return _fraction_removed(replace(self._before.graph, shapes=self._dense_shapes).macs(), self.macs_after)
+
+    @property
+    def requested(self) -> float | Mapping[str, float]:
+        """The sparsity that was asked for."""
+        return self._context.selection.sparsity
 
     @property
     def sparsity(self) -> float:
-        """What was reached, in the unit of `target`."""
+        """The sparsity reached, in the unit of `target`."""
         return {"channels": self.channel_sparsity, "params": self.param_sparsity, "macs": self.mac_sparsity}[
             self._context.selection.target
         ]
 
     @cached_property
     def shortfall(self) -> Shortfall | None:
-        """What kept the network from the sparsity asked for; None where that is reached, but for whole channels."""
-        held = dict.fromkeys(self._context.ignored, "ignore") | dict.fromkeys(
-            self._context.refused, "sizes written into the code"
-        )
+        """The reason why the requested sparsity is not reached; None if it is, up to whole channels."""
         context = self._context
-        return shortfall(self._after, context.initial_widths, context.selection, held, lambda: self.sparsity)
+        reasons = dict.fromkeys(context.ignored, "ignore")
+        reasons |= dict.fromkeys(context.refused, "sizes written into the code")
+        return shortfall(self._after, context.initial_widths, context.selection, reasons, lambda: self.sparsity)
 
     @cached_property
     def params_before(self) -> int:
@@ -174,12 +178,12 @@ class PruneReport:
         """Channels that are never removed, with the reason."""
         graph = self._before.graph
         widths = {group.name: group.width for group in graph.groups}
-        held = [Protected(why, (name,), widths[name]) for name, why in self._context.refused.items() if name in widths]
-        return (*graph.protected, *held)
+        refused = self._context.refused.items()
+        return (*graph.protected, *[Protected(why, (name,), widths[name]) for name, why in refused if name in widths])
 
     @property
     def example(self) -> str:
-        """Where the traced example came from, and its shapes."""
+        """Origin and shapes of the traced example."""
         graph = self._before.traced
         return f"example {graph.example_origin}: {' x '.join(str(shape) for shape in graph.example_shapes)}"
 
@@ -191,7 +195,7 @@ class PruneReport:
         return sum(prod(shapes[name]) for name in self._context.parameters)
 
     def slice(self, name: str, tensor: Tensor, axis: int | None = None) -> Tensor:
-        """What the step leaves of a tensor that the user holds outside of model and optimizer.
+        """Slice a tensor outside of model and optimizer as the step sliced the model.
 
         Args:
             name: a parameter or buffer (a master weight, an own moment: a tensor of its shape before the step), or a
@@ -251,10 +255,10 @@ class PruneReport:
                 f"`tensor` has {tensor.shape[axis]} elements along axis {axis}, but {group.name!r} had {lengths}"
                 " channels before this step"
             )
-        gone = removed[tensor.shape[axis]]
-        if len(gone) == 0:
+        positions = removed[tensor.shape[axis]]
+        if len(positions) == 0:
             return tensor
-        keep = np.setdiff1d(np.arange(tensor.shape[axis]), gone)
+        keep = np.setdiff1d(np.arange(tensor.shape[axis]), positions)
         return tensor.index_select(axis, torch.from_numpy(keep).to(tensor.device))
 
     def __str__(self) -> str:
@@ -263,9 +267,9 @@ class PruneReport:
         lines = [f"{'group':<{width}}  before  after  first seen"]
         lines += [f"{g.name:<{width}}  {g.before:>6}  {g.after:>5}  {g.initial:>10}" for g in self.groups]
         verb = "would remove" if self.dry_run else "removed"
-        gone = sum(group.before - group.after for group in self.groups)
+        total = sum(group.before - group.after for group in self.groups)
         lines.append(
-            f"{verb} {counted(gone, 'channel')}; {self.channel_sparsity:.1%} of channels,"
+            f"{verb} {counted(total, 'channel')}; {self.channel_sparsity:.1%} of channels,"
             f" {self.param_sparsity:.1%} of parameters and {self.mac_sparsity:.1%} of MACs are gone"
         )
         lines.append(
@@ -282,6 +286,5 @@ class PruneReport:
         return "\n".join(lines)
 
 
-def _gone(initial: float, after: float) -> float:
-    """The fraction that is gone."""
+def _fraction_removed(initial: float, after: float) -> float:
     return 1.0 - after / initial if initial else 0.0

@@ -1,4 +1,4 @@
-"""How much each group would miss its channels: a table to look at before choosing what to prune."""
+"""Sensitivity of the output to every group: a table to look at before choosing what to prune."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
 from itertools import pairwise
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gsprune.arrays import Float32Array
 from gsprune.backends import BackendName, get_backend
+from gsprune.checks import check_number
 from gsprune.importance import Criterion, Importance, ScoreSource, resolve_importance
 from gsprune.pruning.ignore import ignored_groups
 from gsprune.pruning.session import open_session
@@ -34,9 +35,9 @@ class SensitivityRow:
 
     Attributes:
         group: its name.
-        ratio: fraction of the present width that was asked to go.
+        ratio: fraction of the present width to remove.
         width: present width.
-        removed: units that went.
+        removed: units that were masked.
         score_lost: the removed units' share of the sum of the group's scores.
         output_change: ‖y' - y‖₂ / ‖y‖₂, with y the outputs on the example and y' those without the removed units.
     """
@@ -105,14 +106,10 @@ def sensitivity(
     module = unwrapped(model)
     if not isinstance(ratios, list | tuple):
         raise TypeError(f"`ratios` must be a list or tuple of numbers in [0, 1), got {type(ratios).__name__}")
-    for ratio in ratios:
-        if isinstance(ratio, bool) or not isinstance(ratio, Real):
-            raise TypeError(f"`ratios` must all be numbers in [0, 1), got {ratio!r}")
-        if not 0 <= float(ratio) < 1:
-            raise ValueError(f"`ratios` must all be in [0, 1), got {ratio!r}")
-    state = open_session(module, example_inputs, forward)
-    graph, example = state.graph, state.example
-    assert graph is not None
+    for index, ratio in enumerate(ratios):
+        check_number(f"ratios[{index}]", ratio, at_least=0, below=1)
+    session = open_session(module, example_inputs, forward)
+    graph, example = session.groups.graph, session.example
     if example is None:
         raise ValueError("`example_inputs` is needed: the model was loaded or pickled without its example")
     tensors = canonical_tensors(module)
@@ -140,12 +137,12 @@ def sensitivity(
 
 def _kept(graph: Graph, removed_units: Mapping[str, IntArray]) -> dict[str, dict[int, IntArray]]:
     return {
-        name: {axis: np.setdiff1d(np.arange(graph.shapes[name][axis]), gone) for axis, gone in axes.items()}
+        name: {axis: np.setdiff1d(np.arange(graph.shapes[name][axis]), removed) for axis, removed in axes.items()}
         for name, axes in graph.removed(removed_units).items()
     }
 
 
-def _share(scores: np.ndarray[Any, np.dtype[np.float32]], units: IntArray) -> float:
+def _share(scores: Float32Array, units: IntArray) -> float:
     wide = scores.astype(np.float64)
     total = float(wide.sum())
     return float(wide[units].sum()) / total if total > 0 else 0.0

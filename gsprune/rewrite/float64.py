@@ -38,10 +38,6 @@ def call_in_float64(model: nn.Module, example: Example) -> Any:
     Parameters and buffers get their contents back, bit for bit, whatever happens. Numbers that code draws at random or
     writes out (``x.float()``, ``torch.zeros(3)``) are taken to float64, too.
 
-    Args:
-        model: the network, on a device that knows float64.
-        example: the call.
-
     Raises:
         Exception: the network cannot be run so: an operation of the user's own, one that reads a tensor's bits or
             writes into a tensor of lower precision that lives outside of the network, a device without float64, code

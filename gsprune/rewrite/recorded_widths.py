@@ -1,34 +1,20 @@
-"""Carry out a planned rewrite inside a transaction."""
+"""Cuts a dense model to the widths of a checkpoint, without a trace and a check."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from gsprune.backends import Backend, get_backend
-from gsprune.rewrite.plan import RewritePlan
+from gsprune.backends import get_backend
 from gsprune.rewrite.shared_storage import check_storages
 from gsprune.rewrite.size_links import link_entries, links_of
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors
 from gsprune.rewrite.transaction import Transaction
 from gsprune.tracing.graph import IntArray
 
-__all__ = ["apply_plan", "rewrite_to", "sliced"]
-
-
-def sliced(plan: RewritePlan, backend: Backend) -> list[Tensor]:
-    """The replacement of every tensor of the plan; the tensors themselves are only read."""
-    return backend.slice(plan.tensors, plan.patterns, plan.pattern_of)
-
-
-def apply_plan(transaction: Transaction, plan: RewritePlan, replacements: Sequence[Tensor]) -> None:
-    """Swap all tensors and set all entries of the plan."""
-    owned = plan.num_owned
-    transaction.swap(plan.tensors[:owned], replacements[:owned])
-    transaction.swap_states(plan.tensors[owned:], replacements[owned:])
-    transaction.set_entries(plan.entries)
+__all__ = ["rewrite_to"]
 
 
 def rewrite_to(

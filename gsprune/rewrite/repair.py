@@ -1,13 +1,13 @@
-"""Find the integers that user code stores about widths, when the smaller network does not run without them.
+"""Finds the integers about widths that user modules store, when the smaller network does not run without them.
 
 CleanRL's IMPALA asserts a stored ``_out_channels`` in its forward; torchvision's ViT keeps ``hidden_dim``. Such an
-integer is changed only if the forward fails without it, or makes a tensor of another size than the trace foretells. The
+integer is changed only if the forward fails without it, or makes a tensor of another size than the trace predicts. The
 search is greedy: of the modules on the failing call's stack, innermost first, one integer after the other that equals
 an old length is set to the new length, and kept where the forward then gets further (counted in operations that make
-what they must) or through. Sizes that the failing operation asked for are tried first.
+what they must) or through. Sizes that the failing operation must make are tried first.
 
-Where two axes had one length, the link found may be to the wrong one. That shows when they part: then the forward fails
-in the module that holds the link, which is given up and searched anew.
+Where two axes had one length, a link may be to the wrong one. When their lengths part, the forward fails in the module
+with the link. Then the link is passed up, and another one is searched.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import Any
 
 from torch import nn
 
-from gsprune.rewrite.check import Failure, Run, run
 from gsprune.rewrite.size_links import Entry, Shape, SizeLink, is_in_table, with_element
-from gsprune.rewrite.stored_sizes import Place, stored_integers
+from gsprune.rewrite.stored_sizes import StoredSize, stored_integers
 from gsprune.rewrite.transaction import Transaction
+from gsprune.rewrite.watched_call import Failure, Outcome, watched_call
 from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.structure import Due
 
-__all__ = ["Lengths", "Repair", "changed_lengths", "lengths_of", "repaired"]
+__all__ = ["LengthChange", "Repair", "changed_lengths", "lengths_of"]
 
 _Candidate = tuple[SizeLink, Entry]
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class LengthChange:
     """One length that a step changes: of an axis, or of the part of it that one head has.
 
     Attributes:
@@ -51,35 +51,18 @@ class Lengths:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
-class Repair:
-    """What a search came to.
-
-    Attributes:
-        links: what it found.
-        given_up: (module, attribute) of earlier links that turned out wrong.
-        run: the last run; its `failure` is None where the search succeeded.
-        forwards: how many were run.
-    """
-
-    links: tuple[SizeLink, ...]
-    given_up: frozenset[tuple[str, str]]
-    run: Run
-    forwards: int
-
-
 def lengths_of(graph: Graph) -> dict[str, Shape]:
     """Shapes of all tensors, and the number of units of every group: the size of a split's part may be no axis's."""
     return {**graph.shapes, **{f"{group.name}.units": (group.num_units,) for group in graph.groups}}
 
 
-def changed_lengths(graph: Graph, after: Mapping[str, Shape]) -> list[Lengths]:
+def changed_lengths(graph: Graph, after: Mapping[str, Shape]) -> list[LengthChange]:
     """All lengths that change, whole axes first, each (before, after) once per tensor; `after` as of `lengths_of`."""
-    found: dict[tuple[str, int, int], Lengths] = {}
+    found: dict[tuple[str, int, int], LengthChange] = {}
     for name, shape in lengths_of(graph).items():
         for axis, (old, new) in enumerate(zip(shape, after[name], strict=True)):
             if old != new:
-                found[name, axis, 1] = Lengths(name, axis, 1, old, new)
+                found[name, axis, 1] = LengthChange(name, axis, 1, old, new)
     for group in graph.groups:
         for member in group.members:
             length = graph.shapes[member.tensor][member.axis]
@@ -88,93 +71,95 @@ def changed_lengths(graph: Graph, after: Mapping[str, Shape]) -> list[Lengths]:
                 new = after[member.tensor][member.axis] // heads
                 if new != group.num_units:
                     key = (member.tensor, member.axis, heads)
-                    found[key] = Lengths(member.tensor, member.axis, heads, group.num_units, new)
+                    found[key] = LengthChange(member.tensor, member.axis, heads, group.num_units, new)
     return list(found.values())
 
 
-def repaired(
-    model: nn.Module,
-    example: Example,
-    lengths: Sequence[Lengths],
-    due: Sequence[Due],
-    transaction: Transaction,
-    budget: int,
-    held: Mapping[tuple[str, str], Any],
-) -> Repair:
-    """Search integers that let the rewritten model run.
+class Repair:
+    """A search for stored integers with which a rewritten network runs.
 
     Args:
         model: the rewritten network, whose forward fails.
         example: the call.
-        lengths: what the step changed.
-        due: what the operations must make.
+        lengths: the lengths that the step changes.
+        due: the sizes that each operation must make.
         transaction: records the changes.
-        budget: how many forwards may be run.
-        held: (module, attribute) of earlier links, which have been set already -> the value before that.
+        budget: number of forwards that the search may run.
+        linked_values: (module, attribute) of earlier links, which have been set already -> the value before that.
+
+    Attributes:
+        links: the links found.
+        given_up: (module, attribute) of earlier links that turned out wrong.
+        outcome: the last forward; its `failure` is None where the search succeeded.
+        forwards: number of forwards run.
     """
-    search = _Search(model, example, lengths, due, transaction, budget, dict(held))
-    while search.present.failure is not None and search.forwards < budget:
-        if not search.give_up_link() and not search.find_link():
-            break
-    return Repair(tuple(search.links), frozenset(search.given_up), search.present, search.forwards)
-
-
-class _Search:
-    """The search's state; arguments as of `repaired`."""
 
     def __init__(
         self,
         model: nn.Module,
         example: Example,
-        lengths: Sequence[Lengths],
+        lengths: Sequence[LengthChange],
         due: Sequence[Due],
         transaction: Transaction,
         budget: int,
-        held: dict[tuple[str, str], Any],
+        linked_values: Mapping[tuple[str, str], Any],
     ) -> None:
         self.model, self.example, self.lengths, self.transaction = model, example, lengths, transaction
-        self.due = due
-        self.budget, self.held = budget, held
+        self.due, self.budget, self.linked_values = due, budget, dict(linked_values)
         self.names = {id(module): name for name, module in model.named_modules()}
         self.links: list[SizeLink] = []
         self.given_up: set[tuple[str, str]] = set()
-        self.alike: dict[tuple[str, str, int | None], Any] = {}  # what `_set_alike` set -> the attribute before that
+        # Attributes set because they helped another module of the class -> the value before that.
+        self.values_before_copy: dict[tuple[str, str, int | None], Any] = {}
         self.forwards = 0
-        self.present = self._run()
+        self.outcome = self._run()
 
-    def _run(self) -> Run:
+    def search(self) -> None:
+        """Change one integer after the other, until the forward passes or the budget is used up."""
+        while self.outcome.failure is not None and self.forwards < self.budget:
+            if not self._give_up_link() and not self._find_link():
+                break
+
+    def _run(self) -> Outcome:
         self.forwards += 1
-        return run(self.model, self.example, self.due, places=True)
+        return watched_call(self.model, self.example, self.due, find_stored_sizes=True)
 
-    def _attempt(self, entries: Sequence[Entry]) -> tuple[Run, list[Entry]]:
-        """Run with `entries` set; returns the run and what takes them back."""
+    def _keeps(self, entries: Sequence[Entry], *, further: bool = True) -> list[Entry] | None:
+        """Set entries, and keep them if the forward then passes or gets further (or as far, without `further`).
+
+        Returns:
+            the entries before; None where the new ones were taken back, or the budget is used up.
+        """
+        if self.forwards >= self.budget:
+            return None
         before = [(owner, attribute, owner[attribute]) for owner, attribute, _ in entries]
         self.transaction.set_entries(entries)
-        return self._run(), before
+        outcome = self._run()
+        if outcome.failure is not None and outcome.operations < self.outcome.operations + further:
+            self.transaction.set_entries(before)
+            return None
+        self.outcome = outcome
+        return before
 
-    def give_up_link(self) -> bool:
+    def _give_up_link(self) -> bool:
         """Take back the earlier links of the innermost failing module that has any; False where none has."""
-        assert self.present.failure is not None
-        for module in reversed(self.present.failure.modules):
+        assert self.outcome.failure is not None
+        for module in reversed(self.outcome.failure.modules):
             name = self.names.get(id(module))
-            keys = [key for key in self.held if key[0] == name]
-            if not keys:
-                continue
-            attempt, before = self._attempt([(module.__dict__, key[1], self.held.pop(key)) for key in keys])
-            if attempt.failure is None or attempt.operations >= self.present.operations:
-                self.given_up.update(keys)
-                self.present = attempt
-            else:
-                self.transaction.set_entries(before)
-            return True
+            keys = [key for key in self.linked_values if key[0] == name]
+            if keys:
+                entries = [(module.__dict__, key[1], self.linked_values.pop(key)) for key in keys]
+                if self._keeps(entries, further=False) is not None:
+                    self.given_up.update(keys)
+                return True
         return False
 
-    def find_link(self) -> bool:
+    def _find_link(self) -> bool:
         """Find an integer with which the forward gets further; False where there is none or the budget is used up."""
-        failure, asked = self.present.failure, _asked(self.due, self.present.operations)
+        failure, asked = self.outcome.failure, _asked(self.due, self.outcome.operations)
         assert failure is not None
-        given = {(id(place.module), place.attribute, place.position) for place in failure.places}
-        if any(self._take_back_alike(place) for place in failure.places):
+        passed = {(id(size.module), size.attribute, size.position) for size in failure.stored_sizes}
+        if any(self._take_back_copy(size) for size in failure.stored_sizes):
             return True
         lengths = [*self.lengths, *_parts(self.lengths, asked)]
         together = self._asked_together(failure, asked, lengths)
@@ -184,9 +169,9 @@ class _Search:
             candidates = _candidates(module, self.names[id(module)], lengths, asked, failure)
             if any(self._gets_further([candidate], lengths) for candidate in candidates):
                 return True
-            # What the failing call was given must change; but the code may compare it with another first, or add it.
+            # An argument of the failing call must change. The code may compare or add another integer first.
             for candidate in candidates:
-                if (id(module), candidate[0].attribute, candidate[0].index) in given and any(
+                if (id(module), candidate[0].attribute, candidate[0].index) in passed and any(
                     self._gets_further([candidate, other], lengths)
                     for other in candidates
                     if (other[0].attribute, other[0].index) != (candidate[0].attribute, candidate[0].index)
@@ -195,82 +180,69 @@ class _Search:
         return False
 
     def _asked_together(
-        self, failure: Failure, asked: Collection[tuple[int, int]], lengths: Sequence[Lengths]
+        self, failure: Failure, asked: Collection[tuple[int, int]], lengths: Sequence[LengthChange]
     ) -> list[_Candidate]:
-        """All integers that the failing call was given, each as the operation must have it: the sizes of a split."""
+        """All integers that the failing call was passed, each as the operation must have it: the sizes of a split."""
         found: list[_Candidate] = []
-        for place in dict.fromkeys(failure.places):
-            name = self.names.get(id(place.module), "")
+        for size in dict.fromkeys(failure.stored_sizes):
+            name = self.names.get(id(size.module), "")
             prefix = f"{name}." if name else ""
-            value = place.value
+            value = size.value
             best = min(
                 (length for length in lengths if length.before == value and (value, length.after) in asked),
                 key=lambda length: (not length.tensor.startswith(prefix), length.divisor != 1),
                 default=None,
             )
             if best is not None:
-                found.append(_candidate(name, place.module, place.attribute, place.position, best))
+                found.append(_candidate(name, size.module, size.attribute, size.position, best))
         return found
 
-    def _take_back_alike(self, place: Place) -> bool:
-        """Whether the forward gets further without what was set because it helped another module of the class.
+    def _take_back_copy(self, size: StoredSize) -> bool:
+        """True if the forward gets further without values that were copied from another module of the class.
 
-        That may be wrong for all sizes of a module, or for the one at hand.
+        Such a copy may be wrong for all sizes of a module, or for one.
         """
-        name = self.names.get(id(place.module), "")
-        mine = [key for key in self.alike if key[0] == name]
-        wrong = (name, place.attribute, place.position)
+        name = self.names.get(id(size.module), "")
+        mine = [key for key in self.values_before_copy if key[0] == name]
+        wrong = (name, size.attribute, size.position)
         if wrong not in mine:
             return False
         for keys in (mine, [wrong]) if len(mine) > 1 else ([wrong],):
-            if self.forwards >= self.budget:
-                return False
-            attempt, before = self._attempt([(place.module.__dict__, key[1], self.alike[key]) for key in keys])
-            if attempt.failure is None or attempt.operations > self.present.operations:
-                self.present = attempt
+            if self._keeps([(size.module.__dict__, key[1], self.values_before_copy[key]) for key in keys]) is not None:
                 self.links = [link for link in self.links if (link.module, link.attribute, link.index) not in keys]
-                self.alike = {key: value for key, value in self.alike.items() if key not in keys}
+                for key in keys:
+                    del self.values_before_copy[key]
                 return True
-            self.transaction.set_entries(before)
         return False
 
     def _suspects(self, failure: Failure) -> list[nn.Module]:
-        """User modules that may keep the size: those whose numbers the failing call was given, then the innermost."""
-        modules = (*(place.module for place in failure.places), *reversed(failure.modules))
+        """User modules that may keep the size: those whose numbers the failing call was passed, then the innermost."""
+        modules = (*(size.module for size in failure.stored_sizes), *reversed(failure.modules))
         once = {id(module): module for module in modules if id(module) in self.names and not is_in_table(module)}
         return list(once.values())
 
-    def _gets_further(self, candidates: Sequence[_Candidate], lengths: Sequence[Lengths]) -> bool:
-        """Try integers together, and keep them where they help; False also where the budget is used up."""
-        if self.forwards >= self.budget:
+    def _gets_further(self, candidates: Sequence[_Candidate], lengths: Sequence[LengthChange]) -> bool:
+        """Try integers together, and keep them where they help."""
+        if self._keeps(_entries(candidates)) is None:
             return False
-        attempt, before = self._attempt(_entries(candidates))
-        if attempt.failure is None or attempt.operations > self.present.operations:
-            self.present = attempt
-            links = [link for link, _ in candidates]
-            self.links += links
-            self._set_alike(links, lengths)
-            return True
-        self.transaction.set_entries(before)
-        return False
+        links = [link for link, _ in candidates]
+        self.links += links
+        copies = [other for link in links for other in _same_in_class(self.model, link, lengths)]
+        if copies and self.outcome.failure is not None:
+            self._keep_copies(copies)
+        return True
 
-    def _set_alike(self, links: Sequence[SizeLink], lengths: Sequence[Lengths]) -> None:
+    def _keep_copies(self, copies: Sequence[_Candidate]) -> None:
         """Set in the other modules of the class what helped in one, where that does no harm."""
-        alike = [other for link in links for other in _alike(self.model, link, lengths)]
-        if self.present.failure is None or self.forwards >= self.budget or not alike:
-            return
-        together, before = self._attempt(_entries(alike))
-        if together.failure is None or together.operations >= self.present.operations:
+        before = self._keeps(_entries(copies), further=False)
+        if before is not None:
             values = {(id(owner), attribute): value for owner, attribute, value in before}
-            for other, (owner, attribute, _) in alike:
-                self.links.append(other)
-                self.alike[other.module, other.attribute, other.index] = values[id(owner), attribute]
-            self.present = together
-        else:
-            self.transaction.set_entries(before)
+            for link, (owner, attribute, _) in copies:
+                self.links.append(link)
+                self.values_before_copy[link.module, link.attribute, link.index] = values[id(owner), attribute]
 
 
-def _alike(model: nn.Module, link: SizeLink, lengths: Sequence[Lengths]) -> list[_Candidate]:
+def _same_in_class(model: nn.Module, link: SizeLink, lengths: Sequence[LengthChange]) -> list[_Candidate]:
     """The same attribute of all other modules of the class, where it holds a length of their own tensors.
 
     A network repeats its blocks: one by one they would use up the forwards.
@@ -310,15 +282,15 @@ def _entries(candidates: Sequence[_Candidate]) -> list[Entry]:
     return list(merged.values())
 
 
-def _suits(length: Lengths, link: SizeLink) -> bool:
-    """Whether both speak of whole axes, or both of parts."""
+def _suits(length: LengthChange, link: SizeLink) -> bool:
+    """True if both are about whole axes, or both about parts."""
     return (length.divisor == 1) == (link.divisor == 1)
 
 
-def _parts(lengths: Sequence[Lengths], asked: Collection[tuple[int, int]]) -> list[Lengths]:
+def _parts(lengths: Sequence[LengthChange], asked: Collection[tuple[int, int]]) -> list[LengthChange]:
     """Equal parts of whole axes, of the sizes asked for: several heads may shrink as one unit."""
     return [
-        Lengths(length.tensor, length.axis, length.before // before, before, now)
+        LengthChange(length.tensor, length.axis, length.before // before, before, now)
         for length in lengths
         for before, now in asked
         if length.divisor == 1 and length.before > before and length.before % before == 0
@@ -334,19 +306,19 @@ def _asked(due: Sequence[Due], operations: int) -> set[tuple[int, int]]:
 
 
 def _candidates(
-    module: nn.Module, name: str, lengths: Sequence[Lengths], asked: Collection[tuple[int, int]], failure: Failure
+    module: nn.Module, name: str, lengths: Sequence[LengthChange], asked: Collection[tuple[int, int]], failure: Failure
 ) -> list[_Candidate]:
     """A module's integers that are worth trying, with the lengths that they may follow.
 
-    In this order: what the failing call was given, sizes that the failing operation must make, lengths of the module's
+    In this order: arguments of the failing call, sizes that the failing operation must make, lengths of the module's
     own tensors, integers that the message names, plain ones before tuples.
     """
-    given = {(place.attribute, place.position) for place in failure.places if place.module is module}
+    passed = {(size.attribute, size.position) for size in failure.stored_sizes if size.module is module}
     named = set(map(int, re.findall(r"\d+", failure.message)))
     prefix = f"{name}." if name else ""
     ranked = [
         (
-            (attribute, index) not in given,
+            (attribute, index) not in passed,
             (length.before, length.after) not in asked,
             not length.tensor.startswith(prefix),
             length.before not in named,
@@ -368,7 +340,7 @@ def _candidates(
     return list(found.values())
 
 
-def _candidate(name: str, module: nn.Module, attribute: str, index: int | None, length: Lengths) -> _Candidate:
+def _candidate(name: str, module: nn.Module, attribute: str, index: int | None, length: LengthChange) -> _Candidate:
     """Let an integer follow a length."""
     present = module.__dict__[attribute]
     changed = length.after if index is None else with_element(present, index, length.after)

@@ -1,7 +1,7 @@
 """Integers that modules store about their tensors' shapes and that follow a rewrite.
 
-Torch's own layers by a table; of other modules those attributes whose name says what they are (``in_features``,
-``out_channels``, ...). Integers that only user code knows are found by `gsprune.rewrite.repair`.
+Torch's own layers go by tables. Other modules go by well-known names of attributes (``in_features``, ``out_channels``,
+...). `gsprune.rewrite.repair` finds integers under other names.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _Rule = tuple[str, int | None, str, int, int, int]
 _OUT_NAMES = ("out_features", "out_channels", "out_dim", "num_features", "num_parameters")
 _IN_NAMES = ("in_features", "in_channels", "in_dim")
 
-# Where torch.nn.utils.parametrize keeps the tensors behind `layer.weight`.
+# torch.nn.utils.parametrize keeps the tensors behind `layer.weight` here.
 _PARAMETRIZATION = re.compile(r"(?:(?P<layer>.*)\.)?parametrizations\.[^.]+")
 
 
@@ -64,9 +64,9 @@ class SizeLink:
 def links_of(
     module_of: Mapping[str, nn.Module], shapes: Mapping[str, Shape], touched: Iterable[str], aliases: Mapping[str, str]
 ) -> tuple[SizeLink, ...]:
-    """Links of all stored integers that say what the table says they say.
+    """Links of all stored integers that the tables know.
 
-    An attribute whose present value is not what its axis has now is somebody else's, and is left out.
+    An attribute whose present value is not the length of its axis means something else, and is left out.
 
     Args:
         module_of: module name -> module.
@@ -126,7 +126,7 @@ def link_entries(
 def revised_links(
     links: Sequence[SizeLink], given_up: Collection[tuple[str, str]], found: Sequence[SizeLink]
 ) -> tuple[SizeLink, ...]:
-    """`links` without those given up, by (module, attribute), and with what was found; each once."""
+    """`links` without those in `given_up`, by (module, attribute), and with those in `found`; each once."""
     return tuple(dict.fromkeys((*(link for link in links if (link.module, link.attribute) not in given_up), *found)))
 
 
@@ -172,39 +172,9 @@ def _conv(module: _ConvNd, shapes: _Shapes) -> Iterable[_Rule]:
         yield part, None, "weight", 1, module.groups, 1
 
 
-def _linear(module: nn.Linear, shapes: _Shapes) -> Iterable[_Rule]:
-    yield "out_features", None, "weight", 0, 1, 1
-    yield "in_features", None, "weight", 1, 1, 1
-
-
-def _bilinear(module: nn.Bilinear, shapes: _Shapes) -> Iterable[_Rule]:
-    for axis, name in enumerate(("out_features", "in1_features", "in2_features")):
-        yield name, None, "weight", axis, 1, 1
-
-
-def _norm(module: _NormBase, shapes: _Shapes) -> Iterable[_Rule]:
-    source = next(name for name in ("weight", "bias", "running_mean") if name in shapes)
-    yield "num_features", None, source, 0, 1, 1
-
-
 def _layer_norm(module: nn.LayerNorm | nn.RMSNorm, shapes: _Shapes) -> Iterable[_Rule]:
     for axis in range(len(shapes["weight"])):
         yield "normalized_shape", axis, "weight", axis, 1, 1
-
-
-def _group_norm(module: nn.GroupNorm, shapes: _Shapes) -> Iterable[_Rule]:
-    yield "num_channels", None, "weight", 0, 1, 1
-    if module.num_groups == module.num_channels:  # each channel is a group of its own
-        yield "num_groups", None, "weight", 0, 1, 1
-
-
-def _embedding(module: nn.Embedding | nn.EmbeddingBag, shapes: _Shapes) -> Iterable[_Rule]:
-    yield "num_embeddings", None, "weight", 0, 1, 1
-    yield "embedding_dim", None, "weight", 1, 1, 1
-
-
-def _prelu(module: nn.PReLU, shapes: _Shapes) -> Iterable[_Rule]:
-    yield "num_parameters", None, "weight", 0, 1, 1
 
 
 def _attention(module: nn.MultiheadAttention, shapes: _Shapes) -> Iterable[_Rule]:
@@ -230,13 +200,8 @@ def _rnn(module: nn.RNNBase, shapes: _Shapes) -> Iterable[_Rule]:
         yield "proj_size", None, "weight_hh_l0", 1, 1, 1
 
 
-def _rnn_cell(module: nn.RNNCellBase, shapes: _Shapes) -> Iterable[_Rule]:
-    yield "input_size", None, "weight_ih", 1, 1, 1
-    yield "hidden_size", None, "weight_hh", 1, 1, 1
-
-
 def _by_name(module: nn.Module, shapes: _Shapes) -> Iterable[_Rule]:
-    """Of a module that torch does not know: a well-known name that holds the length of its side."""
+    """Rules for other modules: a well-known name whose value is the length of its side."""
     for tensor, shape in shapes.items():
         for names, axis in ((_OUT_NAMES, 0), (_IN_NAMES, 1)):
             for name in names:
@@ -244,30 +209,42 @@ def _by_name(module: nn.Module, shapes: _Shapes) -> Iterable[_Rule]:
                     yield name, None, tensor, axis, 1, 1
 
 
-# The first kind that a module is an instance of, with a tensor that it must own for the rule to apply.
-_TABLE: tuple[tuple[type | tuple[type, ...], tuple[str, ...], Callable[[Any, _Shapes], Iterable[_Rule]]], ...] = (
-    (_ConvNd, ("weight",), _conv),
-    (nn.Linear, ("weight",), _linear),
-    (nn.Bilinear, ("weight",), _bilinear),
-    (_NormBase, ("weight", "bias", "running_mean"), _norm),
-    ((nn.LayerNorm, nn.RMSNorm), ("weight",), _layer_norm),
-    (nn.GroupNorm, ("weight",), _group_norm),
-    ((nn.Embedding, nn.EmbeddingBag), ("weight",), _embedding),
-    (nn.PReLU, ("weight",), _prelu),
-    (nn.MultiheadAttention, ("in_proj_weight", "q_proj_weight"), _attention),
-    (nn.RNNBase, ("weight_ih_l0",), _rnn),
-    (nn.RNNCellBase, ("weight_ih",), _rnn_cell),
-)
+# Layer -> (attribute, tensor, axis). The first row whose tensor the layer has counts, and only if the attribute is the
+# length of the axis: a group norm's `num_groups` follows only where each channel is a group of its own.
+_ROWS: dict[type, tuple[tuple[str, str, int], ...]] = {
+    nn.Linear: (("out_features", "weight", 0), ("in_features", "weight", 1)),
+    nn.Bilinear: (("out_features", "weight", 0), ("in1_features", "weight", 1), ("in2_features", "weight", 2)),
+    _NormBase: tuple(("num_features", tensor, 0) for tensor in ("weight", "bias", "running_mean")),
+    nn.GroupNorm: (("num_channels", "weight", 0), ("num_groups", "weight", 0)),
+    nn.Embedding: (("num_embeddings", "weight", 0), ("embedding_dim", "weight", 1)),
+    nn.EmbeddingBag: (("num_embeddings", "weight", 0), ("embedding_dim", "weight", 1)),
+    nn.PReLU: (("num_parameters", "weight", 0),),
+    nn.RNNCellBase: (("input_size", "weight_ih", 1), ("hidden_size", "weight_hh", 1)),
+}
+
+# Layers with other rules, and a tensor that they must have for the rule to apply.
+_RULES: dict[type, tuple[tuple[str, ...], Callable[[Any, _Shapes], Iterable[_Rule]]]] = {
+    _ConvNd: (("weight",), _conv),
+    nn.LayerNorm: (("weight",), _layer_norm),
+    nn.RMSNorm: (("weight",), _layer_norm),
+    nn.MultiheadAttention: (("in_proj_weight", "q_proj_weight"), _attention),
+    nn.RNNBase: (("weight_ih_l0",), _rnn),
+}
+_KINDS = (*_ROWS, *_RULES)
 
 
 def is_in_table(module: nn.Module) -> bool:
-    """Whether the table knows all integers that the module keeps; it reads them off the module's own tensors."""
+    """True if all integers that the module stores follow its own tensors, by the tables."""
     has_tensors = any(tensor is not None for tensor in (*module._parameters.values(), *module._buffers.values()))
-    return (has_tensors or hasattr(module, "parametrizations")) and any(isinstance(module, k) for k, _, _ in _TABLE)
+    return (has_tensors or hasattr(module, "parametrizations")) and isinstance(module, _KINDS)
 
 
 def _rules(module: nn.Module, shapes: _Shapes) -> Iterable[_Rule]:
-    for kind, needed, rule in _TABLE:
-        if isinstance(module, kind):
-            return rule(module, shapes) if any(name in shapes for name in needed) else ()
-    return _by_name(module, shapes)
+    kind = next((kind for kind in _KINDS if isinstance(module, kind)), None)
+    if kind is None:
+        return _by_name(module, shapes)
+    if kind in _RULES:
+        tensors, rule = _RULES[kind]
+        return rule(module, shapes) if any(name in shapes for name in tensors) else ()
+    rows = {attribute: (tensor, axis) for attribute, tensor, axis in reversed(_ROWS[kind]) if tensor in shapes}
+    return [(attribute, None, tensor, axis, 1, 1) for attribute, (tensor, axis) in rows.items()]

@@ -1,8 +1,8 @@
-"""Where the numbers come from that an operation was called with: the attribute of the module that keeps them.
+"""Follows integers that user modules store (widths, head sizes) to the operations that they are passed to.
 
-The counterpart of `gsprune.tracing.lengths`: while a forward that is known to fail runs once more, the integers that
-modules keep are replaced by integers that remember their place, also through a product, a sum (of its first
-term) or a division into parts.
+During a forward that is known to fail, every stored integer is replaced by one that remembers its attribute. It
+remembers it through products, sums (of the first term) and floor divisions. `gsprune.tracing.lengths` does the same for
+sizes of tensors.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch.overrides import TorchFunctionMode
 
 from gsprune.rewrite.size_links import is_in_table, with_element
 
-__all__ = ["Place", "PlaceWatcher", "mark_places", "stored_integers"]
+__all__ = ["StoredSize", "StoredSizeWatcher", "mark_stored_sizes", "stored_integers"]
 
 
-class Place(NamedTuple):
-    """An integer that a module keeps.
+class StoredSize(NamedTuple):
+    """An integer in an attribute of a module.
 
     Attributes:
         module: the module.
@@ -34,36 +34,36 @@ class Place(NamedTuple):
     @property
     def value(self) -> int:
         """The integer itself."""
-        kept = self.module.__dict__[self.attribute]
-        return int(kept if self.position is None else kept[self.position])
+        stored = self.module.__dict__[self.attribute]
+        return int(stored if self.position is None else stored[self.position])
 
 
-class _Kept(int):
-    """An integer with the place where it is kept."""
+class _TrackedInt(int):
+    """An integer that remembers the attribute it comes from."""
 
-    place: Place
+    origin: StoredSize
 
     @classmethod
-    def at(cls, value: int, place: Place) -> _Kept:
-        kept = cls(value)
-        kept.place = place
-        return kept
+    def of(cls, value: int, origin: StoredSize) -> _TrackedInt:
+        tracked = cls(value)
+        tracked.origin = origin
+        return tracked
 
     def __floordiv__(self, other: int) -> int:
-        return _Kept.at(int(self) // other, self.place) if isinstance(other, int) else int(self) // other
+        return _TrackedInt.of(int(self) // other, self.origin) if isinstance(other, int) else int(self) // other
 
     def __mul__(self, other: int) -> int:
-        return _Kept.at(int(self) * other, self.place) if isinstance(other, int) else int(self) * other
+        return _TrackedInt.of(int(self) * other, self.origin) if isinstance(other, int) else int(self) * other
 
     __rmul__ = __mul__
 
     def __add__(self, other: int) -> int:
-        return _Kept.at(int(self) + int(other), self.place) if isinstance(other, int) else int(self) + other
+        return _TrackedInt.of(int(self) + int(other), self.origin) if isinstance(other, int) else int(self) + other
 
     __radd__ = __add__
 
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
-        """What outlives the run is a number."""
+        """A pickle holds a plain integer."""
         return int, (int(self),)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> int:
@@ -83,29 +83,30 @@ def stored_integers(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
                     yield attribute, index, element
 
 
-def mark_places(model: nn.Module) -> None:
-    """Let the integers of user modules remember their places; the caller puts the attributes back."""
+def mark_stored_sizes(model: nn.Module) -> None:
+    """Replace the integers of user modules by tracked ones; the caller puts the attributes back."""
     for module in model.modules():
         if is_in_table(module):
             continue
         for attribute, index, value in stored_integers(module):
-            kept, present = _Kept.at(value, Place(module, attribute, index)), module.__dict__[attribute]
+            tracked = _TrackedInt.of(value, StoredSize(module, attribute, index))
+            present = module.__dict__[attribute]
             if index is None:
-                module.__dict__[attribute] = kept
+                module.__dict__[attribute] = tracked
             elif type(present) in (tuple, list):
-                module.__dict__[attribute] = with_element(present, index, kept)
+                module.__dict__[attribute] = with_element(present, index, tracked)
 
 
-class PlaceWatcher(TorchFunctionMode):
-    """Notes the places of the numbers that the innermost failing call was given.
+class StoredSizeWatcher(TorchFunctionMode):
+    """Notes the tracked integers among the arguments of the innermost failing call.
 
     Attributes:
-        places: what it found.
+        sizes: the attributes that they come from.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.places: tuple[Place, ...] = ()
+        self.sizes: tuple[StoredSize, ...] = ()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -115,14 +116,14 @@ class PlaceWatcher(TorchFunctionMode):
         try:
             return func(*args, **kwargs)
         except Exception:
-            if not self.places:
-                self.places = tuple(_places((*args, *kwargs.values())))
+            if not self.sizes:
+                self.sizes = tuple(_origins((*args, *kwargs.values())))
             raise
 
 
-def _places(values: tuple[Any, ...] | list[Any]) -> Iterator[Place]:
+def _origins(values: tuple[Any, ...] | list[Any]) -> Iterator[StoredSize]:
     for value in values:
-        if isinstance(value, _Kept):
-            yield value.place
+        if isinstance(value, _TrackedInt):
+            yield value.origin
         elif isinstance(value, tuple | list):
-            yield from _places(value)
+            yield from _origins(value)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from by_group import group_scores
 from hand_made import BACKEND, graph_of, member, small_graph, small_net, tensors_of
+from smaller_graphs import pruned_graph
 from torch import Tensor, nn
 
 import gsprune
@@ -192,7 +193,7 @@ def test_random_has_a_generator_of_its_own() -> None:
 
 def test_random_draws_anew_as_the_network_shrinks_and_alike_for_the_same_network() -> None:
     graph = small_graph(small_net())
-    smaller = graph.pruned({graph.groups[1].name: np.array([0])})
+    smaller = pruned_graph(graph, {graph.groups[1].name: np.array([0])})
     importance = Importance("random")
     first, again = (group_scores(importance, graph, {}, BACKEND) for _ in range(2))
     later = group_scores(importance, smaller, {}, BACKEND)

@@ -67,5 +67,5 @@ def test_the_table_has_a_line_per_group() -> None:
 
 @pytest.mark.parametrize("ratio", [1.0, -0.1])
 def test_a_ratio_outside_its_range_is_an_error(ratio: float) -> None:
-    with pytest.raises(ValueError, match=r"`ratios` must all be in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"`ratios\[0\]` must be in \[0, 1\)"):
         sensitivity(net(), X, ratios=(ratio,))

@@ -146,7 +146,7 @@ def test_a_step_that_is_taken_back_leaves_the_weights_that_the_block_uses(monkey
         def fails(*_: object) -> None:
             raise OSError("the disk is full")
 
-        monkeypatch.setattr("gsprune.pruning.step.Step._state_entries", fails)
+        monkeypatch.setattr("gsprune.rewrite.network._Rewrite._session_entries", fails)
         with pytest.raises(OSError, match="the disk is full"):
             gsprune.prune_step(model, 0.5, example_inputs=x)
         assert torch.equal(model(x), before)

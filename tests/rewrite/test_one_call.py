@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 import gsprune
 from gsprune import _core
 from gsprune.backends import CppBackend
-from gsprune.pruning.step import Step
+from gsprune.rewrite import network
 from gsprune.rewrite.session import session_of
 
 Training = tuple[RandomNet, torch.optim.Optimizer, RandomNet]
@@ -70,7 +70,7 @@ def test_a_step_in_one_call_is_the_step_of_a_transaction_bit_for_bit(net: Random
         calls = Calls(patch)
         reports = [gsprune.prune_step(first[0], 0.6, optimizer=first[1], followers=(first[2],))]
         in_one_call = calls.count
-        patch.setattr(Step, "_needs_no_look", lambda _: False)
+        patch.setattr(network, "_can_be_one_call", lambda _: False)
         reports.append(gsprune.prune_step(second[0], 0.6, optimizer=second[1], followers=(second[2],)))
         assert calls.count == in_one_call
     assert reports[0].changed == reports[1].changed

@@ -13,6 +13,7 @@ from by_group import select
 from hand_made import BACKEND, graph_of, member, small_graph, small_net
 from hypothesis import given
 from hypothesis import strategies as st
+from smaller_graphs import pruned_graph
 
 from gsprune import trace
 from gsprune.networks import ActorCritic, build_encoder, example_frames
@@ -69,7 +70,7 @@ def pruned(
 ) -> Graph:
     options.setdefault("parameters", graph.shapes)
     initial = widths_of(graph) if initial is None else initial
-    return graph.pruned(select(graph, random_scores(graph, seed), initial, sparsity, backend=BACKEND, **options))
+    return pruned_graph(graph, select(graph, random_scores(graph, seed), initial, sparsity, backend=BACKEND, **options))
 
 
 def params(graph: Graph) -> int:
@@ -168,7 +169,7 @@ def test_a_budget_is_met_to_within_the_dearest_channel_and_never_overrun(
     after = pruned(graph, sparsity, scope=scope, target=target)
     gone = cost(graph, target) - cost(after, target)
     dearest = max(
-        cost(after, target) - cost(after.pruned({group.name: np.array([0])}), target) for group in after.groups
+        cost(after, target) - cost(pruned_graph(after, {group.name: np.array([0])}), target) for group in after.groups
     )
     pools = 1 if scope != "isomorphic" or target != "channels" else len({group.kind for group in graph.groups})
     assert gone <= sparsity * cost(graph, target) + 1e-6
@@ -190,7 +191,7 @@ def test_local_ratios_differ_by_less_than_one_channel() -> None:
 def test_equal_groups_advance_in_the_order_of_the_network() -> None:
     graph = chain_graph([10, 10])
     total = params(graph)
-    one_channel = params(graph) - params(graph.pruned({"layers.0": np.array([9])}))
+    one_channel = params(graph) - params(pruned_graph(graph, {"layers.0": np.array([9])}))
     after = pruned(graph, one_channel / total, target="params")
     assert list(widths_of(after).values()) == [9, 10]
 

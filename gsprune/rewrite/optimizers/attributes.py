@@ -16,43 +16,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gsprune.arrays import AnyArray
 from gsprune.errors import RewriteError
-from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.optimizers.nested import is_container
 from gsprune.rewrite.optimizers.states import StateSlicer
 from gsprune.rewrite.optimizers.wrappers import extras_of, parts_to_follow, with_inner
 
-__all__ = ["add_companions"]
-
-AnyArray = npt.NDArray[Any]
+__all__ = ["slice_attributes"]
 
 # Objects within objects are searched so deep.
 _DEPTH = 8
 
 
-def add_companions(
-    optimizers: Sequence[Optimizer], bindings: Sequence[Binding], num_owned: int, slicer: StateSlicer
-) -> None:
-    """Add what some optimizers keep outside of their parameters' states; cheap where that is nothing.
+def slice_attributes(optimizers: Sequence[Optimizer], slicer: StateSlicer) -> None:
+    """Slice the tensors that some optimizers keep outside of their parameters' states.
 
     Args:
-        optimizers: all of them, also those within others.
-        bindings: the model's, then its followers'.
-        num_owned: how many of the planned tensors belong to these.
+        optimizers: the optimizers, also those inside of wrappers.
         slicer: takes the tensors.
 
     Raises:
-        RewriteError: it cannot be told which parameter a tensor follows.
+        RewriteError: a tensor may follow several parameters, or none.
     """
-    searches = [
-        _Search(optimizer, extras, bindings, num_owned, slicer)
-        for optimizer in optimizers
-        if (extras := extras_of(optimizer))
-    ]
+    searches = [_Search(each, extras, slicer) for each in optimizers if (extras := extras_of(each))]
     for search in searches:
         search.run()
     master_of = {key: owner for search in searches for key, owner in search.master_of.items()}
@@ -74,25 +63,16 @@ def _add_states_of_masters(optimizers: Sequence[Optimizer], master_of: Mapping[i
 
 
 class _Search:
-    """What one optimizer keeps in its attributes.
+    """The search through the attributes of one optimizer.
 
     Attributes:
         master_of: id of a tensor that is trained in a parameter's place -> index of the parameter.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        extras: Mapping[str, Any],
-        bindings: Sequence[Binding],
-        num_owned: int,
-        slicer: StateSlicer,
-    ) -> None:
-        self.optimizer = optimizer
-        self.extras = extras
-        self.slicer = slicer
+    def __init__(self, optimizer: Optimizer, extras: Mapping[str, Any], slicer: StateSlicer) -> None:
+        self.optimizer, self.extras, self.slicer, bindings = optimizer, extras, slicer, slicer.bindings
         self.modules = [module for binding in bindings for module in binding.module.modules()]
-        self.cut = {id(tensor): i for i, tensor in enumerate(slicer.tensors[:num_owned])}
+        self.cut = slicer.owned
         self.name_of = {name: tensor for b in reversed(bindings) for name, tensor in b.module.named_parameters()}
         self.own = {id(t) for b in bindings for t in (*b.module.parameters(), *b.module.buffers())}
         lists = [group["params"] for each in with_inner((optimizer,)) for group in each.param_groups]

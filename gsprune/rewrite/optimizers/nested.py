@@ -1,4 +1,4 @@
-"""What a Python value holds: entries of containers, attributes of objects.
+"""The parts of a Python value: entries of containers, attributes of objects.
 
 Optimizers keep state in lists, deques, named tuples, dataclasses and objects with slots. All are read the same way.
 """
@@ -19,9 +19,9 @@ from torch import Tensor
 
 __all__ = ["is_container", "may_hold_tensors", "parts_of"]
 
-_PLAIN = frozenset((bool, int, float, complex, str, bytes, NoneType, torch.dtype, torch.device, torch.Size))
+_NUMBERS = frozenset((bool, int, float, NoneType))
 _PLAIN_KINDS = (
-    *(bool, int, float, complex, str, bytes, Enum, type, np.generic),
+    *(NoneType, bool, int, float, complex, str, bytes, Enum, type, np.generic),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator, torch.Size),
     *(ModuleType, MethodType, BuiltinFunctionType),
 )
@@ -33,11 +33,10 @@ def is_container(value: Any) -> bool:
 
 
 def may_hold_tensors(value: Any) -> bool:
-    """False for numbers, strings, tuples of them, and tensors of one element: what most attributes are."""
-    kind = type(value)
-    if kind in _PLAIN:
+    """False for numbers, strings, tuples of them, and tensors of one element, as most attributes are."""
+    if type(value) in _NUMBERS:
         return False
-    if kind is tuple or kind is list:
+    if type(value) in (tuple, list):
         return any(map(may_hold_tensors, value))
     if isinstance(value, FunctionType | partial):
         return bool(_bound_in(value))
@@ -50,7 +49,7 @@ def parts_of(value: Any) -> list[tuple[Any, Any]] | None:
     Returns:
         None for an object that may hold tensors, but does not list them (an iterator, a type of an extension).
     """
-    if value is None or isinstance(value, (*_PLAIN_KINDS, np.ndarray)):
+    if isinstance(value, (*_PLAIN_KINDS, np.ndarray)):
         return []
     if isinstance(value, FunctionType | partial):
         return list(enumerate(_bound_in(value)))

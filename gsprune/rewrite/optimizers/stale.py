@@ -1,19 +1,20 @@
-"""Optimizers that a step was not told of: their next step is refused, as their moments belong to other channels.
+"""Stale optimizers: they were not passed to a step, so that their moments belong to other channels.
 
-Most of torch's optimizers would fail there with a mismatch of sizes. The fused ones go on without a word, with the
-moments of whatever channels stood first.
+Their next step is refused. Most of torch's optimizers would fail there with a mismatch of sizes. The fused ones go on
+silently, with the moments of the channels that stood first.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from itertools import chain
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from gsprune.errors import RewriteError
 from gsprune.rewrite.optimizers.wrappers import tensors_below
@@ -24,16 +25,16 @@ Shape = tuple[int, ...]
 
 
 class _Guard:
-    """Looks at every optimizer's state once after the last step that left somebody out.
+    """Checks every optimizer's state once after the last step that cut a parameter of which no optimizer was passed.
 
     Attributes:
-        shapes: id of a parameter -> the parameter, and the shapes that it had before such steps.
-        checked: optimizer -> the number of the step after which it was found to be in order.
-        steps: how many steps left somebody out.
+        shapes: parameter -> the shapes that it had before such steps.
+        checked: optimizer -> the number of the step after which its state was in order.
+        steps: number of such steps.
     """
 
     def __init__(self) -> None:
-        self.shapes: dict[int, tuple[weakref.ref[Tensor], set[Shape]]] = {}
+        self.shapes: MutableMapping[Tensor, set[Shape]] = WeakTensorKeyDictionary()
         self.checked: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
         self.steps = 0
 
@@ -42,13 +43,7 @@ class _Guard:
             register_optimizer_step_pre_hook(self)
         self.steps += 1
         for parameter, shape in parameters:
-            key = id(parameter)
-            known = self.shapes.get(key)
-            if known is None or known[0]() is not parameter:
-                # mypy cannot infer a lambda with a default argument.
-                gone = weakref.ref(parameter, lambda _, key=key: self.shapes.pop(key, None))  # type: ignore[misc]
-                known = self.shapes[key] = gone, set()
-            known[1].add(shape)
+            self.shapes.setdefault(parameter, set()).add(shape)
 
     def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Torch calls this before every optimizer's step."""
@@ -56,11 +51,10 @@ class _Guard:
         if self.checked.get(optimizer) == self.steps:
             return
         for group in optimizer.param_groups:
-            for held in group["params"]:
-                known = self.shapes.get(id(held))
-                parameter = None if known is None else known[0]()
-                if known is not None and parameter is not None and parameter is held:
-                    _check_state(optimizer, parameter, known[1])
+            for parameter in group["params"]:
+                shapes = self.shapes.get(parameter)
+                if shapes:
+                    _check_state(optimizer, parameter, shapes)
         self.checked[optimizer] = self.steps
 
 
@@ -81,18 +75,18 @@ _guard = _Guard()
 def parameters_without_optimizer(
     parameters: Sequence[Tensor], optimizers: Sequence[Optimizer]
 ) -> list[tuple[Tensor, Shape]]:
-    """Those of some parameters that none of the optimizers holds, each with its present shape."""
-    told = {*chain(*[map(id, group["params"]) for each in optimizers for group in each.param_groups])}
-    if told.issuperset(map(id, parameters)):  # at every step of most trainings
+    """The parameters that none of the optimizers has, each with its present shape."""
+    optimized = {*chain(*[map(id, group["params"]) for each in optimizers for group in each.param_groups])}
+    if optimized.issuperset(map(id, parameters)):  # at every step of most trainings
         return []
-    return [(each, tuple(each.shape)) for each in parameters if each.requires_grad and id(each) not in told]
+    return [(each, tuple(each.shape)) for each in parameters if each.requires_grad and id(each) not in optimized]
 
 
 def watch_stale_optimizers(parameters: Sequence[tuple[Tensor, Shape]]) -> None:
-    """Let optimizers fail with a reason that still hold states of former shapes for these parameters.
+    """Let an optimizer's next step fail with a reason if its states have former shapes of these parameters.
 
     Args:
-        parameters: what `parameters_without_optimizer` gave before the step.
+        parameters: parameters of `parameters_without_optimizer` with their shapes before the step.
     """
     if parameters:
         _guard.watch(parameters)

@@ -27,14 +27,14 @@ __all__ = ["is_preconditioner", "pattern_of_state"]
 def pattern_of_state(
     value: Tensor, parameter: Tensor, pattern: Pattern, key: str, siblings: Iterable[Any]
 ) -> Pattern | None:
-    """How a state tensor is sliced when its parameter is.
+    """The cut of a state tensor when its parameter is cut.
 
     Args:
         value: the state.
         parameter: the parameter.
         pattern: how the parameter is sliced.
         key: the state's key. Of a square parameter's averages, ``*_row`` and ``*_col`` tell the axis.
-        siblings: what the state holds besides. Next to integers (quantised moments) scales of blocks may have any
+        siblings: the other entries of the state. Next to integers (quantised moments) scales of blocks may have any
             length, so that none is taken for an average.
 
     Returns:

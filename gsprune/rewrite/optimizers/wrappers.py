@@ -16,7 +16,15 @@ from torch.optim import SGD, Optimizer
 
 from gsprune.rewrite.optimizers.nested import is_container, may_hold_tensors, parts_of
 
-__all__ = ["extras_of", "holds_any", "is_optimizer", "parts_to_follow", "tensors_below", "with_inner"]
+__all__ = [
+    "as_optimizers",
+    "check_ownership",
+    "extras_of",
+    "is_optimizer",
+    "parts_to_follow",
+    "tensors_below",
+    "with_inner",
+]
 
 
 def is_optimizer(value: object) -> bool:
@@ -27,6 +35,59 @@ def is_optimizer(value: object) -> bool:
         return False
     groups, state = getattr(value, "param_groups", None), getattr(value, "state", None)
     return isinstance(groups, list) and all("params" in group for group in groups) and isinstance(state, Mapping)
+
+
+def as_optimizers(
+    optimizer: Optimizer | Sequence[Optimizer] | None, methods: Sequence[str] = ()
+) -> tuple[Optimizer, ...]:
+    """One optimizer, several or none as a tuple.
+
+    Args:
+        optimizer: the argument of that name.
+        methods: what a wrapper must have besides parameter groups, a state and a step.
+
+    Raises:
+        TypeError: something is neither a ``torch.optim.Optimizer`` nor a wrapper that looks like one.
+    """
+    if optimizer is None:
+        return ()
+    optimizers = tuple(optimizer) if isinstance(optimizer, list | tuple) else (optimizer,)
+    for i, candidate in enumerate(optimizers):
+        where = f" at position {i}" if len(optimizers) > 1 else ""
+        if not is_optimizer(candidate):
+            raise TypeError(
+                "`optimizer` must be a torch.optim.Optimizer, a wrapper with `param_groups`, `state` and `step`, or a"
+                f" sequence of them, got {type(candidate).__name__}{where}"
+            )
+        missing = [name for name in methods if not callable(getattr(candidate, name, None))]
+        if missing:
+            raise TypeError(f"`optimizer` ({type(candidate).__name__}){where} has no method {missing[0]!r}")
+    return optimizers
+
+
+def check_ownership(optimizers: Sequence[Optimizer], cut_ids: Collection[int], modules: Sequence[nn.Module]) -> None:
+    """Refuse an optimizer that has none of the modules' parameters.
+
+    Args:
+        optimizers: the optimizers to check.
+        cut_ids: ids of some of the model's parameters; an optimizer that has one of them is the model's.
+        modules: the model and its followers.
+
+    Raises:
+        ValueError: naming the optimizer.
+    """
+    for optimizer in optimizers:
+        if any(id(parameter) in cut_ids for group in optimizer.param_groups for parameter in group["params"]):
+            continue
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if not parameters:
+            continue
+        everything = {id(parameter) for module in modules for parameter in module.parameters()}
+        if not any(id(parameter) in everything for parameter in parameters) and not _keeps_any(optimizer, everything):
+            raise ValueError(
+                f"`optimizer` ({type(optimizer).__name__}) holds {len(parameters)} parameters, none of which belongs to"
+                " `model`: it was made for another model; pass the one made from this model's parameters()"
+            )
 
 
 def with_inner(optimizers: Sequence[Optimizer]) -> tuple[Optimizer, ...]:
@@ -75,7 +136,7 @@ def parts_to_follow(value: Any, modules: Collection[nn.Module]) -> list[tuple[st
     return [(f".{name}", part) for name, part in parts]
 
 
-def holds_any(optimizer: Optimizer, ids: Collection[int]) -> bool:
+def _keeps_any(optimizer: Optimizer, ids: Collection[int]) -> bool:
     """True if the optimizer keeps one of some tensors outside its groups, as wrappers with master weights do."""
     return any(id(tensor) in ids for value in extras_of(optimizer).values() for tensor in tensors_below(value))
 

@@ -16,7 +16,7 @@ from masked_training import kept_part
 from torch import Tensor, nn, optim
 
 import gsprune
-from gsprune.pruning.step import Step
+from gsprune.rewrite.verification import Verification
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
 NAMES = ("0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias")
@@ -161,7 +161,7 @@ def test_a_failed_check_leaves_wrappers_bit_for_bit_as_they_were(name: str, monk
         raise RuntimeError("on purpose")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Step, "_check", fail)
+        patch.setattr(Verification, "check", fail)
         with pytest.raises(RuntimeError, match="on purpose"):
             gsprune.prune_step(net, 0.5, optimizer=wrapper, example_inputs=X)
     after = [*net.parameters(), *wrapper.weights(), *[s["momentum_buffer"] for s in wrapper.state.values()]]

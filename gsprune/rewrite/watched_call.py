@@ -1,4 +1,4 @@
-"""The forward that a rewritten network must pass before its step is kept."""
+"""One forward of a rewritten network on the example, watched for operations that make tensors of wrong sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.errors import is_out_of_memory
-from gsprune.rewrite.stored_sizes import Place, PlaceWatcher, mark_places
+from gsprune.rewrite.stored_sizes import StoredSize, StoredSizeWatcher, mark_stored_sizes
 from gsprune.tracing.example import Example
 from gsprune.tracing.numbers import first_number
 from gsprune.tracing.scales import number_of
@@ -21,7 +21,7 @@ from gsprune.tracing.structure import Due
 from gsprune.tracing.tracer import operation_of, outputs_of, plain_operations
 from gsprune.tracing.undisturbed import undisturbed
 
-__all__ = ["Failure", "Run", "run"]
+__all__ = ["Failure", "Outcome", "watched_call"]
 
 # Operations after which sizes, or the way that the forward goes, may depend on values.
 _READS_DATA = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
@@ -35,23 +35,23 @@ class Failure:
         message: one phrase.
         error: the exception, None where the outputs differ.
         modules: the modules whose forward was running when the exception was raised, outermost first.
-        places: where the numbers are kept that the failing call was given.
+        stored_sizes: the attributes of user modules that the arguments of the failing call come from.
     """
 
     message: str
     error: Exception | None
     modules: tuple[nn.Module, ...]
-    places: tuple[Place, ...] = ()
+    stored_sizes: tuple[StoredSize, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Outcome:
     """One forward on the example.
 
     Attributes:
-        output: what the call returned; None where it failed.
-        failure: None where it returned.
-        operations: how many dispatched operations had succeeded; not counted where nothing was due.
+        output: the return value; None where the call failed.
+        failure: None where the call returned.
+        operations: number of dispatched operations that succeeded; 0 where they were not watched.
     """
 
     output: Any
@@ -70,7 +70,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has
     depend on data, nor once the forward goes another way than when it was traced.
 
     Args:
-        due: what the operations must make, in order.
+        due: the sizes that each operation must make, in order.
     """
 
     @classmethod
@@ -111,7 +111,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has
 
 
 def _has_sizes(due: Due, outputs: Sequence[Tensor]) -> bool:
-    """Whether one operation made what it must make; False where that cannot be told.
+    """True if an operation made the sizes that it must make; False where that is uncertain.
 
     Torch moves axes of size 1 about (`torch.einsum` does), so that nothing is where it was expected.
 
@@ -136,44 +136,43 @@ def _check_scale(due: Due, args: Sequence[Any], kwargs: Mapping[str, Any]) -> No
         raise _WrittenSizeError(f"{due.op} scales by {value:.4g} where the width asks for {due.scale:.4g}")
 
 
-def run(
+def watched_call(
     model: nn.Module,
     example: Example,
     due: Sequence[Due] | None = None,
     *,
-    places: bool = False,
+    find_stored_sizes: bool = False,
     call: Callable[[nn.Module, Example], Any] | None = None,
-) -> Run:
+) -> Outcome:
     """Call the model on the example as it was traced, leaving no trace.
 
     Args:
         model: the network.
         example: the call.
-        due: what the operations must make; None leaves them unwatched, which saves some microseconds each.
-        places: whether to find out where the numbers are kept that a failing call was given.
-        call: how to call it; None as the example says.
+        due: the sizes that each operation must make; None leaves operations unwatched, which saves microseconds each.
+        find_stored_sizes: find the attributes that the arguments of a failing call come from.
+        call: calls the model; None calls it as the example says.
 
     Raises:
         Exception: memory ran out while the network was called as the example says.
     """
-    counter, watcher = _Counter(due or ()), PlaceWatcher()
+    counter, watcher = _Counter(due or ()), StoredSizeWatcher()
     try:
         with undisturbed(model):
-            if places:
-                mark_places(model)
+            if find_stored_sizes:
+                mark_stored_sizes(model)
             if due is not None:
-                with plain_operations(model), watcher if places else nullcontext(), counter:
+                with plain_operations(model), watcher if find_stored_sizes else nullcontext(), counter:
                     output = example.call(model)
             else:
                 output = example.call(model) if call is None else call(model, example)
     except Exception as error:
         if call is None and is_out_of_memory(error):
             raise
-        message = (
-            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-        )
-        return Run(None, Failure(message, error, _modules_of(error), watcher.places), counter.operations)
-    return Run(output, None, counter.operations)
+        reason = str(error).strip() or "no message"
+        message = f"{type(error).__name__}: {reason.splitlines()[0]}"
+        return Outcome(None, Failure(message, error, _modules_of(error), watcher.sizes), counter.operations)
+    return Outcome(output, None, counter.operations)
 
 
 def _modules_of(error: Exception) -> tuple[nn.Module, ...]:
