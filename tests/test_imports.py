@@ -25,7 +25,7 @@ LAYERS = (
     ("step", "known", "prune_report", "ignore"),
     ("importance", "selection", "rewrite", "schedules", "engines", "measure"),
     ("tracing", "backends", "distributed"),
-    ("_core", "core_loader", "core_sources", "kernels", "counted", "errors", "interrupts"),
+    ("_core", "core", "kernels", "counted", "errors", "interrupts"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HEAVY = (

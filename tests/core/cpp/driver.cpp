@@ -13,13 +13,13 @@
 #include <thread>
 #include <vector>
 
-#include "components.hpp"
-#include "memory.hpp"
-#include "parallel.hpp"
-#include "score.hpp"
-#include "select.hpp"
-#include "slice.hpp"
-#include "units.hpp"
+#include "units/components.hpp"
+#include "memory/block_pool.hpp"
+#include "parallel/tasks.hpp"
+#include "score/axis_sums.hpp"
+#include "select/select.hpp"
+#include "slice/slice.hpp"
+#include "units/units.hpp"
 
 #include "table_kernels.hpp"
 
@@ -399,7 +399,7 @@ void test_runs(Random& random) {
     if (draw(random, 0, 1) == 1) gsprune::expect_tasks(num_threads);
     if (draw(random, 0, 9) == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // expectations are over
     {
-        gsprune::TaskRun run(num_tasks, num_threads, gsprune::task_body(body), &body);
+        gsprune::Tasks run(num_tasks, num_threads, gsprune::task_body(body), &body);
         if (draw(random, 0, 1) == 1) gsprune::expect_tasks(num_threads);  // in vain: the helpers are taken
         if (is_finished) run.finish();
     }
