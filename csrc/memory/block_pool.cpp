@@ -116,6 +116,10 @@ private:
     Header* take(std::size_t num_bytes) noexcept {
         const auto found = reserve_.lower_bound(num_bytes);
         if (found == reserve_.end()) return nullptr;
+        // A fresh block wastes less than one of which more than a quarter would be left over.
+        if (std::min(found->first, round_up(num_bytes + alignment, huge_page)) > num_bytes + num_bytes / 4) {
+            return nullptr;
+        }
 #if !defined(__linux__)
         if (found->first > 2 * num_bytes) return nullptr;  // it could not be shortened
 #endif

@@ -155,7 +155,7 @@ private:
         watch(left(), is_seat_free);
     }
 
-    std::mutex callers_;          // held by the one run that is served, from its begin to its end
+    std::mutex callers_;        // held by the one run that is served, from its begin to its end
     Tasks* current_ = nullptr;  // read by who has taken a seat
     int num_helpers_ = 0;
     std::atomic<int> seats_{0};

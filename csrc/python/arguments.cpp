@@ -27,6 +27,10 @@ void check_threads(int num_threads) {
     if (num_threads < 1) throw py::value_error("`num_threads` must be >= 1, got " + std::to_string(num_threads));
 }
 
+py::object as_namespace(const py::dict& fields) {
+    return py::module_::import("types").attr("SimpleNamespace")(**fields);
+}
+
 Isa parse_isa(const std::string& name) {
     if (name == "auto") return best_isa();
     for (int i = 0; i <= static_cast<int>(best_isa()); ++i) {

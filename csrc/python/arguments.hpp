@@ -44,6 +44,9 @@ Enum parse_name(const std::string& name, const char* const (&names)[count], cons
     throw pybind11::value_error("`" + std::string(argument) + "` must be " + allowed + "', got '" + name + "'");
 }
 
+/// A `types.SimpleNamespace`: results with names. (Making an object of a class of pybind11 crashes without memory.)
+pybind11::object as_namespace(const pybind11::dict& fields);
+
 /// Names as a tuple, for Python to read.
 template <std::size_t count>
 pybind11::tuple as_tuple(const char* const (&names)[count]) {

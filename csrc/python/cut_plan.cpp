@@ -14,6 +14,7 @@
 #include "python/torch_tensors.hpp"
 
 namespace py = pybind11;
+using py::literals::operator""_a;
 
 namespace gsprune {
 
@@ -226,8 +227,8 @@ py::list list_in(const py::tuple& tuple, std::size_t index) {
 
 }  // namespace
 
-CutPlan plan_cuts(const py::tuple& cuts, const py::list& keeps, const IndexArray& starts, const py::list& modules,
-                  const py::list& states) {
+py::object plan_cuts(const py::tuple& cuts, const py::list& keeps, const IndexArray& starts, const py::list& modules,
+                     const py::list& states) {
     if (starts.ndim() != 1 || starts.size() < 1)
         throw py::value_error("`starts` must have one dimension, and an entry");
     const NoCollection no_collection;  // it may call Python code, which may change the states that are being read
@@ -249,8 +250,10 @@ CutPlan plan_cuts(const py::tuple& cuts, const py::list& keeps, const IndexArray
         }
         followers.add_states(py::reinterpret_borrow<py::dict>(states[i]), i);
     }
-    return {patterns.all(), plan.tensors(),  plan.pattern_of(), num_owned,
-            num_of_first, plan.entries(), followers.rest()};
+    return as_namespace(py::dict("patterns"_a = patterns.all(), "tensors"_a = plan.tensors(),
+                                 "pattern_of"_a = plan.pattern_of(), "num_owned"_a = num_owned,
+                                 "num_of_first"_a = num_of_first, "entries"_a = plan.entries(),
+                                 "others"_a = followers.rest()));
 }
 
 }  // namespace gsprune

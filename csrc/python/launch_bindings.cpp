@@ -24,6 +24,7 @@
 #include "python/torch_tensors.hpp"
 
 namespace py = pybind11;
+using py::literals::operator""_a;
 
 namespace gsprune {
 
@@ -42,12 +43,30 @@ std::vector<TileSize> read_tiles(const TileSizes& sizes) {
     return tiles;
 }
 
+constexpr const char* table_name = "gsprune.table";
+constexpr const char* results_name = "gsprune.results";
+constexpr const char* exchange_name = "gsprune.exchange";
+
+/// For what has methods of no use to Python, and of which pybind11 must not run out of memory to make an object.
+template <class T>
+py::capsule as_capsule(std::unique_ptr<T> owned, const char* name) {
+    py::capsule capsule(owned.get(), name, [](void* object) { delete static_cast<T*>(object); });
+    static_cast<void>(owned.release());
+    return capsule;
+}
+
+template <class T>
+T& from_capsule(const py::capsule& capsule, const char* name) {
+    auto* object = static_cast<T*>(PyCapsule_GetPointer(capsule.ptr(), name));
+    if (object == nullptr) throw py::error_already_set();
+    return *object;
+}
+
 /// An array that owns the numbers, which are not copied.
 Table as_array(std::vector<std::int64_t> table) {
     auto owned = std::make_unique<std::vector<std::int64_t>>(std::move(table));
     const std::vector<std::int64_t>& numbers = *owned;
-    const py::capsule owner(owned.get(), [](void* object) { delete static_cast<std::vector<std::int64_t>*>(object); });
-    static_cast<void>(owned.release());
+    const py::capsule owner = as_capsule(std::move(owned), table_name);
     return Table(static_cast<py::ssize_t>(numbers.size()), numbers.data(), owner);
 }
 
@@ -115,27 +134,9 @@ StepLimits read_limits(std::int64_t max_steps, std::int64_t busy_tiles) {
     return {max_steps, busy_tiles};
 }
 
-/// Tables as Python sees them. Nobody reads the copies, but the table has their addresses.
-struct ScoreLaunch : ScoreTables {
-    Table array;
-    py::list copies;
-};
-
-struct SliceLaunch : SliceTables {
-    Table array;
-    py::list copies;
-    std::unique_ptr<TensorMaker> results;
-
-    py::list take_results() {
-        const NoCollection no_collection;
-        return results->make();
-    }
-};
-
-std::unique_ptr<ScoreLaunch> make_score_tables(const py::list& tensors, const py::list& axes, const py::object& others,
-                                               const std::string& statistic, const TileSizes& tiles,
-                                               std::int64_t fold_outputs, std::int64_t max_steps,
-                                               std::int64_t busy_tiles) {
+py::object make_score_tables(const py::list& tensors, const py::list& axes, const py::object& others,
+                             const std::string& statistic, const TileSizes& tiles, std::int64_t fold_outputs,
+                             std::int64_t max_steps, std::int64_t busy_tiles) {
     if (fold_outputs < 1) throw py::value_error("`fold_outputs` must be >= 1");
     const ScoreTiling tiling{read_tiles(tiles), fold_outputs, read_limits(max_steps, busy_tiles)};
     const Statistic known = parse_statistic(statistic);
@@ -155,17 +156,17 @@ std::unique_ptr<ScoreLaunch> make_score_tables(const py::list& tensors, const py
         }
     }
     sources.read_addresses();
-    auto launch = std::make_unique<ScoreLaunch>();
-    static_cast<ScoreTables&>(*launch) = score_tables(jobs, tiling);
-    launch->array = as_array(std::move(launch->table));
-    launch->copies = sources.copies();
-    return launch;
+    ScoreTables made = score_tables(jobs, tiling);
+    return as_namespace(
+        py::dict("table"_a = as_array(std::move(made.table)), "num_jobs"_a = made.num_jobs, "owners"_a = made.owners,
+                 "fold_base"_a = made.fold_base, "num_folds"_a = made.num_folds, "fold_owners"_a = made.fold_owners,
+                 "programs"_a = made.programs, "fold_programs"_a = made.fold_programs,
+                 "num_partials"_a = made.num_partials, "num_sums"_a = made.num_sums, "copies"_a = sources.copies()));
 }
 
-std::unique_ptr<SliceLaunch> make_slice_tables(const py::list& tensors, const py::list& patterns,
-                                               const py::list& pattern_of, const TileSizes& tiles,
-                                               std::int64_t max_columns, std::int64_t max_steps,
-                                               std::int64_t busy_tiles) {
+py::object make_slice_tables(const py::list& tensors, const py::list& patterns, const py::list& pattern_of,
+                             const TileSizes& tiles, std::int64_t max_columns, std::int64_t max_steps,
+                             std::int64_t busy_tiles) {
     const SliceTiling tiling{read_tiles(tiles), max_columns, read_limits(max_steps, busy_tiles)};
     check_length(pattern_of.size(), tensors.size(), "pattern_of");
     const NoCollection no_collection;  // which a few hundred new objects would bring about
@@ -183,12 +184,16 @@ std::unique_ptr<SliceLaunch> make_slice_tables(const py::list& tensors, const py
     for (std::size_t i = 0; i < jobs.size(); ++i) maker->add(jobs[i].target, types[i], tensors[i], jobs[i].pattern);
     maker->allocate();
     sources.read_addresses();
-    auto launch = std::make_unique<SliceLaunch>();
-    static_cast<SliceTables&>(*launch) = slice_tables(jobs, known.all(), tiling);
-    launch->array = as_array(std::move(launch->table));
-    launch->copies = sources.copies();
-    launch->results = std::move(maker);
-    return launch;
+    SliceTables made = slice_tables(jobs, known.all(), tiling);
+    return as_namespace(py::dict("results"_a = as_capsule(std::move(maker), results_name),
+                                 "table"_a = as_array(std::move(made.table)), "num_jobs"_a = made.num_jobs,
+                                 "keep_base"_a = made.keep_base, "owners"_a = made.owners, "programs"_a = made.programs,
+                                 "copies"_a = sources.copies()));
+}
+
+py::list take_results(const py::capsule& results) {
+    const NoCollection no_collection;
+    return from_capsule<TensorMaker>(results, results_name).make();
 }
 
 /// An `Exchange` whose replacements somebody else makes, of tensors on any one device.
@@ -231,41 +236,32 @@ private:
     bool is_used_ = false;
 };
 
+py::capsule prepare_exchange(const py::list& tensors, std::size_t num_owned, const py::list& entries) {
+    return as_capsule(std::make_unique<PreparedExchange>(tensors, num_owned, entries), exchange_name);
+}
+
+void install_exchange(const py::capsule& exchange, const py::list& replacements) {
+    from_capsule<PreparedExchange>(exchange, exchange_name).install(replacements);
+}
+
 }  // namespace
 
 void bind_launch(py::module_& module) {
-    py::class_<ScoreLaunch>(module, "ScoreLaunch", "What one launch sums, and what a second one folds.")
-        .def_readonly("table", &ScoreLaunch::array)
-        .def_readonly("copies", &ScoreLaunch::copies)
-        .def_readonly("num_jobs", &ScoreLaunch::num_jobs)
-        .def_readonly("owners", &ScoreLaunch::owners)
-        .def_readonly("fold_base", &ScoreLaunch::fold_base)
-        .def_readonly("num_folds", &ScoreLaunch::num_folds)
-        .def_readonly("fold_owners", &ScoreLaunch::fold_owners)
-        .def_readonly("programs", &ScoreLaunch::programs)
-        .def_readonly("fold_programs", &ScoreLaunch::fold_programs)
-        .def_readonly("num_partials", &ScoreLaunch::num_partials)
-        .def_readonly("num_sums", &ScoreLaunch::num_sums);
-    py::class_<SliceLaunch>(module, "SliceLaunch", "What one launch slices.")
-        .def_readonly("table", &SliceLaunch::array)
-        .def_readonly("copies", &SliceLaunch::copies)
-        .def_readonly("num_jobs", &SliceLaunch::num_jobs)
-        .def_readonly("keep_base", &SliceLaunch::keep_base)
-        .def_readonly("owners", &SliceLaunch::owners)
-        .def_readonly("programs", &SliceLaunch::programs)
-        .def("take_results", &SliceLaunch::take_results, "The new tensors, once.");
-    py::class_<PreparedExchange>(module, "Exchange", "Keeps the tensors' memory as long as it lives.")
-        .def(py::init<const py::list&, std::size_t, const py::list&>(), py::arg("tensors"), py::arg("num_owned"),
-             py::arg("entries"))
-        .def("install", &PreparedExchange::install, py::arg("replacements"),
-             "The tensors take over what their replacements stand on, every (dictionary, key, value) is set: all, or"
-             " where it fails nothing.");
     module.def("score_tables", &make_score_tables, py::arg("tensors"), py::arg("axes"), py::arg("others"),
                py::arg("statistic"), py::arg("tiles"), py::arg("fold_outputs"), py::arg("max_steps"),
-               py::arg("busy_tiles"), "The table of `score_kernel` and `fold_kernel`.");
+               py::arg("busy_tiles"),
+               "The fields of `ScoreTables`, and copies of tensors that must outlive the launch: the table has their"
+               " addresses.");
     module.def("slice_tables", &make_slice_tables, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
                py::arg("tiles"), py::arg("max_columns"), py::arg("max_steps"), py::arg("busy_tiles"),
-               "New tensors, unfilled, and the table of `slice_kernel`.");
+               "New tensors, unfilled, as `results`; the fields of `SliceTables`; and copies that must outlive the"
+               " launch.");
+    module.def("take_results", &take_results, py::arg("results"), "The new tensors, once.");
+    module.def("prepare_exchange", &prepare_exchange, py::arg("tensors"), py::arg("num_owned"), py::arg("entries"),
+               "For `install_exchange`; keeps the tensors' memory as long as it lives.");
+    module.def("install_exchange", &install_exchange, py::arg("exchange"), py::arg("replacements"),
+               "The tensors take over what their replacements stand on, every (dictionary, key, value) is set: all, or"
+               " where it fails nothing.");
 }
 
 }  // namespace gsprune

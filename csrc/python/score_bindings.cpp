@@ -45,9 +45,10 @@ void bind_score(py::module_& module) {
     module.def(
         "needs_other", [](const std::string& statistic) { return needs_other(parse_statistic(statistic)); },
         py::arg("statistic"), "Whether a statistic reads a second tensor.");
-    module.def("axis_sums", &sum_axes, py::arg("tensors"), py::arg("axes"), py::arg("others"), py::arg("statistic"),
-               py::arg("num_threads"), py::arg("isa"),
-               "Float64 sums along axes in one array, the vectors of one tensor after the other; one pass over memory.");
+    module.def(
+        "axis_sums", &sum_axes, py::arg("tensors"), py::arg("axes"), py::arg("others"), py::arg("statistic"),
+        py::arg("num_threads"), py::arg("isa"),
+        "Float64 sums along axes in one array, the vectors of one tensor after the other; one pass over memory.");
 }
 
 }  // namespace gsprune

@@ -48,7 +48,9 @@ public:
         for (const std::size_t i : order_) new_.emplace_back(jobs_[i].target, types_[i], tensors_[i]);
     }
 
-    [[nodiscard]] SliceTasks begin(Isa isa) const { return SliceTasks(jobs_, order_, patterns_.all(), isa, num_threads_); }
+    [[nodiscard]] SliceTasks begin(Isa isa) const {
+        return SliceTasks(jobs_, order_, patterns_.all(), isa, num_threads_);
+    }
 
     /// The tensors, which live as long as this object at least: other threads may be filling them.
     const py::list& make() {
@@ -103,16 +105,8 @@ void rewrite_tensors(const py::list& tensors, const py::list& patterns, const py
 }  // namespace
 
 void bind_slice(py::module_& module) {
-    py::class_<CutPlan>(module, "CutPlan", "What a step slices, and which integers it sets.")
-        .def_readonly("patterns", &CutPlan::patterns)
-        .def_readonly("tensors", &CutPlan::tensors)
-        .def_readonly("pattern_of", &CutPlan::pattern_of)
-        .def_readonly("num_owned", &CutPlan::num_owned)
-        .def_readonly("num_of_first", &CutPlan::num_of_first)
-        .def_readonly("entries", &CutPlan::entries)
-        .def_readonly("others", &CutPlan::others);
     module.def("plan_cuts", &plan_cuts, py::arg("cuts"), py::arg("keeps"), py::arg("starts"), py::arg("modules"),
-               py::arg("states"), "See `CutPlan`; changes nothing.");
+               py::arg("states"), "What a step slices, and which integers it sets; changes nothing.");
     module.def("slice", &slice_tensors, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
                py::arg("num_threads"), py::arg("isa"), "The kept part of every tensor in new tensors.");
     module.def(

@@ -67,9 +67,7 @@ void read_sum_job(SumJob& job, py::handle tensor, py::handle axes, py::handle ot
 
 }  // namespace
 
-Statistic parse_statistic(const std::string& name) {
-    return parse_name<Statistic>(name, statistic_names, "statistic");
-}
+Statistic parse_statistic(const std::string& name) { return parse_name<Statistic>(name, statistic_names, "statistic"); }
 
 std::vector<SumJob> read_sum_jobs(const py::list& tensors, const py::list& axes, const py::object& others,
                                   Statistic statistic, const dlpack::Device& device) {

@@ -23,8 +23,8 @@ void bind_torch(const py::type& tensor_type, const py::type& parameter_type, con
                 const py::function& empty_strided, const py::dict& float_dtypes, const py::object& set,
                 const py::object& untyped_storage, const py::object& increment_version) {
     const auto as_type = [](const py::type& type) { return reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr()); };
-    torch() = {as_type(tensor_type), as_type(parameter_type), open_api(exchange_api), empty_strided,
-               float_dtypes,         set,                     untyped_storage,        increment_version};
+    torch() = {as_type(tensor_type), as_type(parameter_type), open_api(exchange_api), empty_strided, float_dtypes, set,
+               untyped_storage,      increment_version};
 }
 
 }  // namespace
@@ -39,7 +39,8 @@ void bind_tensor(py::module_& module) {
     module.attr("FLOAT_DTYPES") = as_tuple(dtype_names);
     module.def("bind_torch", &bind_torch, py::kw_only(), py::arg("tensor_type"), py::arg("parameter_type"),
                py::arg("exchange_api"), py::arg("empty_strided"), py::arg("float_dtypes"), py::arg("set"),
-               py::arg("untyped_storage"), py::arg("increment_version"), "Hand over what the core has to know of torch.");
+               py::arg("untyped_storage"), py::arg("increment_version"),
+               "Hand over what the core has to know of torch.");
 }
 
 }  // namespace gsprune

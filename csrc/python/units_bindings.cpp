@@ -71,7 +71,7 @@ Units read_units(const IndexArray& first_unit, const IndexArray& ids, const Inde
 
 /// The sums of every axis, which stay where they are: one vector after the other.
 std::vector<AxisOfUnits> read_axes(const SumArray& sums, const IndexArray& vectors, const IndexArray& slots,
-                                            const IndexArray& members, const Units& units) {
+                                   const IndexArray& members, const Units& units) {
     check_vector(vectors, "vectors");
     const std::int64_t num_axes = vectors.size();
     if (slots.ndim() != 2 || slots.shape(0) != num_axes || slots.shape(1) != units.num_groups) {
@@ -110,9 +110,8 @@ std::int64_t count_statistics(const IndexArray& members, const IndexArray& first
     return count;
 }
 
-SumArray gather(const SumArray& sums, const IndexArray& vectors, const IndexArray& slots,
-                      const IndexArray& members, const IndexArray& first_unit, const IndexArray& ids,
-                      const IndexArray& starts) {
+SumArray gather(const SumArray& sums, const IndexArray& vectors, const IndexArray& slots, const IndexArray& members,
+                const IndexArray& first_unit, const IndexArray& ids, const IndexArray& starts) {
     const Units units = read_units(first_unit, ids, starts);
     const std::int64_t num_sums = count_statistics(members, first_unit);
     const std::vector<AxisOfUnits> axes = read_axes(sums, vectors, slots, members, units);
@@ -122,24 +121,13 @@ SumArray gather(const SumArray& sums, const IndexArray& vectors, const IndexArra
     return gathered;
 }
 
-SumArray reduce(const SumArray& statistics, const IndexArray& members, const IndexArray& first_unit,
-                const std::string& reduction) {
-    check_bounds(first_unit, "first_unit");
-    check_size(statistics, count_statistics(members, first_unit), "statistics");
-    const auto known = parse_name<Reduction>(reduction, reduction_names, "reduction");
-    SumArray reduced(first_unit.data()[members.size()]);
-    reduce_members(first_unit.data(), members.size(), statistics.data(), members.data(), known,
-                   reduced.mutable_data());
-    return reduced;
-}
-
 /// Entries of `base`, which lives as long as they do.
 IndexArray part(const IndexArray& base, std::int64_t first, std::int64_t size) {
     return IndexArray({size}, {static_cast<py::ssize_t>(sizeof(std::int64_t))}, base.data() + first, base);
 }
 
-py::tuple shrink(const BoolArray& keep, const BoolArray& alive, const IndexArray& first_unit,
-                       const IndexArray& ids, const IndexArray& starts) {
+py::tuple shrink(const BoolArray& keep, const BoolArray& alive, const IndexArray& first_unit, const IndexArray& ids,
+                 const IndexArray& starts) {
     const Units units = read_units(first_unit, ids, starts);
     check_size(keep, units.num_units(), "keep");
     check_vector(alive, "alive");
@@ -152,7 +140,7 @@ py::tuple shrink(const BoolArray& keep, const BoolArray& alive, const IndexArray
     const IndexArray ids_after(ids.size());
     const IndexArray kept(ids.size());
     ShrunkUnits after{first_unit_after.mutable_data(), const_cast<std::int64_t*>(ids_after.data()),
-                               starts_after.mutable_data(), const_cast<std::int64_t*>(kept.data())};
+                      starts_after.mutable_data(), const_cast<std::int64_t*>(kept.data())};
     shrink_units(units, keep.data(), after);
     py::list keeps(static_cast<std::size_t>(units.num_vectors));
     for (std::int64_t vector = 0; vector < units.num_vectors; ++vector) {
@@ -171,16 +159,12 @@ py::tuple shrink(const BoolArray& keep, const BoolArray& alive, const IndexArray
 }  // namespace
 
 void bind_units(py::module_& module) {
-    module.attr("REDUCTIONS") = as_tuple(reduction_names);
     module.def("connected_components", &label_components, py::arg("num_nodes"), py::arg("a").noconvert(),
                py::arg("b").noconvert(), "Smallest node of every node's component.");
     module.def("gather_units", &gather, py::arg("sums"), py::arg("vectors").noconvert(), py::arg("slots").noconvert(),
                py::arg("members").noconvert(), py::arg("first_unit").noconvert(), py::arg("ids").noconvert(),
                py::arg("starts").noconvert(),
                "Sums along axes, one vector after the other, as (members, units) of one group after the other.");
-    module.def("reduce_members", &reduce, py::arg("statistics").noconvert(), py::arg("members").noconvert(),
-               py::arg("first_unit").noconvert(), py::arg("reduction"),
-               "(members, units) of one group after the other as one statistic per unit; 0 where there are no members.");
     module.def(
         "shrink_units", &shrink, py::arg("keep").noconvert(), py::arg("alive").noconvert(),
         py::arg("first_unit").noconvert(), py::arg("ids").noconvert(), py::arg("starts").noconvert(),

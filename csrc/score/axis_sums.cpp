@@ -100,12 +100,12 @@ void sum_panel(const MatrixJob& matrix, std::int64_t panel_index, PanelKernel ke
     const std::int64_t col = col_panel * max_panel_cols;
     const std::int64_t offset = (row * matrix.num_cols + col) * matrix.job->values.itemsize;
     const Panel panel{matrix.values + offset,
-                          matrix.others + offset,
-                          matrix.num_cols,
-                          std::min(matrix.panel_rows, matrix.num_rows - row),
-                          std::min(max_panel_cols, matrix.num_cols - col),
-                          matrix.row_partials + col_panel * matrix.num_rows + row,
-                          matrix.col_partials + row_panel * matrix.num_cols + col};
+                      matrix.others + offset,
+                      matrix.num_cols,
+                      std::min(matrix.panel_rows, matrix.num_rows - row),
+                      std::min(max_panel_cols, matrix.num_cols - col),
+                      matrix.row_partials + col_panel * matrix.num_rows + row,
+                      matrix.col_partials + row_panel * matrix.num_cols + col};
     kernel(panel);
 }
 

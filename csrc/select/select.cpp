@@ -38,11 +38,4 @@ void select_groups(const float* scores, const std::int64_t* first_unit, std::int
     }
 }
 
-std::int64_t kept_units(const WidthLimits& limits, std::int64_t units, double sparsity) noexcept {
-    if (limits.is_frozen != 0) return units;
-    const std::int64_t wanted = std::max(kept_width(limits.initial, sparsity), limits.min_channels);
-    const std::int64_t rounded = (wanted + limits.multiple - 1) / limits.multiple * limits.multiple;
-    return std::min(units * limits.width_per_unit, rounded) / limits.width_per_unit;
-}
-
 }  // namespace gsprune

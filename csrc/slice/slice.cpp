@@ -156,7 +156,7 @@ std::vector<std::size_t> slice_order(const std::vector<SliceJob>& jobs) {
 }
 
 SliceTasks::SliceTasks(const std::vector<SliceJob>& jobs, const std::vector<std::size_t>& order,
-                   const std::vector<SlicePattern>& patterns, Isa isa, int num_threads, std::int64_t stream_from)
+                       const std::vector<SlicePattern>& patterns, Isa isa, int num_threads, std::int64_t stream_from)
     : work_(std::make_unique<Work>(jobs, order, patterns, isa, stream_from)) {
     work_->begin(num_threads);
 }

@@ -57,8 +57,8 @@ class SliceTasks {
 public:
     /// Jobs are done in `order`. Throws std::bad_alloc before anything is written.
     SliceTasks(const std::vector<SliceJob>& jobs, const std::vector<std::size_t>& order,
-             const std::vector<SlicePattern>& patterns, Isa isa, int num_threads,
-             std::int64_t stream_from = min_stream_bytes());
+               const std::vector<SlicePattern>& patterns, Isa isa, int num_threads,
+               std::int64_t stream_from = min_stream_bytes());
     ~SliceTasks();
     SliceTasks(const SliceTasks&) = delete;
     SliceTasks& operator=(const SliceTasks&) = delete;

@@ -16,7 +16,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from gsprune.counted import counted
+from gsprune.checks import counted
+from gsprune.files import write_atomically
 from gsprune.rl.config import resolve_device
 from gsprune.rl.protocol import (
     CLEAN_TRACKS,
@@ -26,7 +27,6 @@ from gsprune.rl.protocol import (
     TrackResult,
     evaluate_tracks,
 )
-from gsprune.rl.run import write_atomically
 from gsprune.rl.trained import TrainedAgent, load_agent
 
 __all__ = ["Args", "main"]

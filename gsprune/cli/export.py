@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from gsprune.counted import counted
+from gsprune.checks import counted
 from gsprune.rl.played_frames import played_frames
 from gsprune.rl.policy_export import QuantizedPolicy, export_policy, quantize_policy
 from gsprune.rl.protocol import EVALUATION_SEED, ProtocolConfig

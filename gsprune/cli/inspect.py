@@ -16,7 +16,7 @@ from torch import nn
 
 import gsprune
 from gsprune.checkpoint import read_contents
-from gsprune.counted import counted
+from gsprune.checks import counted
 from gsprune.networks import ActorCritic, EncoderName, QNetwork, build_encoder, example_frames
 from gsprune.rl.checkpointing import MODEL_FILE, latest_checkpoint
 from gsprune.rl.envs import NUM_ACTIONS

@@ -21,13 +21,13 @@ from torch import nn
 
 import gsprune
 from gsprune.engines import WIDTH_MULTIPLES, WidthPreset
+from gsprune.files import write_atomically
 from gsprune.networks import ActorCritic, EncoderName, build_encoder, example_frames
 from gsprune.report.engine_latency import ENGINES, Engine, EngineTiming, latency_table, ratios, time_engines
 from gsprune.report.plot_engines import engine_latencies
 from gsprune.report.table import Table
 from gsprune.rl.envs import NUM_ACTIONS
 from gsprune.rl.policy_export import dense_network, policy_of
-from gsprune.rl.run import write_atomically
 from gsprune.rl.trained import load_agent
 
 __all__ = ["Args", "main"]

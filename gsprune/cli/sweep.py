@@ -18,9 +18,9 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from gsprune.checks import counted
 from gsprune.cli import COMMANDS
 from gsprune.cli.presets import base_of
-from gsprune.counted import counted
 from gsprune.rl.idle_options import without_idle
 from gsprune.sweep.display import SweepDisplay
 from gsprune.sweep.folder import SweepFolder, train_command

@@ -14,12 +14,12 @@ from gsprune.cli.progress import TrainingDisplay
 from gsprune.cli.summary_table import print_summary
 from gsprune.distributed.ranks import Ranks, joined_ranks
 from gsprune.errors import DistributedError
+from gsprune.interrupts import StopRequest
 from gsprune.rl.checkpointing import checkpoint_folders
 from gsprune.rl.config import TrainConfig, resolve_device
 from gsprune.rl.curves import plot_curves
 from gsprune.rl.envs import import_procgen
 from gsprune.rl.idle_options import idle_options
-from gsprune.rl.interrupts import StopRequest
 from gsprune.rl.metrics import Row
 from gsprune.rl.run import RunFolder
 from gsprune.rl.summary import Summarized, summarize, write_summary

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.errors import MissingExtraError
-from gsprune.rewrite.state import STATE_ATTRIBUTE
+from gsprune.rewrite.session import SESSION_ATTRIBUTE
 from gsprune.rewrite.tensors import unwrapped
 from gsprune.tracing.example import Example, first_outputs, given
 from gsprune.tracing.outputs import tensors_in
@@ -98,7 +98,7 @@ def portable_call(
             )
     inputs = tuple(value.detach().cpu().contiguous() for _, value in named)
     copy = deepcopy(unwrapped(model)).cpu().eval()
-    copy.__dict__.pop(STATE_ATTRIBUTE, None)
+    copy.__dict__.pop(SESSION_ATTRIBUTE, None)
     for tensor in (*copy.parameters(), *copy.buffers()):
         tensor.data = tensor.data.contiguous()  # ExecuTorch refuses weights that lie channels-last
     module = _Call(copy, [name for name, _ in named], forward).eval()

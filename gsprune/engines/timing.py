@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gsprune.measure import in_turns
+from gsprune.engines.latency import in_turns
 
 __all__ = ["Forward", "Timing", "forwards_in_turns", "torch_threads", "undisturbed_milliseconds"]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gsprune.engines.onnx_file import PortableCall
 from gsprune.errors import TraceError
 from gsprune.exporting.comparison import Comparison
-from gsprune.rewrite.state import state_of
+from gsprune.rewrite.session import session_of
 from gsprune.rewrite.tensors import unwrapped
 from gsprune.tracing import trace
 from gsprune.tracing.graph import Graph
@@ -56,7 +56,7 @@ def network_entry(model: nn.Module, example_inputs: Any, forward: Callable[..., 
     entry: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in module.parameters())}
     graph = _graph_of(module, example_inputs, forward)
     if graph is not None:
-        state = state_of(module)
+        state = session_of(module)
         entry["macs"] = graph.macs()
         entry["widths"] = {group.name: group.width for group in graph.groups}
         if state is not None:

@@ -13,13 +13,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from gsprune.engines.latency import with_batch
 from gsprune.engines.onnx_file import PortableCall, noisy_exporter, portable_call, write_onnx
 from gsprune.engines.session import open_session
 from gsprune.errors import ExportError, GspruneError
 from gsprune.exporting.check_inputs import check_tensors
 from gsprune.exporting.comparison import Comparison, Exported, compare
 from gsprune.exporting.contract import call_entry, check_entry, contract_path, encoded, file_entry, network_entry
-from gsprune.measure import with_batch
 from gsprune.tracing.example import given
 
 __all__ = ["ExportReport", "Format", "export", "onnx_runner"]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gsprune.counted import counted
+from gsprune.checks import counted
 from gsprune.engines.engine import prepared
 from gsprune.engines.onnx_file import portable_call, write_onnx
 from gsprune.engines.session import open_session

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gsprune.counted import counted
+from gsprune.checks import counted
 from gsprune.report.engine_latency import EngineTiming
 from gsprune.report.style import looks, new_figure
 

@@ -19,13 +19,13 @@ from gsprune.exporting.comparison import Comparison, measured_comparison
 from gsprune.exporting.contract import check_entry, contract_path, encoded, file_entry
 from gsprune.exporting.exporter import Format, onnx_runner
 from gsprune.exporting.quantize import quantize
+from gsprune.files import write_atomically
 from gsprune.networks import ActorCritic, QNetwork, build_encoder, example_frames
 from gsprune.rl.envs import NUM_ACTIONS, Frames
 from gsprune.rl.evaluate import Policy, greedy_policy, sampled_policy
 from gsprune.rl.policy_contract import policy_contract
 from gsprune.rl.protocol import CLEAN_TRACKS, ProtocolConfig, TrackResult, evaluate_tracks
 from gsprune.rl.pruning import NetworkSize
-from gsprune.rl.run import write_atomically
 from gsprune.rl.trained import TrainedAgent
 
 __all__ = ["PolicyNetwork", "QuantizedPolicy", "dense_network", "export_policy", "policy_of", "quantize_policy"]

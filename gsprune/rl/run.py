@@ -11,16 +11,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["RunFolder", "holds_run", "read_config", "write_atomically"]
+from gsprune.files import lock_file, write_atomically
 
+__all__ = ["RunFolder", "holds_run", "read_config"]
 
 _DEPTHS = ("*", "*/*", "*/*/*")  # at which a sweep's folder or a folder of runs has them
 
@@ -136,29 +135,9 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that, whenever the machine stops, either the old or the new one is there as a whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def _locked(path: Path) -> IO[str]:
     """The open lock file of a run folder; the system unlocks it when the process ends."""
-    lock = (path / ".lock").open("a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.seek(0)
-        owner = lock.read().strip()
-        lock.close()
-        raise ValueError(
-            f"the run in {str(path)!r} is in use by process {owner}; wait for it, or stop it first"
-        ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
+    return lock_file(
+        path / ".lock",
+        lambda owner: f"the run in {str(path)!r} is in use by process {owner}; wait for it, or stop it first",
+    )

@@ -13,10 +13,10 @@ from torch import nn
 from gsprune.engines.budget import LatencyBudget
 from gsprune.engines.engine import EngineName, prepared
 from gsprune.engines.timing import Timing, forwards_in_turns
+from gsprune.files import write_atomically
 from gsprune.networks import example_frames
 from gsprune.rl.config import TrainConfig
 from gsprune.rl.pruning import NetworkSize
-from gsprune.rl.run import write_atomically
 
 __all__ = ["RunSummary", "Summarized", "summarize", "write_summary"]
 

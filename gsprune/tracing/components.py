@@ -51,7 +51,7 @@ class Components:
         """Compute components and their flags from all that is known by now."""
         tape = self.tape
         empty = np.zeros(0, np.int64)
-        self.labels = _core.connected_components(
+        self.labels = _core.units.connected_components(
             tape.num_atoms, np.concatenate([empty, *self.sources]), np.concatenate([empty, *self.targets])
         )
         # Of repeated indices the last assignment stays: backwards, so that the first event does.

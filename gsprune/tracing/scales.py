@@ -131,7 +131,7 @@ def _is_written(value: float) -> bool:
 def are_written_sizes(sizes: Sequence[int]) -> bool:
     """True if all sizes of a split are constants in the code of a running method.
 
-    Sizes that a module stores are another matter: they can follow the channels (`gsprune.rewrite.stored_sizes`).
+    Sizes that a module stores are another matter: they can follow the channels (`gsprune.rewrite.repair`).
     """
     for _, frame in _running_modules():
         constants = frame.f_code.co_consts

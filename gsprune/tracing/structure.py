@@ -7,7 +7,6 @@ arrays: many axes are cut alike (a convolution's outputs, its bias, its norm, th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -164,15 +163,6 @@ class Structure:
         lengths: list[int] = (self.starts[1:] - self.starts[:-1]).tolist()
         return lengths
 
-    def mask(self, removed_units: Mapping[str, IntArray]) -> BoolArray:
-        """(num_units,) bool, False for the units to remove, given per group name."""
-        keep = np.ones(self.num_units, dtype=bool)
-        for group, first in zip(self.traced.groups, self.first_unit.tolist(), strict=False):
-            units = removed_units.get(group.name)
-            if units is not None:
-                keep[units + first] = False
-        return keep
-
     def pruned(self, keep: BoolArray) -> tuple[Structure, list[IntArray | None]]:
         """The structure without some units.
 
@@ -182,7 +172,7 @@ class Structure:
         Returns:
             the structure afterwards, and per vector the sorted kept positions, None where all are kept.
         """
-        alive, first_unit, ids, starts, keeps = _core.shrink_units(
+        alive, first_unit, ids, starts, keeps = _core.units.shrink_units(
             keep, self._alive, self.first_unit, self.ids, self.starts
         )
         return Structure(self._vectors, alive, first_unit, ids, starts), keeps

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gsprune.interrupts import HeldInterrupts
+from gsprune.interrupts import PostponedInterrupts
 from gsprune.tracing.autocast import without_autocast
 
 __all__ = ["is_fake_quantiser", "undisturbed"]
@@ -48,7 +48,7 @@ def undisturbed(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
                 _stop_observer(module)
             yield
         finally:
-            with HeldInterrupts():
+            with PostponedInterrupts():
                 _restore(attributes)
                 for buffer, version, contents in buffers:
                     # Running statistics are written without a new version; an equal buffer is left alone, since a copy

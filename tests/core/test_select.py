@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_group import select_one
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gsprune import _core
-from gsprune.backends import Backend, CppBackend, TorchBackend, select_groups
-from gsprune.selection.widths import Limits
+from gsprune.backends import Backend, CppBackend, TorchBackend
 
 PROVIDERS = (CppBackend(), TorchBackend())
 
@@ -36,7 +36,7 @@ PROVIDERS = (CppBackend(), TorchBackend())
 def test_the_highest_are_kept_and_ties_go_to_the_lower_index(
     backend: Backend, scores: list[float], keep: int, expected: list[int]
 ) -> None:
-    kept = backend.select(np.array(scores, dtype=np.float32), keep)
+    kept = select_one(backend, np.array(scores, dtype=np.float32), keep)
     assert kept.tolist() == expected
     assert kept.dtype == np.int64
 
@@ -45,17 +45,17 @@ def test_the_highest_are_kept_and_ties_go_to_the_lower_index(
 def test_the_core_chooses_as_the_definition_does(scores: list[float]) -> None:
     array = np.array(scores, dtype=np.float32)
     for keep in {0, len(array) // 3, len(array)}:
-        chosen = [backend.select(array, keep).tolist() for backend in PROVIDERS]
+        chosen = [select_one(backend, array, keep).tolist() for backend in PROVIDERS]
         assert chosen[0] == chosen[1]
 
 
 @pytest.mark.parametrize("backend", PROVIDERS, ids=lambda b: b.name)
 def test_a_score_without_rank_and_an_impossible_number_are_refused(backend: Backend) -> None:
     with pytest.raises(ValueError, match="NaN"):
-        backend.select(np.array([1.0, np.nan], dtype=np.float32), 1)
+        select_one(backend, np.array([1.0, np.nan], dtype=np.float32), 1)
     for keep in (-1, 3):
-        with pytest.raises(ValueError, match=f"`keep` must lie in .*got {keep}"):
-            backend.select(np.ones(2, dtype=np.float32), keep)
+        with pytest.raises(ValueError, match=rf"`kept\[0\]` must lie in .*got {keep}"):
+            select_one(backend, np.ones(2, dtype=np.float32), keep)
 
 
 @pytest.mark.parametrize("backend", PROVIDERS, ids=lambda b: b.name)
@@ -66,35 +66,10 @@ def test_all_groups_at_once_choose_as_each_alone(backend: Backend, seed: int) ->
     first_unit = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
     scores = rng.integers(-3, 4, size=first_unit[-1]).astype(np.float32)  # many ties
     kept = rng.integers(0, widths + 1).astype(np.int64)
-    keep = select_groups(backend, scores, first_unit, kept)
+    keep = backend.select_groups(scores, first_unit, kept)
     assert keep.dtype == bool
     for (first, last), count in zip(pairwise(first_unit.tolist()), kept.tolist(), strict=True):
-        assert np.flatnonzero(keep[first:last]).tolist() == backend.select(scores[first:last], count).tolist()
-
-
-@given(seed=st.integers(0, 2**16))
-def test_every_group_keeps_the_units_that_its_limits_allow(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    groups = rng.integers(1, 6)
-    per_unit, units = rng.integers(1, 4, size=groups), rng.integers(0, 30, size=groups)
-    limits = [
-        Limits(
-            initial=int(n + rng.integers(0, 9)) * int(p),
-            present=int(n) * int(p),
-            width_per_unit=int(p),
-            round_to=int(rng.choice([1, 2, 3, 8, 1000])),
-            min_channels=int(rng.choice([1, 2, 7, 1000])),
-            frozen=bool(rng.random() < 0.2),
-        )
-        for n, p in zip(units, per_unit, strict=True)
-    ]
-    sparsities = rng.choice([0.0, 0.1, 1 / 3, 0.9999, rng.random()], size=groups)
-    table = np.array([(x.initial, x.width_per_unit, x.multiple, x.min_channels, x.frozen) for x in limits], np.int64)
-    first_unit = np.concatenate([[0], np.cumsum(units)]).astype(np.int64)
-    expected = [x.kept(s) // x.width_per_unit for x, s in zip(limits, sparsities.tolist(), strict=True)]
-    assert _core.kept_units(table, first_unit, sparsities).tolist() == expected
-    of_one = [_core.kept_units(table, first_unit, s)[i] for i, s in enumerate(sparsities.tolist())]
-    assert of_one == expected
+        assert np.flatnonzero(keep[first:last]).tolist() == select_one(backend, scores[first:last], count).tolist()
 
 
 def _arguments(changes: dict[str, Any], **good: Any) -> dict[str, Any]:
@@ -116,41 +91,12 @@ def _arguments(changes: dict[str, Any], **good: Any) -> dict[str, Any]:
 def test_groups_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
     arguments = _arguments(changes, scores=np.ones(3, np.float32), first_unit=np.array([0, 3]), kept=np.array([2]))
     with pytest.raises(ValueError, match=message):
-        _core.select_groups(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"limits": np.array([3, 1, 1, 1, 0])}, "`limits` must have a row per group and five columns"),
-        ({"limits": np.array([[3, 0, 1, 1, 0]])}, r"`limits\[0\]` must hold"),
-        ({"limits": np.array([[3, 2, 3, 1, 0]])}, r"`limits\[0\]` must hold"),
-        ({"limits": np.array([[-1, 1, 1, 1, 0]])}, r"`limits\[0\]` must hold"),
-        ({"limits": np.array([[3, 1, 2**41, 1, 0]])}, r"`limits\[0\]` must hold .* up to 2\*\*40"),
-        ({"sparsities": np.array([1.0])}, r"`sparsities\[0\]` must lie in \[0, 1\)"),
-        ({"sparsities": np.array([np.nan])}, r"`sparsities\[0\]` must lie in \[0, 1\)"),
-        ({"sparsities": np.zeros(2)}, "`sparsities` must have 1 entries, got 2"),
-        ({"sparsities": 1.5}, r"`sparsities\[0\]` must lie in \[0, 1\)"),
-        ({"first_unit": np.array([], dtype=np.int64)}, "`first_unit` must begin at 0"),
-    ],
-)
-def test_limits_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
-    arguments = _arguments(
-        changes, limits=np.array([[3, 1, 1, 1, 0]]), first_unit=np.array([0, 3]), sparsities=np.zeros(1)
-    )
-    with pytest.raises(ValueError, match=message):
-        _core.kept_units(**arguments)
-
-
-def test_sparsities_of_another_type_are_refused() -> None:
-    for junk in (None, "0.5", [0.5], np.zeros(1, np.float32)):
-        with pytest.raises(TypeError, match="`sparsities` must be a float or"):
-            _core.kept_units(np.array([[3, 1, 1, 1, 0]]), np.array([0, 3]), junk)  # type: ignore[arg-type]
+        _core.select.select_groups(**arguments)
 
 
 def test_the_first_score_that_is_not_finite_is_found() -> None:
     scores = np.array([1.0, -3e38, 0.0, 1e-45], np.float32)
-    assert _core.first_not_finite(scores) == -1
-    assert _core.first_not_finite(scores[:0]) == -1
+    assert _core.select.first_not_finite(scores) == -1
+    assert _core.select.first_not_finite(scores[:0]) == -1
     for bad in (np.nan, np.inf, -np.inf):
-        assert _core.first_not_finite(np.append(scores, np.float32([bad, 1, bad]))) == 4
+        assert _core.select.first_not_finite(np.append(scores, np.float32([bad, 1, bad]))) == 4

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gsprune.rl.run import RunFolder, read_config, write_atomically
+from gsprune.rl.run import RunFolder, read_config
 
 
 def test_a_new_run_keeps_its_options(tmp_path: Path) -> None:
@@ -85,16 +85,3 @@ def test_a_run_that_was_there_before_is_not_taken_back(tmp_path: Path) -> None:
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a run folder"):
         RunFolder.open(tmp_path / "missing")
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "file"
-    write_atomically(file, b"old")
-
-    def fail(self: Path, target: Path) -> None:
-        raise OSError
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError):  # noqa: PT011
-        write_atomically(file, b"new")
-    assert file.read_bytes() == b"old"

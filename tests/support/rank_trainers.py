@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 import gsprune
-from gsprune import latency_search
 from gsprune.distributed.ranks import Ranks
+from gsprune.pruning import latency_target
 from gsprune.rl.config import TrainConfig
 from gsprune.rl.dqn import DQNTrainer
 from gsprune.rl.dqn_config import DQNConfig
@@ -104,7 +104,7 @@ def train_to_budget(rank: int, folder: Path, config: TrainConfig) -> Outcome:
     def milliseconds(model: nn.Module, *_: Any) -> float:
         return (1 + rank) * sum(parameter.numel() for parameter in model.parameters()) / 1e5
 
-    latency_search._measured = milliseconds
+    latency_target._measured = milliseconds
     os.environ["GSPRUNE_CACHE"] = str(folder.parent / f"cache-{rank}")
     return train(folder, config, ranks=Ranks(dist.group.WORLD))
 
