@@ -18,8 +18,7 @@ from rich.table import Table
 
 from gsprune.checks import counted
 from gsprune.files import write_atomically
-from gsprune.rl.config import resolve_device
-from gsprune.rl.protocol import (
+from gsprune.rl.evaluation.protocol import (
     CLEAN_TRACKS,
     EVALUATION_SEED,
     NOISE_TRACKS,
@@ -28,6 +27,7 @@ from gsprune.rl.protocol import (
     evaluate_tracks,
 )
 from gsprune.rl.trained import TrainedAgent, load_agent
+from gsprune.rl.training.config import resolve_device
 
 __all__ = ["Args", "main"]
 

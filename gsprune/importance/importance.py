@@ -106,12 +106,14 @@ class Importance:
     def _scores(self, statistics: FlatStatistics) -> Float32Array:
         assert self.reduction is not None
         assert self.normalizer is not None
-        scores = statistics.reduced(self.reduction)
+        if self.normalizer == "none":  # one call of the core for all groups
+            first_unit = statistics.structure.first_unit
+            return _core.reduce_members(statistics.values_of_all, statistics.rows, first_unit, self.reduction)
         with np.errstate(all="ignore"):  # a score that is not finite is an error with the group's name
-            if self.normalizer != "none":
-                for first, last in pairwise(statistics.structure.first_unit.tolist()):
-                    if first < last:
-                        scores[first:last] = NORMALIZERS[self.normalizer](scores[first:last])
+            scores = statistics.reduced(self.reduction)
+            for first, last in pairwise(statistics.structure.first_unit.tolist()):
+                if first < last:
+                    scores[first:last] = NORMALIZERS[self.normalizer](scores[first:last])
             return scores.astype(np.float32)
 
 

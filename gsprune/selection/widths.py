@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,6 +56,21 @@ class WidthLimits:
             ValueError: a number below 1, or a glob that matches no group.
             TypeError: an option is not a whole number.
         """
+        options = (request.round_to, request.min_channels)
+        # Only the present widths change as a network shrinks. Mappings may have changed, and True equals 1.
+        key = ("limits", *options, frozenset(frozen)) if all(type(option) is int for option in options) else None
+        cached: tuple[Mapping[str, int], WidthLimits] | None = structure.shared.get(key)
+        if cached is None or cached[0] != initial_widths:
+            cached = (dict(initial_widths), cls._of(structure, initial_widths, request, frozen))
+        if key is not None:
+            structure.shared[key] = cached
+        limits = cached[1]
+        return replace(limits, present=np.diff(structure.first_unit) * limits.width_per_unit)
+
+    @classmethod
+    def _of(
+        cls, structure: Structure, initial_widths: Mapping[str, int], request: Selection, frozen: Collection[str]
+    ) -> WidthLimits:
         groups = structure.traced.groups
         per_unit = np.array([group.width_per_unit for group in groups], dtype=np.int64)
         round_to = per_group("round_to", request.round_to, structure.traced, check_count, 1)

@@ -13,7 +13,7 @@ from torch import nn
 
 from gsprune.cli import main
 from gsprune.pruning import latency_target
-from gsprune.rl.metrics import read_metrics
+from gsprune.rl.training.metrics import read_metrics
 
 OPTIONS = [
     "--preset", "quick", "--encoder", "nature", "--total-timesteps", "256", "--num-envs", "4", "--batch-size", "8",

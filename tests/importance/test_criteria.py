@@ -86,7 +86,7 @@ def hessian(w: list[float], g: list[float]) -> float:
 LITERAL = [("l1", l1), ("l2", l2), ("taylor", taylor), (Taylor(joint=True), joint_taylor), ("hessian", hessian)]
 
 
-@pytest.mark.parametrize(("criterion", "formula"), LITERAL, ids=lambda value: getattr(value, "__name__", str(value)))
+@pytest.mark.parametrize(("criterion", "formula"), LITERAL, ids=[formula.__name__ for _, formula in LITERAL])
 def test_score_is_the_mean_over_members_of_the_formula(criterion: object, formula: object) -> None:
     net = small_net()
     for group, scores in scored(criterion, net).items():
