@@ -121,6 +121,16 @@ SumArray gather(const SumArray& sums, const IndexArray& vectors, const IndexArra
     return gathered;
 }
 
+SumArray reduce(const SumArray& statistics, const IndexArray& members, const IndexArray& first_unit,
+                const std::string& reduction) {
+    check_bounds(first_unit, "first_unit");
+    check_size(statistics, count_statistics(members, first_unit), "statistics");
+    const auto known = parse_name<Reduction>(reduction, reduction_names, "reduction");
+    SumArray reduced(first_unit.data()[members.size()]);
+    reduce_members(first_unit.data(), members.size(), statistics.data(), members.data(), known, reduced.mutable_data());
+    return reduced;
+}
+
 /// Entries of `base`, which lives as long as they do.
 IndexArray part(const IndexArray& base, std::int64_t first, std::int64_t size) {
     return IndexArray({size}, {static_cast<py::ssize_t>(sizeof(std::int64_t))}, base.data() + first, base);
@@ -159,12 +169,17 @@ py::tuple shrink(const BoolArray& keep, const BoolArray& alive, const IndexArray
 }  // namespace
 
 void bind_units(py::module_& module) {
+    module.attr("REDUCTIONS") = as_tuple(reduction_names);
     module.def("connected_components", &label_components, py::arg("num_nodes"), py::arg("a").noconvert(),
                py::arg("b").noconvert(), "Smallest node of every node's component.");
     module.def("gather_units", &gather, py::arg("sums"), py::arg("vectors").noconvert(), py::arg("slots").noconvert(),
                py::arg("members").noconvert(), py::arg("first_unit").noconvert(), py::arg("ids").noconvert(),
                py::arg("starts").noconvert(),
                "Sums along axes, one vector after the other, as (members, units) of one group after the other.");
+    module.def(
+        "reduce_members", &reduce, py::arg("statistics").noconvert(), py::arg("members").noconvert(),
+        py::arg("first_unit").noconvert(), py::arg("reduction"),
+        "(members, units) of one group after the other as one statistic per unit; 0 where there are no members.");
     module.def(
         "shrink_units", &shrink, py::arg("keep").noconvert(), py::arg("alive").noconvert(),
         py::arg("first_unit").noconvert(), py::arg("ids").noconvert(), py::arg("starts").noconvert(),

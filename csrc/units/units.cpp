@@ -1,6 +1,7 @@
 #include "units/units.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace gsprune {
 
@@ -36,6 +37,56 @@ void gather_units(const Units& units, const std::vector<AxisOfUnits>& axes, cons
             const std::int64_t group = group_of[static_cast<std::size_t>(ids[i])];
             if (members[group] > 0) out[row_of[static_cast<std::size_t>(group)] + ids[i]] += axis.sums[i];
         }
+    }
+}
+
+namespace {
+
+/// As NumPy: NaN wins.
+double larger(double a, double b) noexcept { return a >= b || std::isnan(a) ? a : b; }
+
+template <class Combine>
+void reduce_rows(const double* rows, std::int64_t num_rows, std::int64_t width, double* out, Combine combine) noexcept {
+    std::copy_n(rows, width, out);
+    for (std::int64_t row = 1; row < num_rows; ++row) {
+        for (std::int64_t i = 0; i < width; ++i) out[i] = combine(out[i], rows[row * width + i]);
+    }
+}
+
+void reduce_group(const double* rows, std::int64_t num_rows, std::int64_t width, Reduction reduction,
+                  double* out) noexcept {
+    switch (reduction) {
+        case Reduction::mean:
+        case Reduction::sum:
+            reduce_rows(rows, num_rows, width, out, [](double a, double b) noexcept { return a + b; });
+            break;
+        case Reduction::max:
+            reduce_rows(rows, num_rows, width, out, larger);
+            break;
+        case Reduction::prod:
+            reduce_rows(rows, num_rows, width, out, [](double a, double b) noexcept { return a * b; });
+            break;
+        case Reduction::first:
+            std::copy_n(rows, width, out);
+            break;
+    }
+    if (reduction != Reduction::mean) return;
+    for (std::int64_t i = 0; i < width; ++i) out[i] /= static_cast<double>(num_rows);
+}
+
+}  // namespace
+
+void reduce_members(const std::int64_t* first_unit, std::int64_t num_groups, const double* statistics,
+                    const std::int64_t* members, Reduction reduction, double* out) noexcept {
+    for (std::int64_t group = 0; group < num_groups; ++group) {
+        const std::int64_t width = first_unit[group + 1] - first_unit[group];
+        double* reduced = out + first_unit[group];
+        if (members[group] > 0) {
+            reduce_group(statistics, members[group], width, reduction, reduced);
+        } else {
+            std::fill_n(reduced, width, 0.0);
+        }
+        statistics += members[group] * width;
     }
 }
 

@@ -36,6 +36,17 @@ struct AxisOfUnits {
 /// members times units and begins as zeros. Positions are added in order, so that the result depends on nothing else.
 void gather_units(const Units& units, const std::vector<AxisOfUnits>& axes, const std::int64_t* members, double* out);
 
+/// From one statistic per member x_m to one per unit: (1 / M) sum x_m, sum x_m, max x_m (NaN wins), prod x_m, or x_0,
+/// the root's. Python reads this list.
+enum class Reduction { mean, sum, max, prod, first };
+constexpr const char* reduction_names[] = {"mean", "sum", "max", "prod", "first"};
+
+/// Reduces (members, units) of one group after the other, member by member, to one statistic per unit.
+///
+/// `first_unit` is that of `Units`; `members` counts the members of each group. The units of a group without any get 0.
+void reduce_members(const std::int64_t* first_unit, std::int64_t num_groups, const double* statistics,
+                    const std::int64_t* members, Reduction reduction, double* out) noexcept;
+
 /// Where the arrays of `Units` go after some units have gone.
 struct ShrunkUnits {
     std::int64_t* first_unit;  // (num_groups + 1,)

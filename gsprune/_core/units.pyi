@@ -1,6 +1,8 @@
 import numpy as np
 import numpy.typing as npt
 
+REDUCTIONS: tuple[str, ...]
+
 def connected_components(
     num_nodes: int, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]: ...
@@ -12,6 +14,12 @@ def gather_units(
     first_unit: npt.NDArray[np.int64],
     ids: npt.NDArray[np.int64],
     starts: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float64]: ...
+def reduce_members(
+    statistics: npt.NDArray[np.float64],
+    members: npt.NDArray[np.int64],
+    first_unit: npt.NDArray[np.int64],
+    reduction: str,
 ) -> npt.NDArray[np.float64]: ...
 def shrink_units(
     keep: npt.NDArray[np.bool_],

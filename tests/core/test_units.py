@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_group import REDUCE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +69,36 @@ def test_every_position_adds_to_its_unit(seed: int) -> None:
             if unit < units["first_unit"][-1] and members[group]:
                 expected[group][slots[axis, group], unit - units["first_unit"][group]] += value
     assert gathered.tolist() == np.concatenate([block.ravel() for block in expected]).tolist()
+
+
+@pytest.mark.parametrize("reduction", _core.units.REDUCTIONS)
+@given(seed=st.integers(0, 2**16))
+def test_all_groups_are_reduced_as_one_group_is(reduction: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    widths, members = rng.integers(0, 20, size=(2, rng.integers(1, 6)))
+    first_unit = np.concatenate([[0], np.cumsum(widths)])
+    blocks = [rng.normal(size=(m, w)) * 10.0 ** rng.integers(-20, 20) for m, w in zip(members, widths, strict=True)]
+    if seed % 3 == 0 and blocks[0].size:
+        blocks[0].flat[rng.integers(blocks[0].size)] = rng.choice([np.nan, np.inf])
+    got = _core.units.reduce_members(np.concatenate([b.ravel() for b in blocks]), members, first_unit, reduction)
+    assert got.dtype == np.float64
+    expected = [REDUCE[reduction](b) if len(b) else np.zeros(b.shape[1]) for b in blocks]
+    with np.errstate(all="ignore"):  # NumPy adds the members of a single unit in another order
+        np.testing.assert_array_equal(got.astype(np.float32), np.concatenate(expected).astype(np.float32))
+
+
+def test_members_that_do_not_fit_are_refused_by_name() -> None:
+    good = {"statistics": np.zeros(6), "members": np.array([2]), "first_unit": np.array([0, 3]), "reduction": "mean"}
+    assert _core.units.reduce_members(**good).tolist() == [0.0] * 3
+    for wrong, message in (
+        ({"statistics": np.zeros(5)}, "`statistics` must have 6 entries, got 5"),
+        ({"members": np.array([-1])}, "`members` must be >= 0"),
+        ({"members": np.array([1, 1])}, "`members` must have 1 entries, got 2"),
+        ({"first_unit": np.array([1, 3])}, "`first_unit` must begin at 0"),
+        ({"reduction": "meen"}, "`reduction` must be 'mean', 'sum'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _core.units.reduce_members(**(good | wrong))
 
 
 @pytest.mark.parametrize(
