@@ -11,10 +11,10 @@ from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 from setuptools.errors import BaseError, CCompilerError
 
-# Small files, six of which hold the same kernels for three instruction sets: compiled side by side.
+# Small files, some of which hold the same kernels for several instruction sets: compiled side by side.
 ParallelCompile("GSPRUNE_BUILD_JOBS").install()
 
-fingerprint = runpy.run_path("gsprune/core_sources.py")["fingerprint"]
+fingerprint = runpy.run_path("gsprune/core/sources.py")["fingerprint"]
 
 
 class BuildCore(build_ext):
@@ -55,10 +55,10 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "gsprune._core",
-            sorted(glob("csrc/*.cpp")),
+            sorted(glob("csrc/*/*.cpp")),
             include_dirs=["csrc"],
-            # The time of the folder tells of deleted files, which change the fingerprint too.
-            depends=["csrc", "gsprune/core_sources.py", *sorted([*glob("csrc/*.hpp"), *glob("csrc/*.inc")])],
+            # The times of the folders tell of deleted files, which change the fingerprint too.
+            depends=["csrc", "gsprune/core/sources.py", *sorted(glob("csrc/*")), *sorted(glob("csrc/*/*.[hi]*"))],
             define_macros=[("GSPRUNE_SOURCES", f'"{fingerprint(Path("csrc"))}"')],
             cxx_std=17,
             # Contraction into fma would let the C++ and the Triton statistics round differently.

@@ -57,7 +57,7 @@ def extra_info(name: str) -> dict[str, object]:
     return {
         "network": name,
         "device": platform.processor() or platform.machine(),
-        "last_level_cache": _core.last_level_cache_bytes(),
+        "last_level_cache": _core.machine.last_level_cache_bytes(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "commit": head.stdout.strip() or "unknown",

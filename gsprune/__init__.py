@@ -1,7 +1,7 @@
 """Gradual group-structured pruning of PyTorch networks while they train, with a compiled core."""
 
 # The first import: the modules below need the compiled core.
-from gsprune import core_loader as core_loader  # isort: split
+from gsprune.core import loader as loader  # isort: split
 
 from gsprune import schedules as schedules
 from gsprune.checkpoint import load as load

@@ -13,7 +13,7 @@ of one kind.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from gsprune.kernels.launch import Kernel, Launch, job_of, on_device, tile_colum
 
 __all__ = ["FOLD_WARPS", "SCORE_REGISTERS", "SCORE_WARPS", "STATISTIC_CODES", "fold_kernel", "score_kernel", "sums"]
 
-STATISTIC_CODES: Final = {"abs": 0, "square": 1, "product": 2, "abs_product": 3, "square_product": 4}
+STATISTIC_CODES: Final = {name: code for code, name in enumerate(_core.score.STATISTICS)}
 # Rows x columns of a tile; each thread holds four rows and four columns. A program is one warp, which needs no sums
 # across warps; 21 programs share a multiprocessor.
 _TILES: Final = [(4, 128), (32, 16)]
@@ -43,7 +43,7 @@ _MAX_STEPS: Final = 32
 # Programs take several tiles only if there are more tiles than a large GPU runs at once (132 multiprocessors x 21).
 _BUSY_TILES: Final = 2048
 
-_FIELDS = tl.constexpr(11)  # the fields are listed in csrc/score_tables.hpp
+_FIELDS = tl.constexpr(11)  # the fields are listed in csrc/launch/score_tables.hpp
 _FOLD_FIELDS = tl.constexpr(6)
 _FOLD_TERMS = tl.constexpr(32)
 _FOLD_OUTPUTS = tl.constexpr(32)
@@ -216,8 +216,8 @@ def sums(
         ValueError: a tensor, an axis or a second tensor does not fit; the message names it.
     """
     tensors, others = list(tensors), None if others is None else list(others)
-    tables = _ScoreTables(
-        *_core.score_tables(tensors, axes, others, statistic, _TILES, _FOLD_OUTPUTS.value, _MAX_STEPS, _BUSY_TILES)
+    tables = _core.launch.score_tables(
+        tensors, axes, others, statistic, _TILES, _FOLD_OUTPUTS.value, _MAX_STEPS, _BUSY_TILES
     )
     if not tables.num_sums:
         return np.zeros(0), []
@@ -232,23 +232,3 @@ def sums(
     _FOLD.launch(tables.fold_programs, table, partials, out, tables.fold_base, tables.fold_owners)
     launches.append(Launch("fold", tables.num_folds, tables.fold_programs, tables.table[tables.fold_base :]))
     return out.cpu().numpy(), launches  # the one place where the host waits for the device
-
-
-class _ScoreTables(NamedTuple):
-    """The result of `_core.score_tables`; csrc/score_tables.hpp documents the table.
-
-    Attributes:
-        copies: tensors whose addresses are in the table, so they must outlive the launch.
-    """
-
-    table: npt.NDArray[np.int64]
-    num_jobs: int
-    owners: int
-    fold_base: int
-    num_folds: int
-    fold_owners: int
-    programs: int
-    fold_programs: int
-    num_partials: int
-    num_sums: int
-    copies: list[Tensor]

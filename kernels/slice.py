@@ -10,7 +10,7 @@ source rows and columns in the kept positions and moves the words.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ _BUSY_TILES: Final = 2048
 # Columns are int32, because a GPU divides int32 many times faster than int64; rows are int64.
 _MAX_COLUMNS: Final = 2**31 - 1 - max(columns for _, columns in _TILES)
 
-_FIELDS = tl.constexpr(17)  # the fields are listed in csrc/slice_tables.hpp
+_FIELDS = tl.constexpr(17)  # the fields are listed in csrc/launch/slice_tables.hpp
 
 
 @triton.jit
@@ -154,29 +154,10 @@ def slice_tensors(
     Raises:
         ValueError: a pattern does not fit a tensor, or a matrix is too large for the kernel's indices.
     """
-    tables = _SliceTables(
-        *_core.slice_tables(tensors, patterns, pattern_of, _TILES, _MAX_COLUMNS, _MAX_STEPS, _BUSY_TILES)
-    )
+    tables = _core.launch.slice_tables(tensors, patterns, pattern_of, _TILES, _MAX_COLUMNS, _MAX_STEPS, _BUSY_TILES)
     launches = []
     if tables.programs:
         table = on_device(tables.table, tensors[0].device)
         _SLICE.launch(tables.programs, table, tables.keep_base, tables.owners)
         launches.append(Launch("slice", tables.num_jobs, tables.programs, tables.table))
-    return _core.take_results(tables.results), launches  # while the device works
-
-
-class _SliceTables(NamedTuple):
-    """The result of `_core.slice_tables`; csrc/slice_tables.hpp documents the table.
-
-    Attributes:
-        results: the argument of `_core.take_results`.
-        copies: tensors whose addresses are in the table, so they must outlive the launch.
-    """
-
-    results: object
-    table: npt.NDArray[np.int64]
-    num_jobs: int
-    keep_base: int
-    owners: int
-    programs: int
-    copies: list[Tensor]
+    return _core.launch.take_results(tables.results), launches  # while the device works

@@ -91,7 +91,7 @@ def measured(parameters: float, kind: str) -> Point:
     middle = sorted(counts[WARM_UP:])[STEPS // 2]
     del model, optimizer
     gc.collect()
-    _core.trim_reserve()
+    _core.memory.trim_reserve()
     copies = 4 if kind == WITH_MOMENTS else 1
     rounds = STEPS if parameters < LONG else 2
     floor = Floor(4 * middle, int(4 * middle * copies * KEPT**2)).best(rounds)

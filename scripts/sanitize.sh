@@ -10,14 +10,14 @@ rounds=${1:-30}
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
 
-core=$(ls csrc/*.cpp | grep -v -e bindings -e arguments -e exchange -e tensor)
+core=$(ls csrc/*/*.cpp | grep -v csrc/python/)
 flags="-std=c++17 -O1 -g1 -ffp-contract=off -fno-omit-frame-pointer -Wall -Wextra -Wconversion -Werror -Icsrc -pthread"
 
 for sanitizers in address,undefined thread; do
     echo "== $sanitizers"
     # shellcheck disable=SC2086
     for source in $core tests/core/cpp/driver.cpp; do
-        "$compiler" $flags -fsanitize=$sanitizers -fno-sanitize-recover=all -c "$source" -o "$build/$(basename "$source").o"
+        "$compiler" $flags -fsanitize=$sanitizers -fno-sanitize-recover=all -c "$source" -o "$build/$(echo "$source" | tr / _).o"
     done
     "$compiler" -fsanitize=$sanitizers "$build"/*.o -pthread -o "$build/driver"
     "$build/driver" "$rounds"

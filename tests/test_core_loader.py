@@ -13,14 +13,14 @@ import pytest
 
 import gsprune
 from gsprune import _core
-from gsprune.core_sources import fingerprint
+from gsprune.core.sources import fingerprint
 
 PACKAGE = Path(gsprune.__file__).parent
 SOURCES = Path(__file__).parents[1] / "csrc"
 CORE = Path(_core.__file__ or "")
 # The loader alone, without torch: `import gsprune` with everything else of `__init__` left out.
-INIT = "from gsprune import core_loader\n"
-SHOW = "import gsprune; print(gsprune.__file__, gsprune._core.__file__, gsprune._core.best_isa is not None)"
+INIT = "from gsprune.core import loader\n"
+SHOW = "import gsprune; print(gsprune.__file__, gsprune._core.__file__, gsprune._core.machine is not None)"
 
 
 @pytest.fixture
@@ -29,8 +29,7 @@ def clone(tmp_path: Path) -> Path:
     root = tmp_path / "clone"
     (root / "gsprune").mkdir(parents=True)
     (root / "gsprune" / "__init__.py").write_text(INIT)
-    for name in ("core_loader.py", "core_sources.py"):
-        shutil.copy(PACKAGE / name, root / "gsprune")
+    shutil.copytree(PACKAGE / "core", root / "gsprune" / "core")
     shutil.copytree(SOURCES, root / "csrc")
     return root
 
@@ -95,7 +94,7 @@ def test_a_core_for_another_python_counts_as_none(clone: Path, installed: Path) 
 
 
 def _edit(sources: Path) -> None:
-    with (sources / "bindings.cpp").open("a") as file:
+    with (sources / "python" / "module.cpp").open("a") as file:
         file.write("// edited\n")
 
 
@@ -105,7 +104,7 @@ def _add(sources: Path) -> None:
 
 
 def _rename(sources: Path) -> None:
-    (sources / "isa.hpp").rename(sources / "sets.hpp")
+    (sources / "machine" / "isa.hpp").rename(sources / "machine" / "sets.hpp")
 
 
 @pytest.mark.parametrize("change", [_edit, _add, _rename])
@@ -121,8 +120,7 @@ def test_a_stale_core_is_refused(clone: Path, installed: Path, change: Callable[
 
 
 def test_an_installed_package_needs_no_sources(clone: Path, installed: Path, tmp_path: Path) -> None:
-    for name in ("core_loader.py", "core_sources.py"):
-        shutil.copy(PACKAGE / name, installed / "gsprune")
+    shutil.copytree(PACKAGE / "core", installed / "gsprune" / "core")
     done = run(tmp_path, "-c", SHOW, path=installed)
     assert done.stdout.split()[1] == str(installed / "gsprune" / CORE.name), done.stderr
 

@@ -29,8 +29,8 @@ LAYERS = (
     ("importance", "selection", "rewrite"),
     ("backends", "distributed"),
     ("tracing",),
-    ("core_loader", "interrupts", "kernels"),
-    ("_core", "core_sources"),
+    ("core", "interrupts", "kernels"),
+    ("_core",),
     ("checks", "files", "arrays", "errors"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -28,12 +28,19 @@ def bind_torch(
         exchange_api: torch's DLPack exchange table; None (torch before 2.10) reads tensor attributes instead.
         empty_strided: makes tensors in torch's own memory.
     """
-    dtypes = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-    _core.bind_torch(Tensor, Parameter, exchange_api, empty_strided, dtypes)
+    _core.tensor.bind_torch(
+        tensor_type=Tensor,
+        parameter_type=Parameter,
+        exchange_api=exchange_api,
+        empty_strided=empty_strided,
+        float_dtypes={getattr(torch, name): number for number, name in enumerate(_core.tensor.FLOAT_DTYPES)},
+        set=Tensor.set_,
+        untyped_storage=Tensor.untyped_storage,
+        increment_version=increment_version,
+    )
 
 
 bind_torch()
-_core.bind_exchange(Tensor.set_, Tensor.untyped_storage, increment_version)
 
 
 class CppBackend:
@@ -70,15 +77,15 @@ class CppBackend:
     ) -> Float64Array:
         """See `Backend.axis_sums`."""
         others = None if others is None else list(others)
-        return _core.flat_axis_sums(tensors, axes, others, statistic, *self._resources())
+        return _core.score.axis_sums(tensors, axes, others, statistic, *self._resources())
 
     def select_groups(self, scores: Float32Array, first_unit: IntArray, kept: IntArray) -> BoolArray:
         """See `Backend.select_groups`."""
-        return _core.select_groups(scores, first_unit, kept)
+        return _core.select.select_groups(scores, first_unit, kept)
 
     def slice(self, tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
         """See `Backend.slice`."""
-        return _core.slice(list(tensors), list(patterns), list(pattern_of), *self._resources())
+        return _core.slice.slice(list(tensors), list(patterns), list(pattern_of), *self._resources())
 
     def rewrite(
         self,
@@ -106,4 +113,6 @@ class CppBackend:
             ValueError: as for `slice`.
         """
         with torch.no_grad():
-            _core.rewrite(list(tensors), list(patterns), list(pattern_of), num_owned, list(entries), *self._resources())
+            _core.slice.rewrite(
+                list(tensors), list(patterns), list(pattern_of), num_owned, list(entries), *self._resources()
+            )

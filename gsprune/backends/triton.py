@@ -67,7 +67,7 @@ class TritonBackend:
 
     def select_groups(self, scores: Float32Array, first_unit: IntArray, kept: IntArray) -> BoolArray:
         """See `Backend.select_groups`; the core does it, since the scores are on the host."""
-        return _core.select_groups(scores, first_unit, kept)
+        return _core.select.select_groups(scores, first_unit, kept)
 
     def slice(self, tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
         """See `Backend.slice`; the results are filled in the order of the current stream."""
@@ -96,8 +96,8 @@ class TritonBackend:
             RuntimeError: a tensor has moved meanwhile; nothing is exchanged.
         """
         with torch.no_grad():
-            exchange = _core.prepare_exchange(list(tensors), num_owned, list(entries))
-            _core.install_exchange(exchange, self.slice(tensors, patterns, pattern_of))
+            exchange = _core.launch.prepare_exchange(list(tensors), num_owned, list(entries))
+            _core.launch.install_exchange(exchange, self.slice(tensors, patterns, pattern_of))
 
     def _wait_for_reading(self) -> None:
         """Keep other streams off the tensors' memory while launched kernels may still read it.

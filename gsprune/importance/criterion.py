@@ -1,7 +1,7 @@
 """The protocol of a criterion, and the registry of criteria by name.
 
 An importance has three independent parts. A *criterion* (this module, and one file per family) gives a statistic of
-every unit in every member of a group. A *reduction* (`gsprune.importance.reductions`) makes one number per unit of
+every unit in every member of a group. A *reduction* (`_core.units.REDUCTIONS`) makes one number per unit of
 them. A *normalizer* (`gsprune.importance.normalizers`) makes groups comparable. `gsprune.Importance` combines them.
 """
 

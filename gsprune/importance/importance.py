@@ -17,7 +17,6 @@ from gsprune.errors import ScoreError
 from gsprune.importance.criterion import CRITERIA, Criterion, ScoreSource
 from gsprune.importance.function import FromFunction, MatrixFunction
 from gsprune.importance.normalizers import NORMALIZERS, SPELLINGS
-from gsprune.importance.reductions import REDUCTIONS
 from gsprune.importance.statistics import FlatStatistics
 from gsprune.tracing.structure import Structure
 
@@ -53,7 +52,7 @@ class Importance:
         reduction = criterion.default_reduction if self.reduction is None else self.reduction
         normalizer = criterion.default_normalizer if self.normalizer is None else self.normalizer
         normalizer = SPELLINGS.get(normalizer, normalizer) if isinstance(normalizer, str) else normalizer
-        _check_name("reduction", reduction, REDUCTIONS)
+        _check_name("reduction", reduction, _core.units.REDUCTIONS)
         _check_name("normalizer", normalizer, NORMALIZERS)
         object.__setattr__(self, "criterion", criterion)
         object.__setattr__(self, "reduction", reduction)
@@ -86,7 +85,7 @@ class Importance:
         if average is not None and criterion.reads_data:
             statistics = average(statistics)
         scores = self._scores(FlatStatistics.of(statistics, source, criterion))
-        bad = _core.first_not_finite(scores)
+        bad = _core.select.first_not_finite(scores)
         if bad >= 0:
             raise _not_finite(scores, structure, bad)
         return scores
@@ -106,13 +105,10 @@ class Importance:
     def _scores(self, statistics: FlatStatistics) -> Float32Array:
         assert self.reduction is not None
         assert self.normalizer is not None
-        if self.normalizer == "none":  # one call of the core for all groups
-            first_unit = statistics.structure.first_unit
-            return _core.reduce_members(statistics.values_of_all, statistics.rows, first_unit, self.reduction)
         with np.errstate(all="ignore"):  # a score that is not finite is an error with the group's name
             scores = statistics.reduced(self.reduction)
             for first, last in pairwise(statistics.structure.first_unit.tolist()):
-                if first < last:
+                if first < last and self.normalizer != "none":
                     scores[first:last] = NORMALIZERS[self.normalizer](scores[first:last])
             return scores.astype(np.float32)
 

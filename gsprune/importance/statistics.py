@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
@@ -17,7 +16,6 @@ from gsprune import _core
 from gsprune.arrays import Float64Array, IntArray
 from gsprune.errors import ScoreError
 from gsprune.importance.criterion import Criterion, ScoreSource
-from gsprune.importance.reductions import REDUCTIONS
 from gsprune.importance.weights import scored_members
 from gsprune.tracing.structure import Structure
 
@@ -76,16 +74,10 @@ class FlatStatistics(Mapping[str, Float64Array]):
         """(units,) float64 over all groups; 0 in groups that have no statistics.
 
         Args:
-            reduction: a key of `gsprune.importance.reductions.REDUCTIONS`.
+            reduction: one of `_core.units.REDUCTIONS`: "mean", "sum", "max" or "prod" of the members, or "first", the
+                root's.
         """
-        scores = np.zeros(self.structure.num_units)
-        function, first = REDUCTIONS[reduction], 0
-        for rows, (start, stop) in zip(self.rows.tolist(), pairwise(self.structure.first_unit.tolist()), strict=True):
-            last = first + rows * (stop - start)
-            if first < last:
-                scores[start:stop] = function(self.values_of_all[first:last].reshape(rows, -1))
-            first = last
-        return scores
+        return _core.units.reduce_members(self.values_of_all, self.rows, self.structure.first_unit, reduction)
 
     @cached_property
     def _by_group(self) -> dict[str, Float64Array]:
@@ -163,7 +155,7 @@ def member_sums(
     summed, structure = summed_axes(source, skipped), source.structure
     tensors = list(map(source.tensors.__getitem__, summed.names))
     sums = source.backend.axis_sums(tensors, summed.axes, others, statistic)
-    statistics = _core.gather_units(
+    statistics = _core.units.gather_units(
         sums, summed.vectors, summed.slots, summed.rows, structure.first_unit, structure.ids, structure.starts
     )
     return FlatStatistics(statistics, summed.rows, structure)

@@ -42,7 +42,7 @@ class Binding:
         cuts: (len(tensors),) how each is cut, an index into `Structure.cuts`.
         ids: ids of all of them.
         links: stored integers that follow by the table of layers.
-        parts: the input of `_core.plan_cuts` at every step: the tensors, their cuts, and the stored integers as
+        parts: the input of `_core.slice.plan_cuts` at every step: the tensors, their cuts, and the stored integers as
             (attributes, name, vector, multiplier, divisor).
     """
 

@@ -96,12 +96,12 @@ def plan_rewrite(
     handlers = [handler_of(optimizer) for optimizer in optimizers]
     by_shape = _optimizers_by_state(optimizers, handlers)
     parts, states = [binding.parts for binding in bindings], [_as_dict(optimizer.state) for optimizer in by_shape]
-    patterns, tensors, pattern_of, num_owned, num_model, entries, others = _core.plan_cuts(
-        after.cuts, keeps, after.starts, parts, states
-    )
+    cuts = _core.slice.plan_cuts(after.cuts, keeps, after.starts, parts, states)
+    patterns, tensors, pattern_of, entries = cuts.patterns, cuts.tensors, cuts.pattern_of, cuts.entries
+    num_owned = cuts.num_owned
     check_storages(tensors[:num_owned], [binding.tensors for binding in bindings])
     slicer = StateSlicer(bindings, tensors, patterns, pattern_of, entries, num_owned)
-    for owner, which, key, value in others:
+    for owner, which, key, value in cuts.others:
         if which is None:
             slicer.add_gradient(owner, value)
         else:
@@ -117,7 +117,9 @@ def plan_rewrite(
     for binding in bindings:
         entries += binding.tuple_entries(after)
     notes = tuple(slicer.notes)
-    return RewritePlan(tensors, num_owned, num_model, num_copies, patterns, pattern_of, entries, notes, bindings[0])
+    return RewritePlan(
+        tensors, num_owned, cuts.num_of_first, num_copies, patterns, pattern_of, entries, notes, bindings[0]
+    )
 
 
 def _optimizers_by_state(optimizers: Sequence[Optimizer], handlers: Sequence[StateHandler | None]) -> list[Optimizer]:

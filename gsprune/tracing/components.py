@@ -51,7 +51,7 @@ class Components:
         """Compute components and their flags from the notes on the tape."""
         tape = self.tape
         empty = np.zeros(0, np.int64)
-        self.labels = _core.connected_components(
+        self.labels = _core.units.connected_components(
             tape.num_atoms, np.concatenate([empty, *self.sources]), np.concatenate([empty, *self.targets])
         )
         # NumPy keeps the last value written to a repeated index. Writing in reverse lets the first event win.

@@ -172,7 +172,7 @@ class Structure:
         Returns:
             the structure afterwards, and per vector the sorted kept positions, None where all are kept.
         """
-        alive, first_unit, ids, starts, keeps = _core.shrink_units(
+        alive, first_unit, ids, starts, keeps = _core.units.shrink_units(
             keep, self._alive, self.first_unit, self.ids, self.starts
         )
         return Structure(self._vectors, alive, first_unit, ids, starts), keeps

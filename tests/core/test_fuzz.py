@@ -83,7 +83,7 @@ def test_any_view_of_any_dtype_is_sliced_as_torch_does(tensor: torch.Tensor, dat
     axes = data.draw(st.lists(st.integers(0, tensor.ndim - 1), unique=True))
     pattern = tuple((axis, data.draw(kept(tensor.shape[axis]))) for axis in axes)
     before = tensor.detach().clone()
-    (got,) = _core.slice([tensor], [pattern], [0], data.draw(st.integers(1, 3)), isa)
+    (got,) = _core.slice.slice([tensor], [pattern], [0], data.draw(st.integers(1, 3)), isa)
     expected = before
     for axis, positions in pattern:
         expected = expected.index_select(axis, torch.from_numpy(positions))
@@ -101,12 +101,13 @@ def test_any_view_is_summed_as_torch_does_or_refused_by_its_dtype(
     axes = tuple(data.draw(st.lists(st.integers(0, tensor.ndim - 1), unique=True)))
     if not tensor.is_floating_point():
         with pytest.raises(ValueError, match=r"`tensors\[0\]` must be float32"):
-            _core.axis_sums([tensor], [axes], [None], "abs", 2, isa)
+            _core.score.axis_sums([tensor], [axes], [None], "abs", 2, isa)
         return
     other = VIEWS[data.draw(st.sampled_from(["itself", "requires grad"]))](tensor.detach().flip(0))
-    (sums,) = _core.axis_sums([tensor], [axes], [other], "product", 2, isa)
+    sums = _core.score.axis_sums([tensor], [axes], [other], "product", 2, isa)
     product = tensor.detach().double() * other.detach().double()
-    for axis, got in zip(axes, sums, strict=True):
+    ends = np.cumsum([tensor.shape[axis] for axis in axes], dtype=int)
+    for axis, got in zip(axes, np.split(sums, ends[:-1]), strict=bool(axes)):
         expected = product.movedim(axis, 0).flatten(1).sum(1) if tensor.ndim > 1 else product
         np.testing.assert_array_equal(got, expected.numpy())  # whole numbers: sums are exact
 
@@ -116,9 +117,9 @@ def test_what_is_no_memory_of_numbers_is_refused_by_name(name: str) -> None:
     stranger = STRANGERS[name]()
     keep = np.array([0], dtype=np.int64)
     with pytest.raises(REFUSED, match=r"`tensors\[1\]`"):
-        _core.slice([torch.ones(2, 2), stranger], [((0, keep),)], [0, 0], 1, "auto")
+        _core.slice.slice([torch.ones(2, 2), stranger], [((0, keep),)], [0, 0], 1, "auto")
     with pytest.raises(REFUSED, match=r"`tensors\[1\]`"):
-        _core.axis_sums([torch.ones(2, 2), stranger], [(0,), (0,)], [None, None], "abs", 1, "auto")
+        _core.score.axis_sums([torch.ones(2, 2), stranger], [(0,), (0,)], [None, None], "abs", 1, "auto")
 
 
 def _misaligned(values: np.ndarray) -> np.ndarray:
@@ -153,24 +154,25 @@ def test_positions_in_odd_arrays_are_read_right_or_refused(name: str) -> None:
     positions = ARRAYS[name](np.array([0, 2, 3], dtype=np.int64))
     tensor = torch.arange(20.0).view(5, 4)
     if name in ("read-only", "empty"):
-        (got,) = _core.slice([tensor], [((0, positions),)], [0], 1, "auto")
+        (got,) = _core.slice.slice([tensor], [((0, positions),)], [0], 1, "auto")
         assert torch.equal(got, tensor[positions.tolist()])
         return
     with pytest.raises(ValueError, match=r"`patterns\[0\]`"):
-        _core.slice([tensor], [((0, positions),)], [0], 1, "auto")
+        _core.slice.slice([tensor], [((0, positions),)], [0], 1, "auto")
 
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_scores_and_units_in_odd_arrays_are_read_right_or_refused(name: str) -> None:
     scores = ARRAYS[name](np.array([3.0, 1.0, 2.0], dtype=np.float32))
     try:
-        chosen = _core.select(scores, 2 if scores.size else 0)
+        bounds, kept = np.array([0, scores.size]), np.array([2 if scores.size else 0])
+        chosen = np.flatnonzero(_core.select.select_groups(scores, bounds, kept))
     except REFUSED:
         chosen = None
     assert chosen is None or chosen.tolist() == ([0, 2] if scores.size else [])
     nodes = ARRAYS[name](np.array([0, 1], dtype=np.int64))
     try:
-        components = _core.connected_components(3, nodes, nodes)
+        components = _core.units.connected_components(3, nodes, nodes)
     except REFUSED:
         return
     assert components.tolist() == [0, 1, 2]
@@ -186,7 +188,7 @@ def test_any_view_takes_over_its_slice_or_stays_as_it_is(tensor: torch.Tensor, d
         expected = expected.index_select(axis, torch.from_numpy(positions))
     try:
         with torch.no_grad():
-            _core.rewrite([tensor], [pattern], [0], 0, [], data.draw(st.integers(1, 3)), "auto")
+            _core.slice.rewrite([tensor], [pattern], [0], 0, [], data.draw(st.integers(1, 3)), "auto")
     except REFUSED:
         assert torch.equal(tensor.detach(), before)
         assert tensor.data_ptr() == place
@@ -199,7 +201,7 @@ def test_what_is_no_memory_of_numbers_lets_nothing_be_rewritten(name: str) -> No
     tensor, keep = torch.arange(4.0).view(2, 2), np.array([0], dtype=np.int64)
     attributes: dict[str, int] = {}
     with pytest.raises(REFUSED, match=r"`tensors\[1\]`"):
-        _core.rewrite([tensor, STRANGERS[name]()], [((0, keep),)], [0, 0], 0, [(attributes, "a", 1)], 1, "auto")
+        _core.slice.rewrite([tensor, STRANGERS[name]()], [((0, keep),)], [0, 0], 0, [(attributes, "a", 1)], 1, "auto")
     assert tensor.tolist() == [[0.0, 1.0], [2.0, 3.0]]
     assert attributes == {}
 
@@ -209,13 +211,12 @@ def find_followers(parameters: list[Any], states: list[Any]) -> tuple[list[Any],
     count, keep = len(parameters), np.array([0], dtype=np.int64)
     cuts = tuple(((0, vector),) for vector in range(count))
     module = (parameters, list(range(count)), [])
-    planned = _core.plan_cuts(cuts, [keep] * count, np.zeros(count + 1, dtype=np.int64), [module], states)
-    patterns, tensors, pattern_of, num_owned, num_of_first, entries, rest = planned
-    assert patterns == [((0, keep),)] * count
-    assert list(map(id, tensors[:num_owned])) == list(map(id, parameters))
-    assert pattern_of[:num_owned] == list(range(count))
-    assert (num_owned, num_of_first, entries) == (count, count, [])
-    return tensors[num_owned:], pattern_of[num_owned:], rest
+    planned = _core.slice.plan_cuts(cuts, [keep] * count, np.zeros(count + 1, dtype=np.int64), [module], states)
+    assert planned.patterns == [((0, keep),)] * count
+    assert list(map(id, planned.tensors[:count])) == list(map(id, parameters))
+    assert planned.pattern_of[:count] == list(range(count))
+    assert (planned.num_owned, planned.num_of_first, planned.entries) == (count, count, [])
+    return planned.tensors[count:], planned.pattern_of[count:], planned.others
 
 
 @given(
@@ -265,12 +266,11 @@ def test_a_plan_leaves_out_what_is_not_cut_and_what_modules_share() -> None:
     values = [(attributes, "width", 0, 1, 1), (attributes, "heads", 0, 2, 4), (attributes, "text", 1, 1, 1)]
     cuts = (((0, 0), (1, 1)), ((1, 1),))
     modules = [([first, kept, shared], [0, 1, 0], values), ([shared, own], [0, 0], [])]
-    planned = _core.plan_cuts(cuts, [keep, None], np.array([0, 2, 4]), modules, [])
-    patterns, tensors, pattern_of, num_owned, num_of_first, entries, rest = planned
-    assert patterns == [((0, keep),)]
-    assert list(map(id, tensors)) == list(map(id, [first, shared, own]))
-    assert (pattern_of, num_owned, num_of_first, rest) == ([0, 0, 0], 3, 2, [])
-    assert entries == [(attributes, "width", 2), (attributes, "text", 2)]  # 2 * 2 // 4 is what it was
+    planned = _core.slice.plan_cuts(cuts, [keep, None], np.array([0, 2, 4]), modules, [])
+    assert planned.patterns == [((0, keep),)]
+    assert list(map(id, planned.tensors)) == list(map(id, [first, shared, own]))
+    assert (planned.pattern_of, planned.num_owned, planned.num_of_first, planned.others) == ([0, 0, 0], 3, 2, [])
+    assert planned.entries == [(attributes, "width", 2), (attributes, "text", 2)]  # 2 * 2 // 4 is what it was
 
 
 @pytest.mark.parametrize(
@@ -306,9 +306,9 @@ def test_a_plan_of_what_cannot_be_is_refused(change: dict[str, Any], error: type
         "modules": [([W], [0], [])],
         "states": [],
     }
-    assert len(_core.plan_cuts(**arguments)[1]) == 1
+    assert len(_core.slice.plan_cuts(**arguments).tensors) == 1
     with pytest.raises(error, match=message):
-        _core.plan_cuts(**{**arguments, **change})
+        _core.slice.plan_cuts(**{**arguments, **change})
 
 
 class Clearing(torch.Tensor):

@@ -25,7 +25,7 @@ def sliced(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     """The first half of every tensor, unfilled."""
     patterns: list[Any] = [((0, np.arange(len(tensor) // 2)),) for tensor in tensors]
     which = list(range(len(tensors)))
-    return _core.take_results(_core.slice_tables(tensors, patterns, which, TILES, 2**20, 8, 4096)[0])
+    return _core.launch.take_results(_core.launch.slice_tables(tensors, patterns, which, TILES, 2**20, 8, 4096).results)
 
 
 @pytest.fixture
@@ -80,19 +80,20 @@ def test_memory_goes_with_the_last_of_them(memory: list[weakref.ref[torch.Tensor
 
 def test_results_that_nobody_takes_leave_nothing(memory: list[weakref.ref[torch.Tensor]]) -> None:
     tensors = [torch.zeros(10, 4) for _ in range(5)]
-    made = _core.slice_tables(tensors, [((0, np.arange(3)),)], [0] * 5, TILES, 2**20, 8, 4096)
+    made = _core.launch.slice_tables(tensors, [((0, np.arange(3)),)], [0] * 5, TILES, 2**20, 8, 4096)
     assert memory[0]() is not None
     del made
     assert memory[0]() is None
 
 
 def test_results_are_taken_once() -> None:
-    results = _core.slice_tables([torch.zeros(10, 4)] * 2, [((0, np.arange(3)),)], [0] * 2, TILES, 2**20, 8, 4096)[0]
-    assert len(_core.take_results(results)) == 2
+    tensors = [torch.zeros(10, 4)] * 2
+    results = _core.launch.slice_tables(tensors, [((0, np.arange(3)),)], [0] * 2, TILES, 2**20, 8, 4096).results
+    assert len(_core.launch.take_results(results)) == 2
     with pytest.raises(RuntimeError, match="`results` were taken before"):
-        _core.take_results(results)
+        _core.launch.take_results(results)
     with pytest.raises(ValueError, match="incorrect name"):
-        _core.take_results(_core.prepare_exchange([torch.zeros(2)], 0, []))
+        _core.launch.take_results(_core.launch.prepare_exchange([torch.zeros(2)], 0, []))
 
 
 def test_a_thread_without_the_gil_may_let_go_of_the_last(memory: list[weakref.ref[torch.Tensor]]) -> None:
@@ -126,10 +127,10 @@ def test_no_memory_leaves_nothing(memory: list[weakref.ref[torch.Tensor]]) -> No
     pattern: list[Any] = [((0, np.arange(3)),)]
     failed = 0
     for number in range(100):
-        made = _core.slice_tables(tensors, pattern, [0] * 4, TILES, 2**20, 8, 4096)[0]
+        made = _core.launch.slice_tables(tensors, pattern, [0] * 4, TILES, 2**20, 8, 4096).results
         testcapi.set_nomemory(number, number + 1)
         try:
-            results = _core.take_results(made)
+            results = _core.launch.take_results(made)
         except (MemoryError, RuntimeError):
             testcapi.remove_mem_hooks()
             failed += 1
@@ -138,7 +139,7 @@ def test_no_memory_leaves_nothing(memory: list[weakref.ref[torch.Tensor]]) -> No
             del results, made
             break
         with pytest.raises(RuntimeError, match="`results` were taken before"):
-            _core.take_results(made)
+            _core.launch.take_results(made)
         del made
         gc.collect()
         assert memory[-1]() is None

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from gsprune import _core
 from gsprune.backends import Backend, CppBackend, TorchBackend
-from gsprune.selection.widths import WidthLimits
 
 PROVIDERS = (CppBackend(), TorchBackend())
 
@@ -73,30 +72,6 @@ def test_all_groups_at_once_choose_as_each_alone(backend: Backend, seed: int) ->
         assert np.flatnonzero(keep[first:last]).tolist() == select_one(backend, scores[first:last], count).tolist()
 
 
-@given(seed=st.integers(0, 2**16))
-def test_every_group_keeps_the_units_that_its_limits_allow(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    groups = rng.integers(1, 6)
-    per_unit, units = rng.integers(1, 4, size=groups), rng.integers(0, 30, size=groups)
-    initial = (units + rng.integers(0, 9, size=groups)) * per_unit
-    limits = WidthLimits(
-        initial=initial,
-        present=units * per_unit,
-        width_per_unit=per_unit,
-        multiple=np.lcm(rng.choice([1, 2, 3, 8, 1000], size=groups), per_unit),
-        min_channels=rng.choice([1, 2, 7, 1000], size=groups),
-        frozen=rng.random(groups) < 0.2,
-    )
-    sparsities = rng.choice([0.0, 0.1, 1 / 3, 0.9999, rng.random()], size=groups)
-    columns = (initial, per_unit, limits.multiple, limits.min_channels, limits.frozen)
-    table = np.stack(columns, axis=1).astype(np.int64)
-    first_unit = np.concatenate([[0], np.cumsum(units)]).astype(np.int64)
-    expected = limits.units(limits.kept(sparsities)).tolist()
-    assert _core.kept_units(table, first_unit, sparsities).tolist() == expected
-    of_one = [_core.kept_units(table, first_unit, s)[i] for i, s in enumerate(sparsities.tolist())]
-    assert of_one == expected
-
-
 def _arguments(changes: dict[str, Any], **good: Any) -> dict[str, Any]:
     return good | changes
 
@@ -116,41 +91,12 @@ def _arguments(changes: dict[str, Any], **good: Any) -> dict[str, Any]:
 def test_groups_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
     arguments = _arguments(changes, scores=np.ones(3, np.float32), first_unit=np.array([0, 3]), kept=np.array([2]))
     with pytest.raises(ValueError, match=message):
-        _core.select_groups(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"limits": np.array([3, 1, 1, 1, 0])}, "`limits` must have a row per group and five columns"),
-        ({"limits": np.array([[3, 0, 1, 1, 0]])}, r"`limits\[0\]` must hold"),
-        ({"limits": np.array([[3, 2, 3, 1, 0]])}, r"`limits\[0\]` must hold"),
-        ({"limits": np.array([[-1, 1, 1, 1, 0]])}, r"`limits\[0\]` must hold"),
-        ({"limits": np.array([[3, 1, 2**41, 1, 0]])}, r"`limits\[0\]` must hold .* up to 2\*\*40"),
-        ({"sparsities": np.array([1.0])}, r"`sparsities\[0\]` must lie in \[0, 1\)"),
-        ({"sparsities": np.array([np.nan])}, r"`sparsities\[0\]` must lie in \[0, 1\)"),
-        ({"sparsities": np.zeros(2)}, "`sparsities` must have 1 entries, got 2"),
-        ({"sparsities": 1.5}, r"`sparsities\[0\]` must lie in \[0, 1\)"),
-        ({"first_unit": np.array([], dtype=np.int64)}, "`first_unit` must begin at 0"),
-    ],
-)
-def test_limits_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
-    arguments = _arguments(
-        changes, limits=np.array([[3, 1, 1, 1, 0]]), first_unit=np.array([0, 3]), sparsities=np.zeros(1)
-    )
-    with pytest.raises(ValueError, match=message):
-        _core.kept_units(**arguments)
-
-
-def test_sparsities_of_another_type_are_refused() -> None:
-    for junk in (None, "0.5", [0.5], np.zeros(1, np.float32)):
-        with pytest.raises(TypeError, match="`sparsities` must be a float or"):
-            _core.kept_units(np.array([[3, 1, 1, 1, 0]]), np.array([0, 3]), junk)  # type: ignore[arg-type]
+        _core.select.select_groups(**arguments)
 
 
 def test_the_first_score_that_is_not_finite_is_found() -> None:
     scores = np.array([1.0, -3e38, 0.0, 1e-45], np.float32)
-    assert _core.first_not_finite(scores) == -1
-    assert _core.first_not_finite(scores[:0]) == -1
+    assert _core.select.first_not_finite(scores) == -1
+    assert _core.select.first_not_finite(scores[:0]) == -1
     for bad in (np.nan, np.inf, -np.inf):
-        assert _core.first_not_finite(np.append(scores, np.float32([bad, 1, bad]))) == 4
+        assert _core.select.first_not_finite(np.append(scores, np.float32([bad, 1, bad]))) == 4

@@ -18,8 +18,8 @@ import torch
 from gsprune import _core
 from gsprune.backends import CppBackend, bind_torch
 
-LARGE = 600  # half of 600 x 600 float32 is 0.7 MB: a block of a slab
-LARGER = 1500  # half of it is 4.5 MB: a block of its own
+LARGE = 600  # half of 600 x 600 float32 is 0.7 MB: a block of the C library
+LARGER = 1500  # half of it is 4.5 MB: a block of the pool
 
 
 @pytest.fixture
@@ -98,14 +98,14 @@ def test_memory_that_somebody_still_sees_is_never_handed_out_again(size: int) ->
 @pytest.mark.parametrize("size", [LARGE, LARGER])
 def test_repeated_steps_use_the_memory_of_the_steps_before(size: int) -> None:
     gc.collect()
-    _core.trim_reserve()
-    before, _ = _core.pool_use()
+    _core.memory.trim_reserve()
+    before, _ = _core.memory.pool_use()
     tensors = [_sliced(torch.randn(2 * size, size)) for _ in range(4)]
     seen = []
     for _ in range(6):
         keep = np.delete(np.arange(tensors[0].shape[0]), 5)
         tensors = CppBackend(1).slice(tensors, [((0, keep),)], [0] * 4)
-        in_use, in_reserve = _core.pool_use()
+        in_use, in_reserve = _core.memory.pool_use()
         seen.append(in_use - before + in_reserve)
     assert max(seen[1:]) <= seen[0]
     assert max(seen) <= 2.2 * sum(tensor.nbytes for tensor in tensors) + (32 << 20)
@@ -113,41 +113,41 @@ def test_repeated_steps_use_the_memory_of_the_steps_before(size: int) -> None:
 
 def test_tensors_that_shrink_to_a_tenth_leave_nothing_behind() -> None:
     gc.collect()
-    _core.trim_reserve()
-    before, _ = _core.pool_use()
+    _core.memory.trim_reserve()
+    before, _ = _core.memory.pool_use()
     tensors = [_sliced(torch.randn(size, LARGER)) for size in range(200, 2200, 100)]
     while tensors[-1].shape[0] > 110:
         keeps = [np.arange(0, len(tensor), 1.06).astype(np.int64) for tensor in tensors]
         patterns = [((0, keep),) for keep in keeps]
         tensors = CppBackend(1).slice(tensors, patterns, list(range(len(tensors))))
-        in_use, in_reserve = _core.pool_use()
+        in_use, in_reserve = _core.memory.pool_use()
         assert in_use - before <= 1.25 * sum(tensor.nbytes for tensor in tensors)
         assert in_reserve <= max(2 * in_use, 48 << 20)
 
 
-def test_tensors_that_get_shorter_than_slabs_serve_stand_on_what_longer_ones_left() -> None:
+def test_tensors_that_get_shorter_stand_on_what_longer_ones_left() -> None:
     gc.collect()
-    _core.trim_reserve()
-    tensors = [_sliced(torch.randn(9000, 256)) for _ in range(4)]  # 4.6 MB each, slabs serve up to 4.2 MB
+    _core.memory.trim_reserve()
+    tensors = [_sliced(torch.randn(9000, 256)) for _ in range(4)]  # 4.6 MB each
     for num_rows in (4300, 4050, 3800):
-        held = sum(_core.pool_use())
+        held = sum(_core.memory.pool_use())
         keep = np.arange(num_rows)
         tensors = CppBackend(1).slice(tensors, [((0, keep),)], [0] * 4)
     assert tensors[0].nbytes < 4 << 20
-    assert sum(_core.pool_use()) <= held
+    assert sum(_core.memory.pool_use()) <= held
 
 
 def test_a_tensor_that_outlives_the_others_keeps_no_more_than_itself() -> None:
     gc.collect()
-    _core.trim_reserve()
-    before, _ = _core.pool_use()
+    _core.memory.trim_reserve()
+    before, _ = _core.memory.pool_use()
     tensors = [_sliced(torch.randn(LARGE, LARGE)) for _ in range(8)]
     held, seen = [], []
     for step in range(60):
         kept = np.arange(len(tensors[0]))
         held.append(tensors[step % 8][:1])  # a view of a row, so that the tensor's block stays
         tensors = CppBackend(1).slice(tensors, [((0, kept),)], [0] * 8)
-        in_use, in_reserve = _core.pool_use()
+        in_use, in_reserve = _core.memory.pool_use()
         living = sum(tensor.nbytes for tensor in [*tensors, *held[-1:] * len(held)])
         living += sum(view.untyped_storage().nbytes() - view.nbytes for view in held)
         assert in_use - before <= 1.01 * living
@@ -158,12 +158,12 @@ def test_a_tensor_that_outlives_the_others_keeps_no_more_than_itself() -> None:
 @pytest.mark.parametrize(("size", "slack"), [(LARGE, 4096), (LARGER, 2 << 20)])
 def test_a_block_much_too_long_for_its_new_tensor_is_shortened(size: int, slack: int) -> None:
     gc.collect()
-    _core.trim_reserve()
-    before, _ = _core.pool_use()
+    _core.memory.trim_reserve()
+    before, _ = _core.memory.pool_use()
     long = _sliced(torch.randn(4 * size, size))
     del long
     short = _sliced(torch.randn(size, size))
-    in_use, _ = _core.pool_use()
+    in_use, _ = _core.memory.pool_use()
     assert in_use - before <= 1.25 * short.nbytes + slack
 
 
@@ -172,11 +172,11 @@ def test_trimming_gives_back_the_reserve_and_nothing_else(size: int) -> None:
     held = _sliced(torch.full((size, size), 7.0))
     dropped = [_sliced(torch.randn(2 * LARGER, LARGER)), *(_sliced(torch.randn(LARGE, LARGE)) for _ in range(40))]
     del dropped
-    _, in_reserve = _core.pool_use()
-    freed = _core.trim_reserve()
+    _, in_reserve = _core.memory.pool_use()
+    freed = _core.memory.trim_reserve()
     assert freed > 0
-    assert _core.pool_use()[1] == in_reserve - freed
-    assert _core.trim_reserve() == 0
+    assert _core.memory.pool_use()[1] == in_reserve - freed
+    assert _core.memory.trim_reserve() == 0
     assert bool((held == 7.0).all())
 
 
@@ -187,7 +187,7 @@ def test_tensors_may_die_in_any_thread() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert _core.trim_reserve() > 0
+    assert _core.memory.trim_reserve() > 0
 
 
 @pytest.mark.usefixtures("without_exchange_api")
@@ -200,7 +200,7 @@ def test_without_the_exchange_api_the_answers_are_the_same(dtype: torch.dtype) -
     assert got.is_contiguous(memory_format=torch.channels_last)
     assert got.dtype == dtype
     if dtype.is_floating_point:
-        ((sums,),) = _core.axis_sums([tensor], [(0,)], [None], "abs", 1, "auto")
+        sums = _core.score.axis_sums([tensor], [(0,)], [None], "abs", 1, "auto")
         np.testing.assert_allclose(sums, tensor.double().abs().sum((1, 2, 3)).numpy(), rtol=1e-12)
     with pytest.raises(ValueError, match=r"`tensors\[0\]` must be a strided CPU tensor"):
         CppBackend(1).slice([torch.empty(3, device="meta")], [((0, keep[:1]),)], [0])

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import rank_workers
 import torch
+from by_group import REDUCE
 from ranks import run_ranks
 from torch import nn
 
 import gsprune
 from gsprune.backends import CppBackend
 from gsprune.importance import ScoreSource, resolve_importance
-from gsprune.importance.reductions import REDUCTIONS
 from gsprune.tracing.structure import Structure
 
 
@@ -37,7 +37,7 @@ def test_scores_of_data_are_those_of_all_ranks_together(tmp_path: Path, importan
         halves.append(_statistics(model, importance, x))
     model = rank_workers.network()
     chosen = resolve_importance(rank_workers.criterion(importance, x))
-    reduce = REDUCTIONS[str(chosen.reduction)]
+    reduce = REDUCE[str(chosen.reduction)]
     kept = {
         name: np.sort(np.argsort(-reduce((halves[0][name] + halves[1][name]) / 2), kind="stable")[:16])
         for name in halves[0]

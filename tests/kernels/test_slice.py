@@ -52,7 +52,7 @@ def draw(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Te
 
 
 def fields_of(launch: Launch) -> npt.NDArray[np.int64]:
-    """A row per job, see csrc/slice_tables.hpp."""
+    """A row per job, see csrc/launch/slice_tables.hpp."""
     return launch.table[: launch.jobs * 17].reshape(launch.jobs, 17)
 
 
@@ -173,8 +173,8 @@ def test_a_row_too_long_is_cut_into_rows_where_that_can_be(shape: tuple[int, ...
     tensor = torch.zeros(shape, dtype=torch.uint8)
     axis = shape.index(1001)
     for pattern in (((axis, np.arange(900)),), ()):
-        *_, programs, _ = _core.slice_tables([tensor], [pattern], [0], [(1, 2048)], 800, 8, 4096)
-        assert programs == (900 if pattern else 1001)
+        launch = _core.launch.slice_tables([tensor], [pattern], [0], [(1, 2048)], 800, 8, 4096)
+        assert launch.programs == (900 if pattern else 1001)
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -198,9 +198,9 @@ def test_a_row_too_long_is_refused_and_so_is_a_grid() -> None:
     tensor = torch.zeros(4, 1001, dtype=torch.uint8)
     pattern = ((0, np.arange(2)), (1, np.arange(900)))
     with pytest.raises(ValueError, match=r"\(4, 1001\) keeps 900 words .* at most 800; split the tensor or use"):
-        _core.slice_tables([tensor], [pattern], [0], [(1, 2048)], 800, 8, 4096)
+        _core.launch.slice_tables([tensor], [pattern], [0], [(1, 2048)], 800, 8, 4096)
     with pytest.raises(ValueError, match="slicing takes 2147483648 programs or more, but one launch holds 2147483647"):
-        _core.slice_tables([torch.empty(2**31, dtype=torch.uint8)], [()], [0], [(1, 1)], 1, 1, 1)
+        _core.launch.slice_tables([torch.empty(2**31, dtype=torch.uint8)], [()], [0], [(1, 1)], 1, 1, 1)
 
 
 def test_no_tensors_launch_nothing(device: torch.device) -> None:

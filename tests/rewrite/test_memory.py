@@ -35,13 +35,13 @@ def test_a_step_takes_no_more_than_what_it_keeps() -> None:
     model, optimizer = trained()
     gsprune.prune_step(model, 0.01, optimizer=optimizer, example_inputs=torch.zeros(1, 8))
     gc.collect()
-    _core.trim_reserve()
-    before = _core.pool_use()[0]
+    _core.memory.trim_reserve()
+    before = _core.memory.pool_use()[0]
     old = everything(model, optimizer)  # holds the old memory, as it is held in the middle of a step
     held = [tensor.detach() for tensor in old]
     gsprune.prune_step(model, 0.1, optimizer=optimizer)
     kept = sum(tensor.nbytes for tensor in everything(model, optimizer))
-    assert _core.pool_use()[0] - before <= 1.02 * kept
+    assert _core.memory.pool_use()[0] - before <= 1.02 * kept
     assert len(held) == len(old)
 
 
@@ -50,7 +50,7 @@ def test_repeated_steps_do_not_grow_the_process() -> None:
     seen = []
     for step in range(1, 16):
         gsprune.prune_step(model, 0.02 * step, optimizer=optimizer, example_inputs=torch.zeros(1, 8))
-        seen.append(sum(_core.pool_use()))
+        seen.append(sum(_core.memory.pool_use()))
     assert max(seen[2:]) <= 1.05 * seen[1]
 
 

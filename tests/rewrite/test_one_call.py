@@ -133,7 +133,7 @@ def test_memory_that_runs_out_anywhere_leaves_no_tensor_half_exchanged() -> None
         arguments = (tensors, HALF, [0] * 6, 3, [(attributes, "size", 2)], 1, "auto")
         testcapi.set_nomemory(number, number + 1)
         try:
-            _core.rewrite(*arguments)
+            _core.slice.rewrite(*arguments)
         except (MemoryError, RuntimeError):
             testcapi.remove_mem_hooks()
             assert [tensor.data_ptr() for tensor in tensors] == places
@@ -164,7 +164,7 @@ def test_memory_that_python_code_takes_away_meanwhile_is_not_read() -> None:
     before = first.clone()
     patterns = [((0, np.arange(5)),), ((0, np.arange(0, 4000, 2)),)]
     with TakesMemoryAway(victim), pytest.raises(ValueError, match=r"which must be < 0, its size in `tensors\[1\]`"):
-        _core.rewrite([first, victim], patterns, [0, 1], 0, [], 2, "auto")
+        _core.slice.rewrite([first, victim], patterns, [0, 1], 0, [], 2, "auto")
     assert torch.equal(first, before)
 
 
@@ -172,7 +172,7 @@ def test_what_is_taken_back_lies_where_it_lay_with_or_without_elements() -> None
     tensors = [torch.arange(50.0)[10:22].view(3, 4), torch.randn(50)[10:40].view(3, 10)[:, :0], torch.randn(9, 4)[::3]]
     places = [(t.data_ptr(), t.storage_offset(), t.shape, t.stride(), t.clone()) for t in tensors]
     with pytest.raises(RuntimeError, match="no second time"):
-        _core.rewrite(tensors, HALF, [0] * 3, 1, [({}, HashedOnce(), 1)], 1, "auto")
+        _core.slice.rewrite(tensors, HALF, [0] * 3, 1, [({}, HashedOnce(), 1)], 1, "auto")
     for tensor, (address, offset, shape, strides, values) in zip(tensors, places, strict=True):
         assert (tensor.data_ptr(), tensor.storage_offset()) == (address, offset)
         assert (tensor.shape, tensor.stride()) == (shape, strides)
@@ -221,12 +221,12 @@ def test_a_tensor_that_refuses_takes_the_others_back(error: BaseException) -> No
     before, places = frozen([t.detach() for t in tensors]), [t.data_ptr() for t in tensors]
     attributes = {"size": 3}
     with pytest.raises(type(error), match="no"), torch.no_grad():
-        _core.rewrite(tensors, HALF, [0, 0, 0], 0, [(attributes, "size", 2)], 1, "auto")
+        _core.slice.rewrite(tensors, HALF, [0, 0, 0], 0, [(attributes, "size", 2)], 1, "auto")
     assert frozen([t.detach() for t in tensors]) == before
     assert [t.data_ptr() for t in tensors] == places
     assert attributes == {"size": 3}
     with torch.no_grad():
-        _core.rewrite(tensors, HALF, [0, 0, 0], 0, [(attributes, "size", 2)], 1, "auto")
+        _core.slice.rewrite(tensors, HALF, [0, 0, 0], 0, [(attributes, "size", 2)], 1, "auto")
     assert [tuple(t.shape) for t in tensors] == [(2, 3), (2,), (2, 3)]
     assert attributes == {"size": 2}
 
@@ -250,7 +250,7 @@ def test_an_entry_that_cannot_be_set_takes_everything_back() -> None:
         (attributes, Unequal(), 7),
     ]
     with pytest.raises(RuntimeError, match="no more"):
-        _core.rewrite([tensor], HALF, [0], 0, entries, 1, "auto")
+        _core.slice.rewrite([tensor], HALF, [0], 0, entries, 1, "auto")
     assert tensor.tolist() == [0.0, 1.0, 2.0]
     assert attributes == {"a": 1, "b": 2}
 
@@ -258,14 +258,14 @@ def test_an_entry_that_cannot_be_set_takes_everything_back() -> None:
 def test_views_of_the_old_memory_keep_it() -> None:
     tensor = torch.arange(12.0).view(3, 4)
     view = tensor[1]
-    _core.rewrite([tensor], HALF, [0], 0, [], 1, "auto")
+    _core.slice.rewrite([tensor], HALF, [0], 0, [], 1, "auto")
     assert tensor.tolist() == [[0.0, 1.0, 2.0, 3.0], [8.0, 9.0, 10.0, 11.0]]
     assert view.tolist() == [4.0, 5.0, 6.0, 7.0]
 
 
 def test_a_tensor_given_twice_is_cut_once() -> None:
     tensor = torch.arange(3.0)
-    _core.rewrite([tensor, tensor], HALF, [0, 0], 0, [], 1, "auto")
+    _core.slice.rewrite([tensor, tensor], HALF, [0, 0], 0, [], 1, "auto")
     assert tensor.tolist() == [0.0, 2.0]
 
 
@@ -276,7 +276,7 @@ def test_a_tensor_given_twice_is_cut_once() -> None:
 def test_entries_of_another_kind_are_refused_before_anything_is_changed(entries: Any, message: str) -> None:
     tensor = torch.arange(3.0)
     with pytest.raises(TypeError, match=message):
-        _core.rewrite([tensor], HALF, [0], 0, entries, 1, "auto")
+        _core.slice.rewrite([tensor], HALF, [0], 0, entries, 1, "auto")
     assert tensor.tolist() == [0.0, 1.0, 2.0]
 
 
@@ -288,7 +288,7 @@ def test_a_signal_finds_all_of_it_done_or_nothing(delay: float) -> None:
     timer = threading.Timer(delay, signal.raise_signal, (signal.SIGINT,))
     try:
         timer.start()
-        _core.rewrite(tensors, HALF, [0] * len(tensors), 0, [], 1, "auto")
+        _core.slice.rewrite(tensors, HALF, [0] * len(tensors), 0, [], 1, "auto")
         timer.join()
     finally:
         signal.signal(signal.SIGINT, previous)

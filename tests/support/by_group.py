@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -14,6 +14,15 @@ from gsprune.importance import Importance, ScoreSource
 from gsprune.selection import Selection, select_units
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.structure import Structure
+
+# The definition: from (members, units) to (units,).
+REDUCE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mean": lambda statistics: np.add.reduce(statistics, axis=0) / len(statistics),
+    "sum": lambda statistics: statistics.sum(axis=0),
+    "max": lambda statistics: statistics.max(axis=0),
+    "prod": lambda statistics: statistics.prod(axis=0),
+    "first": lambda statistics: statistics[0],
+}
 
 
 class SumJob(NamedTuple):

@@ -65,4 +65,4 @@ def isas() -> list[str]:
     from gsprune import _core
 
     order = ["plain", "avx2", "avx512"]
-    return order[: order.index(_core.best_isa()) + 1]
+    return order[: order.index(_core.machine.best_isa()) + 1]

@@ -9,8 +9,8 @@
 #include <cstring>
 #include <vector>
 
-#include "score_tables.hpp"
-#include "slice_tables.hpp"
+#include "launch/score_tables.hpp"
+#include "launch/slice_tables.hpp"
 
 template <class Pointer>
 Pointer* pointer_to(std::int64_t address) {

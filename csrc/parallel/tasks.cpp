@@ -1,0 +1,243 @@
+#include "parallel/tasks.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <limits>
+#include <mutex>
+#include <thread>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#define GSPRUNE_HAS_FORK 1
+#endif
+
+namespace gsprune {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// To fall asleep and be woken takes 10 to 50 us, so who waits for less looks again and again for as long. Nobody does
+// so for longer: where another process has the core, the one who is waited for needs it.
+constexpr auto patience = std::chrono::microseconds(50);
+// From the beginning of a call of the core to its tasks (ResNet-50: 0.2 to 0.3 ms to read its tensors).
+constexpr auto longest_expectation = std::chrono::microseconds(300);
+
+inline void pause() noexcept {
+#if defined(__x86_64__) && defined(__GNUC__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__) && defined(__GNUC__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/// Looks until `holds()` or the time is over; returns what it saw last.
+template <class Condition>
+bool watch(Clock::duration time, Condition holds) noexcept {
+    constexpr int looks_per_clock = 16;  // a look at the clock takes as long as a pause
+    const auto end = Clock::now() + time;
+    for (;;) {
+        for (int i = 0; i < looks_per_clock; ++i) {
+            if (holds()) return true;
+            pause();
+        }
+        if (Clock::now() >= end) return holds();
+    }
+}
+
+}  // namespace
+
+/// Helpers asleep on a condition variable. Never destroyed: they may still sleep when the process ends.
+///
+/// Whoever sleeps has announced it before looking a last time, and whoever changes what is looked at reads afterwards
+/// who has announced it: all four in one order (sequentially consistent), so that nobody sleeps through a change.
+class Pool {
+public:
+    /// False where another run has the helpers.
+    bool begin(Tasks& run, int num_helpers) noexcept {
+        num_helpers = std::min(num_helpers, most_helpers);
+        if (!callers_.try_lock()) return false;
+        grow(num_helpers);
+        current_ = &run;
+        expected_until_.store(never);
+        seats_.store(std::min(num_helpers, num_helpers_) * seat);
+        wake(num_helpers);
+        return true;
+    }
+
+    /// Nobody may join any more; returns when all have left.
+    void end() noexcept {
+        const auto all_have_left = [this] { return seats_.load() == 0; };
+        seats_.fetch_and(seat - 1);
+        if (!watch(patience, all_have_left)) {
+            std::unique_lock<std::mutex> guard(mutex_);
+            is_caller_asleep_.store(true);
+            done_.wait(guard, all_have_left);
+            is_caller_asleep_.store(false);
+        }
+        callers_.unlock();
+    }
+
+    void expect(int num_helpers) noexcept {
+        num_helpers = std::min(num_helpers, most_helpers);
+        if (!callers_.try_lock()) return;
+        grow(num_helpers);
+        expected_until_.store((Clock::now() + longest_expectation).time_since_epoch().count());
+        wake(num_helpers);
+        callers_.unlock();
+    }
+
+private:
+    // A seat that may still be taken counts this much, a helper at work counts one.
+    static constexpr int seat = 1 << 16;
+    static constexpr int most_helpers = 1023;
+    static constexpr Clock::rep never = std::numeric_limits<Clock::rep>::min();
+
+    void grow(int num_wanted) noexcept {
+        while (num_helpers_ < num_wanted) {
+            try {
+                std::thread([this, number = static_cast<std::size_t>(num_helpers_ + 1)] { serve(number); }).detach();
+            } catch (const std::exception&) {
+                return;  // no more threads, or memory for them, to be had: the caller does the work
+            }
+            ++num_helpers_;
+        }
+    }
+
+    void wake(int num_wanted) noexcept {
+        const int num_asleep = num_asleep_.load();
+        if (num_asleep == 0) return;
+        {
+            const std::lock_guard<std::mutex> guard(mutex_);
+        }  // they have looked a last time and are waiting
+        for (int i = 0; i < std::min(num_wanted, num_asleep); ++i) wake_.notify_one();
+    }
+
+    [[noreturn]] void serve(std::size_t number) {
+        for (;;) {
+            const std::size_t taken = take_seat();
+            if (taken == 0) {
+                sleep();
+                continue;
+            }
+            // A share of its own at every run, but for helpers that were made for runs of more threads.
+            current_->work(number < current_->num_shares_ ? number : taken);
+            if (seats_.fetch_sub(1) == 1 && is_caller_asleep_.load()) {
+                const std::lock_guard<std::mutex> guard(mutex_);
+                done_.notify_one();
+            }
+        }
+    }
+
+    /// The number of the seat, from 1 on; 0 where none is free.
+    std::size_t take_seat() noexcept {
+        int seats = seats_.load();
+        while (seats >= seat) {
+            if (seats_.compare_exchange_weak(seats, seats - seat + 1)) return static_cast<std::size_t>(seats / seat);
+        }
+        return 0;
+    }
+
+    void sleep() {
+        const auto is_seat_free = [this] { return seats_.load() >= seat; };
+        const auto left = [this] {
+            const Clock::rep until = expected_until_.load();
+            return until == never ? Clock::duration::zero() : Clock::duration(until) - Clock::now().time_since_epoch();
+        };
+        {
+            std::unique_lock<std::mutex> guard(mutex_);
+            num_asleep_.fetch_add(1);
+            wake_.wait(guard, [&] { return is_seat_free() || left() > Clock::duration::zero(); });
+            num_asleep_.fetch_sub(1);
+        }
+        watch(left(), is_seat_free);
+    }
+
+    std::mutex callers_;        // held by the one run that is served, from its begin to its end
+    Tasks* current_ = nullptr;  // read by who has taken a seat
+    int num_helpers_ = 0;
+    std::atomic<int> seats_{0};
+    std::atomic<int> num_asleep_{0};
+    std::atomic<bool> is_caller_asleep_{false};
+    std::atomic<Clock::rep> expected_until_{never};
+    std::mutex mutex_;  // guards going to sleep
+    std::condition_variable wake_;
+    std::condition_variable done_;
+};
+
+namespace {
+
+std::atomic<Pool*> the_pool{nullptr};
+
+#ifdef GSPRUNE_HAS_FORK
+/// The threads of a pool do not exist in a forked child, and its locks may be held: the child makes a new one.
+void forget_pool() noexcept { the_pool.store(nullptr); }
+#endif
+
+Pool& pool() {
+    Pool* existing = the_pool.load(std::memory_order_acquire);
+    if (existing != nullptr) return *existing;
+#ifdef GSPRUNE_HAS_FORK
+    static const int registered = pthread_atfork(nullptr, nullptr, &forget_pool);
+    static_cast<void>(registered);
+#endif
+    auto* fresh = new Pool;
+    if (the_pool.compare_exchange_strong(existing, fresh)) return *fresh;
+    delete fresh;
+    return *existing;
+}
+
+}  // namespace
+
+Tasks::Tasks(std::int64_t num_tasks, int num_threads, Body body, void* context)
+    : body_(body),
+      context_(context),
+      num_shares_(static_cast<std::size_t>(std::clamp<std::int64_t>(num_tasks, 1, std::max(1, num_threads)))),
+      shares_(std::make_unique<Share[]>(num_shares_)) {
+    const auto edge = [&](std::size_t share) { return static_cast<std::uint64_t>(num_tasks) * share / num_shares_; };
+    for (std::size_t i = 0; i < num_shares_; ++i) shares_[i].left.store(edge(i) | edge(i + 1) << 32U);
+    const int num_helpers = static_cast<int>(num_shares_) - 1;
+    if (num_helpers == 0) return;
+    Pool& helpers = pool();
+    if (helpers.begin(*this, num_helpers)) pool_ = &helpers;
+}
+
+Tasks::~Tasks() {
+    for (std::size_t i = 0; i < num_shares_; ++i) shares_[i].left.store(0, std::memory_order_relaxed);
+    if (pool_ != nullptr) pool_->end();
+}
+
+void Tasks::finish() noexcept {
+    work(0);
+    if (pool_ != nullptr) pool_->end();
+    pool_ = nullptr;
+}
+
+void Tasks::work(std::size_t thread) noexcept {
+    for (std::size_t i = 0; i < num_shares_; ++i) {
+        Share& share = shares_[(thread + i) % num_shares_];
+        for (std::int64_t task = 0; take(share, i == 0, task);) body_(context_, task);
+    }
+}
+
+bool Tasks::take(Share& share, bool is_own, std::int64_t& task) const noexcept {
+    constexpr std::uint64_t one_at_back = std::uint64_t{1} << 32U;
+    std::uint64_t left = share.left.load(std::memory_order_relaxed);
+    for (;;) {
+        const std::uint64_t front = left & (one_at_back - 1);
+        const std::uint64_t back = left >> 32U;
+        if (front >= back) return false;
+        const std::uint64_t rest = is_own ? left + 1 : left - one_at_back;
+        if (!share.left.compare_exchange_weak(left, rest, std::memory_order_relaxed)) continue;
+        task = static_cast<std::int64_t>(is_own ? front : back - 1);
+        return true;
+    }
+}
+
+void expect_tasks(int num_threads) {
+    if (num_threads > 1) pool().expect(num_threads - 1);
+}
+
+}  // namespace gsprune

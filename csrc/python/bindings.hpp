@@ -1,0 +1,17 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace gsprune {
+
+// Each fills the submodule of `_core` that is named like it.
+void bind_launch(pybind11::module_& module);
+void bind_machine(pybind11::module_& module);
+void bind_memory(pybind11::module_& module);
+void bind_score(pybind11::module_& module);
+void bind_select(pybind11::module_& module);
+void bind_slice(pybind11::module_& module);
+void bind_tensor(pybind11::module_& module);
+void bind_units(pybind11::module_& module);
+
+}  // namespace gsprune

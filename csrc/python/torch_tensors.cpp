@@ -1,0 +1,311 @@
+#include "python/torch_tensors.hpp"
+
+#include <algorithm>
+#include <array>
+#include <new>
+#include <utility>
+
+#include "memory/block_pool.hpp"
+#include "python/torch.hpp"
+
+namespace py = pybind11;
+
+namespace gsprune {
+
+namespace {
+
+/// What `data_ptr` of a tensor or a storage says; null where torch refuses, since there is no memory.
+std::byte* data_of(py::handle object) {
+    static const auto* const name = new py::str("data_ptr");  // never destroyed, as `torch()`
+    PyObject* const arguments[] = {object.ptr()};
+    PyObject* address = PyObject_VectorcallMethod(name->ptr(), arguments, 1, nullptr);
+    if (address == nullptr) {
+        if (PyErr_ExceptionMatches(PyExc_RuntimeError) == 0) throw py::error_already_set();
+        PyErr_Clear();
+        return nullptr;
+    }
+    return reinterpret_cast<std::byte*>(py::reinterpret_steal<py::object>(address).cast<std::uintptr_t>());
+}
+
+std::byte* address_of(py::handle object) {
+    if (dlpack::Tensor raw{}; torch().api != nullptr && torch().api->peek(object.ptr(), &raw) == 0) {
+        return raw.data == nullptr ? nullptr : static_cast<std::byte*>(raw.data) + raw.byte_offset;
+    }
+    PyErr_Clear();
+    return data_of(object);
+}
+
+std::optional<DType> dtype_of(const dlpack::DataType& type) noexcept {
+    if (type.lanes != 1) return std::nullopt;
+    if (type.code == dlpack::code_bfloat && type.bits == 16) return DType::bfloat16;
+    if (type.code != dlpack::code_float) return std::nullopt;
+    switch (type.bits) {
+        case 16:
+            return DType::float16;
+        case 32:
+            return DType::float32;
+        case 64:
+            return DType::float64;
+        default:
+            return std::nullopt;
+    }
+}
+
+std::string text(const dlpack::Device& device) {
+    if (device.type == dlpack::device_cpu) return "cpu";
+    if (device.type == dlpack::device_cuda) return "cuda:" + std::to_string(device.id);
+    return "DLPack device type " + std::to_string(device.type);
+}
+
+/// An argument that is to be read, and where it must be.
+struct Argument {
+    const ArgumentName& name;
+    const dlpack::Device& device;
+
+    [[noreturn]] void refuse(const std::string& got) const {
+        const bool is_cpu = device.type == dlpack::device_cpu;
+        throw py::value_error("`" + name.text() + "` must be a strided " +
+                              (is_cpu ? "CPU tensor" : "tensor on " + text(device)) + ", got " + got);
+    }
+
+    void check_device(const dlpack::Device& found) const {
+        if (found.type == dlpack::device_cuda_host && device.type == dlpack::device_cpu) return;
+        const std::int32_t type = found.type == dlpack::device_rocm ? dlpack::device_cuda : found.type;
+        if (type == device.type && found.id == device.id) return;
+        refuse("a tensor on " + text(found) + "; use backend='torch' for a model that is spread over several devices");
+    }
+};
+
+void check_ndim(std::int64_t ndim, const Argument& argument) {
+    if (ndim > max_dims) {
+        throw py::value_error("`" + argument.name.text() + "` must have at most " + std::to_string(max_dims) +
+                              " dimensions, got " + std::to_string(ndim) + "; use backend='torch'");
+    }
+}
+
+/// Conjugation and negation of views are bits that the memory does not show. Such a view is complex, or the imaginary
+/// part of a complex tensor, whose neighbours are two elements apart; the others need not be asked.
+void check_bits(py::handle object, const View& view, bool is_complex, const Argument& argument) {
+    const auto ndim = static_cast<std::size_t>(view.ndim);
+    for (std::size_t dim = 0; dim < ndim && !is_complex; ++dim) {
+        if (view.shape[dim] > 1 && view.strides[dim] == 1) return;
+    }
+    if (object.attr("is_conj")().cast<bool>() || object.attr("is_neg")().cast<bool>()) {
+        argument.refuse("a conjugated or negated view; call .resolve_conj().resolve_neg() first");
+    }
+}
+
+TorchTensor read_by_api(py::handle object, const Argument& argument) {
+    dlpack::Tensor raw{};
+    if (torch().api->peek(object.ptr(), &raw) != 0) {
+        const py::error_already_set cause;  // torch's own trace stands behind the first line
+        const std::string why = cause.what();
+        argument.refuse("one that cannot be read: " + why.substr(0, why.find('\n')));
+    }
+    argument.check_device(raw.device);
+    if (raw.dtype.bits % 8 != 0) argument.refuse("elements of " + std::to_string(raw.dtype.bits) + " bits");
+    check_ndim(raw.ndim, argument);
+    TorchTensor tensor;
+    tensor.view.data = static_cast<std::byte*>(raw.data);
+    if (raw.byte_offset != 0) tensor.view.data += raw.byte_offset;
+    tensor.view.ndim = raw.ndim;
+    tensor.view.itemsize = raw.dtype.bits / 8 * raw.dtype.lanes;
+    std::copy_n(raw.shape, raw.ndim, tensor.view.shape.begin());
+    std::copy_n(raw.strides, raw.ndim, tensor.view.strides.begin());
+    tensor.type = raw.dtype;
+    tensor.dtype = dtype_of(raw.dtype);
+    check_bits(object, tensor.view, raw.dtype.code == dlpack::code_complex, argument);
+    return tensor;
+}
+
+/// Empty where it is neither the CPU nor a CUDA device.
+std::optional<dlpack::Device> device_by_attributes(py::handle object) {
+    const py::object device = object.attr("device");
+    const auto type = device.attr("type").cast<std::string>();
+    if (type == "cpu") return dlpack::cpu;
+    if (type == "cuda") return dlpack::Device{dlpack::device_cuda, device.attr("index").cast<std::int32_t>()};
+    return std::nullopt;
+}
+
+std::string on_its_device(py::handle object) {
+    return "a tensor on " + py::str(object.attr("device")).cast<std::string>();
+}
+
+TorchTensor read_by_attributes(py::handle object, const Argument& argument) {
+    const std::optional<dlpack::Device> device = device_by_attributes(object);
+    if (!device) argument.refuse(on_its_device(object));
+    argument.check_device(*device);
+    if (object.attr("is_sparse").cast<bool>() || object.attr("is_quantized").cast<bool>()) {
+        argument.refuse("a sparse or quantized one");
+    }
+    const py::tuple shape = object.attr("shape");
+    const py::tuple strides = object.attr("stride")();
+    check_ndim(static_cast<std::int64_t>(shape.size()), argument);
+    TorchTensor tensor;
+    tensor.view.data = address_of(object);
+    tensor.view.ndim = static_cast<int>(shape.size());
+    tensor.view.itemsize = object.attr("element_size")().cast<std::int64_t>();
+    for (std::size_t dim = 0; dim < shape.size(); ++dim) {
+        tensor.view.shape[dim] = shape[dim].cast<std::int64_t>();
+        tensor.view.strides[dim] = strides[dim].cast<std::int64_t>();
+    }
+    check_bits(object, tensor.view, object.attr("is_complex")().cast<bool>(), argument);
+    const py::object dtype = object.attr("dtype");
+    if (torch().float_dtypes.contains(dtype)) {
+        tensor.dtype = static_cast<DType>(torch().float_dtypes[dtype].cast<int>());
+    }
+    return tensor;
+}
+
+}  // namespace
+
+/// What torch is told of a tensor. It stands in the block of the data: the fewer places a step visits, the better.
+struct NewTensor::Told {
+    dlpack::ManagedTensor managed;
+    bool is_handed_over;
+
+    /// Where the data begins in the block: behind this and the sizes, on a line of its own.
+    static constexpr std::size_t data_offset(std::size_t ndim) noexcept {
+        constexpr std::size_t line = 64;
+        return (sizeof(Told) + 2 * sizeof(std::int64_t) * ndim + line - 1) / line * line;
+    }
+
+    /// Torch drops what it could not take over, too.
+    static void drop(dlpack::ManagedTensor* managed) {
+        auto* told = static_cast<Told*>(managed->context);
+        if (told->is_handed_over) release_block(told);
+    }
+};
+
+NewTensor::NewTensor(View& view, const dlpack::DataType& type, py::handle like) {
+    if (torch().api == nullptr) {
+        made_ = TorchMaker(like.attr("device")).make(view, like);
+        return;
+    }
+    const auto ndim = static_cast<std::size_t>(view.ndim);
+    const auto num_bytes = static_cast<std::size_t>(view.numel() * view.itemsize);
+    const std::size_t offset = Told::data_offset(ndim);
+    void* block = acquire_block(offset + num_bytes);
+    view.data = num_bytes == 0 ? nullptr : static_cast<std::byte*>(block) + offset;
+    told_ = new (block) Told{};
+    auto* shape = reinterpret_cast<std::int64_t*>(told_ + 1);
+    std::copy_n(view.shape.begin(), ndim, shape);
+    std::copy_n(view.strides.begin(), ndim, shape + ndim);
+    told_->managed.version = {1, 0};
+    told_->managed.context = told_;
+    told_->managed.deleter = &Told::drop;
+    told_->managed.tensor = {view.data, {dlpack::device_cpu, 0}, view.ndim, type, shape, shape + ndim, 0};
+}
+
+NewTensor::NewTensor(NewTensor&& other) noexcept
+    : told_(std::exchange(other.told_, nullptr)), made_(std::move(other.made_)) {}
+
+NewTensor::~NewTensor() {
+    if (told_ != nullptr) release_block(told_);
+}
+
+py::object NewTensor::hand_over() {
+    if (told_ == nullptr) return std::move(made_);
+    py::object tensor = import_tensor(told_->managed);
+    std::exchange(told_, nullptr)->is_handed_over = true;
+    return tensor;
+}
+
+bool can_import() noexcept { return torch().api != nullptr; }
+
+py::object import_tensor(dlpack::ManagedTensor& managed) {
+    void* object = nullptr;
+    if (torch().api->import_managed(&managed, &object) != 0) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+}
+
+dlpack::Device raw_device_of(py::handle object) {
+    dlpack::Tensor raw{};
+    if (torch().api->peek(object.ptr(), &raw) != 0) throw py::error_already_set();
+    return raw.device;
+}
+
+TorchMaker::TorchMaker(py::handle device, std::size_t num_kinds)
+    : device_(py::reinterpret_borrow<py::object>(device)), kinds_(num_kinds) {}
+
+py::object TorchMaker::make(View& view, py::handle like, std::size_t kind) {
+    static const auto* const names = new py::tuple(py::make_tuple("dtype", "device"));
+    Kind& known = kinds_[kind];
+    if (!known.shape || !equal_layout(known.view, view)) {
+        known = {view, as_tuple(view.shape, view.ndim), as_tuple(view.strides, view.ndim)};
+    }
+    const auto dtype = py::reinterpret_steal<py::object>(PyObject_GetAttrString(like.ptr(), "dtype"));
+    if (!dtype) throw py::error_already_set();
+    PyObject* arguments[] = {known.shape.ptr(), known.strides.ptr(), dtype.ptr(), device_.ptr()};
+    PyObject* made = PyObject_Vectorcall(torch().empty_strided.ptr(), arguments, 2, names->ptr());
+    if (made == nullptr) throw py::error_already_set();
+    auto tensor = py::reinterpret_steal<py::object>(made);
+    view.data = address_of(tensor);
+    return tensor;
+}
+
+py::tuple as_tuple(const std::array<std::int64_t, max_dims>& numbers, int ndim) {
+    py::tuple tuple(static_cast<std::size_t>(ndim));
+    for (std::size_t dim = 0; dim < tuple.size(); ++dim) tuple[dim] = numbers[dim];
+    return tuple;
+}
+
+namespace {
+
+void check_type(py::handle object, const ArgumentName& argument) {
+    if (torch().tensor_type == nullptr) throw std::runtime_error("call bind_torch first");
+    if (PyObject_TypeCheck(object.ptr(), torch().tensor_type) != 0) return;
+    throw py::value_error("`" + argument.text() + "` must be a torch.Tensor, got " +
+                          py::str(py::type::handle_of(object)).cast<std::string>());
+}
+
+/// Subclasses that wrap others (DTensor), zeros that nobody has written, and what views a storage that was resized to
+/// nothing have no memory: their address is null and what they lie behind the beginning of their storage. Of torch's
+/// own classes those are left out whose offset is no smaller than the first address that a system gives anybody: to ask
+/// for the storage of every tensor would cost a small network's step 2 %.
+void check_memory(py::handle object, const View& view, const Argument& argument) {
+    constexpr std::uintptr_t first_address = 1U << 16U;
+    if (view.numel() == 0) return;
+    const bool is_torchs_own =
+        Py_TYPE(object.ptr()) == torch().tensor_type || Py_TYPE(object.ptr()) == torch().parameter_type;
+    if (reinterpret_cast<std::uintptr_t>(view.data) >= first_address &&
+        (is_torchs_own || data_of(object.attr("untyped_storage")()) != nullptr)) {
+        return;
+    }
+    argument.refuse("one without memory of its own: " + py::str(py::type::handle_of(object)).cast<std::string>());
+}
+
+}  // namespace
+
+TorchTensor read_tensor(py::handle object, const ArgumentName& argument, const dlpack::Device& device) {
+    check_type(object, argument);
+    const Argument known{argument, device};
+    TorchTensor tensor = torch().api != nullptr ? read_by_api(object, known) : read_by_attributes(object, known);
+    check_memory(object, tensor.view, known);
+    return tensor;
+}
+
+dlpack::Device device_of(py::handle object, const ArgumentName& argument) {
+    check_type(object, argument);
+    const std::optional<dlpack::Device> device = device_by_attributes(object);
+    if (device) return *device;
+    throw py::value_error("`" + argument.text() + "` must be on the CPU or a CUDA device, got " +
+                          on_its_device(object));
+}
+
+std::optional<View> peek_shape(py::handle object) noexcept {
+    const Torch& bound = torch();
+    if (bound.api == nullptr || PyObject_TypeCheck(object.ptr(), bound.tensor_type) == 0) return std::nullopt;
+    dlpack::Tensor raw{};
+    if (bound.api->peek(object.ptr(), &raw) != 0) {
+        PyErr_Clear();
+        return std::nullopt;
+    }
+    if (raw.ndim > max_dims) return std::nullopt;
+    View view;
+    view.ndim = raw.ndim;
+    std::copy_n(raw.shape, raw.ndim, view.shape.begin());
+    return view;
+}
+
+}  // namespace gsprune

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "machine/isa.hpp"
+#include "tensor/dtypes.hpp"
+#include "tensor/views.hpp"
+
+namespace gsprune {
+
+/// The summand: |w|, w^2, w g, |w g| or (w g)^2 of a weight w and another tensor g. Python and the Triton kernels read
+/// this list.
+enum class Statistic { abs, square, product, abs_product, square_product };
+constexpr const char* statistic_names[] = {"abs", "square", "product", "abs_product", "square_product"};
+
+constexpr bool needs_other(Statistic statistic) noexcept {
+    return statistic != Statistic::abs && statistic != Statistic::square;
+}
+
+/// Sums of one tensor over everything but one axis, for several axes at once.
+struct SumJob {
+    View values;  // at least one dimension
+    View others;  // same shape and itemsize; read only if the statistic needs it
+    DType dtype;
+    std::vector<int> axes;         // distinct, each in [0, ndim)
+    std::vector<double*> results;  // per axis shape[axis] sums, written by axis_sums
+};
+
+/// Serves all jobs in one pass over memory.
+///
+/// Everything is summed in float64 in an order that follows from shapes and strides alone, so the bits are the same for
+/// any number of threads and any instruction set. Throws std::bad_alloc before anything is written.
+void axis_sums(const std::vector<SumJob>& jobs, Statistic statistic, Isa isa, int num_threads);
+
+}  // namespace gsprune

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "score/axis_sums.hpp"
+
+namespace gsprune {
+
+/// A part of a matrix whose rows are contiguous; strides count elements.
+struct Panel {
+    const std::byte* values;
+    const std::byte* others;
+    std::int64_t row_stride;
+    std::int64_t num_rows;
+    std::int64_t num_cols;
+    double* row_sums;  // num_rows, written
+    double* col_sums;  // num_cols, written
+};
+
+/// Every kernel adds in the same order: the columns of a row in eight lanes (column j goes to lane j mod 8), the rows
+/// of a column in groups of four from the first on.
+using PanelKernel = void (*)(const Panel&) noexcept;
+
+PanelKernel plain_panel_kernel(DType dtype, Statistic statistic) noexcept;
+#ifdef GSPRUNE_HAS_AVX
+PanelKernel avx2_panel_kernel(DType dtype, Statistic statistic) noexcept;
+PanelKernel avx512_panel_kernel(DType dtype, Statistic statistic) noexcept;
+#endif
+
+}  // namespace gsprune

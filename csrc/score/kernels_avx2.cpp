@@ -1,0 +1,33 @@
+#include <algorithm>
+#include <cstring>
+
+#include "score/kernels.hpp"
+
+#ifdef GSPRUNE_HAS_AVX
+
+// Nothing below may be called without a check for these instructions.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC target("avx2")
+#endif
+
+namespace gsprune {
+
+namespace {
+
+constexpr int num_lanes = 4;
+
+#include "score/kernels.inc"
+
+}  // namespace
+
+PanelKernel avx2_panel_kernel(DType dtype, Statistic statistic) noexcept { return find_kernel(dtype, statistic); }
+
+}  // namespace gsprune
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+#endif

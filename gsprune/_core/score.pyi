@@ -1,0 +1,15 @@
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+STATISTICS: tuple[str, ...]
+
+def needs_other(statistic: str) -> bool: ...
+def axis_sums(
+    tensors: list[Tensor],
+    axes: list[tuple[int, ...]],
+    others: list[Tensor | None] | None,
+    statistic: str,
+    num_threads: int,
+    isa: str,
+) -> npt.NDArray[np.float64]: ...

@@ -1,0 +1,1 @@
+"""How Python finds the compiled core ``gsprune._core`` and knows that it fits the C++ sources."""
