@@ -23,6 +23,7 @@ LAYERS = (
     ("pruner",),
     ("latency_search",),
     ("step", "known", "prune_report", "ignore"),
+    ("compensation",),
     ("importance", "selection", "rewrite", "schedules", "engines", "measure"),
     ("tracing", "backends", "distributed"),
     ("_core", "core_loader", "core_sources", "kernels", "counted", "errors", "interrupts"),
