@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsprune.compensation.consumer import Consumer, find_consumers
+from gsprune.compensation.consumer import Consumer, find_consumers, find_output_axes
 from gsprune.compensation.moments import Moments
 from gsprune.compensation.solve import Map, solve, solve_bias
 from gsprune.compensation.uses import Use, UseWatcher
@@ -110,11 +110,14 @@ class Compensation:
         self.mode = mode
         found, self.left = find_consumers(graph, kept, MAX_COLUMNS)
         self.consumers = {consumer.weight: consumer for consumer in found}
+        axes = {consumer.weight: consumer.axis for consumer in found}
+        self._axes = {**find_output_axes(graph, kept), **axes}
         self.tensors = canonical_tensors(model)
         # Storages of the dense weights: the pruned network's parameters get others.
         self.dense = {name: self.tensors[name].detach() for name in self.consumers}
         self._inputs: dict[tuple[int, str, int], tuple[Tensor, Tensor]] = {}
         self._num_uses: dict[tuple[int, str], int] = defaultdict(int)
+        self._num_rows: dict[tuple[int, str], int] = {}
         self._targets: dict[str, str | None] = {}
 
     # -- the dense network --------------------------------------------------------------------------------------------
@@ -134,18 +137,22 @@ class Compensation:
             targets = {watcher.constant_of(name) for watcher in watchers if watcher.constants.get(name)}
             self._targets[name] = targets.pop() if len(targets) == 1 else None
 
-    def _watch(self, on_use: object) -> UseWatcher:
-        axes = {name: consumer.axis for name, consumer in self.consumers.items()}
-        return UseWatcher(self.tensors, axes, on_use)  # type: ignore[arg-type]
+    def _watch(self, on_use: Callable[[Use], None]) -> UseWatcher:
+        return UseWatcher(self.tensors, self._axes, on_use)
 
     def _run(self, watcher: UseWatcher, example: Example) -> None:
         with undisturbed(self.model), plain_operations(self.model), watcher:
             example.call(self.model)
 
     def _record_use(self, batch: int, use: Use) -> None:
+        if use.weight not in self.consumers:
+            self.left[use.weight] = "the channels that it reads are channels that it makes"
+            return
         number = self._num_uses[batch, use.weight]
         self._num_uses[batch, use.weight] += 1
-        rows = use.inputs.numel() // use.inputs.shape[use.channel_axis]
+        rows = _num_rows(use)
+        if number == 0:
+            self._num_rows[batch, use.weight] = rows
         most = max(_MIN_ROWS, _ROWS_PER_INPUT * use.inputs.shape[use.channel_axis]) // len(self.calibration)
         chosen = _sampled_rows(rows, most, batch, number).to(use.inputs.device)
         self._inputs[batch, use.weight, number] = chosen, _rows(use, chosen)
@@ -184,6 +191,10 @@ class Compensation:
         number = seen[use.weight]
         seen[use.weight] += 1
         if fit is None or number > 0:
+            return
+        if _num_rows(use) != self._num_rows[batch, use.weight]:
+            self.left[use.weight] = "the channels of another axis of its inputs are removed, too"
+            del self.fits[use.weight]
             return
         kept = _kept_of(fit.consumer, use)
         for other in range(self._num_uses[batch, use.weight]):
@@ -275,6 +286,10 @@ def _sampled_rows(rows: int, most: int, *seed: int) -> Tensor:
         return torch.arange(rows)
     jitter = np.random.default_rng(seed).random(most)
     return torch.from_numpy(((np.arange(most) + jitter) * (rows / most)).astype(np.int64).clip(max=rows - 1))
+
+
+def _num_rows(use: Use) -> int:
+    return use.inputs.numel() // use.inputs.shape[use.channel_axis]
 
 
 def _rows(use: Use, chosen: Tensor) -> Tensor:

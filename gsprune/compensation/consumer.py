@@ -9,7 +9,7 @@ import numpy as np
 
 from gsprune.tracing.graph import Graph, IntArray
 
-__all__ = ["Consumer", "find_consumers"]
+__all__ = ["Consumer", "find_consumers", "find_output_axes"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,16 @@ def find_consumers(
         else:
             consumers.append(Consumer(tensor, axis, kept[tensor][axis], columns))
     return consumers, left
+
+
+def find_output_axes(graph: Graph, kept: Mapping[str, Mapping[int, IntArray]]) -> dict[str, int]:
+    """Weight -> the axis of its outputs, where that is cut: one that also reads channels there cannot follow a map."""
+    return {
+        member.tensor: member.axis
+        for group in graph.groups
+        for member in group.members
+        if member.role == "out" and member.axis in kept.get(member.tensor, {})
+    }
 
 
 def _columns(owners: IntArray, max_columns: int) -> IntArray | None:

@@ -61,10 +61,12 @@ def solve(moments: Moments, has_constant: bool) -> Map:
     freedom = 1 - ((1 - shrunk).sum(1) + has_constant) / moments.samples
     chosen = (errors / freedom.clamp_min(1e-3).square()[:, None, :]).argmin(2)  # (groups, inputs)
     ridge = ridges.gather(1, chosen)
-    weight = ((values[:, :, None] / (squares + ridge[:, None, :]) * projected).mT @ vh)
+    weight = (values[:, :, None] / (squares + ridge[:, None, :]) * projected).mT @ vh
     constant = None
     if has_constant:
-        constant = (factor[:, 0, 1 + kept :] - (weight @ factor[:, 0, 1 : 1 + kept, None]).squeeze(2)) / factor[:, :1, 0]
+        constant = (factor[:, 0, 1 + kept :] - (weight @ factor[:, 0, 1 : 1 + kept, None]).squeeze(2)) / factor[
+            :, :1, 0
+        ]
     unexplained = errors.gather(2, chosen[:, :, None]).squeeze(2) / moments.samples
     return Map(weight, constant, _lost(moments), unexplained)
 

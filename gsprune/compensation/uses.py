@@ -152,7 +152,8 @@ class UseWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
             _, left, right = _PRODUCTS[op]
             for weight, x, axis, channels in ((right, left, -2, -1), (left, right, -1, -2)):
                 name = self._name_of(args[weight])
-                if name is not None and args[x].ndim > 1 and self._meets(name, args[weight], axis):
+                is_product = args[x].ndim > 1 and self._name_of(args[x]) is None
+                if name is not None and is_product and self._meets(name, args[weight], axis):
                     return Use(name, args[x], channels)
         return None
 
