@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gsprune.rl.buffers import PrioritizedReplay, ReplayOptions
-from gsprune.rl.sum_tree import SumTree
+from gsprune.rl.algorithms.dqn.replay import PrioritizedReplay, ReplayOptions
+from gsprune.rl.algorithms.dqn.sum_tree import SumTree
 
 NUM_ENVS, BATCH, CAPACITY = 128, 512, 100_000
 

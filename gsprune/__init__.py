@@ -7,6 +7,8 @@ from gsprune import schedules as schedules
 from gsprune.checkpoint import load as load
 from gsprune.checkpoint import save as save
 from gsprune.engines import LatencyBudget as LatencyBudget
+from gsprune.engines.latency import latencies as latencies
+from gsprune.engines.latency import latency as latency
 from gsprune.errors import CheckpointError as CheckpointError
 from gsprune.errors import DistributedError as DistributedError
 from gsprune.errors import ExportError as ExportError
@@ -19,14 +21,12 @@ from gsprune.errors import TraceError as TraceError
 from gsprune.exporting import export as export
 from gsprune.importance import Criterion as Criterion
 from gsprune.importance import Importance as Importance
-from gsprune.measure import cost as cost
-from gsprune.measure import latencies as latencies
-from gsprune.measure import latency as latency
-from gsprune.prune_report import PruneReport as PruneReport
-from gsprune.pruner import Pruner as Pruner
-from gsprune.pruner import prune_step as prune_step
-from gsprune.pruner import trace as trace
-from gsprune.sensitivity_table import sensitivity as sensitivity
+from gsprune.pruning.cost import cost as cost
+from gsprune.pruning.prune_step import prune_step as prune_step
+from gsprune.pruning.prune_step import trace as trace
+from gsprune.pruning.pruner import Pruner as Pruner
+from gsprune.pruning.report import PruneReport as PruneReport
+from gsprune.pruning.sensitivity import sensitivity as sensitivity
 from gsprune.tracing.graph import Graph as Graph
 
 __version__ = "0.1.0"

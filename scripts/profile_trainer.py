@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 
-from gsprune.rl.dqn import DQNTrainer
-from gsprune.rl.dqn_config import PRESETS, DQNConfig
-from gsprune.rl.idle_options import without_idle
-from gsprune.rl.ppo import PPOTrainer
-from gsprune.rl.ppo_config import PPOConfig
-from gsprune.rl.run import RunFolder
+from gsprune.rl.algorithms.dqn.config import PRESETS, DQNConfig
+from gsprune.rl.algorithms.dqn.trainer import DQNTrainer
+from gsprune.rl.algorithms.ppo.config import PPOConfig
+from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
+from gsprune.rl.training.idle_options import without_idle
+from gsprune.rl.training.run_folder import RunFolder
 
 WARM_UP = {"ppo": 1, "dqn": 3}  # iterations; DQN's replay fills, then learning starts
 NETWORK = {"ppo": ("_act", "_losses_of"), "dqn": ("_greedy", "_targets", "_loss")}

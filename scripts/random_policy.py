@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from gsprune.rl.envs import GAMES, NUM_ACTIONS, EnvConfig, ProcgenVectorEnv
-from gsprune.rl.evaluate import evaluate
+from gsprune.rl.envs.procgen import GAMES, NUM_ACTIONS, EnvConfig, ProcgenVectorEnv
+from gsprune.rl.evaluation.episodes import evaluate
 
 NUM_ENVS = 50
 RESAMPLES = 10_000

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 from torch import Tensor, nn
 
 from gsprune.networks import build_encoder
-from gsprune.rl.envs import EnvConfig, ProcgenVectorEnv
+from gsprune.rl.envs.procgen import EnvConfig, ProcgenVectorEnv
 
 
 class Games(VecEnv):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import gsprune
 from gsprune import CheckpointError
 from gsprune.checkpoint.document import read_document, write_document
-from gsprune.rewrite.state import state_of
+from gsprune.rewrite.session import session_of
 
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -132,7 +132,7 @@ def test_kept_indices_and_first_seen_widths_come_along(file: Path) -> None:
     saved, _ = pruned_and_saved(file)
     loaded = net(seed=7)
     gsprune.load(file, into=loaded)
-    ours, theirs = state_of(loaded), state_of(saved)
+    ours, theirs = session_of(loaded), session_of(saved)
     assert ours is not None
     assert theirs is not None
     assert ours.initial_widths == theirs.initial_widths

@@ -15,7 +15,7 @@ from torch import nn
 import gsprune
 from gsprune import CheckpointError
 from gsprune.checkpoint.document import read_document
-from gsprune.rewrite.state import state_of
+from gsprune.rewrite.session import session_of
 
 
 def tiny(seed: int) -> tuple[nn.Sequential, torch.optim.Adam]:
@@ -40,7 +40,7 @@ def loaded_from(path: Path) -> bytes:
     """Everything that loading a file of `tiny` sets, as bytes."""
     model, optimizer = tiny(1)
     metadata = gsprune.load(path, into=model, optimizer=optimizer)
-    state = state_of(model)
+    state = session_of(model)
     assert state is not None
     kept = {name: {axis: i.tolist() for axis, i in axes.items()} for name, axes in state.kept.items()}
     tensors = [*model.parameters(), *(t for each in optimizer.state.values() for t in each.values())]

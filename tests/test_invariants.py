@@ -30,7 +30,7 @@ from snapshots import snapshot
 from torch.nn.utils.parametrize import is_parametrized
 
 import gsprune
-from gsprune.rewrite.state import state_of
+from gsprune.rewrite.session import session_of
 
 SPARSITIES = st.floats(0.05, 0.95)
 LOW = ["float", "bfloat16", "half"]
@@ -205,7 +205,7 @@ def assert_told_only_what_holds_everything(
     causes = report.shortfall.causes if report.shortfall is not None else {}
     assert causes.keys() <= {"sizes written into the code", "their last unit"}
     assert set(causes.get("sizes written into the code", ())) <= written
-    state = state_of(net)
+    state = session_of(net)
     assert state is not None
     assert state.graph is not None
     assert all(group.name in written or group.num_units == 1 for group in state.graph.groups)

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import KINDS, RandomNet, example, networks
+from smaller_graphs import pruned_graph
 
 import gsprune
-from gsprune.rewrite.state import state_of
+from gsprune.rewrite.session import session_of
 from gsprune.tracing.graph import Graph, Group
 
 NETWORKS = networks(KINDS, max_blocks=3)
@@ -44,7 +45,7 @@ def step(net: RandomNet, sparsity: Any, **options: Any) -> tuple[Graph, gsprune.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", gsprune.PruneWarning)
         report = gsprune.prune_step(net, sparsity, example_inputs=example(net), **options)
-    state = state_of(net)
+    state = session_of(net)
     assert state is not None
     assert state.graph is not None
     return state.graph, report
@@ -93,7 +94,7 @@ def without_a_step(graph: Graph, group: Group, round_to: int, least: int) -> Gra
     lower = (group.width - 1) // multiple * multiple
     if lower < max(least, 1):
         return None
-    return graph.pruned({group.name: np.arange((group.width - lower) // group.width_per_unit)})
+    return pruned_graph(graph, {group.name: np.arange((group.width - lower) // group.width_per_unit)})
 
 
 @pytest.mark.parametrize("target", ["channels", "params", "macs"])

@@ -20,10 +20,11 @@ from torch.optim import Optimizer
 
 from gsprune.checkpoint.document import read_document, write_document
 from gsprune.errors import CheckpointError
-from gsprune.interrupts import HeldInterrupts
-from gsprune.rewrite.apply import rewrite_to
-from gsprune.rewrite.optimizer_state import as_optimizers
-from gsprune.rewrite.state import STATE_ATTRIBUTE, PruneState, SizeLink, state_of
+from gsprune.interrupts import PostponedInterrupts
+from gsprune.rewrite.optimizers.wrappers import as_optimizers
+from gsprune.rewrite.recorded_widths import rewrite_to
+from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session, session_of
+from gsprune.rewrite.size_links import SizeLink
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors, unwrapped
 from gsprune.rewrite.transaction import Transaction
 from gsprune.selection import dense_shapes
@@ -64,7 +65,7 @@ def save(
     optimizers = as_optimizers(optimizer, ("state_dict",))
     _refuse_extra_state(module)
     tensors = canonical_tensors(module)
-    state = state_of(module)
+    state = session_of(module)
     written = _persistent(module, tensors)
     changed = [] if state is None else list(state.kept)
     document = {
@@ -109,7 +110,7 @@ def load(
     must_shrink = _check_architecture(saved, module, tensors)
     _check_optimizers(saved, optimizers)
     torch.clear_autocast_cache()  # casts of the present weights, which an autocast block would go on to use
-    with HeldInterrupts(), Transaction() as transaction:
+    with PostponedInterrupts(), Transaction() as transaction:
         if must_shrink:
             rewrite_to(module, saved.kept, transaction=transaction, attributes=saved.attributes)
         _install(saved, tensors, transaction)
@@ -117,7 +118,7 @@ def load(
             # Setting what is there already makes the transaction remember it.
             transaction.set_entries([(each.__dict__, key, each.__dict__[key]) for key in ("state", "param_groups")])
             each.load_state_dict(record["state"])
-        transaction.set_entries([(module.__dict__, STATE_ATTRIBUTE, _pruning_state(saved, state_of(module)))])
+        transaction.set_entries([(module.__dict__, SESSION_ATTRIBUTE, _pruning_state(saved, session_of(module)))])
     return saved.metadata
 
 
@@ -218,9 +219,9 @@ def _saved(path: Path, document: dict[str, Any]) -> _Saved:
         raise CheckpointError(f"{path} lacks a part of a checkpoint: {error!r}") from error
 
 
-def _pruning_document(state: PruneState) -> dict[str, Any]:
+def _pruning_document(state: Session) -> dict[str, Any]:
     dense = dict(state.dense_shapes)
-    groups = state.known_groups
+    groups = state.recorded_groups
     if state.graph is not None:
         dense |= dense_shapes(state.graph, state.initial_widths)
         groups = state.graph.groups
@@ -269,12 +270,12 @@ def _groups(document: Mapping[str, Any]) -> tuple[Group, ...]:
     )
 
 
-def _pruning_state(saved: _Saved, before: PruneState | None) -> PruneState:
+def _pruning_state(saved: _Saved, before: Session | None) -> Session:
     """The state of the loaded model; it is traced anew at the next step, with the example if one was known."""
     example = None if before is None else before.example
     if saved.pruning is None:
-        return PruneState(structure=None, example=example, initial_widths={})
-    return PruneState(
+        return Session(structure=None, example=example, initial_widths={})
+    return Session(
         structure=None,
         example=example,
         initial_widths=saved.pruning["initial_widths"],
@@ -283,7 +284,7 @@ def _pruning_state(saved: _Saved, before: PruneState | None) -> PruneState:
         links=tuple(SizeLink(**link) for link in saved.pruning["links"]),
         refused=saved.pruning["refused"],
         dense_shapes=saved.pruning["dense_shapes"],
-        known_groups=_groups(saved.pruning["groups"]),
+        recorded_groups=_groups(saved.pruning["groups"]),
     )
 
 

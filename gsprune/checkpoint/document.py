@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from gsprune.errors import CheckpointError
+from gsprune.files import write_atomically
 
 __all__ = ["read_document", "write_document"]
 
@@ -45,17 +45,7 @@ def write_document(path: Path, document: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     body = json.dumps(_encoded(dict(document), "", tensors))
     header = {"gsprune_format": str(FORMAT), "gsprune": body, "sha256": _digest(body, tensors)}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(save_tensors(tensors, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    write_atomically(path, save_tensors(tensors, metadata=header))
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -108,18 +98,6 @@ def _digest(body: str, tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renaming durable, where the system lets a folder be opened."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _encoded(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:

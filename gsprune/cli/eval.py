@@ -16,9 +16,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from gsprune.counted import counted
-from gsprune.rl.config import resolve_device
-from gsprune.rl.protocol import (
+from gsprune.checks import counted
+from gsprune.files import write_atomically
+from gsprune.rl.evaluation.protocol import (
     CLEAN_TRACKS,
     EVALUATION_SEED,
     NOISE_TRACKS,
@@ -26,8 +26,8 @@ from gsprune.rl.protocol import (
     TrackResult,
     evaluate_tracks,
 )
-from gsprune.rl.run import write_atomically
 from gsprune.rl.trained import TrainedAgent, load_agent
+from gsprune.rl.training.config import resolve_device
 
 __all__ = ["Args", "main"]
 

@@ -14,10 +14,10 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from gsprune.counted import counted
-from gsprune.rl.played_frames import played_frames
-from gsprune.rl.policy_export import QuantizedPolicy, export_policy, quantize_policy
-from gsprune.rl.protocol import EVALUATION_SEED, ProtocolConfig
+from gsprune.checks import counted
+from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig
+from gsprune.rl.exporting.frames import played_frames
+from gsprune.rl.exporting.policy import QuantizedPolicy, export_policy, quantize_policy
 from gsprune.rl.trained import TrainedAgent, load_agent
 
 __all__ = ["Args", "main"]

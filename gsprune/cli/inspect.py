@@ -16,12 +16,12 @@ from torch import nn
 
 import gsprune
 from gsprune.checkpoint import read_contents
-from gsprune.counted import counted
+from gsprune.checks import counted
 from gsprune.networks import ActorCritic, EncoderName, QNetwork, build_encoder, example_frames
-from gsprune.rl.checkpointing import MODEL_FILE, latest_checkpoint
-from gsprune.rl.envs import NUM_ACTIONS
-from gsprune.rl.pruning import NetworkSize
-from gsprune.rl.run import holds_run, read_config
+from gsprune.rl.envs.procgen import NUM_ACTIONS
+from gsprune.rl.training.checkpoints import MODEL_FILE, latest_checkpoint
+from gsprune.rl.training.pruning import NetworkSize
+from gsprune.rl.training.run_folder import holds_run, read_config
 from gsprune.tracing.graph import Group
 
 __all__ = ["Args", "main"]

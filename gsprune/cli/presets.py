@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gsprune.rl.config import TrainConfig
-from gsprune.rl.run import read_config
+from gsprune.rl.training.config import TrainConfig
+from gsprune.rl.training.run_folder import read_config
 
 __all__ = ["RunOptions", "base_of", "default_folder", "defaults_for", "option_values", "refuse_changes"]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from gsprune.rl.metrics import Row
+from gsprune.rl.training.metrics import Row
 
 __all__ = ["TrainingDisplay"]
 

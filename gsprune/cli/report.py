@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from gsprune.counted import counted
+from gsprune.checks import counted
 from gsprune.report.latency import measured_latencies
 from gsprune.report.load import load_runs
 from gsprune.report.table import Table

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from gsprune.rl.summary import RunSummary
+from gsprune.rl.training.summary import RunSummary
 
 __all__ = ["print_summary"]
 

@@ -18,10 +18,10 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from gsprune.checks import counted
 from gsprune.cli import COMMANDS
 from gsprune.cli.presets import base_of
-from gsprune.counted import counted
-from gsprune.rl.idle_options import without_idle
+from gsprune.rl.training.idle_options import without_idle
 from gsprune.sweep.display import SweepDisplay
 from gsprune.sweep.folder import SweepFolder, train_command
 from gsprune.sweep.launch import Launcher, LocalLauncher
@@ -46,7 +46,7 @@ class Args:
     workers: int | None = None
     """trials at a time; unset: 1, on a Ray cluster as many as fit"""
     threads: int | None = None
-    """threads of each trial, for PyTorch and for the environments; unset: their own choice, too many for several
+    """threads of each trial, for the network and for the environments; unset: their own choice, too many for several
     workers"""
     engine: Literal["local", "ray"] = "local"
     """where trials run: processes of this machine, or a Ray cluster, whose machines must all see the sweep's folder"""

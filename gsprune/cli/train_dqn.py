@@ -8,9 +8,9 @@ from functools import partial
 
 from gsprune.cli.presets import RunOptions, base_of, defaults_for
 from gsprune.cli.training import run_training
-from gsprune.rl.dqn import DQNTrainer
-from gsprune.rl.dqn_config import PRESETS, DQNConfig
-from gsprune.rl.idle_options import without_idle
+from gsprune.rl.algorithms.dqn.config import PRESETS, DQNConfig
+from gsprune.rl.algorithms.dqn.trainer import DQNTrainer
+from gsprune.rl.training.idle_options import without_idle
 
 __all__ = ["Args", "defaults", "main"]
 

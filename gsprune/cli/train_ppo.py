@@ -8,9 +8,9 @@ from functools import partial
 
 from gsprune.cli.presets import RunOptions, base_of, defaults_for
 from gsprune.cli.training import run_training
-from gsprune.rl.idle_options import without_idle
-from gsprune.rl.ppo import PPOTrainer
-from gsprune.rl.ppo_config import PRESETS, PPOConfig
+from gsprune.rl.algorithms.ppo.config import PRESETS, PPOConfig
+from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
+from gsprune.rl.training.idle_options import without_idle
 
 __all__ = ["Args", "defaults", "main"]
 

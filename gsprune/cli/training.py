@@ -14,16 +14,16 @@ from gsprune.cli.progress import TrainingDisplay
 from gsprune.cli.summary_table import print_summary
 from gsprune.distributed.ranks import Ranks, joined_ranks
 from gsprune.errors import DistributedError
-from gsprune.rl.checkpointing import checkpoint_folders
-from gsprune.rl.config import TrainConfig, resolve_device
-from gsprune.rl.curves import plot_curves
-from gsprune.rl.envs import import_procgen
-from gsprune.rl.idle_options import idle_options
-from gsprune.rl.interrupts import StopRequest
-from gsprune.rl.metrics import Row
-from gsprune.rl.run import RunFolder
-from gsprune.rl.summary import Summarized, summarize, write_summary
-from gsprune.rl.trainer import OnActivity
+from gsprune.interrupts import StopRequest
+from gsprune.rl.envs.procgen import import_procgen
+from gsprune.rl.training.checkpoints import checkpoint_folders
+from gsprune.rl.training.config import TrainConfig, resolve_device
+from gsprune.rl.training.curves import plot_curves
+from gsprune.rl.training.idle_options import idle_options
+from gsprune.rl.training.metrics import Row
+from gsprune.rl.training.run_folder import RunFolder
+from gsprune.rl.training.summary import Summarized, summarize, write_summary
+from gsprune.rl.training.trainer import OnActivity
 
 __all__ = ["MakeTrainer", "Trainer", "run_training"]
 

@@ -57,7 +57,7 @@ def find_consumers(
     for index, group in enumerate(graph.groups):
         for member in group.members:
             positions = kept.get(member.tensor, {}).get(member.axis)
-            if member.role == "in" and positions is not None:
+            if member.role == "in" and positions is not None and not graph.is_copy(member.tensor):
                 owners = units.setdefault((member.tensor, member.axis), np.full((len(member.units), 2), -1, np.int64))
                 owners[member.units >= 0] = [[index, unit] for unit in member.units[member.units >= 0]]
     consumers, left = [], {}

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gsprune.tracing.tracer import operation_of, outputs_of
+from gsprune.tracing.call import Call, outputs_of
+from gsprune.tracing.rules.registry import operation_of
 
 __all__ = ["Use", "UseWatcher"]
 
@@ -104,7 +105,7 @@ class UseWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        inputs = list(_tensors_in((*args, *kwargs.values())))
+        inputs = Call(operation.name, args, kwargs, None).tensors()
         if func.is_view or operation.name == "aten._unsafe_view":
             result = func(*args, **kwargs)
             mark = inputs[0].__dict__.get(_MARK) if inputs else None
@@ -215,16 +216,6 @@ class UseWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         if name is None or any(target != name for target in targets) or self.readers[name] != len(targets):
             return None
         return name
-
-
-def _tensors_in(values: Sequence[Any]) -> list[Tensor]:
-    found = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, tuple | list):
-            found += [item for item in value if isinstance(item, Tensor)]
-    return found
 
 
 def padding_share(

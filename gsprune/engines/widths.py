@@ -18,7 +18,7 @@ RoundTo = int | str | Mapping[str, int]
 
 WIDTH_MULTIPLES: Mapping[str, int] = {
     # Blocked convolutions (NCHWc) want inputs in multiples of 4 and pad outputs to the block of 8 or 16:
-    # https://github.com/microsoft/onnxruntime/issues/7442. 8 was the fastest of 1, 4, 8, 16 here: docs/export.md.
+    # https://github.com/microsoft/onnxruntime/issues/7442. 8 was the fastest of 1, 4, 8, 16 here: docs/guide/export.md.
     "onnxruntime": 8,
     # FP16 tensor cores: https://github.com/NVIDIA/TensorRT/issues/3876
     "tensorrt-fp16": 8,

@@ -10,7 +10,7 @@ import numpy as np
 from gsprune.report.load import Run
 from gsprune.report.style import format_steps
 from gsprune.report.table import UNKNOWN, Table, percent
-from gsprune.rl.dip import DipSummary, ReturnSeries, summarise_dips
+from gsprune.rl.evaluation.dips import DipSummary, ReturnSeries, summarise_dips
 
 __all__ = ["dip_table", "dips_of"]
 

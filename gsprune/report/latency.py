@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gsprune.engines.engine import prepared
+from gsprune.engines.portable_call import portable_call
+from gsprune.engines.registry import load
 from gsprune.engines.timing import forwards_in_turns
 from gsprune.networks import example_frames
 from gsprune.report.load import Run
@@ -31,6 +32,6 @@ def measured_latencies(runs: Sequence[Run]) -> Mapping[Path, float]:
     Raises:
         CheckpointError: a run has no usable checkpoint.
     """
-    forwards = [prepared("eager", load_agent(run.folder).network, example_frames()) for run in runs]
+    forwards = load("eager", [portable_call(load_agent(run.folder).network, example_frames()) for run in runs])
     timings = forwards_in_turns(forwards, threads=1, max_seconds=_SECONDS_PER_NETWORK * len(runs))
-    return {run.folder: timing.undisturbed_ms for run, timing in zip(runs, timings, strict=True)}
+    return {run.folder: 1e3 * timing.undisturbed for run, timing in zip(runs, timings, strict=True)}

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gsprune.report.series import Curve
-from gsprune.rl.metrics import read_metrics
-from gsprune.rl.run import holds_run, read_config
+from gsprune.rl.training.metrics import read_metrics
+from gsprune.rl.training.run_folder import holds_run, read_config
 
 __all__ = ["Run", "find_runs", "load_run", "load_runs"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gsprune.report.load import Run
-from gsprune.rl.scores import normalised
+from gsprune.rl.evaluation.scores import normalised
 
 __all__ = ["Outcome", "outcome_of"]
 

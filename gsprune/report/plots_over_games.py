@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gsprune.report.style import Look, name_rows, new_figure, rows_inches, text_inches, wrapped
-from gsprune.rl.statistics import bootstrap_interval, interquartile_mean, mean, performance_profile
+from gsprune.rl.evaluation.statistics import bootstrap_interval, interquartile_mean, mean, performance_profile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,8 +12,14 @@ from gsprune.report.dips import dips_of
 from gsprune.report.outcome import Outcome
 from gsprune.report.style import format_seconds, format_steps
 from gsprune.report.table import UNKNOWN, Table, percent
-from gsprune.rl.protocol import CLEAN_TRACKS, NOISE_TRACKS
-from gsprune.rl.statistics import Interval, bootstrap_interval, improvement_interval, interquartile_mean, mean
+from gsprune.rl.evaluation.protocol import CLEAN_TRACKS, NOISE_TRACKS
+from gsprune.rl.evaluation.statistics import (
+    Interval,
+    bootstrap_interval,
+    improvement_interval,
+    interquartile_mean,
+    mean,
+)
 
 __all__ = ["aggregate_table", "game_table", "noise_table", "normalised_scores", "write_runs_csv"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsprune.counted import counted
+from gsprune.checks import counted
 from gsprune.report.dips import dip_table
 from gsprune.report.load import Run
 from gsprune.report.outcome import Outcome, outcome_of

@@ -1,1 +1,1 @@
-"""Removing channels from everything that holds them: plan, transaction, check."""
+"""Rewrites of networks: `network.rewrite_network` makes a network smaller, verifies it, then repairs or refuses."""

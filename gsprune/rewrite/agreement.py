@@ -1,10 +1,10 @@
-"""Whether a sliced network's outputs are those of the masked one.
+"""Compares a sliced network's outputs with those of the masked network.
 
-Both add the same numbers in another order, so they may differ by what rounding leaves. How much that is depends on the
-network: where terms cancel (the value of an agent that has not learned), the output is rounded as its terms were, and
-not as finely as itself. So a difference beyond a tight tolerance is no verdict, only a doubt, and both are run again in
-float64: what rounding left shrinks by the ratio of the precisions, what is wrong stays. Outputs in
-float64 are judged the same way: a constant in float32 on the way (a scale by `torch.full`) rounds them as itself.
+Both networks add the same numbers in another order, so their outputs may differ by rounding. The size of that depends
+on the network: where terms cancel (the value of an agent that has not learned), an output is rounded as its terms were,
+not as finely as itself. So a difference beyond a tight tolerance is only a doubt. Then both networks run again in
+float64, where rounding shrinks by the ratio of the precisions and an error stays. Outputs in float64 are judged in the
+same way: a constant in float32 on the way (a scale by `torch.full`) rounds them as itself.
 """
 
 from __future__ import annotations
@@ -20,35 +20,28 @@ from gsprune.tracing.outputs import tensors_in
 
 __all__ = ["DoubtError", "compare", "settle"]
 
-# Largest difference that is none, by dtype, relative to an output's largest entry. In float32, 60 steps of 15 of
-# torchvision's classifiers differed by 1.9e-6 at most (median 4e-7). Below, sums are in float32, but layers round.
-_CLOSE = {
-    torch.float64: 1e-9,
-    torch.complex128: 1e-9,
-    torch.float32: 1e-5,
-    torch.complex64: 1e-5,
-    torch.float16: 4e-3,
-    torch.bfloat16: 3e-2,
+# By dtype, relative to an output's largest entry: differences up to the first number are no doubt. Differences up to
+# the second number are accepted where float64 cannot settle a doubt. In float32, 60 steps of 15 of torchvision's
+# classifiers differed by 1.9e-6 at most (median 4e-7). In lower precision, sums are in float32, but layers round.
+_TOLERANCES = {
+    torch.float64: (1e-9, 1e-9),
+    torch.complex128: (1e-9, 1e-9),
+    torch.float32: (1e-5, 1e-4),
+    torch.complex64: (1e-5, 1e-4),
+    torch.float16: (4e-3, 2e-2),
+    torch.bfloat16: (3e-2, 1e-1),
 }
+_OTHER_TOLERANCES = _TOLERANCES[torch.float32]
 _WIDE = (torch.float64, torch.complex128)
-# What float64 itself rounds is not settled by more of it. Outputs below this are compared with it.
+# Float64 cannot settle its own rounding. Outputs below this scale are compared with it.
 _SMALLEST_SCALE = 1e-4
-# What is left in float64 of a difference that rounding made in float32: 2**-29, and 2**-13 to spare.
+# The share that float64 leaves of a difference made by rounding in float32: 2**-29, and 2**-13 to spare.
 _VANISHED = 1e-5
-# The tolerance where float64 cannot settle a doubt.
-_COARSE = {
-    torch.float64: 1e-9,
-    torch.complex128: 1e-9,
-    torch.float32: 1e-4,
-    torch.complex64: 1e-4,
-    torch.float16: 2e-2,
-    torch.bfloat16: 1e-1,
-}
 
 
 @dataclass(frozen=True, slots=True)
 class _Gap:
-    """How far one output is from the masked network's, over the entries that the latter has finite."""
+    """The distance of one output from the masked network's, over the entries that are finite there."""
 
     difference: float
     scale: float
@@ -58,11 +51,12 @@ class _Gap:
         return not self.difference <= tolerance * max(self.scale, smallest_scale)
 
     def in_doubt(self) -> bool:
-        """Whether the difference is more than rounding in the output's own precision leaves as a rule."""
-        return self.beyond(_CLOSE.get(self.dtype, 1e-5), _SMALLEST_SCALE if self.dtype in _WIDE else 0.0)
+        """True if the difference is larger than what rounding in the output's own precision usually leaves."""
+        close, _ = _TOLERANCES.get(self.dtype, _OTHER_TOLERANCES)
+        return self.beyond(close, _SMALLEST_SCALE if self.dtype in _WIDE else 0.0)
 
     def vanished_to(self, after: _Gap) -> bool:
-        """Whether rounding made the difference, as `after`, with everything in float64, is none."""
+        """True if rounding made the difference, because it is gone in `after`, with everything in float64."""
         if self.dtype in _WIDE and not after.in_doubt():
             return True
         return after.difference <= _VANISHED * self.difference
@@ -72,7 +66,7 @@ class _Gap:
 
 
 class DoubtError(Exception):
-    """Outputs differ by more than rounding leaves as a rule.
+    """Outputs differ by more than what rounding usually leaves.
 
     Attributes:
         gaps: one per output.
@@ -84,7 +78,7 @@ class DoubtError(Exception):
 
 
 def compare(got: Any, expected: Any) -> str | None:
-    """How the outputs of two networks differ; None where they agree as closely as their precision lets one expect.
+    """The difference of the outputs of two networks; None where they agree within their precision.
 
     Args:
         got: whatever the sliced network returned.
@@ -102,17 +96,18 @@ def compare(got: Any, expected: Any) -> str | None:
 
 
 def settle(doubt: DoubtError, got: Any, expected: Any) -> str | None:
-    """Whether what was in doubt is wrong, and how; None where it was rounding.
+    """The error in outputs that were in doubt; None if the doubt came from rounding.
 
     Args:
-        doubt: what the outputs in their own precision came to.
+        doubt: the differences in the outputs' own precision.
         got: those of the sliced network in float64; None where there are none.
         expected: the same of the masked one.
     """
     gaps = None if got is None or expected is None else _gaps(got, expected)
     if gaps is None or isinstance(gaps, str) or len(gaps) != len(doubt.gaps):
-        coarse = (gap for gap in doubt.gaps if gap.beyond(_COARSE.get(gap.dtype, 1e-4), _SMALLEST_SCALE))
-        return next(map(str, coarse), None)
+        tolerances = [_TOLERANCES.get(gap.dtype, _OTHER_TOLERANCES)[1] for gap in doubt.gaps]
+        gaps_and_tolerances = zip(doubt.gaps, tolerances, strict=True)
+        return next((str(gap) for gap, coarse in gaps_and_tolerances if gap.beyond(coarse, _SMALLEST_SCALE)), None)
     for before, gap in zip(doubt.gaps, gaps, strict=True):
         if before.in_doubt() and not before.vanished_to(gap):
             return f"{gap}, in float64"

@@ -45,13 +45,7 @@ def keep_attention_scale(
 
         row = row * sqrt(rows after / rows before): q.k / sqrt(d after) is q.k / sqrt(d before) as it was
 
-    Args:
-        plan: the step.
-        replacements: the sliced tensors; those of the model and of its followers are changed.
-        bindings: the model's, then its followers'.
-        before: the structure before the step; `Graph.queries` of its traced graph names the rows.
-        after: the structure after it.
-        optimizers: whose states were sliced along.
+    The rows are those that `Graph.queries` names, of the model and its followers, in the sliced `replacements`.
 
     Raises:
         RewriteError: an optimizer may keep copies of the rows.
@@ -71,7 +65,7 @@ def keep_attention_scale(
         stays = np.isin(new.get(entry.tensor, {}).get(entry.axis, rows), entry.rows)
         if was.sum() == stays.sum():
             continue
-        plan.refuse_to_scale()
+        plan.refuse_copies_of_weights()
         positions = torch.from_numpy(np.flatnonzero(stays))
         factor = sqrt(stays.sum() / was.sum())
         for binding in bindings:

@@ -1,4 +1,4 @@
-"""What a step looks up in a model by name, looked up once: tensors and the dictionaries of stored integers.
+"""The tensors and modules of a model by name, and the dictionaries of stored integers, looked up once.
 
 Walking a module tree costs more than a small network's whole pruning step. A binding is valid as long as every tensor
 that pruning may cut is still the object that its module holds.
@@ -7,15 +7,16 @@ that pruning may cut is still the object that its module holds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from operator import is_
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gsprune.errors import RewriteError
-from gsprune.rewrite.attributes import Entry, Shape, link_entries, links_of
-from gsprune.rewrite.state import SizeLink
-from gsprune.rewrite.tensors import named_tensors
+from gsprune.rewrite.size_links import Entry, Shape, SizeLink, link_entries, links_of
+from gsprune.rewrite.tensors import canonical_tensors, named_tensors
 from gsprune.tracing.structure import Structure
 
 __all__ = ["Binding"]
@@ -35,13 +36,13 @@ class Binding:
 
     Attributes:
         module: the module.
-        tensors: what pruning may cut, by name: canonical names first, then other names of tied tensors under which
-            this module holds another tensor (a follower may have untied).
+        tensors: the tensors that pruning may cut, by name: canonical names first, then other names of tied tensors
+            under which this module has another tensor (a follower may have untied).
         canonical: (len(tensors),) the canonical name of each.
         cuts: (len(tensors),) how each is cut, an index into `Structure.cuts`.
         ids: ids of all of them.
         links: stored integers that follow by the table of layers.
-        parts: what `_core.plan_cuts` reads at every step: the tensors, their cuts, and the stored integers as
+        parts: the input of `_core.plan_cuts` at every step: the tensors, their cuts, and the stored integers as
             (attributes, name, vector, multiplier, divisor).
     """
 
@@ -62,15 +63,15 @@ class Binding:
         self.ids = frozenset(id(tensor) for tensor in self.tensors.values())
         self.module_of = dict(module.named_modules(remove_duplicate=False))
         self.links = links_of(self.module_of, graph.shapes, cut, graph.aliases)
-        self._places = [
+        self._submodules = [
             (parent._modules, leaf, self.module_of[name])
             for name in sorted({part for tensor in self.tensors for part in _owners(tensor)})
             if name in self.module_of
             for parent, leaf in [(self.module_of[name.rpartition(".")[0]], name.rpartition(".")[2])]
         ]
-        held = [name for name in self.tensors if name.rpartition(".")[0] in self.module_of]
-        self._registries = [self._registry(name) for name in held]
-        self._leaves = [name.rpartition(".")[2] for name in held]
+        owned = [name for name in self.tensors if name.rpartition(".")[0] in self.module_of]
+        self._registries = [self._registry(name) for name in owned]
+        self._leaves = [name.rpartition(".")[2] for name in owned]
         values = [
             (self.module_of[link.module].__dict__, link.attribute, vector, link.multiplier, link.divisor)
             for link in self.links
@@ -85,12 +86,30 @@ class Binding:
         registry: dict[str, Any] = module._parameters if leaf in module._parameters else module._buffers
         return registry
 
+    @cached_property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Canonical names of all parameters."""
+        return tuple(name for name, _ in self.module.named_parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Present device of the network; moving a module leaves its tensors the same objects."""
+        return self._first_tensor.device
+
+    @cached_property
+    def _first_tensor(self) -> Tensor:
+        return next(iter(canonical_tensors(self.module).values()))
+
+    def stored_value(self, link: SizeLink) -> Any:
+        """The attribute that a link sets, as it is now."""
+        return self.module_of[link.module].__dict__[link.attribute]
+
     def is_valid(self) -> bool:
-        """Whether the module still holds the modules and tensors that were found."""
-        if not all([modules.get(leaf) is module for modules, leaf, module in self._places]):
+        """True if the module still has the submodules and tensors that were looked up."""
+        if not all([modules.get(leaf) is module for modules, leaf, module in self._submodules]):
             return False
-        held = map(dict.get, self._registries, self._leaves)
-        return all(map(is_, held, self.tensors.values()))
+        present = map(dict.get, self._registries, self._leaves)
+        return all(map(is_, present, self.tensors.values()))
 
     def tuple_entries(self, after: Structure) -> list[Entry]:
         """Stored tuples that change; the integers are in `parts`.
@@ -101,7 +120,7 @@ class Binding:
         return link_entries(self.module_of, self._tuples, after.graph.shapes) if self._tuples else []
 
     def user_entries(self, links: Sequence[SizeLink], shapes: Mapping[str, Shape]) -> list[Entry]:
-        """Entries for integers of user code (`gsprune.rewrite.stored_sizes`)."""
+        """Entries for integers of user code (`gsprune.rewrite.repair`)."""
         return link_entries(self.module_of, [link for link in links if link.module in self.module_of], shapes)
 
 

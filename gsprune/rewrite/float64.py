@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gsprune.rewrite.state import Example
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import call_for_all
-from gsprune.tracing.tracer import plain_operations
+from gsprune.tracing.example import Example
+from gsprune.tracing.plain_operations import plain_operations
 
 __all__ = ["call_in_float64"]
 
@@ -37,10 +37,6 @@ def call_in_float64(model: nn.Module, example: Example) -> Any:
 
     Parameters and buffers get their contents back, bit for bit, whatever happens. Numbers that code draws at random or
     writes out (``x.float()``, ``torch.zeros(3)``) are taken to float64, too.
-
-    Args:
-        model: the network, on a device that knows float64.
-        example: the call.
 
     Raises:
         Exception: the network cannot be run so: an operation of the user's own, one that reads a tensor's bits or

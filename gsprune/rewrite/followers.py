@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors, unwrapped
-from gsprune.tracing.twins import counterparts, has_structure
+from gsprune.tracing.copies import counterparts, has_structure
 from gsprune.tracing.wrappers import is_scripted
 
 __all__ = ["Follower", "Followers", "as_followers", "matched_tensors"]
@@ -19,7 +19,7 @@ Follower = nn.Module | tuple[nn.Module, nn.Module]
 
 
 class Followers(NamedTuple):
-    """What goes along with a model.
+    """The modules that are rewritten with a model.
 
     Attributes:
         modules: modules outside of the model, with its structure; wrappers are taken off.
@@ -31,7 +31,7 @@ class Followers(NamedTuple):
 
 
 def as_followers(followers: nn.Module | Sequence[Follower], model: nn.Module) -> Followers:
-    """The followers, told apart into modules outside of the model and parts of it.
+    """The followers, sorted into modules outside of the model and parts of it.
 
     Args:
         followers: a module, or a sequence of modules. A submodule of the model follows the one other submodule that has
@@ -45,15 +45,15 @@ def as_followers(followers: nn.Module | Sequence[Follower], model: nn.Module) ->
     if isinstance(followers, nn.Module):
         followers = (followers,)
     try:
-        given = tuple(followers)
+        modules = tuple(followers)
     except TypeError:
         raise TypeError(
             f"`followers` must be a torch.nn.Module or a sequence of them, got {type(followers).__name__}"
         ) from None
-    name_of = {id(module): name for name, module in model.named_modules()} if given else {}
+    name_of = {id(module): name for name, module in model.named_modules()} if modules else {}
     inner: list[nn.Module] = []
     copies: dict[str, str] = {}
-    for i, follower in enumerate(given):
+    for i, follower in enumerate(modules):
         parts = follower if isinstance(follower, tuple) else (follower,)
         for part in parts:
             _check_module(part, i)
@@ -157,8 +157,8 @@ def matched_tensors(
                 " every follower to each prune_step, or copy the model anew"
             )
     # An average's container may count its updates.
-    held = [name for name, tensor in tensors.items() if tensor.ndim] if is_container else canonical_tensors(follower)
-    extra = [name for name in held if name not in shapes and name not in aliases]
+    own = [name for name, tensor in tensors.items() if tensor.ndim] if is_container else canonical_tensors(follower)
+    extra = [name for name in own if name not in shapes and name not in aliases]
     if extra:
         raise ValueError(
             f"`followers[{index}]` has a tensor {extra[0]!r} that `model` lacks: it must have its structure"
@@ -172,8 +172,8 @@ def _renamed(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, T
     for name in names:
         plain.setdefault(_letters(name), []).append(name)
     unique = {key: found[0] for key, found in plain.items() if len(found) == 1}
-    known = {name for found in plain.values() for name in found}
-    return {name if name in known else unique.get(_letters(name), name): tensor for name, tensor in tensors.items()}
+    exact = {name for found in plain.values() for name in found}
+    return {name if name in exact else unique.get(_letters(name), name): tensor for name, tensor in tensors.items()}
 
 
 def _letters(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The dense network with channels set to zero: what the smaller network must equal."""
+"""The masked dense network: removed channels are zero, and the smaller network must equal it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsprune.interrupts import HeldInterrupts
-from gsprune.rewrite.state import Example
+from gsprune.interrupts import PostponedInterrupts
 from gsprune.rewrite.transaction import Transaction
+from gsprune.tracing.example import Example
 from gsprune.tracing.graph import IntArray
 
 __all__ = ["masked", "masked_output"]
 
 
 def masked(tensor: Tensor, axes: Mapping[int, IntArray]) -> Tensor:
-    """A copy of `tensor` with the given positions of the given axes set to zero.
-
-    Args:
-        tensor: any shape and dtype.
-        axes: axis -> positions.
-    """
+    """A copy of `tensor` with positions of some axes (axis -> positions) set to zero."""
     copy = tensor.detach().clone()
     for axis, positions in axes.items():
         copy.index_fill_(axis, torch.from_numpy(positions).to(tensor.device), 0)
     return copy
-
-
-def _complement(kept: IntArray, size: int) -> IntArray:
-    """The positions in [0, size) that are not kept."""
-    others = np.ones(size, dtype=bool)
-    others[kept] = False
-    return np.flatnonzero(others)
 
 
 def masked_output(
@@ -54,17 +42,11 @@ def masked_output(
         call: how to call it; None as the example says.
     """
     transaction = Transaction()
-    # Many axes are cut alike and share one array.
-    complements = {
-        id(keep): _complement(keep, tensors[name].shape[axis])
-        for name, axes in kept.items()
-        for axis, keep in axes.items()
-    }
-    copies = [
-        masked(tensors[name], {axis: complements[id(keep)] for axis, keep in axes.items()})
-        for name, axes in kept.items()
-    ]
-    with HeldInterrupts():
+    copies = []
+    for name, axes in kept.items():
+        removed = {axis: np.delete(np.arange(tensors[name].shape[axis]), keep) for axis, keep in axes.items()}
+        copies.append(masked(tensors[name], removed))
+    with PostponedInterrupts():
         try:
             transaction.swap([tensors[name] for name in kept], copies)
             return example.call(model) if call is None else call(model, example)

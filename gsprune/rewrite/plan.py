@@ -1,14 +1,15 @@
-"""What one step does, decided before anything is touched: which tensors are sliced how, which entries change.
+"""The plan of one rewrite, made before anything is touched: the cut of every tensor, and the entries to set.
 
-A step may come at every optimizer step: what is done per tensor is done by one call of the core, and names are looked
-up only when something asks for them.
+A step may come at every optimizer step. So one call of the core does the work per tensor, and names are looked up only
+when something asks for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -16,17 +17,12 @@ from torch.optim import Optimizer
 from gsprune import _core
 from gsprune.backends import Pattern
 from gsprune.errors import RewriteError
-from gsprune.rewrite.attributes import Entry
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.companions import add_companions
-from gsprune.rewrite.optimizer_state import (
-    StateSlicer,
-    as_dict,
-    history_resets,
-    refuse_preconditioners,
-    sliced_states,
-)
+from gsprune.rewrite.optimizers.attributes import slice_attributes
+from gsprune.rewrite.optimizers.registry import StateHandler, handler_of
+from gsprune.rewrite.optimizers.states import StateSlicer
 from gsprune.rewrite.shared_storage import check_storages
+from gsprune.rewrite.size_links import Entry
 from gsprune.tracing.graph import IntArray
 from gsprune.tracing.structure import Structure
 
@@ -41,47 +37,46 @@ class RewritePlan:
         tensors: every tensor that is sliced, once: those of the modules, then gradients and optimizer states.
         num_owned: how many of them belong to the modules.
         num_model: how many of those to the model, which stand first.
-        num_companions: how many the optimizers keep in attributes; the last ones.
+        num_copies: how many the optimizers keep in attributes.
         patterns: the distinct ways of slicing.
         pattern_of: (len(tensors),) index into `patterns`.
         entries: (dictionary, key, value): attributes that follow and optimizer histories that start anew.
-        notes: what the report must say besides.
+        notes: lines for the report.
         model: knows the names of the model's own tensors.
     """
 
     tensors: list[Tensor]
     num_owned: int
     num_model: int
-    num_companions: int
+    num_copies: int
     patterns: list[Pattern]
     pattern_of: list[int]
     entries: list[Entry]
     notes: tuple[str, ...]
     model: Binding
 
-    def refuse_to_scale(self) -> None:
+    def refuse_copies_of_weights(self) -> None:
         """Refuse to scale weights of which an optimizer keeps copies.
 
         Raises:
             RewriteError: an optimizer keeps tensors outside of its state; its next step would undo the scaling.
         """
-        if self.num_companions:
+        if self.num_copies:
             raise RewriteError(
-                f"this step scales weights, and an optimizer keeps {self.num_companions} tensors in its attributes that"
+                f"this step scales weights, and an optimizer keeps {self.num_copies} tensors in its attributes that"
                 " may be copies of them (slow weights, master weights); nothing was changed. Prune without `rescale=`"
                 " and keep the attention's width (`ignore=`), or prune without `optimizer=` and build a new optimizer"
             )
 
     @cached_property
-    def model_index(self) -> dict[str, int]:
-        """Name -> index into `tensors`, for the model's own tensors."""
+    def kept(self) -> dict[str, dict[int, IntArray]]:
+        """Name -> {axis: sorted kept positions}, for the model's own tensors that are cut."""
         index = {id(tensor): i for i, tensor in enumerate(self.tensors[: self.num_model])}
-        return {name: index[id(tensor)] for name, tensor in self.model.tensors.items() if id(tensor) in index}
-
-    def keeps(self, name: str) -> Pattern:
-        """(axis, kept positions) of one of the model's tensors; empty where it is not sliced."""
-        index = self.model_index.get(name)
-        return () if index is None else self.patterns[self.pattern_of[index]]
+        return {
+            name: dict(self.patterns[self.pattern_of[index[id(tensor)]]])
+            for name, tensor in self.model.tensors.items()
+            if id(tensor) in index
+        }
 
 
 def plan_rewrite(
@@ -98,30 +93,46 @@ def plan_rewrite(
     Raises:
         RewriteError: a gradient or a state cannot be sliced, or a parameter's memory has other users.
     """
-    sliced = sliced_states(optimizers)
-    parts, states = [binding.parts for binding in bindings], [as_dict(optimizer.state) for optimizer in sliced]
+    handlers = [handler_of(optimizer) for optimizer in optimizers]
+    by_shape = _optimizers_by_state(optimizers, handlers)
+    parts, states = [binding.parts for binding in bindings], [_as_dict(optimizer.state) for optimizer in by_shape]
     patterns, tensors, pattern_of, num_owned, num_model, entries, others = _core.plan_cuts(
         after.cuts, keeps, after.starts, parts, states
     )
     check_storages(tensors[:num_owned], [binding.tensors for binding in bindings])
-    slicer = StateSlicer(bindings, tensors, patterns, pattern_of, entries)
+    slicer = StateSlicer(bindings, tensors, patterns, pattern_of, entries, num_owned)
     for owner, which, key, value in others:
         if which is None:
             slicer.add_gradient(owner, value)
         else:
-            slicer.add_state(owner, sliced[which], states[which][tensors[owner]], key, value)
-    num_known = len(tensors)
-    add_companions(optimizers, bindings, num_owned, slicer)
-    num_companions = len(tensors) - num_known
-    refuse_preconditioners(optimizers, slicer, num_owned)
-    notes = []
-    for optimizer in optimizers:
-        resets = history_resets(optimizer, tensors[:num_owned])
-        if resets:
-            entries += resets
-            notes.append("the history of L-BFGS was reset")
+            slicer.add_state(owner, by_shape[which], states[which][tensors[owner]], key, value)
+    unhandled = [optimizer for optimizer, handler in zip(optimizers, handlers, strict=True) if handler is None]
+    num_before = len(tensors)
+    slice_attributes(unhandled, slicer)
+    num_copies = len(tensors) - num_before
+    slicer.refuse_preconditioners(unhandled)
+    for optimizer, handler in zip(optimizers, handlers, strict=True):
+        if handler is not None:
+            handler.slice_state(optimizer, slicer)
     for binding in bindings:
         entries += binding.tuple_entries(after)
-    return RewritePlan(
-        tensors, num_owned, num_model, num_companions, patterns, pattern_of, entries, tuple(notes), bindings[0]
-    )
+    notes = tuple(slicer.notes)
+    return RewritePlan(tensors, num_owned, num_model, num_copies, patterns, pattern_of, entries, notes, bindings[0])
+
+
+def _optimizers_by_state(optimizers: Sequence[Optimizer], handlers: Sequence[StateHandler | None]) -> list[Optimizer]:
+    """One optimizer for every distinct state that is sliced by its shapes.
+
+    A wrapper often shows the state of the optimizer inside as its own.
+    """
+    states = [optimizer.state for optimizer in optimizers]  # a wrapper may make its own at every access
+    by_state = {id(state): optimizer for state, optimizer in zip(reversed(states), reversed(optimizers), strict=True)}
+    for state, handler in zip(states, handlers, strict=True):
+        if handler is not None:
+            by_state.pop(id(state), None)
+    return list(by_state.values())
+
+
+def _as_dict(state: Mapping[Tensor, Any]) -> dict[Tensor, Any]:
+    """An optimizer's state as a dictionary, which it is in ``torch.optim``."""
+    return state if isinstance(state, dict) else dict(state)

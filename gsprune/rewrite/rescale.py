@@ -2,66 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import Tensor
 
+from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.plan import RewritePlan
-from gsprune.tracing.graph import Graph
+from gsprune.rewrite.session import Session
+from gsprune.rewrite.tensors import canonical_tensors
 
-__all__ = ["rescaled"]
+__all__ = ["Rescaling"]
 
 
-def rescaled(
-    plan: RewritePlan,
-    replacements: Sequence[Tensor],
-    graph: Graph,
-    tensors: Mapping[str, Tensor],
-) -> list[tuple[Tensor, Tensor]]:
-    """Multiply the kept output channels of every weight that lost inputs, and their biases, in place.
+class Rescaling:
+    """Multiplies the kept output channels of every weight that lost inputs, and their biases.
 
         factor_o = max(‖w_o before‖₂ / ‖w_o after‖₂, 1), and 1 where both norms are 0 or the row became 0
 
-    Args:
-        plan: the step.
-        replacements: the sliced tensors; the model's weights and biases among them are changed.
-        graph: the groups before the step; a weight's output axis is the one with role "out".
-        tensors: the model's tensors before the step.
-
-    Returns:
-        (bias, replacement) for biases that the plan does not slice (of a head, say), to be swapped besides.
+    A weight's output axis is the one with role "out". The followers are not rescaled.
     """
-    unsliced: list[tuple[Tensor, Tensor]] = []
-    out_axes = {m.tensor: m.axis for group in graph.groups for m in group.members if m.role == "out"}
-    in_axes = {(m.tensor, m.axis) for group in graph.groups for m in group.members if m.role == "in"}
-    for name, index in plan.model_index.items():
-        weight = tensors[name]
-        if weight.ndim < 2 or not any((name, axis) in in_axes for axis, _ in plan.keeps(name)):
-            continue
-        out = out_axes.get(name, 0)
-        kept = [keep for axis, keep in plan.keeps(name) if axis == out]
-        dense = weight.detach()
-        if kept:
-            dense = dense.index_select(out, torch.from_numpy(kept[0]).to(weight.device))
-        small = replacements[index]
-        before, after = _norms(dense, out), _norms(small, out)
-        factor = torch.where(after > 0, before / after, 1.0).clamp_(min=1.0).to(small.dtype)
-        small.mul_(factor.reshape([-1 if axis == out else 1 for axis in range(small.ndim)]))
-        bias = _bias_of(name)
-        if bias in plan.model_index:
-            replacements[plan.model_index[bias]].mul_(factor)
-        elif bias in tensors:
-            unsliced.append((tensors[bias], tensors[bias].detach() * factor))
-    return unsliced
+
+    def __init__(self) -> None:
+        self._norms: dict[str, tuple[int, Tensor]] = {}  # weight -> (output axis, norms of the kept rows)
+
+    def observe(self, session: Session, plan: RewritePlan) -> None:
+        """Note the norms of the kept rows, with all their inputs."""
+        members = [member for group in session.groups.traced.groups for member in group.members]
+        out_axes = {member.tensor: member.axis for member in members if member.role == "out"}
+        in_axes = {(member.tensor, member.axis) for member in members if member.role == "in"}
+        tensors = canonical_tensors(session.model)
+        self._norms = {}
+        for name, keeps in plan.kept.items():
+            weight = tensors[name].detach()
+            if weight.ndim < 2 or not any((name, axis) in in_axes for axis in keeps):
+                continue
+            axis = out_axes.get(name, 0)
+            if axis in keeps:
+                weight = weight.index_select(axis, torch.from_numpy(keeps[axis]).to(weight.device))
+            self._norms[name] = axis, _norms(weight, axis)
+
+    def adjust(self, network: SmallerNetwork) -> tuple[str, ...]:
+        """Scale the rows that lost inputs."""
+        tensors = canonical_tensors(network.session.model)
+        for name, (axis, before) in self._norms.items():
+            weight = network.writable(tensors[name])
+            after = _norms(weight, axis)
+            factor = torch.where(after > 0, before / after, 1.0).clamp_(min=1.0).to(weight.dtype)
+            weight.mul_(factor.reshape([-1 if a == axis else 1 for a in range(weight.ndim)]))
+            head, dot, _ = name.rpartition(".")
+            bias = tensors.get(f"{head}{dot}bias")
+            if bias is not None:
+                network.writable(bias).mul_(factor)
+        return ()
 
 
 def _norms(weight: Tensor, axis: int) -> Tensor:
     """L2 norms along everything but `axis`, in float64."""
     norms: Tensor = weight.movedim(axis, 0).flatten(1).double().norm(dim=1)
     return norms
-
-
-def _bias_of(weight: str) -> str:
-    head, dot, _ = weight.rpartition(".")
-    return f"{head}{dot}bias"

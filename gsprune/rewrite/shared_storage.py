@@ -89,4 +89,4 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
 
 
 def _name_of(tensor: Tensor, names: Names) -> str:
-    return next(name for module in names for name, held in module.items() if held is tensor)
+    return next(name for module in names for name, other in module.items() if other is tensor)

@@ -8,20 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import increment_version
 
 __all__ = ["Transaction", "call_for_all"]
 
 _Entry = tuple[dict[Any, Any], Any, Any]
 _MISSING = object()
-_data_of: Callable[[Tensor], Tensor] = attrgetter("data")
-_requires_grad: Callable[[Tensor], bool] = attrgetter("requires_grad")
 
 
 def call_for_all(function: Callable[..., object], *columns: Iterable[Any]) -> None:
@@ -38,7 +33,6 @@ class Transaction:
 
     def __init__(self) -> None:
         self._tensors: list[tuple[Sequence[Tensor], list[Tensor]]] = []
-        self._states: list[tuple[Sequence[Tensor], list[Tensor]]] = []
         self._entries: list[list[_Entry]] = []
 
     def __enter__(self) -> Transaction:
@@ -51,26 +45,14 @@ class Transaction:
     def swap(self, tensors: Sequence[Tensor], replacements: Sequence[Tensor]) -> None:
         """Give every tensor the storage, sizes and strides of its replacement; the tensor objects stay.
 
-        `set_` and not ``.data =`` (see `swap_states`): the latter leaves autograd's accumulator of a loss that is still
-        held with the old shape, and the next backward fails.
+        `set_` and not ``.data =``: the latter leaves autograd's accumulator of a loss that is still alive with the old
+        shape, and the next backward fails.
         """
         with torch.no_grad():
             befores = list(map(Tensor.detach, tensors))
             # Noted before it is done: taking back a swap that did not happen changes nothing.
             self._tensors.append((tensors, befores))
             call_for_all(Tensor.set_, tensors, replacements)
-
-    def swap_states(self, tensors: Sequence[Tensor], replacements: Sequence[Tensor]) -> None:
-        """`swap` for gradients and optimizer states: no graph accumulates into them.
-
-        So ``.data =`` does, at a quarter of the time; their versions are raised as `set_` would raise them.
-        """
-        if any(map(_requires_grad, tensors)):  # gradients made by ``backward(create_graph=True)``
-            self.swap(tensors, replacements)
-            return
-        self._states.append((tensors, list(map(_data_of, tensors))))
-        call_for_all(setattr, tensors, repeat("data"), replacements)
-        increment_version(tensors)
 
     def set_entries(self, entries: Sequence[tuple[dict[Any, Any], Any, Any]]) -> None:
         """Set ``dictionary[key] = value`` for all (dictionary, key, value); attributes are entries of ``__dict__``."""
@@ -80,24 +62,34 @@ class Transaction:
         call_for_all(dict.__setitem__, *zip(*entries, strict=True))
 
     def rollback(self) -> None:
-        """Take everything back; an interrupt in the middle starts it over."""
+        """Take everything back; an interrupt in the middle starts it over, and so does the first error.
+
+        Raises:
+            Exception: that error, when everything has been taken back.
+        """
+        failure = None
         while True:
             try:
                 self._rollback()
             except KeyboardInterrupt:
                 continue
-            return
+            except Exception as error:
+                if failure is not None:
+                    raise
+                failure = error
+                continue
+            break
+        if failure is not None:
+            raise failure
 
     def _rollback(self) -> None:
         with torch.no_grad():
             for tensors, befores in reversed(self._tensors):
                 call_for_all(Tensor.set_, tensors, befores)
-        for tensors, befores in reversed(self._states):
-            call_for_all(setattr, tensors, repeat("data"), befores)
         for entries in reversed(self._entries):
-            known = [entry for entry in entries if entry[2] is not _MISSING]
-            if known:
-                call_for_all(dict.__setitem__, *zip(*known, strict=True))
+            present = [entry for entry in entries if entry[2] is not _MISSING]
+            if present:
+                call_for_all(dict.__setitem__, *zip(*present, strict=True))
             for dictionary, key, before in entries:
                 if before is _MISSING:
                     dictionary.pop(key, None)

@@ -13,10 +13,10 @@ from torch import nn
 import gsprune
 from gsprune.errors import CheckpointError
 from gsprune.networks import ActorCritic, QNetwork, build_encoder
-from gsprune.rl.checkpointing import MODEL_FILE, latest_checkpoint
-from gsprune.rl.envs import NUM_ACTIONS
-from gsprune.rl.evaluate import Policy, greedy_policy, sampled_policy
-from gsprune.rl.run import read_config
+from gsprune.rl.envs.procgen import NUM_ACTIONS
+from gsprune.rl.evaluation.episodes import Policy, greedy_policy, sampled_policy
+from gsprune.rl.training.checkpoints import MODEL_FILE, latest_checkpoint
+from gsprune.rl.training.run_folder import read_config
 
 __all__ = ["TrainedAgent", "load_agent"]
 

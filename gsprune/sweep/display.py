@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gsprune.counted import counted
+from gsprune.checks import counted
 from gsprune.report.style import format_seconds, format_steps
 from gsprune.sweep.folder import Progress, read_progress
 from gsprune.sweep.runner import Job, Status, log_path

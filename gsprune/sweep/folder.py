@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from gsprune.rl.run import write_atomically
+from gsprune.files import lock_file, write_atomically
 from gsprune.sweep.plan import Trial
 from gsprune.sweep.runner import Job, Status
 
@@ -38,23 +37,14 @@ class SweepFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock: IO[str] = (path / _LOCK).open("a+")
+            self._lock = lock_file(
+                path / _LOCK,
+                lambda owner: f"another sweep (process {owner}) works in {str(path)!r}; wait, or stop it first",
+            )
         except OSError as error:
             raise ValueError(
                 f"the sweep's folder {str(path)!r} cannot be written ({error.strerror}); choose another --out"
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.seek(0)
-            owner = self._lock.read().strip()
-            self._lock.close()
-            raise ValueError(
-                f"another sweep (process {owner}) works in {str(path)!r}; wait, or stop it first"
-            ) from error
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
 
     def close(self) -> None:
         """Let other sweeps in."""
@@ -105,16 +95,16 @@ def train_command(job: Job, threads: int | None) -> list[str]:
 
     Args:
         job: a resumed one goes on with its own options.
-        threads: threads for PyTorch and for the environments, unless the trial's options set them; None leaves both.
+        threads: threads that step the environments, unless the trial's options set them; None leaves them. Those of the
+            network follow OMP_NUM_THREADS, which the launcher sets.
     """
     trial = job.trial
     command = [sys.executable, "-m", "gsprune.cli", "train", trial.algorithm]
     if job.resumed:
         return [*command, "--resume", str(trial.folder)]
     command += ["--run-dir", str(trial.folder), "--env-id", trial.game, "--seed", str(trial.seed), *trial.arguments]
-    for option in ("--torch-threads", "--env-threads"):
-        if threads is not None and option not in trial.arguments:
-            command += [option, str(threads)]
+    if threads is not None and "--env-threads" not in trial.arguments:
+        command += ["--env-threads", str(threads)]
     return command
 
 

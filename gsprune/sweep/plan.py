@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gsprune.errors import MissingExtraError
-from gsprune.rl.envs import GAMES
-from gsprune.rl.idle_options import IGNORED_BY
+from gsprune.rl.envs.procgen import GAMES
+from gsprune.rl.training.idle_options import IGNORED_BY
 
 __all__ = [
     "BUILT_IN_METHODS",

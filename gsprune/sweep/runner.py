@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import enum
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from gsprune.interrupts.handlers import SignalHandlers
 from gsprune.sweep.launch import Launcher, Task
 from gsprune.sweep.plan import Trial
 
@@ -109,7 +107,7 @@ class Runner:
             on_change: called after a job's status has changed.
             on_poll: called a few times a second.
         """
-        with self._signals():
+        with _StopOnSignal(self.stop):
             try:
                 while self._start_and_reap(on_change):
                     on_poll()
@@ -197,22 +195,17 @@ class Runner:
         for running in self._running:
             running.task.wait()
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """While this lasts, SIGINT and SIGTERM stop the sweep instead of raising."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
-        def handle(_signal: int, _frame: FrameType | None) -> None:
-            self.stop()
+class _StopOnSignal(SignalHandlers):
+    """SIGINT and SIGTERM stop the sweep instead of raising."""
 
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def __init__(self, stop: Callable[[], None]) -> None:
+        super().__init__()
+        self._stop = stop
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._stop()
 
 
 def variables_for(threads: int | None) -> dict[str, str]:

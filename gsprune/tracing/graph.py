@@ -1,20 +1,19 @@
 """What tracing finds: the groups of a network, as names and integer vectors alone.
 
-A graph holds no tensor and no module, so it can be copied, pickled and compared, and it can follow the network through
-pruning steps without tracing again (`Graph.pruned`).
+A graph holds no tensor and no module, so it can be copied, pickled and compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from gsprune.tracing.passages import Passage
 from gsprune.tracing.table import graph_table
+from gsprune.tracing.trail import TrailOperation
 
 __all__ = ["Graph", "Group", "IntArray", "MacOperation", "Member", "Protected", "Queries"]
 
@@ -143,7 +142,7 @@ class Graph:
     example_shapes: tuple[tuple[int, ...], ...]
     example_origin: Literal["given", "made"]
     inexact: tuple[str, ...]
-    trail: tuple[Passage, ...] = ()
+    trail: tuple[TrailOperation, ...] = ()
     queries: tuple[Queries, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
@@ -198,46 +197,3 @@ class Graph:
             tensor: {axis: np.sort(np.concatenate(parts)) for axis, parts in axes.items()}
             for tensor, axes in gone.items()
         }
-
-    def pruned(self, removed_units: Mapping[str, IntArray]) -> Graph:
-        """The graph of the network after these units were removed.
-
-        Args:
-            removed_units: group name -> sorted int64 unit indices.
-        """
-        removed = self.removed(removed_units)
-        shapes = dict(self.shapes)
-        for tensor, axes in removed.items():
-            shape = list(shapes[tensor])
-            for axis, positions in axes.items():
-                shape[axis] -= len(positions)
-            shapes[tensor] = tuple(shape)
-        groups = tuple(_pruned_group(group, removed_units.get(group.name), removed) for group in self.groups)
-        queries = tuple(_pruned_queries(entry, removed.get(entry.tensor, {}).get(entry.axis)) for entry in self.queries)
-        return replace(self, groups=groups, shapes=shapes, queries=queries)
-
-
-def _pruned_queries(queries: Queries, removed: IntArray | None) -> Queries:
-    """`queries` after `removed` positions are gone: the rest is renumbered."""
-    if removed is None:
-        return queries
-    kept = np.setdiff1d(queries.rows, removed)
-    return replace(queries, rows=kept - np.searchsorted(removed, kept))
-
-
-def _pruned_group(group: Group, units: IntArray | None, removed: Mapping[str, Mapping[int, IntArray]]) -> Group:
-    """`group` after `removed`: positions of other groups on shared axes shift too, so all members are renumbered."""
-    touched = any(member.axis in removed.get(member.tensor, {}) for member in group.members)
-    if not touched:
-        return group
-    keep = np.ones(group.num_units, dtype=bool)
-    if units is not None:
-        keep[units] = False
-    renumbered = np.full(group.num_units + 1, -1, dtype=np.int64)  # the last entry answers for unit -1
-    renumbered[:-1][keep] = np.arange(int(keep.sum()))
-    members = []
-    for member in group.members:
-        positions = removed.get(member.tensor, {}).get(member.axis)
-        old = member.units if positions is None else np.delete(member.units, positions)
-        members.append(replace(member, units=renumbered[old]))
-    return replace(group, num_units=int(keep.sum()), members=tuple(members))

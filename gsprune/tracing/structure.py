@@ -7,7 +7,6 @@ arrays: many axes are cut alike (a convolution's outputs, its bias, its norm, th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from gsprune import _core
 from gsprune.tracing.graph import Graph, Group, IntArray, Member
-from gsprune.tracing.passages import Numbers, Scale, Units
+from gsprune.tracing.trail import Numbers, Scale, Units
 
 __all__ = ["Due", "Structure"]
 
@@ -91,7 +90,7 @@ class Structure:
     Attributes:
         num_units: units alive, of all groups.
         first_unit: (groups + 1,) int64, where the units of each group begin.
-        ids: (positions,) int64, the distinct index vectors one after the other; `num_units` stands for nobody.
+        ids: (positions,) int64, the distinct index vectors one after the other; `num_units` where no unit is.
         starts: (vectors + 1,) int64, where each vector begins.
         of_axis: tensor -> ((axis, vector), ...).
         cuts: the distinct values of `of_axis`: tensors that are cut alike share one.
@@ -163,15 +162,6 @@ class Structure:
         """Present length of every vector."""
         lengths: list[int] = (self.starts[1:] - self.starts[:-1]).tolist()
         return lengths
-
-    def mask(self, removed_units: Mapping[str, IntArray]) -> BoolArray:
-        """(num_units,) bool, False for the units to remove, given per group name."""
-        keep = np.ones(self.num_units, dtype=bool)
-        for group, first in zip(self.traced.groups, self.first_unit.tolist(), strict=False):
-            units = removed_units.get(group.name)
-            if units is not None:
-                keep[units + first] = False
-        return keep
 
     def pruned(self, keep: BoolArray) -> tuple[Structure, list[IntArray | None]]:
         """The structure without some units.

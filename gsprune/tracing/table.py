@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from gsprune.counted import counted
+from gsprune.checks import counted
 
 if TYPE_CHECKING:
     from gsprune.tracing.graph import Graph, Group

@@ -1,4 +1,4 @@
-"""Run a model's forward and leave no trace of it: modes, random generators, buffers and attributes are put back."""
+"""Restore a model after a forward: modes, random generators, buffers and attributes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gsprune.interrupts import HeldInterrupts
+from gsprune.interrupts import PostponedInterrupts
 from gsprune.tracing.autocast import without_autocast
 
 __all__ = ["is_fake_quantiser", "undisturbed"]
@@ -48,7 +48,7 @@ def undisturbed(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
                 _stop_observer(module)
             yield
         finally:
-            with HeldInterrupts():
+            with PostponedInterrupts():
                 _restore(attributes)
                 for buffer, version, contents in buffers:
                     # Running statistics are written without a new version; an equal buffer is left alone, since a copy
@@ -115,5 +115,5 @@ def _restore(attributes: list[tuple[nn.Module, dict[str, Any], dict[str, dict[An
 
 
 def _differs(present: dict[Any, Any], before: dict[Any, Any]) -> bool:
-    """Whether two dictionaries hold other objects, or the same ones in another order."""
+    """True if two dictionaries hold other objects, or the same ones in another order."""
     return present.keys() != before.keys() or not all(map(is_, present.values(), before.values()))

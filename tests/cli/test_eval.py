@@ -8,9 +8,9 @@ import torch
 
 from gsprune.cli import main
 from gsprune.networks import ActorCritic, build_encoder
-from gsprune.rl.checkpointing import TrainingState, save_checkpoint
-from gsprune.rl.envs import NUM_ACTIONS
-from gsprune.rl.run import RunFolder
+from gsprune.rl.envs.procgen import NUM_ACTIONS
+from gsprune.rl.training.checkpoints import TrainingState, save_checkpoint
+from gsprune.rl.training.run_folder import RunFolder
 
 pytest.importorskip("procgen")
 

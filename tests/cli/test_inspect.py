@@ -10,7 +10,7 @@ from torch import nn
 
 import gsprune
 from gsprune.cli import main
-from gsprune.rl.checkpointing import MODEL_FILE
+from gsprune.rl.training.checkpoints import MODEL_FILE
 
 
 def network() -> nn.Module:

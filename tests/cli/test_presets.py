@@ -11,7 +11,7 @@ import tyro
 from gsprune.cli import train_ppo
 from gsprune.cli.presets import default_folder, option_values, refuse_changes
 from gsprune.cli.train_ppo import Args
-from gsprune.rl.ppo_config import PRESETS
+from gsprune.rl.algorithms.ppo.config import PRESETS
 
 
 def parse(*argv: str) -> Args:

@@ -10,7 +10,7 @@ import pytest
 from rank_trainers import Outcome, rows, train, train_rank
 from ranks import run_ranks
 
-from gsprune.rl.dqn_config import DQNConfig
+from gsprune.rl.algorithms.dqn.config import DQNConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

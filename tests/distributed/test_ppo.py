@@ -12,8 +12,8 @@ import torch
 from rank_trainers import Outcome, die_after, disagree, rows, train, train_rank, train_to_budget
 from ranks import run_ranks
 
-from gsprune.rl.idle_options import without_idle
-from gsprune.rl.ppo_config import PPOConfig
+from gsprune.rl.algorithms.ppo.config import PPOConfig
+from gsprune.rl.training.idle_options import without_idle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

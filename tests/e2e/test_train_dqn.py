@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from gsprune.cli import main
-from gsprune.rl.metrics import read_metrics
+from gsprune.rl.training.metrics import read_metrics
 
 OPTIONS = [
     "--preset", "quick", "--encoder", "nature", "--total-timesteps", "640", "--num-envs", "4", "--batch-size", "8",

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from gsprune import latency_search
 from gsprune.cli import main
-from gsprune.rl.metrics import read_metrics
+from gsprune.pruning import latency_target
+from gsprune.rl.training.metrics import read_metrics
 
 OPTIONS = [
     "--preset", "quick", "--encoder", "nature", "--total-timesteps", "256", "--num-envs", "4", "--batch-size", "8",
@@ -28,7 +28,7 @@ def _counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def milliseconds(model: nn.Module, *_: Any) -> float:
         return sum(parameter.numel() for parameter in model.parameters()) / 1e5
 
-    monkeypatch.setattr(latency_search, "_measured", milliseconds)
+    monkeypatch.setattr(latency_target, "_measured", milliseconds)
     monkeypatch.setenv("GSPRUNE_CACHE", str(tmp_path / "cache"))
     threads = torch.get_num_threads()
     yield

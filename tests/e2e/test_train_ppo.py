@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from gsprune.cli import main
-from gsprune.rl.checkpointing import MODEL_FILE
-from gsprune.rl.metrics import read_metrics
+from gsprune.rl.training.checkpoints import MODEL_FILE
+from gsprune.rl.training.metrics import read_metrics
 
 OPTIONS = [
     "--preset", "quick", "--total-timesteps", "256", "--num-envs", "4", "--num-steps", "8", "--num-minibatches", "2",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gsprune.cli import main
-from gsprune.rl.metrics import read_metrics
+from gsprune.rl.training.metrics import read_metrics
 
 OPTIONS = [
     "--preset", "quick", "--total-timesteps", "256", "--num-envs", "4", "--num-steps", "8", "--num-minibatches", "2",

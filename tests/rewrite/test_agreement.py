@@ -12,7 +12,7 @@ from snapshots import snapshot
 from torch import Tensor, nn
 
 import gsprune
-from gsprune import step as step_module
+from gsprune.rewrite import verification
 from gsprune.rewrite.agreement import DoubtError, compare, settle
 
 NAN, INF = float("nan"), float("inf")
@@ -154,7 +154,7 @@ def test_what_cancellation_leaves_is_not_refused(
 ) -> None:
     torch.manual_seed(0)
     doubts: list[DoubtError] = []
-    monkeypatch.setattr(step_module, "settle", lambda *args: (doubts.append(args[0]), settle(*args))[1])
+    monkeypatch.setattr(verification, "settle", lambda *args: (doubts.append(args[0]), settle(*args))[1])
     model = Cancelling(features(), factor).to(dtype)
     x = torch.randn(4, 8, dtype=dtype)
     before, rng = {name: id(p) for name, p in model.named_parameters()}, torch.get_rng_state()

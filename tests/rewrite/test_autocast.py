@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gsprune
-from gsprune.rewrite.state import state_of
+from gsprune.rewrite.session import session_of
 
 LOW = (torch.bfloat16, torch.float16)
 
@@ -146,7 +146,7 @@ def test_a_step_that_is_taken_back_leaves_the_weights_that_the_block_uses(monkey
         def fails(*_: object) -> None:
             raise OSError("the disk is full")
 
-        monkeypatch.setattr("gsprune.step.Step._state_entries", fails)
+        monkeypatch.setattr("gsprune.rewrite.network._Rewrite._session_entries", fails)
         with pytest.raises(OSError, match="the disk is full"):
             gsprune.prune_step(model, 0.5, example_inputs=x)
         assert torch.equal(model(x), before)
@@ -158,7 +158,7 @@ def test_inputs_that_fit_only_under_autocast_prune(dtype: torch.dtype) -> None:
     low = x.to(dtype)
     with blocks(dtype):
         assert gsprune.prune_step(model, 0.25, example_inputs=low).changed
-    state = state_of(model)
+    state = session_of(model)
     assert state is not None
     assert state.example is not None
     assert state.example.autocast == (("cpu", dtype),)

@@ -11,9 +11,9 @@ from snapshots import snapshot
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from gsprune.rewrite.check import run
 from gsprune.rewrite.float64 import call_in_float64
-from gsprune.rewrite.state import Example
+from gsprune.rewrite.watched_call import watched_call
+from gsprune.tracing.example import Example
 
 
 class Calls(nn.Module):
@@ -58,12 +58,12 @@ def test_outputs_are_those_in_float64_and_nothing_is_left_behind(name: str) -> N
     net(x).square().sum().backward()
     pointers = {key: tensor.data_ptr() for key, tensor in net.state_dict().items()}
     before = snapshot(net)
-    outcome = run(net, Example((x,)), call=call_in_float64)
+    outcome = watched_call(net, Example((x,)), call=call_in_float64)
     assert outcome.failure is None
     assert outcome.output.dtype is torch.float64
     assert snapshot(net) == before
     assert {key: tensor.data_ptr() for key, tensor in net.state_dict().items()} == pointers
-    torch.testing.assert_close(outcome.output.float(), run(net, Example((x,))).output, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outcome.output.float(), watched_call(net, Example((x,))).output, rtol=1e-4, atol=1e-4)
 
 
 def written_outside(net: Any, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def of_one_type(net: Any, x: Tensor) -> Tensor:
 def test_what_would_be_something_else_in_float64_is_refused(forward: Callable[[Any, Tensor], Any]) -> None:
     net = Calls(forward, a=nn.Linear(4, 6), memory=torch.zeros(1))
     before = snapshot(net)
-    outcome = run(net, Example((torch.ones(5, 4),)), call=call_in_float64)
+    outcome = watched_call(net, Example((torch.ones(5, 4),)), call=call_in_float64)
     assert outcome.failure is not None
     assert snapshot(net) == before
     assert float(net.memory) == 0
@@ -98,7 +98,7 @@ def test_an_interrupt_leaves_nothing_behind() -> None:
     net = Calls(interrupted, a=nn.Linear(4, 6))
     before = snapshot(net)
     with pytest.raises(KeyboardInterrupt):
-        run(net, Example((torch.ones(5, 4),)), call=call_in_float64)
+        watched_call(net, Example((torch.ones(5, 4),)), call=call_in_float64)
     assert snapshot(net) == before
 
 
@@ -107,6 +107,6 @@ def test_an_operation_of_the_user_s_own_is_not_given_float64() -> None:
         library.define("doubled(Tensor x) -> Tensor")
         library.impl("doubled", lambda x: 2 * x, "CPU")
         net = Calls(lambda net, x: torch.ops.gsprune_tests.doubled(net.a(x)), a=nn.Linear(4, 6))
-        outcome = run(net, Example((torch.ones(5, 4),)), call=call_in_float64)
+        outcome = watched_call(net, Example((torch.ones(5, 4),)), call=call_in_float64)
         assert outcome.failure is not None
         assert "gsprune_tests.doubled.default may be another operation" in outcome.failure.message

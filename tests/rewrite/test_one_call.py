@@ -20,8 +20,8 @@ from torch.overrides import TorchFunctionMode
 import gsprune
 from gsprune import _core
 from gsprune.backends import CppBackend
-from gsprune.rewrite.state import state_of
-from gsprune.step import Step
+from gsprune.rewrite import network
+from gsprune.rewrite.session import session_of
 
 Training = tuple[RandomNet, torch.optim.Optimizer, RandomNet]
 HALF = [((0, np.array([0, 2], dtype=np.int64)),)]
@@ -43,7 +43,7 @@ def contents(training: Training) -> list[Any]:
     held = [snapshot(net, optimizer), snapshot(target)]
     for part in held:
         del part["identities"]
-    kept = [state.kept for each in (net, target) if (state := state_of(each)) is not None]
+    kept = [state.kept for each in (net, target) if (state := session_of(each)) is not None]
     lists = [{name: {axis: k.tolist() for axis, k in axes.items()} for name, axes in one.items()} for one in kept]
     return [held, lists]
 
@@ -70,7 +70,7 @@ def test_a_step_in_one_call_is_the_step_of_a_transaction_bit_for_bit(net: Random
         calls = Calls(patch)
         reports = [gsprune.prune_step(first[0], 0.6, optimizer=first[1], followers=(first[2],))]
         in_one_call = calls.count
-        patch.setattr(Step, "_needs_no_look", lambda _: False)
+        patch.setattr(network, "_can_be_one_call", lambda _: False)
         reports.append(gsprune.prune_step(second[0], 0.6, optimizer=second[1], followers=(second[2],)))
         assert calls.count == in_one_call
     assert reports[0].changed == reports[1].changed

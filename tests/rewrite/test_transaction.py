@@ -13,10 +13,19 @@ from random_networks import Block, RandomNet, example, loss_of, randomize
 from snapshots import snapshot
 
 import gsprune
-from gsprune import step as step_module
+from gsprune.pruning import choice
+from gsprune.rewrite import network, verification
 from gsprune.rewrite.transaction import Transaction, call_for_all
 
-STAGES = ("select_units", "plan_rewrite", "masked_output", "sliced", "apply_plan", "run", "compare")
+STAGES: dict[str, Any] = {
+    "select_units": choice,
+    "plan_rewrite": network,
+    "masked_output": verification,
+    "keep_attention_scale": network,
+    "SmallerNetwork": network,
+    "watched_call": verification,
+    "compare": verification,
+}
 
 
 def prepared() -> tuple[RandomNet, torch.optim.Optimizer, RandomNet]:
@@ -44,14 +53,14 @@ def test_a_failure_at_any_stage_leaves_everything_bitwise_unchanged(
 ) -> None:
     net, optimizer, target = prepared()
     before, target_before = snapshot(net, optimizer), snapshot(target)
-    original = getattr(step_module, stage)
+    original = getattr(STAGES[stage], stage)
 
     def failing(*args: Any, **kwargs: Any) -> Any:
         if when == "after":
             original(*args, **kwargs)
         raise error
 
-    monkeypatch.setattr(step_module, stage, failing)
+    monkeypatch.setattr(STAGES[stage], stage, failing)
     with pytest.raises(type(error)):
         gsprune.prune_step(net, 0.5, optimizer=optimizer, followers=(target,), example_inputs=example(net))
     assert snapshot(net, optimizer) == before
@@ -65,7 +74,7 @@ def test_an_interrupt_in_the_very_last_change_takes_all_back(monkeypatch: pytest
 
     def interrupted(self: Transaction, entries: Any) -> None:
         original(self, entries)
-        if any(key == "_gsprune_state" for _, key, _ in entries):
+        if any(key == "_gsprune_session" for _, key, _ in entries):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Transaction, "set_entries", interrupted)
@@ -87,7 +96,7 @@ def test_an_interrupt_during_the_rollback_does_not_stop_it(monkeypatch: pytest.M
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Transaction, "_rollback", interrupted)
-    monkeypatch.setattr(step_module, "compare", lambda *_: (_ for _ in ()).throw(RuntimeError("boom")))
+    monkeypatch.setattr(verification, "compare", lambda *_: (_ for _ in ()).throw(RuntimeError("boom")))
     with pytest.raises(RuntimeError, match="boom"):
         gsprune.prune_step(net, 0.5, optimizer=optimizer, followers=(target,), example_inputs=example(net))
     assert snapshot(net, optimizer) == before

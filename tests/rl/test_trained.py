@@ -12,9 +12,9 @@ import gsprune
 from gsprune.errors import CheckpointError
 from gsprune.networks import ActorCritic, QNetwork, build_encoder, example_frames
 from gsprune.rl import trained
-from gsprune.rl.checkpointing import TrainingState, checkpoint_folders, save_checkpoint
-from gsprune.rl.envs import NUM_ACTIONS
+from gsprune.rl.envs.procgen import NUM_ACTIONS
 from gsprune.rl.trained import load_agent
+from gsprune.rl.training.checkpoints import TrainingState, checkpoint_folders, save_checkpoint
 
 
 def write_run(folder: Path, algorithm: str, steps: list[int], sparsity: float = 0.0) -> list[torch.Tensor]:

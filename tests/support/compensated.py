@@ -1,4 +1,4 @@
-"""A step on chosen units with compensation, and units that the others can stand in for."""
+"""Units that others can stand in for, and a criterion that removes exactly these."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from gsprune.compensation.compensation import Compensation, CompensationMode
+from gsprune.compensation.report import CompensationReport
+from gsprune.pruning.session import open_session, with_binding
 from gsprune.backends import get_backend
-from gsprune.compensation.compensation import Compensation, CompensationReport, Mode
-from gsprune.rewrite.apply import apply_plan, sliced
-from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.plan import plan_rewrite
-from gsprune.rewrite.state import Example
+from gsprune.rewrite.network import ForwardBudget, Refusal, RewriteOptions, rewrite_network
 from gsprune.rewrite.tensors import canonical_tensors
-from gsprune.rewrite.transaction import Transaction
+from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph
-from gsprune.tracing.structure import Structure
-from gsprune.tracing.tracer import trace
 
 
 def remove_units(
@@ -27,21 +24,15 @@ def remove_units(
     units: Mapping[str, Sequence[int]],
     inputs: tuple[Any, ...],
     calibration: Sequence[tuple[Any, ...]] | None = None,
-    mode: Mode = "linear",
-) -> CompensationReport:
-    """Remove units, given per group, and compensate; an exception leaves the model dense."""
-    graph, _ = trace(model, inputs)
-    structure = Structure.of(graph)
+    mode: CompensationMode = "linear",
+) -> CompensationReport | None:
+    """Remove units, given per group, and compensate; None where the code of the model keeps them."""
+    session = with_binding(model, open_session(model, inputs, None))
     removed = {name: np.asarray(positions, dtype=np.int64) for name, positions in units.items()}
-    after, keeps = structure.pruned(structure.mask(removed))
-    plan = plan_rewrite([Binding(model, structure)], after, keeps, [])
-    kept = {name: dict(plan.keeps(name)) for name in plan.model_index}
-    calls = [Example(batch) for batch in calibration or [inputs]]
-    compensation = Compensation(model, graph, kept, calls, mode)
-    compensation.record()
-    with Transaction() as transaction:
-        apply_plan(transaction, plan, sliced(plan, get_backend("auto", torch.device("cpu"))))
-        return compensation.fit()
+    compensation = Compensation([Example(batch) for batch in calibration or [inputs]], mode)
+    options = RewriteOptions(get_backend("auto", torch.device("cpu")), [compensation])
+    result = rewrite_network(session, session.groups.mask(removed), [], [], options, ForwardBudget())
+    return None if isinstance(result, Refusal) else compensation.report
 
 
 def duplicate_units(model: nn.Module, graph: Graph, pairs: Mapping[str, Sequence[tuple[int, int]]]) -> None:

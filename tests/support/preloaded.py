@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib
 
-from gsprune.rl.envs import EnvConfig, ProcgenVectorEnv
+from gsprune.rl.envs.procgen import EnvConfig, ProcgenVectorEnv
 
 # An optimizer imports torch._dynamo.
-for _name in ("torch._dynamo", "torch.utils.tensorboard", "gsprune.rl.ppo", "gsprune.rl.dqn"):
+for _name in (
+    "torch._dynamo",
+    "torch.utils.tensorboard",
+    "gsprune.rl.algorithms.ppo.trainer",
+    "gsprune.rl.algorithms.dqn.trainer",
+):
     importlib.import_module(_name)
 
 # The first environment of a process loads all pictures of Procgen.

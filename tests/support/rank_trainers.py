@@ -8,22 +8,23 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
 import gsprune
-from gsprune import latency_search
 from gsprune.distributed.ranks import Ranks
-from gsprune.rl.config import TrainConfig
-from gsprune.rl.dqn import DQNTrainer
-from gsprune.rl.dqn_config import DQNConfig
-from gsprune.rl.metrics import read_metrics
-from gsprune.rl.ppo import PPOTrainer
-from gsprune.rl.ppo_config import PPOConfig
-from gsprune.rl.run import RunFolder
-from gsprune.rl.trainer import Trainer
+from gsprune.pruning import latency_target
+from gsprune.rl.algorithms.dqn.config import DQNConfig
+from gsprune.rl.algorithms.dqn.trainer import DQNTrainer
+from gsprune.rl.algorithms.ppo.config import PPOConfig
+from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
+from gsprune.rl.training.config import TrainConfig
+from gsprune.rl.training.metrics import read_metrics
+from gsprune.rl.training.run_folder import RunFolder
+from gsprune.rl.training.trainer import Trainer
 
 
 class Outcome(NamedTuple):
@@ -104,9 +105,9 @@ def train_to_budget(rank: int, folder: Path, config: TrainConfig) -> Outcome:
     def milliseconds(model: nn.Module, *_: Any) -> float:
         return (1 + rank) * sum(parameter.numel() for parameter in model.parameters()) / 1e5
 
-    latency_search._measured = milliseconds
-    os.environ["GSPRUNE_CACHE"] = str(folder.parent / f"cache-{rank}")
-    return train(folder, config, ranks=Ranks(dist.group.WORLD))
+    variables = {"GSPRUNE_CACHE": str(folder.parent / f"cache-{rank}")}
+    with patch.object(latency_target, "_measured", milliseconds), patch.dict(os.environ, variables):
+        return train(folder, config, ranks=Ranks(dist.group.WORLD))
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

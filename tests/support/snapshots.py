@@ -35,7 +35,7 @@ def snapshot(model: nn.Module, optimizer: Optimizer | None = None) -> dict[str, 
             name: {key: value for key, value in vars(module).items() if isinstance(value, int | float | str | tuple)}
             for name, module in model.named_modules()
         },
-        "state": "_gsprune_state" in vars(model),
+        "state": "_gsprune_session" in vars(model),
         "optimizer": None
         if optimizer is None
         else [frozen(dict(optimizer.state[p])) for group in optimizer.param_groups for p in group["params"]],

@@ -1,0 +1,119 @@
+"""Checks of arguments: one form of message for a wrong type and one for a value out of range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from difflib import get_close_matches
+from numbers import Integral, Real
+
+import numpy as np
+
+__all__ = ["check_choice", "check_flag", "check_number", "check_whole", "counted", "suggestion"]
+
+
+def check_number(
+    argument: str,
+    value: object,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    meaning: str = "",
+) -> float:
+    """A real number inside its bounds, as a float.
+
+    Args:
+        argument: name of the argument, for the message.
+        value: the argument; booleans are not numbers.
+        at_least: smallest allowed value.
+        above: largest value that is too small.
+        at_most: largest allowed value.
+        below: smallest value that is too large.
+        meaning: what the number stands for, added to the message.
+
+    Raises:
+        TypeError: `value` is not a real number.
+        ValueError: `value` is NaN or out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"`{argument}` must be a number, got {value!r}")
+    number = float(value)
+    if (
+        math.isnan(number)
+        or (at_least is not None and number < at_least)
+        or (above is not None and number <= above)
+        or (at_most is not None and number > at_most)
+        or (below is not None and number >= below)
+    ):
+        bounds = _bounds(at_least, above, at_most, below) or "a number"
+        raise ValueError(f"`{argument}` must be {bounds}{meaning and f', {meaning}'}, got {value!r}")
+    return number
+
+
+def check_whole(argument: str, value: object, *, at_least: int, meaning: str = "") -> int:
+    """A whole number that is not too small, as an int.
+
+    Args:
+        argument: name of the argument, for the message.
+        value: the argument; booleans and floats are not whole numbers.
+        at_least: smallest allowed value.
+        meaning: what the number stands for, added to the message.
+
+    Raises:
+        TypeError: `value` is not a whole number.
+        ValueError: `value` is below `at_least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"`{argument}` must be a whole number, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"`{argument}` must be at least {at_least}{meaning and f', {meaning}'}, got {value}")
+    return int(value)
+
+
+def check_flag(argument: str, value: object) -> bool:
+    """True or False.
+
+    Raises:
+        TypeError: `value` is neither; numbers do not count.
+    """
+    if not isinstance(value, (bool, np.bool_)):  # a union would be built at every call
+        raise TypeError(f"`{argument}` must be True or False, got {value!r}")
+    return bool(value)
+
+
+def check_choice(argument: str, value: object, choices: Iterable[str]) -> str:
+    """One of several names.
+
+    Raises:
+        ValueError: `value` is none of them; the message suggests the nearest.
+    """
+    names = tuple(choices)
+    if not isinstance(value, str) or value not in names:
+        listed = ", ".join(map(repr, names))
+        raise ValueError(f"`{argument}` must be one of {listed}, got {value!r}{suggestion(value, names)}")
+    return value
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun in the singular or plural: "1 run", "2 runs"; the plural takes an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def suggestion(value: object, choices: Iterable[str]) -> str:
+    """The choice that is spelled most like `value`, as the end of a message; "" if none is close."""
+    near = get_close_matches(str(value), list(choices), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _bounds(at_least: float | None, above: float | None, at_most: float | None, below: float | None) -> str:
+    low = f"at least {at_least:g}" if at_least is not None else "" if above is None else f"above {above:g}"
+    if below == math.inf:
+        return f"{low} and finite"
+    high = f"at most {at_most:g}" if at_most is not None else "" if below is None else f"below {below:g}"
+    if not low or not high:
+        return low or high
+    left = f"({above:g}" if at_least is None else f"[{at_least:g}"
+    right = f"{below:g})" if at_most is None else f"{at_most:g}]"
+    return f"in {left}, {right}"

@@ -1,0 +1,153 @@
+"""Latency of networks by the clock: calls in turns, on the same input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsprune.checks import check_number, check_whole
+from gsprune.engines.timing import Forward, Latency, timed_in_turns
+from gsprune.rewrite.tensors import canonical_tensors, unwrapped
+from gsprune.tracing.example import Example, first_outputs, given
+from gsprune.tracing.undisturbed import undisturbed
+
+__all__ = ["latencies", "latency", "with_batch"]
+
+
+def latency(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    forward: Callable[..., Any] | None = None,
+    batch: int | None = None,
+    calls: int = 200,
+    warmup: int = 20,
+    max_seconds: float = 10.0,
+) -> Latency:
+    """Time forwards of one network; see `latencies`.
+
+    Args:
+        model: the network.
+        example_inputs: as in `latencies`.
+        forward: as in `latencies`.
+        batch: as in `latencies`.
+        calls: as in `latencies`.
+        warmup: as in `latencies`.
+        max_seconds: as in `latencies`.
+    """
+    return latencies(
+        [model], example_inputs, forward=forward, batch=batch, calls=calls, warmup=warmup, max_seconds=max_seconds
+    )[0]
+
+
+def latencies(
+    models: Sequence[nn.Module],
+    example_inputs: Any,
+    *,
+    forward: Callable[..., Any] | None = None,
+    batch: int | None = None,
+    calls: int = 200,
+    warmup: int = 20,
+    max_seconds: float = 10.0,
+) -> list[Latency]:
+    """Time forwards of several networks side by side, on the same input and in turns.
+
+    What else the machine does then slows all of them alike, so that the ratio of two medians can be trusted where a
+    median alone cannot. The models run in eval mode without gradients and are as before afterwards. Each is called once
+    before the warmup, to see that the inputs fit.
+
+    Args:
+        models: the networks, all on the device of the first one's parameters.
+        example_inputs: tensor, tuple of positional inputs or dict of inputs by name; moved to the models' device.
+        forward: callable(model, *example_inputs) -> outputs; None calls the model.
+        batch: examples per call: every tensor with axes is cut or repeated to this length along its first; None takes
+            the inputs as they are.
+        calls: timed calls per model.
+        warmup: calls per model before them.
+        max_seconds: end earlier, but after at least 10 calls, when the timed calls have taken so long in all.
+
+    Returns:
+        one `Latency` per model.
+
+    Raises:
+        ValueError: no model, a number below its least, or inputs on which a model fails.
+        TypeError: something is not of its type.
+    """
+    _check_models(models)
+    if batch is not None:
+        check_whole("batch", batch, at_least=1)
+    check_whole("calls", calls, at_least=1)
+    check_whole("warmup", warmup, at_least=0)
+    check_number("max_seconds", max_seconds, at_least=0)
+    device = _device(models[0])
+    example = _on(device, given(example_inputs, forward), batch)
+    runs = [_timed_call(model, example, device) for model in models]
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(undisturbed(model, autocast=True))
+        for model in models:
+            first_outputs(model, example)
+        _synchronize(device)
+        size = _batch_size((*example.args, *example.kwargs.values()))
+        return timed_in_turns(runs, calls, warmup, max_seconds, batch=size, device=str(device))
+
+
+def _check_models(models: Sequence[nn.Module]) -> None:
+    if isinstance(models, nn.Module) or not isinstance(models, Sequence):
+        raise TypeError(f"`models` must be a list of networks, got {type(models).__name__}; for one call `latency`")
+    if not models:
+        raise ValueError("`models` must be at least 1, got 0")
+    for model in models:
+        unwrapped(model)  # raises where it is no network
+
+
+def _timed_call(model: nn.Module, example: Example, device: torch.device) -> Forward:
+    def run() -> None:
+        example.call(model)
+        _synchronize(device)
+
+    return run
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in canonical_tensors(unwrapped(model)).values()), torch.device("cpu"))
+
+
+def _on(device: torch.device, example: Example, batch: int | None) -> Example:
+    """The example on the device and of the batch size."""
+    return Example(
+        tuple(with_batch(value, device, batch) for value in example.args),
+        {name: with_batch(value, device, batch) for name, value in example.kwargs.items()},
+        example.forward,
+    )
+
+
+def with_batch(value: Any, device: torch.device, batch: int | None) -> Any:
+    """A tensor on `device`, cut or repeated to `batch` examples along its first axis; anything else as it is.
+
+    Raises:
+        ValueError: there is no example to be repeated.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    if batch is not None and value.ndim > 0:
+        if len(value) == 0:
+            raise ValueError(
+                f"`example_inputs` must hold at least one example to make a batch of {batch} of, got a tensor of shape"
+                f" {tuple(value.shape)}"
+            )
+        value = value[torch.arange(batch, device=value.device) % len(value)]
+    return value.to(device)
+
+
+def _batch_size(inputs: Sequence[Any]) -> int:
+    return next((len(value) for value in inputs if isinstance(value, Tensor) and value.ndim > 0), 1)

@@ -1,0 +1,54 @@
+"""Handlers of signals for the time of a block."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in `typing` from Python 3.11 on
+
+__all__ = ["Handler", "SignalHandlers"]
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+class SignalHandlers:
+    """A context that handles SIGINT and SIGTERM by its method `handle`, and puts the old handlers back at its end.
+
+    Python runs handlers in the main thread alone; in another thread this context changes nothing.
+
+    Attributes:
+        previous: the old handler of each signal that `handle` has replaced.
+    """
+
+    def __init__(self) -> None:
+        self.previous: dict[int, Handler] = {}
+
+    def __enter__(self) -> Self:
+        """Install the handlers."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.getsignal(number)
+                if self.replaces(handler):
+                    self.previous[number] = handler
+                    signal.signal(number, self.handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put the old handlers back."""
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def replaces(self, handler: Handler) -> bool:
+        """Whether a signal with this handler is handled here: each but those of C code, which cannot be put back."""
+        return handler is not None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        raise NotImplementedError

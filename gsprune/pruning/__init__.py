@@ -1,0 +1,1 @@
+"""Pruning steps: request, choice of channels, rewrite, report."""

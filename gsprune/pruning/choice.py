@@ -1,0 +1,32 @@
+"""The choice of a step: scores, and from them the units to keep."""
+
+from __future__ import annotations
+
+from gsprune.arrays import BoolArray
+from gsprune.backends import Backend
+from gsprune.distributed.consensus import Consensus
+from gsprune.importance import ScoreSource
+from gsprune.pruning.options import ChoiceOptions
+from gsprune.rewrite.session import Session
+from gsprune.selection import select_units
+
+__all__ = ["choose_units"]
+
+
+def choose_units(
+    session: Session, options: ChoiceOptions, frozen: frozenset[str], backend: Backend, consensus: Consensus | None
+) -> BoolArray:
+    """(units,) bool, True for the units to keep; groups in `frozen` keep their width.
+
+    Scores that depend on data are averaged over the ranks of `consensus`.
+
+    Raises:
+        ScoreError: a score is not finite.
+        ValueError: an option does not fit the model.
+    """
+    run = None if session.example is None else session.example.call
+    source = ScoreSource(session.groups, frozen, session.bound.tensors, backend, session.model, run)
+    scores = options.importance.unit_scores(source, average=None if consensus is None else consensus.mean)
+    return select_units(
+        session.groups, scores, session.initial_widths, options.selection, backend=backend, frozen=frozen
+    )

@@ -1,0 +1,182 @@
+"""`target="latency"`: finds the common ratio of channels at which a network meets a budget of milliseconds.
+
+The time of a forward is measured, not modelled: engines jump at widths that suit them. Copies of the network are pruned
+to some common ratio, loaded into the engine and timed. A table on this machine keeps the measurements.
+The ratio is found by a secant search on the logarithm of the time, in at most `_MAX_TRIALS` measurements.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from gsprune.engines.budget import LatencyBudget
+from gsprune.engines.latency import with_batch
+from gsprune.engines.portable_call import portable_call
+from gsprune.engines.registry import load
+from gsprune.engines.table import WidthTable, cache_folder, table_key
+from gsprune.engines.timing import undisturbed_milliseconds
+from gsprune.importance import resolve_importance
+from gsprune.pruning.ignore import ignored_groups
+from gsprune.pruning.options import StepOptions
+from gsprune.pruning.step import take_step
+from gsprune.rewrite.session import Session, session_of
+from gsprune.selection import Selection, dense_shapes
+
+__all__ = ["Point", "options_within_budget", "search_ratio"]
+
+# Half of the 10 % that are promised: the other half is for the clock.
+_TOLERANCE = 0.05
+_MAX_TRIALS = 12
+_HIGHEST_RATIO = 0.99
+_SMALLEST_STEP = 1e-3  # of the ratio; a thousandth moves no width below a thousand channels
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A network that was timed.
+
+    Attributes:
+        ratio: fraction of channels removed.
+        widths: group -> width.
+        milliseconds: of one forward.
+    """
+
+    ratio: float
+    widths: Mapping[str, int]
+    milliseconds: float
+
+
+def options_within_budget(
+    model: nn.Module, session: Session, options: StepOptions, budget: LatencyBudget
+) -> StepOptions:
+    """The options with the sparsity at which the network meets its share of the budget.
+
+    The model is not touched, and the sparsity of `options` is ignored. Where several ranks take the step together, the
+    first one measures for all.
+
+    Raises:
+        ValueError: not even the narrowest network is so fast, or the table cannot be written.
+        MissingExtraError: the engine is not installed.
+    """
+
+    def solve() -> float:
+        return _solve(model, session, replace(options, consensus=None), budget)
+
+    ratio = solve() if options.consensus is None else options.consensus.from_first("the budget", solve)
+    return _with_sparsity(options, ratio * budget.reached)
+
+
+def _with_sparsity(options: StepOptions, sparsity: float) -> StepOptions:
+    selection = replace(options.choice.selection, sparsity=sparsity)
+    return replace(options, choice=replace(options.choice, selection=selection))
+
+
+def _solve(model: nn.Module, session: Session, options: StepOptions, budget: LatencyBudget) -> float:
+    """The sparsity of every group, in [0, 1), at which the network meets the budget; 0 if the network is fast enough.
+
+    The same question on the same machine has the same answer, also in another process.
+    """
+    graph = session.groups.graph
+    shapes = dense_shapes(graph, session.initial_widths)
+    table = WidthTable(cache_folder(), table_key(graph, shapes, budget))
+    ignored = sorted(ignored_groups(model, graph, options.choice.ignore))
+    question = _question(options.choice.selection, ignored, budget)
+    answer = table.ratio(question)
+    if answer is not None:
+        return answer
+    # The time does not depend on which channels go; other criteria would need gradients, which a copy has not.
+    choice = replace(options.choice, importance=resolve_importance("l1"), ignore=ignored)
+    trial = replace(options, choice=choice, dry_run=False)
+
+    def point(ratio: float) -> Point:
+        network, present = _pruned_copy(model, session, _with_sparsity(trial, ratio))
+        widths = {group.name: group.width for group in present.groups.graph.groups}
+        milliseconds = table.milliseconds(widths)
+        if milliseconds is None:
+            milliseconds = _measured(network, present, budget)
+            table.add(widths, milliseconds)
+        return Point(ratio, widths, milliseconds)
+
+    ratio = search_ratio(point, budget)
+    table.answer(question, ratio)
+    return ratio
+
+
+def search_ratio(point: Callable[[float], Point], budget: LatencyBudget) -> float:
+    """The smallest ratio whose network meets the budget, up to the tolerance.
+
+    Args:
+        point: ratio -> widths and milliseconds.
+        budget: the milliseconds to meet.
+
+    Raises:
+        ValueError: not even the narrowest network does.
+    """
+    goal = budget.milliseconds
+    slow = point(0.0)
+    if slow.milliseconds <= goal * (1 + _TOLERANCE):
+        return 0.0
+    fast = point(_HIGHEST_RATIO)
+    if fast.milliseconds > goal * (1 + _TOLERANCE):
+        raise ValueError(
+            f"`sparsity` asks for {budget}, but with {_HIGHEST_RATIO:.0%} of the channels gone a forward still takes"
+            f" {fast.milliseconds:.3g} ms (dense: {slow.milliseconds:.3g} ms); ask for more time, or another engine"
+        )
+    for _ in range(_MAX_TRIALS - 2):
+        if abs(fast.milliseconds - goal) <= _TOLERANCE * goal or fast.ratio - slow.ratio < _SMALLEST_STEP:
+            break
+        middle = point(_between(slow, fast, goal))
+        if middle.widths in (slow.widths, fast.widths):
+            # No width lies between, or the secant met its end: halving decides which.
+            middle = point((slow.ratio + fast.ratio) / 2)
+        if middle.milliseconds <= goal * (1 + _TOLERANCE):
+            fast = middle
+        else:
+            slow = middle
+    return fast.ratio
+
+
+def _between(slow: Point, fast: Point, goal: float) -> float:
+    """The ratio at which the line through both points meets the goal, in logarithms of time; well inside of both."""
+    whole = math.log(slow.milliseconds / fast.milliseconds)
+    share = math.log(slow.milliseconds / goal) / whole if whole > 0 else 0.5
+    return slow.ratio + min(0.85, max(0.15, share)) * (fast.ratio - slow.ratio)
+
+
+def _pruned_copy(model: nn.Module, session: Session, options: StepOptions) -> tuple[nn.Module, Session]:
+    """A pruned copy of the network, and the copy's session."""
+    copy = deepcopy(model)
+    take_step(copy, replace(session, initial_widths=dict(session.initial_widths), binding=None), options)
+    after = session_of(copy)
+    assert after is not None
+    return copy, after
+
+
+def _measured(model: nn.Module, session: Session, budget: LatencyBudget) -> float:
+    example = session.example
+    if example is None:
+        raise ValueError("`target` is 'latency', which needs `example_inputs` of the real size; pass them once more")
+    inputs: Any = {name: _sized(value, budget) for name, value in example.kwargs.items()}
+    if not inputs:
+        inputs = tuple(_sized(value, budget) for value in example.args)
+    (run,) = load(budget.engine, [portable_call(model, inputs, example.forward)], budget.threads)
+    return undisturbed_milliseconds(run, budget.threads)
+
+
+def _sized(value: Any, budget: LatencyBudget) -> Any:
+    return with_batch(value, torch.device("cpu"), budget.batch)
+
+
+def _question(selection: Selection, ignored: Sequence[str], budget: LatencyBudget) -> str:
+    """The options that the answer depends on, as a short text."""
+    options = json.dumps([selection.round_to, selection.min_channels, list(ignored)], sort_keys=True, default=dict)
+    return f"{budget.milliseconds:g} ms, {hashlib.sha256(options.encode()).hexdigest()[:12]}"

@@ -1,0 +1,77 @@
+"""The options of one step, in groups, and their checks; `gsprune.prune_step` documents them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from gsprune.backends import BackendName
+from gsprune.checks import check_number
+from gsprune.compensation.compensation import Compensation
+from gsprune.distributed.consensus import Consensus
+from gsprune.engines import LatencyBudget
+from gsprune.importance import Criterion, Importance
+from gsprune.selection import Selection
+
+__all__ = ["ChoiceOptions", "ImportanceSpec", "StepOptions", "check_sparsity", "latency_budget"]
+
+ImportanceSpec = str | Importance | Criterion | Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceOptions:
+    """The choice of units: sparsity, scope, target and limits (`selection`), scores, and ignored parts."""
+
+    selection: Selection
+    importance: Importance
+    ignore: Sequence[str | nn.Module | type]
+
+
+@dataclass(frozen=True, slots=True)
+class StepOptions:
+    """One step: the choice of units, and how it is carried out."""
+
+    choice: ChoiceOptions
+    rescale: bool
+    backend: BackendName
+    dry_run: bool
+    consensus: Consensus | None = None
+    compensation: Compensation | None = None
+
+
+def check_sparsity(sparsity: Any) -> Any:
+    """`sparsity`, a number in [0, 1) or a mapping of globs to such numbers.
+
+    Raises:
+        TypeError: a number or a key is of another type.
+        ValueError: a number is outside [0, 1).
+    """
+    for key, number in sparsity.items() if isinstance(sparsity, Mapping) else [("", sparsity)]:
+        if not isinstance(key, str):
+            raise TypeError(f"`sparsity` must have globs of group or layer names as keys, got {key!r}")
+        argument = f"sparsity[{key!r}]" if key else "sparsity"
+        check_number(argument, number, at_least=0, below=1, meaning="the fraction of first-seen widths that is removed")
+    return sparsity
+
+
+def latency_budget(sparsity: object, target: str, scope: str) -> LatencyBudget | None:
+    """The budget of milliseconds that `sparsity` stands for with target "latency"; None with another target.
+
+    Raises:
+        TypeError: `sparsity` is neither a number nor a budget.
+        ValueError: a budget with another target, or another scope than "local".
+    """
+    if not isinstance(target, str) or target != "latency":
+        if isinstance(sparsity, LatencyBudget):
+            raise ValueError(f"`sparsity` is a LatencyBudget, which needs target='latency'; got target={target!r}")
+        return None
+    if scope != "local":
+        raise ValueError(f"`scope` must be 'local' with target='latency', which seeks one ratio for all; got {scope!r}")
+    if isinstance(sparsity, LatencyBudget):
+        return sparsity
+    if isinstance(sparsity, bool) or not isinstance(sparsity, int | float):
+        raise TypeError(f"`sparsity` must be milliseconds or a LatencyBudget with target='latency', got {sparsity!r}")
+    return LatencyBudget(sparsity)

@@ -1,0 +1,160 @@
+"""Sensitivity of the output to every group: a table to look at before choosing what to prune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from glob import escape
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gsprune.arrays import Float32Array
+from gsprune.backends import BackendName, get_backend
+from gsprune.checks import check_number
+from gsprune.importance import Criterion, Importance, ScoreSource, resolve_importance
+from gsprune.pruning.ignore import ignored_groups
+from gsprune.pruning.session import open_session
+from gsprune.rewrite.masking import masked_output
+from gsprune.rewrite.tensors import canonical_tensors, unwrapped
+from gsprune.selection import Selection, select_units
+from gsprune.tracing.graph import Graph, IntArray
+from gsprune.tracing.outputs import tensors_in
+from gsprune.tracing.structure import Structure
+from gsprune.tracing.undisturbed import undisturbed
+
+__all__ = ["Sensitivity", "SensitivityRow", "sensitivity"]
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityRow:
+    """One group at one ratio.
+
+    Attributes:
+        group: its name.
+        ratio: fraction of the present width to remove.
+        width: present width.
+        removed: units that were masked.
+        score_lost: the removed units' share of the sum of the group's scores.
+        output_change: ‖y' - y‖₂ / ‖y‖₂, with y the outputs on the example and y' those without the removed units.
+    """
+
+    group: str
+    ratio: float
+    width: int
+    removed: IntArray
+    score_lost: float
+    output_change: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """A table of rows: groups in the order of the network, ratios ascending.
+
+    Attributes:
+        rows: one per group and ratio.
+        ratios: the ratios.
+    """
+
+    rows: tuple[SensitivityRow, ...]
+    ratios: tuple[float, ...]
+
+    def __str__(self) -> str:
+        by_group: dict[str, list[SensitivityRow]] = {}
+        for row in self.rows:
+            by_group.setdefault(row.group, []).append(row)
+        column = max([5, *(len(name) for name in by_group)])
+        head = " ".join(f"{f'{ratio:.0%}':>13}" for ratio in self.ratios)
+        lines = ["score lost / relative change of the output, by fraction of the group removed"]
+        lines.append(f"{'group':<{column}} {'width':>6} {head}")
+        for name, rows in by_group.items():
+            cells = " ".join(f"{row.score_lost:>6.1%} {row.output_change:>6.2g}" for row in rows)
+            lines.append(f"{name:<{column}} {rows[0].width:>6} {cells}")
+        return "\n".join(lines)
+
+
+def sensitivity(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    forward: Callable[..., Any] | None = None,
+    ratios: Sequence[float] = (0.1, 0.25, 0.5, 0.75, 0.9),
+    importance: str | Importance | Criterion | Callable[[Tensor], Tensor] = "l1",
+    ignore: Sequence[str | nn.Module | type] = (),
+    backend: BackendName = "auto",
+) -> Sensitivity:
+    """Mask a growing part of one group at a time and look at what it does; the model is as before afterwards.
+
+    Args:
+        model: the network, dense or pruned.
+        example_inputs: tensor, tuple or dict; real data says more than noise. None takes the example of earlier steps,
+            else makes one.
+        forward: callable(model, *example_inputs) -> outputs; None takes that of earlier steps, or calls the model.
+        ratios: fractions of the present width, each in [0, 1).
+        importance: as in `gsprune.prune_step`.
+        ignore: as in `gsprune.prune_step`; these groups are left out.
+        backend: as in `gsprune.prune_step`.
+
+    Raises:
+        ValueError: a ratio outside [0, 1), or a bad argument.
+        TraceError: the network cannot be traced.
+        ScoreError: a group cannot be scored.
+    """
+    module = unwrapped(model)
+    if not isinstance(ratios, list | tuple):
+        raise TypeError(f"`ratios` must be a list or tuple of numbers in [0, 1), got {type(ratios).__name__}")
+    for index, ratio in enumerate(ratios):
+        check_number(f"ratios[{index}]", ratio, at_least=0, below=1)
+    session = open_session(module, example_inputs, forward)
+    graph, example = session.groups.graph, session.example
+    if example is None:
+        raise ValueError("`example_inputs` is needed: the model was loaded or pickled without its example")
+    tensors = canonical_tensors(module)
+    frozen = ignored_groups(module, graph, ignore)
+    provider = get_backend(backend, next(iter(tensors.values())).device)
+    structure = Structure.of(graph)
+    source = ScoreSource(structure, frozen, tensors, provider, module, example.call)
+    scores = resolve_importance(importance).unit_scores(source)
+    with undisturbed(module):
+        dense = example.call(module)
+    rows = []
+    for group, (first, last) in zip(graph.groups, pairwise(structure.first_unit.tolist()), strict=True):
+        for ratio in sorted(ratios) if group.name not in frozen else ():
+            # No first-seen widths are passed: the ratio is one of the present width. The name is no glob here.
+            request = Selection({escape(group.name): ratio})
+            units = np.flatnonzero(~select_units(structure, scores, {}, request, backend=provider)[first:last])
+            with undisturbed(module):
+                output = masked_output(module, example, tensors, _kept(graph, {group.name: units}))
+            lost = _share(scores[first:last], units)
+            rows.append(
+                SensitivityRow(group.name, float(ratio), group.width, units, lost, _relative_change(output, dense))
+            )
+    return Sensitivity(tuple(rows), tuple(sorted(float(ratio) for ratio in ratios)))
+
+
+def _kept(graph: Graph, removed_units: Mapping[str, IntArray]) -> dict[str, dict[int, IntArray]]:
+    return {
+        name: {axis: np.setdiff1d(np.arange(graph.shapes[name][axis]), removed) for axis, removed in axes.items()}
+        for name, axes in graph.removed(removed_units).items()
+    }
+
+
+def _share(scores: Float32Array, units: IntArray) -> float:
+    wide = scores.astype(np.float64)
+    total = float(wide.sum())
+    return float(wide[units].sum()) / total if total > 0 else 0.0
+
+
+def _relative_change(output: Any, dense: Any) -> float:
+    ours, theirs = _flat(output), _flat(dense)
+    scale = float(theirs.norm())
+    return float((ours - theirs).norm()) / scale if scale > 0 else 0.0
+
+
+def _flat(output: Any) -> Tensor:
+    """All floating-point outputs in a row, float64 on the CPU."""
+    parts = [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
+    return torch.cat([part.detach().to("cpu", torch.float64).reshape(-1) for part in parts] or [torch.zeros(0)])

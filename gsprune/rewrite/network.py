@@ -1,0 +1,191 @@
+"""One call that rewrites a network: it is made smaller and verified, then repaired or refused.
+
+The model, its followers and its optimizers change together or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch.optim import Optimizer
+
+from gsprune.arrays import BoolArray
+from gsprune.backends import Backend
+from gsprune.distributed.consensus import Consensus
+from gsprune.interrupts import PostponedInterrupts
+from gsprune.rewrite.adjustment import Adjustment, SmallerNetwork
+from gsprune.rewrite.agreement import DoubtError
+from gsprune.rewrite.attention_scale import keep_attention_scale
+from gsprune.rewrite.binding import Binding
+from gsprune.rewrite.optimizers.stale import parameters_without_optimizer, watch_stale_optimizers
+from gsprune.rewrite.plan import RewritePlan, plan_rewrite
+from gsprune.rewrite.repair import lengths_of
+from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session
+from gsprune.rewrite.size_links import Entry, SizeLink
+from gsprune.rewrite.transaction import Transaction
+from gsprune.rewrite.verification import ForwardBudget, Refusal, Verification, cut_groups
+from gsprune.tracing.structure import Structure
+
+__all__ = ["ForwardBudget", "Refusal", "RewriteOptions", "Rewritten", "rewrite_network"]
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteOptions:
+    """Options of a rewrite.
+
+    Attributes:
+        backend: slices the tensors.
+        adjustments: change weights of the smaller network.
+        consensus: the ranks that take the step together; None for one process.
+    """
+
+    backend: Backend
+    adjustments: Sequence[Adjustment] = ()
+    consensus: Consensus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A network that is smaller now.
+
+    Attributes:
+        structure: its groups.
+        notes: remarks for the report.
+    """
+
+    structure: Structure
+    notes: tuple[str, ...] = ()
+
+
+def rewrite_network(
+    session: Session,
+    keep: BoolArray,
+    optimizers: Sequence[Optimizer],
+    followers: Sequence[Binding],
+    options: RewriteOptions,
+    budget: ForwardBudget,
+) -> Rewritten | Refusal:
+    """Remove units from the model, its followers and its optimizers' states, and check the smaller network.
+
+    Args:
+        session: the model, with its binding and structure.
+        keep: (units,) bool, the units to keep.
+        optimizers: the optimizers whose states follow, also those inside of wrappers.
+        followers: modules of the model's architecture.
+        options: how to do it.
+        budget: the forwards that the step may spend on checks.
+
+    Returns:
+        the rewritten network; or a refusal, after which everything is as before.
+
+    Raises:
+        RewriteError: the smaller network cannot be built; nothing was changed.
+    """
+    doubt = None
+    while True:
+        try:
+            rewrite = _Rewrite(session, keep, optimizers, followers, options)
+            return rewrite.run(budget, doubt)
+        except DoubtError as error:  # float64 needs the dense network again, which the transaction has put back
+            doubt = error.with_traceback(None)  # whose frames hold the sliced tensors
+        except Refusal as refusal:
+            return refusal.with_traceback(None)
+
+
+class _Rewrite:
+    """One attempt; arguments as of `rewrite_network`."""
+
+    def __init__(
+        self,
+        session: Session,
+        keep: BoolArray,
+        optimizers: Sequence[Optimizer],
+        followers: Sequence[Binding],
+        options: RewriteOptions,
+    ) -> None:
+        torch.clear_autocast_cache()  # casts of the present weights, which an autocast block would go on to use
+        self.session, self.optimizers, self.options = session, optimizers, options
+        self.bindings = (session.bound, *followers)
+        self.after, keeps = session.groups.pruned(keep)
+        self.plan: RewritePlan = plan_rewrite(self.bindings, self.after, keeps, optimizers)
+        self.verified = session.verified
+        if len(self.verified) < len(self.after.traced.groups):
+            self.verified = self.verified | cut_groups(session.groups, self.after)
+        if options.adjustments:
+            self.plan.refuse_copies_of_weights()
+
+    def run(self, budget: ForwardBudget, doubt: DoubtError | None) -> Rewritten:
+        """Make all changes.
+
+        Raises:
+            DoubtError: the outputs may differ, and there is no `doubt` to settle.
+            Refusal: the network failed its check.
+        """
+        plan = self.plan
+        unlisted = parameters_without_optimizer(plan.tensors[: plan.num_model], self.optimizers)
+        rewrite_at_once = self.options.backend.rewrite
+        if rewrite_at_once is not None and _can_be_one_call(self):
+            entries = [*plan.entries, *self._session_entries(self.session.links)]
+            rewrite_at_once(plan.tensors, plan.patterns, plan.pattern_of, plan.num_owned, entries)
+            notes = plan.notes
+        else:
+            notes = self._run_in_transaction(budget, doubt)
+        watch_stale_optimizers(unlisted)
+        return Rewritten(self.after, notes)
+
+    @property
+    def must_check(self) -> bool:
+        """True if the forward may meet a size for the first time.
+
+        Sizes written into code show when a group is first cut. The axis that a stored size follows shows when two axes
+        of one length get different lengths.
+        """
+        return self.verified != self.session.verified or bool(self.session.links)
+
+    def _run_in_transaction(self, budget: ForwardBudget, doubt: DoubtError | None) -> tuple[str, ...]:
+        """Slice, swap, verify, adjust; returns lines for the report."""
+        session, plan, after, links = self.session, self.plan, self.after, self.session.links
+        verification = Verification(session, plan, after, budget, doubt) if self.must_check else None
+        for adjustment in self.options.adjustments:
+            adjustment.observe(session, plan)
+        replacements = self.options.backend.slice(plan.tensors, plan.patterns, plan.pattern_of)
+        scaled = keep_attention_scale(plan, replacements, self.bindings, session.groups, after, self.optimizers)
+        with PostponedInterrupts(), Transaction() as transaction:
+            transaction.swap(plan.tensors, replacements)
+            transaction.set_entries(plan.entries)
+            self._set_linked(transaction, links, self.bindings[:1])
+            if verification is not None:
+                if doubt is not None and scaled:  # rounding of the scaled weights shows in float64, too
+                    verification.expected = None
+                links = verification.check(transaction)
+            self._set_linked(transaction, links, self.bindings[1:])
+            network = SmallerNetwork(session, after, plan, self.bindings, transaction)
+            notes = [note for adjustment in self.options.adjustments for note in adjustment.adjust(network)]
+            transaction.set_entries(self._session_entries(links))
+            if self.options.consensus is not None:  # a rank whose rewrite failed takes the others back
+                self.options.consensus.check("that the rewritten network works", final=True)
+        return (*plan.notes, *notes)
+
+    def _set_linked(self, transaction: Transaction, links: tuple[SizeLink, ...], bindings: Sequence[Binding]) -> None:
+        """Set integers of user code to the lengths that they follow."""
+        if links:
+            lengths = lengths_of(self.after.graph)
+            transaction.set_entries([entry for binding in bindings for entry in binding.user_entries(links, lengths)])
+
+    def _session_entries(self, links: tuple[SizeLink, ...]) -> list[Entry]:
+        """Entries that attach the new session to the model and its followers."""
+        session = self.session.after(self.after, links, self.verified)
+        sessions = [session, *[replace(session, example=None, binding=None) for _ in self.bindings[1:]]]
+        return [
+            (binding.module.__dict__, SESSION_ATTRIBUTE, each)
+            for binding, each in zip(self.bindings, sessions, strict=True)
+        ]
+
+
+def _can_be_one_call(rewrite: _Rewrite) -> bool:
+    """True if slicing and swapping can be one core call: no check, no scaled weights, no agreement between ranks."""
+    options = rewrite.options
+    has_queries = bool(rewrite.session.groups.traced.queries)
+    return not (rewrite.must_check or options.consensus or options.adjustments or has_queries)

@@ -1,0 +1,165 @@
+"""Optimizers within optimizers (Lookahead, SAM, accelerate's), and attributes in which optimizers keep tensors.
+
+Both are found by what they are: an attribute of any name may be an optimizer, or hold tensors.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from gsprune.rewrite.optimizers.nested import is_container, may_hold_tensors, parts_of
+
+__all__ = [
+    "as_optimizers",
+    "check_ownership",
+    "extras_of",
+    "is_optimizer",
+    "parts_to_follow",
+    "tensors_below",
+    "with_inner",
+]
+
+
+def is_optimizer(value: object) -> bool:
+    """True for torch's optimizers and wrappers that look like one: parameter groups, a state and a step."""
+    if isinstance(value, Optimizer):
+        return True
+    if isinstance(value, type | nn.Module | Tensor) or not callable(getattr(value, "step", None)):
+        return False
+    groups, state = getattr(value, "param_groups", None), getattr(value, "state", None)
+    return isinstance(groups, list) and all("params" in group for group in groups) and isinstance(state, Mapping)
+
+
+def as_optimizers(
+    optimizer: Optimizer | Sequence[Optimizer] | None, methods: Sequence[str] = ()
+) -> tuple[Optimizer, ...]:
+    """One optimizer, several or none as a tuple.
+
+    Args:
+        optimizer: the argument of that name.
+        methods: what a wrapper must have besides parameter groups, a state and a step.
+
+    Raises:
+        TypeError: something is neither a ``torch.optim.Optimizer`` nor a wrapper that looks like one.
+    """
+    if optimizer is None:
+        return ()
+    optimizers = tuple(optimizer) if isinstance(optimizer, list | tuple) else (optimizer,)
+    for i, candidate in enumerate(optimizers):
+        where = f" at position {i}" if len(optimizers) > 1 else ""
+        if not is_optimizer(candidate):
+            raise TypeError(
+                "`optimizer` must be a torch.optim.Optimizer, a wrapper with `param_groups`, `state` and `step`, or a"
+                f" sequence of them, got {type(candidate).__name__}{where}"
+            )
+        missing = [name for name in methods if not callable(getattr(candidate, name, None))]
+        if missing:
+            raise TypeError(f"`optimizer` ({type(candidate).__name__}){where} has no method {missing[0]!r}")
+    return optimizers
+
+
+def check_ownership(optimizers: Sequence[Optimizer], cut_ids: Collection[int], modules: Sequence[nn.Module]) -> None:
+    """Refuse an optimizer that has none of the modules' parameters.
+
+    Args:
+        optimizers: the optimizers to check.
+        cut_ids: ids of some of the model's parameters; an optimizer that has one of them is the model's.
+        modules: the model and its followers.
+
+    Raises:
+        ValueError: naming the optimizer.
+    """
+    for optimizer in optimizers:
+        if any(id(parameter) in cut_ids for group in optimizer.param_groups for parameter in group["params"]):
+            continue
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if not parameters:
+            continue
+        everything = {id(parameter) for module in modules for parameter in module.parameters()}
+        if not any(id(parameter) in everything for parameter in parameters) and not _keeps_any(optimizer, everything):
+            raise ValueError(
+                f"`optimizer` ({type(optimizer).__name__}) holds {len(parameters)} parameters, none of which belongs to"
+                " `model`: it was made for another model; pass the one made from this model's parameters()"
+            )
+
+
+def with_inner(optimizers: Sequence[Optimizer]) -> tuple[Optimizer, ...]:
+    """The optimizers, and those that they hold in attributes or in containers there, each once."""
+    found = {id(optimizer): optimizer for optimizer in optimizers}
+    waiting = deque(found.values())
+    while waiting:
+        for value in _own_attributes(waiting.popleft()).values():
+            for part in [part for _, part in parts_of(value) or ()] if is_container(value) else (value,):
+                if is_optimizer(part) and id(part) not in found:
+                    found[id(part)] = part
+                    waiting.append(part)
+    return tuple(found.values())
+
+
+def extras_of(optimizer: Optimizer) -> dict[str, Any]:
+    """Place -> value of all that may hold tensors outside of the states of parameters; empty for torch's optimizers."""
+    extras = {f".{name}": value for name, value in _own_attributes(optimizer).items() if not is_optimizer(value)}
+    for i, group in enumerate(optimizer.param_groups):
+        for key, value in group.items():
+            if key != "params" and may_hold_tensors(value):
+                extras[f".param_groups[{i}][{key!r}]"] = value
+    loose = {key: value for key, value in optimizer.state.items() if not isinstance(key, Tensor)}
+    if loose:
+        extras[".state"] = loose
+    return extras
+
+
+def parts_to_follow(value: Any, modules: Collection[nn.Module]) -> list[tuple[str, Any]]:
+    """(place, part) of a value, without what is no optimizer's: other optimizers, the model and what contains it.
+
+    An object that holds a module or an optimizer is a trainer, a strategy or an engine: of its parts only tensors and
+    containers are taken.
+    """
+    if is_optimizer(value):
+        return []
+    if isinstance(value, nn.Module):
+        if value in modules or not set(value.modules()).isdisjoint(modules):
+            return []
+        return [(f".{name}", tensor) for name, tensor in (*value.named_parameters(), *value.named_buffers())]
+    parts = parts_of(value) or []
+    if is_container(value):
+        return [("[...]" if isinstance(key, Tensor) else f"[{key!r}]", part) for key, part in parts]
+    if any(isinstance(part, nn.Module) or is_optimizer(part) for _, part in parts):
+        parts = [(name, part) for name, part in parts if isinstance(part, Tensor) or is_container(part)]
+    return [(f".{name}", part) for name, part in parts]
+
+
+def _keeps_any(optimizer: Optimizer, ids: Collection[int]) -> bool:
+    """True if the optimizer keeps one of some tensors outside its groups, as wrappers with master weights do."""
+    return any(id(tensor) in ids for value in extras_of(optimizer).values() for tensor in tensors_below(value))
+
+
+def tensors_below(value: Any) -> Iterator[Tensor]:
+    """Tensors in containers and objects, without those of optimizers; some may come twice."""
+    waiting, seen = [value], set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Tensor):
+            yield part
+        elif id(part) not in seen:
+            seen.add(id(part))
+            waiting += [each for _, each in parts_to_follow(part, ())]
+
+
+def _own_attributes(optimizer: Optimizer) -> dict[str, Any]:
+    """Attributes beyond those of every torch optimizer that may hold tensors or optimizers."""
+    attributes: dict[str, Any] = getattr(optimizer, "__dict__", {})
+    own = {name: attributes[name] for name in attributes.keys() - _torch_attributes()}
+    return {name: value for name, value in own.items() if may_hold_tensors(value)}
+
+
+@cache
+def _torch_attributes() -> frozenset[str]:
+    return frozenset(vars(SGD([nn.Parameter(torch.zeros(1))], 0.0)))

@@ -1,0 +1,59 @@
+"""Cuts a dense model to the widths of a checkpoint, without a trace and a check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from gsprune.backends import get_backend
+from gsprune.rewrite.shared_storage import check_storages
+from gsprune.rewrite.size_links import link_entries, links_of
+from gsprune.rewrite.tensors import canonical_tensors, named_tensors
+from gsprune.rewrite.transaction import Transaction
+from gsprune.tracing.graph import IntArray
+
+__all__ = ["rewrite_to"]
+
+
+def rewrite_to(
+    model: nn.Module,
+    kept: Mapping[str, Mapping[int, IntArray]],
+    *,
+    transaction: Transaction,
+    attributes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Reduce a dense model to recorded widths; no tracing and no check.
+
+    Args:
+        model: a model of the dense widths.
+        kept: tensor -> {axis: sorted kept positions}.
+        transaction: the caller's, so that what it does next is taken back together with this.
+        attributes: module name -> {attribute: value} of user code to set besides.
+
+    Raises:
+        RewriteError: a gradient cannot be sliced, or a parameter's memory has other users.
+    """
+    tensors = canonical_tensors(model)
+    check_storages([tensors[name] for name in kept], [tensors])
+    first_name = {id(tensor): name for name, tensor in tensors.items()}
+    aliases = {name: first_name[id(tensor)] for name, tensor in named_tensors(model).items() if name not in tensors}
+    before = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    patterns = [tuple(sorted(axes.items())) for axes in kept.values()]
+    with_grads = [(t, i) for i, name in enumerate(kept) for t in (tensors[name], tensors[name].grad) if t is not None]
+    modules = dict(model.named_modules(remove_duplicate=False))
+    links = links_of(modules, before, kept, aliases)
+    if with_grads:
+        olds, pattern_of = zip(*with_grads, strict=True)
+        backend = get_backend("auto", olds[0].device)
+        transaction.swap(olds, backend.slice(olds, patterns, pattern_of))
+    after = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    transaction.set_entries(link_entries(modules, links, after))
+    transaction.set_entries(
+        [
+            (modules[name].__dict__, attribute, value)
+            for name, values in (attributes or {}).items()
+            for attribute, value in values.items()
+        ]
+    )

@@ -1,0 +1,348 @@
+"""Finds the integers about widths that user modules store, when the smaller network does not run without them.
+
+CleanRL's IMPALA asserts a stored ``_out_channels`` in its forward; torchvision's ViT keeps ``hidden_dim``. Such an
+integer is changed only if the forward fails without it, or makes a tensor of another size than the trace predicts. The
+search is greedy: of the modules on the failing call's stack, innermost first, one integer after the other that equals
+an old length is set to the new length, and kept where the forward then gets further (counted in operations that make
+what they must) or through. Sizes that the failing operation must make are tried first.
+
+Where two axes had one length, a link may be to the wrong one. When their lengths part, the forward fails in the module
+with the link. Then the link is passed up, and another one is searched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from gsprune.rewrite.size_links import Entry, Shape, SizeLink, is_in_table, with_element
+from gsprune.rewrite.stored_sizes import StoredSize, stored_integers
+from gsprune.rewrite.transaction import Transaction
+from gsprune.rewrite.watched_call import Failure, Outcome, watched_call
+from gsprune.tracing.example import Example
+from gsprune.tracing.graph import Graph
+from gsprune.tracing.structure import Due
+
+__all__ = ["LengthChange", "Repair", "changed_lengths", "lengths_of"]
+
+_Candidate = tuple[SizeLink, Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class LengthChange:
+    """One length that a step changes: of an axis, or of the part of it that one head has.
+
+    Attributes:
+        tensor: the tensor, or a group's units (`lengths_of`).
+        axis: its axis.
+        divisor: number of heads.
+        before: length before the step.
+        after: length after it.
+    """
+
+    tensor: str
+    axis: int
+    divisor: int
+    before: int
+    after: int
+
+
+def lengths_of(graph: Graph) -> dict[str, Shape]:
+    """Shapes of all tensors, and the number of units of every group: the size of a split's part may be no axis's."""
+    return {**graph.shapes, **{f"{group.name}.units": (group.num_units,) for group in graph.groups}}
+
+
+def changed_lengths(graph: Graph, after: Mapping[str, Shape]) -> list[LengthChange]:
+    """All lengths that change, whole axes first, each (before, after) once per tensor; `after` as of `lengths_of`."""
+    found: dict[tuple[str, int, int], LengthChange] = {}
+    for name, shape in lengths_of(graph).items():
+        for axis, (old, new) in enumerate(zip(shape, after[name], strict=True)):
+            if old != new:
+                found[name, axis, 1] = LengthChange(name, axis, 1, old, new)
+    for group in graph.groups:
+        for member in group.members:
+            length = graph.shapes[member.tensor][member.axis]
+            if group.num_units and length != group.num_units and length % group.num_units == 0:
+                heads = length // group.num_units
+                new = after[member.tensor][member.axis] // heads
+                if new != group.num_units:
+                    key = (member.tensor, member.axis, heads)
+                    found[key] = LengthChange(member.tensor, member.axis, heads, group.num_units, new)
+    return list(found.values())
+
+
+class Repair:
+    """A search for stored integers with which a rewritten network runs.
+
+    Args:
+        model: the rewritten network, whose forward fails.
+        example: the call.
+        lengths: the lengths that the step changes.
+        due: the sizes that each operation must make.
+        transaction: records the changes.
+        budget: number of forwards that the search may run.
+        linked_values: (module, attribute) of earlier links, which have been set already -> the value before that.
+
+    Attributes:
+        links: the links found.
+        given_up: (module, attribute) of earlier links that turned out wrong.
+        outcome: the last forward; its `failure` is None where the search succeeded.
+        forwards: number of forwards run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Example,
+        lengths: Sequence[LengthChange],
+        due: Sequence[Due],
+        transaction: Transaction,
+        budget: int,
+        linked_values: Mapping[tuple[str, str], Any],
+    ) -> None:
+        self.model, self.example, self.lengths, self.transaction = model, example, lengths, transaction
+        self.due, self.budget, self.linked_values = due, budget, dict(linked_values)
+        self.names = {id(module): name for name, module in model.named_modules()}
+        self.links: list[SizeLink] = []
+        self.given_up: set[tuple[str, str]] = set()
+        # Attributes set because they helped another module of the class -> the value before that.
+        self.values_before_copy: dict[tuple[str, str, int | None], Any] = {}
+        self.forwards = 0
+        self.outcome = self._run()
+
+    def search(self) -> None:
+        """Change one integer after the other, until the forward passes or the budget is used up."""
+        while self.outcome.failure is not None and self.forwards < self.budget:
+            if not self._give_up_link() and not self._find_link():
+                break
+
+    def _run(self) -> Outcome:
+        self.forwards += 1
+        return watched_call(self.model, self.example, self.due, find_stored_sizes=True)
+
+    def _keeps(self, entries: Sequence[Entry], *, further: bool = True) -> list[Entry] | None:
+        """Set entries, and keep them if the forward then passes or gets further (or as far, without `further`).
+
+        Returns:
+            the entries before; None where the new ones were taken back, or the budget is used up.
+        """
+        if self.forwards >= self.budget:
+            return None
+        before = [(owner, attribute, owner[attribute]) for owner, attribute, _ in entries]
+        self.transaction.set_entries(entries)
+        outcome = self._run()
+        if outcome.failure is not None and outcome.operations < self.outcome.operations + further:
+            self.transaction.set_entries(before)
+            return None
+        self.outcome = outcome
+        return before
+
+    def _give_up_link(self) -> bool:
+        """Take back the earlier links of the innermost failing module that has any; False where none has."""
+        assert self.outcome.failure is not None
+        for module in reversed(self.outcome.failure.modules):
+            name = self.names.get(id(module))
+            keys = [key for key in self.linked_values if key[0] == name]
+            if keys:
+                entries = [(module.__dict__, key[1], self.linked_values.pop(key)) for key in keys]
+                if self._keeps(entries, further=False) is not None:
+                    self.given_up.update(keys)
+                return True
+        return False
+
+    def _find_link(self) -> bool:
+        """Find an integer with which the forward gets further; False where there is none or the budget is used up."""
+        failure, asked = self.outcome.failure, _asked(self.due, self.outcome.operations)
+        assert failure is not None
+        passed = {(id(size.module), size.attribute, size.position) for size in failure.stored_sizes}
+        if any(self._take_back_copy(size) for size in failure.stored_sizes):
+            return True
+        lengths = [*self.lengths, *_parts(self.lengths, asked)]
+        together = self._asked_together(failure, asked, lengths)
+        if len(together) > 1 and self._gets_further(together, lengths):
+            return True
+        for module in self._suspects(failure):
+            candidates = _candidates(module, self.names[id(module)], lengths, asked, failure)
+            if any(self._gets_further([candidate], lengths) for candidate in candidates):
+                return True
+            # An argument of the failing call must change. The code may compare or add another integer first.
+            for candidate in candidates:
+                if (id(module), candidate[0].attribute, candidate[0].index) in passed and any(
+                    self._gets_further([candidate, other], lengths)
+                    for other in candidates
+                    if (other[0].attribute, other[0].index) != (candidate[0].attribute, candidate[0].index)
+                ):
+                    return True
+        return False
+
+    def _asked_together(
+        self, failure: Failure, asked: Collection[tuple[int, int]], lengths: Sequence[LengthChange]
+    ) -> list[_Candidate]:
+        """All integers that the failing call was passed, each as the operation must have it: the sizes of a split."""
+        found: list[_Candidate] = []
+        for size in dict.fromkeys(failure.stored_sizes):
+            name = self.names.get(id(size.module), "")
+            prefix = f"{name}." if name else ""
+            value = size.value
+            best = min(
+                (length for length in lengths if length.before == value and (value, length.after) in asked),
+                key=lambda length: (not length.tensor.startswith(prefix), length.divisor != 1),
+                default=None,
+            )
+            if best is not None:
+                found.append(_candidate(name, size.module, size.attribute, size.position, best))
+        return found
+
+    def _take_back_copy(self, size: StoredSize) -> bool:
+        """True if the forward gets further without values that were copied from another module of the class.
+
+        Such a copy may be wrong for all sizes of a module, or for one.
+        """
+        name = self.names.get(id(size.module), "")
+        mine = [key for key in self.values_before_copy if key[0] == name]
+        wrong = (name, size.attribute, size.position)
+        if wrong not in mine:
+            return False
+        for keys in (mine, [wrong]) if len(mine) > 1 else ([wrong],):
+            if self._keeps([(size.module.__dict__, key[1], self.values_before_copy[key]) for key in keys]) is not None:
+                self.links = [link for link in self.links if (link.module, link.attribute, link.index) not in keys]
+                for key in keys:
+                    del self.values_before_copy[key]
+                return True
+        return False
+
+    def _suspects(self, failure: Failure) -> list[nn.Module]:
+        """User modules that may keep the size: those whose numbers the failing call was passed, then the innermost."""
+        modules = (*(size.module for size in failure.stored_sizes), *reversed(failure.modules))
+        once = {id(module): module for module in modules if id(module) in self.names and not is_in_table(module)}
+        return list(once.values())
+
+    def _gets_further(self, candidates: Sequence[_Candidate], lengths: Sequence[LengthChange]) -> bool:
+        """Try integers together, and keep them where they help."""
+        if self._keeps(_entries(candidates)) is None:
+            return False
+        links = [link for link, _ in candidates]
+        self.links += links
+        copies = [other for link in links for other in _same_in_class(self.model, link, lengths)]
+        if copies and self.outcome.failure is not None:
+            self._keep_copies(copies)
+        return True
+
+    def _keep_copies(self, copies: Sequence[_Candidate]) -> None:
+        """Set in the other modules of the class what helped in one, where that does no harm."""
+        before = self._keeps(_entries(copies), further=False)
+        if before is not None:
+            values = {(id(owner), attribute): value for owner, attribute, value in before}
+            for link, (owner, attribute, _) in copies:
+                self.links.append(link)
+                self.values_before_copy[link.module, link.attribute, link.index] = values[id(owner), attribute]
+
+
+def _same_in_class(model: nn.Module, link: SizeLink, lengths: Sequence[LengthChange]) -> list[_Candidate]:
+    """The same attribute of all other modules of the class, where it holds a length of their own tensors.
+
+    A network repeats its blocks: one by one they would use up the forwards.
+    """
+    modules = dict(model.named_modules())
+    kind, prefix = type(modules[link.module]), f"{link.module}." if link.module else ""
+    is_near = link.tensor.startswith(prefix)
+    found: list[_Candidate] = []
+    for name, module in modules.items():
+        if type(module) is not kind or name == link.module:
+            continue
+        present = module.__dict__.get(link.attribute)
+        value = present if link.index is None or present is None else present[link.index]
+        own = [length for length in lengths if length.before == value and length.tensor.startswith(f"{name}.")]
+        same = f"{name}.{link.tensor.removeprefix(prefix)}", link.axis
+        # Another stage may have more heads, of the same width.
+        best = [length for length in own if (length.tensor, length.axis) == same and _suits(length, link)]
+        if not is_near:  # a module without tensors follows the one that its like follows
+            best = [length for length in lengths if (length.tensor, length.axis) == (link.tensor, link.axis)]
+            best = [length for length in best if length.before == value and _suits(length, link)]
+        elif not best and len({length.after for length in own}) == 1:
+            best = own
+        if best:
+            found.append(_candidate(name, module, link.attribute, link.index, best[0]))
+    return found
+
+
+def _entries(candidates: Sequence[_Candidate]) -> list[Entry]:
+    """The candidates' entries; several elements of one tuple or list change together."""
+    merged: dict[tuple[int, str], Entry] = {}
+    for link, (owner, attribute, changed) in candidates:
+        earlier = merged.get((id(owner), attribute))
+        both = changed
+        if earlier is not None and link.index is not None:
+            both = with_element(earlier[2], link.index, changed[link.index])
+        merged[id(owner), attribute] = owner, attribute, both
+    return list(merged.values())
+
+
+def _suits(length: LengthChange, link: SizeLink) -> bool:
+    """True if both are about whole axes, or both about parts."""
+    return (length.divisor == 1) == (link.divisor == 1)
+
+
+def _parts(lengths: Sequence[LengthChange], asked: Collection[tuple[int, int]]) -> list[LengthChange]:
+    """Equal parts of whole axes, of the sizes asked for: several heads may shrink as one unit."""
+    return [
+        LengthChange(length.tensor, length.axis, length.before // before, before, now)
+        for length in lengths
+        for before, now in asked
+        if length.divisor == 1 and length.before > before and length.before % before == 0
+        if length.before // before * now == length.after
+    ]
+
+
+def _asked(due: Sequence[Due], operations: int) -> set[tuple[int, int]]:
+    """(before the step, after it) of all sizes that the operation must make which failed."""
+    if operations >= len(due):
+        return set()
+    return {(before, now) for axes in due[operations].outputs for _, before, now in axes or () if before != now}
+
+
+def _candidates(
+    module: nn.Module, name: str, lengths: Sequence[LengthChange], asked: Collection[tuple[int, int]], failure: Failure
+) -> list[_Candidate]:
+    """A module's integers that are worth trying, with the lengths that they may follow.
+
+    In this order: arguments of the failing call, sizes that the failing operation must make, lengths of the module's
+    own tensors, integers that the message names, plain ones before tuples.
+    """
+    passed = {(size.attribute, size.position) for size in failure.stored_sizes if size.module is module}
+    named = set(map(int, re.findall(r"\d+", failure.message)))
+    prefix = f"{name}." if name else ""
+    ranked = [
+        (
+            (attribute, index) not in passed,
+            (length.before, length.after) not in asked,
+            not length.tensor.startswith(prefix),
+            length.before not in named,
+            index is not None,
+            order,
+            (attribute, index, length),
+        )
+        for order, (attribute, index, length) in enumerate(
+            (attribute, index, length)
+            for attribute, index, value in stored_integers(module)
+            for length in lengths
+            if value == length.before
+        )
+    ]
+    found: dict[tuple[str, int | None, int], _Candidate] = {}
+    for *_, (attribute, index, length) in sorted(ranked, key=lambda item: item[:-1]):
+        if (attribute, index, length.after) not in found:
+            found[attribute, index, length.after] = _candidate(name, module, attribute, index, length)
+    return list(found.values())
+
+
+def _candidate(name: str, module: nn.Module, attribute: str, index: int | None, length: LengthChange) -> _Candidate:
+    """Let an integer follow a length."""
+    present = module.__dict__[attribute]
+    changed = length.after if index is None else with_element(present, index, length.after)
+    link = SizeLink(name, attribute, index, length.tensor, length.axis, divisor=length.divisor)
+    return link, (module.__dict__, attribute, changed)

@@ -1,0 +1,250 @@
+"""Integers that modules store about their tensors' shapes and that follow a rewrite.
+
+Torch's own layers go by tables. Other modules go by well-known names of attributes (``in_features``, ``out_channels``,
+...). `gsprune.rewrite.repair` finds integers under other names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from gsprune.rewrite.tensors import owner_of
+
+__all__ = ["Entry", "Shape", "SizeLink", "is_in_table", "link_entries", "links_of", "revised_links", "with_element"]
+
+Shape = tuple[int, ...]
+Entry = tuple[dict[Any, Any], Any, Any]
+_Shapes = Mapping[str, Shape]  # the module's own tensors: local name -> shape
+# (attribute, index or None, local tensor name, axis, multiplier, divisor)
+_Rule = tuple[str, int | None, str, int, int, int]
+
+# Names under which user modules (NoisyLinear, masked convolutions, ...) keep the two sides of their weight.
+_OUT_NAMES = ("out_features", "out_channels", "out_dim", "num_features", "num_parameters")
+_IN_NAMES = ("in_features", "in_channels", "in_dim")
+
+# torch.nn.utils.parametrize keeps the tensors behind `layer.weight` here.
+_PARAMETRIZATION = re.compile(r"(?:(?P<layer>.*)\.)?parametrizations\.[^.]+")
+
+
+@dataclass(frozen=True, slots=True)
+class SizeLink:
+    """A stored integer that follows an axis: ``attribute = length of the axis * multiplier // divisor``.
+
+    Attributes:
+        module: name of the module that stores it.
+        attribute: name of the attribute.
+        index: position within a tuple or list, None for a plain integer.
+        tensor: name of the parameter or buffer, or of a group's units (`gsprune.rewrite.repair.lengths_of`).
+        axis: its axis.
+        multiplier: number of groups where the axis is one group's, else 1.
+        divisor: number of heads, gates or groups where the integer is the size of one, else 1.
+    """
+
+    module: str
+    attribute: str
+    index: int | None
+    tensor: str
+    axis: int
+    multiplier: int = 1
+    divisor: int = 1
+
+    def value(self, length: int) -> int:
+        """The integer for a length of the axis."""
+        return length * self.multiplier // self.divisor
+
+
+def links_of(
+    module_of: Mapping[str, nn.Module], shapes: Mapping[str, Shape], touched: Iterable[str], aliases: Mapping[str, str]
+) -> tuple[SizeLink, ...]:
+    """Links of all stored integers that the tables know.
+
+    An attribute whose present value is not the length of its axis means something else, and is left out.
+
+    Args:
+        module_of: module name -> module.
+        shapes: shape of every parameter and buffer by canonical name.
+        touched: canonical names of the tensors that pruning may cut.
+        aliases: other names of tied tensors -> canonical name.
+    """
+    everywhere = {**{name: name for name in shapes}, **aliases}
+    names_of_owner: dict[str, dict[str, str]] = {}
+    for name, canonical in everywhere.items():
+        names_of_owner.setdefault(owner_of(name), {})[name.rpartition(".")[2]] = canonical
+    cut = set(touched)
+    links = []
+    for owner, names in names_of_owner.items():
+        if not cut.isdisjoint(names.values()):
+            layer, local = _seen_through_parametrization(owner, names, shapes)
+            module = module_of.get(layer)
+            if module is None:  # of a follower that is a mere container of tensors
+                continue
+            for attribute, index, tensor, axis, multiplier, divisor in _rules(
+                module, {k: shapes[v] for k, v in local.items()}
+            ):
+                link = SizeLink(layer, attribute, index, local[tensor], axis, multiplier, divisor)
+                if _present(module, link) == link.value(shapes[link.tensor][axis]) and link.tensor in cut:
+                    links.append(link)
+    return tuple(links)
+
+
+def link_entries(
+    module_of: Mapping[str, nn.Module], links: Sequence[SizeLink], shapes: Mapping[str, Shape]
+) -> list[Entry]:
+    """Entries that set linked integers to what the shapes say; only those that change.
+
+    Args:
+        module_of: module name -> module.
+        links: any links; those to a group that is no more are passed over.
+        shapes: every tensor's shape after the rewrite.
+    """
+    values: dict[tuple[str, str], Any] = {}
+    for link in links:
+        if link.tensor not in shapes:
+            continue
+        key = (link.module, link.attribute)
+        size = link.value(shapes[link.tensor][link.axis])
+        if link.index is None:
+            values[key] = size
+        else:
+            before = values.get(key, module_of[link.module].__dict__[link.attribute])
+            values[key] = with_element(before, link.index, size)
+    return [
+        (module_of[module].__dict__, attribute, value)
+        for (module, attribute), value in values.items()
+        if module_of[module].__dict__[attribute] != value
+    ]
+
+
+def revised_links(
+    links: Sequence[SizeLink], given_up: Collection[tuple[str, str]], found: Sequence[SizeLink]
+) -> tuple[SizeLink, ...]:
+    """`links` without those in `given_up`, by (module, attribute), and with those in `found`; each once."""
+    return tuple(dict.fromkeys((*(link for link in links if (link.module, link.attribute) not in given_up), *found)))
+
+
+def with_element(values: Any, index: int, element: int) -> Any:
+    """A copy of a tuple, list or torch.Size with one element changed."""
+    return type(values)([*values[:index], element, *values[index + 1 :]])
+
+
+def _present(module: nn.Module, link: SizeLink) -> Any:
+    value = module.__dict__.get(link.attribute)
+    if link.index is None or value is None:
+        return value
+    return value[link.index]
+
+
+def _seen_through_parametrization(
+    owner: str, names: Mapping[str, str], shapes: Mapping[str, Shape]
+) -> tuple[str, dict[str, str]]:
+    """The layer that the tensors serve, and its tensors with a reparametrized weight under the name it stands for."""
+    match = _PARAMETRIZATION.fullmatch(owner)
+    if match is not None:
+        # Of several originals (weight_norm's magnitude and direction) the largest has the weight's shape.
+        widest = max(names.values(), key=lambda name: (len(shapes[name]), prod(shapes[name])))
+        return match["layer"] or "", {owner.rpartition(".")[2]: widest}
+    # The older, hook-based spectral_norm, which has a vector of the name weight_v too, and weight_norm.
+    for source in ("weight_orig", "weight_v"):
+        if source in names:
+            return owner, {**names, "weight": names[source]}
+    return owner, dict(names)
+
+
+def _conv(module: _ConvNd, shapes: _Shapes) -> Iterable[_Rule]:
+    # A transposed convolution's weight is (in, out / groups, ...), the other's (out, in / groups, ...).
+    whole, part = (
+        ("in_channels", "out_channels") if isinstance(module, _ConvTransposeNd) else ("out_channels", "in_channels")
+    )
+    length, per_group = shapes["weight"][:2]
+    yield whole, None, "weight", 0, 1, 1
+    if module.groups > 1 and per_group == 1:  # depthwise: groups go, their size stays
+        yield part, None, "weight", 0, 1, length // module.groups
+        yield "groups", None, "weight", 0, 1, length // module.groups
+    else:
+        yield part, None, "weight", 1, module.groups, 1
+
+
+def _layer_norm(module: nn.LayerNorm | nn.RMSNorm, shapes: _Shapes) -> Iterable[_Rule]:
+    for axis in range(len(shapes["weight"])):
+        yield "normalized_shape", axis, "weight", axis, 1, 1
+
+
+def _attention(module: nn.MultiheadAttention, shapes: _Shapes) -> Iterable[_Rule]:
+    if "in_proj_weight" in shapes:
+        for name in ("embed_dim", "kdim", "vdim"):
+            yield name, None, "in_proj_weight", 1, 1, 1
+        yield "head_dim", None, "in_proj_weight", 0, 1, 3 * module.num_heads
+    else:
+        yield "embed_dim", None, "q_proj_weight", 1, 1, 1
+        yield "kdim", None, "k_proj_weight", 1, 1, 1
+        yield "vdim", None, "v_proj_weight", 1, 1, 1
+        yield "head_dim", None, "q_proj_weight", 0, 1, module.num_heads
+
+
+# Gate blocks per hidden unit in `weight_hh`.
+_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+
+
+def _rnn(module: nn.RNNBase, shapes: _Shapes) -> Iterable[_Rule]:
+    yield "input_size", None, "weight_ih_l0", 1, 1, 1
+    yield "hidden_size", None, "weight_ih_l0", 0, 1, _GATES[module.mode]
+    if module.proj_size > 0:
+        yield "proj_size", None, "weight_hh_l0", 1, 1, 1
+
+
+def _by_name(module: nn.Module, shapes: _Shapes) -> Iterable[_Rule]:
+    """Rules for other modules: a well-known name whose value is the length of its side."""
+    for tensor, shape in shapes.items():
+        for names, axis in ((_OUT_NAMES, 0), (_IN_NAMES, 1)):
+            for name in names:
+                if axis < len(shape) and module.__dict__.get(name) == shape[axis]:
+                    yield name, None, tensor, axis, 1, 1
+
+
+# Layer -> (attribute, tensor, axis). The first row whose tensor the layer has counts, and only if the attribute is the
+# length of the axis: a group norm's `num_groups` follows only where each channel is a group of its own.
+_ROWS: dict[type, tuple[tuple[str, str, int], ...]] = {
+    nn.Linear: (("out_features", "weight", 0), ("in_features", "weight", 1)),
+    nn.Bilinear: (("out_features", "weight", 0), ("in1_features", "weight", 1), ("in2_features", "weight", 2)),
+    _NormBase: tuple(("num_features", tensor, 0) for tensor in ("weight", "bias", "running_mean")),
+    nn.GroupNorm: (("num_channels", "weight", 0), ("num_groups", "weight", 0)),
+    nn.Embedding: (("num_embeddings", "weight", 0), ("embedding_dim", "weight", 1)),
+    nn.EmbeddingBag: (("num_embeddings", "weight", 0), ("embedding_dim", "weight", 1)),
+    nn.PReLU: (("num_parameters", "weight", 0),),
+    nn.RNNCellBase: (("input_size", "weight_ih", 1), ("hidden_size", "weight_hh", 1)),
+}
+
+# Layers with other rules, and a tensor that they must have for the rule to apply.
+_RULES: dict[type, tuple[tuple[str, ...], Callable[[Any, _Shapes], Iterable[_Rule]]]] = {
+    _ConvNd: (("weight",), _conv),
+    nn.LayerNorm: (("weight",), _layer_norm),
+    nn.RMSNorm: (("weight",), _layer_norm),
+    nn.MultiheadAttention: (("in_proj_weight", "q_proj_weight"), _attention),
+    nn.RNNBase: (("weight_ih_l0",), _rnn),
+}
+_KINDS = (*_ROWS, *_RULES)
+
+
+def is_in_table(module: nn.Module) -> bool:
+    """True if all integers that the module stores follow its own tensors, by the tables."""
+    has_tensors = any(tensor is not None for tensor in (*module._parameters.values(), *module._buffers.values()))
+    return (has_tensors or hasattr(module, "parametrizations")) and isinstance(module, _KINDS)
+
+
+def _rules(module: nn.Module, shapes: _Shapes) -> Iterable[_Rule]:
+    kind = next((kind for kind in _KINDS if isinstance(module, kind)), None)
+    if kind is None:
+        return _by_name(module, shapes)
+    if kind in _RULES:
+        tensors, rule = _RULES[kind]
+        return rule(module, shapes) if any(name in shapes for name in tensors) else ()
+    rows = {attribute: (tensor, axis) for attribute, tensor, axis in reversed(_ROWS[kind]) if tensor in shapes}
+    return [(attribute, None, tensor, axis, 1, 1) for attribute, (tensor, axis) in rows.items()]

@@ -1,0 +1,196 @@
+"""Verifies a rewritten network: its forward must run, and its output must be the masked dense network's.
+
+Where the forward fails, stored sizes are searched (`repair.py`). Where that does not help, the rewrite is refused, with
+the groups whose width the failing code relies on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from gsprune.errors import RewriteError, is_out_of_memory
+from gsprune.rewrite.agreement import DoubtError, compare, settle
+from gsprune.rewrite.float64 import call_in_float64
+from gsprune.rewrite.masking import masked_output
+from gsprune.rewrite.plan import RewritePlan
+from gsprune.rewrite.repair import Repair, changed_lengths, lengths_of
+from gsprune.rewrite.session import Session
+from gsprune.rewrite.size_links import SizeLink, revised_links
+from gsprune.rewrite.tensors import owner_of
+from gsprune.rewrite.transaction import Transaction
+from gsprune.rewrite.watched_call import Failure, Outcome, watched_call
+from gsprune.tracing.example import Example
+from gsprune.tracing.structure import Structure
+from gsprune.tracing.undisturbed import undisturbed
+
+__all__ = ["ForwardBudget", "Refusal", "Verification", "cut_groups"]
+
+# Forwards that one step may spend on checks before it gives up.
+_MAX_FORWARDS = 20
+
+
+@dataclass(slots=True)
+class ForwardBudget:
+    """Counts the forwards that one step spends on checks."""
+
+    used: int = 0
+
+    @property
+    def left(self) -> int:
+        """Number of forwards that may still be run."""
+        return _MAX_FORWARDS - self.used
+
+
+class Refusal(Exception):  # noqa: N818, it is also a result
+    """A rewritten network that failed its check and is taken back.
+
+    Attributes:
+        failure: the reason.
+        groups: names of the groups that should keep their width; empty where no group can be blamed.
+        links: the stored sizes to change in the next attempt.
+    """
+
+    def __init__(self, failure: Failure, groups: Collection[str], links: tuple[SizeLink, ...]) -> None:
+        super().__init__(failure.message)
+        self.failure, self.groups, self.links = failure, groups, links
+
+    @property
+    def where(self) -> str:
+        """The innermost module that was running, as a part of a message."""
+        return f" in {type(self.failure.modules[-1]).__name__}" if self.failure.modules else ""
+
+
+class Verification:
+    """The check of one rewrite.
+
+    Construct it while the network is dense: it runs the masked dense network, whose output the small one must have.
+
+    Args:
+        session: the session before the step.
+        plan: the rewrite.
+        after: the groups after the step.
+        budget: counts the forwards.
+        doubt: a difference that an earlier run in the network's own precision left open; it is settled in float64.
+    """
+
+    def __init__(
+        self, session: Session, plan: RewritePlan, after: Structure, budget: ForwardBudget, doubt: DoubtError | None
+    ) -> None:
+        self.session, self.after, self.budget, self.doubt = session, after, budget, doubt
+        self.values_before = {(link.module, link.attribute): session.bound.stored_value(link) for link in session.links}
+        self.expected = self._masked_output(plan)
+
+    def _masked_output(self, plan: RewritePlan) -> Any:
+        """The masked dense network's output; None where the small network's may differ."""
+        session = self.session
+        if session.example is None or session.groups.traced.inexact:
+            return None
+        self.budget.used += 1
+        call = None if self.doubt is None else call_in_float64
+        try:
+            with undisturbed(session.model):
+                return masked_output(session.model, session.example, session.bound.tensors, plan.kept, call)
+        except Exception as error:  # masked channels may make a network fail: 0 / 0, a distribution of NaN
+            if call is None and is_out_of_memory(error):
+                raise
+            return None
+
+    def check(self, transaction: Transaction) -> tuple[SizeLink, ...]:
+        """Run the small network; repair or refuse it if it fails.
+
+        Args:
+            transaction: records the changes of a repair.
+
+        Returns:
+            the links of stored integers after repair.
+
+        Raises:
+            Refusal: the network cannot be repaired.
+            DoubtError: the outputs may differ, and no earlier doubt is to be settled.
+        """
+        example, links = self._example(), self.session.links
+        self.budget.used += 1
+        # Where the output is compared, sizes need not be watched.
+        due = self.after.due(self.session.groups) if self.expected is None else None
+        outcome = watched_call(self.session.model, example, due)
+        failure = outcome.failure or self._difference(outcome)
+        if failure is not None:
+            repair = self._repair(transaction, example)
+            links = revised_links(links, repair.given_up, repair.links)
+            outcome = repair.outcome
+            failure = outcome.failure or self._difference(outcome)
+        if failure is not None:
+            raise Refusal(failure, self._groups_to_blame(outcome.operations, failure), links)
+        return links
+
+    def _example(self) -> Example:
+        if self.session.example is None:
+            raise RewriteError(
+                "the rewritten network must be checked by a forward, but its example is not known (it was pickled with"
+                " a custom `forward`, or loaded); nothing was changed. Pass `example_inputs=` and `forward=` once more"
+            )
+        return self.session.example
+
+    def _repair(self, transaction: Transaction, example: Example) -> Repair:
+        """Search stored sizes with half of the budget; the other half is for attempts that protect groups."""
+        before = self.session.groups
+        lengths = changed_lengths(before.graph, lengths_of(self.after.graph))
+        repair = Repair(
+            self.session.model,
+            example,
+            lengths,
+            self.after.due(before),
+            transaction,
+            self.budget.left // 2,
+            self.values_before,
+        )
+        repair.search()
+        self.budget.used += repair.forwards
+        return repair
+
+    def _difference(self, outcome: Outcome) -> Failure | None:
+        """The difference between the small network's output and the masked one's; None where they agree."""
+        if self.doubt is None:
+            difference = None if self.expected is None else compare(outcome.output, self.expected)
+        elif self.expected is None:
+            difference = settle(self.doubt, None, None)
+        else:
+            self.budget.used += 1
+            precise = watched_call(self.session.model, self._example(), call=call_in_float64)
+            difference = settle(self.doubt, precise.output, self.expected)
+        return None if difference is None else Failure(difference, None, ())
+
+    def _groups_to_blame(self, operations: int, failure: Failure) -> Collection[str]:
+        """Groups that this step cuts and that pass through the failing operation, or else through the nearest one."""
+        if failure.error is None:
+            return ()
+        groups, cut = self.session.groups.traced.groups, cut_groups(self.session.groups, self.after)
+        if isinstance(failure.modules[-1] if failure.modules else None, nn.RNNBase | nn.RNNCellBase):
+            # Torch's recurrent layers and cells refuse some widths (of a state, of a projection) before any operation.
+            modules = self.session.bound.module_of.items()
+            names = {name for name, module in modules if module is failure.modules[-1]}
+            own = [
+                group.name
+                for group in groups
+                if group.name in cut and any(m.role == "out" and owner_of(m.tensor) in names for m in group.members)
+            ]
+            if own:
+                return own
+        trail = self.session.groups.traced.trail
+        # Where all earlier operations keep their widths, the failing one is the first to meet a narrower group.
+        for passage in (*reversed(trail[:operations]), *trail[operations:]):
+            passing = [name for name in passage.groups if name in cut]
+            if passing:
+                # A group that was cut before without harm is not to blame if another one is cut for the first time.
+                return [name for name in passing if name not in self.session.verified] or passing
+        return ()
+
+
+def cut_groups(before: Structure, after: Structure) -> frozenset[str]:
+    """Names of the groups that a step makes narrower."""
+    counts = zip(before.traced.groups, before.units_of_groups(), after.units_of_groups(), strict=True)
+    return frozenset(group.name for group, old, new in counts if old != new)

@@ -1,0 +1,1 @@
+"""RL algorithms: one folder each, and their registry."""

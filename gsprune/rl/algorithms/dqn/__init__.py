@@ -1,0 +1,1 @@
+"""Double DQN with prioritised n-step replay."""

@@ -1,0 +1,148 @@
+"""The options of DQN, its presets, and their checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gsprune.rl.algorithms.dqn.replay import ReplayOptions
+from gsprune.rl.training.config import TrainConfig, check_at_least
+
+__all__ = ["PRESETS", "DQNConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DQNConfig(TrainConfig):
+    """Options of DQN; the defaults are the published ones."""
+
+    num_envs: int = 128
+    """environments that are stepped together; each step of all of them is followed by one gradient step"""
+    batch_size: int = 512
+    """transitions per gradient step"""
+    replay_capacity: int = 1_000_000
+    """transitions kept; each takes 12,288 bytes"""
+    replay_storage: Literal["disk", "memory"] = "disk"
+    """where the frames of the replay lie: in a memory-mapped file of the run folder, so that a resumed run has them
+    again, or in memory, where a resumed run fills its replay anew"""
+    replay_spare: int = 250_000
+    """transitions by which the file is larger, so that a crash loses none; a checkpoint comes after half of them"""
+    n_step: int = 3
+    """rewards per return before the bootstrap"""
+    gamma: float = 0.99
+    """discount factor"""
+    priority_alpha: float = 0.5
+    """how much priorities count when sampling; 0 samples uniformly"""
+    priority_beta: float = 0.5
+    """how much of the bias of prioritised sampling the weights correct; 1 corrects it fully"""
+    priority_eps: float = 1e-6
+    """added to every error's magnitude, so that no transition is forgotten"""
+    target_interval: int = 64_000
+    """environment steps between copies of the network to its target network"""
+    learning_starts: int = 250_000
+    """environment steps before the first gradient step"""
+    epsilon_final: float = 0.025
+    """share of random actions after exploration; it begins at 1"""
+    exploration_fraction: float = 0.1
+    """fraction of the training over which the share of random actions falls"""
+    max_grad_norm: float = 10.0
+    """gradients are scaled down to this norm"""
+    prune_interval: int = 2_000
+    """gradient steps between pruning steps (and between two looks of ReDo at the activations)"""
+    log_interval: int = 50
+    """steps of all environments per row of metrics"""
+    microbatch_size: int | None = None
+    """batches go through the network in pieces of this size; unset: 64 on the CPU (its caches), whole on a GPU"""
+
+    def check(self) -> None:
+        """Complain of the first option that is wrong.
+
+        Raises:
+            ValueError: names the option, its value, the constraint and the way out.
+        """
+        super().check()
+        check_at_least(self, 1, "batch_size", "n_step", "target_interval", "prune_interval", "log_interval")
+        check_at_least(self, 1, "microbatch_size")
+        for name in ("gamma", "priority_alpha", "priority_beta", "epsilon_final"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be in [0, 1], got {getattr(self, name)}")
+        if not 0 < self.exploration_fraction <= 1:
+            raise ValueError(f"`exploration_fraction` must be in (0, 1], got {self.exploration_fraction}")
+        for name in ("max_grad_norm", "priority_eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}")
+        window = self.num_envs * self.n_step
+        for name in ("replay_capacity", "learning_starts"):
+            if getattr(self, name) < window + self.num_envs:
+                raise ValueError(
+                    f"`{name}` must be at least num_envs * (n_step + 1) = {window + self.num_envs}, "
+                    f"got {getattr(self, name)}"
+                )
+        if self.learning_starts >= self.total_timesteps:
+            raise ValueError(
+                f"`learning_starts` must be below total_timesteps = {self.total_timesteps}, got {self.learning_starts}"
+            )
+        if self.total_timesteps < self.steps_per_iteration:
+            raise ValueError(
+                "`total_timesteps` must be at least num_envs * log_interval = "
+                f"{self.steps_per_iteration}, got {self.total_timesteps}"
+            )
+        if self.replay_storage == "disk" and self.replay_spare < 2 * self.steps_per_iteration:
+            raise ValueError(
+                f"`replay_spare` must be at least 2 * num_envs * log_interval = {2 * self.steps_per_iteration}, "
+                f"got {self.replay_spare}"
+            )
+
+    def idle_by_algorithm(self) -> dict[str, str]:
+        """Options of the replay that have no effect beside the others: option -> reason."""
+        idle = {}
+        if self.replay_storage == "memory":
+            idle["replay_spare"] = "with `replay_storage` memory"
+        if self.priority_alpha == 0:
+            idle |= dict.fromkeys(("priority_beta", "priority_eps"), "with `priority_alpha` 0")
+        return idle
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps per row of metrics."""
+        return self.num_envs * self.log_interval
+
+    @property
+    def num_iterations(self) -> int:
+        """Iterations of the whole training; a last, incomplete one is not begun."""
+        return self.total_timesteps // self.steps_per_iteration
+
+    @property
+    def replay(self) -> ReplayOptions:
+        """The options of the replay buffer."""
+        return ReplayOptions(
+            capacity=self.replay_capacity,
+            n_step=self.n_step,
+            gamma=self.gamma,
+            alpha=self.priority_alpha,
+            beta=self.priority_beta,
+            eps=self.priority_eps,
+        )
+
+
+PRESETS: dict[str, DQNConfig] = {
+    "paper": DQNConfig(),
+    "quick": DQNConfig(
+        env_id="starpilot",
+        width=1,
+        total_timesteps=24_576,
+        num_envs=32,
+        batch_size=64,
+        replay_capacity=24_576,
+        replay_spare=4_096,
+        learning_starts=2_048,
+        target_interval=2_048,
+        exploration_fraction=0.5,
+        prune_interval=10,
+        log_interval=16,
+        round_to=4,
+        eval_episodes=64,
+        eval_interval_episodes=0,
+        eval_num_envs=32,
+    ),
+}
+"""The values of ``--preset``; flags on the command line come before them."""

@@ -1,0 +1,122 @@
+"""Where a replay buffer's frames lie: a ring of uint8 rows in memory or in a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gsprune.errors import CheckpointError, GspruneError
+
+__all__ = ["FrameStore"]
+
+IntArray = npt.NDArray[np.int64]
+Frames = npt.NDArray[np.uint8]
+
+
+class FrameStore:
+    """A ring of `rows` vector steps of `num_envs` frames each; every frame is stored once.
+
+    In a file the ring outlives the process. The kernel writes its pages back whenever it likes, so after a crash the
+    file is *ahead* of the last checkpoint: what was written since lies over the oldest rows. The ring itself knows
+    nothing of that; its user keeps spare rows (see `gsprune.rl.algorithms.dqn.replay`).
+
+    Attributes:
+        path: the file; None in memory.
+        is_reopened: whether the file was there before.
+    """
+
+    def __init__(self, rows: int, num_envs: int, frame_shape: tuple[int, ...], path: Path | None = None) -> None:
+        """Open the ring; an existing file of the right size keeps its content.
+
+        Args:
+            rows: vector steps in the ring, >= 1.
+            num_envs: frames per row, >= 1.
+            frame_shape: shape of one frame.
+            path: file that holds the ring; None keeps it in memory.
+
+        Raises:
+            ValueError: a size is < 1.
+            CheckpointError: the file exists with another size.
+            GspruneError: the disk has no room for the file (which is reserved at once: a memory map that hits a full
+                disk later would kill the process).
+        """
+        if rows < 1 or num_envs < 1:
+            raise ValueError(f"`rows` and `num_envs` must be at least 1, got {rows} and {num_envs}")
+        self.rows = rows
+        self.num_envs = num_envs
+        self.frame_shape = frame_shape
+        self.path = path
+        self.is_reopened = path is not None and path.exists()
+        shape = (rows * num_envs, int(np.prod(frame_shape, dtype=np.int64)))
+        self._map: np.memmap[tuple[int, ...], np.dtype[np.uint8]] | None = None
+        self._frames: Frames
+        if path is None:
+            self._frames = np.empty(shape, dtype=np.uint8)
+        else:
+            _reserve(path, shape[0] * shape[1])
+            self._map = np.memmap(path, dtype=np.uint8, mode="r+", shape=shape)
+            self._frames = self._map.view(np.ndarray)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the ring in bytes."""
+        return self._frames.nbytes
+
+    def write(self, row: int, frames: Frames) -> None:
+        """Store one vector step.
+
+        Args:
+            row: in [0, rows).
+            frames: (num_envs, *frame_shape) uint8.
+        """
+        first = row * self.num_envs
+        self._frames[first : first + self.num_envs] = frames.reshape(self.num_envs, -1)
+
+    def gather(self, rows: IntArray, envs: IntArray, out: Frames) -> Frames:
+        """Copy frames out.
+
+        Args:
+            rows: (B,) int64 in [0, rows).
+            envs: (B,) int64 in [0, num_envs).
+            out: (B, *frame_shape) uint8, contiguous, is overwritten; a fresh block of megabytes at every call would
+                cost more in page faults than the copy.
+
+        Returns:
+            `out`.
+        """
+        # Any mode but "raise" writes straight into `out`; the indices are in range.
+        np.take(self._frames, rows * self.num_envs + envs, axis=0, out=out.reshape(len(rows), -1), mode="clip")
+        return out
+
+    def flush(self) -> None:
+        """Write the file's pages to disk, so that they survive a power cut; nothing in memory."""
+        if self._map is not None:
+            self._map.flush()
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make sure that a file of `size` bytes exists and that the disk has room for all of it."""
+    if path.exists():
+        found = path.stat().st_size
+        if found != size:
+            raise CheckpointError(
+                f"the replay file {str(path)!r} has {found} bytes, this configuration needs {size}: "
+                "resume with the options of the run that wrote it, or delete the file"
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise GspruneError(
+            f"no room for the replay file {str(path)!r} of {size / 1e9:.2f} GB ({error.strerror}): "
+            "lower the replay capacity, keep the replay in memory, or choose a run folder on a larger disk"
+        ) from error

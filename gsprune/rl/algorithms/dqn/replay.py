@@ -1,0 +1,269 @@
+"""Prioritised n-step replay: frames stored once as uint8, windows and next observations found by index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gsprune.errors import CheckpointError
+from gsprune.rl.algorithms.dqn.frame_store import Frames, FrameStore
+from gsprune.rl.algorithms.dqn.losses import importance_weights, n_step_returns, priorities
+from gsprune.rl.algorithms.dqn.sum_tree import SumTree
+
+__all__ = ["PrioritizedReplay", "ReplayBatch", "ReplayOptions"]
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """How a replay buffer keeps and samples transitions.
+
+    Attributes:
+        capacity: transitions kept over all environments.
+        n_step: length of the windows.
+        gamma: discount per step.
+        alpha: exponent of the priorities; 0 samples uniformly.
+        beta: exponent of the importance weights; 0 corrects nothing.
+        eps: added to every |error|.
+    """
+
+    capacity: int = 1_000_000
+    n_step: int = 3
+    gamma: float = 0.99
+    alpha: float = 0.5
+    beta: float = 0.5
+    eps: float = 1e-6
+
+
+@dataclass(frozen=True)
+class ReplayBatch:
+    """A sampled batch; every array has B rows. The frames are overwritten by the next batch of the same size.
+
+    Attributes:
+        observations: (B, *frame_shape) uint8, the window's first observation.
+        actions: (B,) int64, taken there.
+        returns: (B,) float32, discounted rewards of the window.
+        discounts: (B,) float32, gamma^n, or 0 where the episode ended inside the window.
+        next_observations: (B, *frame_shape) uint8, the n-th observation (of another episode where the discount is 0).
+        weights: (B,) float32 importance weights of mean 1.
+        leaves: (B,) int64, what `PrioritizedReplay.update` takes.
+    """
+
+    observations: Frames
+    actions: IntArray
+    returns: FloatArray
+    discounts: FloatArray
+    next_observations: Frames
+    weights: FloatArray
+    leaves: IntArray
+
+
+class PrioritizedReplay:
+    """The last `capacity` transitions of `num_envs` environments that step together.
+
+    A vector step of logical time t lies in row ``t mod rows``. The window that starts at t can be sampled as soon as
+    observation t + n is there, n steps later; an episode's end inside a window cuts its return, so the last steps of
+    an episode are sampled like all others. The sum tree has one leaf per row and environment, and leaves outside
+    [newest - capacity, newest - n] have weight zero: sampling goes by logical time, not by what the rows contain.
+
+    With `path` the frames lie in a memory-mapped file, everything else goes into the checkpoint (`state_dict`). After
+    a crash the file is ahead of the checkpoint. Therefore the ring has `spare_steps` rows more than are sampled:
+    steps written since a checkpoint fall on rows that it does not need. The buffer counts on two checkpoints being
+    kept, the last and the one before; `needs_checkpoint` says when the next one is due.
+    """
+
+    def __init__(
+        self,
+        options: ReplayOptions,
+        num_envs: int,
+        frame_shape: tuple[int, ...],
+        path: Path | None = None,
+        spare_steps: int = 0,
+    ) -> None:
+        """An empty buffer; call `load_state_dict` to go on with the content of `path`.
+
+        Args:
+            options: sizes and exponents.
+            num_envs: environments N.
+            frame_shape: shape of one observation (uint8).
+            path: file of the frames; None keeps them in memory.
+            spare_steps: extra rows in vector steps where `path` is given: twice the longest checkpoint interval.
+
+        Raises:
+            ValueError: the capacity is too small for one window, or a file has no spare rows.
+            CheckpointError: the file is of another configuration.
+            GspruneError: no room on the disk.
+        """
+        live = options.capacity // num_envs
+        if live <= options.n_step:
+            raise ValueError(
+                f"`capacity` must be more than num_envs * n_step = {num_envs * options.n_step}, got {options.capacity}"
+            )
+        if path is not None and spare_steps < 2:
+            raise ValueError(f"`spare_steps` must be at least 2 for a replay in a file, got {spare_steps}")
+        self.options = options
+        self.num_envs = num_envs
+        self._live = live
+        self._rows = live + (spare_steps if path is not None else 0)
+        self._frames = FrameStore(self._rows, num_envs, frame_shape, path)
+        self._actions = np.zeros((self._rows, num_envs), dtype=np.int32)
+        self._rewards = np.zeros((self._rows, num_envs), dtype=np.float32)
+        self._terminated = np.zeros((self._rows, num_envs), dtype=np.bool_)
+        self._tree = SumTree(self._rows * num_envs)
+        self._max_priority = 1.0
+        self._steps = 0
+        self._out: Frames = np.empty((2, 0, *frame_shape), dtype=np.uint8)
+        self._saved = 0  # steps at the last checkpoint
+
+    @property
+    def size(self) -> int:
+        """Number of transitions that can be sampled."""
+        return max(0, min(self._steps, self._live) - self.options.n_step) * self.num_envs
+
+    @property
+    def nbytes(self) -> int:
+        """Memory (or disk) of the frames plus memory of everything else, in bytes."""
+        small = self._actions.nbytes + self._rewards.nbytes + self._terminated.nbytes
+        return self._frames.nbytes + small + self._tree.nbytes
+
+    @property
+    def path(self) -> Path | None:
+        """The file of the frames; None in memory."""
+        return self._frames.path
+
+    @property
+    def is_restorable(self) -> bool:
+        """Whether the frames lie in a file that was there before this buffer."""
+        return self._frames.is_reopened
+
+    def needs_checkpoint(self, upcoming: int) -> bool:
+        """Whether a checkpoint must be written before `upcoming` more steps are added.
+
+        It must be when they would use up half of the spare rows since the last one: then even the checkpoint before
+        the last finds all its frames, at any moment.
+
+        Args:
+            upcoming: vector steps until the next opportunity, at most half of `spare_steps`.
+        """
+        return self._frames.path is not None and 2 * (self._steps + upcoming - self._saved) > self._rows - self._live
+
+    def add(self, observations: Frames, actions: IntArray, rewards: FloatArray, terminated: BoolArray) -> None:
+        """Store one vector step.
+
+        Args:
+            observations: (N, *frame_shape) uint8, before the actions.
+            actions: (N,) int64.
+            rewards: (N,) float32, after the actions.
+            terminated: (N,) bool, whether the episode ended with this step; the next step's observation is then the
+                first of a new episode.
+        """
+        row = self._steps % self._rows
+        self._frames.write(row, observations)
+        self._actions[row] = actions
+        self._rewards[row] = rewards
+        self._terminated[row] = terminated
+        self._weigh(self._steps - self._live, 0.0)
+        self._weigh(self._steps - self.options.n_step, self._max_priority)
+        self._steps += 1
+
+    def _weigh(self, time: int, weight: float) -> None:
+        """Give all transitions of a logical time the same weight."""
+        if time >= 0:
+            self._tree.set_range(time % self._rows * self.num_envs, np.full(self.num_envs, weight))
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> ReplayBatch:
+        """Draw transitions in proportion to their priorities.
+
+        Args:
+            batch_size: B.
+            rng: source of randomness.
+
+        Raises:
+            ValueError: nothing can be sampled yet.
+        """
+        leaves = self._tree.sample(batch_size, rng)
+        if self._out.shape[1] != batch_size:
+            self._out = np.empty((2, batch_size, *self._frames.frame_shape), dtype=np.uint8)
+        rows, envs = np.divmod(leaves, self.num_envs)
+        window = (rows + np.arange(self.options.n_step)[:, None]) % self._rows  # (n, B)
+        returns, discounts = n_step_returns(
+            self._rewards[window, envs], self._terminated[window, envs], self.options.gamma
+        )
+        return ReplayBatch(
+            observations=self._frames.gather(rows, envs, self._out[0]),
+            actions=self._actions[rows, envs].astype(np.int64),
+            returns=returns,
+            discounts=discounts,
+            next_observations=self._frames.gather((rows + self.options.n_step) % self._rows, envs, self._out[1]),
+            weights=importance_weights(self._tree.leaves[leaves], self.options.beta),
+            leaves=leaves,
+        )
+
+    def update(self, leaves: IntArray, errors: FloatArray) -> None:
+        """Set the priorities of sampled transitions to their new errors.
+
+        Args:
+            leaves: (B,) int64, `ReplayBatch.leaves`.
+            errors: (B,) float32 errors δ, finite.
+        """
+        weights = priorities(errors, self.options.alpha, self.options.eps)
+        self._max_priority = max(self._max_priority, float(weights.max()))
+        # A step added since the batch was drawn may have retired some of it: those stay out.
+        alive = self._tree.leaves[leaves] > 0.0
+        self._tree.set(leaves[alive], weights[alive])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the frames: arrays and numbers, copies."""
+        return {
+            "layout": self._layout(),
+            "steps": self._steps,
+            "max_priority": self._max_priority,
+            "actions": self._actions.copy(),
+            "rewards": self._rewards.copy(),
+            "terminated": self._terminated.copy(),
+            "priorities": self._tree.leaves.copy(),
+        }
+
+    def checkpointed(self) -> None:
+        """Say that the present `state_dict` is on disk."""
+        self._saved = self._steps
+
+    def flush(self) -> None:
+        """Write the frames of a file to disk; call it before the checkpoint is written."""
+        self._frames.flush()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint, with the frames of this buffer's file.
+
+        Args:
+            state: what `state_dict` returned.
+
+        Raises:
+            ValueError: this buffer's frames are in memory or in a new file, so the checkpoint's are lost.
+            CheckpointError: it is of a buffer of another layout; nothing is changed.
+        """
+        if not self.is_restorable:
+            raise ValueError("the frames of this checkpoint are gone: give the `path` of their file")
+        if list(state["layout"]) != self._layout():
+            raise CheckpointError(
+                f"the checkpoint's replay has the layout {list(state['layout'])}, this run's {self._layout()} "
+                "(live steps, rows, environments, n, frame shape): resume with the options of the run that wrote it"
+            )
+        self._steps = int(state["steps"])
+        self._max_priority = float(state["max_priority"])
+        self._actions[:] = state["actions"]
+        self._rewards[:] = state["rewards"]
+        self._terminated[:] = state["terminated"]
+        self._tree.set_range(0, np.asarray(state["priorities"], dtype=np.float64))
+        self._saved = self._steps
+
+    def _layout(self) -> list[int]:
+        return [self._live, self._rows, self.num_envs, self.options.n_step, *self._frames.frame_shape]

@@ -1,0 +1,280 @@
+"""Double DQN with n-step returns and prioritised replay on Procgen, with a network that shrinks while it trains.
+
+Sources: Mnih et al. 2015, https://doi.org/10.1038/nature14236; van Hasselt et al. 2016,
+https://arxiv.org/abs/1509.06461; Schaul et al. 2016, https://arxiv.org/abs/1511.05952.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gsprune.networks import QNetwork, build_encoder
+from gsprune.rl.algorithms.dqn.config import DQNConfig
+from gsprune.rl.algorithms.dqn.losses import double_dqn_targets, epsilon_at, epsilon_greedy, q_loss
+from gsprune.rl.algorithms.dqn.replay import PrioritizedReplay, ReplayBatch
+from gsprune.rl.envs.procgen import NUM_ACTIONS, Frames
+from gsprune.rl.evaluation.episodes import Policy, greedy_policy
+from gsprune.rl.training.checkpoints import TrainingState
+from gsprune.rl.training.trainer import Trainer
+
+__all__ = ["DQNTrainer"]
+
+_CPU_MICROBATCH = 64  # from 256 on, activations fall out of the caches of a server core
+_REPLAY_FILES = "replay*.bin"
+
+
+@final
+class DQNTrainer(Trainer[DQNConfig]):
+    """A training run of DQN.
+
+    Every step of all environments is followed by one gradient step; a pruning event comes with every
+    `prune_interval`-th gradient step. The target network follows each of them in the same transaction, so that the
+    values it holds are those of the network before, less the channels that are gone.
+
+    Attributes:
+        target: the target network, of the agent's widths.
+        replay: the replay buffer.
+        env_steps: environment steps that are over, also within an iteration.
+        updates: gradient steps that are over.
+    """
+
+    algorithm = "dqn"
+
+    def _build_agent(self) -> QNetwork:
+        return QNetwork(build_encoder(self.config.encoder, self.config.width), NUM_ACTIONS)
+
+    def _learning_rate(self) -> float:
+        return self.config.scaled_learning_rate(base=1e-4, nature=1e-4)
+
+    @property
+    def _heads(self) -> tuple[str, ...]:
+        return ("head",)
+
+    @property
+    def _redo_interval(self) -> int:
+        return 1
+
+    def _set_up(self) -> None:
+        config = self.config
+        self.target = copy.deepcopy(self.agent).requires_grad_(False)
+        self._batch_size = len(self.ranks.share(config.batch_size, "batch_size"))
+        on_disk = config.replay_storage == "disk"
+        # A Box, whose shape is known; gymnasium's type covers spaces without one.
+        channels, height, width = self.envs.single_observation_space.shape  # type: ignore[misc]
+        self.replay = PrioritizedReplay(
+            replace(config.replay, capacity=config.replay_capacity // config.num_envs * len(self.share)),
+            len(self.share),
+            (height, width, channels),
+            path=self._replay_file() if on_disk else None,
+            spare_steps=config.replay_spare // config.num_envs if on_disk else 0,
+        )
+        self.env_steps = self.updates = 0
+        self._learning_starts = config.learning_starts
+        self._rng = np.random.default_rng(config.seed)
+        # A process alone draws all from one generator; several explore with a common one and sample each by its own.
+        self._sampling_rng = (
+            self._rng if self.ranks.is_alone else np.random.default_rng([config.seed, self.ranks.size, self.ranks.rank])
+        )
+        self._greedy = self.compilation.wrap("the acting network", self._greedy_actions)
+        self._targets = self.compilation.wrap("the targets", self._double_dqn_targets)
+        self._loss = self.compilation.wrap("the loss", self._q_loss)
+
+    def _followers(self) -> tuple[nn.Module, ...]:
+        return (self.target,)
+
+    def policy(self, generator: torch.Generator) -> Policy:
+        """The agent as it is evaluated: it takes the action of the highest value."""
+        del generator
+        values = self._values_of(self.agent)
+        return greedy_policy(lambda frames: torch.cat(self.workers.forward(values, frames)), self.device)
+
+    def _iterate(self) -> dict[str, float | int | None]:
+        totals = torch.zeros(2, device=self.device)
+        updates = self.updates
+        for step in range(self.config.log_interval):
+            self._act()
+            learns = self.env_steps >= self._learning_starts
+            if learns:
+                totals += self._update()
+            activity = "playing and learning" if learns else "filling the replay"
+            self._report_activity((step + 1) * self.config.num_envs, activity)
+            if self._crosses(self.config.target_interval):
+                self.target.load_state_dict(self.agent.state_dict())
+        totals = self.ranks.sum(totals)
+        means = (totals / (self.updates - updates)).tolist() if self.updates > updates else [None, None]
+        return {
+            "losses/td_loss": means[0],
+            "losses/q_values": means[1],
+            "charts/epsilon": self.epsilon,
+            "charts/updates": self.updates,
+            "charts/replay_size": int(self.ranks.sum(torch.tensor(self.replay.size))),
+        }
+
+    @property
+    def epsilon(self) -> float:
+        """The present probability of a random action."""
+        config = self.config
+        return epsilon_at(self.env_steps, config.total_timesteps, config.epsilon_final, config.exploration_fraction)
+
+    def _act(self) -> None:
+        """One step of all environments into the replay."""
+        frames = self.next_frames
+        pieces = self.workers.forward(self._greedy, torch.from_numpy(frames).to(self.device))
+        greedy = torch.cat(pieces).cpu().numpy()
+        # Every process draws the coins of all environments, so that none is drawn twice.
+        chosen = np.zeros(self.config.num_envs, np.int64)
+        mine = slice(self.share.start, self.share.stop)
+        chosen[mine] = greedy
+        actions = epsilon_greedy(chosen, self.epsilon, NUM_ACTIONS, self._rng)[mine]
+        self.next_frames, rewards, terminated, _, infos = self.envs.step(actions)
+        # Procgen draws colours last; stored like that, rows are copied as they are and come back channels-last.
+        self.replay.add(frames.transpose(0, 2, 3, 1), actions, rewards, terminated)
+        self.ended.add(infos)
+        self.env_steps += self.config.num_envs
+
+    def _update(self) -> Tensor:
+        """One gradient step, and a pruning event where one is due; returns (2,) loss and mean value.
+
+        With several processes each samples its share of the batch from its own replay, by its own priorities; what
+        it returns is its part of the sum.
+        """
+        config = self.config
+        batch = self.replay.sample(self._batch_size, self._sampling_rng)
+        tensors = _to_device(batch, self.device)
+        size = config.microbatch_size or (_CPU_MICROBATCH if self.device.type == "cpu" else config.batch_size)
+        pieces = list(zip(*(torch.split(tensor, size) for tensor in tensors), strict=True))
+        totals = torch.zeros(2, device=self.device)
+        errors = []
+        for part, error in self.workers.backward(list(self.agent.parameters()), self._piece_loss, pieces):
+            totals += part
+            errors.append(error)
+        self.sum_gradients()
+        self.method.after_backward()
+        torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
+        self.optimizer.step()
+        self.method.after_optimizer_step()
+        self.replay.update(batch.leaves, torch.cat(errors).cpu().numpy())
+        self.updates += 1
+        if self._event_is_due():
+            self._prune(self._progress_at(self.env_steps), tensors[0])
+        return totals
+
+    def _piece_loss(self, piece: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """A piece's part of the loss, of the (loss, mean value) of the batch, and its errors."""
+        observations, actions, returns, discounts, next_observations, weights = piece
+        with torch.no_grad():
+            targets = self._targets(next_observations, returns, discounts)
+        loss, error = self._loss(observations, actions, targets, weights)
+        share = len(actions) / self.config.batch_size  # the pieces' means, of all processes, add up to the batch's
+        return loss * share, (share * torch.stack([loss.detach(), (targets - error).mean()]), error)
+
+    def _progress_at(self, env_steps: int) -> float:
+        """The share of the training that is over after so many environment steps."""
+        return env_steps / (self.config.num_iterations * self.config.steps_per_iteration)
+
+    def _event_is_due(self) -> bool:
+        """At every `prune_interval`-th update, and as soon as the schedule ends: however rare events are, it is met."""
+        before, now = self._progress_at(self.env_steps - self.config.num_envs), self._progress_at(self.env_steps)
+        return self.updates % self.config.prune_interval == 0 or before < self.config.prune_end <= now
+
+    def _crosses(self, interval: int) -> bool:
+        """Whether the last step has reached another multiple of `interval` environment steps."""
+        return self.env_steps // interval > (self.env_steps - self.config.num_envs) // interval
+
+    def _values_of(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Frames -> values in float32, whatever the network computes in.
+
+        Autocast's cache of cast weights is common to all threads, so workers go without; each weight is used once.
+        """
+
+        def values(frames: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, torch.bfloat16, self.config.amp == "bf16", cache_enabled=False):
+                result: Tensor = network(frames)
+            return result.float()
+
+        return values
+
+    def _greedy_actions(self, frames: Tensor) -> Tensor:
+        return self._values_of(self.agent)(frames).argmax(1)
+
+    def _double_dqn_targets(self, frames: Tensor, returns: Tensor, discounts: Tensor) -> Tensor:
+        online, target = self._values_of(self.agent)(frames), self._values_of(self.target)(frames)
+        return double_dqn_targets(returns, discounts, online, target)
+
+    def _q_loss(self, frames: Tensor, actions: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        return q_loss(self._values_of(self.agent)(frames), actions, targets, weights)
+
+    def _must_checkpoint(self) -> bool:
+        return self.replay.needs_checkpoint(self.config.log_interval)
+
+    def _discard(self) -> None:
+        for file in self.run.path.glob(_REPLAY_FILES):
+            file.unlink(missing_ok=True)
+
+    def _replay_file(self) -> Path:
+        """The file of this process's replay; those of another number of processes fit no longer, and go."""
+        ranks = self.ranks
+        names = ["replay.bin"] if ranks.is_alone else [f"replay-{i}-of-{ranks.size}.bin" for i in range(ranks.size)]
+        if ranks.is_first:
+            for file in self.run.path.glob(_REPLAY_FILES):
+                if file.name not in names:
+                    file.unlink(missing_ok=True)
+        return self.run.path / names[ranks.rank]
+
+    def _put_state(self, state: TrainingState) -> None:
+        values = {
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "learning_starts": self._learning_starts,
+            "rng": self._rng.bit_generator.state,
+            "target": self.target.state_dict(),
+        }
+        values["sampling"] = self.ranks.gather(self._sampling_rng.bit_generator.state)
+        state.put_tree("dqn", values)
+        if self.config.replay_storage == "disk":
+            self.replay.flush()
+            for rank, replay in enumerate(self.ranks.gather(self.replay.state_dict()) or ()):
+                state.put(f"replay-{rank}", replay)
+            self.replay.checkpointed()
+
+    def _take_state(self, state: TrainingState) -> None:
+        values = state.get_tree("dqn")
+        self.env_steps, self.updates = values["env_steps"], values["updates"]
+        self._learning_starts = values["learning_starts"]
+        self._rng.bit_generator.state = values["rng"]
+        self.target.load_state_dict(values["target"])
+        if len(values["sampling"]) == self.ranks.size:
+            self._sampling_rng.bit_generator.state = values["sampling"][self.ranks.rank]
+        if not self.ranks.any(not self.replay.is_restorable)[0]:  # all have theirs, or all begin anew
+            self.replay.load_state_dict(state.get(f"replay-{self.ranks.rank}"))
+        elif self.iteration < self.config.num_iterations:
+            self._learning_starts = self.env_steps + self.config.learning_starts
+            file = self.replay.path
+            where = "in memory" if file is None else f"in {file.name}, which is missing,"
+            self.say(
+                f"the replay was {where} and is gone: learning goes on after {self.config.learning_starts:,} new steps"
+            )
+
+
+def _to_device(batch: ReplayBatch, device: torch.device) -> tuple[Tensor, ...]:
+    """Observations, actions, returns, discounts, next observations and weights, frames as (B, C, H, W)."""
+    return (
+        _frames(batch.observations, device),
+        torch.from_numpy(batch.actions).to(device),
+        torch.from_numpy(batch.returns).to(device),
+        torch.from_numpy(batch.discounts).to(device),
+        _frames(batch.next_observations, device),
+        torch.from_numpy(batch.weights).to(device),
+    )
+
+
+def _frames(frames: Frames, device: torch.device) -> Tensor:
+    return torch.from_numpy(frames).to(device).permute(0, 3, 1, 2)

@@ -1,0 +1,96 @@
+"""The options of PPO, its presets, and their checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gsprune.rl.training.config import TrainConfig, check_at_least
+
+__all__ = ["PRESETS", "PPOConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig(TrainConfig):
+    """Options of PPO; the defaults are the published ones."""
+
+    num_steps: int = 256
+    """steps per environment and iteration"""
+    num_minibatches: int = 8
+    """minibatches per epoch; num_envs * num_steps must be a multiple of it"""
+    update_epochs: int = 3
+    """passes over the rollout per iteration"""
+    gamma: float = 0.99
+    """discount factor, of the returns and of the rewards' normalisation"""
+    gae_lambda: float = 0.95
+    """between bias (0) and variance (1) of the advantages"""
+    clip_coef: float = 0.2
+    """how far a probability ratio may be from 1 before its gradient stops"""
+    ent_coef: float = 0.01
+    """weight of the entropy bonus"""
+    vf_coef: float = 0.5
+    """weight of the value loss"""
+    max_grad_norm: float = 0.5
+    """gradients are scaled down to this norm"""
+    norm_adv: bool = True
+    """normalise advantages in each minibatch"""
+    microbatch_size: int | None = None
+    """minibatches go through the network in pieces of this size; unset: 64 on the CPU (its caches), whole on a GPU"""
+
+    def check(self) -> None:
+        """Complain of the first option that is wrong.
+
+        Raises:
+            ValueError: names the option, its value, the constraint and the way out.
+        """
+        super().check()
+        check_at_least(self, 1, "num_steps", "num_minibatches", "update_epochs", "microbatch_size")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be in [0, 1], got {getattr(self, name)}")
+        for name in ("clip_coef", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}")
+        if self.batch_size % self.num_minibatches != 0:
+            raise ValueError(
+                f"`num_minibatches` must divide num_envs * num_steps = {self.batch_size}, got {self.num_minibatches}"
+            )
+        if self.batch_size // self.num_minibatches < 2:
+            raise ValueError(f"minibatches must hold at least 2 steps; `num_minibatches` is {self.num_minibatches}")
+        if self.total_timesteps < self.batch_size:
+            raise ValueError(
+                f"`total_timesteps` must be at least one iteration, num_envs * num_steps = {self.batch_size}, "
+                f"got {self.total_timesteps}"
+            )
+
+    @property
+    def batch_size(self) -> int:
+        """Steps per iteration, over all environments."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps per row of metrics: one rollout."""
+        return self.batch_size
+
+    @property
+    def num_iterations(self) -> int:
+        """Iterations of the whole training; a last, incomplete one is not begun."""
+        return self.total_timesteps // self.batch_size
+
+
+PRESETS: dict[str, PPOConfig] = {
+    "paper": PPOConfig(),
+    "quick": PPOConfig(
+        env_id="starpilot",
+        width=1,
+        total_timesteps=24_576,
+        num_envs=16,
+        num_steps=64,
+        num_minibatches=4,
+        round_to=4,
+        eval_episodes=64,
+        eval_interval_episodes=0,
+        eval_num_envs=32,
+    ),
+}
+"""The values of ``--preset``; flags on the command line come before them."""

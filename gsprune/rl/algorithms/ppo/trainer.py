@@ -1,0 +1,189 @@
+"""Proximal policy optimisation on Procgen, with a network that shrinks while it trains.
+
+Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347. What the paper on pruning left open is as in CleanRL's
+``ppo_procgen.py``, whose names this file uses. It reads from top to bottom: an iteration collects a rollout, updates
+the network on it for some epochs, and prunes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsprune.networks import ActorCritic, build_encoder
+from gsprune.rl.algorithms.ppo.config import PPOConfig
+from gsprune.rl.algorithms.ppo.losses import categorical_entropy, categorical_logprobs, policy_loss, value_loss
+from gsprune.rl.algorithms.ppo.returns import RewardNormalizer
+from gsprune.rl.algorithms.ppo.rollout import Minibatch, Rollout
+from gsprune.rl.envs.procgen import NUM_ACTIONS
+from gsprune.rl.evaluation.episodes import Policy, sampled_policy
+from gsprune.rl.training.checkpoints import TrainingState
+from gsprune.rl.training.trainer import Trainer
+
+__all__ = ["PPOTrainer"]
+
+_CPU_MICROBATCH = 64  # measured: from 256 on, activations fall out of the caches of a server core
+_LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac")
+
+
+class PPOTrainer(Trainer[PPOConfig]):
+    """A training run by PPO."""
+
+    algorithm = "ppo"
+    agent: ActorCritic
+
+    def _build_agent(self) -> ActorCritic:
+        return ActorCritic(build_encoder(self.config.encoder, self.config.width), NUM_ACTIONS)
+
+    @property
+    def _heads(self) -> tuple[str, ...]:
+        return ("actor", "critic")
+
+    @property
+    def _redo_interval(self) -> int:
+        return 100
+
+    def _learning_rate(self) -> float:
+        return self.config.scaled_learning_rate(base=3.5e-4, nature=5e-4)
+
+    def _followers(self) -> tuple[()]:
+        return ()
+
+    def _set_up(self) -> None:
+        config = self.config
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.rollout = Rollout(config.num_steps, config.num_envs, self.device, self.share)
+        self.reward_normalizer = RewardNormalizer(config.num_envs, config.gamma)
+        self._policy = self.compilation.wrap("the network for acting", self._forward)
+        # With several processes the pieces of a minibatch have a new size every time: nothing to compile for.
+        self._losses_of = (
+            self.compilation.wrap("the network for learning", self._losses) if self.ranks.is_alone else self._losses
+        )
+
+    def _iterate(self) -> dict[str, float | int | None]:
+        explained_variance = self._collect()
+        losses = self._update()
+        self._prune((self.iteration + 1) / self.config.num_iterations, self.rollout.frames[-1])
+        return {**losses, "losses/explained_variance": explained_variance}
+
+    @torch.no_grad()
+    def _collect(self) -> float:
+        """Play one rollout; returns how much of the returns' variance the values explain."""
+        rollout = self.rollout
+        for step in range(self.config.num_steps):
+            frames = rollout.frames[step]
+            frames.copy_(torch.from_numpy(self.next_frames))
+            logits, values = self._act(frames)
+            actions = self._sample(torch.softmax(logits, -1))
+            rollout.actions[step] = actions
+            rollout.logprobs[step] = categorical_logprobs(logits, actions)
+            rollout.values[step] = values
+            self.next_frames, rewards, terminated, _, infos = self.envs.step(actions.cpu().numpy())
+            rollout.rewards[step] = rewards
+            rollout.terminated[step] = terminated
+            self.ended.add(infos)
+            self._report_activity((step + 1) * self.config.num_envs, "playing")
+        rollout.values[-1] = self._act(torch.from_numpy(self.next_frames).to(self.device))[1]
+        return self._finish()
+
+    def _sample(self, probabilities: Tensor) -> Tensor:
+        """(N,) int64 actions, as ``torch.multinomial`` draws them, of this process's part of all environments.
+
+        Every process draws the noise of all, so that the actions do not depend on how many processes there are.
+        """
+        noise = torch.empty((self.config.num_envs, NUM_ACTIONS), device=self.device)
+        noise.exponential_(generator=self.generator)
+        return (probabilities / noise[self.share.start : self.share.stop]).argmax(-1)
+
+    def _finish(self) -> float:
+        """Advantages and returns, from the rewards and values of all processes: small, so each computes them all."""
+        rollout, columns = self.rollout, self.ranks.columns
+        terminated = columns(rollout.terminated)
+        steps = zip(columns(rollout.rewards), terminated, strict=True)
+        rewards = np.stack([self.reward_normalizer(raw, ended) for raw, ended in steps])
+        discounts = (self.config.gamma * ~terminated).astype(np.float32)
+        return rollout.finish(rewards, columns(rollout.values.cpu().numpy()), discounts, self.config.gae_lambda)
+
+    def _update(self) -> dict[str, float]:
+        """Some epochs over the rollout; returns the mean losses of all minibatches."""
+        config = self.config
+        totals = torch.zeros(len(_LOSSES), device=self.device)
+        for epoch in range(config.update_epochs):
+            permutation = torch.randperm(config.batch_size, generator=self.generator, device=self.device)
+            for mb_inds in permutation.view(config.num_minibatches, -1):
+                self._report_activity(config.batch_size, f"learning, epoch {epoch + 1} of {config.update_epochs}")
+                self.optimizer.zero_grad(set_to_none=True)
+                totals += self._backward(self.rollout.minibatch(mb_inds, config.norm_adv))
+                self.sum_gradients()
+                self.method.after_backward()
+                torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
+                self.optimizer.step()
+                self.method.after_optimizer_step()
+        means = self.ranks.sum(totals) / (config.update_epochs * config.num_minibatches)
+        return {f"losses/{name}": value for name, value in zip(_LOSSES, means.tolist(), strict=True)}
+
+    def _backward(self, minibatch: Minibatch) -> Tensor:
+        """Gradients of this process's part of a minibatch, piece by piece; returns its part of the losses.
+
+        Returns:
+            (len(_LOSSES),); the processes' parts add up to the means over the minibatch.
+        """
+        size = self.config.batch_size // self.config.num_minibatches
+        piece_size = self.config.microbatch_size or (_CPU_MICROBATCH if self.device.type == "cpu" else size)
+        pieces = list(zip(*(torch.split(tensor, piece_size) for tensor in minibatch), strict=True))
+
+        def loss_of(piece: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+            loss, losses = self._losses_of(*piece)
+            share = len(piece[0]) / size  # the pieces' means, of all processes, add up to the mean over the minibatch
+            return loss * share, losses * share
+
+        totals = torch.zeros(len(_LOSSES), device=self.device)
+        for losses in self.workers.backward(list(self.agent.parameters()), loss_of, pieces):
+            totals += losses
+        return totals
+
+    def _losses(
+        self, frames: Tensor, actions: Tensor, old_logprobs: Tensor, advantages: Tensor, returns: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss to minimise, and its parts without gradient, (len(_LOSSES),); arguments as in `Minibatch`."""
+        config = self.config
+        logits, values = self._forward(frames)
+        policy = policy_loss(categorical_logprobs(logits, actions), old_logprobs, advantages, config.clip_coef)
+        v_loss = value_loss(values, returns)
+        entropy = categorical_entropy(logits).mean()
+        loss = policy.loss - config.ent_coef * entropy + config.vf_coef * v_loss
+        parts = torch.stack([policy.loss, v_loss, entropy, policy.approx_kl, policy.clipfrac])
+        return loss, parts.detach()
+
+    def _act(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and values without gradients, computed by the workers."""
+        logits, values = zip(*self.workers.forward(self._policy, frames), strict=True)
+        return torch.cat(logits), torch.cat(values)
+
+    def _forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and values in float32, whatever the network computes in.
+
+        Autocast's cache of cast weights is common to all threads, so workers go without; each weight is used once.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, self.config.amp == "bf16", cache_enabled=False):
+            logits, values = self.agent(frames)
+        return logits.float(), values.float()
+
+    def policy(self, generator: torch.Generator) -> Policy:
+        """The agent as it is evaluated: it samples its actions."""
+        return sampled_policy(lambda frames: self._act(frames)[0], generator, self.device)
+
+    def _must_checkpoint(self) -> bool:
+        return False
+
+    def _discard(self) -> None:
+        """Nothing lies on disk but checkpoints."""
+
+    def _put_state(self, state: TrainingState) -> None:
+        state.put("rewards", self.reward_normalizer.state_arrays())
+        state.put("ppo", {"generator": self.generator.get_state().numpy()})
+
+    def _take_state(self, state: TrainingState) -> None:
+        self.reward_normalizer.load_state_arrays(state.get("rewards"))
+        self.generator.set_state(torch.from_numpy(state.get("ppo")["generator"]))

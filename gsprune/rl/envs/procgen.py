@@ -1,0 +1,338 @@
+"""Procgen as a vector environment of gymnasium.
+
+Procgen (Cobbe et al. 2020, https://arxiv.org/abs/1912.01588) steps all its environments in one call and starts the next
+episode in the same step that ends one; it reports neither truncations nor final frames. So every end is `terminated`,
+as in the paper, and the frame that comes with it is the first of the next episode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import gc
+import importlib
+import json
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gsprune.errors import MissingExtraError, install_command
+
+try:
+    import gymnasium
+except ImportError as error:
+    raise MissingExtraError("gymnasium", "train") from error
+
+__all__ = ["GAMES", "NUM_ACTIONS", "EnvConfig", "EnvState", "Frames", "ProcgenVectorEnv", "import_procgen"]
+
+GAMES = (
+    "bigfish", "bossfight", "caveflyer", "chaser", "climber", "coinrun", "dodgeball", "fruitbot",
+    "heist", "jumper", "leaper", "maze", "miner", "ninja", "plunder", "starpilot",
+)  # fmt: skip
+NUM_ACTIONS = 15
+
+_FRAME_SHAPE = (3, 64, 64)
+_START_NEW_EPISODE = -1  # the action by which Procgen abandons an episode
+_MAX_SEED = 2**31 - 1
+_LEVELS = {"easy": 200, "hard": 500}  # the sizes of the training sets in the paper
+
+Frames = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """What a vector environment plays; a state fits only an environment of an equal configuration.
+
+    Attributes:
+        game: one of `GAMES`.
+        num_envs: how many environments step together, >= 1.
+        distribution_mode: difficulty of the levels.
+        num_levels: how many levels there are; 0 is the full distribution.
+        start_level: seed of the first level.
+        seed: from which each environment draws its sequence of levels, 0 <= seed < 2**31 - 1.
+    """
+
+    game: str
+    num_envs: int
+    distribution_mode: Literal["easy", "hard"] = "easy"
+    num_levels: int = 0
+    start_level: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.game not in GAMES:
+            raise ValueError(f"there is no game {self.game!r}; {_suggestion(self.game)}")
+        if self.num_envs < 1:
+            raise ValueError(f"`num_envs` must be at least 1, got {self.num_envs}")
+        if self.distribution_mode not in _LEVELS:
+            raise ValueError(f"`distribution_mode` must be 'easy' or 'hard', got {self.distribution_mode!r}")
+        for name in ("num_levels", "start_level", "seed"):
+            value = getattr(self, name)
+            if not 0 <= value < _MAX_SEED:
+                raise ValueError(f"`{name}` must be in [0, 2**31 - 1), got {value}")
+
+    @classmethod
+    def train(cls, game: str, num_envs: int, distribution_mode: Literal["easy", "hard"], seed: int) -> EnvConfig:
+        """The paper's training levels: 0-199 for easy, 0-499 for hard."""
+        return cls(game, num_envs, distribution_mode, num_levels=_LEVELS.get(distribution_mode, 0), seed=seed)
+
+    @classmethod
+    def test(cls, game: str, num_envs: int, distribution_mode: Literal["easy", "hard"], seed: int) -> EnvConfig:
+        """The full distribution of levels."""
+        return cls(game, num_envs, distribution_mode, num_levels=0, seed=seed)
+
+
+@dataclass(frozen=True)
+class EnvState:
+    """All that a `ProcgenVectorEnv` needs to go on exactly as it would have.
+
+    Attributes:
+        config: the environment's configuration as JSON values.
+        arrays: "games" (uint8, the games' own states end to end), "ends" (num_envs, int64: where each of them ends),
+            "returns" (num_envs, float64) and "lengths" (num_envs, int64) of the running episodes.
+    """
+
+    config: dict[str, Any]
+    arrays: dict[str, npt.NDArray[Any]]
+
+    def part(self, envs: range) -> EnvState:
+        """The state of some neighbouring environments, as if they had been created alone.
+
+        Args:
+            envs: their numbers, ascending by one, at least one.
+        """
+        if len(envs) == self.config["num_envs"]:
+            return self
+        ends = self.arrays["ends"]
+        begin = int(ends[envs[0] - 1]) if envs[0] > 0 else 0
+        chosen = slice(envs[0], envs[-1] + 1)
+        arrays = {
+            "games": self.arrays["games"][begin : int(ends[envs[-1]])],
+            "ends": ends[chosen] - begin,
+            "returns": self.arrays["returns"][chosen],
+            "lengths": self.arrays["lengths"][chosen],
+        }
+        return EnvState({**self.config, "num_envs": len(envs)}, arrays)
+
+    @staticmethod
+    def joined(states: Sequence[EnvState]) -> EnvState:
+        """One state of all environments of `states`, whose configurations differ in their number alone."""
+        if len(states) == 1:
+            return states[0]
+        begins = np.cumsum([0, *(len(state.arrays["games"]) for state in states[:-1])])
+        arrays = {
+            name: np.concatenate([state.arrays[name] for state in states]) for name in ("games", "returns", "lengths")
+        }
+        ends = [state.arrays["ends"] + begin for state, begin in zip(states, begins, strict=True)]
+        config = {**states[0].config, "num_envs": sum(state.config["num_envs"] for state in states)}
+        return EnvState(config, {**arrays, "ends": np.concatenate(ends)})
+
+
+class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer[Any]], npt.NDArray[Any]]):
+    """One Procgen game, `num_envs` times.
+
+    Frames are (num_envs, 3, 64, 64) uint8 by shape and colours-last in memory, as Procgen draws them: PyTorch's
+    channels_last, with nothing copied. Where episodes end, the infos of `step` hold
+    ``{"episode": {"r": returns, "l": lengths}, "_episode": mask}`` like gymnasium's `RecordEpisodeStatistics`, each
+    vector of length num_envs and valid where the mask is set.
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
+
+    def __init__(self, config: EnvConfig, num_threads: int | None = None) -> None:
+        """Create the environments.
+
+        Args:
+            config: what to play.
+            num_threads: threads that step the environments, 0 for the caller's own; None takes one per core, 4 at
+                most. No result depends on it.
+
+        Raises:
+            MissingExtraError: procgen is not installed.
+        """
+        self.config = config
+        self.num_envs = config.num_envs
+        self.single_observation_space = gymnasium.spaces.Box(0, 255, _FRAME_SHAPE, np.uint8)
+        self.single_action_space = gymnasium.spaces.Discrete(NUM_ACTIONS)
+        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, self.num_envs)
+        self._num_threads = min(4, os.cpu_count() or 1) if num_threads is None else num_threads
+        self._returns = np.zeros(self.num_envs, np.float64)
+        self._lengths = np.zeros(self.num_envs, np.int64)
+        self._games = _make_games(config, self._num_threads)
+        self._is_fresh = True
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frames, dict[str, Any]]:
+        """Start new episodes everywhere.
+
+        Args:
+            seed: start over with another sequence of levels; None goes on with the present one.
+            options: must be None or empty; Procgen has none.
+
+        Returns:
+            the first frames, (num_envs, 3, 64, 64) uint8, and no infos.
+        """
+        if options:
+            raise ValueError(f"`options` must be empty, got {options}; levels are chosen by `EnvConfig`")
+        super().reset(seed=seed)
+        if seed is not None:
+            self.config = EnvConfig(**{**asdict(self.config), "seed": seed})
+            self._games.close()
+            self._games = _make_games(self.config, self._num_threads)
+            self._is_fresh = True
+        if not self._is_fresh:
+            self._games.act(np.full(self.num_envs, _START_NEW_EPISODE, np.int32))
+        self._is_fresh = False
+        self._returns[:] = 0
+        self._lengths[:] = 0
+        return self._observe()[0], {}
+
+    def step(
+        self, actions: npt.NDArray[np.integer[Any]]
+    ) -> tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
+        """Act once in every environment.
+
+        Args:
+            actions: (num_envs,) integers in [0, 15).
+
+        Returns:
+            frames (num_envs, 3, 64, 64) uint8; rewards (num_envs,) float32; terminated and truncated (num_envs,) bool,
+            the latter always False; infos, see the class.
+        """
+        self._games.act(np.asarray(actions, np.int32))
+        frames, rewards, is_first = self._observe()
+        self._is_fresh = False
+        self._returns += rewards
+        self._lengths += 1
+        infos: dict[str, Any] = {}
+        if is_first.any():
+            infos = {"episode": {"r": self._returns.copy(), "l": self._lengths.copy()}, "_episode": is_first}
+            self._returns[is_first] = 0
+            self._lengths[is_first] = 0
+        return frames, rewards, is_first, np.zeros(self.num_envs, np.bool_), infos
+
+    def get_state(self) -> EnvState:
+        """The state of all environments and of their running episodes."""
+        games: list[bytes] = self._games.callmethod("get_state")
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "games": np.frombuffer(b"".join(games), np.uint8),
+            "ends": np.cumsum([len(game) for game in games], dtype=np.int64),
+            "returns": self._returns.copy(),
+            "lengths": self._lengths.copy(),
+        }
+        return EnvState(asdict(self.config), arrays)
+
+    def set_state(self, state: EnvState) -> Frames:
+        """Go on where `state` was taken, also in another process.
+
+        Args:
+            state: of an environment with an equal configuration.
+
+        Returns:
+            the present frames, (num_envs, 3, 64, 64) uint8.
+
+        Raises:
+            ValueError: `state` is of another configuration; Procgen itself would load it and play something else.
+        """
+        if state.config != asdict(self.config):
+            raise ValueError(
+                f"`state` was taken from {json.dumps(state.config)}, this environment plays "
+                f"{json.dumps(asdict(self.config))}; create it with the configuration of the state"
+            )
+        ends = state.arrays["ends"].tolist()
+        blob = state.arrays["games"].tobytes()
+        games = [blob[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        self._games.callmethod("set_state", games)
+        self._returns[:] = state.arrays["returns"]
+        self._lengths[:] = state.arrays["lengths"]
+        self._is_fresh = False
+        return self._observe()[0]
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Free the games; called by `close`."""
+        self._games.close()
+
+    def _observe(self) -> tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Frames, rewards, and which environments show the first frame of an episode."""
+        rewards, observations, is_first = self._games.observe()
+        return observations["rgb"].transpose(0, 3, 1, 2), rewards, is_first
+
+
+def _make_games(config: EnvConfig, num_threads: int) -> Any:
+    """The gym3 environment behind a `ProcgenVectorEnv`."""
+    make = import_procgen()
+    with _no_garbage_collected():
+        return make(
+            num=config.num_envs,
+            env_name=config.game,
+            distribution_mode=config.distribution_mode,
+            num_levels=config.num_levels,
+            start_level=config.start_level,
+            rand_seed=config.seed,
+            num_threads=num_threads,
+        )
+
+
+@contextlib.contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """gym3 looks functions up under a lock; an environment collected in there, which closes itself, waits forever."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def import_procgen() -> Any:
+    """Procgen's constructor, without the notice that the gym it imports prints.
+
+    Raises:
+        MissingExtraError: procgen is not installed; the message says if this Python or machine has no wheel of it.
+    """
+    try:
+        with _gym_keeps_quiet(), warnings.catch_warnings():
+            # Procgen leaves a file open and gym is built on what newer Pythons deprecate: nothing a user could act on.
+            warnings.simplefilter("ignore")
+            from procgen import ProcgenGym3Env
+    except ModuleNotFoundError as error:
+        missing = MissingExtraError("procgen", "train")
+        if sys.version_info >= (3, 13) or (sys.platform, platform.machine()) != ("linux", "x86_64"):
+            version = f"{sys.version_info.major}.{sys.version_info.minor}"
+            missing.msg = (
+                f"the games need Procgen, which has no wheel for Python {version} on {sys.platform} "
+                f"{platform.machine()}. Use Python 3.10, 3.11 or 3.12 on x86-64 Linux: "
+                f"python3.12 -m venv venv && . venv/bin/activate && {install_command('train')}"
+            )
+        raise missing from error
+    return ProcgenGym3Env
+
+
+@contextlib.contextmanager
+def _gym_keeps_quiet() -> Iterator[None]:
+    """While this lasts, gym has no notice of its end to print at import; all other output passes."""
+    try:
+        gym_notices: Any = importlib.import_module("gym_notices.notices")
+    except ModuleNotFoundError:
+        yield
+        return
+    notices = gym_notices.notices
+    gym_notices.notices = {}
+    try:
+        yield
+    finally:
+        gym_notices.notices = notices
+
+
+def _suggestion(game: str) -> str:
+    """The way out for a game that does not exist."""
+    close = difflib.get_close_matches(game, GAMES, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"the games are {', '.join(GAMES)}"

@@ -1,0 +1,173 @@
+"""The tracks on which an agent is evaluated, and what is reported of each.
+
+Every track is played in fresh environments from the same seed, so that agents are compared on the same levels, and with
+a generator of its own, so that an evaluation in the midst of training changes nothing about the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from gsprune.rl.envs.procgen import EnvConfig, ProcgenVectorEnv
+from gsprune.rl.evaluation.episodes import NOISE_SIGMAS, EpisodeReturns, Policy, evaluate
+from gsprune.rl.evaluation.scores import normalised
+from gsprune.rl.evaluation.statistics import bootstrap_interval, mean
+
+__all__ = [
+    "CLEAN_TRACKS",
+    "EVALUATION_SEED",
+    "NOISE_TRACKS",
+    "ProtocolConfig",
+    "Track",
+    "TrackResult",
+    "evaluate_tracks",
+]
+
+
+EVALUATION_SEED = 1_000_000
+"""Added to a training's seed, so that its evaluations draw other levels and actions than the training itself."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """One setting of the evaluation.
+
+    Attributes:
+        name: key of the result, unique.
+        levels: "train" for the training levels, "test" for the full distribution.
+        noise_sigma: standard deviation of Gaussian pixel noise, grey levels.
+    """
+
+    name: str
+    levels: Literal["train", "test"]
+    noise_sigma: float = 0.0
+
+
+CLEAN_TRACKS = (Track("train", "train"), Track("test", "test"))
+NOISE_TRACKS = tuple(Track(f"test, noise {sigma:g}", "test", sigma) for sigma in NOISE_SIGMAS)
+
+
+@dataclass(frozen=True)
+class ProtocolConfig:
+    """How much is played, and where.
+
+    Attributes:
+        game: one of the 16 Procgen games.
+        distribution_mode: difficulty of the levels.
+        episodes: at least so many per track; rounded up to the same number for every environment.
+        num_envs: environments that step together.
+        seed: of the levels, the sampled actions and the noise.
+    """
+
+    game: str
+    distribution_mode: Literal["easy", "hard"] = "easy"
+    episodes: int = 1_000
+    num_envs: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"`episodes` must be at least 1, got {self.episodes}")
+        if self.num_envs < 1:
+            raise ValueError(f"`num_envs` must be at least 1, got {self.num_envs}")
+
+    @property
+    def environments(self) -> int:
+        """Environments that are really used: never more than episodes."""
+        return min(self.num_envs, self.episodes)
+
+    @property
+    def episodes_per_env(self) -> int:
+        """Episodes of each environment."""
+        return -(-self.episodes // self.environments)
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """What one track came to.
+
+    Attributes:
+        mean: mean return, reward units.
+        low: lower end of the 95 % bootstrap interval of the mean over episodes.
+        high: upper end of it. It speaks of this agent alone, not of other training seeds.
+        normalised: the mean on the game's 0-to-1 scale.
+        mean_length: mean length of an episode, environment steps.
+        returns: every episode's return; those of one environment are next to each other.
+    """
+
+    mean: float
+    low: float
+    high: float
+    normalised: float
+    mean_length: float
+    returns: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values of the fields."""
+        return asdict(self)
+
+
+def evaluate_tracks(
+    make_policy: Callable[[torch.Generator], Policy],
+    config: ProtocolConfig,
+    tracks: Sequence[Track] = CLEAN_TRACKS,
+    device: torch.device | str = "cpu",
+    on_track: Callable[[Track], None] | None = None,
+) -> dict[str, TrackResult]:
+    """Play all tracks with one agent.
+
+    Args:
+        make_policy: builds the policy of a track from a generator on `device`; a greedy one ignores it.
+        config: game and size of the evaluation.
+        tracks: what to play.
+        device: where the generator lives.
+        on_track: called before each track, to show progress.
+
+    Returns:
+        Per track name its result, in the order of `tracks`.
+
+    Raises:
+        MissingExtraError: procgen is not installed.
+    """
+    results = {}
+    for track in tracks:
+        if on_track is not None:
+            on_track(track)
+        generator = torch.Generator(device=device).manual_seed(config.seed)
+        envs = _make_envs(config, track)
+        try:
+            episodes = evaluate(
+                make_policy(generator),
+                envs,
+                config.episodes_per_env,
+                noise_sigma=track.noise_sigma,
+                rng=np.random.default_rng(config.seed),
+            )
+        finally:
+            envs.close()
+        results[track.name] = _result(episodes, config)
+    return results
+
+
+def _make_envs(config: ProtocolConfig, track: Track) -> ProcgenVectorEnv:
+    make = EnvConfig.train if track.levels == "train" else EnvConfig.test
+    return ProcgenVectorEnv(make(config.game, config.environments, config.distribution_mode, config.seed))
+
+
+def _result(episodes: EpisodeReturns, config: ProtocolConfig) -> TrackResult:
+    interval = bootstrap_interval(
+        {config.game: episodes.returns.ravel()}, mean, rng=np.random.default_rng(config.seed), resamples=2_000
+    )
+    return TrackResult(
+        mean=episodes.mean,
+        low=interval.low,
+        high=interval.high,
+        normalised=float(normalised(episodes.mean, config.game, config.distribution_mode)),
+        mean_length=float(episodes.lengths.mean()),
+        returns=tuple(episodes.returns.ravel().tolist()),
+    )

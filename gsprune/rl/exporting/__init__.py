@@ -1,0 +1,1 @@
+"""From a run to a policy file that a device runs."""

@@ -1,0 +1,1 @@
+"""What all algorithms share: options, run folder, metrics, checkpoints, the loop."""

@@ -1,0 +1,163 @@
+"""How a trainer's network shrinks, and how large it is.
+
+A trainer calls a `SparsityMethod` at fixed places and asks `NetworkSize` what to log; it knows nothing else of pruning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+import gsprune
+from gsprune.baselines.method import NoPruning, SparsityMethod, StepReport
+from gsprune.baselines.redo import ReDo
+from gsprune.baselines.structured import StructuredPruning
+from gsprune.baselines.unstructured import UnstructuredPruning
+from gsprune.distributed.ranks import Ranks
+from gsprune.networks import example_frames
+from gsprune.rl.training.config import TrainConfig
+
+__all__ = ["GroupPruning", "NetworkSize", "build_method"]
+
+
+class GroupPruning:
+    """Gradual group-structured pruning: the network gets smaller with every step of the schedule."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: TrainConfig,
+        followers: tuple[nn.Module, ...] = (),
+        ranks: Ranks | None = None,
+    ) -> None:
+        """Prepare; nothing is pruned before the first `step`.
+
+        Args:
+            model: takes frames (B, 3, 64, 64) uint8.
+            optimizer: of `model`; its state is sliced along.
+            config: the schedule and what is removed.
+            followers: networks that are sliced like `model`, e.g. a target network.
+            ranks: the processes that train it; None for one alone.
+        """
+        options: dict[str, Any] = {
+            "optimizer": optimizer,
+            "followers": followers,
+            "example_inputs": _example(model),
+            "importance": config.importance,
+            "scope": config.scope,
+            "target": config.target,
+            "round_to": config.round_to,
+            "min_channels": config.min_channels,
+            "rescale": config.rescale,
+            "backend": config.backend,
+            "process_group": None if ranks is None else ranks.group,
+        }
+        self._pruner = gsprune.Pruner(model, config.schedule(), **options)
+        if config.budget is not None:
+            # A budget that cannot be met is an error now, not after a fifth of the training; the answer is kept.
+            gsprune.prune_step(model, config.budget, **{**options, "importance": "l1"}, dry_run=True)
+
+    def step(self, progress: float, frames: Tensor) -> gsprune.PruneReport:
+        """Prune to the sparsity that the schedule has at `progress`."""
+        del frames
+        return self._pruner.step(progress)
+
+    def after_backward(self) -> None:
+        """Nothing: what is gone has no gradient."""
+
+    def after_optimizer_step(self) -> None:
+        """Nothing: what is gone cannot come back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The pruner's own state; widths and kept indices are stored with the network."""
+        return self._pruner.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._pruner.load_state_dict(dict(state))
+
+
+def build_method(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    heads: tuple[str, ...],
+    followers: tuple[nn.Module, ...] = (),
+    redo_interval: int = 1,
+    ranks: Ranks | None = None,
+) -> SparsityMethod:
+    """The method that `config.pruning` names.
+
+    Args:
+        model: takes frames (B, 3, 64, 64) uint8.
+        optimizer: of `model`.
+        config: which method, and how far it goes.
+        heads: names of the output layers, which masks leave alone.
+        followers: networks of the same structure that go along, e.g. a target network.
+        redo_interval: calls of `step` per look at the activations by ReDo.
+        ranks: the processes that train it; None for one alone.
+    """
+    if config.pruning == "none":
+        return NoPruning()
+    if config.pruning == "group":
+        return GroupPruning(model, optimizer, config, followers, ranks)
+    if config.pruning == "redo":
+        graph = gsprune.trace(model, example_inputs=_example(model))
+        average = None if ranks is None else ranks.weighted_mean
+        return ReDo(model, graph, (optimizer,), interval=redo_interval, seed=config.seed, average=average)
+    masked = {"structured": StructuredPruning, "unstructured": UnstructuredPruning}[config.pruning]
+    schedule = cast(Callable[[float], float], config.schedule())  # the sparsity of a configuration is one number
+    return masked(model, schedule, (optimizer,), followers, ignore=heads)
+
+
+def _example(model: nn.Module) -> Tensor:
+    return example_frames(device=next(model.parameters()).device)
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """How large a network is.
+
+    Attributes:
+        widths: group name -> width, in the order of the forward pass.
+        params: number of parameters.
+        macs: multiplications with weights for one frame.
+    """
+
+    widths: dict[str, int]
+    params: int
+    macs: float
+
+    @classmethod
+    def of(cls, model: nn.Module) -> NetworkSize:
+        """Measure `model`, which takes frames (B, 3, 64, 64) uint8."""
+        graph = gsprune.trace(model, example_inputs=_example(model))
+        params = sum(parameter.numel() for parameter in model.parameters())
+        return cls({group.name: group.width for group in graph.groups}, params, graph.macs())
+
+    def after(self, report: StepReport) -> NetworkSize:
+        """The size after a step of any `SparsityMethod`; methods that mask leave it as it is."""
+        if not isinstance(report, gsprune.PruneReport):
+            return self
+        widths = {group.name: group.after for group in report.groups}
+        return NetworkSize(widths, report.params_after, report.macs_after)
+
+    def row(self, dense: NetworkSize) -> dict[str, float | int]:
+        """Metrics of this network against the dense one it was.
+
+        Keys: ``pruning/channel_sparsity``, ``pruning/param_sparsity``, ``pruning/mac_sparsity`` (fractions that are
+        gone), ``pruning/params``, ``pruning/macs`` and ``width/<group>``.
+        """
+        return {
+            "pruning/channel_sparsity": 1 - sum(self.widths.values()) / sum(dense.widths.values()),
+            "pruning/param_sparsity": 1 - self.params / dense.params,
+            "pruning/mac_sparsity": 1 - self.macs / dense.macs,
+            "pruning/params": self.params,
+            "pruning/macs": self.macs,
+            **{f"width/{name}": width for name, width in self.widths.items()},
+        }

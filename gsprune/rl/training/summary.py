@@ -1,0 +1,192 @@
+"""What came out of a run: sizes, latencies and returns, as JSON and as a Markdown table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import nn
+
+from gsprune.engines.budget import LatencyBudget
+from gsprune.engines.portable_call import portable_call
+from gsprune.engines.registry import load
+from gsprune.engines.timing import Latency, forwards_in_turns
+from gsprune.files import write_atomically
+from gsprune.networks import example_frames
+from gsprune.rl.training.config import TrainConfig
+from gsprune.rl.training.pruning import NetworkSize
+
+__all__ = ["RunSummary", "Summarized", "summarize", "write_summary"]
+
+_TIMING_SECONDS = 5.0  # at most, for both networks
+
+
+class Summarized(Protocol):
+    """What a summary reads of a trainer."""
+
+    dense: NetworkSize
+    size: NetworkSize
+    global_step: int
+    sparsity: float
+    evaluation_seconds: float
+
+    @property
+    def agent(self) -> nn.Module:
+        """The network, as small as it is now."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training without evaluations."""
+
+    def build_dense(self) -> nn.Module:
+        """A dense network of the same kind and layout, freshly initialised, on the same device."""
+
+    def evaluate(self, episodes: int) -> dict[str, float]:
+        """Mean returns as ``eval/train_return`` and ``eval/test_return``."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """The end of a run.
+
+    Attributes:
+        env_id: the game.
+        pruning: the method.
+        requested_sparsity: what was asked for, of `target`; None where it was a budget of milliseconds.
+        latency_budget: the budget that was asked for, in words; None where it was a sparsity.
+        target: what the sparsity counts.
+        sparsity: what the method reached, of `target`.
+        channel_sparsity: fraction of the first channels that is gone.
+        param_sparsity: fraction of the first parameters that is gone.
+        mac_sparsity: fraction of the first MACs that is gone.
+        widths: group -> (width at the start, width at the end).
+        params: parameters at the start and at the end.
+        macs: MACs per frame at the start and at the end.
+        latency_ms: median milliseconds of one forward at batch size 1 on one thread of the CPU, of the dense network
+            and of this one, timed in turns in the same process. Calls that the system interrupted do not count.
+        latency_p99_ms: the 99th percentile of all these calls.
+        budgeted_ms: the same in the engine, with the threads and the batch of the budget, if there was one.
+        train_return: mean return on the training levels; None if not evaluated.
+        test_return: mean return on the full distribution; None if not evaluated.
+        steps: environment steps.
+        seconds: of training, without evaluations.
+        evaluation_seconds: of all evaluations, those during the training and the one at its end.
+    """
+
+    env_id: str
+    pruning: str
+    requested_sparsity: float | None
+    latency_budget: str | None
+    target: str
+    sparsity: float
+    channel_sparsity: float
+    param_sparsity: float
+    mac_sparsity: float
+    widths: dict[str, tuple[int, int]]
+    params: tuple[int, int]
+    macs: tuple[float, float]
+    latency_ms: tuple[float, float]
+    latency_p99_ms: tuple[float, float]
+    budgeted_ms: tuple[float, float] | None
+    train_return: float | None
+    test_return: float | None
+    steps: int
+    seconds: float
+    evaluation_seconds: float
+
+    def network_rows(self) -> list[tuple[str, str, str]]:
+        """(what, at the start, at the end) for each group and each cost."""
+        rows = [(f"width of {name}", str(before), str(after)) for name, (before, after) in self.widths.items()]
+        rows.append(("parameters", f"{self.params[0]:,}", f"{self.params[1]:,}"))
+        rows.append(("MACs per frame", f"{self.macs[0] / 1e6:.2f} M", f"{self.macs[1] / 1e6:.2f} M"))
+        for what, (before, after) in (
+            ("latency, batch 1, 1 thread", self.latency_ms),
+            ("its 99th percentile", self.latency_p99_ms),
+        ):
+            rows.append((what, f"{before:.2f} ms", f"{after:.2f} ms"))
+        if self.budgeted_ms is not None:
+            dense, pruned = self.budgeted_ms
+            rows.append(("latency as budgeted", f"{dense:.3g} ms", f"{pruned:.3g} ms"))
+        return rows
+
+    def result_rows(self) -> list[tuple[str, str]]:
+        """(what, value) for what has no start."""
+        rows = [
+            ("asked for", self._asked()),
+            ("sparsity reached: channels", f"{self.channel_sparsity:.3f}"),
+            ("sparsity reached: parameters", f"{self.param_sparsity:.3f}"),
+            ("sparsity reached: MACs", f"{self.mac_sparsity:.3f}"),
+        ]
+        if self.train_return is not None and self.test_return is not None:
+            rows.append(("return, training levels", f"{self.train_return:.2f}"))
+            rows.append(("return, full distribution", f"{self.test_return:.2f}"))
+        rows.append(("environment steps", f"{self.steps:,}"))
+        rows.append(("training time", f"{self.seconds:.0f} s, {self.steps / max(self.seconds, 1e-9):.0f} steps/s"))
+        rows.append(("evaluation time", f"{self.evaluation_seconds:.0f} s"))
+        return rows
+
+    def _asked(self) -> str:
+        if self.pruning == "none":
+            return "none"
+        return self.latency_budget or f"sparsity {self.requested_sparsity:g} of {self.target}"
+
+    def markdown(self) -> str:
+        """The table as Markdown."""
+        network = [f"| {what} | {before} | {after} |" for what, before, after in self.network_rows()]
+        results = [f"| {what} | {value} |" for what, value in self.result_rows()]
+        heading = [f"# {self.env_id}, pruning: {self.pruning}", "", "| network | start | end |", "|---|---:|---:|"]
+        return "\n".join([*heading, *network, "", "| run | |", "|---|---:|", *results, ""])
+
+
+def summarize(trainer: Summarized, config: TrainConfig) -> RunSummary:
+    """Evaluate the agent, time its network against a dense one, and put all of it together."""
+    seconds = trainer.seconds  # before the clock counts the timing
+    returns = trainer.evaluate(config.eval_episodes)
+    dense, size = trainer.dense, trainer.size
+    row = size.row(dense)
+    networks = trainer.build_dense(), trainer.agent
+    timings = _timed(networks, "eager", threads=1, batch=1)
+    return RunSummary(
+        env_id=config.env_id,
+        pruning=config.pruning,
+        requested_sparsity=config.sparsity if config.budget is None else None,
+        latency_budget=None if config.budget is None else str(config.budget),
+        target=config.target,
+        sparsity=trainer.sparsity,
+        channel_sparsity=row["pruning/channel_sparsity"],
+        param_sparsity=row["pruning/param_sparsity"],
+        mac_sparsity=row["pruning/mac_sparsity"],
+        widths={name: (before, size.widths[name]) for name, before in dense.widths.items()},
+        params=(dense.params, size.params),
+        macs=(dense.macs, size.macs),
+        latency_ms=(1e3 * timings[0].undisturbed, 1e3 * timings[1].undisturbed),
+        latency_p99_ms=(1e3 * timings[0].p99, 1e3 * timings[1].p99),
+        budgeted_ms=None if config.budget is None else _budgeted(networks, config.budget),
+        train_return=returns.get("eval/train_return"),
+        test_return=returns.get("eval/test_return"),
+        steps=trainer.global_step,
+        seconds=seconds,
+        evaluation_seconds=trainer.evaluation_seconds,
+    )
+
+
+def write_summary(summary: RunSummary, folder: Path) -> None:
+    """Write ``summary.md`` and ``summary.json``; the latter is last, since it marks the run as finished."""
+    write_atomically(folder / "summary.md", summary.markdown().encode())
+    write_atomically(folder / "summary.json", json.dumps(asdict(summary), indent=2).encode())
+
+
+def _budgeted(networks: Sequence[nn.Module], budget: LatencyBudget) -> tuple[float, float]:
+    """Milliseconds of the dense and of the pruned network as the budget counts them."""
+    dense, pruned = _timed(networks, budget.engine, budget.threads, budget.batch or 1)
+    return 1e3 * dense.undisturbed, 1e3 * pruned.undisturbed
+
+
+def _timed(networks: Sequence[nn.Module], engine: str, threads: int, batch: int) -> list[Latency]:
+    """Forwards of all networks in turns, on the CPU."""
+    frames = example_frames(batch)
+    forwards = load(engine, [portable_call(network, frames) for network in networks], threads)
+    return forwards_in_turns(forwards, threads, batch=batch, max_seconds=_TIMING_SECONDS)

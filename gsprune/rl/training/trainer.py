@@ -1,0 +1,386 @@
+"""What PPO and DQN share: a run that counts iterations, logs, evaluates, prunes, and can be interrupted and resumed."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+import gsprune
+from gsprune.distributed.gradients import GradientSum
+from gsprune.distributed.ranks import Ranks
+from gsprune.networks import Agent
+from gsprune.rl.envs.procgen import EnvConfig, EnvState, Frames, ProcgenVectorEnv
+from gsprune.rl.evaluation.episodes import Policy
+from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig, evaluate_tracks
+from gsprune.rl.training.checkpoints import (
+    MODEL_FILE,
+    TrainingState,
+    checkpoint_folders,
+    latest_checkpoint,
+    load_state,
+    save_checkpoint,
+)
+from gsprune.rl.training.compilation import CompiledWhileResting
+from gsprune.rl.training.config import TrainConfig, resolve_device
+from gsprune.rl.training.cores import default_workers
+from gsprune.rl.training.from_scratch import take_widths
+from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, NoMetrics, Row, RowSink
+from gsprune.rl.training.pruning import NetworkSize, build_method
+from gsprune.rl.training.run_folder import RunFolder
+from gsprune.rl.training.workers import Workers
+
+__all__ = ["OnActivity", "Trainer"]
+
+ConfigT = TypeVar("ConfigT", bound=TrainConfig)
+OnActivity = Callable[[int, str], None]
+"""Takes the environment steps so far, those of the present iteration included, and what the trainer is doing."""
+
+
+class Trainer(ABC, Generic[ConfigT]):
+    """A training run; its subclasses are the algorithms.
+
+    Attributes:
+        algorithm: the name of the algorithm in checkpoints.
+        config: the options.
+        agent: the network, as small as it is now.
+        dense: how large the network was at the start.
+        size: how large it is now.
+        iteration: iterations that are over.
+        global_step: environment steps that are over.
+        sparsity: what the pruning method has reached, in its own unit.
+        evaluation_seconds: seconds of all evaluations, of the processes before this one, too.
+        ranks: the processes that train together. Each plays its share of the environments; the gradients add up, so
+            that all hold the same network, and the first writes the files.
+        share: the environments of this process, by their numbers among all.
+    """
+
+    algorithm: ClassVar[str]
+
+    def __init__(
+        self,
+        config: ConfigT,
+        run: RunFolder,
+        resume: bool = False,
+        say: Callable[[str], None] = print,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """Create everything, or read it from the run's newest undamaged checkpoint.
+
+        Args:
+            config: the options.
+            run: the folder that takes metrics and checkpoints.
+            resume: go on with the run in the folder.
+            say: tells the user a line.
+            ranks: the processes of this training; None for this one alone.
+
+        Raises:
+            ValueError: an option is wrong.
+            CheckpointError: nothing undamaged to go on from.
+            DistributedError: the processes do not begin with the same network.
+        """
+        config.check()
+        self.config = config
+        self.run = run
+        self.say = say
+        self.ranks = ranks or Ranks()
+        self.share = self.ranks.share(config.num_envs, "num_envs")
+        self.device = resolve_device(config.device, None if self.ranks.is_alone else self.ranks.local_rank)
+        self.workers = _start_workers(config, self.device)
+        torch.manual_seed(config.seed)
+        self.agent: Agent = self.build_dense()
+        self.dense = self.size = NetworkSize.of(self.agent)
+        # Or it died before its first one, and begins again.
+        resumes = self.ranks.from_first(lambda: resume and bool(checkpoint_folders(run.checkpoints)))
+        if config.widths_of is not None and not resumes:
+            take_widths(self.agent, Path(config.widths_of))
+            self.size = NetworkSize.of(self.agent)
+        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self._learning_rate(), eps=1e-5)
+        self.sum_gradients = GradientSum(self.agent.parameters(), self.ranks)
+        self.envs = ProcgenVectorEnv(self._env_config(len(self.share)), config.env_threads)
+        self.ended = EpisodeLog(self.share.start)
+        self.episodes = EpisodeTracker()
+        self.compilation = CompiledWhileResting(config.compile, say)
+        self.iteration = self.global_step = 0
+        self.sparsity = 0.0
+        self._seconds_before = 0.0  # of training, in the processes before this one
+        self.evaluation_seconds = 0.0
+        self._saved_iteration = -1  # of the newest checkpoint
+        self._on_activity: OnActivity = lambda step, activity: None
+        state = self._load_network() if resumes else None
+        self._set_up()
+        self.method = build_method(
+            self.agent, self.optimizer, config, self._heads, self._followers(), self._redo_interval, self.ranks
+        )
+        self.ranks.check_equal("the networks at the start", self.agent)
+        if state is None:
+            self.next_frames: Frames = self._first_frames()
+            metric_bytes = 0
+        else:
+            metric_bytes = self._load_rest(state)
+        self.compilation.rest(self._widths_rest(self.progress))
+        self.metrics: RowSink = (
+            MetricWriter(run.path, metric_bytes, next_step=self.global_step + 1) if self.ranks.is_first else NoMetrics()
+        )
+        self._started = self._checkpointed = time.monotonic()
+        if state is None:
+            self.save_checkpoint()
+
+    @abstractmethod
+    def _build_agent(self) -> Agent:
+        """The dense network, on the CPU, initialised from PyTorch's global random state."""
+
+    @property
+    @abstractmethod
+    def _heads(self) -> tuple[str, ...]:
+        """Names of the output layers, which masks leave alone."""
+
+    @abstractmethod
+    def _learning_rate(self) -> float:
+        """The step size of Adam."""
+
+    @property
+    @abstractmethod
+    def _redo_interval(self) -> int:
+        """Calls of the method's `step` between two looks of ReDo at the activations."""
+
+    @abstractmethod
+    def _set_up(self) -> None:
+        """Create what the algorithm needs besides the network, whose present widths are known by now."""
+
+    @abstractmethod
+    def _followers(self) -> tuple[nn.Module, ...]:
+        """Networks that are sliced or masked with the agent."""
+
+    @abstractmethod
+    def _iterate(self) -> dict[str, float | int | None]:
+        """One iteration of `config.steps_per_iteration` environment steps, pruning included; returns its metrics."""
+
+    @abstractmethod
+    def _put_state(self, state: TrainingState) -> None:
+        """Add what the algorithm needs to go on."""
+
+    @abstractmethod
+    def _take_state(self, state: TrainingState) -> None:
+        """Go on from what `_put_state` added."""
+
+    @abstractmethod
+    def _must_checkpoint(self) -> bool:
+        """Whether the next iteration may not begin without a checkpoint."""
+
+    @abstractmethod
+    def _discard(self) -> None:
+        """Delete what lies on disk for further training alone."""
+
+    @abstractmethod
+    def policy(self, generator: torch.Generator) -> Policy:
+        """The agent as it is evaluated."""
+
+    @property
+    def progress(self) -> float:
+        """The share of the training that is over, in [0, 1]."""
+        return self.iteration / self.config.num_iterations
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training without evaluations, of the processes before this one, too."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def build_dense(self) -> Agent:
+        """The network as it is at the start, initialised from PyTorch's global random state."""
+        agent = self._build_agent().to(self.device)
+        if self.config.channels_last:
+            agent.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return agent
+
+    def train(
+        self,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_row: Callable[[int, Row], None] = lambda step, row: None,
+        on_activity: OnActivity = lambda step, activity: None,
+    ) -> bool:
+        """Train to the end, or until asked to stop.
+
+        Args:
+            should_stop: asked after every iteration; one process that is to stop stops all.
+            on_row: called with the environment steps and the metrics of every iteration.
+            on_activity: called often within an iteration, which may take minutes.
+
+        Returns:
+            whether the training is complete; if not, the last checkpoint is that of now.
+        """
+        self._on_activity = on_activity
+        while self.iteration < self.config.num_iterations:
+            before = self.seconds
+            metrics = self._iterate()
+            self.iteration += 1
+            self.global_step += self.config.steps_per_iteration
+            row = {
+                **self._episode_row(),
+                **metrics,
+                "pruning/sparsity": self.sparsity,
+                **self.size.row(self.dense),
+                **self._evaluate_if_due(),
+                "time/sps": self.config.steps_per_iteration / (self.seconds - before),
+                "time/seconds": self.seconds,
+            }
+            self.metrics.write(self.global_step, row)
+            on_row(self.global_step, row)
+            due = self._checkpoint_is_due() or self._must_checkpoint()
+            stop, due = self.ranks.any(should_stop(), due)
+            if stop or due:
+                self.save_checkpoint()
+            if stop:
+                break
+        return self.iteration == self.config.num_iterations
+
+    def evaluate(self, episodes: int) -> dict[str, float]:
+        """Mean returns of `episodes` episodes as ``eval/train_return`` and ``eval/test_return``; {} for none."""
+        if episodes == 0:
+            return {}
+        config = self.config
+        protocol = ProtocolConfig(
+            config.env_id, config.distribution_mode, episodes, config.eval_num_envs, seed=EVALUATION_SEED + config.seed
+        )
+        began = time.monotonic()
+        results = evaluate_tracks(self.policy, protocol, device=self.device)
+        seconds = time.monotonic() - began
+        self.evaluation_seconds += seconds
+        self._started += seconds  # An evaluation is not part of the training time.
+        return {f"eval/{name}_return": result.mean for name, result in results.items()}
+
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of now, between two iterations; all processes together.
+
+        It is that of one process with all environments, so that any number of processes can go on from it.
+        """
+        env_states = self.ranks.gather(self.envs.get_state())
+        env_state = self.envs.get_state() if env_states is None else EnvState.joined(env_states)
+        state = TrainingState(
+            {
+                "iteration": self.iteration,
+                "global_step": self.global_step,
+                "seconds": self.seconds,
+                "evaluation_seconds": self.evaluation_seconds,
+                "metric_bytes": self.metrics.sync(),
+                "sparsity": self.sparsity,
+                "compilations": self.compilation.compilations,
+                "envs": env_state.config,
+            }
+        )
+        state.put_tree("method", self.method.state_dict())
+        state.put("envs", env_state.arrays)
+        state.put("episodes", self.episodes.state_arrays())
+        state.put("rng", {"torch": torch.get_rng_state().numpy()})
+        self._put_state(state)
+        config = self.config
+        labels = {"algorithm": self.algorithm, "encoder": config.encoder, "width": config.width}
+        if self.ranks.is_first:
+            save_checkpoint(self.run.checkpoints, self.global_step, self.agent, self.optimizer, state, **labels)
+        self._saved_iteration = self.iteration
+        self._checkpointed = time.monotonic()
+
+    def close(self) -> None:
+        """Close environments and files; a training whose end is on disk drops what only training needs."""
+        self.envs.close()
+        self.metrics.close()
+        if self.ranks.is_first and self._saved_iteration == self.config.num_iterations:
+            self._discard()
+
+    def _report_activity(self, steps: int, activity: str) -> None:
+        """Say what is being done, `steps` environment steps after the last whole iteration."""
+        self._on_activity(self.global_step + steps, activity)
+
+    def _prune(self, progress: float, frames: Tensor) -> None:
+        """A pruning event.
+
+        Args:
+            progress: the share of the training that is over now, in [0, 1].
+            frames: a recent batch of observations.
+        """
+        self.ranks.check_equal("the networks before a pruning step", self.agent)
+        report = self.method.step(progress, frames)
+        self.size = self.size.after(report)
+        self.sparsity = report.sparsity
+        self.compilation.rest(self._widths_rest(progress))
+
+    def _widths_rest(self, progress: float) -> bool:
+        """Whether no width changes until the schedule's next corner."""
+        config = self.config
+        return config.pruning != "group" or not config.prune_begin <= progress < config.prune_end
+
+    def _evaluate_if_due(self) -> dict[str, float]:
+        """Returns on training levels and on the full distribution, at `eval_points` points of the training."""
+        points, last = self.config.eval_points, self.config.num_iterations
+        before, now = (points * iteration // last for iteration in (self.iteration - 1, self.iteration))
+        # The end has an evaluation of its own; the first process plays alone, the others wait for it.
+        if before == now or self.iteration == last or not self.ranks.is_first:
+            return {}
+        if self.config.eval_interval_episodes:
+            self._report_activity(0, "evaluating")
+        return self.evaluate(self.config.eval_interval_episodes)
+
+    def _checkpoint_is_due(self) -> bool:
+        is_last = self.iteration == self.config.num_iterations
+        return is_last or time.monotonic() - self._checkpointed >= 60 * self.config.checkpoint_minutes
+
+    def _episode_row(self) -> dict[str, float | int | None]:
+        """The metrics of the episodes of all processes, on the first."""
+        parts = self.ranks.gather(self.ended.take()) or ()
+        self.episodes.add(episode for part in parts for episode in part)
+        return self.episodes.take_row()
+
+    def _env_config(self, num_envs: int) -> EnvConfig:
+        config = self.config
+        return EnvConfig.train(config.env_id, num_envs, config.distribution_mode, config.seed)
+
+    def _first_frames(self) -> Frames:
+        """Start the episodes, each process the ones that one with all environments would have in its place."""
+        if self.ranks.is_alone:
+            return self.envs.reset()[0]
+        whole = ProcgenVectorEnv(self._env_config(self.config.num_envs), 0)
+        state = whole.get_state()
+        whole.close()
+        return self.envs.set_state(state.part(self.share))
+
+    def _load_network(self) -> TrainingState:
+        """Network and optimizer of the newest undamaged checkpoint; returns the rest of it."""
+        checkpoint, complaints = self.ranks.from_first(lambda: latest_checkpoint(self.run.checkpoints))
+        for complaint in complaints:
+            self.say(complaint)
+        gsprune.load(checkpoint / MODEL_FILE, into=self.agent, optimizer=self.optimizer)
+        self.size = NetworkSize.of(self.agent)
+        self.say(f"going on from {checkpoint}")
+        return load_state(checkpoint)
+
+    def _load_rest(self, state: TrainingState) -> int:
+        """Everything but network and optimizer; returns how many bytes of the metrics the checkpoint knows of."""
+        values = state.values
+        self.iteration, self.global_step = values["iteration"], values["global_step"]
+        self._saved_iteration = self.iteration
+        self._seconds_before = values["seconds"]
+        self.evaluation_seconds = values.get("evaluation_seconds", 0.0)  # Older checkpoints count it as training.
+        self.sparsity = values["sparsity"]
+        self.compilation.compilations = values["compilations"]
+        self.method.load_state_dict(state.get_tree("method"))
+        self.next_frames = self.envs.set_state(EnvState(values["envs"], state.get("envs")).part(self.share))
+        self.episodes.load_state_arrays(state.get("episodes"))
+        torch.set_rng_state(torch.from_numpy(state.get("rng")["torch"]))
+        self._take_state(state)
+        return int(values["metric_bytes"])
+
+
+def _start_workers(config: TrainConfig, device: torch.device) -> Workers:
+    """The workers of a training, and PyTorch's threads; both are of this process."""
+    whole_batches = config.compile or device.type != "cpu"
+    threads = config.torch_threads if whole_batches else config.torch_threads or 1
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if whole_batches:
+        return Workers(1, splits_forwards=False)
+    return Workers(config.workers or default_workers(config.torch_threads or 1), threads=config.torch_threads or 1)

@@ -1,0 +1,48 @@
+"""Signals wait while a model is changed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from gsprune.interrupts import PostponedInterrupts
+
+
+def test_an_interrupt_is_raised_at_the_end() -> None:
+    steps: list[str] = []
+
+    def run() -> None:
+        with PostponedInterrupts():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("after the signal")
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert steps == ["after the signal"]
+
+
+def test_a_second_ctrl_c_interrupts_at_once() -> None:
+    steps: list[str] = []
+
+    def run() -> None:
+        with PostponedInterrupts():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            steps.append("after the second signal")
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert steps == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_another_thread_changes_no_handler() -> None:
+    def run() -> None:
+        with PostponedInterrupts() as context:
+            assert context.previous == {}
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()

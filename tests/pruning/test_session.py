@@ -1,0 +1,264 @@
+"""An example that is given again: of another size, with other inputs, with or without its call."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gsprune
+import gsprune.pruning.session
+from gsprune.rewrite.session import session_of
+
+
+class Agent(nn.Module):
+    """Has two calls and no forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU())
+        self.actor, self.critic = nn.Linear(16, 4), nn.Linear(16, 1)
+
+    def act(self, x: Tensor) -> Tensor:
+        return self.actor(self.body(x))
+
+    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.body(x)
+        return self.actor(hidden), self.critic(hidden)
+
+
+class Encoder(nn.Module):
+    """Takes inputs by name, of any length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv1d(2, 12, 3, padding=1), nn.Conv1d(12, 3, 1)
+
+    def forward(self, signal: Tensor, scale: float = 1.0, repeats: int = 1) -> Tensor:
+        for _ in range(repeats):
+            hidden = self.up(signal).relu()
+        return self.down(hidden) * scale
+
+
+class Residual(nn.Module):
+    """Convolutions whose stream several layers write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 12, 3, padding=1), nn.Linear(12, 2)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.ReLU(), nn.Conv2d(12, 12, 3, padding=1)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x.relu().mean((2, 3)))
+
+
+def plain() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 2),
+    )
+
+
+SIZES: dict[str, tuple[Callable[[], nn.Module], Any, Any]] = {
+    "plain": (plain, torch.ones(1, 3, 8, 8), torch.ones(2, 3, 20, 12)),
+    "residual": (Residual, torch.ones(2, 3, 6, 6), torch.ones(2, 3, 14, 14)),
+    "by name": (Encoder, {"signal": torch.ones(1, 2, 8)}, {"signal": torch.ones(1, 2, 40)}),
+}
+
+
+def made(make: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return make()
+
+
+@pytest.fixture
+def traces(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """One entry per trace that a step makes of a given example."""
+    seen: list[object] = []
+    original = gsprune.pruning.session.trace_call
+
+    def counted(model: nn.Module, example: Any, copies: Mapping[str, str]) -> Any:
+        seen.append(example)
+        return original(model, example, copies)
+
+    monkeypatch.setattr(gsprune.pruning.session, "trace_call", counted)
+    return seen
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_costs_are_those_of_the_last_example(name: str) -> None:
+    make, small, large = SIZES[name]
+    model = made(make)
+    gsprune.prune_step(model, 0.0, example_inputs=small)
+    report = gsprune.prune_step(model, 0.25, target="macs", example_inputs=large)
+    fresh = made(make)
+    expected = gsprune.prune_step(fresh, 0.25, target="macs", example_inputs=large)
+    assert (report.macs_before, report.macs_after) == (expected.macs_before, expected.macs_after)
+    assert report.macs_before > 1.5 * gsprune.trace(made(make), small).macs()
+    assert [p.shape for p in model.parameters()] == [p.shape for p in fresh.parameters()]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_first_seen_widths_and_kept_indices_stay(name: str) -> None:
+    make, small, large = SIZES[name]
+    model, other = made(make), made(make)
+    x = large
+    for sparsity, example in ((0.25, small), (0.5, large), (0.75, small)):
+        report = gsprune.prune_step(model, sparsity, example_inputs=example)
+        expected = gsprune.prune_step(other, sparsity, example_inputs=x)
+        assert report.channel_sparsity == expected.channel_sparsity
+    ours, theirs = session_of(model), session_of(other)
+    assert ours is not None
+    assert theirs is not None
+    assert ours.initial_widths == theirs.initial_widths
+    assert ours.kept.keys() == theirs.kept.keys()
+    for tensor, axes in ours.kept.items():
+        assert {axis: list(kept) for axis, kept in axes.items()} == {
+            axis: list(kept) for axis, kept in theirs.kept[tensor].items()
+        }
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_sparsity_of_macs_counts_from_the_dense_network_at_the_new_size(name: str) -> None:
+    make, small, large = SIZES[name]
+    model = made(make)
+    dense = gsprune.trace(model, large).macs()
+    gsprune.prune_step(model, 0.25, example_inputs=small)
+    report = gsprune.prune_step(model, 0.6, target="macs", example_inputs=large)
+    assert report.macs_after == gsprune.trace(model, large).macs()
+    assert report.mac_sparsity == pytest.approx(1 - report.macs_after / dense)
+
+
+@pytest.mark.parametrize("importance", ["l1", "activation"])
+def test_inputs_without_a_call_go_through_the_one_given_before(importance: str) -> None:
+    model = made(Agent)
+    gsprune.prune_step(model, 0.25, example_inputs=torch.ones(4, 6), forward=lambda m, x: m.both(x))
+    for rows in (4, 8):
+        x = torch.randn(rows, 6)
+        report = gsprune.prune_step(model, 0.25 + rows / 40, example_inputs=x, importance=importance)
+        assert report.changed
+    state = session_of(model)
+    assert state is not None
+    assert state.example is not None
+    assert torch.equal(state.example.args[0], x)
+    assert len(state.example.call(model)) == 2
+
+
+def test_a_call_without_inputs_gets_those_given_before() -> None:
+    model = made(Agent)
+    x = torch.ones(4, 6)
+    gsprune.prune_step(model, 0.25, example_inputs=x, forward=lambda m, x: m.both(x))
+    gsprune.prune_step(model, 0.5, forward=lambda m, x: m.both(x.flip(0)))
+    state = session_of(model)
+    assert state is not None
+    assert state.example is not None
+    assert state.example.args[0] is x
+
+
+def test_a_pruner_with_an_example_keeps_its_call(traces: list[object]) -> None:
+    model = made(Agent)
+    pruner = gsprune.Pruner(
+        model, lambda t: 0.8 * t, example_inputs=torch.ones(4, 6), forward=lambda m, x: m.both(x), importance="l2"
+    )
+    for step in range(1, 5):
+        assert pruner.step(step / 4).changed
+    assert not traces
+
+
+def test_no_trace_where_only_values_differ(traces: list[object]) -> None:
+    model = made(Encoder)
+    for index in range(4):
+        example = {"signal": torch.randn(1, 2, 8), "scale": 1.0 + index}
+        gsprune.prune_step(model, 0.2 * index, example_inputs=example, forward=lambda m, **inputs: m(**inputs))
+    assert not traces
+
+
+@pytest.mark.parametrize(
+    ("example", "macs"),
+    [
+        ({"signal": torch.ones(1, 2, 16)}, 2.0),
+        ({"signal": torch.ones(4, 2, 8)}, 1.0),
+        ({"signal": torch.ones(1, 2, 8), "repeats": 1}, 1.0),
+    ],
+    ids=["length", "batch", "number"],
+)
+def test_a_trace_where_sizes_or_numbers_differ(traces: list[object], example: dict[str, Any], macs: float) -> None:
+    model = made(Encoder)
+    first = gsprune.prune_step(model, 0.0, example_inputs={"signal": torch.ones(1, 2, 8)})
+    again = gsprune.prune_step(model, 0.0, example_inputs=example)
+    assert len(traces) == 1
+    assert again.macs_before == macs * first.macs_before
+
+
+def test_an_int_that_decides_how_much_runs_is_counted() -> None:
+    model = made(Encoder)
+    once = gsprune.prune_step(model, 0.0, example_inputs={"signal": torch.ones(1, 2, 8), "repeats": 1})
+    twice = gsprune.prune_step(model, 0.0, example_inputs={"signal": torch.ones(1, 2, 8), "repeats": 2})
+    assert twice.macs_before - once.macs_before == model.get_parameter("up.weight").numel() * 8
+
+
+def test_an_example_that_fails_is_refused_and_the_old_one_stays() -> None:
+    model = made(plain)
+    gsprune.prune_step(model, 0.25, example_inputs=torch.ones(1, 3, 8, 8))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(gsprune.TraceError, match=r"\(1, 5, 8, 8\)"):
+        gsprune.prune_step(model, 0.5, example_inputs=torch.ones(1, 5, 8, 8))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert gsprune.prune_step(model, 0.5).changed
+
+
+def test_a_call_that_reaches_less_keeps_the_groups_that_are_known() -> None:
+    model = made(Agent)
+    x = torch.ones(4, 6)
+    gsprune.prune_step(model, 0.25, example_inputs=x, forward=lambda m, x: m.both(x))
+    gsprune.prune_step(model, 0.5, example_inputs=x, forward=lambda m, x: m.act(x))
+    assert [output.shape for output in model.both(x)] == [(4, 4), (4, 1)]
+    assert model.get_parameter("body.2.weight").shape == (8, 8)
+
+
+def test_a_call_that_reaches_other_layers_leaves_them_able_to_run() -> None:
+    model = made(Agent)
+    x = torch.ones(4, 6)
+    gsprune.prune_step(model, 0.0, example_inputs=x, forward=lambda m, x: m.actor(m.body(x)))
+    with pytest.warns(gsprune.PruneWarning, match="the example did not run actor of Agent"):
+        report = gsprune.prune_step(model, 0.5, example_inputs=x, forward=lambda m, x: m.critic(m.body(x)))
+    assert [output.shape for output in model.both(x)] == [(4, 4), (4, 1)]
+    assert "actor was not run by the example and may read them" in str(report.protected)
+    assert model.get_parameter("body.0.weight").shape == (8, 6)
+
+
+def test_a_copy_and_an_unpickled_model_take_an_example_of_another_size() -> None:
+    model = made(plain)
+    gsprune.prune_step(model, 0.25, example_inputs=torch.ones(1, 3, 8, 8))
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        report = gsprune.prune_step(twin, 0.5, example_inputs=torch.ones(1, 3, 16, 16))
+        assert report.channel_sparsity == 0.5
+        assert report.macs_after == gsprune.trace(twin, torch.ones(1, 3, 16, 16)).macs()
+
+
+def test_a_new_call_on_a_made_example_does_not_pass_for_a_real_one() -> None:
+    model = made(plain)
+    gsprune.prune_step(model, 0.25)
+    gsprune.prune_step(model, 0.5, forward=lambda m, x: m(x + 1))
+    with pytest.raises(ValueError, match="pass `example_inputs` of the real size"):
+        gsprune.prune_step(model, 0.6, target="macs")
+
+
+def test_a_call_that_is_none_is_refused_at_a_later_step() -> None:
+    model = made(plain)
+    gsprune.prune_step(model, 0.25, example_inputs=torch.ones(1, 3, 8, 8))
+    with pytest.raises(TypeError, match="`forward` must be callable"):
+        gsprune.prune_step(model, 0.5, forward="act")  # type: ignore[arg-type]

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gsprune.rl.evaluation.scores import RANGES, normalised, score_range
+
+
+def test_all_sixteen_games_have_a_range_in_both_difficulties() -> None:
+    assert len(RANGES["easy"]) == 16
+    assert RANGES["easy"].keys() == RANGES["hard"].keys()
+    assert all(low < high for ranges in RANGES.values() for low, high in ranges.values())
+
+
+@pytest.mark.parametrize(
+    ("game", "difficulty", "low", "high"),
+    [
+        ("bigfish", "easy", 1, 40),
+        ("fruitbot", "hard", -0.5, 27.2),
+        ("starpilot", "hard", 1.5, 35),
+        ("maze", "easy", 5, 10),
+    ],
+)
+def test_the_bounds_are_those_of_the_benchmark(game: str, difficulty: str, low: float, high: float) -> None:
+    assert score_range(game, difficulty) == (low, high)
+
+
+def test_the_bounds_map_to_zero_and_one_and_nothing_is_clipped() -> None:
+    np.testing.assert_allclose(normalised([1.0, 40.0, 20.5, -38.0], "bigfish", "easy"), [0, 1, 0.5, -1])
+
+
+def test_unknown_games_and_difficulties_name_the_choices() -> None:
+    with pytest.raises(ValueError, match=r"`game` must be one of .*'bigfish'.*, got 'pong'"):
+        normalised(1.0, "pong", "easy")
+    with pytest.raises(ValueError, match=r"`difficulty` must be one of .*, got 'extreme'"):
+        score_range("bigfish", "extreme")
