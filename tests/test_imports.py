@@ -26,6 +26,7 @@ LAYERS = (
     ("pruning",),
     ("schedules",),
     ("engines",),
+    ("compensation",),
     ("importance", "selection", "rewrite"),
     ("backends", "distributed"),
     ("tracing",),

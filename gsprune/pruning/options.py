@@ -10,6 +10,7 @@ from torch import nn
 
 from gsprune.backends import BackendName
 from gsprune.checks import check_number
+from gsprune.compensation.compensation import Compensation
 from gsprune.distributed.consensus import Consensus
 from gsprune.engines import LatencyBudget
 from gsprune.importance import Criterion, Importance
@@ -38,6 +39,7 @@ class StepOptions:
     backend: BackendName
     dry_run: bool
     consensus: Consensus | None = None
+    compensation: Compensation | None = None
 
 
 def check_sparsity(sparsity: Any) -> Any:

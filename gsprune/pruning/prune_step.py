@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 
 from gsprune.backends import BackendName
 from gsprune.checks import check_choice, check_flag
+from gsprune.compensation.calibration import calibration_calls
+from gsprune.compensation.compensation import Compensation
 from gsprune.distributed.consensus import consensus_of
 from gsprune.engines import LatencyBudget, RoundTo, multiple_of
 from gsprune.importance import resolve_importance
@@ -69,6 +71,8 @@ def prune_step(
     round_to: RoundTo = 1,
     min_channels: int | Mapping[str, int] = 1,
     rescale: bool = False,
+    compensate: Literal["none", "bias", "linear"] = "none",
+    calibration: Any = None,
     backend: BackendName = "auto",
     dry_run: bool = False,
     process_group: ProcessGroup | None = None,
@@ -107,6 +111,11 @@ def prune_step(
             "onnxruntime", "tensorrt-fp16", "cmsis-nn" or "ethos-u".
         min_channels: no width goes below; a number or {glob: number}.
         rescale: multiply kept channels by max(‖w before‖/‖w after‖, 1).
+        compensate: how the layers behind removed channels make up for them: "linear" reads them off the channels that
+            stay (a least-squares map, written into the layers' weights and biases), "bias" replaces them by their mean,
+            "none" does nothing. Followers get the same map.
+        calibration: inputs for that: a tensor, a tuple or dict of inputs as `example_inputs`, or an iterable of them;
+            a few hundred. None takes the example. They run once before and once after the removal.
         backend: "auto", "cpp", "triton" or "torch".
         dry_run: only report what would be removed.
         process_group: the ``torch.distributed`` group whose ranks train this network together; all of them must call.
@@ -147,6 +156,13 @@ def prune_step(
         optimizers = as_optimizers(optimizer)
         following = as_followers(followers, module)
         session = open_session(module, example_inputs, forward, following.copies)
+        check_choice("compensate", compensate, ("none", "bias", "linear"))
+        if compensate != "none" and not options.dry_run:
+            if options.rescale:
+                raise ValueError("`rescale` is True and `compensate` is not 'none': both make up for the same channels")
+            calls = calibration_calls(calibration, session.example)
+            average = None if consensus is None else consensus.mean
+            options = replace(options, compensation=Compensation(calls, compensate, average))
         if target in ("macs", "latency"):
             _check_example(session, target)
         if budget is not None and budget.reached > 0:

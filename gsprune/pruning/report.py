@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gsprune.arrays import BoolArray
 from gsprune.checks import counted
+from gsprune.compensation.report import CompensationReport
 from gsprune.selection import Selection, Shortfall, dense_shapes, group_layers, shortfall
 from gsprune.tracing.graph import Group, IntArray, Protected
 from gsprune.tracing.structure import Structure
@@ -70,6 +71,7 @@ class PruneReport:
         seconds: duration of the step.
         dry_run: whether the network was left alone.
         notes: whatever else a user should know, e.g. that an optimizer's history was reset.
+        compensation: how well the consumers of the removed channels were compensated; None without `compensate`.
     """
 
     changed: bool
@@ -80,6 +82,7 @@ class PruneReport:
     _after: Structure = field(repr=False)
     _kept_units: BoolArray = field(repr=False)
     _context: Context = field(repr=False)
+    compensation: CompensationReport | None = None
 
     @cached_property
     def groups(self) -> tuple[GroupChange, ...]:

@@ -18,6 +18,7 @@ from gsprune.pruning.options import StepOptions
 from gsprune.pruning.report import Context, PruneReport
 from gsprune.pruning.session import follower_bindings, with_binding
 from gsprune.pruning.warnings import warn_after_step
+from gsprune.rewrite.adjustment import Adjustment
 from gsprune.rewrite.network import ForwardBudget, Refusal, RewriteOptions, Rewritten, rewrite_network
 from gsprune.rewrite.optimizers.wrappers import check_ownership, with_inner
 from gsprune.rewrite.rescale import Rescaling
@@ -64,7 +65,9 @@ def _take_step(
     optimizers = with_inner(optimizers)
     ignored = ignored_groups(session.model, session.groups.traced, choice.ignore)
     backend = get_backend(options.backend, session.bound.device)
-    adjustments = [Rescaling()] if options.rescale else []
+    adjustments: list[Adjustment] = [Rescaling()] if options.rescale else []
+    if options.compensation is not None:
+        adjustments.append(options.compensation)
     rewrite_options = RewriteOptions(backend, adjustments, options.consensus)
     budget = ForwardBudget()
     attempt = session  # with the links and refused groups that earlier attempts found
@@ -86,7 +89,10 @@ def _take_step(
     names = session.bound.parameter_names
     context = Context(choice.selection, session.initial_widths, ignored, attempt.refused, names)
     seconds, after = time.perf_counter() - started, result.structure
-    report = PruneReport(changes, seconds, options.dry_run, result.notes, session.groups, after, keep, context)
+    compensated = None if options.compensation is None else options.compensation.report
+    report = PruneReport(
+        changes, seconds, options.dry_run, result.notes, session.groups, after, keep, context, compensated
+    )
     warn_after_step(session, report)
     return report
 

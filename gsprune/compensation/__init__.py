@@ -1,0 +1,1 @@
+"""Removal of channels without a dip: the consumers of removed channels read them off the channels that stay."""

@@ -1,0 +1,130 @@
+"""Compensation of removed channels, as an adjustment of a pruning step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from gsprune.compensation.consumer import Consumer
+from gsprune.compensation.fitting import ConsumerFit, Target
+from gsprune.compensation.moments import Average
+from gsprune.compensation.recording import Recording, num_rows, watch_calls
+from gsprune.compensation.report import CompensationReport, ConsumerReport
+from gsprune.compensation.uses import Use
+from gsprune.errors import RewriteError
+from gsprune.rewrite.adjustment import SmallerNetwork
+from gsprune.rewrite.plan import RewritePlan
+from gsprune.rewrite.session import Session
+from gsprune.rewrite.tensors import named_tensors
+from gsprune.tracing.example import Example
+
+__all__ = ["Compensation", "CompensationMode"]
+
+CompensationMode = Literal["bias", "linear"]
+
+
+class Compensation:
+    """Lets the consumers of removed channels read them off the channels that stay (He et al. 2017, arXiv:1707.06168).
+
+    The dense network runs once and samples of every consumer's inputs x are kept. Then the pruned network runs. When
+    it arrives at a consumer with inputs z, the ridge problem x = A z + c is solved, the weight becomes W A, W c goes
+    into its bias, and the forward goes on with them. So errors do not add up along the depth.
+
+    With several batches, each one adds to the moments and solves anew. A weight with several uses gets one map; the
+    uses behind its first one are fitted on the dense network's inputs.
+
+    Args:
+        calls: the calibration data, one call per batch.
+        mode: "linear", or "bias" for the constants alone (FLAP, arXiv:2312.11983).
+        average: averages the moments over the ranks that train the network together, on as many batches each.
+
+    Attributes:
+        report: the result of the last step; None before.
+    """
+
+    def __init__(self, calls: Sequence[Example], mode: CompensationMode, average: Average | None = None) -> None:
+        self.calls, self.mode, self.average = calls, mode, average
+        self.report: CompensationReport | None = None
+        self._recording: Recording | None = None
+        self._dense: dict[int, Tensor] = {}
+
+    def observe(self, session: Session, plan: RewritePlan) -> None:
+        """Run the dense network."""
+        # A detached alias stays dense when the parameter gets its smaller memory.
+        self._dense = {id(tensor): tensor.detach() for tensor in plan.tensors[: plan.num_owned]}
+        self._recording = Recording(session.model, session.groups.graph, plan.kept, self.calls)
+
+    def adjust(self, network: SmallerNetwork) -> Sequence[str]:
+        """Run the pruned network and write its weights.
+
+        Raises:
+            RewriteError: the calibration data makes inputs NaN or infinite.
+        """
+        recording = self._recording
+        assert recording is not None
+        linear = self.mode == "linear"
+        fits: dict[str, ConsumerFit] = {}
+        for name, consumer in recording.consumers.items():
+            constant = recording.constants[name]
+            targets = list(self._targets(network, consumer, constant))
+            sign = -1.0 if constant is not None and constant.endswith("running_mean") else 1.0
+            fits[name] = ConsumerFit(consumer, targets, sign, linear)
+        skipped = dict(recording.skipped)
+        arrivals: Counter[tuple[int, str]] = Counter()
+
+        def fit(batch: int, use: Use) -> None:
+            """Solve a consumer at its first use in a batch, before the operation reads the weight."""
+            arrivals[batch, use.weight] += 1
+            samples = recording.samples.get((batch, use.weight), [])
+            if use.weight not in fits or arrivals[batch, use.weight] > 1:
+                return
+            if not samples or num_rows(use) != samples[0].num_rows:
+                skipped[use.weight] = "channels of another axis of its inputs are removed, too"
+                del fits[use.weight]
+                return
+            for number, sample in enumerate(samples):
+                fits[use.weight].add(use, sample.dense, sample.of(use) if number == 0 else None)
+            if not fits[use.weight].is_finite():
+                raise RewriteError(
+                    f"the inputs of {use.weight!r} are NaN or infinite on `calibration`; nothing was changed. Pass"
+                    " inputs of the kind that the network works on"
+                )
+            fits[use.weight].write(self.average)
+
+        watch_calls(network.session.model, recording.axes, self.calls, fit)
+        self.report = self._report(fits, skipped)
+        self._recording, self._dense = None, {}
+        return (str(self.report),)
+
+    def _targets(self, network: SmallerNetwork, consumer: Consumer, constant: str | None) -> Iterator[Target]:
+        """The weight of the model, of its copies and of its followers."""
+        traced = network.session.groups.traced
+        scaled = any(queries.tensor == consumer.weight for queries in traced.queries)
+        outputs = {a: kept for a, kept in network.plan.kept[consumer.weight].items() if a != consumer.axis}
+        prefixes = [("", "")]
+        prefixes += [
+            (f"{old}.", f"{new}.") for new, old in traced.copies.items() if consumer.weight.startswith(f"{old}.")
+        ]
+        for binding in network.bindings:
+            tensors = {**named_tensors(binding.module), **binding.tensors}
+            for old, new in prefixes:
+                weight = tensors.get(new + consumer.weight.removeprefix(old))
+                dense = None if weight is None else self._dense.get(id(weight))
+                if weight is None or dense is None:
+                    continue
+                bias = None if constant is None else tensors.get(new + constant.removeprefix(old))
+                bias = None if bias is None else network.writable(bias)
+                yield Target(dense, network.writable(weight), bias, outputs, scaled)
+
+    def _report(self, fits: dict[str, ConsumerFit], skipped: dict[str, str]) -> CompensationReport:
+        reports = []
+        for name, fit in fits.items():
+            explained = fit.explained()
+            if explained is None:
+                skipped[name] = "no bias takes a constant"
+            else:
+                reports.append(ConsumerReport(name, explained))
+        return CompensationReport(tuple(reports), skipped)

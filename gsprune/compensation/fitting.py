@@ -1,0 +1,171 @@
+"""One consumer during a step: its moments, its map, and the weights that the map is applied to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gsprune.compensation.consumer import Consumer
+from gsprune.compensation.moments import Average, Moments
+from gsprune.compensation.solve import Map, solve, solve_constant
+from gsprune.compensation.uses import Use
+from gsprune.compensation.weights import as_matrices, from_matrices
+from gsprune.tracing.graph import IntArray
+
+__all__ = ["ConsumerFit", "Target"]
+
+
+@dataclass
+class Target:
+    """A consumer's weight in the pruned model or a follower.
+
+    Attributes:
+        dense: the weight before the step.
+        pruned: the weight after it, which is written to.
+        constant: the bias or running mean that takes the constant; None without one.
+        outputs: axis -> kept positions, for the weight's other axes that were cut.
+        scaled: whether the step has scaled rows of the weight (`gsprune.rewrite.attention_scale`).
+    """
+
+    dense: Tensor
+    pruned: Tensor
+    constant: Tensor | None
+    outputs: Mapping[int, IntArray]
+    scaled: bool = False
+
+    def __post_init__(self) -> None:
+        self.base = self.pruned.clone()
+        self.constant_base = None if self.constant is None else self.constant.clone()
+
+    def rows(self, consumer: Consumer) -> Tensor:
+        """The dense weight with the outputs of the pruned one, in float64."""
+        rows = self.dense.double()
+        for axis, kept in self.outputs.items():
+            rows = rows.index_select(axis, torch.from_numpy(kept).to(rows.device))
+        if not self.scaled:
+            return rows
+        inputs = torch.from_numpy(consumer.kept).to(rows.device)
+        before = rows.index_select(consumer.axis, inputs).movedim(consumer.axis, -1)
+        after = self.base.double().movedim(consumer.axis, -1)
+        factors = (before * after).sum(-1, keepdim=True) / before.square().sum(-1, keepdim=True)
+        return rows * torch.nan_to_num(factors, nan=1.0).movedim(-1, consumer.axis)
+
+
+@dataclass
+class ConsumerFit:
+    """Fits one consumer.
+
+    Attributes:
+        consumer: the consumer.
+        targets: the model's weight, then those of its copies and followers.
+        sign: -1 if the constant goes into a running mean, which is subtracted.
+        linear: whether there is a map besides the constant.
+    """
+
+    consumer: Consumer
+    targets: Sequence[Target]
+    sign: float
+    linear: bool
+    map: Map | None = field(default=None, init=False)
+    _moments: Moments | None = field(default=None, init=False)
+    _use: Use | None = field(default=None, init=False)
+
+    def add(self, use: Use, dense: Tensor, pruned: Tensor | None) -> None:
+        """Add rows of the consumer's inputs.
+
+        Args:
+            use: where they were seen.
+            dense: (rows, inputs), of the dense network.
+            pruned: (rows, kept), of the pruned network; None takes the kept ones of `dense`.
+        """
+        consumer = self.consumer
+        x = _in_groups(dense, consumer.columns, use.groups)
+        kept = _kept_in_groups(consumer, use, x.device)
+        if pruned is None:
+            z = x.gather(2, kept[:, None].expand(-1, x.shape[1], -1))
+        else:
+            z = _in_groups(pruned, consumer.kept_columns, use.groups)
+        if self._moments is None:
+            self._moments = Moments(kept, x.shape[2])
+        self._moments.add(x, z, use.padding)
+        self._use = use
+
+    def is_finite(self) -> bool:
+        """False if a sample was NaN or infinite."""
+        return self._moments is not None and bool(torch.isfinite(self._moments.factor).all())
+
+    def write(self, average: Average | None = None) -> None:
+        """Solve with the samples so far, and write the weights and biases.
+
+        Args:
+            average: over the ranks that train the network together.
+        """
+        assert self._moments is not None
+        moments = self._moments if average is None else self._moments.averaged(self.consumer.weight, average)
+        has_constant = self.targets[0].constant is not None
+        if self.linear:
+            self.map = solve(moments, has_constant)
+        elif has_constant:
+            self.map = solve_constant(moments)
+        else:
+            return
+        for target in self.targets:
+            self._write(target, self.map)
+
+    def _write(self, target: Target, found: Map) -> None:
+        """W' = W A, and W c into the bias."""
+        matrices = self._matrices(target.rows(self.consumer))
+        if found.weight is not None:
+            change = torch.einsum("goip,gik->gokp", matrices, found.weight)
+            target.pruned.copy_(target.base.double() + self._as_weight(change, target.pruned))
+        if found.constant is not None and target.constant is not None:
+            assert target.constant_base is not None
+            shift = torch.einsum("goip,gi->go", matrices, found.constant).flatten()
+            target.constant.copy_(target.constant_base.double() + self.sign * shift)
+
+    def explained(self) -> float | None:
+        """The share of the lost mean square that the map explains; None without a map."""
+        if self.map is None:
+            return None
+        weights = self._matrices(self.targets[0].rows(self.consumer)).square().sum((1, 3))
+        lost, unexplained = (float((weights * value).sum()) for value in (self.map.lost, self.map.unexplained))
+        return 1.0 if lost <= 0 else max(0.0, 1 - unexplained / lost)
+
+    def _matrices(self, weight: Tensor) -> Tensor:
+        """(groups, outputs, inputs, positions) of a weight with all its inputs."""
+        assert self._use is not None
+        columns, axis = self.consumer.columns, self.consumer.axis
+        if columns.shape[1] == 1:
+            return as_matrices(weight, axis, self._use.groups, self._use.transposed)
+        order = torch.from_numpy(columns.reshape(-1)).to(weight.device)
+        return weight.movedim(axis, 1)[:, order].reshape(1, -1, *columns.shape)
+
+    def _as_weight(self, matrices: Tensor, like: Tensor) -> Tensor:
+        """Undo `_matrices` for a weight with the kept inputs."""
+        assert self._use is not None
+        columns, axis = self.consumer.kept_columns, self.consumer.axis
+        if columns.shape[1] == 1:
+            return from_matrices(matrices, like, axis, self._use.transposed)
+        order = torch.from_numpy(columns.reshape(-1)).to(like.device)
+        flat = matrices[0].flatten(1)
+        return torch.empty_like(flat).index_copy(1, order, flat).movedim(1, axis)
+
+
+def _kept_in_groups(consumer: Consumer, use: Use, device: torch.device) -> Tensor:
+    """(groups, kept) int64: which inputs of each group stay."""
+    kept = torch.from_numpy(consumer.kept_channels).to(device)
+    if not use.transposed:
+        return kept.expand(use.groups, -1)
+    firsts = torch.arange(use.groups, device=device) * (len(consumer.columns) // use.groups)
+    return kept.reshape(use.groups, -1) - firsts[:, None]
+
+
+def _in_groups(rows: Tensor, columns: IntArray, groups: int) -> Tensor:
+    """(groups, samples, inputs of a group) of rows of inputs."""
+    if columns.shape[1] > 1:
+        order = torch.from_numpy(columns.T.copy()).to(rows.device)  # (positions, channels)
+        return rows[:, order].flatten(0, 1)[None]
+    return rows.reshape(len(rows), groups, -1).transpose(0, 1)

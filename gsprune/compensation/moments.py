@@ -1,0 +1,78 @@
+"""Second moments of a consumer's inputs in the dense network and in the pruned one, as a triangular factor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsprune.arrays import Float64Array
+
+__all__ = ["Average", "Moments"]
+
+# The mean of named float64 arrays over the ranks of a process group.
+Average = Callable[[Mapping[str, Float64Array]], dict[str, Float64Array]]
+
+
+class Moments:
+    """Moments of the inputs that are left, z, and of what is lost, r = x - A0 z.
+
+    A0 z are the kept inputs at their places and zeros at those of the removed ones. The sums over samples of all
+    products of (1, z, r) are R^T R for the triangular R that is stored here. R has twice the digits of the sums and is
+    never larger.
+
+    Args:
+        kept: (groups, kept) int64, which of the inputs are left. There is one group except in a grouped convolution.
+        inputs: the number of inputs of a group.
+
+    Attributes:
+        factor: (groups, rows, 1 + kept + inputs) float64, R.
+        samples: how many samples were added.
+    """
+
+    def __init__(self, kept: Tensor, inputs: int) -> None:
+        self.kept = kept
+        self.num_kept = kept.shape[1]
+        columns = 1 + self.num_kept + inputs
+        self.factor = torch.zeros(len(kept), 0, columns, dtype=torch.float64, device=kept.device)
+        self.samples = 0
+
+    def add(self, dense: Tensor, pruned: Tensor, padding: float) -> None:
+        """Add samples.
+
+        Zero padding counts as samples in which only the constant 1 is not zero.
+
+        Args:
+            dense: (groups, samples, inputs), the consumer's inputs in the dense network.
+            pruned: (groups, samples, kept), those in the pruned network.
+            padding: the share of zero padding in what the consumer reads, in [0, 1).
+        """
+        rows = max(self.factor.shape[2], 1024)  # at a time, so that memory stays within that of the factor
+        for x, z in zip(torch.split(dense, rows, 1), torch.split(pruned, rows, 1), strict=True):
+            self._add(x.double(), z.double(), padding)
+
+    def _add(self, x: Tensor, z: Tensor, padding: float) -> None:
+        lost = x.scatter_add(2, self.kept[:, None].expand(-1, z.shape[1], -1), -z)
+        added = torch.cat([torch.ones_like(z[:, :, :1]), z, lost], 2)
+        padded = torch.zeros_like(added[:, :1])
+        padded[:, :, 0] = (z.shape[1] * padding / (1 - padding)) ** 0.5
+        self.factor = torch.linalg.qr(torch.cat([self.factor, added, padded], 1), mode="r").R
+        self.samples += z.shape[1]
+
+    def averaged(self, name: str, average: Average) -> Moments:
+        """The mean of the moments of all ranks; the sums themselves are averaged, so half of the digits are lost.
+
+        Args:
+            name: name of the consumer.
+            average: over the ranks, all of which call this.
+        """
+        sums = (self.factor.mT @ self.factor).cpu().numpy()
+        means = average({f"moments of {name}": sums, f"samples of {name}": np.array([float(self.samples)])})
+        sums, samples = means.values()
+        values, vectors = torch.linalg.eigh(torch.from_numpy(sums).to(self.factor.device))
+        moments = Moments(self.kept, self.factor.shape[2] - 1 - self.num_kept)
+        moments.factor = torch.linalg.qr(values.clamp_min(0).sqrt()[:, :, None] * vectors.mT, mode="r").R
+        moments.samples = int(samples[0])
+        return moments

@@ -1,0 +1,133 @@
+"""Samples of all consumers' inputs in the dense network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gsprune.compensation.consumer import Consumer, find_consumers, find_output_axes
+from gsprune.compensation.uses import Use, UseWatcher
+from gsprune.rewrite.tensors import canonical_tensors
+from gsprune.tracing.example import Example
+from gsprune.tracing.graph import Graph, IntArray
+from gsprune.tracing.plain_operations import plain_operations
+from gsprune.tracing.undisturbed import undisturbed
+
+__all__ = ["MAX_COLUMNS", "Recording", "Sample", "watch_calls"]
+
+# A longer input axis (a flattened picture) is compensated per channel: its moments would take 128 MB and more.
+MAX_COLUMNS = 4096
+# The samples of one consumer, over all batches: at least so many, and so many per input.
+_MIN_SAMPLES = 8192
+_SAMPLES_PER_INPUT = 8
+
+
+class Sample:
+    """Rows of the inputs of one use.
+
+    Args:
+        use: the use, in the dense network.
+        most: how many rows are kept; they are spread evenly, with jitter.
+        seed: of the jitter.
+    """
+
+    def __init__(self, use: Use, most: int, seed: Sequence[int]) -> None:
+        self.num_rows = num_rows(use)
+        rows = np.arange(self.num_rows)
+        if self.num_rows > most:
+            jitter = np.random.default_rng(seed).random(most)
+            rows = ((np.arange(most) + jitter) * (self.num_rows / most)).astype(np.int64).clip(max=self.num_rows - 1)
+        self._rows = torch.from_numpy(rows).to(use.inputs.device)
+        self.dense = self.of(use)
+
+    def of(self, use: Use) -> Tensor:
+        """(rows, inputs): the same rows of another network's inputs."""
+        x = use.inputs.detach().movedim(use.channel_axis, -1)
+        return x[self._rows] if x.ndim == 2 else x[torch.unravel_index(self._rows, x.shape[:-1])]
+
+
+def num_rows(use: Use) -> int:
+    """The number of vectors of inputs that a use reads."""
+    return use.inputs.numel() // use.inputs.shape[use.channel_axis]
+
+
+class Recording:
+    """Runs the dense network on the calibration data.
+
+    Args:
+        model: the dense network.
+        graph: its groups.
+        kept: tensor -> {axis: positions that stay}, of everything that is cut.
+        calls: the calibration data.
+
+    Attributes:
+        consumers: weight -> the consumer, in the order of the forward; only those that can be compensated.
+        skipped: weight -> reason, for the others.
+        constants: weight -> name of the bias or running mean that takes a constant, or None.
+        samples: (batch, weight) -> samples of its uses, in the order of the forward.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: Graph,
+        kept: Mapping[str, Mapping[int, IntArray]],
+        calls: Sequence[Example],
+    ) -> None:
+        found, self.skipped = find_consumers(graph, kept, MAX_COLUMNS)
+        consumers = {consumer.weight: consumer for consumer in found}
+        self.axes = {**find_output_axes(graph, kept), **{name: c.axis for name, c in consumers.items()}}
+        self.samples: dict[tuple[int, str], list[Sample]] = {}
+        self._num_batches = len(calls)
+        watchers = watch_calls(model, self.axes, calls, self._record)
+        used = dict.fromkeys(name for _, name in self.samples)
+        for name in consumers:
+            reading = [watcher.unsupported[name] for watcher in watchers if name in watcher.unsupported]
+            if reading:
+                self.skipped[name] = f"{reading[0]} reads it"
+            elif name not in used:
+                self.skipped[name] = "the calibration data does not reach it"
+        for name in used:
+            if name not in consumers:
+                self.skipped[name] = "it reads the channels that it makes"
+        self.consumers: dict[str, Consumer] = {
+            name: consumers[name] for name in used if name in consumers and name not in self.skipped
+        }
+        self.constants = {name: _common_constant(watchers, name) for name in self.consumers}
+
+    def _record(self, batch: int, use: Use) -> None:
+        samples = self.samples.setdefault((batch, use.weight), [])
+        inputs = use.inputs.shape[use.channel_axis]
+        most = max(_MIN_SAMPLES, _SAMPLES_PER_INPUT * inputs) // self._num_batches
+        samples.append(Sample(use, max(most, 1), (batch, len(samples))))
+
+
+def watch_calls(
+    model: nn.Module, axes: Mapping[str, int], calls: Sequence[Example], on_use: Callable[[int, Use], None]
+) -> list[UseWatcher]:
+    """Call the model on every batch in eval mode, and report the uses of weights.
+
+    Args:
+        model: the network.
+        axes: weight -> input axis.
+        calls: one per batch.
+        on_use: called with the number of the batch and each use, before its operation runs.
+    """
+    watchers = []
+    for batch, call in enumerate(calls):
+        watcher = UseWatcher(canonical_tensors(model), axes, partial(on_use, batch))
+        with undisturbed(model), plain_operations(model), watcher:
+            call.call(model)
+        watchers.append(watcher)
+    return watchers
+
+
+def _common_constant(watchers: Sequence[UseWatcher], weight: str) -> str | None:
+    """The tensor that takes a constant in every batch that uses the weight."""
+    names = Counter(watcher.constant_of(weight) for watcher in watchers if weight in watcher.constants)
+    return next(iter(names)) if len(names) == 1 else None

@@ -1,0 +1,45 @@
+"""How well each consumer was compensated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gsprune.checks import counted
+
+__all__ = ["CompensationReport", "ConsumerReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerReport:
+    """One consumer.
+
+    Attributes:
+        weight: the consumer's weight.
+        explained: the share of its inputs' lost variance that the compensation gives back, in [0, 1]; each input
+            counts by the size of its weights.
+    """
+
+    weight: str
+    explained: float
+
+
+@dataclass(frozen=True)
+class CompensationReport:
+    """All consumers.
+
+    Attributes:
+        consumers: those that were compensated, in the order of the forward.
+        skipped: weight -> reason, for consumers whose weights were only sliced.
+    """
+
+    consumers: tuple[ConsumerReport, ...]
+    skipped: Mapping[str, str]
+
+    def __str__(self) -> str:
+        """One line."""
+        text = f"compensation: {counted(len(self.consumers), 'consumer')}"
+        if self.consumers:
+            shares = sorted(consumer.explained for consumer in self.consumers)
+            text += f", {shares[len(shares) // 2]:.1%} of the lost variance explained (median; least {shares[0]:.1%})"
+        return text + (f"; not compensated: {', '.join(self.skipped)}" if self.skipped else "")

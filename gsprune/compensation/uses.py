@@ -1,0 +1,239 @@
+"""Where a forward pass uses the consumers' weights, seen by the operations that it dispatches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gsprune.tracing.call import Call, outputs_of
+from gsprune.tracing.rules.registry import operation_of
+
+__all__ = ["Use", "UseWatcher"]
+
+_MARK = "_gsprune_product"
+# Index of the arguments (bias, left factor, right factor) of products; None where there is no such argument.
+_PRODUCTS: dict[str, tuple[int | None, int, int]] = {
+    "aten.mm": (None, 0, 1),
+    "aten.bmm": (None, 0, 1),
+    "aten.matmul": (None, 0, 1),
+    "aten.addmm": (0, 1, 2),
+    "aten.baddbmm": (0, 1, 2),
+}
+_NORMS = frozenset(
+    f"aten.{name}" for name in ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "batch_norm")
+)
+
+
+@dataclass(frozen=True)
+class Use:
+    """One operation that sums over a consumer's input axis.
+
+    Attributes:
+        weight: canonical name of the weight.
+        inputs: the activations that it reads.
+        channel_axis: the axis of `inputs` that the weight's input axis meets.
+        groups: the number of convolution groups.
+        transposed: whether it is a transposed convolution.
+        padding: the share of zero padding in what it reads, in [0, 1).
+    """
+
+    weight: str
+    inputs: Tensor
+    channel_axis: int
+    groups: int = 1
+    transposed: bool = False
+    padding: float = 0.0
+
+
+@dataclass
+class _Product:
+    """Mark on a consumer's output: the next operation to read it may add a bias or normalise it."""
+
+    weight: str
+    takes_constant: bool
+    is_read: bool = False
+
+
+@dataclass
+class UseWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
+    """Calls `on_use` before each operation that uses a consumer.
+
+    Args:
+        tensors: the model's parameters and buffers by canonical name.
+        axes: the consumers: weight -> input axis.
+        on_use: called with each use before its operation runs.
+
+    Attributes:
+        unsupported: weight -> the operation that reads it in a way that no map can follow.
+        constants: weight -> names of the biases and running means that could take a constant; None where a use has
+            none.
+        readers: tensor -> how many operations have read it.
+    """
+
+    tensors: Mapping[str, Tensor]
+    axes: Mapping[str, int]
+    on_use: Callable[[Use], None]
+    unsupported: dict[str, str] = field(default_factory=dict)
+    constants: dict[str, list[str | None]] = field(default_factory=dict)
+    readers: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would import its compiler (seconds) on the first operation, only to keep it out of this method."""
+        return False
+
+    def __post_init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
+        self._stored: dict[int, list[str]] = {}
+        for name, tensor in self.tensors.items():
+            if tensor.layout == torch.strided and tensor.numel():
+                self._stored.setdefault(tensor.untyped_storage().data_ptr(), []).append(name)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        kwargs = kwargs or {}
+        operation = operation_of(func)
+        if operation.composite:
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        inputs = Call(operation.name, args, kwargs, None).tensors()
+        if func.is_view or operation.name == "aten._unsafe_view":
+            result = func(*args, **kwargs)
+            mark = inputs[0].__dict__.get(_MARK) if inputs else None
+            for output in outputs_of(result) if mark is not None else ():
+                output.__dict__[_MARK] = mark
+            return result
+        names = [name for tensor in inputs if (name := self._name_of(tensor)) is not None]
+        self.readers.update(names)
+        self._note_reads(operation.name, args, inputs)
+        use = self._use(operation.name, args)
+        for name in names:
+            if name in self.axes and (use is None or use.weight != name):
+                self.unsupported.setdefault(name, operation.name)
+        if use is not None:
+            self.on_use(use)
+        result = func(*args, **kwargs)
+        if use is not None:
+            self._note_bias(use, operation.name, args, result)
+        return result
+
+    def _name_of(self, tensor: Tensor) -> str | None:
+        """Name of the parameter or buffer that a tensor is, or is a view of."""
+        if tensor.layout != torch.strided:
+            return None
+        for name in self._stored.get(tensor.untyped_storage().data_ptr(), ()):
+            owner = self.tensors[name]
+            if 0 <= tensor.storage_offset() - owner.storage_offset() < owner.numel():
+                return name
+        return None
+
+    def _use(self, op: str, args: Sequence[Any]) -> Use | None:
+        """The use of a consumer that an operation makes, if any."""
+        if op in ("aten.convolution", "aten._convolution"):
+            x, weight = args[:2]
+            name = self._name_of(weight)
+            transposed = args[6]
+            if name is None or self.axes.get(name) != (0 if transposed else 1) or weight.shape != self._shape(name):
+                return None
+            padding = 0.0 if transposed else padding_share(x.shape[2:], weight.shape[2:], *args[3:6])
+            return Use(name, x, 1, args[8], transposed, padding)
+        if op == "aten.linear":
+            name = self._name_of(args[1])
+            return None if name is None or not self._meets(name, args[1], -1) else Use(name, args[0], -1)
+        if op in _PRODUCTS:
+            _, left, right = _PRODUCTS[op]
+            for weight, x, axis, channels in ((right, left, -2, -1), (left, right, -1, -2)):
+                name = self._name_of(args[weight])
+                is_product = args[x].ndim > 1 and self._name_of(args[x]) is None
+                if name is not None and is_product and self._meets(name, args[weight], axis):
+                    return Use(name, args[x], channels)
+        return None
+
+    def _shape(self, name: str) -> torch.Size:
+        return self.tensors[name].shape
+
+    def _meets(self, name: str, view: Tensor, axis: int) -> bool:
+        """True if an axis of a view of a weight is the weight's whole input axis."""
+        own = self.axes.get(name)
+        if own is None or view.ndim < 2 or self.tensors[name].ndim != 2:
+            return False
+        tensor = self.tensors[name]
+        batched = any(size > 1 and stride > 0 for size, stride in zip(view.shape[:-2], view.stride()[:-2], strict=True))
+        is_whole = view.shape[axis] == tensor.shape[own] and view.stride(axis) == tensor.stride(own)
+        start = (view.storage_offset() - tensor.storage_offset()) // tensor.stride(own) % tensor.shape[own]
+        is_inner = tensor.stride(own) < tensor.stride(1 - own)
+        return not batched and is_whole and (start == 0 or not is_inner)
+
+    def _note_reads(self, op: str, args: Sequence[Any], inputs: Sequence[Tensor]) -> None:
+        """Find the bias or running mean behind a product that has no bias of its own."""
+        for tensor in inputs:
+            mark: _Product | None = tensor.__dict__.get(_MARK)
+            if mark is None:
+                continue
+            target = None
+            if not mark.is_read and mark.takes_constant:
+                target = self._constant_behind(op, args, tensor)
+            mark.is_read = True
+            self.constants[mark.weight].append(target)
+
+    def _constant_behind(self, op: str, args: Sequence[Any], product: Tensor) -> str | None:
+        if op in _NORMS and args[0] is product and isinstance(args[3], Tensor):
+            return self._name_of(args[3])
+        if op == "aten.add" and isinstance(args[1], Tensor):
+            other = args[1] if args[0] is product else args[0]
+            if other.ndim == 1 and other.shape[0] == product.shape[-1]:
+                return self._name_of(other)
+        return None
+
+    def _note_bias(self, use: Use, op: str, args: Sequence[Any], result: Any) -> None:
+        """Note where a constant can go: a bias among the arguments, else whatever reads the product next."""
+        targets = self.constants.setdefault(use.weight, [])
+        if op in _PRODUCTS:
+            index = _PRODUCTS[op][0]
+            bias = None if index is None else args[index]
+            takes_constant = use.channel_axis == -1
+        else:
+            bias = args[2] if len(args) > 2 else None
+            takes_constant = not use.transposed or prod(args[1].shape[2:]) == 1
+        if bias is None:
+            result.__dict__[_MARK] = _Product(use.weight, takes_constant)
+        else:
+            targets.append(self._name_of(bias) if takes_constant else None)
+
+    def constant_of(self, weight: str) -> str | None:
+        """The bias or running mean that takes a consumer's constant; None where none can."""
+        targets = self.constants.get(weight, [])
+        name = targets[0] if targets else None
+        if name is None or any(target != name for target in targets) or self.readers[name] != len(targets):
+            return None
+        return name
+
+
+def padding_share(
+    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> float:
+    """The share of zero padding among all that a convolution reads, in [0, 1).
+
+    Args:
+        sizes: of the picture.
+        kernel: sizes of the kernel.
+        stride: per axis, or one for all; so are `padding` and `dilation`.
+        padding: on either side.
+        dilation: of the kernel.
+    """
+    inside = 1.0
+    for i, (size, width) in enumerate(zip(sizes, kernel, strict=True)):
+        step, pad, gap = (values[i] if len(values) > 1 else values[0] for values in (stride, padding, dilation))
+        outputs = (size + 2 * pad - gap * (width - 1) - 1) // step + 1
+        reads = (torch.arange(outputs) * step - pad)[:, None] + torch.arange(width) * gap
+        inside *= float(((reads >= 0) & (reads < size)).double().mean())
+    return 1 - inside
