@@ -18,7 +18,7 @@ from gsprune.engines.onnx_file import portable_call, write_onnx
 from gsprune.engines.session import open_session
 from gsprune.engines.timing import Forward, Timing, forwards_in_turns, torch_threads
 from gsprune.exporting.quantize import quantize
-from gsprune.networks import FRAME_CHANNELS, FRAME_SIDE, example_frames
+from gsprune.networks import FRAME_SHAPE, ObservationShape, example_frames
 from gsprune.report.table import UNKNOWN, Table
 
 __all__ = ["ENGINES", "Engine", "EngineTiming", "latency_table", "ratios", "time_engines"]
@@ -58,17 +58,19 @@ def time_engines(
     batches: Sequence[int] = (1, 256),
     seconds: float = 5.0,
     on_setting: Callable[[str], None] | None = None,
+    observation_shape: ObservationShape = FRAME_SHAPE,
 ) -> list[EngineTiming]:
     """Time policies of frames, all of them in turns in every setting.
 
     Args:
-        networks: label -> network of frames (B, 3, 64, 64) uint8.
+        networks: label -> network of frames (B, C, H, W) uint8.
         references: label -> label of the network that it is compared with, itself where there is none.
         engines: which.
         threads: each engine's threads.
         batches: frames per call.
         seconds: per network and setting, at most (but ten calls).
         on_setting: called with what is timed next, to show progress.
+        observation_shape: (C, H, W) of the frames.
 
     Raises:
         ValueError: a number below 1, or nothing to be timed.
@@ -82,7 +84,7 @@ def time_engines(
     say = on_setting or (lambda text: None)
     rows: list[EngineTiming] = []
     with tempfile.TemporaryDirectory() as folder:
-        files = _Files(Path(folder), networks, say)
+        files = _Files(Path(folder), networks, say, observation_shape)
         for batch in batches:
             for engine in engines:
                 for count in threads:
@@ -144,8 +146,15 @@ def latency_table(rows: Sequence[EngineTiming]) -> Table:
 class _Files:
     """The networks, and their ONNX files, each made when first asked for."""
 
-    def __init__(self, folder: Path, networks: Mapping[str, nn.Module], say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        networks: Mapping[str, nn.Module],
+        say: Callable[[str], None],
+        observation_shape: ObservationShape,
+    ) -> None:
         self.networks = dict(networks)
+        self.observation_shape = observation_shape
         self._folder = folder
         self._say = say
 
@@ -154,7 +163,8 @@ class _Files:
         path = self._path(label, ".onnx")
         if not path.exists():
             self._say(f"exporting {label}")
-            call = portable_call(self.networks[label], example_frames(2), None, ["frames"])
+            example = example_frames(2, observation_shape=self.observation_shape)
+            call = portable_call(self.networks[label], example, None, ["frames"])
             write_onnx(call, path)
         return path
 
@@ -162,7 +172,7 @@ class _Files:
         """The file of a network in 8-bit integers; ranges are those of noise, which is no matter to the clock."""
         path = self._path(label, ".int8.onnx")
         if not path.exists():
-            shape = (_CALIBRATION_FRAMES, FRAME_CHANNELS, FRAME_SIDE, FRAME_SIDE)
+            shape = (_CALIBRATION_FRAMES, *self.observation_shape)
             noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
             quantize(self.onnx(label), path, [{"frames": noise}])
         return path
@@ -172,7 +182,8 @@ class _Files:
 
 
 def _prepared(files: _Files, engine: Engine, batch: int, threads: int) -> list[Forward]:
-    frames = np.random.default_rng(0).integers(0, 256, (batch, FRAME_SIDE, FRAME_SIDE, FRAME_CHANNELS), dtype=np.uint8)
+    channels, height, width = files.observation_shape
+    frames = np.random.default_rng(0).integers(0, 256, (batch, height, width, channels), dtype=np.uint8)
     frames = frames.transpose(0, 3, 1, 2)
     if engine in ("eager", "compiled"):
         torch.compiler.reset()  # so that compiled code of earlier settings does not count against dynamo's limit

@@ -31,6 +31,10 @@ def measured_latencies(runs: Sequence[Run]) -> Mapping[Path, float]:
     Raises:
         CheckpointError: a run has no usable checkpoint.
     """
-    forwards = [prepared("eager", load_agent(run.folder).network, example_frames()) for run in runs]
+    agents = [load_agent(run.folder) for run in runs]
+    forwards = [
+        prepared("eager", agent.network, example_frames(observation_shape=agent.environment.observation_shape))
+        for agent in agents
+    ]
     timings = forwards_in_turns(forwards, threads=1, max_seconds=_SECONDS_PER_NETWORK * len(runs))
     return {run.folder: timing.undisturbed_ms for run, timing in zip(runs, timings, strict=True)}
