@@ -352,16 +352,11 @@ class Trainer(ABC, Generic[ConfigT]):
     def _first_frames(self) -> Uint8Array:
         """Start the episodes, each process the ones that one with all environments would have in its place."""
         if self.ranks.is_alone or not self.environment.can_save_states:
-            return self._reset()
+            return cast(Uint8Array, self.envs.reset()[0])
         whole: Any = make_environments(replace(self._request(self.config.num_envs), num_threads=0))
         state = whole.get_state()
         whole.close()
         return cast(Uint8Array, self.envs.set_state(state.part(self.share)))
-
-    def _reset(self, seed: int | None = None) -> Uint8Array:
-        """Begin new episodes; returns their first observations."""
-        frames: Uint8Array = self.envs.reset(seed=seed)[0]
-        return frames
 
     def _put_environments(self, state: TrainingState) -> None:
         """Add the states of the environments of all processes, where they can be saved."""
@@ -382,7 +377,8 @@ class Trainer(ABC, Generic[ConfigT]):
         self.say(f"{self.config.env_id} cannot save its state: new episodes begin; all else is as in the checkpoint")
         # Other episodes than those that the training began with, and a stream of its own for each environment.
         sequence = np.random.SeedSequence([self.config.seed, self.global_step])
-        return self._reset(int(sequence.generate_state(1)[0]) % _MAX_SEED + self.share.start)
+        seed = int(sequence.generate_state(1)[0]) % _MAX_SEED + self.share.start
+        return cast(Uint8Array, self.envs.reset(seed=seed)[0])
 
     def _load_network(self) -> TrainingState:
         """Network and optimizer of the newest undamaged checkpoint; returns the rest of it."""
