@@ -15,6 +15,8 @@ _given: dict[str, object] = {}
 def object_name(value: Any) -> str:
     """A name under which `named_object` finds the object in this process, and elsewhere if it can be imported."""
     name = f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}"
+    if "<" in name and _given.get(name) is not value:  # functions in functions have one name for many objects
+        name = f"{name}#{len(_given)}"
     _given[name] = value
     return name
 

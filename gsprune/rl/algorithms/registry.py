@@ -7,8 +7,9 @@ import importlib
 from gsprune.checks import suggestion
 from gsprune.rl.algorithms.algorithm import Algorithm
 from gsprune.rl.objects import named_object
+from gsprune.rl.training.config import TrainConfig
 
-__all__ = ["algorithm_names", "algorithm_of", "register_algorithm"]
+__all__ = ["algorithm_for", "algorithm_names", "algorithm_of", "register_algorithm"]
 
 # An algorithm is imported when it is asked for.
 _BUILT_IN = {
@@ -32,6 +33,22 @@ def register_algorithm(algorithm: Algorithm) -> None:
 def algorithm_names() -> tuple[str, ...]:
     """The names of all algorithms."""
     return (*_BUILT_IN, *_registered)
+
+
+def algorithm_for(config: TrainConfig) -> Algorithm:
+    """The algorithm that a configuration belongs to.
+
+    Raises:
+        TypeError: no algorithm has options of this class.
+    """
+    for name in algorithm_names():
+        algorithm = algorithm_of(name)
+        if isinstance(config, algorithm.config):
+            return algorithm
+    raise TypeError(
+        f"`config` must be of the class of an algorithm ({', '.join(algorithm_names())}), got {type(config).__name__};"
+        " add your own by register_algorithm"
+    )
 
 
 def algorithm_of(name: str) -> Algorithm:

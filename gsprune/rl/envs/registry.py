@@ -58,6 +58,9 @@ def _providers() -> Iterator[EnvironmentProvider]:
     from gsprune.rl.envs.atari import AtariProvider
 
     yield AtariProvider()
+    from gsprune.rl.envs.gymnasium import GymnasiumProvider
+
+    yield GymnasiumProvider()
 
 
 def _way_out(env_id: str) -> str:
