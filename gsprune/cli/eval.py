@@ -68,6 +68,7 @@ def main(args: Args) -> None:
         episodes=args.episodes,
         num_envs=args.num_envs,
         seed=EVALUATION_SEED + agent.config["seed"] if args.seed is None else args.seed,
+        env_options=agent.config.get("env_options", ""),
     )
     tracks = CLEAN_TRACKS + (NOISE_TRACKS if args.noise else ())
     with console.status("") as status:
@@ -93,7 +94,7 @@ def _table(results: dict[str, TrackResult], agent: TrainedAgent, config: Protoco
             name,
             f"{result.mean:.2f}",
             f"{result.low:.2f} to {result.high:.2f}",
-            f"{result.normalised:.3f}",
+            "" if result.normalised is None else f"{result.normalised:.3f}",
             f"{result.mean_length:.0f}",
         )
     return table

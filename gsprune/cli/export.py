@@ -84,6 +84,7 @@ def _protocol(args: Args, agent: TrainedAgent) -> ProtocolConfig:
         episodes=args.episodes,
         num_envs=args.num_envs,
         seed=EVALUATION_SEED + args.seed,
+        env_options=agent.config.get("env_options", ""),
     )
 
 

@@ -17,8 +17,11 @@ from torch import nn
 import gsprune
 from gsprune.checkpoint import read_contents
 from gsprune.checks import counted
-from gsprune.networks import ActorCritic, EncoderName, QNetwork, build_encoder, example_frames
-from gsprune.rl.envs.procgen import NUM_ACTIONS
+from gsprune.networks import EncoderName, ObservationShape, example_frames
+from gsprune.rl.algorithms.registry import algorithm_of
+from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.registry import describe
+from gsprune.rl.networks import configured_network
 from gsprune.rl.training.checkpoints import MODEL_FILE, latest_checkpoint
 from gsprune.rl.training.pruning import NetworkSize
 from gsprune.rl.training.run_folder import holds_run, read_config
@@ -44,7 +47,8 @@ def main(args: Args) -> None:
     console = Console()
     if args.path is None:
         encoder, width = args.encoder or "impoola", 2 if args.width is None else args.width
-        title, model = f"{encoder}, width {width:g}", build_model("ppo", encoder, width)
+        options = {"algorithm": "ppo", "env_id": "bigfish", "encoder": encoder, "width": width}
+        title, (model, shape) = f"{encoder}, width {width:g}", build_model(options)
         dense = NetworkSize.of(model)
     else:
         for name, value in (("encoder", args.encoder), ("width", args.width)):
@@ -55,10 +59,10 @@ def main(args: Args) -> None:
         file = args.path / MODEL_FILE if args.path.is_dir() else args.path
         if file.is_file() and not holds_run(file.parent.parent.parent):
             return _show_file(file, console)
-        title, model, dense = _saved_model(args.path, console)
-    graph = gsprune.trace(model, example_inputs=example_frames())
+        title, model, dense, shape = _saved_model(args.path, console)
+    graph = gsprune.trace(model, example_inputs=example_frames(observation_shape=shape))
     console.print(groups_table(graph.groups, graph.shapes, dense.widths, title))
-    size = NetworkSize.of(model)
+    size = NetworkSize.of(model, shape)
     console.print(
         f"parameters {size.params:,} of {dense.params:,}; MACs per frame {size.macs:,.0f} of {dense.macs:,.0f}"
     )
@@ -69,10 +73,11 @@ def main(args: Args) -> None:
         )
 
 
-def build_model(algorithm: str, encoder: EncoderName, width: float) -> nn.Module:
-    """The dense network of an algorithm."""
-    heads: type[ActorCritic] | type[QNetwork] = QNetwork if algorithm == "dqn" else ActorCritic
-    return heads(build_encoder(encoder, width), NUM_ACTIONS)
+def build_model(options: Mapping[str, Any]) -> tuple[nn.Module, ObservationShape]:
+    """The dense network of a run's options, and the shape of its observations."""
+    environment = describe(configured_request(options))
+    network = configured_network(options, environment, algorithm_of(options["algorithm"]).build_network)
+    return network, environment.observation_shape
 
 
 def groups_table(
@@ -131,8 +136,8 @@ def _show_file(path: Path, console: Console) -> None:
         console.print(f"{name}: {value}", highlight=False, markup=False)
 
 
-def _saved_model(path: Path, console: Console) -> tuple[str, nn.Module, NetworkSize]:
-    """A title, the network of a run or checkpoint as small as it is, and the size it began with."""
+def _saved_model(path: Path, console: Console) -> tuple[str, nn.Module, NetworkSize, ObservationShape]:
+    """A title, the network of a run or checkpoint as small as it is, its first size, and the observations' shape."""
     if (path / "config.json").is_file():
         checkpoint, complaints = latest_checkpoint(path / "checkpoints")
         for complaint in complaints:
@@ -145,10 +150,10 @@ def _saved_model(path: Path, console: Console) -> tuple[str, nn.Module, NetworkS
             " gsprune.save"
         )
     config: dict[str, Any] = read_config(checkpoint.parent.parent)
-    model = build_model(config["algorithm"], config["encoder"], config["width"])
-    dense = NetworkSize.of(model)
+    model, shape = build_model(config)
+    dense = NetworkSize.of(model, shape)
     gsprune.load(checkpoint / MODEL_FILE, into=model)
-    return f"{checkpoint}: {config['encoder']}, width {config['width']:g}", model, dense
+    return f"{checkpoint}: {config['encoder']}, width {config['width']:g}", model, dense, shape
 
 
 def _layers(group: Group, role: str) -> list[str]:

@@ -22,12 +22,14 @@ from torch import nn
 import gsprune
 from gsprune.engines import WIDTH_MULTIPLES, WidthPreset
 from gsprune.files import write_atomically
-from gsprune.networks import ActorCritic, EncoderName, build_encoder, example_frames
+from gsprune.networks import FRAME_SHAPE, EncoderName, ObservationShape, example_frames
 from gsprune.report.engine_latency import EngineLatency, latency_table, ratios, time_engines
 from gsprune.report.plot_engines import engine_latencies
 from gsprune.report.table import Table
-from gsprune.rl.envs.procgen import NUM_ACTIONS
-from gsprune.rl.exporting.policy import dense_network, policy_of
+from gsprune.rl.algorithms.registry import algorithm_of
+from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.registry import describe
+from gsprune.rl.networks import configured_network
 from gsprune.rl.trained import load_agent
 
 __all__ = ["Args", "main"]
@@ -69,7 +71,7 @@ def main(args: Args) -> None:
     with _writing_to(args.out):  # found now, and not after minutes of timing
         args.out.mkdir(parents=True, exist_ok=True)
     console = Console()
-    networks, references = _of_runs(args.runs) if args.runs else _built_in(args)
+    networks, references, shape = _of_runs(args.runs) if args.runs else _built_in(args)
     with console.status("") as status:
         rows = time_engines(
             networks,
@@ -79,6 +81,7 @@ def main(args: Args) -> None:
             args.batches,
             args.seconds,
             on_setting=lambda text: status.update(f"timing: {text}"),
+            observation_shape=shape,
         )
     table = latency_table(rows)
     for one in _per_network(table):
@@ -87,39 +90,55 @@ def main(args: Args) -> None:
     console.print(f"latency.md, latency.json and latency.png are in {args.out}", highlight=False, soft_wrap=True)
 
 
-def _of_runs(runs: tuple[Path, ...]) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """Label -> network, and label -> label of its dense network."""
+_Networks = tuple[dict[str, nn.Module], dict[str, str], ObservationShape]
+"""Label -> network, label -> label of its dense network, and the shape of their observations."""
+
+
+def _of_runs(runs: tuple[Path, ...]) -> _Networks:
+    """The networks of runs.
+
+    Raises:
+        ValueError: their observations have different shapes.
+    """
     networks: dict[str, nn.Module] = {}
+    shapes: dict[str, ObservationShape] = {}
     references: dict[str, str] = {}
     for run in runs:
         agent = load_agent(run)
         config = agent.config
         dense = f"{config['algorithm']} {config['encoder']} x{config['width']:g}, dense"
-        networks.setdefault(dense, policy_of(dense_network(agent)))
+        shapes[str(run)] = agent.environment.observation_shape
+        networks.setdefault(dense, agent.algorithm.acting_part(agent.build_dense()))
         references[dense] = dense
         label = run.resolve().name
         if label in networks:
             label = str(run)
-        networks[label] = policy_of(agent.network)
+        networks[label] = agent.acting_part
         references[label] = dense
-    return networks, references
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{run}: {shape}" for run, shape in shapes.items())
+        raise ValueError(f"`runs` must have observations of one shape to be timed together, got {listed}")
+    return networks, references, next(iter(shapes.values()))
 
 
-def _built_in(args: Args) -> tuple[dict[str, nn.Module], dict[str, str]]:
+def _built_in(args: Args) -> _Networks:
     encoder, width = args.encoder or "impoola", 2 if args.width is None else args.width
     dense = f"{encoder} x{width:g}, dense"
-    networks: dict[str, nn.Module] = {dense: policy_of(_agent(encoder, width))}
+    acting_part = algorithm_of("ppo").acting_part
+    networks: dict[str, nn.Module] = {dense: acting_part(_agent(encoder, width))}
     for sparsity, round_to in itertools.product(args.sparsity or (0.8,), args.round_to or (1,)):
         multiple = WIDTH_MULTIPLES[round_to] if isinstance(round_to, str) else round_to
         agent = _agent(encoder, width)
         report = gsprune.prune_step(agent, sparsity, example_inputs=example_frames(), round_to=multiple)
         rounded = f", widths x{multiple} ({report.sparsity:.3f})" if multiple > 1 else ""
-        networks[f"{encoder} x{width:g} at {sparsity:g}{rounded}"] = policy_of(agent)
-    return networks, dict.fromkeys(networks, dense)
+        networks[f"{encoder} x{width:g} at {sparsity:g}{rounded}"] = acting_part(agent)
+    return networks, dict.fromkeys(networks, dense), FRAME_SHAPE
 
 
-def _agent(encoder: EncoderName, width: float) -> ActorCritic:
-    return ActorCritic(build_encoder(encoder, width), NUM_ACTIONS)
+def _agent(encoder: EncoderName, width: float) -> nn.Module:
+    """The network of PPO for Procgen."""
+    options = {"env_id": "bigfish", "encoder": encoder, "width": width}
+    return configured_network(options, describe(configured_request(options)), algorithm_of("ppo").build_network)
 
 
 def _per_network(table: Table) -> list[RichTable]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -110,5 +111,6 @@ def refuse_changes(args: RunOptions, folder: Path, unread: Collection[str] = ())
 def default_folder(config: TrainConfig, algorithm: str) -> Path:
     """A folder name that says what is in it."""
     time = datetime.now().strftime("%Y%m%d-%H%M%S")
-    network = f"{config.encoder}{config.width:g}"
-    return Path("runs") / f"{config.env_id}-{algorithm}-{network}-{config.pruning}-seed{config.seed}-{time}"
+    network = f"{config.encoder}{config.width:g}" if config.network is None else config.network
+    name = f"{config.env_id}-{algorithm}-{network}-{config.pruning}-seed{config.seed}-{time}"
+    return Path("runs") / re.sub(r"[^\w.-]+", "-", name)

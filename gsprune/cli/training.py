@@ -15,7 +15,7 @@ from gsprune.cli.summary_table import print_summary
 from gsprune.distributed.ranks import Ranks, joined_ranks
 from gsprune.errors import DistributedError
 from gsprune.interrupts import StopRequest
-from gsprune.rl.envs.procgen import import_procgen
+from gsprune.rl.envs.registry import provider_of
 from gsprune.rl.training.checkpoints import checkpoint_folders
 from gsprune.rl.training.config import TrainConfig, resolve_device
 from gsprune.rl.training.curves import plot_curves
@@ -60,7 +60,7 @@ def run_training(config: TrainConfig, options: RunOptions, make_trainer: MakeTra
         exit code: 0, or 130 if the run was stopped and can go on.
     """
     config.check()
-    import_procgen()  # If it is missing, the command ends before a run folder is made.
+    provider_of(config.env_id).require()  # A missing package ends the command before a run folder is made.
     keep_freed_memory()
     on_gpus = resolve_device(config.device).type == "cuda"
     with joined_ranks(on_gpus, options.rank_timeout_minutes) as ranks:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
-from gsprune.networks.frames import FRAME_CHANNELS, FRAME_SIDE, example_frames
+from gsprune.networks.frames import FRAME_SHAPE, ObservationShape, example_frames
 from gsprune.networks.heads import ActorCritic, Agent, Encoder, QNetwork
 from gsprune.networks.impala import ImpalaEncoder
 from gsprune.networks.nature import NatureEncoder
 
 __all__ = [
-    "FRAME_CHANNELS",
-    "FRAME_SIDE",
+    "FRAME_SHAPE",
     "ActorCritic",
     "Agent",
     "Encoder",
     "EncoderName",
     "ImpalaEncoder",
     "NatureEncoder",
+    "ObservationShape",
     "QNetwork",
     "build_encoder",
     "example_frames",
@@ -26,18 +26,22 @@ __all__ = [
 EncoderName = Literal["nature", "impala", "impoola"]
 
 
-def build_encoder(name: EncoderName, width: float = 1) -> Encoder:
+def build_encoder(
+    name: EncoderName, width: float = 1, observation_shape: ObservationShape = FRAME_SHAPE, num_features: int = 256
+) -> ImpalaEncoder | NatureEncoder:
     """The encoder of that name.
 
     Args:
         name: "nature", "impala" or "impoola".
         width: factor on the filters of its convolutions (the paper's tau), >= 1.
+        observation_shape: (C, H, W) of one observation.
+        num_features: size of the output; not scaled by `width`.
 
     Raises:
-        ValueError: there is no such encoder, or `width` is below 1.
+        ValueError: there is no such encoder, `width` is below 1, or the observations are too small.
     """
+    if name not in get_args(EncoderName):
+        raise ValueError(f"`name` must be 'nature', 'impala' or 'impoola', got {name!r}")
     if name == "nature":
-        return NatureEncoder(width)
-    if name in ("impala", "impoola"):
-        return ImpalaEncoder(width, pooled=name == "impoola")
-    raise ValueError(f"`name` must be 'nature', 'impala' or 'impoola', got {name!r}")
+        return NatureEncoder(width, num_features, observation_shape)
+    return ImpalaEncoder(width, name == "impoola", num_features, observation_shape)

@@ -1,17 +1,21 @@
-"""What all encoders share: the shape and the scale of frames, and widths."""
+"""Parts that all encoders share: the shape and the scale of observations, and widths."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["FRAME_CHANNELS", "FRAME_SIDE", "example_frames", "scaled_channels", "unit_interval"]
+__all__ = ["FRAME_SHAPE", "ObservationShape", "example_frames", "scaled_channels", "unit_interval"]
 
-FRAME_CHANNELS = 3
-FRAME_SIDE = 64
+ObservationShape: TypeAlias = tuple[int, int, int]
+"""(C, H, W) of one observation."""
+
+FRAME_SHAPE: ObservationShape = (3, 64, 64)
+"""The shape of observations where no other is given: that of Procgen, for which the encoders were published."""
 
 
 def unit_interval(frames: Tensor) -> Tensor:
@@ -25,9 +29,12 @@ def unit_interval(frames: Tensor) -> Tensor:
     return frames / 255
 
 
-def example_frames(batch_size: int = 1, device: torch.device | str = "cpu") -> Tensor:
-    """Black frames for tracing and timing: (batch_size, 3, 64, 64) uint8, laid out as the environments lay them out."""
-    shape = (batch_size, FRAME_SIDE, FRAME_SIDE, FRAME_CHANNELS)
+def example_frames(
+    batch_size: int = 1, device: torch.device | str = "cpu", observation_shape: ObservationShape = FRAME_SHAPE
+) -> Tensor:
+    """Black frames for tracing and timing: (batch_size, C, H, W) uint8, channels last in memory."""
+    channels, height, width = observation_shape
+    shape = (batch_size, height, width, channels)
     return torch.zeros(shape, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
 
 

@@ -2,43 +2,65 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from gsprune.networks.impala import ImpalaEncoder
-from gsprune.networks.nature import NatureEncoder
-
 __all__ = ["ActorCritic", "Agent", "Encoder", "QNetwork"]
 
-Encoder = ImpalaEncoder | NatureEncoder
+
+class Encoder(Protocol):
+    """A module from observations (B, C, H, W) to features (B, num_features)."""
+
+    num_features: int
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Features of observations, uint8 or float in 0..255."""
 
 
 class ActorCritic(nn.Module):
-    """One encoder shared by a policy over discrete actions and a value function."""
+    """One encoder shared by a policy and a value function.
 
-    def __init__(self, encoder: Encoder, num_actions: int) -> None:
-        """Put the heads on `encoder`; their width, the number of actions and one value, is never pruned."""
+    Attributes:
+        heads: names of the output layers, which masks leave alone.
+        log_std: (num_outputs,) logarithms of the standard deviations of a Gaussian policy, which do not depend on the
+            observation; absent for discrete actions.
+    """
+
+    heads: ClassVar[tuple[str, ...]] = ("actor", "critic")
+
+    def __init__(self, encoder: Encoder, num_actions: int, is_gaussian: bool = False) -> None:
+        """Put the heads on `encoder`; their width, the number of outputs and one value, is never pruned.
+
+        Args:
+            encoder: a module.
+            num_actions: outputs of the policy: logits of discrete actions, or means of continuous ones.
+            is_gaussian: have `log_std`, beginning at 0.
+        """
         super().__init__()
         self.encoder = encoder
+        if is_gaussian:
+            self.log_std = nn.Parameter(torch.zeros(num_actions))
         self.actor = nn.Linear(encoder.num_features, num_actions)
         self.critic = nn.Linear(encoder.num_features, 1)
         self._reset_heads()
 
     def reset_parameters(self) -> None:
         """Draw all weights anew, at the present widths."""
-        _reset_layers(self.encoder)
+        _reset_layers(cast(nn.Module, self.encoder))
         self._reset_heads()
+        if hasattr(self, "log_std"):
+            nn.init.zeros_(self.log_std)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and values of frames.
+        """Outputs of the policy, and values.
 
         Args:
-            frames: (B, 3, 64, 64), uint8 or float in 0..255.
+            frames: (B, C, H, W), uint8 or float in 0..255.
 
         Returns:
-            logits (B, num_actions) and values (B,).
+            logits or means (B, num_actions), and values (B,).
         """
         features = self.encoder(frames)
         return self.actor(features), self.critic(features).squeeze(-1)
@@ -49,7 +71,13 @@ class ActorCritic(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """An encoder with a head of action values."""
+    """An encoder with a head of action values.
+
+    Attributes:
+        heads: names of the output layers, which masks leave alone.
+    """
+
+    heads: ClassVar[tuple[str, ...]] = ("head",)
 
     def __init__(self, encoder: Encoder, num_actions: int) -> None:
         """Put the head on `encoder`; its width, the number of actions, is never pruned."""
@@ -60,14 +88,14 @@ class QNetwork(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all weights anew, at the present widths."""
-        _reset_layers(self.encoder)
+        _reset_layers(cast(nn.Module, self.encoder))
         _make_orthogonal(self.head, gain=0.01)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Action values of frames.
 
         Args:
-            frames: (B, 3, 64, 64), uint8 or float in 0..255.
+            frames: (B, C, H, W), uint8 or float in 0..255.
 
         Returns:
             (B, num_actions).

@@ -6,13 +6,14 @@ most of the parameters and nearly none of the multiplications away.
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gsprune.networks.frames import FRAME_CHANNELS, FRAME_SIDE, scaled_channels, unit_interval
+from gsprune.networks.frames import FRAME_SHAPE, ObservationShape, scaled_channels, unit_interval
 
 __all__ = ["ConvSequence", "ImpalaEncoder", "ResidualBlock"]
 
@@ -56,22 +57,31 @@ class ImpalaEncoder(nn.Module):
         pooled: whether this is Impoola.
     """
 
-    def __init__(self, width: float = 1, pooled: bool = False, num_features: int = 256) -> None:
+    def __init__(
+        self,
+        width: float = 1,
+        pooled: bool = False,
+        num_features: int = 256,
+        observation_shape: ObservationShape = FRAME_SHAPE,
+    ) -> None:
         """Create the encoder with PyTorch's default initialisation.
 
         Args:
             width: the paper's tau, >= 1: factor on the filters (16, 32, 32) of the three stages.
             pooled: average over space (Impoola) instead of flattening (Impala).
             num_features: size of the output; not scaled by `width`.
+            observation_shape: (C, H, W) of one observation.
 
         Raises:
             ValueError: `width` is below 1.
         """
         super().__init__()
         channels = scaled_channels(_CHANNELS, width)
-        inputs = (FRAME_CHANNELS, *channels[:-1])
+        in_channels, *sides = observation_shape
+        inputs = (in_channels, *channels[:-1])
         self.sequences = nn.Sequential(*(ConvSequence(*pair) for pair in zip(inputs, channels, strict=True)))
-        positions = 1 if pooled else (FRAME_SIDE // 2 ** len(channels)) ** 2
+        # Each stage halves a side and rounds up.
+        positions = 1 if pooled else math.prod(-(-side // 2 ** len(channels)) for side in sides)
         self.linear = nn.Linear(channels[-1] * positions, num_features)
         self.num_features = num_features
         self.pooled = pooled
@@ -80,7 +90,7 @@ class ImpalaEncoder(nn.Module):
         """Features of frames.
 
         Args:
-            frames: (B, 3, 64, 64), uint8 or float in 0..255.
+            frames: (B, C, H, W), uint8 or float in 0..255.
 
         Returns:
             (B, num_features), >= 0.

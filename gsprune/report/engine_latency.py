@@ -14,7 +14,7 @@ from gsprune.engines import ENGINES, Latency
 from gsprune.engines.portable_call import portable_call
 from gsprune.engines.registry import get_engine, load
 from gsprune.engines.timing import forwards_in_turns
-from gsprune.networks import FRAME_CHANNELS, FRAME_SIDE
+from gsprune.networks import FRAME_SHAPE, ObservationShape
 from gsprune.report.table import UNKNOWN, Table
 
 __all__ = ["EngineLatency", "latency_table", "ratios", "time_engines"]
@@ -45,17 +45,19 @@ def time_engines(
     batches: Sequence[int] = (1, 256),
     seconds: float = 5.0,
     on_setting: Callable[[str], None] = lambda text: None,
+    observation_shape: ObservationShape = FRAME_SHAPE,
 ) -> list[EngineLatency]:
     """Time policies that take frames, all of them in turns in every setting.
 
     Args:
-        networks: label -> network of frames (B, 3, 64, 64) uint8.
+        networks: label -> network of frames (B, C, H, W) uint8.
         references: label -> label of the network that it is compared with; its own label if there is no other.
         engines: names of engines.
         threads: numbers of threads.
         batches: frames per call.
         seconds: per network and setting, at most (but ten calls).
         on_setting: called with the next setting in words, to show progress.
+        observation_shape: (C, H, W) of the frames.
 
     Raises:
         ValueError: a number below 1, nothing to time, or an unknown engine.
@@ -70,7 +72,8 @@ def time_engines(
         get_engine(engine)
     rows: list[EngineLatency] = []
     for batch in batches:
-        calls = [portable_call(network, _frames(batch), input_names=["frames"]) for network in networks.values()]
+        frames = _frames(batch, observation_shape)
+        calls = [portable_call(network, frames, input_names=["frames"]) for network in networks.values()]
         for engine in engines:
             for count in threads:
                 on_setting(f"batch {batch}, {engine}, {counted(count, 'thread')}")
@@ -129,8 +132,8 @@ def latency_table(rows: Sequence[EngineLatency]) -> Table:
     return Table("Latency of one forward", headings, lines, note)
 
 
-def _frames(batch: int) -> torch.Tensor:
-    """(B, 3, 64, 64) uint8 noise, channels-last in memory as the frames of environments are."""
-    shape = (batch, FRAME_SIDE, FRAME_SIDE, FRAME_CHANNELS)
-    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+def _frames(batch: int, observation_shape: ObservationShape) -> torch.Tensor:
+    """(B, C, H, W) uint8 noise, channels-last in memory as the frames of environments are."""
+    channels, height, width = observation_shape
+    noise = np.random.default_rng(0).integers(0, 256, (batch, height, width, channels), dtype=np.uint8)
     return torch.from_numpy(noise).permute(0, 3, 1, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gsprune.report.load import Run
-from gsprune.rl.evaluation.scores import normalised
+from gsprune.rl.envs.registry import score_range_of
 
 __all__ = ["Outcome", "outcome_of"]
 
@@ -46,10 +46,9 @@ class Outcome:
 
     @property
     def normalised_test(self) -> float | None:
-        """The test return on the game's 0-to-1 scale."""
-        if self.test_return is None:
-            return None
-        return float(normalised(self.test_return, self.run.game, self.run.difficulty))
+        """The test return on the game's 0-to-1 scale; None for a game without one."""
+        scale = score_range_of(self.run.game, self.run.difficulty)
+        return None if self.test_return is None or scale is None else scale.normalised(self.test_return)
 
 
 def outcome_of(run: Run) -> Outcome:

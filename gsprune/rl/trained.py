@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,13 @@ from torch import nn
 
 import gsprune
 from gsprune.errors import CheckpointError
-from gsprune.networks import ActorCritic, QNetwork, build_encoder
-from gsprune.rl.envs.procgen import NUM_ACTIONS
-from gsprune.rl.evaluation.episodes import Policy, greedy_policy, sampled_policy
+from gsprune.rl.algorithms.algorithm import Algorithm
+from gsprune.rl.algorithms.registry import algorithm_of
+from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.provider import EnvironmentDescription
+from gsprune.rl.envs.registry import describe
+from gsprune.rl.evaluation.episodes import Policy
+from gsprune.rl.networks import configured_network
 from gsprune.rl.training.checkpoints import MODEL_FILE, latest_checkpoint
 from gsprune.rl.training.run_folder import read_config
 
@@ -30,6 +33,7 @@ class TrainedAgent:
     Attributes:
         network: in eval mode, on `device`, in the memory format in which it was trained.
         config: the run's options.
+        environment: the description of its environment.
         checkpoint: the folder it was read from.
         step: environment steps it was trained for.
         device: where the network lives.
@@ -38,6 +42,7 @@ class TrainedAgent:
 
     network: nn.Module
     config: dict[str, Any]
+    environment: EnvironmentDescription
     checkpoint: Path
     step: int
     device: torch.device
@@ -46,13 +51,25 @@ class TrainedAgent:
     @property
     def acts(self) -> str:
         """How it is evaluated: "sampled" for PPO, "greedy" for DQN."""
-        return "greedy" if self.config["algorithm"] == "dqn" else "sampled"
+        return self.algorithm.acts
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm that trained it."""
+        return algorithm_of(self.config["algorithm"])
+
+    @property
+    def acting_part(self) -> nn.Module:
+        """The part of the network that acts: observations in, logits, means or Q values out."""
+        return self.algorithm.acting_part(self.network)
+
+    def build_dense(self) -> nn.Module:
+        """A network of the size with which the run began, freshly initialised."""
+        return configured_network(self.config, self.environment, self.algorithm.build_network)
 
     def policy(self, generator: torch.Generator) -> Policy:
         """The agent as the paper evaluates it; a greedy one makes no use of the generator."""
-        if self.acts == "greedy":
-            return greedy_policy(self.network, self.device)
-        return sampled_policy(lambda frames: self.network(frames)[0], generator, self.device)
+        return self.algorithm.policy(self.acting_part, self.network, self.environment, generator, self.device)
 
 
 def load_agent(folder: Path, device: torch.device | str = "cpu") -> TrainedAgent:
@@ -82,10 +99,10 @@ def load_agent(folder: Path, device: torch.device | str = "cpu") -> TrainedAgent
 
 def _load(folder: Path, config: dict[str, Any], device: torch.device) -> TrainedAgent:
     checkpoint, complaints = latest_checkpoint(folder / "checkpoints")
-    build: Callable[..., nn.Module] = QNetwork if config["algorithm"] == "dqn" else ActorCritic
-    network = build(build_encoder(config["encoder"], config["width"]), NUM_ACTIONS)
+    environment = describe(configured_request(config))
+    network = configured_network(config, environment, algorithm_of(config["algorithm"]).build_network)
     gsprune.load(checkpoint / MODEL_FILE, into=network)
     if config.get("channels_last", True):
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     step = int(checkpoint.name.removeprefix("step-"))
-    return TrainedAgent(network.to(device).eval(), config, checkpoint, step, device, tuple(complaints))
+    return TrainedAgent(network.to(device).eval(), config, environment, checkpoint, step, device, tuple(complaints))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gsprune.errors import MissingExtraError
-from gsprune.rl.envs.procgen import GAMES
+from gsprune.rl.algorithms.registry import algorithm_of
+from gsprune.rl.envs.registry import provider_of
 from gsprune.rl.training.idle_options import IGNORED_BY
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
 Options = Mapping[str, Any]
 """Options of `gsprune train`, by name with dashes or underscores; None leaves one out."""
 
-ALGORITHMS = ("ppo", "dqn")
 BUILT_IN_METHODS: dict[str, dict[str, Any]] = {
     "dense": {"pruning": "none"},
     "group": {"pruning": "group"},
@@ -48,7 +48,7 @@ class Trial:
 
     Attributes:
         algorithm: "ppo" or "dqn".
-        game: the Procgen game.
+        game: the id of the environment.
         method: the method's name.
         seed: the training seed.
         folder: the run folder.
@@ -75,7 +75,7 @@ class Study:
     """Games x methods x seeds.
 
     Attributes:
-        games: Procgen games.
+        games: ids of environments.
         seeds: training seeds.
         methods: per method name its options; they win over `common`. The value of `widths-of` may be the name of
             another method: that method's run of the same game and seed, which then comes first.
@@ -90,8 +90,7 @@ class Study:
     common: Options = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.algorithm not in ALGORITHMS:
-            raise ValueError(f"`algorithm` must be one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
+        algorithm_of(self.algorithm)
         for name in ("games", "seeds", "methods"):
             values = list(getattr(self, name))
             if not values:
@@ -99,8 +98,7 @@ class Study:
             if len(set(values)) < len(values):
                 raise ValueError(f"`{name}` must not repeat itself, got {values}")
         for game in self.games:
-            if game not in GAMES:
-                raise ValueError(f"`games` must be Procgen games, got {game!r}; there are {', '.join(GAMES)}")
+            _check_game(game)
         for seed in self.seeds:
             if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
                 raise ValueError(f"`seeds` must be integers of at least 0, got {seed!r}")
@@ -125,11 +123,11 @@ class Study:
         ]
 
     def _trial(self, out: Path, game: str, method: str, seed: int) -> Trial:
-        folder = out / game / method / f"seed-{seed}"
+        folder = _game_folder(out, game) / method / f"seed-{seed}"
         options = self._options(method)
         needs = None
         if options.get(_OTHER_RUN) in self.methods:
-            needs = out / game / str(options[_OTHER_RUN]) / f"seed-{seed}"
+            needs = _game_folder(out, game) / str(options[_OTHER_RUN]) / f"seed-{seed}"
             options[_OTHER_RUN] = str(needs)
         return Trial(self.algorithm, game, method, seed, folder, tuple(option_arguments(options)), needs)
 
@@ -147,6 +145,18 @@ class Study:
                 if needed in seen:
                     raise ValueError(f"`widths-of` goes in a circle: {' needs '.join([*seen, str(needed)])}")
                 seen.append(str(needed))
+
+
+def _check_game(game: str) -> None:
+    try:
+        provider_of(game)
+    except ValueError as error:
+        raise ValueError(f"`games`: {error}") from error
+
+
+def _game_folder(out: Path, game: str) -> Path:
+    """The folder of a game; characters that a folder's name should not have become dashes."""
+    return out / re.sub(r"[^\w.-]+", "-", game)
 
 
 def read_study(path: Path) -> Study:

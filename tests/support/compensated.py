@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from gsprune.backends import get_backend
 from gsprune.compensation.compensation import Compensation, CompensationMode
 from gsprune.compensation.report import CompensationReport
 from gsprune.pruning.session import open_session, with_binding
-from gsprune.backends import get_backend
 from gsprune.rewrite.network import ForwardBudget, Refusal, RewriteOptions, rewrite_network
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.example import Example

@@ -24,19 +24,38 @@ import numpy as np
 import numpy.typing as npt
 
 from gsprune.errors import MissingExtraError, install_command
+from gsprune.rl.envs.options import parsed_options
+from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
+from gsprune.rl.evaluation.scores import ScoreRange, score_range
 
 try:
     import gymnasium
 except ImportError as error:
     raise MissingExtraError("gymnasium", "train") from error
 
-__all__ = ["GAMES", "NUM_ACTIONS", "EnvConfig", "EnvState", "Frames", "ProcgenVectorEnv", "import_procgen"]
+__all__ = [
+    "ACTION_MEANINGS",
+    "GAMES",
+    "NUM_ACTIONS",
+    "EnvConfig",
+    "EnvState",
+    "Frames",
+    "ProcgenProvider",
+    "ProcgenVectorEnv",
+    "import_procgen",
+]
 
 GAMES = (
     "bigfish", "bossfight", "caveflyer", "chaser", "climber", "coinrun", "dodgeball", "fruitbot",
     "heist", "jumper", "leaper", "maze", "miner", "ninja", "plunder", "starpilot",
 )  # fmt: skip
 NUM_ACTIONS = 15
+
+ACTION_MEANINGS = (
+    "left, down", "left", "left, up", "down", "nothing", "up", "right, down", "right", "right, up",
+    "D", "A", "W", "S", "Q", "E",
+)  # fmt: skip
+"""Procgen's actions in their order: directions, and keys whose meaning is the game's."""
 
 _FRAME_SHAPE = (3, 64, 64)
 _START_NEW_EPISODE = -1  # the action by which Procgen abandons an episode
@@ -87,6 +106,17 @@ class EnvConfig:
     def test(cls, game: str, num_envs: int, distribution_mode: Literal["easy", "hard"], seed: int) -> EnvConfig:
         """The full distribution of levels."""
         return cls(game, num_envs, distribution_mode, num_levels=0, seed=seed)
+
+    @classmethod
+    def of(cls, request: EnvironmentRequest) -> EnvConfig:
+        """The training levels or the full distribution, as the request asks."""
+        make = cls.train if request.split == "train" else cls.test
+        return make(request.env_id, request.num_envs, request.difficulty, request.seed)
+
+
+@dataclass(frozen=True)
+class _NoOptions:
+    """Procgen's levels are chosen by the options of the trainer."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +293,52 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
         """Frames, rewards, and which environments show the first frame of an episode."""
         rewards, observations, is_first = self._games.observe()
         return observations["rgb"].transpose(0, 3, 1, 2), rewards, is_first
+
+
+class ProcgenProvider:
+    """The sixteen games of Procgen."""
+
+    name = "Procgen"
+
+    def ids(self) -> Sequence[str]:
+        """The names of the games."""
+        return GAMES
+
+    def accepts(self, env_id: str) -> bool:
+        """True for the name of a game."""
+        return env_id in GAMES
+
+    def require(self) -> None:
+        """Raise a MissingExtraError if Procgen is not installed."""
+        import_procgen()
+
+    def score_range(self, request: EnvironmentRequest) -> ScoreRange:
+        """The constants of Cobbe et al. 2020."""
+        return score_range(request.env_id, request.difficulty)
+
+    def describe(self, request: EnvironmentRequest) -> EnvironmentDescription:
+        """Frames of 64 x 64 pixels in colour, and 15 actions; needs no Procgen.
+
+        Raises:
+            ValueError: a bad game, number or seed.
+        """
+        config = EnvConfig.of(request)
+        parsed_options(request.options, _NoOptions)
+        return EnvironmentDescription(
+            observation_shape=_FRAME_SHAPE,
+            action_space=gymnasium.spaces.Discrete(NUM_ACTIONS),
+            score_range=self.score_range(request),
+            state_type=EnvState,
+            has_test_split=True,
+            action_meanings=ACTION_MEANINGS,
+            layout="channels first; Procgen draws (64, 64, 3): transpose(2, 0, 1)",
+            play={"package": "procgen", "env_name": config.game, "distribution_mode": config.distribution_mode},
+        )
+
+    def make(self, request: EnvironmentRequest) -> ProcgenVectorEnv:
+        """A `ProcgenVectorEnv`; one that begins within a larger one takes its environments from there."""
+        parsed_options(request.options, _NoOptions)
+        return ProcgenVectorEnv(EnvConfig.of(request), request.num_threads)
 
 
 def _make_games(config: EnvConfig, num_threads: int) -> Any:

@@ -28,8 +28,8 @@ __all__ = [
     "sampled_policy",
 ]
 
-Policy = Callable[[Tensor], npt.NDArray[np.integer[Any]]]
-"""Maps uint8 observations (N, C, H, W) on the host to actions (N,)."""
+Policy = Callable[[Tensor], npt.NDArray[Any]]
+"""Maps uint8 observations (N, C, H, W) on the host to actions (N, ...)."""
 
 NOISE_SIGMAS = (5.0, 15.0, 30.0)
 """Standard deviations of the robustness track, in grey levels of 0..255."""
@@ -107,8 +107,9 @@ def evaluate(
         seen = observations[rows]  # a copy in the same memory order: frames that are colours-last stay so
         if rng is not None and noise_sigma > 0:
             seen = pixel_noise(seen, noise_sigma, rng)
-        actions = np.zeros(envs.num_envs, dtype=np.int64)
-        actions[rows] = policy(torch.from_numpy(seen))
+        chosen = policy(torch.from_numpy(seen))
+        actions = np.zeros((envs.num_envs, *chosen.shape[1:]), dtype=chosen.dtype)
+        actions[rows] = chosen
         observations, rewards, terminated, truncated, _ = envs.step(actions)
         tally.add(np.asarray(rewards), np.logical_or(terminated, truncated))
     return EpisodeReturns(tally.returns, tally.lengths)

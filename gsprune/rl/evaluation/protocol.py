@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from gsprune.rl.envs.procgen import EnvConfig, ProcgenVectorEnv
+from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.provider import EnvironmentRequest
+from gsprune.rl.envs.registry import make_environments, provider_of, score_range_of
 from gsprune.rl.evaluation.episodes import NOISE_SIGMAS, EpisodeReturns, Policy, evaluate
-from gsprune.rl.evaluation.scores import normalised
 from gsprune.rl.evaluation.statistics import bootstrap_interval, mean
 
 __all__ = [
@@ -57,11 +58,12 @@ class ProtocolConfig:
     """How much is played, and where.
 
     Attributes:
-        game: one of the 16 Procgen games.
-        distribution_mode: difficulty of the levels.
+        game: the id of the environment.
+        distribution_mode: difficulty of Procgen's levels.
         episodes: at least so many per track; rounded up to the same number for every environment.
         num_envs: environments that step together.
         seed: of the levels, the sampled actions and the noise.
+        env_options: options of the environment.
     """
 
     game: str
@@ -69,6 +71,7 @@ class ProtocolConfig:
     episodes: int = 1_000
     num_envs: int = 64
     seed: int = 0
+    env_options: str = ""
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
@@ -95,7 +98,7 @@ class TrackResult:
         mean: mean return, reward units.
         low: lower end of the 95 % bootstrap interval of the mean over episodes.
         high: upper end of it. It speaks of this agent alone, not of other training seeds.
-        normalised: the mean on the game's 0-to-1 scale.
+        normalised: the mean on the game's 0-to-1 scale; None where it has none.
         mean_length: mean length of an episode, environment steps.
         returns: every episode's return; those of one environment are next to each other.
     """
@@ -103,7 +106,7 @@ class TrackResult:
     mean: float
     low: float
     high: float
-    normalised: float
+    normalised: float | None
     mean_length: float
     returns: tuple[float, ...]
 
@@ -132,42 +135,64 @@ def evaluate_tracks(
         Per track name its result, in the order of `tracks`.
 
     Raises:
-        MissingExtraError: procgen is not installed.
+        MissingExtraError: a package of the environment is not installed.
     """
-    results = {}
+    results: dict[str, TrackResult] = {}
+    played: dict[tuple[str, float], TrackResult] = {}
     for track in tracks:
-        if on_track is not None:
-            on_track(track)
-        generator = torch.Generator(device=device).manual_seed(config.seed)
-        envs = _make_envs(config, track)
-        try:
-            episodes = evaluate(
-                make_policy(generator),
-                envs,
-                config.episodes_per_env,
-                noise_sigma=track.noise_sigma,
-                rng=np.random.default_rng(config.seed),
-            )
-        finally:
-            envs.close()
-        results[track.name] = _result(episodes, config)
+        request = _request(config, track)
+        has_test_split = provider_of(config.game).describe(request).has_test_split
+        setting = (track.levels if has_test_split else "all", track.noise_sigma)
+        if setting not in played:
+            if on_track is not None:
+                on_track(track)
+            played[setting] = _played(make_policy, request, config, track, device)
+        results[track.name] = played[setting]
     return results
 
 
-def _make_envs(config: ProtocolConfig, track: Track) -> ProcgenVectorEnv:
-    make = EnvConfig.train if track.levels == "train" else EnvConfig.test
-    return ProcgenVectorEnv(make(config.game, config.environments, config.distribution_mode, config.seed))
+def _played(
+    make_policy: Callable[[torch.Generator], Policy],
+    request: EnvironmentRequest,
+    config: ProtocolConfig,
+    track: Track,
+    device: torch.device | str,
+) -> TrackResult:
+    """Play one track."""
+    generator = torch.Generator(device=device).manual_seed(config.seed)
+    envs = make_environments(request)
+    try:
+        episodes = evaluate(
+            make_policy(generator),
+            envs,
+            config.episodes_per_env,
+            noise_sigma=track.noise_sigma,
+            rng=np.random.default_rng(config.seed),
+        )
+    finally:
+        envs.close()
+    return _result(episodes, config)
+
+
+def _request(config: ProtocolConfig, track: Track) -> EnvironmentRequest:
+    options = {
+        "env_id": config.game,
+        "distribution_mode": config.distribution_mode,
+        "env_options": config.env_options,
+    }
+    return configured_request(options, track.levels, config.environments, config.seed, is_training=False)
 
 
 def _result(episodes: EpisodeReturns, config: ProtocolConfig) -> TrackResult:
     interval = bootstrap_interval(
         {config.game: episodes.returns.ravel()}, mean, rng=np.random.default_rng(config.seed), resamples=2_000
     )
+    scale = score_range_of(config.game, config.distribution_mode)
     return TrackResult(
         mean=episodes.mean,
         low=interval.low,
         high=interval.high,
-        normalised=float(normalised(episodes.mean, config.game, config.distribution_mode)),
+        normalised=None if scale is None else scale.normalised(episodes.mean),
         mean_length=float(episodes.lengths.mean()),
         returns=tuple(episodes.returns.ravel().tolist()),
     )

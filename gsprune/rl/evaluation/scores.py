@@ -20,6 +20,10 @@ class ScoreRange(NamedTuple):
     low: float
     high: float
 
+    def normalised(self, value: float) -> float:
+        """A return on the scale where `low` is 0 and `high` is 1; not clipped."""
+        return (value - self.low) / (self.high - self.low)
+
 
 RANGES: dict[str, dict[str, ScoreRange]] = {
     "easy": {

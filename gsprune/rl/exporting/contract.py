@@ -1,21 +1,16 @@
-"""What the contract of an exported policy says besides shapes: layout of frames, meaning of actions, training."""
+"""The policy's part of an export's contract: layout of observations, action space, training."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from gsprune.rl.trained import TrainedAgent
 from gsprune.rl.training.pruning import NetworkSize
 
-__all__ = ["ACTIONS", "policy_contract"]
-
-ACTIONS = (
-    "left, down", "left", "left, up", "down", "nothing", "up", "right, down", "right", "right, up",
-    "D", "A", "W", "S", "Q", "E",
-)  # fmt: skip
-"""Procgen's actions in their order: directions, and keys whose meaning is the game's."""
+__all__ = ["policy_contract"]
 
 
 def policy_contract(agent: TrainedAgent, folder: Path, dense: NetworkSize) -> dict[str, Any]:
@@ -27,20 +22,23 @@ def policy_contract(agent: TrainedAgent, folder: Path, dense: NetworkSize) -> di
         dense: size of the network that the run began with.
     """
     config = agent.config
+    environment = agent.environment
     greedy = agent.acts == "greedy"
     return {
         "observation": {
-            "shape": [3, 64, 64],
+            "shape": list(environment.observation_shape),
             "dtype": "uint8",
             "range": [0, 255],
-            "layout": "channels first; Procgen draws (64, 64, 3): transpose(2, 0, 1)",
+            "layout": environment.layout,
             "scaling": "none: the division by 255 is in the graph",
         },
         "action": {
-            "output": "Q values" if greedy else "logits",
-            "choose": "argmax" if greedy else "sample from softmax(logits)",
-            "meanings": list(ACTIONS),
+            "output": "Q values" if greedy else agent.algorithm.output_name(environment),
+            "choose": _choice(agent),
+            **_space(environment.action_space),
+            "meanings": None if environment.action_meanings is None else list(environment.action_meanings),
         },
+        "environment": None if environment.play is None else dict(environment.play),
         "training": {
             "algorithm": config["algorithm"],
             "game": config["env_id"],
@@ -55,6 +53,34 @@ def policy_contract(agent: TrainedAgent, folder: Path, dense: NetworkSize) -> di
         },
         "return": _known_return(folder),
     }
+
+
+def _choice(agent: TrainedAgent) -> str:
+    """How an action is chosen from the outputs."""
+    from gymnasium.spaces import Box, MultiDiscrete
+
+    space = agent.environment.action_space
+    if isinstance(space, Box):
+        return "the means, clipped to low and high"
+    if agent.acts == "greedy":
+        return "argmax"
+    if isinstance(space, MultiDiscrete):
+        return "sample from the softmax of each choice's logits"
+    return "sample from softmax(logits)"
+
+
+def _space(space: Any) -> dict[str, Any]:
+    """The action space as JSON values."""
+    from gymnasium.spaces import Box, MultiDiscrete
+
+    if isinstance(space, Box):
+        bounds = {name: [float(bound) for bound in getattr(space, name).ravel()] for name in ("low", "high")}
+        # JSON has no infinity.
+        finite = {name: [b if math.isfinite(b) else None for b in values] for name, values in bounds.items()}
+        return {"space": "box", "shape": list(space.shape), "dtype": str(space.dtype), **finite}
+    if isinstance(space, MultiDiscrete):
+        return {"space": "multi-discrete", "sizes": space.nvec.tolist()}
+    return {"space": "discrete", "sizes": [int(space.n)]}
 
 
 def _known_return(folder: Path) -> dict[str, Any] | None:

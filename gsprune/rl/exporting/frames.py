@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from gsprune.rl.envs.procgen import EnvConfig, Frames, ProcgenVectorEnv
+from gsprune.arrays import Uint8Array
+from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.registry import make_environments
 from gsprune.rl.trained import TrainedAgent
 
 __all__ = ["played_frames"]
@@ -14,7 +16,7 @@ _NUM_ENVS = 50
 _STEPS_BETWEEN = 5  # neighbouring frames are nearly the same
 
 
-def played_frames(agent: TrainedAgent, count: int, seed: int) -> Frames:
+def played_frames(agent: TrainedAgent, count: int, seed: int) -> Uint8Array:
     """Frames that the agent sees while it plays the full distribution of levels of its game.
 
     Args:
@@ -23,15 +25,14 @@ def played_frames(agent: TrainedAgent, count: int, seed: int) -> Frames:
         seed: of levels and actions.
 
     Returns:
-        (count, 3, 64, 64) uint8, contiguous: colour planes one after another.
+        (count, C, H, W) uint8, contiguous: colour planes one after another.
     """
     if count < 1:
         raise ValueError(f"`count` must be at least 1, got {count}")
     num_envs = min(_NUM_ENVS, count)
-    config = EnvConfig.test(agent.config["env_id"], num_envs, agent.config["distribution_mode"], seed)
-    envs = ProcgenVectorEnv(config, num_threads=0)
+    envs = make_environments(configured_request(agent.config, "test", num_envs, seed, is_training=False))
     policy = agent.policy(torch.Generator(device=agent.device).manual_seed(seed))
-    kept: list[Frames] = []
+    kept: list[Uint8Array] = []
     try:
         frames, _ = envs.reset()
         for step in range(-(-count // num_envs) * _STEPS_BETWEEN):

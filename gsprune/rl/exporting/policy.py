@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from gsprune.arrays import Uint8Array
 from gsprune.engines.onnxruntime import Session, open_session
 from gsprune.engines.portable_call import portable_call
 from gsprune.engines.quantize import quantize
@@ -20,48 +19,22 @@ from gsprune.exporting.comparison import Comparison, measured_comparison
 from gsprune.exporting.contract import check_entry, contract_path, encoded, file_entry
 from gsprune.exporting.exporter import Format, onnx_runner
 from gsprune.files import write_atomically
-from gsprune.networks import ActorCritic, QNetwork, build_encoder, example_frames
-from gsprune.rl.envs.procgen import NUM_ACTIONS, Frames
-from gsprune.rl.evaluation.episodes import Policy, greedy_policy, sampled_policy
+from gsprune.networks import example_frames
+from gsprune.rl.evaluation.episodes import Policy
 from gsprune.rl.evaluation.protocol import CLEAN_TRACKS, ProtocolConfig, TrackResult, evaluate_tracks
 from gsprune.rl.exporting.contract import policy_contract
 from gsprune.rl.trained import TrainedAgent
 from gsprune.rl.training.pruning import NetworkSize
 
-__all__ = ["PolicyNetwork", "QuantizedPolicy", "dense_network", "export_policy", "policy_of", "quantize_policy"]
+__all__ = ["QuantizedPolicy", "export_policy", "quantize_policy"]
 
 _INPUT = "frames"
 _CALIBRATION_BATCH = 32
 _TEST_TRACK = CLEAN_TRACKS[1]
 
 
-class PolicyNetwork(nn.Module):
-    """The acting half of an actor-critic: frames in, logits out."""
-
-    def __init__(self, agent: ActorCritic) -> None:
-        """Share the layers of `agent`."""
-        super().__init__()
-        self.encoder = agent.encoder
-        self.actor = agent.actor
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """(B, 3, 64, 64) uint8 -> logits (B, actions)."""
-        return cast(Tensor, self.actor(self.encoder(frames)))
-
-
-def policy_of(network: nn.Module) -> nn.Module:
-    """What of an agent's network acts: logits or Q values of frames."""
-    return PolicyNetwork(network) if isinstance(network, ActorCritic) else network
-
-
-def dense_network(agent: TrainedAgent) -> nn.Module:
-    """A network of the size with which the agent's run began, freshly initialised."""
-    build: Callable[..., nn.Module] = QNetwork if agent.config["algorithm"] == "dqn" else ActorCritic
-    return build(build_encoder(agent.config["encoder"], agent.config["width"]), NUM_ACTIONS)
-
-
 def export_policy(
-    agent: TrainedAgent, folder: Path, path: Path, frames: Frames, form: Format = "onnx", dynamic_batch: bool = True
+    agent: TrainedAgent, folder: Path, path: Path, frames: Uint8Array, form: Format = "onnx", dynamic_batch: bool = True
 ) -> ExportReport:
     """Export the policy of a run, checked on frames of its game.
 
@@ -69,7 +42,7 @@ def export_policy(
         agent: of the run.
         folder: the run.
         path: the file; the contract goes beside it.
-        frames: (n, 3, 64, 64) uint8, on which outputs and greedy actions must agree with PyTorch's.
+        frames: (n, C, H, W) uint8, on which outputs and greedy actions must agree with PyTorch's.
         form: "onnx" or "torch".
         dynamic_batch: leave the number of frames open; False fixes it to 1.
 
@@ -78,15 +51,17 @@ def export_policy(
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
     """
     return export(
-        policy_of(agent.network),
+        agent.acting_part,
         path,
-        example_frames(),
+        example_frames(observation_shape=agent.environment.observation_shape),
         format=form,
         dynamic_batch=dynamic_batch,
         check_inputs=torch.from_numpy(frames),
         input_names=[_INPUT],
-        output_names=["q_values" if agent.acts == "greedy" else "logits"],
-        contract=policy_contract(agent, folder, NetworkSize.of(dense_network(agent))),
+        output_names=[agent.algorithm.output_name(agent.environment)],
+        contract=policy_contract(
+            agent, folder, NetworkSize.of(agent.build_dense(), agent.environment.observation_shape)
+        ),
     )
 
 
@@ -117,15 +92,15 @@ class QuantizedPolicy:
 
 
 def quantize_policy(
-    agent: TrainedAgent, report: ExportReport, frames: Frames, calibration: Frames, config: ProtocolConfig
+    agent: TrainedAgent, report: ExportReport, frames: Uint8Array, calibration: Uint8Array, config: ProtocolConfig
 ) -> QuantizedPolicy:
     """Quantise an exported policy, and play with both to see what that costs.
 
     Args:
         agent: of the run.
         report: of its export as ONNX.
-        frames: (n, 3, 64, 64) uint8, to compare outputs on.
-        calibration: (m, 3, 64, 64) uint8, other frames, from which the ranges of activations are taken.
+        frames: (n, C, H, W) uint8, to compare outputs on.
+        calibration: (m, C, H, W) uint8, other frames, from which the ranges of activations are taken.
         config: how much is played; both policies play the same levels.
 
     Raises:
@@ -137,7 +112,8 @@ def quantize_policy(
     batch = _CALIBRATION_BATCH if contract["inputs"][0]["shape"][0] == "batch" else 1
     chunks = [calibration[start : start + batch] for start in range(0, len(calibration) - batch + 1, batch)]
     quantize(report.path, path, [{_INPUT: chunk} for chunk in chunks])
-    call = portable_call(policy_of(agent.network), example_frames(), None, [_INPUT])
+    example = example_frames(observation_shape=agent.environment.observation_shape)
+    call = portable_call(agent.acting_part, example, None, [_INPUT])
     chunk = 100 if batch > 1 else 1
     comparison = measured_comparison(call, onnx_runner(path, [_INPUT]), [torch.from_numpy(frames)], chunk)
     before, after = (_played(agent, open_session(file), config, batch == 1) for file in (report.path, path))
@@ -163,6 +139,6 @@ def _played(agent: TrainedAgent, session: Session, config: ProtocolConfig, one_b
         return torch.from_numpy(np.concatenate([session({_INPUT: chunk})[0] for chunk in chunks]))
 
     def policy(generator: torch.Generator) -> Policy:
-        return greedy_policy(outputs) if agent.acts == "greedy" else sampled_policy(outputs, generator)
+        return agent.algorithm.policy(outputs, agent.network, agent.environment, generator)
 
     return evaluate_tracks(policy, config, [_TEST_TRACK])[_TEST_TRACK.name]

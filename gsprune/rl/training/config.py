@@ -14,8 +14,10 @@ import torch
 from gsprune.checks import suggestion
 from gsprune.engines import ENGINES, LatencyBudget, WidthPreset, multiple_of
 from gsprune.importance import resolve_importance
-from gsprune.networks import EncoderName, build_encoder
-from gsprune.rl.envs.procgen import EnvConfig
+from gsprune.rl.encoders import check_encoder
+from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.provider import EnvironmentDescription
+from gsprune.rl.envs.registry import describe
 from gsprune.rl.training.idle_options import refuse_idle
 from gsprune.schedules import Polynomial
 
@@ -31,10 +33,12 @@ class TrainConfig(ABC):
     """Options of every trainer: what is played, by which network, how it is pruned, where it runs."""
 
     env_id: str = "bigfish"
-    """the Procgen game: bigfish, bossfight, caveflyer, chaser, climber, coinrun, dodgeball, fruitbot, heist, jumper,
-    leaper, maze, miner, ninja, plunder or starpilot"""
+    """the environment: a Procgen game (bigfish, bossfight, caveflyer, chaser, climber, coinrun, dodgeball, fruitbot,
+    heist, jumper, leaper, maze, miner, ninja, plunder or starpilot), or an Atari game such as ALE/Pong-v5"""
+    env_options: str = ""
+    """options of the environment, as name=value,name=value"""
     distribution_mode: Literal["easy", "hard"] = "easy"
-    """difficulty of the levels; training plays levels 0-199 of easy, 0-499 of hard"""
+    """difficulty of Procgen's levels; training plays levels 0-199 of easy, 0-499 of hard"""
     seed: int = 1
     """seed of everything that is random: weights, actions, minibatches, levels"""
     total_timesteps: int = 25_000_000
@@ -42,8 +46,14 @@ class TrainConfig(ABC):
     num_envs: int = 64
     """environments that are stepped together"""
 
-    encoder: EncoderName = "impoola"
-    """the network: nature, impala, or impoola (impala with a mean over space before its dense layer)"""
+    encoder: str = "impoola"
+    """the network: nature, impala, or impoola (impala with a mean over space before its dense layer); or your own as
+    package.module:factory, a callable(observation_shape) -> torch.nn.Module with an attribute num_features"""
+    num_features: int = 256
+    """outputs of a built-in encoder, which the heads read; not scaled by width"""
+    network: str | None = None
+    """your own whole network as package.module:factory, a callable(environment description) -> torch.nn.Module with the
+    outputs of the algorithm's network; unset: the encoder with the algorithm's heads"""
     width: float = 2
     """factor on the filters of the convolutions (the paper's tau), at least 1"""
     widths_of: str | None = None
@@ -127,8 +137,10 @@ class TrainConfig(ABC):
         """
         _check_choices(self)
         resolve_importance(self.importance)
-        EnvConfig.train(self.env_id, self.num_envs, self.distribution_mode, self.seed)
-        build_encoder(self.encoder, self.width)
+        check_encoder(self.encoder)
+        check_at_least(self, 1, "width", "num_features")
+        environment = describe(configured_request(vars(self), "train", self.num_envs, self.seed))
+        self.check_environment(environment)
         resolve_device(self.device)
         if not 0 <= self.sparsity < 1:
             raise ValueError(f"`sparsity` must be in [0, 1), got {self.sparsity}; 0.8 removes 80 %")
@@ -149,6 +161,14 @@ class TrainConfig(ABC):
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}")
         refuse_idle(self)
+
+    @abstractmethod
+    def check_environment(self, environment: EnvironmentDescription) -> None:
+        """Complain of an environment that the algorithm cannot play.
+
+        Raises:
+            ValueError: names the property that is unsupported.
+        """
 
     def idle_by_algorithm(self) -> dict[str, str]:
         """Options of the algorithm itself that have no effect beside the others: option -> reason."""

@@ -18,7 +18,7 @@ from gsprune.baselines.redo import ReDo
 from gsprune.baselines.structured import StructuredPruning
 from gsprune.baselines.unstructured import UnstructuredPruning
 from gsprune.distributed.ranks import Ranks
-from gsprune.networks import example_frames
+from gsprune.networks import FRAME_SHAPE, ObservationShape, example_frames
 from gsprune.rl.training.config import TrainConfig
 
 __all__ = ["GroupPruning", "NetworkSize", "build_method"]
@@ -32,22 +32,24 @@ class GroupPruning:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         config: TrainConfig,
+        observation_shape: ObservationShape = FRAME_SHAPE,
         followers: tuple[nn.Module, ...] = (),
         ranks: Ranks | None = None,
     ) -> None:
         """Prepare; nothing is pruned before the first `step`.
 
         Args:
-            model: takes frames (B, 3, 64, 64) uint8.
+            model: takes observations (B, C, H, W) uint8.
             optimizer: of `model`; its state is sliced along.
             config: the schedule and what is removed.
+            observation_shape: (C, H, W).
             followers: networks that are sliced like `model`, e.g. a target network.
             ranks: the processes that train it; None for one alone.
         """
         options: dict[str, Any] = {
             "optimizer": optimizer,
             "followers": followers,
-            "example_inputs": _example(model),
+            "example_inputs": _example(model, observation_shape),
             "importance": config.importance,
             "scope": config.scope,
             "target": config.target,
@@ -86,7 +88,7 @@ def build_method(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
-    heads: tuple[str, ...],
+    observation_shape: ObservationShape = FRAME_SHAPE,
     followers: tuple[nn.Module, ...] = (),
     redo_interval: int = 1,
     ranks: Ranks | None = None,
@@ -94,29 +96,39 @@ def build_method(
     """The method that `config.pruning` names.
 
     Args:
-        model: takes frames (B, 3, 64, 64) uint8.
+        model: takes observations (B, C, H, W) uint8. Its attribute `heads` has the names of its output layers, which
+            masks leave alone.
         optimizer: of `model`.
         config: which method, and how far it goes.
-        heads: names of the output layers, which masks leave alone.
+        observation_shape: (C, H, W).
         followers: networks of the same structure that go along, e.g. a target network.
         redo_interval: calls of `step` per look at the activations by ReDo.
         ranks: the processes that train it; None for one alone.
+
+    Raises:
+        ValueError: the method masks layers, and the network does not name its output layers.
     """
     if config.pruning == "none":
         return NoPruning()
     if config.pruning == "group":
-        return GroupPruning(model, optimizer, config, followers, ranks)
+        return GroupPruning(model, optimizer, config, observation_shape, followers, ranks)
     if config.pruning == "redo":
-        graph = gsprune.trace(model, example_inputs=_example(model))
+        graph = gsprune.trace(model, example_inputs=_example(model, observation_shape))
         average = None if ranks is None else ranks.weighted_mean
         return ReDo(model, graph, (optimizer,), interval=redo_interval, seed=config.seed, average=average)
+    heads = getattr(model, "heads", None)
+    if heads is None:
+        raise ValueError(
+            f"`pruning` {config.pruning} masks layers, so {type(model).__name__} needs an attribute `heads`, a tuple"
+            " with the names of its output layers; add it, or use pruning group"
+        )
     masked = {"structured": StructuredPruning, "unstructured": UnstructuredPruning}[config.pruning]
     schedule = cast(Callable[[float], float], config.schedule())  # the sparsity of a configuration is one number
     return masked(model, schedule, (optimizer,), followers, ignore=heads)
 
 
-def _example(model: nn.Module) -> Tensor:
-    return example_frames(device=next(model.parameters()).device)
+def _example(model: nn.Module, observation_shape: ObservationShape) -> Tensor:
+    return example_frames(device=next(model.parameters()).device, observation_shape=observation_shape)
 
 
 @dataclass(frozen=True)
@@ -134,9 +146,9 @@ class NetworkSize:
     macs: float
 
     @classmethod
-    def of(cls, model: nn.Module) -> NetworkSize:
-        """Measure `model`, which takes frames (B, 3, 64, 64) uint8."""
-        graph = gsprune.trace(model, example_inputs=_example(model))
+    def of(cls, model: nn.Module, observation_shape: ObservationShape = FRAME_SHAPE) -> NetworkSize:
+        """Measure `model`, which takes observations (B, C, H, W) uint8."""
+        graph = gsprune.trace(model, example_inputs=_example(model, observation_shape))
         params = sum(parameter.numel() for parameter in model.parameters())
         return cls({group.name: group.width for group in graph.groups}, params, graph.macs())
 

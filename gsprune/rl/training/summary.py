@@ -15,7 +15,8 @@ from gsprune.engines.portable_call import portable_call
 from gsprune.engines.registry import load
 from gsprune.engines.timing import Latency, forwards_in_turns
 from gsprune.files import write_atomically
-from gsprune.networks import example_frames
+from gsprune.networks import ObservationShape, example_frames
+from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.training.config import TrainConfig
 from gsprune.rl.training.pruning import NetworkSize
 
@@ -32,6 +33,10 @@ class Summarized(Protocol):
     global_step: int
     sparsity: float
     evaluation_seconds: float
+
+    @property
+    def environment(self) -> EnvironmentDescription:
+        """The environment's description."""
 
     @property
     def agent(self) -> nn.Module:
@@ -148,7 +153,8 @@ def summarize(trainer: Summarized, config: TrainConfig) -> RunSummary:
     dense, size = trainer.dense, trainer.size
     row = size.row(dense)
     networks = trainer.build_dense(), trainer.agent
-    timings = _timed(networks, "eager", threads=1, batch=1)
+    shape = trainer.environment.observation_shape
+    timings = _timed(networks, shape, "eager", threads=1, batch=1)
     return RunSummary(
         env_id=config.env_id,
         pruning=config.pruning,
@@ -164,7 +170,7 @@ def summarize(trainer: Summarized, config: TrainConfig) -> RunSummary:
         macs=(dense.macs, size.macs),
         latency_ms=(1e3 * timings[0].undisturbed, 1e3 * timings[1].undisturbed),
         latency_p99_ms=(1e3 * timings[0].p99, 1e3 * timings[1].p99),
-        budgeted_ms=None if config.budget is None else _budgeted(networks, config.budget),
+        budgeted_ms=None if config.budget is None else _budgeted(networks, shape, config.budget),
         train_return=returns.get("eval/train_return"),
         test_return=returns.get("eval/test_return"),
         steps=trainer.global_step,
@@ -179,14 +185,16 @@ def write_summary(summary: RunSummary, folder: Path) -> None:
     write_atomically(folder / "summary.json", json.dumps(asdict(summary), indent=2).encode())
 
 
-def _budgeted(networks: Sequence[nn.Module], budget: LatencyBudget) -> tuple[float, float]:
+def _budgeted(networks: Sequence[nn.Module], shape: ObservationShape, budget: LatencyBudget) -> tuple[float, float]:
     """Milliseconds of the dense and of the pruned network as the budget counts them."""
-    dense, pruned = _timed(networks, budget.engine, budget.threads, budget.batch or 1)
+    dense, pruned = _timed(networks, shape, budget.engine, budget.threads, budget.batch or 1)
     return 1e3 * dense.undisturbed, 1e3 * pruned.undisturbed
 
 
-def _timed(networks: Sequence[nn.Module], engine: str, threads: int, batch: int) -> list[Latency]:
+def _timed(
+    networks: Sequence[nn.Module], shape: ObservationShape, engine: str, threads: int, batch: int
+) -> list[Latency]:
     """Forwards of all networks in turns, on the CPU."""
-    frames = example_frames(batch)
+    frames = example_frames(batch, observation_shape=shape)
     forwards = load(engine, [portable_call(network, frames) for network in networks], threads)
     return forwards_in_turns(forwards, threads, batch=batch, max_seconds=_TIMING_SECONDS)

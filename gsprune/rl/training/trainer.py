@@ -5,17 +5,21 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 import gsprune
+from gsprune.arrays import Uint8Array
 from gsprune.distributed.gradients import GradientSum
 from gsprune.distributed.ranks import Ranks
-from gsprune.networks import Agent
-from gsprune.rl.envs.procgen import EnvConfig, EnvState, Frames, ProcgenVectorEnv
+from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.provider import EnvironmentRequest
+from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
 from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig, evaluate_tracks
 from gsprune.rl.training.checkpoints import (
@@ -41,6 +45,8 @@ ConfigT = TypeVar("ConfigT", bound=TrainConfig)
 OnActivity = Callable[[int, str], None]
 """Takes the environment steps so far, those of the present iteration included, and what the trainer is doing."""
 
+_MAX_SEED = 2**30  # leaves room for the number of an environment below 2**31
+
 
 class Trainer(ABC, Generic[ConfigT]):
     """A training run; its subclasses are the algorithms.
@@ -48,6 +54,7 @@ class Trainer(ABC, Generic[ConfigT]):
     Attributes:
         algorithm: the name of the algorithm in checkpoints.
         config: the options.
+        environment: the description of the environment.
         agent: the network, as small as it is now.
         dense: how large the network was at the start.
         size: how large it is now.
@@ -93,16 +100,17 @@ class Trainer(ABC, Generic[ConfigT]):
         self.device = resolve_device(config.device, None if self.ranks.is_alone else self.ranks.local_rank)
         self.workers = _start_workers(config, self.device)
         torch.manual_seed(config.seed)
-        self.agent: Agent = self.build_dense()
-        self.dense = self.size = NetworkSize.of(self.agent)
+        self.environment = describe(self._request(config.num_envs))
+        self.agent = self.build_dense()
+        self.dense = self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
         # Or it died before its first one, and begins again.
         resumes = self.ranks.from_first(lambda: resume and bool(checkpoint_folders(run.checkpoints)))
         if config.widths_of is not None and not resumes:
             take_widths(self.agent, Path(config.widths_of))
-            self.size = NetworkSize.of(self.agent)
+            self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
         self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self._learning_rate(), eps=1e-5)
         self.sum_gradients = GradientSum(self.agent.parameters(), self.ranks)
-        self.envs = ProcgenVectorEnv(self._env_config(len(self.share)), config.env_threads)
+        self.envs: Any = make_environments(self._request(len(self.share), self.share.start))
         self.ended = EpisodeLog(self.share.start)
         self.episodes = EpisodeTracker()
         self.compilation = CompiledWhileResting(config.compile, say)
@@ -115,11 +123,17 @@ class Trainer(ABC, Generic[ConfigT]):
         state = self._load_network() if resumes else None
         self._set_up()
         self.method = build_method(
-            self.agent, self.optimizer, config, self._heads, self._followers(), self._redo_interval, self.ranks
+            self.agent,
+            self.optimizer,
+            config,
+            self.environment.observation_shape,
+            self._followers(),
+            self._redo_interval,
+            self.ranks,
         )
         self.ranks.check_equal("the networks at the start", self.agent)
         if state is None:
-            self.next_frames: Frames = self._first_frames()
+            self.next_frames: Uint8Array = self._first_frames()
             metric_bytes = 0
         else:
             metric_bytes = self._load_rest(state)
@@ -132,13 +146,8 @@ class Trainer(ABC, Generic[ConfigT]):
             self.save_checkpoint()
 
     @abstractmethod
-    def _build_agent(self) -> Agent:
+    def _build_agent(self) -> nn.Module:
         """The dense network, on the CPU, initialised from PyTorch's global random state."""
-
-    @property
-    @abstractmethod
-    def _heads(self) -> tuple[str, ...]:
-        """Names of the output layers, which masks leave alone."""
 
     @abstractmethod
     def _learning_rate(self) -> float:
@@ -191,7 +200,7 @@ class Trainer(ABC, Generic[ConfigT]):
         """Seconds of training without evaluations, of the processes before this one, too."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def build_dense(self) -> Agent:
+    def build_dense(self) -> nn.Module:
         """The network as it is at the start, initialised from PyTorch's global random state."""
         agent = self._build_agent().to(self.device)
         if self.config.channels_last:
@@ -245,7 +254,12 @@ class Trainer(ABC, Generic[ConfigT]):
             return {}
         config = self.config
         protocol = ProtocolConfig(
-            config.env_id, config.distribution_mode, episodes, config.eval_num_envs, seed=EVALUATION_SEED + config.seed
+            config.env_id,
+            config.distribution_mode,
+            episodes,
+            config.eval_num_envs,
+            seed=EVALUATION_SEED + config.seed,
+            env_options=config.env_options,
         )
         began = time.monotonic()
         results = evaluate_tracks(self.policy, protocol, device=self.device)
@@ -259,8 +273,6 @@ class Trainer(ABC, Generic[ConfigT]):
 
         It is that of one process with all environments, so that any number of processes can go on from it.
         """
-        env_states = self.ranks.gather(self.envs.get_state())
-        env_state = self.envs.get_state() if env_states is None else EnvState.joined(env_states)
         state = TrainingState(
             {
                 "iteration": self.iteration,
@@ -270,11 +282,10 @@ class Trainer(ABC, Generic[ConfigT]):
                 "metric_bytes": self.metrics.sync(),
                 "sparsity": self.sparsity,
                 "compilations": self.compilation.compilations,
-                "envs": env_state.config,
             }
         )
         state.put_tree("method", self.method.state_dict())
-        state.put("envs", env_state.arrays)
+        self._put_environments(state)
         state.put("episodes", self.episodes.state_arrays())
         state.put("rng", {"torch": torch.get_rng_state().numpy()})
         self._put_state(state)
@@ -335,18 +346,40 @@ class Trainer(ABC, Generic[ConfigT]):
         self.episodes.add(episode for part in parts for episode in part)
         return self.episodes.take_row()
 
-    def _env_config(self, num_envs: int) -> EnvConfig:
-        config = self.config
-        return EnvConfig.train(config.env_id, num_envs, config.distribution_mode, config.seed)
+    def _request(self, num_envs: int, first_env: int = 0) -> EnvironmentRequest:
+        request = configured_request(vars(self.config), "train", num_envs, self.config.seed)
+        return replace(request, first_env=first_env, num_threads=self.config.env_threads)
 
-    def _first_frames(self) -> Frames:
+    def _first_frames(self) -> Uint8Array:
         """Start the episodes, each process the ones that one with all environments would have in its place."""
-        if self.ranks.is_alone:
-            return self.envs.reset()[0]
-        whole = ProcgenVectorEnv(self._env_config(self.config.num_envs), 0)
+        if self.ranks.is_alone or not self.environment.can_save_states:
+            return cast(Uint8Array, self.envs.reset()[0])
+        whole: Any = make_environments(replace(self._request(self.config.num_envs), num_threads=0))
         state = whole.get_state()
         whole.close()
-        return self.envs.set_state(state.part(self.share))
+        return cast(Uint8Array, self.envs.set_state(state.part(self.share)))
+
+    def _put_environments(self, state: TrainingState) -> None:
+        """Add the states of the environments of all processes, where they can be saved."""
+        saved = self.environment.state_type
+        if saved is None:
+            return
+        parts = self.ranks.gather(self.envs.get_state())
+        joined = self.envs.get_state() if parts is None else saved.joined(parts)
+        state.values["envs"] = joined.config
+        state.put("envs", joined.arrays)
+
+    def _resumed_frames(self, state: TrainingState) -> Uint8Array:
+        """Go on within the episodes of a checkpoint, or begin new ones where states cannot be saved."""
+        saved = self.environment.state_type
+        if saved is not None:
+            whole = saved(state.values["envs"], state.get("envs"))
+            return cast(Uint8Array, self.envs.set_state(whole.part(self.share)))
+        self.say(f"{self.config.env_id} cannot save its state: new episodes begin; all else is as in the checkpoint")
+        # Other episodes than those that the training began with, and a stream of its own for each environment.
+        sequence = np.random.SeedSequence([self.config.seed, self.global_step])
+        seed = int(sequence.generate_state(1)[0]) % _MAX_SEED + self.share.start
+        return cast(Uint8Array, self.envs.reset(seed=seed)[0])
 
     def _load_network(self) -> TrainingState:
         """Network and optimizer of the newest undamaged checkpoint; returns the rest of it."""
@@ -354,7 +387,7 @@ class Trainer(ABC, Generic[ConfigT]):
         for complaint in complaints:
             self.say(complaint)
         gsprune.load(checkpoint / MODEL_FILE, into=self.agent, optimizer=self.optimizer)
-        self.size = NetworkSize.of(self.agent)
+        self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
         self.say(f"going on from {checkpoint}")
         return load_state(checkpoint)
 
@@ -368,7 +401,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.sparsity = values["sparsity"]
         self.compilation.compilations = values["compilations"]
         self.method.load_state_dict(state.get_tree("method"))
-        self.next_frames = self.envs.set_state(EnvState(values["envs"], state.get("envs")).part(self.share))
+        self.next_frames = self._resumed_frames(state)
         self.episodes.load_state_arrays(state.get("episodes"))
         torch.set_rng_state(torch.from_numpy(state.get("rng")["torch"]))
         self._take_state(state)

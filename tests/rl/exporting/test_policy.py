@@ -16,8 +16,7 @@ import gsprune
 from gsprune.cli import main
 from gsprune.errors import install_command
 from gsprune.networks import ActorCritic, QNetwork, build_encoder, example_frames
-from gsprune.rl.envs.procgen import NUM_ACTIONS
-from gsprune.rl.exporting.contract import ACTIONS
+from gsprune.rl.envs.procgen import ACTION_MEANINGS, NUM_ACTIONS
 from gsprune.rl.exporting.frames import played_frames
 from gsprune.rl.trained import load_agent
 from gsprune.rl.training.checkpoints import TrainingState, save_checkpoint
@@ -57,7 +56,7 @@ def test_the_actions_are_procgens() -> None:
 
     combos = import_procgen()(num=1, env_name="bigfish").get_combos()
     named = [", ".join(key.lower() if len(key) > 1 else key for key in keys) or "nothing" for keys in combos]
-    assert tuple(named) == ACTIONS
+    assert tuple(named) == ACTION_MEANINGS
 
 
 def test_a_run_is_exported_quantised_and_played_without_pytorch(

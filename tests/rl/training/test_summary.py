@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ class Network(nn.Module):
 class FinishedTrainer:
     """A trainer whose evaluation takes ten minutes."""
 
+    environment = SimpleNamespace(observation_shape=(3, 64, 64))
     dense = size = NetworkSize({"group": 2}, 2, 2.0)
     global_step, sparsity = 600, 0.0
     seconds, evaluation_seconds = 60.0, 5.0

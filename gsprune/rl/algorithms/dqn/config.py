@@ -1,11 +1,19 @@
-"""The options of DQN, its presets, and their checks."""
+"""The options of DQN, its presets, and their checks.
+
+The preset "atari" has the hyperparameters of CleanRL's ``dqn_atari.py``
+(https://docs.cleanrl.dev/rl-algorithms/dqn/#dqn_ataripy). CleanRL plays one environment and learns after every fourth
+step; here four environments step together and each of their steps is followed by one update, which is the same ratio.
+Targets are those of double DQN. The replay takes 29 GB of disk, as there; set `replay_capacity` for less.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from gsprune.rl.algorithms.dqn.agent import num_actions
 from gsprune.rl.algorithms.dqn.replay import ReplayOptions
+from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.training.config import TrainConfig, check_at_least
 
 __all__ = ["PRESETS", "DQNConfig"]
@@ -20,7 +28,7 @@ class DQNConfig(TrainConfig):
     batch_size: int = 512
     """transitions per gradient step"""
     replay_capacity: int = 1_000_000
-    """transitions kept; each takes 12,288 bytes"""
+    """transitions kept; each takes the bytes of one observation, 12,288 for Procgen and 28,224 for Atari"""
     replay_storage: Literal["disk", "memory"] = "disk"
     """where the frames of the replay lie: in a memory-mapped file of the run folder, so that a resumed run has them
     again, or in memory, where a resumed run fills its replay anew"""
@@ -92,6 +100,10 @@ class DQNConfig(TrainConfig):
                 f"got {self.replay_spare}"
             )
 
+    def check_environment(self, environment: EnvironmentDescription) -> None:
+        """Complain of actions that are not discrete."""
+        num_actions(environment)
+
     def idle_by_algorithm(self) -> dict[str, str]:
         """Options of the replay that have no effect beside the others: option -> reason."""
         idle = {}
@@ -143,6 +155,30 @@ PRESETS: dict[str, DQNConfig] = {
         eval_episodes=64,
         eval_interval_episodes=0,
         eval_num_envs=32,
+    ),
+    "atari": DQNConfig(
+        env_id="ALE/Pong-v5",
+        encoder="nature",
+        num_features=512,
+        width=1,
+        learning_rate=1e-4,
+        total_timesteps=10_000_000,
+        num_envs=4,
+        batch_size=32,
+        replay_capacity=1_000_000,
+        replay_spare=20_000,
+        n_step=1,
+        priority_alpha=0.0,
+        priority_beta=0.5,
+        target_interval=1_000,
+        learning_starts=80_000,
+        epsilon_final=0.01,
+        exploration_fraction=0.1,
+        prune_interval=10_000,
+        log_interval=500,
+        eval_episodes=100,
+        eval_interval_episodes=10,
+        eval_num_envs=10,
     ),
 }
 """The values of ``--preset``; flags on the command line come before them."""

@@ -1,4 +1,4 @@
-"""Double DQN with n-step returns and prioritised replay on Procgen, with a network that shrinks while it trains.
+"""Double DQN with n-step returns and prioritised replay, with a network that shrinks while it trains.
 
 Sources: Mnih et al. 2015, https://doi.org/10.1038/nature14236; van Hasselt et al. 2016,
 https://arxiv.org/abs/1509.06461; Schaul et al. 2016, https://arxiv.org/abs/1511.05952.
@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsprune.networks import QNetwork, build_encoder
+from gsprune.arrays import Uint8Array
+from gsprune.rl.algorithms.dqn.agent import build_network, num_actions, policy
 from gsprune.rl.algorithms.dqn.config import DQNConfig
 from gsprune.rl.algorithms.dqn.losses import double_dqn_targets, epsilon_at, epsilon_greedy, q_loss
 from gsprune.rl.algorithms.dqn.replay import PrioritizedReplay, ReplayBatch
-from gsprune.rl.envs.procgen import NUM_ACTIONS, Frames
-from gsprune.rl.evaluation.episodes import Policy, greedy_policy
+from gsprune.rl.evaluation.episodes import Policy
+from gsprune.rl.networks import configured_network
 from gsprune.rl.training.checkpoints import TrainingState
 from gsprune.rl.training.trainer import Trainer
 
@@ -48,15 +49,11 @@ class DQNTrainer(Trainer[DQNConfig]):
 
     algorithm = "dqn"
 
-    def _build_agent(self) -> QNetwork:
-        return QNetwork(build_encoder(self.config.encoder, self.config.width), NUM_ACTIONS)
+    def _build_agent(self) -> nn.Module:
+        return configured_network(vars(self.config), self.environment, build_network)
 
     def _learning_rate(self) -> float:
         return self.config.scaled_learning_rate(base=1e-4, nature=1e-4)
-
-    @property
-    def _heads(self) -> tuple[str, ...]:
-        return ("head",)
 
     @property
     def _redo_interval(self) -> int:
@@ -67,8 +64,8 @@ class DQNTrainer(Trainer[DQNConfig]):
         self.target = copy.deepcopy(self.agent).requires_grad_(False)
         self._batch_size = len(self.ranks.share(config.batch_size, "batch_size"))
         on_disk = config.replay_storage == "disk"
-        # A Box, whose shape is known; gymnasium's type covers spaces without one.
-        channels, height, width = self.envs.single_observation_space.shape  # type: ignore[misc]
+        channels, height, width = self.environment.observation_shape
+        self._num_actions = num_actions(self.environment)
         self.replay = PrioritizedReplay(
             replace(config.replay, capacity=config.replay_capacity // config.num_envs * len(self.share)),
             len(self.share),
@@ -92,9 +89,11 @@ class DQNTrainer(Trainer[DQNConfig]):
 
     def policy(self, generator: torch.Generator) -> Policy:
         """The agent as it is evaluated: it takes the action of the highest value."""
-        del generator
-        values = self._values_of(self.agent)
-        return greedy_policy(lambda frames: torch.cat(self.workers.forward(values, frames)), self.device)
+        return policy(self._values, self.agent, self.environment, generator, self.device)
+
+    def _values(self, frames: Tensor) -> Tensor:
+        """The agent's values of frames, computed by the workers."""
+        return torch.cat(self.workers.forward(self._values_of(self.agent), frames))
 
     def _iterate(self) -> dict[str, float | int | None]:
         totals = torch.zeros(2, device=self.device)
@@ -133,10 +132,10 @@ class DQNTrainer(Trainer[DQNConfig]):
         chosen = np.zeros(self.config.num_envs, np.int64)
         mine = slice(self.share.start, self.share.stop)
         chosen[mine] = greedy
-        actions = epsilon_greedy(chosen, self.epsilon, NUM_ACTIONS, self._rng)[mine]
-        self.next_frames, rewards, terminated, _, infos = self.envs.step(actions)
+        actions = epsilon_greedy(chosen, self.epsilon, self._num_actions, self._rng)[mine]
+        self.next_frames, rewards, terminated, truncated, infos = self.envs.step(actions)
         # Procgen draws colours last; stored like that, rows are copied as they are and come back channels-last.
-        self.replay.add(frames.transpose(0, 2, 3, 1), actions, rewards, terminated)
+        self.replay.add(frames.transpose(0, 2, 3, 1), actions, rewards, terminated | truncated)
         self.ended.add(infos)
         self.env_steps += self.config.num_envs
 
@@ -276,5 +275,5 @@ def _to_device(batch: ReplayBatch, device: torch.device) -> tuple[Tensor, ...]:
     )
 
 
-def _frames(frames: Frames, device: torch.device) -> Tensor:
+def _frames(frames: Uint8Array, device: torch.device) -> Tensor:
     return torch.from_numpy(frames).to(device).permute(0, 3, 1, 2)

@@ -1,9 +1,16 @@
-"""The options of PPO, its presets, and their checks."""
+"""The options of PPO, its presets, and their checks.
+
+The preset "atari" has the hyperparameters of CleanRL's ``ppo_atari.py``
+(https://docs.cleanrl.dev/rl-algorithms/ppo/#ppo_ataripy). The encoder keeps PyTorch's initialisation; CleanRL's is
+orthogonal.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gsprune.rl.algorithms.ppo.actions import distribution_of
+from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.training.config import TrainConfig, check_at_least
 
 __all__ = ["PRESETS", "PPOConfig"]
@@ -31,6 +38,12 @@ class PPOConfig(TrainConfig):
     """weight of the value loss"""
     max_grad_norm: float = 0.5
     """gradients are scaled down to this norm"""
+    anneal_lr: bool = False
+    """let the step size fall linearly to 0 over the training"""
+    norm_reward: bool = True
+    """divide rewards by the running standard deviation of the discounted return"""
+    clip_vloss: bool = False
+    """clip how far values may move from those of the rollout, by clip_coef"""
     norm_adv: bool = True
     """normalise advantages in each minibatch"""
     microbatch_size: int | None = None
@@ -62,6 +75,10 @@ class PPOConfig(TrainConfig):
                 f"got {self.total_timesteps}"
             )
 
+    def check_environment(self, environment: EnvironmentDescription) -> None:
+        """Complain of an action space without a distribution."""
+        distribution_of(environment.action_space)
+
     @property
     def batch_size(self) -> int:
         """Steps per iteration, over all environments."""
@@ -91,6 +108,25 @@ PRESETS: dict[str, PPOConfig] = {
         eval_episodes=64,
         eval_interval_episodes=0,
         eval_num_envs=32,
+    ),
+    "atari": PPOConfig(
+        env_id="ALE/Pong-v5",
+        encoder="nature",
+        num_features=512,
+        width=1,
+        learning_rate=2.5e-4,
+        anneal_lr=True,
+        total_timesteps=10_000_000,
+        num_envs=8,
+        num_steps=128,
+        num_minibatches=4,
+        update_epochs=4,
+        clip_coef=0.1,
+        clip_vloss=True,
+        norm_reward=False,
+        eval_episodes=100,
+        eval_interval_episodes=10,
+        eval_num_envs=10,
     ),
 }
 """The values of ``--preset``; flags on the command line come before them."""

@@ -10,7 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["PolicyLoss", "categorical_entropy", "categorical_logprobs", "normalized", "policy_loss", "value_loss"]
+__all__ = [
+    "PolicyLoss",
+    "categorical_entropy",
+    "categorical_logprobs",
+    "clipped_value_loss",
+    "normalized",
+    "policy_loss",
+    "value_loss",
+]
 
 
 class PolicyLoss(NamedTuple):
@@ -94,3 +102,18 @@ def value_loss(values: Tensor, returns: Tensor) -> Tensor:
         returns: (B,).
     """
     return 0.5 * (values - returns).square().mean()
+
+
+def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_coef: float) -> Tensor:
+    """Half the mean of the larger squared error, that of the values or that of the clipped values.
+
+        L = mean(max((v − G)², (v_old + clip(v − v_old, −c, c) − G)²)) / 2
+
+    Args:
+        values: (B,).
+        old_values: (B,) when the rollout was played.
+        returns: (B,).
+        clip_coef: c > 0.
+    """
+    clipped = old_values + (values - old_values).clamp(-clip_coef, clip_coef)
+    return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square()).mean()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsprune.networks import FRAME_CHANNELS, FRAME_SIDE
+from gsprune.networks import FRAME_SHAPE, ObservationShape
 from gsprune.rl.algorithms.ppo.losses import normalized
 from gsprune.rl.algorithms.ppo.returns import FloatArray, explained_variance, gae
 
@@ -19,11 +19,12 @@ class Minibatch(NamedTuple):
     """Some of a rollout's transitions, on the training device.
 
     Attributes:
-        frames: (B, 3, 64, 64) uint8, channels last.
-        actions: (B,) int64.
+        frames: (B, C, H, W) uint8, channels last.
+        actions: (B, *action_shape).
         logprobs: (B,) float32, under the policy that acted.
         advantages: (B,) float32.
         returns: (B,) float32, targets of the value function.
+        values: (B,) float32, when the rollout was played.
     """
 
     frames: Tensor
@@ -31,22 +32,33 @@ class Minibatch(NamedTuple):
     logprobs: Tensor
     advantages: Tensor
     returns: Tensor
+    values: Tensor
 
 
 class Rollout:
     """T steps of N environments; time runs along the first axis.
 
     Attributes:
-        frames: (T, N, 3, 64, 64) uint8 with colours last in memory; what the agent saw before acting.
-        actions: (T, N) int64.
+        frames: (T, N, C, H, W) uint8 with channels last in memory; what the agent saw before acting.
+        actions: (T, N, *action_shape).
         logprobs: (T, N) float32.
         values: (T + 1, N) float32; the last row is the value of what follows the rollout.
         rewards: (T, N) float32 on the host; as the game gave them for the action.
         terminated: (T, N) bool on the host; where the action ended an episode.
     """
 
-    def __init__(self, num_steps: int, num_envs: int, device: torch.device, share: range | None = None) -> None:
-        """Allocate: about 12.3 kB per step and environment.
+    def __init__(
+        self,
+        num_steps: int,
+        num_envs: int,
+        device: torch.device,
+        share: range | None = None,
+        *,
+        observation_shape: ObservationShape = FRAME_SHAPE,
+        action_shape: tuple[int, ...] = (),
+        action_dtype: torch.dtype = torch.int64,
+    ) -> None:
+        """Allocate the memory of all steps.
 
         Args:
             num_steps: T.
@@ -54,13 +66,17 @@ class Rollout:
             device: of the network.
             share: the N environments of this process among all; None for all. What the class holds is theirs, but
                 indices, advantages and returns are of all environments.
+            observation_shape: (C, H, W) of one observation.
+            action_shape: of one action; () for one number.
+            action_dtype: of actions.
         """
         self._num_envs = num_envs
         self._share = range(num_envs) if share is None else share
         shape = (num_steps, len(self._share))
-        frames = torch.empty((*shape, FRAME_SIDE, FRAME_SIDE, FRAME_CHANNELS), dtype=torch.uint8, device=device)
+        channels, height, width = observation_shape
+        frames = torch.empty((*shape, height, width, channels), dtype=torch.uint8, device=device)
         self.frames = frames.permute(0, 1, 4, 2, 3)
-        self.actions = torch.empty(shape, dtype=torch.int64, device=device)
+        self.actions = torch.empty((*shape, *action_shape), dtype=action_dtype, device=device)
         self.logprobs = torch.empty(shape, device=device)
         self.values = torch.empty((num_steps + 1, len(self._share)), device=device)
         self.rewards = np.empty(shape, np.float32)
@@ -106,8 +122,9 @@ class Rollout:
         rows = self.frames.permute(0, 1, 3, 4, 2).flatten(0, 1)
         return Minibatch(
             rows.index_select(0, indices).permute(0, 3, 1, 2),
-            self.actions.flatten().index_select(0, indices),
+            self.actions.flatten(0, 1).index_select(0, indices),
             self.logprobs.flatten().index_select(0, indices),
             advantages,
             returns,
+            self.values[:-1].flatten().index_select(0, indices),
         )

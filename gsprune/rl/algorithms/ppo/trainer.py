@@ -1,4 +1,4 @@
-"""Proximal policy optimisation on Procgen, with a network that shrinks while it trains.
+"""Proximal policy optimisation, with a network that shrinks while it trains.
 
 Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347. What the paper on pruning left open is as in CleanRL's
 ``ppo_procgen.py``, whose names this file uses. It reads from top to bottom: an iteration collects a rollout, updates
@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gsprune.networks import ActorCritic, build_encoder
+from gsprune.rl.algorithms.ppo.actions import distribution_of
+from gsprune.rl.algorithms.ppo.agent import build_network, policy
 from gsprune.rl.algorithms.ppo.config import PPOConfig
-from gsprune.rl.algorithms.ppo.losses import categorical_entropy, categorical_logprobs, policy_loss, value_loss
+from gsprune.rl.algorithms.ppo.losses import clipped_value_loss, policy_loss, value_loss
 from gsprune.rl.algorithms.ppo.returns import RewardNormalizer
 from gsprune.rl.algorithms.ppo.rollout import Minibatch, Rollout
-from gsprune.rl.envs.procgen import NUM_ACTIONS
-from gsprune.rl.evaluation.episodes import Policy, sampled_policy
+from gsprune.rl.evaluation.episodes import Policy
+from gsprune.rl.networks import configured_network
 from gsprune.rl.training.checkpoints import TrainingState
 from gsprune.rl.training.trainer import Trainer
 
@@ -31,14 +32,9 @@ class PPOTrainer(Trainer[PPOConfig]):
     """A training run by PPO."""
 
     algorithm = "ppo"
-    agent: ActorCritic
 
-    def _build_agent(self) -> ActorCritic:
-        return ActorCritic(build_encoder(self.config.encoder, self.config.width), NUM_ACTIONS)
-
-    @property
-    def _heads(self) -> tuple[str, ...]:
-        return ("actor", "critic")
+    def _build_agent(self) -> nn.Module:
+        return configured_network(vars(self.config), self.environment, build_network)
 
     @property
     def _redo_interval(self) -> int:
@@ -53,7 +49,16 @@ class PPOTrainer(Trainer[PPOConfig]):
     def _set_up(self) -> None:
         config = self.config
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
-        self.rollout = Rollout(config.num_steps, config.num_envs, self.device, self.share)
+        self.actions = distribution_of(self.environment.action_space)
+        self.rollout = Rollout(
+            config.num_steps,
+            config.num_envs,
+            self.device,
+            self.share,
+            observation_shape=self.environment.observation_shape,
+            action_shape=self.actions.action_shape,
+            action_dtype=self.actions.dtype,
+        )
         self.reward_normalizer = RewardNormalizer(config.num_envs, config.gamma)
         self._policy = self.compilation.wrap("the network for acting", self._forward)
         # With several processes the pieces of a minibatch have a new size every time: nothing to compile for.
@@ -62,6 +67,9 @@ class PPOTrainer(Trainer[PPOConfig]):
         )
 
     def _iterate(self) -> dict[str, float | int | None]:
+        if self.config.anneal_lr:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._learning_rate() * (1 - self.progress)
         explained_variance = self._collect()
         losses = self._update()
         self._prune((self.iteration + 1) / self.config.num_iterations, self.rollout.frames[-1])
@@ -74,34 +82,36 @@ class PPOTrainer(Trainer[PPOConfig]):
         for step in range(self.config.num_steps):
             frames = rollout.frames[step]
             frames.copy_(torch.from_numpy(self.next_frames))
-            logits, values = self._act(frames)
-            actions = self._sample(torch.softmax(logits, -1))
+            parameters, values = self._act(frames)
+            actions = self._sample(parameters)
             rollout.actions[step] = actions
-            rollout.logprobs[step] = categorical_logprobs(logits, actions)
+            rollout.logprobs[step] = self.actions.logprobs(parameters, actions)
             rollout.values[step] = values
-            self.next_frames, rewards, terminated, _, infos = self.envs.step(actions.cpu().numpy())
+            played = self.actions.to_environment(actions)
+            self.next_frames, rewards, terminated, truncated, infos = self.envs.step(played)
             rollout.rewards[step] = rewards
-            rollout.terminated[step] = terminated
+            rollout.terminated[step] = terminated | truncated
             self.ended.add(infos)
             self._report_activity((step + 1) * self.config.num_envs, "playing")
         rollout.values[-1] = self._act(torch.from_numpy(self.next_frames).to(self.device))[1]
         return self._finish()
 
-    def _sample(self, probabilities: Tensor) -> Tensor:
-        """(N,) int64 actions, as ``torch.multinomial`` draws them, of this process's part of all environments.
+    def _sample(self, parameters: Tensor) -> Tensor:
+        """Actions of this process's part of all environments.
 
         Every process draws the noise of all, so that the actions do not depend on how many processes there are.
         """
-        noise = torch.empty((self.config.num_envs, NUM_ACTIONS), device=self.device)
-        noise.exponential_(generator=self.generator)
-        return (probabilities / noise[self.share.start : self.share.stop]).argmax(-1)
+        noise = self.actions.noise(self.config.num_envs, self.device, self.generator)
+        return self.actions.sample(parameters, noise[self.share.start : self.share.stop])
 
     def _finish(self) -> float:
         """Advantages and returns, from the rewards and values of all processes: small, so each computes them all."""
         rollout, columns = self.rollout, self.ranks.columns
         terminated = columns(rollout.terminated)
-        steps = zip(columns(rollout.rewards), terminated, strict=True)
-        rewards = np.stack([self.reward_normalizer(raw, ended) for raw, ended in steps])
+        rewards = columns(rollout.rewards)
+        if self.config.norm_reward:
+            steps = zip(rewards, terminated, strict=True)
+            rewards = np.stack([self.reward_normalizer(raw, ended) for raw, ended in steps])
         discounts = (self.config.gamma * ~terminated).astype(np.float32)
         return rollout.finish(rewards, columns(rollout.values.cpu().numpy()), discounts, self.config.gae_lambda)
 
@@ -144,16 +154,27 @@ class PPOTrainer(Trainer[PPOConfig]):
         return totals
 
     def _losses(
-        self, frames: Tensor, actions: Tensor, old_logprobs: Tensor, advantages: Tensor, returns: Tensor
+        self,
+        frames: Tensor,
+        actions: Tensor,
+        old_logprobs: Tensor,
+        advantages: Tensor,
+        returns: Tensor,
+        old_values: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The loss to minimise, and its parts without gradient, (len(_LOSSES),); arguments as in `Minibatch`."""
         config = self.config
-        logits, values = self._forward(frames)
-        policy = policy_loss(categorical_logprobs(logits, actions), old_logprobs, advantages, config.clip_coef)
-        v_loss = value_loss(values, returns)
-        entropy = categorical_entropy(logits).mean()
-        loss = policy.loss - config.ent_coef * entropy + config.vf_coef * v_loss
-        parts = torch.stack([policy.loss, v_loss, entropy, policy.approx_kl, policy.clipfrac])
+        parameters, values = self._forward(frames)
+        logprobs = self.actions.logprobs(parameters, actions)
+        p_loss = policy_loss(logprobs, old_logprobs, advantages, config.clip_coef)
+        v_loss = (
+            clipped_value_loss(values, old_values, returns, config.clip_coef)
+            if config.clip_vloss
+            else value_loss(values, returns)
+        )
+        entropy = self.actions.entropy(parameters).mean()
+        loss = p_loss.loss - config.ent_coef * entropy + config.vf_coef * v_loss
+        parts = torch.stack([p_loss.loss, v_loss, entropy, p_loss.approx_kl, p_loss.clipfrac])
         return loss, parts.detach()
 
     def _act(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,17 +183,25 @@ class PPOTrainer(Trainer[PPOConfig]):
         return torch.cat(logits), torch.cat(values)
 
     def _forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and values in float32, whatever the network computes in.
+        """Parameters of the actions' distribution, and values, in float32, whatever the network computes in."""
+        outputs, values = self._network(frames)
+        return self.actions.parameters(outputs, self.agent), values
+
+    def _network(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's two outputs in float32.
 
         Autocast's cache of cast weights is common to all threads, so workers go without; each weight is used once.
         """
         with torch.autocast(self.device.type, torch.bfloat16, self.config.amp == "bf16", cache_enabled=False):
-            logits, values = self.agent(frames)
-        return logits.float(), values.float()
+            outputs, values = self.agent(frames)
+        return outputs.float(), values.float()
 
     def policy(self, generator: torch.Generator) -> Policy:
         """The agent as it is evaluated: it samples its actions."""
-        return sampled_policy(lambda frames: self._act(frames)[0], generator, self.device)
+        return policy(self._outputs, self.agent, self.environment, generator, self.device)
+
+    def _outputs(self, frames: Tensor) -> Tensor:
+        return torch.cat([outputs for outputs, _ in self.workers.forward(self._network, frames)])
 
     def _must_checkpoint(self) -> bool:
         return False

@@ -41,9 +41,8 @@ class DelayedColours:
     So the value of an action shows in a two-step return only, and one step's observation is never another's.
     """
 
-    def __init__(self, config, num_threads=None):
-        del num_threads
-        self.num_envs = config.num_envs
+    def __init__(self, request):
+        self.num_envs = request.num_envs
         self.single_observation_space = gymnasium.spaces.Box(0, 255, (3, 64, 64), np.uint8)
         self.rng = np.random.default_rng(0)
         self.due = np.zeros(self.num_envs, np.float32)
@@ -74,7 +73,7 @@ class DelayedColours:
 
 
 def test_the_agent_finds_the_best_policy_of_a_delayed_bandit_while_it_shrinks(tmp_path, monkeypatch):
-    monkeypatch.setattr(gsprune.rl.training.trainer, "ProcgenVectorEnv", DelayedColours)
+    monkeypatch.setattr(gsprune.rl.training.trainer, "make_environments", DelayedColours)
     run = RunFolder.create(tmp_path / "run", "dqn", dataclasses.asdict(CONFIG))
     trainer = DQNTrainer(CONFIG, run, say=lambda line: None)
     try:

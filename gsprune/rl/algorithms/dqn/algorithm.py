@@ -1,0 +1,22 @@
+"""DQN as an entry of the registry."""
+
+from __future__ import annotations
+
+from gsprune.rl.algorithms.algorithm import Algorithm
+from gsprune.rl.algorithms.dqn.agent import acting_part, build_network, output_name, policy
+from gsprune.rl.algorithms.dqn.config import PRESETS, DQNConfig
+from gsprune.rl.algorithms.dqn.trainer import DQNTrainer
+
+__all__ = ["DQN"]
+
+DQN = Algorithm(
+    name="dqn",
+    config=DQNConfig,
+    presets=PRESETS,
+    trainer=DQNTrainer,
+    build_network=build_network,
+    acting_part=acting_part,
+    output_name=output_name,
+    policy=policy,
+    acts="greedy",
+)

@@ -1,0 +1,242 @@
+"""The action distributions of PPO: categorical, several categorical ones, and a diagonal Gaussian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gsprune.arrays import AnyArray
+from gsprune.rl.algorithms.ppo.losses import categorical_entropy, categorical_logprobs
+from gsprune.rl.evaluation.episodes import Policy, sampled_policy
+
+__all__ = ["ActionDistribution", "Categorical", "DiagonalGaussian", "MultiCategorical", "distribution_of"]
+
+Outputs = Callable[[Tensor], Tensor]
+"""Observations (B, C, H, W) uint8 -> logits or means (B, num_outputs)."""
+
+
+class ActionDistribution(Protocol):
+    """A family of distributions over the actions of one space.
+
+    Attributes:
+        num_outputs: size of the policy head.
+        action_shape: of one action as the rollout keeps it: () for one number.
+        dtype: of actions in the rollout.
+        output: what the policy head computes, as exports name it.
+    """
+
+    num_outputs: int
+    action_shape: tuple[int, ...]
+    dtype: torch.dtype
+    output: str
+
+    def parameters(self, outputs: Tensor, network: nn.Module) -> Tensor:
+        """(B, num_outputs) outputs of the policy head -> (B, P) parameters of the distribution."""
+
+    def noise(self, num_envs: int, device: torch.device, generator: torch.Generator) -> Tensor:
+        """(num_envs, num_outputs) random numbers that `sample` turns into actions."""
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        """(B, *action_shape) actions."""
+
+    def logprobs(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """(B,) log probabilities, or log densities, of actions."""
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """(B,) entropies in nats."""
+
+    def to_environment(self, actions: Tensor) -> AnyArray:
+        """Actions as the environments take them."""
+
+    def policy(
+        self, outputs: Outputs, network: nn.Module, generator: torch.Generator, device: torch.device | str
+    ) -> Policy:
+        """A policy that samples its actions from the generator."""
+
+
+class Categorical:
+    """One of A actions, from A logits."""
+
+    output = "logits"
+    action_shape: tuple[int, ...] = ()
+    dtype = torch.int64
+
+    def __init__(self, num_actions: int) -> None:
+        """Set A."""
+        self.num_outputs = num_actions
+
+    def parameters(self, outputs: Tensor, network: nn.Module) -> Tensor:
+        """The logits."""
+        del network
+        return outputs
+
+    def noise(self, num_envs: int, device: torch.device, generator: torch.Generator) -> Tensor:
+        """(num_envs, A) exponential noise."""
+        return torch.empty((num_envs, self.num_outputs), device=device).exponential_(generator=generator)
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        """(B,) actions, as ``torch.multinomial`` draws them."""
+        return (torch.softmax(parameters, -1) / noise).argmax(-1)
+
+    def logprobs(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """Log softmax at the actions."""
+        return categorical_logprobs(parameters, actions)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """Entropies of the softmax."""
+        return categorical_entropy(parameters)
+
+    def to_environment(self, actions: Tensor) -> AnyArray:
+        """The actions."""
+        return np.asarray(actions.cpu().numpy())
+
+    def policy(
+        self, outputs: Outputs, network: nn.Module, generator: torch.Generator, device: torch.device | str
+    ) -> Policy:
+        """A policy that samples from the softmax."""
+        del network
+        return sampled_policy(outputs, generator, device)
+
+
+class _Sampled:
+    """Policies of distributions that sample by `noise`."""
+
+    def policy(
+        self: ActionDistribution,
+        outputs: Outputs,
+        network: nn.Module,
+        generator: torch.Generator,
+        device: torch.device | str,
+    ) -> Policy:
+        """A policy that samples its actions from the generator."""
+
+        def act(observations: Tensor) -> AnyArray:
+            with torch.no_grad():
+                parameters = self.parameters(outputs(observations.to(device)).float(), network)
+                noise = self.noise(len(observations), torch.device(device), generator)
+                return self.to_environment(self.sample(parameters, noise))
+
+        return act
+
+
+class MultiCategorical(_Sampled):
+    """Several independent choices at once; the logits of all choices lie side by side."""
+
+    output = "logits"
+    dtype = torch.int64
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        """Set the number of actions of each choice."""
+        self._sizes = list(sizes)
+        self._parts = [Categorical(size) for size in sizes]
+        self.num_outputs = sum(sizes)
+        self.action_shape: tuple[int, ...] = (len(self._parts),)
+
+    def parameters(self, outputs: Tensor, network: nn.Module) -> Tensor:
+        """The logits."""
+        del network
+        return outputs
+
+    def noise(self, num_envs: int, device: torch.device, generator: torch.Generator) -> Tensor:
+        """(num_envs, num_outputs) exponential noise."""
+        return torch.empty((num_envs, self.num_outputs), device=device).exponential_(generator=generator)
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        """(B, choices) actions."""
+        pairs = zip(self._parts, self._split(parameters), self._split(noise), strict=True)
+        return torch.stack([part.sample(logits, drawn) for part, logits, drawn in pairs], -1)
+
+    def logprobs(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """The sum over the choices."""
+        pairs = zip(self._split(parameters), actions.unbind(-1), strict=True)
+        return torch.stack([categorical_logprobs(logits, chosen) for logits, chosen in pairs]).sum(0)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """The sum over the choices."""
+        return torch.stack([categorical_entropy(logits) for logits in self._split(parameters)]).sum(0)
+
+    def to_environment(self, actions: Tensor) -> AnyArray:
+        """The actions."""
+        return np.asarray(actions.cpu().numpy())
+
+    def _split(self, columns: Tensor) -> Sequence[Tensor]:
+        return torch.split(columns, self._sizes, -1)
+
+
+class DiagonalGaussian(_Sampled):
+    """Real numbers with independent normal distributions.
+
+        a ~ N(mean(s), exp(log_std)²);   the environment gets clip(a, low, high)
+
+    The standard deviations are parameters of the network and do not depend on the observation. Actions are clipped to
+    the bounds of the space for the environment alone; log probabilities are those of the unclipped actions. Both are
+    as in Stable-Baselines3.
+    """
+
+    output = "means"
+    dtype = torch.float32
+
+    def __init__(self, low: AnyArray, high: AnyArray) -> None:
+        """Set the bounds; their shape is that of an action, their dtype that of the environment's."""
+        self._low = low
+        self._high = high
+        self.num_outputs = low.size
+        self.action_shape: tuple[int, ...] = (low.size,)
+
+    def parameters(self, outputs: Tensor, network: nn.Module) -> Tensor:
+        """(B, 2 D): the means, and the logarithms of the standard deviations."""
+        log_std: Any = network.log_std
+        return torch.cat([outputs, log_std.float().expand_as(outputs)], -1)
+
+    def noise(self, num_envs: int, device: torch.device, generator: torch.Generator) -> Tensor:
+        """(num_envs, D) standard normal noise."""
+        return torch.randn((num_envs, self.num_outputs), device=device, generator=generator)
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        """(B, D) actions that are not clipped yet."""
+        means, log_std = parameters.chunk(2, -1)
+        return means + log_std.exp() * noise
+
+    def logprobs(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """Log densities of actions that are not clipped."""
+        means, log_std = parameters.chunk(2, -1)
+        deviations = (actions - means) * torch.exp(-log_std)
+        return (-0.5 * deviations.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """Differential entropies, which may be negative."""
+        _, log_std = parameters.chunk(2, -1)
+        return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+    def to_environment(self, actions: Tensor) -> AnyArray:
+        """Actions clipped to the bounds."""
+        shaped = actions.cpu().numpy().reshape(-1, *self._low.shape)
+        return np.clip(shaped, self._low, self._high).astype(self._low.dtype)
+
+
+def distribution_of(space: Any) -> ActionDistribution:
+    """The distribution over the actions of a space.
+
+    Args:
+        space: Discrete, MultiDiscrete or Box of gymnasium.
+
+    Raises:
+        ValueError: another kind of space.
+    """
+    from gymnasium.spaces import Box, Discrete, MultiDiscrete
+
+    if isinstance(space, Discrete) and space.start == 0:
+        return Categorical(int(space.n))
+    if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
+        return MultiCategorical(space.nvec.tolist())
+    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
+        return DiagonalGaussian(space.low, space.high)
+    raise ValueError(
+        f"PPO needs a Discrete, MultiDiscrete or floating-point Box action space, numbered from 0, got {space};"
+        " convert the actions by gymnasium.wrappers.TransformAction"
+    )

@@ -1,0 +1,69 @@
+"""PPO's network, its acting half, and its policy."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from gsprune.networks import ActorCritic, Encoder
+from gsprune.rl.algorithms.ppo.actions import DiagonalGaussian, Outputs, distribution_of
+from gsprune.rl.envs.provider import EnvironmentDescription
+from gsprune.rl.evaluation.episodes import Policy
+
+__all__ = ["PolicyNetwork", "acting_part", "build_network", "output_name", "policy"]
+
+
+class PolicyNetwork(nn.Module):
+    """The acting half of an actor-critic: observations in, logits or means out."""
+
+    def __init__(self, agent: ActorCritic) -> None:
+        """Share the layers of `agent`."""
+        super().__init__()
+        self.encoder = agent.encoder
+        self.actor = agent.actor
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 -> logits or means (B, num_outputs)."""
+        return cast(Tensor, self.actor(self.encoder(frames)))
+
+
+class _FirstOutput(nn.Module):
+    """The first output of a network of the user's own, which is that of its policy."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 -> logits or means (B, num_outputs)."""
+        outputs: Tensor = self.network(frames)[0]
+        return outputs
+
+
+def build_network(encoder: Encoder, environment: EnvironmentDescription) -> nn.Module:
+    """An actor-critic on an encoder, for the actions of an environment."""
+    distribution = distribution_of(environment.action_space)
+    return ActorCritic(encoder, distribution.num_outputs, isinstance(distribution, DiagonalGaussian))
+
+
+def acting_part(network: nn.Module) -> nn.Module:
+    """The part of the network that acts, without values."""
+    return PolicyNetwork(network) if isinstance(network, ActorCritic) else _FirstOutput(network)
+
+
+def output_name(environment: EnvironmentDescription) -> str:
+    """The name of the acting part's output: "logits" or "means"."""
+    return distribution_of(environment.action_space).output
+
+
+def policy(
+    outputs: Outputs,
+    network: nn.Module,
+    environment: EnvironmentDescription,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> Policy:
+    """A policy that samples from the distribution with these outputs."""
+    return distribution_of(environment.action_space).policy(outputs, network, generator, device)

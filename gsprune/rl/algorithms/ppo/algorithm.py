@@ -1,0 +1,22 @@
+"""PPO as an entry of the registry."""
+
+from __future__ import annotations
+
+from gsprune.rl.algorithms.algorithm import Algorithm
+from gsprune.rl.algorithms.ppo.agent import acting_part, build_network, output_name, policy
+from gsprune.rl.algorithms.ppo.config import PRESETS, PPOConfig
+from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
+
+__all__ = ["PPO"]
+
+PPO = Algorithm(
+    name="ppo",
+    config=PPOConfig,
+    presets=PRESETS,
+    trainer=PPOTrainer,
+    build_network=build_network,
+    acting_part=acting_part,
+    output_name=output_name,
+    policy=policy,
+    acts="sampled",
+)

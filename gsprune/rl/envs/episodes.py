@@ -1,0 +1,44 @@
+"""Sums over the running episodes of a vector environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gsprune.arrays import AnyArray, BoolArray
+
+__all__ = ["EpisodeSums"]
+
+
+class EpisodeSums:
+    """Returns and lengths of the running episodes, and the infos of those that end."""
+
+    def __init__(self, num_envs: int) -> None:
+        """Begin N episodes."""
+        self._returns = np.zeros(num_envs, np.float64)
+        self._lengths = np.zeros(num_envs, np.int64)
+
+    def reset(self) -> None:
+        """Begin new episodes everywhere."""
+        self._returns[:] = 0
+        self._lengths[:] = 0
+
+    def add(self, rewards: AnyArray, ended: BoolArray) -> dict[str, Any]:
+        """Add one step.
+
+        Args:
+            rewards: (N,) as the game gave them.
+            ended: (N,) where the step ended an episode.
+
+        Returns:
+            ``{"episode": {"r": returns, "l": lengths}, "_episode": mask}`` if an episode has ended, else nothing.
+        """
+        self._returns += rewards
+        self._lengths += 1
+        if not ended.any():
+            return {}
+        infos = {"episode": {"r": self._returns.copy(), "l": self._lengths.copy()}, "_episode": ended.copy()}
+        self._returns[ended] = 0
+        self._lengths[ended] = 0
+        return infos

@@ -1,0 +1,76 @@
+"""The registry of environment providers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gsprune.checks import suggestion
+from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentProvider, EnvironmentRequest, Environments
+from gsprune.rl.evaluation.scores import ScoreRange
+
+__all__ = ["describe", "make_environments", "provider_of", "register_provider", "score_range_of"]
+
+_registered: list[EnvironmentProvider] = []
+
+
+def register_provider(provider: EnvironmentProvider) -> None:
+    """Add a provider; it is asked before those that came earlier."""
+    _registered.insert(0, provider)
+
+
+def provider_of(env_id: str) -> EnvironmentProvider:
+    """The provider of an environment.
+
+    Raises:
+        ValueError: no provider has the id; the message suggests the nearest of all providers.
+    """
+    for provider in _providers():
+        if provider.accepts(env_id):
+            return provider
+    raise ValueError(f"`env_id`: there is no game {env_id!r}{_way_out(env_id)}")
+
+
+def describe(request: EnvironmentRequest) -> EnvironmentDescription:
+    """Describe the environment of a request; see `EnvironmentProvider.describe`."""
+    return provider_of(request.env_id).describe(request)
+
+
+def make_environments(request: EnvironmentRequest) -> Environments:
+    """Make the environments of a request; see `EnvironmentProvider.make`."""
+    return provider_of(request.env_id).make(request)
+
+
+def score_range_of(env_id: str, difficulty: str) -> ScoreRange | None:
+    """The returns that normalised scores map to 0 and 1; None if the environment has no published scale."""
+    try:
+        provider = provider_of(env_id)
+    except ValueError:
+        return None
+    return provider.score_range(EnvironmentRequest(env_id, difficulty="hard" if difficulty == "hard" else "easy"))
+
+
+def _providers() -> Iterator[EnvironmentProvider]:
+    """All providers, imported one after another."""
+    yield from _registered
+    from gsprune.rl.envs.procgen import ProcgenProvider
+
+    yield ProcgenProvider()
+    from gsprune.rl.envs.atari import AtariProvider
+
+    yield AtariProvider()
+    from gsprune.rl.envs.gymnasium import GymnasiumProvider
+
+    yield GymnasiumProvider()
+
+
+def _way_out(env_id: str) -> str:
+    ids = [known for provider in _providers() for known in provider.ids()]
+    near = suggestion(env_id, ids)
+    if near:
+        return near
+    listed = "; ".join(f"{provider.name} has {_some(list(provider.ids()))}" for provider in _providers())
+    return f"; {listed}"
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:16]) + (", ..." if len(ids) > 16 else "")

@@ -1,0 +1,62 @@
+"""Objects that options name: "package.module:name", or an object that Python code has given in this process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+__all__ = ["imported_module", "named_object", "object_name"]
+
+_given: dict[str, object] = {}
+
+
+def object_name(value: Any) -> str:
+    """A name under which `named_object` finds the object in this process, and elsewhere if it can be imported."""
+    name = f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}"
+    if "<" in name and _given.get(name) is not value:  # functions in functions have one name for many objects
+        name = f"{name}#{len(_given)}"
+    _given[name] = value
+    return name
+
+
+def named_object(name: str, option: str) -> Any:
+    """The object of a name.
+
+    Args:
+        name: "package.module:name"; the module is looked for in the working directory, too.
+        option: the option that holds the name, for messages.
+
+    Raises:
+        ValueError: the module cannot be imported or has no such object.
+    """
+    if name in _given:
+        return _given[name]
+    module_name, _, attribute = name.partition(":")
+    module = imported_module(module_name, option)
+    value: Any = module
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            raise ValueError(f"`{option}` is {name!r}, but module {module_name!r} has no {attribute!r}")
+        value = getattr(value, part)
+    return value
+
+
+def imported_module(name: str, option: str) -> Any:
+    """The module of that name.
+
+    Raises:
+        ValueError: it cannot be found.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ValueError(
+                f"`{option}` names module {name!r}, which cannot be found; run from the folder that holds it, or add"
+                " that folder to PYTHONPATH"
+            ) from error
+        raise

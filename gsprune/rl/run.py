@@ -1,0 +1,78 @@
+"""Training from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+from torch import nn
+
+from gsprune.networks import ObservationShape
+from gsprune.rl.algorithms.registry import algorithm_for
+from gsprune.rl.envs.provider import EnvironmentDescription
+from gsprune.rl.objects import object_name
+from gsprune.rl.trained import TrainedAgent, load_agent
+from gsprune.rl.training.config import TrainConfig
+from gsprune.rl.training.run_folder import RunFolder
+from gsprune.rl.training.summary import summarize, write_summary
+
+__all__ = ["train"]
+
+
+def train(
+    config: TrainConfig,
+    run_dir: str | Path,
+    *,
+    envs: Callable[[], gymnasium.Env[Any, Any]] | None = None,
+    encoder: Callable[[ObservationShape], nn.Module] | None = None,
+    network: Callable[[EnvironmentDescription], nn.Module] | None = None,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+) -> TrainedAgent:
+    """Train an agent in a run folder, to the end.
+
+    The folder is that of ``gsprune train``: the other commands read it, if `envs`, `encoder` and `network` are objects
+    at the top of a module that can be imported.
+
+    Args:
+        config: the options, of the class of an algorithm; it decides which algorithm trains.
+        run_dir: a new folder, or that of the run to go on with.
+        envs: makes one environment with image observations; None for ``config.env_id``.
+        encoder: makes an encoder with an attribute `num_features`; None for ``config.encoder``.
+        network: makes the whole network, for PPO with outputs (logits or means, values); None for an encoder with the
+            algorithm's heads. For a Gaussian policy it has a parameter `log_std` of (action size,).
+        resume: go on with the run in the folder.
+        say: tells the user a line.
+
+    Returns:
+        the agent at its end.
+
+    Raises:
+        ValueError: an option is wrong, or the folder holds a run already.
+        TypeError: an argument makes something else.
+        CheckpointError: there is nothing undamaged to go on from.
+    """
+    given = {"env_id": envs, "encoder": encoder, "network": network}
+    names: dict[str, Any] = {option: object_name(value) for option, value in given.items() if value is not None}
+    config = replace(config, **names)
+    algorithm = algorithm_for(config)
+    config.check()
+    folder = Path(run_dir)
+    run = RunFolder.open(folder) if resume else RunFolder.create(folder, algorithm.name, asdict(config))
+    try:
+        trainer = algorithm.trainer(config, run, resume=resume, say=say)
+        try:
+            trainer.train()
+            write_summary(summarize(trainer, config), folder)
+        finally:
+            trainer.close()
+    except BaseException:
+        if not any(run.checkpoints.glob("step-*")):
+            run.withdraw()
+        raise
+    finally:
+        run.close()
+    return load_agent(folder)
