@@ -74,10 +74,9 @@ def _command(arguments: Sequence[str]) -> str | None:
 
 
 def _run(command: str, arguments: Sequence[str]) -> int:
-    try:
-        from gsprune.cli.parsing import parse
-    except ImportError as error:
-        raise MissingExtraError("tyro", "train") from error
+    _require_tyro()
+    from gsprune.cli.parsing import parse
+
     module = importlib.import_module(COMMANDS[command][0])
     arguments = module.normalized(arguments) if hasattr(module, "normalized") else arguments
     default = module.defaults(arguments) if hasattr(module, "defaults") else None
@@ -86,11 +85,17 @@ def _run(command: str, arguments: Sequence[str]) -> int:
     return module.main(args) or 0
 
 
-def _complete(arguments: Sequence[str]) -> int:
+def _require_tyro() -> None:
     try:
-        from gsprune.cli.completion import write_completion
+        importlib.import_module("tyro")
     except ImportError as error:
         raise MissingExtraError("tyro", "train") from error
+
+
+def _complete(arguments: Sequence[str]) -> int:
+    _require_tyro()
+    from gsprune.cli.completion import write_completion
+
     write_completion({command: module for command, (module, _) in COMMANDS.items()}, arguments)
     return 0
 

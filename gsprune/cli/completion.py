@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
+import operator
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Union
+from typing import Annotated, Any
 
 import tyro
 
@@ -37,9 +39,11 @@ def write_completion(modules: Mapping[str, str], arguments: Sequence[str]) -> No
         (nested.setdefault(word, {}) if rest else forms)[rest or word] = form
     for word, choices in nested.items():
         forms[word] = dataclasses.make_dataclass(word, [("choice", _one_of(choices))])
-    tyro.cli(tyro.conf.OmitSubcommandPrefixes[_one_of(forms)], prog="gsprune", args=list(arguments))
+    marked: Any = tyro.conf.OmitSubcommandPrefixes
+    tyro.cli(marked[_one_of(forms)], prog="gsprune", args=list(arguments))
 
 
 def _one_of(forms: Mapping[str, Any]) -> Any:
     """A type of which tyro makes one subcommand per form."""
-    return Union[tuple(Annotated[form, tyro.conf.subcommand(name)] for name, form in forms.items())]
+    choices: list[Any] = [Annotated[form, tyro.conf.subcommand(name)] for name, form in forms.items()]
+    return functools.reduce(operator.or_, choices)

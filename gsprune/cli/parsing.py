@@ -58,15 +58,17 @@ def form_of(args_type: type[Any], default: Any = None, groups: Groups | None = N
     hints, helps = get_type_hints(args_type, include_extras=True), _helps(args_type)
     options: dict[str, tuple[str, Any, Any]] = {}
     for field in dataclasses.fields(args_type):
-        hint = Annotated[hints[field.name], tyro.conf.arg(help=helps.get(field.name))]
-        options[field.name] = (field.name, hint, dataclasses.field(**_default(field, default), kw_only=True))
+        hint = hints[field.name]
+        described = Annotated[hint, tyro.conf.arg(help=helps.get(field.name))]  # type: ignore[valid-type]
+        options[field.name] = (field.name, described, dataclasses.field(**_default(field, default), kw_only=True))
     if groups is None:
         return dataclasses.make_dataclass(args_type.__name__, options.values())
     parts = []
     for title, names in groups.items():
         part = dataclasses.make_dataclass(title, [options[name] for name in names])
         parts.append((title, Annotated[part, tyro.conf.arg(help="")]))
-    return tyro.conf.OmitArgPrefixes[dataclasses.make_dataclass(args_type.__name__, parts)]
+    marked: Any = tyro.conf.OmitArgPrefixes
+    return marked[dataclasses.make_dataclass(args_type.__name__, parts)]
 
 
 def _default(field: dataclasses.Field[Any], default: Any) -> Mapping[str, Any]:
@@ -96,8 +98,9 @@ def _helps_of_class(owner: type[Any]) -> dict[str, str]:
     assert isinstance(body, ast.ClassDef)
     helps = {}
     for field, text in zip(body.body, body.body[1:], strict=False):
-        is_field = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if is_field and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+            continue
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             helps[field.target.id] = " ".join(str(text.value.value).split())
     return helps
 
