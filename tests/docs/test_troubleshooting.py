@@ -26,6 +26,8 @@ def reasons() -> list[str]:
             is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
             if is_call and node.func.attr == "protect" and len(node.args) == 2:
                 found.update(constant_parts(node.args[1]))
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("UNEVEN", "OUTPUT"):
+                found.update(constant_parts(node.value))
     return sorted(found)
 
 
