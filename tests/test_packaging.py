@@ -108,3 +108,10 @@ def test_a_compiler_that_fails_is_named_in_the_last_line(tmp_path: Path) -> None
     lines = _build(tmp_path, CXX=str(compiler), PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert lines[-1].startswith("gsprune: the C++ core did not compile (")
     assert "GCC 9, Clang 10 or newer" in lines[-1]
+
+
+def test_the_sdist_holds_what_the_tests_read() -> None:
+    root = Path(__file__).parents[1]
+    manifest = (root / "MANIFEST.in").read_text().split()
+    read = ["tests", "bench", "docs", "examples", "scripts", "csrc", "kernels", ".ci", "constraints.txt", "mkdocs.yml"]
+    assert [name for name in read if name not in manifest] == []

@@ -2,8 +2,9 @@
 
 A command is a module of this package with a dataclass `Args`, whose field docstrings are the help, and ``main(args)``,
 which returns nothing or an exit code. A module may also have ``defaults(argv) -> Args``, for defaults that depend on
-the arguments (presets), and ``normalized(argv) -> argv``, for words that the parser would misread. `COMMANDS` lists
-the commands; a module is imported only when its command is called.
+the arguments (presets), ``normalized(argv) -> argv``, for words that the parser would misread, and
+``groups_of(Args)``, for the groups of its help. `COMMANDS` lists the commands; a module is imported only when
+its command is called.
 """
 
 from __future__ import annotations
@@ -49,9 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = _command(arguments)
-    if command is None:
-        return _show_commands(arguments)
     try:
+        if arguments[:1] == ["--tyro-write-completion"]:
+            return _complete(arguments)
+        if command is None:
+            return _show_commands(arguments)
         return _run(command, arguments[len(command.split()) :])
     except (ValueError, TypeError) as error:
         return _complain(error, _USAGE_ERROR)
@@ -71,15 +74,30 @@ def _command(arguments: Sequence[str]) -> str | None:
 
 
 def _run(command: str, arguments: Sequence[str]) -> int:
-    try:
-        import tyro
-    except ImportError as error:
-        raise MissingExtraError("tyro", "train") from error
+    _require_tyro()
+    from gsprune.cli.parsing import parse
+
     module = importlib.import_module(COMMANDS[command][0])
     arguments = module.normalized(arguments) if hasattr(module, "normalized") else arguments
-    default = module.defaults(arguments) if hasattr(module, "defaults") else tyro.MISSING_NONPROP
-    args = tyro.cli(module.Args, prog=f"gsprune {command}", description=module.__doc__, args=arguments, default=default)
+    default = module.defaults(arguments) if hasattr(module, "defaults") else None
+    groups = module.groups_of(module.Args) if hasattr(module, "groups_of") else None
+    args = parse(module.Args, arguments, f"gsprune {command}", module.__doc__, default, groups)
     return module.main(args) or 0
+
+
+def _require_tyro() -> None:
+    try:
+        importlib.import_module("tyro")
+    except ImportError as error:
+        raise MissingExtraError("tyro", "train") from error
+
+
+def _complete(arguments: Sequence[str]) -> int:
+    _require_tyro()
+    from gsprune.cli.completion import write_completion
+
+    write_completion({command: module for command, (module, _) in COMMANDS.items()}, arguments)
+    return 0
 
 
 def _show_commands(arguments: Sequence[str]) -> int:

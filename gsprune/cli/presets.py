@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gsprune.checks import suggestion
 from gsprune.rl.training.config import TrainConfig
 from gsprune.rl.training.run_folder import read_config
 
@@ -65,7 +66,8 @@ def defaults_for(
             raise ValueError(f"{known.resume!r} is a run of {other}; go on with it by gsprune train {other} --resume")
         return _args_of_run(args_type, values)
     if known.preset not in presets:
-        raise ValueError(f"there is no preset {known.preset!r}; the presets are {', '.join(presets)}")
+        near = suggestion(known.preset, tuple(presets))
+        raise ValueError(f"there is no preset {known.preset!r}; the presets are {', '.join(presets)}{near}")
     return args_type(**dataclasses.asdict(presets[known.preset]), preset=known.preset)
 
 

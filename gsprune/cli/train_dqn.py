@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from gsprune.cli.option_groups import groups_of
 from gsprune.cli.presets import RunOptions, base_of, defaults_for
 from gsprune.cli.training import run_training
 from gsprune.rl.algorithms.dqn.config import PRESETS, DQNConfig
 from gsprune.rl.algorithms.dqn.trainer import DQNTrainer
 from gsprune.rl.training.idle_options import without_idle
 
-__all__ = ["Args", "defaults", "main"]
+__all__ = ["Args", "defaults", "groups_of", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)

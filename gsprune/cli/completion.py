@@ -1,0 +1,49 @@
+"""Completion scripts for shells, made by tyro from the options of all commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from gsprune.cli.parsing import form_of
+
+__all__ = ["write_completion"]
+
+_SHELLS = ("bash", "zsh", "tcsh")
+
+
+def write_completion(modules: Mapping[str, str], arguments: Sequence[str]) -> None:
+    """Write the completion script of one shell.
+
+    Args:
+        modules: words of a command -> its module.
+        arguments: the option, the shell, and a file (``-`` is standard output).
+
+    Raises:
+        ValueError: the shell is unknown, or the file is missing.
+        SystemExit: with code 0, once the script is written.
+    """
+    if len(arguments) != 3 or arguments[1] not in _SHELLS:
+        raise ValueError(f"`{arguments[0]}` needs a shell ({', '.join(_SHELLS)}) and a file; - prints the script")
+    forms: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
+    for command, module in modules.items():
+        word, _, rest = command.partition(" ")
+        form = form_of(importlib.import_module(module).Args)
+        (nested.setdefault(word, {}) if rest else forms)[rest or word] = form
+    for word, choices in nested.items():
+        forms[word] = dataclasses.make_dataclass(word, [("choice", _one_of(choices))])
+    marked: Any = tyro.conf.OmitSubcommandPrefixes
+    tyro.cli(marked[_one_of(forms)], prog="gsprune", args=list(arguments))
+
+
+def _one_of(forms: Mapping[str, Any]) -> Any:
+    """A type of which tyro makes one subcommand per form."""
+    choices: list[Any] = [Annotated[form, tyro.conf.subcommand(name)] for name, form in forms.items()]
+    return functools.reduce(operator.or_, choices)

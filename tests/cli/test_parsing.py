@@ -1,0 +1,87 @@
+"""The help of training commands: groups, defaults of the preset, whole lines, suggestions."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from gsprune.cli import COMMANDS, main, train_dqn, train_ppo
+from gsprune.cli.option_groups import GROUPS, groups_of
+from gsprune.rl.training.config import TrainConfig
+
+TITLES = ["environment", "network", "pruning", "algorithm", "evaluation", "machine", "run"]
+
+
+def help_of(*argv: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "gsprune.cli", *argv, "--help"],
+        env=os.environ | {"COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+@pytest.mark.parametrize("args_type", [train_ppo.Args, train_dqn.Args])
+def test_every_option_is_in_one_group(args_type: type) -> None:
+    grouped = [option for options in groups_of(args_type).values() for option in options]
+    assert sorted(grouped) == sorted(field.name for field in fields(args_type))
+
+
+def test_every_option_that_trainers_share_has_an_entry() -> None:
+    listed = {option for options in GROUPS.values() for option in options}
+    assert {field.name for field in fields(TrainConfig)} <= listed
+
+
+def test_the_help_has_groups_and_the_defaults_of_the_preset() -> None:
+    output = help_of("train", "ppo", "--preset", "quick")
+    assert re.findall(r"╭─ (\w+) options", output) == TITLES
+    words = " ".join(output.replace("│", " ").split())
+    assert re.search(r"--env-id STR .*? \(default: starpilot\) --", words)
+    assert re.search(r"--total-timesteps INT .*? \(default: 24576\) --", words)
+
+
+def test_a_docstring_of_several_lines_is_one_paragraph() -> None:
+    lines = [line.strip("│ ") for line in help_of("train", "ppo").splitlines()]
+    start = next(index for index, line in enumerate(lines) if line.startswith("--preset"))
+    assert all(len(line) > 60 for line in lines[start : start + 2] if "default" not in line)
+    assert "two CPU cores); other options given come before it (default: paper)" in lines
+
+
+def test_a_misspelt_choice_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "ppo", "--scope", "globl"]) == 2
+    assert "`--scope` must be one of local, global, isomorphic, got 'globl'; did you mean" in capsys.readouterr().err
+    assert main(["train", "ppo", "--preset=quik"]) == 2
+    assert "did you mean 'quick'?" in capsys.readouterr().err
+
+
+def test_a_misspelt_option_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "ppo", "--sparsty", "0.5"])
+    captured = capsys.readouterr()
+    assert "--sparsity" in captured.err + captured.out
+
+
+def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
+    script = tmp_path / "gsprune.bash"
+    with pytest.raises(SystemExit) as exit_info:
+        main(["--tyro-write-completion", "bash", str(script)])
+    assert exit_info.value.code in (0, None)
+    ask = (
+        f"source {script}; f=$(complete -p gsprune | sed 's/.*-F \\([^ ]*\\).*/\\1/');"
+        " COMP_WORDS=(gsprune train ppo --spar); COMP_CWORD=3; $f gsprune --spar ppo; echo ${COMPREPLY[@]}"
+    )
+    answer = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True).stdout
+    assert answer.strip() == "--sparsity"
+    assert all(command.split()[0] in script.read_text() for command in COMMANDS)
+
+
+def test_completion_without_a_file_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--tyro-write-completion", "bash"]) == 2
+    assert "needs a shell (bash, zsh, tcsh) and a file" in capsys.readouterr().err
