@@ -84,7 +84,7 @@ def colours(frame: Uint8Array) -> Uint8Array:
     """The newest picture of an observation, as (H, W, 3).
 
     Args:
-        frame: (C, H, W): colour planes where C is a multiple of 3, otherwise grey planes. The newest of a stack is last.
+        frame: (C, H, W): colour planes where C is a multiple of 3, else grey planes. The newest of a stack is last.
     """
     planes = frame[-3:] if len(frame) % 3 == 0 else np.repeat(frame[-1:], 3, axis=0)
     return np.ascontiguousarray(planes.transpose(1, 2, 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
@@ -70,7 +70,7 @@ class Film:
         return map(self.pictures.draw, self.moments)
 
 
-def moments(players: Sequence[Player], config: PlayConfig) -> Iterator[tuple[Moment, ...]]:
+def moments(players: Sequence[Player], config: PlayConfig) -> Generator[tuple[Moment, ...], None, None]:
     """Play with all agents at the same time, on one thread: the same seed plays the same on every machine's cores."""
     with ExitStack() as stack:
         stack.enter_context(torch_threads(1))

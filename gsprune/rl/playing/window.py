@@ -63,7 +63,7 @@ def show(pictures: Iterable[Image], fps: int, title: str) -> int:
 
 
 def _closes(pygame: Any, event: Any) -> bool:
-    return event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE)
+    return bool(event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE))
 
 
 def _pygame() -> Any:
