@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["check_video_path", "write_video"]
 
 _PALETTE_SAMPLES = 24  # pictures whose colours make the palette of a GIF
-_COLOURS = 64  # of a GIF; with 256 a file is a fifth larger
+_COLOURS = 256  # of a GIF; with 64 small bright things lose their colour, for a file a fifth smaller
 _LEAST_GIF_MILLISECONDS = 20  # browsers slow shorter pictures down to 100
 
 
