@@ -48,6 +48,9 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "ray",
+    "PIL",
+    "av",
+    "pygame",
 )
 
 

@@ -41,8 +41,9 @@ class Pictures:
         self._scale = scale
         heights, widths = zip(*(colours(moment.frame).shape[:2] for moment in first), strict=True)
         self._panel = max(_LEAST_WIDTH, scale * max(widths))
-        self._font = ImageFont.load_default(size=max(11, self._panel // 20))
-        self._line = int(self._font.size * 1.4)  # type: ignore[union-attr]
+        text = max(11, self._panel // 20)
+        self._font = ImageFont.load_default(size=text)
+        self._line = int(text * 1.4)
         lines = max(len(self._wrapped(player, moment)) for player, moment in zip(players, first, strict=True))
         self._top = _MARGIN + lines * self._line + _MARGIN // 2
         # H.264 needs even sides.
