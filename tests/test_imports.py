@@ -49,6 +49,9 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "ray",
+    "PIL",
+    "av",
+    "pygame",
 )
 
 

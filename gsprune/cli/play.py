@@ -1,0 +1,110 @@
+"""Show the agent of a run at play: in a window, or as an mp4 and a GIF where there is no display.
+
+The caption has the return so far, the widths of the network and the milliseconds of one frame on one thread. A run does
+not keep its agent of before the pruning: to see pruned and dense side by side, train the dense one as a run of its own
+(`gsprune train ppo --pruning none`) and name it by --beside. Without it only the one agent is shown.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from gsprune.checks import counted
+from gsprune.rl.playing.environment import check_same_environment
+from gsprune.rl.playing.picture import Pictures
+from gsprune.rl.playing.playback import PlayConfig, filmed, moments
+from gsprune.rl.playing.player import Player, players_of
+from gsprune.rl.playing.video import check_video_path, write_video
+from gsprune.rl.playing.window import no_window, show
+from gsprune.rl.trained import TrainedAgent, load_agent
+from gsprune.rl.training.config import resolve_device
+
+__all__ = ["Args", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of ``gsprune play``."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """the run folder"""
+    beside: Path | None = None
+    """folder of a second run of the same environment, for example the dense baseline; it is shown on the left"""
+    episodes: int | None = None
+    """episodes of each agent; unset: as many as fit into --seconds"""
+    seconds: float = 20.0
+    """length at most"""
+    levels: Literal["train", "test"] = "test"
+    """the training levels, or all levels"""
+    seed: int = 0
+    """seed of levels and actions; both agents meet the same levels"""
+    fps: int = 15
+    """environment steps per second"""
+    scale: int = 4
+    """factor by which frames are enlarged"""
+    out: Path | None = None
+    """file to write, .mp4 or .gif; unset: a window, or without a display play.mp4 and play.gif in the run folder"""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one"""
+
+
+def main(args: Args) -> None:
+    """Play, and say what was shown or written."""
+    console = Console()
+    config = PlayConfig(args.levels, args.seed, args.episodes, args.seconds, args.fps, args.scale)
+    agents = _agents(args, console)
+    obstacle = None if args.out is not None else no_window()
+    paths = _paths(args, obstacle)
+    for path in paths:
+        check_video_path(path)
+    with console.status("timing the networks on one thread"):
+        players = players_of(agents)
+    if not paths:
+        _show(players, config, args.run.resolve().name)
+        return
+    if obstacle is not None:
+        _say(console, f"{obstacle}: no window, files instead")
+    with console.status("playing"):
+        film = filmed(players, config)
+    for path in paths:
+        with console.status(f"writing {path}"):
+            write_video(path, film, args.fps)
+        size = f"{path.stat().st_size / 1e3:,.0f} kB"
+        _say(console, f"written to {path} ({counted(len(film), 'frame')}, {len(film) / args.fps:.1f} s, {size})")
+
+
+def _paths(args: Args, obstacle: str | None) -> list[Path]:
+    """The files to write; none if a window is opened."""
+    if args.out is not None:
+        return [args.out]
+    return [] if obstacle is None else [args.run / "play.mp4", args.run / "play.gif"]
+
+
+def _agents(args: Args, console: Console) -> list[TrainedAgent]:
+    device = resolve_device(args.device)
+    runs = [args.run] if args.beside is None else [args.beside, args.run]
+    agents = [load_agent(run, device) for run in runs]
+    for agent in agents:
+        for complaint in agent.complaints:
+            _say(console, complaint)
+    if args.beside is not None:
+        check_same_environment(agents[1], agents[0])
+    return agents
+
+
+def _show(players: list[Player], config: PlayConfig, title: str) -> None:
+    with closing(moments(players, config)) as stream:
+        first = next(stream)
+        pictures = Pictures(players, first, config.scale)
+        show((pictures.draw(each) for each in chain((first,), stream)), config.fps, title)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,91 @@
+"""Pictures of agents side by side, each below its caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gsprune.arrays import Uint8Array
+from gsprune.errors import MissingExtraError
+from gsprune.rl.playing.captions import caption
+from gsprune.rl.playing.player import Player
+from gsprune.rl.playing.rollout import Moment
+
+try:
+    from PIL import Image, ImageDraw, ImageFont
+except ImportError as error:
+    raise MissingExtraError("pillow", "play") from error
+
+__all__ = ["Pictures", "colours"]
+
+_LEAST_WIDTH = 240  # pixels, for the text
+_MARGIN = 8
+_BACKGROUND = (24, 26, 30)
+_TITLE_COLOUR = (255, 255, 255)
+_TEXT_COLOUR = (190, 196, 204)
+
+
+class Pictures:
+    """Draws the moments of the same players again and again; all pictures have the same size."""
+
+    def __init__(self, players: Sequence[Player], first: Sequence[Moment], scale: int) -> None:
+        """Lay the pictures out.
+
+        Args:
+            players: from left to right.
+            first: a moment of each.
+            scale: picture pixels per pixel of a frame, in either direction.
+        """
+        self._players = players
+        self._scale = scale
+        heights, widths = zip(*(colours(moment.frame).shape[:2] for moment in first), strict=True)
+        self._panel = max(_LEAST_WIDTH, scale * max(widths))
+        text = max(11, self._panel // 20)
+        self._font = ImageFont.load_default(size=text)
+        self._line = int(text * 1.4)
+        lines = max(len(self._wrapped(player, moment)) for player, moment in zip(players, first, strict=True))
+        self._top = _MARGIN + lines * self._line + _MARGIN // 2
+        # H.264 needs even sides.
+        width = len(players) * self._panel + (len(players) + 1) * _MARGIN
+        height = self._top + scale * max(heights) + _MARGIN
+        self.size = (width + width % 2, height + height % 2)
+
+    def draw(self, moments: Sequence[Moment]) -> Image.Image:
+        """The picture of one moment of each player."""
+        picture = Image.new("RGB", self.size, _BACKGROUND)
+        pen = ImageDraw.Draw(picture)
+        for index, (player, moment) in enumerate(zip(self._players, moments, strict=True)):
+            left = _MARGIN + index * (self._panel + _MARGIN)
+            for number, text in enumerate(self._wrapped(player, moment)):
+                colour = _TITLE_COLOUR if number == 0 else _TEXT_COLOUR
+                pen.text((left, _MARGIN // 2 + number * self._line), text, fill=colour, font=self._font)
+            frame = Image.fromarray(colours(moment.frame))
+            side = (frame.width * self._scale, frame.height * self._scale)
+            frame = frame.resize(side, Image.Resampling.NEAREST)
+            picture.paste(frame, (left + (self._panel - frame.width) // 2, self._top))
+        return picture
+
+    def _wrapped(self, player: Player, moment: Moment) -> list[str]:
+        """The caption in lines that fit the panel."""
+        lines = []
+        for text in caption(player, moment):
+            line = ""
+            for word in text.split():
+                longer = f"{line} {word}" if line else word
+                if line and self._font.getlength(longer) > self._panel:
+                    lines.append(line)
+                    longer = word
+                line = longer
+            lines.append(line)
+        return lines
+
+
+def colours(frame: Uint8Array) -> Uint8Array:
+    """The newest picture of an observation, as (H, W, 3).
+
+    Args:
+        frame: (C, H, W): colour planes where C is a multiple of 3, else grey planes. The newest of a stack is last.
+    """
+    planes = frame[-3:] if len(frame) % 3 == 0 else np.repeat(frame[-1:], 3, axis=0)
+    return np.ascontiguousarray(planes.transpose(1, 2, 0))

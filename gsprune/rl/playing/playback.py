@@ -1,0 +1,87 @@
+"""From trained agents to the pictures of what they play."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from gsprune.checks import check_number, check_whole
+from gsprune.engines.timing import torch_threads
+from gsprune.rl.playing.environment import Levels
+from gsprune.rl.playing.picture import Pictures
+from gsprune.rl.playing.player import Player
+from gsprune.rl.playing.rollout import Moment, played, side_by_side
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Film", "PlayConfig", "filmed", "moments"]
+
+
+@dataclass(frozen=True)
+class PlayConfig:
+    """What is played and how it is shown.
+
+    Attributes:
+        levels: "train" for the training levels, "test" for all levels.
+        seed: of levels and actions, >= 0.
+        episodes: of each agent, >= 1; None plays until the time is up.
+        seconds: length at most.
+        fps: environment steps per second.
+        scale: picture pixels per pixel of a frame, in either direction.
+    """
+
+    levels: Levels = "test"
+    seed: int = 0
+    episodes: int | None = None
+    seconds: float = 20.0
+    fps: int = 15
+    scale: int = 4
+
+    def __post_init__(self) -> None:
+        check_whole("seed", self.seed, at_least=0)
+        if self.episodes is not None:
+            check_whole("episodes", self.episodes, at_least=1)
+        check_number("seconds", self.seconds, above=0, below=math.inf)
+        check_whole("fps", self.fps, at_least=1)
+        check_whole("scale", self.scale, at_least=1)
+
+    @property
+    def frames(self) -> int:
+        """The number of pictures at most."""
+        return max(1, round(self.seconds * self.fps))
+
+
+@dataclass(frozen=True)
+class Film:
+    """Pictures that are drawn when they are iterated over: the frames alone need far less memory."""
+
+    pictures: Pictures
+    moments: Sequence[tuple[Moment, ...]]
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def __iter__(self) -> Iterator[Image]:
+        return map(self.pictures.draw, self.moments)
+
+
+def moments(players: Sequence[Player], config: PlayConfig) -> Generator[tuple[Moment, ...], None, None]:
+    """Play with all agents at the same time, on one thread: the same seed plays the same on every machine's cores."""
+    with ExitStack() as stack:
+        stack.enter_context(torch_threads(1))
+        streams = [
+            stack.enter_context(closing(played(player.agent, config.levels, config.seed, config.episodes)))
+            for player in players
+        ]
+        yield from islice(side_by_side(streams), config.frames)
+
+
+def filmed(players: Sequence[Player], config: PlayConfig) -> Film:
+    """All pictures of a playback, for a file."""
+    whole = list(moments(players, config))
+    return Film(Pictures(players, whole[0], config.scale), whole)

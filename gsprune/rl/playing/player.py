@@ -1,0 +1,68 @@
+"""The agents that are shown, with the properties that their captions state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from gsprune.engines.latency import latencies
+from gsprune.engines.timing import torch_threads
+from gsprune.networks import example_frames
+from gsprune.rl.exporting.policy import dense_network, policy_of
+from gsprune.rl.trained import TrainedAgent
+from gsprune.rl.training.pruning import NetworkSize
+
+__all__ = ["Player", "players_of"]
+
+_KEEPS_SIZE = ("structured", "unstructured", "redo")
+_TIMING_SECONDS = 5.0  # at most, for all networks
+
+
+@dataclass(frozen=True)
+class Player:
+    """An agent and the size and speed of its network.
+
+    Attributes:
+        agent: plays.
+        size: of its network now.
+        dense: size of the network with which its run began.
+        milliseconds: of one frame through the acting half of the network, on one thread.
+    """
+
+    agent: TrainedAgent
+    size: NetworkSize
+    dense: NetworkSize
+    milliseconds: float
+
+    @property
+    def title(self) -> str:
+        """The kind of network: dense, pruned by how much, or of full size with a baseline's masks."""
+        removed = self.size.row(self.dense)["pruning/channel_sparsity"]
+        if removed > 0:
+            return f"pruned: {removed:.0%} of channels removed"
+        method = self.agent.config.get("pruning", "none")
+        return f"full size, {method}" if method in _KEEPS_SIZE else "dense"
+
+
+def players_of(agents: Sequence[TrainedAgent]) -> list[Player]:
+    """The agents with the sizes of their networks and the time of a forward.
+
+    All networks are timed in turns on one thread, so that other load on the machine slows them alike.
+
+    Args:
+        agents: all on the same device.
+    """
+    policies = [policy_of(agent.network) for agent in agents]
+    with torch_threads(1):
+        timings = latencies(policies, example_frames(), calls=500, max_seconds=_TIMING_SECONDS)
+    return [
+        Player(agent, NetworkSize.of(agent.network), _dense_size(agent), 1e3 * timing.undisturbed)
+        for agent, timing in zip(agents, timings, strict=True)
+    ]
+
+
+def _dense_size(agent: TrainedAgent) -> NetworkSize:
+    with torch.random.fork_rng(devices=[]):  # building a network draws its weights
+        return NetworkSize.of(dense_network(agent))

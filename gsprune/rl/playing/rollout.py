@@ -1,0 +1,84 @@
+"""The frames of an agent's episodes, of one agent or of several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from gsprune.arrays import Uint8Array
+from gsprune.rl.playing.environment import Levels, make_environment
+from gsprune.rl.trained import TrainedAgent
+
+__all__ = ["Moment", "played", "side_by_side"]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One frame of an episode.
+
+    Attributes:
+        frame: (C, H, W) uint8, the observation that the agent acts on.
+        episode: number of the episode, from 1.
+        episode_return: sum of the rewards of this episode so far.
+        is_end: True for the last frame of an episode, which has the return of the whole episode.
+    """
+
+    frame: Uint8Array
+    episode: int
+    episode_return: float
+    is_end: bool = False
+
+
+def played(
+    agent: TrainedAgent, levels: Levels, seed: int, episodes: int | None = None
+) -> Generator[Moment, None, None]:
+    """The moments of an agent's episodes, played one after another in one environment.
+
+    An environment that resets itself returns the next episode's first frame in the step that ends an episode. So the
+    last frame of an episode appears twice, the second time with the whole return.
+
+    Args:
+        agent: plays as it is evaluated: PPO samples its actions, DQN takes the best.
+        levels: "train" or "test".
+        seed: of levels and actions.
+        episodes: how many, >= 1; None goes on for ever.
+    """
+    policy = agent.policy(torch.Generator(device=agent.device).manual_seed(seed))
+    with closing(make_environment(agent, levels, seed)) as environment:
+        observations, _ = environment.reset()
+        moment = Moment(observations[0].copy(), 1, 0.0)
+        yield moment
+        while True:
+            actions = policy(torch.from_numpy(observations))
+            observations, rewards, terminated, truncated, _ = environment.step(actions)
+            episode_return = moment.episode_return + float(np.asarray(rewards)[0])
+            if terminated[0] or truncated[0]:
+                yield replace(moment, episode_return=episode_return, is_end=True)
+                if moment.episode == episodes:
+                    return
+                moment = Moment(observations[0].copy(), moment.episode + 1, 0.0)
+            else:
+                moment = replace(moment, frame=observations[0].copy(), episode_return=episode_return)
+            yield moment
+
+
+def side_by_side(streams: Sequence[Iterator[Moment]]) -> Iterator[tuple[Moment, ...]]:
+    """The moments of several agents at the same time, until the last of them has ended.
+
+    Args:
+        streams: one per agent, at least one moment each. One that ends earlier keeps its last moment.
+    """
+    moments = [next(stream) for stream in streams]
+    running = list(range(len(streams)))
+    while running:
+        yield tuple(moments)
+        for index in tuple(running):
+            following = next(streams[index], None)
+            if following is None:
+                running.remove(index)
+            else:
+                moments[index] = following

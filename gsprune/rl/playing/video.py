@@ -1,0 +1,103 @@
+"""Video files: mp4 (H.264) by PyAV, animated GIF by Pillow.
+
+PyAV's wheels contain FFmpeg. imageio-ffmpeg is no choice: Procgen's gym3 holds it below 0.4, and that version imports
+pkg_resources, which setuptools no longer has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from gsprune.errors import MissingExtraError
+from gsprune.files import replacement
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["check_video_path", "write_video"]
+
+_PALETTE_SAMPLES = 24  # pictures whose colours make the palette of a GIF
+_COLOURS = 256  # of a GIF; with 64 small bright things lose their colour, for a file a fifth smaller
+_LEAST_GIF_MILLISECONDS = 20  # browsers slow shorter pictures down to 100
+
+
+class Film(Protocol):
+    """At least one picture; all have the same size, with even sides."""
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+
+    def __iter__(self) -> Iterator[Image]:
+        """The pictures in order."""
+
+
+def check_video_path(path: Path) -> None:
+    """Check that a video can be written to `path`, before anything is played.
+
+    Raises:
+        ValueError: unknown extension, or no such folder.
+        MissingExtraError: a package is missing.
+    """
+    if path.suffix.lower() not in _WRITERS:
+        raise ValueError(f"`out` must end in {' or '.join(_WRITERS)}, got {str(path)!r}")
+    if not path.parent.is_dir():
+        raise ValueError(f"`out` must be in a folder that exists, got {str(path)!r}; make {str(path.parent)!r} first")
+    if path.suffix.lower() == ".mp4":
+        try:
+            import av  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("av", "play") from error
+
+
+def write_video(path: Path, film: Film, fps: int) -> None:
+    """Write pictures as a video that replaces an older file only when it is complete.
+
+    Args:
+        path: ends in .mp4 or .gif, see `check_video_path`.
+        film: the pictures.
+        fps: pictures per second.
+    """
+    with replacement(path) as partial:
+        _WRITERS[path.suffix.lower()](partial, film, fps)
+
+
+def _write_mp4(path: Path, film: Film, fps: int) -> None:
+    import av
+
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "18"})
+        stream.width, stream.height = next(iter(film)).size
+        stream.pix_fmt = "yuv420p"  # the only format that all browsers play
+        for picture in film:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture))))
+        container.mux(stream.encode())
+
+
+def _write_gif(path: Path, film: Film, fps: int) -> None:
+    """One palette for all pictures and no dithering, so that pixels at rest stay equal and cost nothing."""
+    from PIL import Image
+
+    palette = _palette(film)
+    pictures = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in film)
+    duration = max(_LEAST_GIF_MILLISECONDS, round(1000 / fps))
+    next(pictures).save(path, "GIF", save_all=True, append_images=pictures, duration=duration, loop=0)
+
+
+def _palette(film: Film) -> Image:
+    """A picture with the colours that suit all pictures best."""
+    from PIL import Image
+
+    samples = list(islice(film, 0, None, -(-len(film) // _PALETTE_SAMPLES)))
+    width, height = samples[0].size
+    sheet = Image.new("RGB", (width, height * len(samples)))
+    for index, sample in enumerate(samples):
+        sheet.paste(sample, (0, index * height))
+    return sheet.quantize(_COLOURS)
+
+
+_WRITERS: Mapping[str, Callable[[Path, Film, int], None]] = {".mp4": _write_mp4, ".gif": _write_gif}
