@@ -124,7 +124,7 @@ def load(
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a file of `save` tells without a model to load it into.
+    """The contents of a file of `save` that need no model to be read.
 
     Attributes:
         groups: of coupled channels, as wide as they were saved; () where the network was never pruned.
@@ -142,7 +142,7 @@ class Contents:
 
 
 def read_contents(path: str | os.PathLike[str]) -> Contents:
-    """Read what a file of `save` holds.
+    """Read the contents of a file of `save` without a model.
 
     Raises:
         CheckpointError: the file is damaged, or none of `save`.

@@ -40,7 +40,7 @@ class Args:
     frames: int = 1000
     """frames of the game on which outputs and greedy actions must agree with PyTorch's"""
     int8: bool = False
-    """also write a statically quantised copy, and say what that costs in return; onnx only"""
+    """also write a statically quantised copy, and measure its loss of return; onnx only"""
     calibration_frames: int = 512
     """frames from which the ranges of activations are taken for int8"""
     episodes: int = 200
@@ -48,7 +48,7 @@ class Args:
     num_envs: int = 50
     """environments that step together in these episodes"""
     seed: int = 0
-    """of the levels and actions of all that is played here"""
+    """seed of levels and actions in the episodes played here"""
 
 
 def main(args: Args) -> None:

@@ -1,7 +1,7 @@
 """Time the networks of runs, dense and pruned, in the engines that would run them: median, p99, a table and a picture.
 
-All networks take turns in every setting, so that what else the machine does slows them alike. Without a run, a built-in
-network is timed at the sparsities given.
+All networks take turns in every setting, so that other load on the machine slows them alike. Without a run, the command
+times a built-in network at several sparsities.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Args:
     width: float | None = None
     """without runs: the factor on the filters of its convolutions; unset: 2"""
     sparsity: tuple[float, ...] = ()
-    """without runs: fractions of the channels that are gone; unset: 0.8"""
+    """without runs: fractions of the channels to remove; unset: 0.8"""
     round_to: tuple[int | WidthPreset, ...] = ()
-    """without runs: widths are rounded up to a multiple, or to what suits an engine; each is tried; unset: 1"""
+    """without runs: round widths up to a multiple, or to an engine's preset; each value is timed; unset: 1"""
     batches: tuple[int, ...] = (1, 256)
     """frames per call"""
     engines: tuple[str, ...] = ("eager", "compiled", "onnxruntime")
@@ -56,7 +56,7 @@ class Args:
     threads: tuple[int, ...] = (1, 2)
     """threads of the engine"""
     seconds: float = 5.0
-    """of timing per network and setting, at most"""
+    """maximum timing per network and setting, in seconds"""
     out: Path = Path("latency")
     """folder for latency.md, latency.json and latency.png"""
 

@@ -27,9 +27,9 @@ class TrainingDisplay:
         """Prepare; the display is there within the context.
 
         Args:
-            console: where to.
+            console: the console to draw on.
             total_steps: environment steps of the whole training.
-            first_step: steps that a resumed training has behind it.
+            first_step: environment steps before the resumption; 0 for a new training.
         """
         self._console = console
         self._total = total_steps
@@ -61,7 +61,7 @@ class TrainingDisplay:
         self._progress.stop()
 
     def show(self, step: int, row: Row) -> None:
-        """Take the metrics of an iteration in."""
+        """Show the metrics of an iteration."""
         text = describe(row)
         self._row = row
         self._progress.update(self._pace, completed=step)

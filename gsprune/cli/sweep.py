@@ -39,8 +39,7 @@ class Args:
     """Options of ``gsprune sweep``."""
 
     study: Annotated[Path | None, tyro.conf.Positional] = None
-    """a YAML file with games, seeds and methods, and optionally algorithm and common; the options below come before
-    what it says"""
+    """a YAML file with games, seeds and methods, and optionally algorithm and common; the options below override it"""
     out: Path | None = None
     """the sweep's folder; unset: runs/NAME for a study NAME.yaml, else runs/sweep"""
     workers: int | None = None
@@ -51,11 +50,11 @@ class Args:
     engine: Literal["local", "ray"] = "local"
     """where trials run: processes of this machine, or a Ray cluster, whose machines must all see the sweep's folder"""
     address: str | None = None
-    """of the Ray cluster, like ray://HOST:10001 or auto; unset: RAY_ADDRESS, else Ray is started on this machine"""
+    """address of the Ray cluster, like ray://HOST:10001 or auto; unset: RAY_ADDRESS, else start Ray on this machine"""
     cpus_per_trial: float | None = None
-    """what a trial takes of the Ray cluster; unset: its threads, or 1"""
+    """CPUs of the Ray cluster per trial; unset: its threads, or 1"""
     gpus_per_trial: float = 0.0
-    """the same of GPUs; 0.5 lets two trials share one"""
+    """GPUs of the Ray cluster per trial; 0.5 lets two trials share one"""
     algorithm: Literal["ppo", "dqn"] | None = None
     """the trainer; unset: the study's, else ppo"""
     games: tuple[str, ...] = ()
@@ -66,9 +65,9 @@ class Args:
     """dense, group, structured, unstructured, redo, or a definition like "narrow=--pruning none --width 1"; each word
     of it is an option of gsprune train"""
     options: str = ""
-    """options of every trial, in quotes: --options "--preset quick --width 1"; a method's own come before them"""
+    """options of every trial, in quotes: --options "--preset quick --width 1"; a method's own options override them"""
     dry_run: bool = False
-    """print the command of each trial that would be run, and run none"""
+    """print the commands of the trials, and run none"""
 
 
 def normalized(argv: Sequence[str]) -> list[str]:

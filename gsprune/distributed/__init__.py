@@ -1,1 +1,1 @@
-"""Several processes that train one network: what they average, and how they make sure to choose alike."""
+"""Data-parallel training: processes sum gradients, average statistics and agree on the pruned channels."""

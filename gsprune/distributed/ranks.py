@@ -1,4 +1,4 @@
-"""The processes of one data-parallel training, and what they tell each other.
+"""The processes of one data-parallel training, and the collectives between them.
 
 Small things (rewards, flags, states of environments) go through the host; gradients stay where they are. The group is
 of gloo on the CPU, and of gloo and NCCL together where the network is on GPUs.
@@ -54,12 +54,12 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and talks to the user."""
+        """True for rank 0, which writes the files and prints."""
         return self.rank == 0
 
     @property
     def is_alone(self) -> bool:
-        """Whether there is no other."""
+        """True if this is the only process."""
         return self.group is None
 
     def share(self, total: int, name: str) -> range:
@@ -129,7 +129,7 @@ class Ranks:
         return found
 
     def from_first(self, function: Callable[[], T]) -> T:
-        """What `function` gives on the first rank, on all of them; the others do not call it.
+        """Call `function` on the first rank alone and return its result on all ranks.
 
         Raises:
             DistributedError: on the other ranks, if it failed on the first.

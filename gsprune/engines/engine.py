@@ -1,4 +1,4 @@
-"""What an engine is: something that runs a network, and can therefore be timed."""
+"""The protocol of engines: an engine loads a network and returns a forward that can be timed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Engine(Protocol):
     """Runs networks on the CPU. An engine subclasses this, defines `load`, and is registered under a name.
 
     Attributes:
-        package: the installed package that does the work; measurements count for its version alone.
-        settings: JSON values with which the engine runs a network. Measurements with other settings do not count.
+        package: the installed package that runs networks. Stored measurements are valid for one version of it.
+        settings: the engine's options, JSON values. Stored measurements are valid for one set of options.
     """
 
     package: str
@@ -38,7 +38,7 @@ class Engine(Protocol):
         """
 
     def unload(self) -> None:
-        """Release what earlier networks have left behind; their forwards are not called again."""
+        """Release the memory and caches of loaded networks. Their forwards are not called again."""
         return
 
 

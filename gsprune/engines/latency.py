@@ -28,17 +28,7 @@ def latency(
     warmup: int = 20,
     max_seconds: float = 10.0,
 ) -> Latency:
-    """Time forwards of one network; see `latencies`.
-
-    Args:
-        model: the network.
-        example_inputs: as in `latencies`.
-        forward: as in `latencies`.
-        batch: as in `latencies`.
-        calls: as in `latencies`.
-        warmup: as in `latencies`.
-        max_seconds: as in `latencies`.
-    """
+    """Time forwards of one network. The arguments are those of `latencies`, with one model."""
     return latencies(
         [model], example_inputs, forward=forward, batch=batch, calls=calls, warmup=warmup, max_seconds=max_seconds
     )[0]
@@ -56,19 +46,19 @@ def latencies(
 ) -> list[Latency]:
     """Time forwards of several networks side by side, on the same input and in turns.
 
-    What else the machine does then slows all of them alike, so that the ratio of two medians can be trusted where a
-    median alone cannot. The models run in eval mode without gradients and are as before afterwards. Each is called once
-    before the warmup, to see that the inputs fit.
+    Other load on the machine then slows all networks alike, so the ratio of two medians is more reliable than a single
+    median. The models run in eval mode without gradients; their mode is restored afterwards. Each model is called once
+    before the warmup, to check that the inputs fit.
 
     Args:
         models: the networks, all on the device of the first one's parameters.
         example_inputs: tensor, tuple of positional inputs or dict of inputs by name; moved to the models' device.
         forward: callable(model, *example_inputs) -> outputs; None calls the model.
-        batch: examples per call: every tensor with axes is cut or repeated to this length along its first; None takes
-            the inputs as they are.
+        batch: examples per call. Every tensor is cut or repeated to this length along its first axis. None keeps the
+            lengths of the inputs.
         calls: timed calls per model.
-        warmup: calls per model before them.
-        max_seconds: end earlier, but after at least 10 calls, when the timed calls have taken so long in all.
+        warmup: untimed calls per model before the timed ones.
+        max_seconds: time limit for all timed calls together; each model has at least 10 calls.
 
     Returns:
         one `Latency` per model.

@@ -27,7 +27,7 @@ def register_engine(name: str, engine: Engine) -> None:
     """Add an engine, or replace one.
 
     Args:
-        name: what `LatencyBudget` and the command line call it.
+        name: its name in `LatencyBudget` and on the command line.
         engine: the engine.
     """
     ENGINES[name] = engine

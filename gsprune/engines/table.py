@@ -1,4 +1,4 @@
-"""What was measured on this machine: widths of a network -> milliseconds, kept between processes.
+"""Stored latency measurements of this machine: widths of a network -> milliseconds.
 
 A table is a JSON file below ``$GSPRUNE_CACHE`` (else ``$XDG_CACHE_HOME/gsprune``, else ``~/.cache/gsprune``) whose name
 is a hash of the machine, the engine, its settings and version, threads, batch and the dense network. Deleting it is
@@ -28,11 +28,11 @@ class WidthTable:
     """The table of one network in one engine on one machine; every change is on disk before the call returns."""
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
-        """Read the table, or begin one.
+        """Read the table, or start an empty one.
 
         Args:
-            folder: where tables lie.
-            key: what the measurements hold for, JSON values.
+            folder: the folder of tables.
+            key: JSON values that identify network, engine and machine.
         """
         text = json.dumps(key, sort_keys=True)
         self.path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
@@ -46,16 +46,16 @@ class WidthTable:
         return self._times.get(_joined(widths))
 
     def add(self, widths: Mapping[str, int], milliseconds: float) -> None:
-        """Keep a measurement."""
+        """Store a measurement."""
         self._times[_joined(widths)] = milliseconds
         self._write()
 
     def ratio(self, question: str) -> float | None:
-        """The answer to a search of this table, if it was given before; so a resumed training goes on as it began."""
+        """The stored result of a search, or None. A resumed training reads it and so prunes as before."""
         return self._ratios.get(question)
 
     def answer(self, question: str, ratio: float) -> None:
-        """Keep the answer to a search."""
+        """Store the result of a search."""
         self._ratios[question] = ratio
         self._write()
 
@@ -79,7 +79,7 @@ class WidthTable:
 
 
 def cache_folder() -> Path:
-    """Where tables of latencies lie."""
+    """The folder of latency tables."""
     chosen = os.environ.get("GSPRUNE_CACHE")
     if chosen:
         return Path(chosen) / "latency"
@@ -88,12 +88,12 @@ def cache_folder() -> Path:
 
 
 def table_key(graph: Graph, dense_shapes: Mapping[str, tuple[int, ...]], budget: LatencyBudget) -> dict[str, Any]:
-    """What a table of latencies holds for.
+    """The values that identify the table of a network, an engine and this machine.
 
     Args:
-        graph: the network as it is now.
-        dense_shapes: shapes of its tensors at first.
-        budget: engine, threads and batch; the milliseconds don't matter.
+        graph: the network at its present widths.
+        dense_shapes: shapes of its tensors before pruning.
+        budget: names engine, threads and batch; its milliseconds are ignored.
     """
     engine = get_engine(budget.engine)
     return {

@@ -1,4 +1,4 @@
-"""Does an exported network compute what the network does?"""
+"""Comparison of an exported network's outputs with those of the original network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Exported = Callable[[Sequence[Tensor]], Sequence[npt.NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out of a comparison.
+    """The result of a comparison.
 
     Attributes:
         examples: how many were compared.

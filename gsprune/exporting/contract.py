@@ -71,7 +71,7 @@ def file_entry(path: Path, name: str) -> dict[str, Any]:
 
 
 def check_entry(comparison: Comparison, against: str) -> dict[str, Any]:
-    """What the check at export found."""
+    """The result of the comparison at export."""
     return {
         "against": against,
         "examples": comparison.examples,

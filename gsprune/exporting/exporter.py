@@ -37,7 +37,7 @@ _CHECKED_AT_ONCE = 100
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written.
+    """The files of an export, and the comparison of outputs.
 
     Attributes:
         path: the exported network.

@@ -1,4 +1,4 @@
-"""Run folders as a report reads them: finished, stopped or still going; nothing in them is touched."""
+"""Reads run folders for a report: finished, stopped or running ones. It never writes into them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _NOT_A_METHOD = frozenset(
 
 @dataclass(frozen=True)
 class Run:
-    """One run.
+    """The files of one run, read into memory.
 
     Attributes:
-        folder: where it lies.
-        method: what distinguishes it from other runs, apart from game and seed.
+        folder: the run folder.
+        method: the label that separates it from other runs of the same game and seed.
         config: the contents of ``config.json``.
         rows: the rows of ``metrics.jsonl``, oldest first.
         summary: the contents of ``summary.json``; empty before the end of the training.
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the training has come to its end."""
+        """True if the training has finished."""
         return bool(self.summary)
 
     def column(self, key: str) -> FloatArray:
@@ -75,7 +75,7 @@ class Run:
         return np.array([_number(row.get(key)) for row in self.rows], dtype=np.float64)
 
     def curve(self, key: str, over: str = "step") -> Curve:
-        """A metric over another one, environment steps unless told."""
+        """A metric over environment steps, or over the metric `over`."""
         return Curve(self.column(over), self.column(key))
 
     def last(self, key: str) -> float | None:

@@ -1,4 +1,4 @@
-"""What a run came to, as far as it is known: from its summary, its evaluation and its last row."""
+"""The results of a run, from its summary, its evaluation and its last row of metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Outcome", "outcome_of"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """The figures of one run; None where they are not known yet.
+    """The results of one run. A result that is not available yet is None.
 
     Attributes:
         run: the run.
@@ -21,9 +21,9 @@ class Outcome:
         train_return: mean return on the training levels, at the end or at the last evaluation.
         test_return: mean return on the full distribution, likewise.
         training_return: mean return of the last 100 training episodes.
-        sparsity: what the method counts, channels or weights, as a fraction that is gone or masked.
-        channel_sparsity: fraction of the channels that is physically gone.
-        param_sparsity: fraction of the parameters that is physically gone.
+        sparsity: fraction of channels that are removed, or of weights that are masked.
+        channel_sparsity: fraction of the channels that are removed.
+        param_sparsity: fraction of the parameters that are removed.
         params: parameters at the end.
         macs: multiplications with weights for one frame at the end.
         latency_ms: time of one forward pass with one frame on one thread at the end, milliseconds.

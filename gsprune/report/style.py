@@ -1,4 +1,4 @@
-"""How pictures look: one colour, line and marker per method, legible in grey and to the colour-blind."""
+"""The style of pictures: one colour, line and marker per method, legible in grey and to the colour-blind."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _LONGEST_LINE = 44
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn in every picture."""
+    """Colour, line and marker of one method in every picture."""
 
     colour: str
     line: Line

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 __all__ = ["UNKNOWN", "Table", "percent"]
 
 UNKNOWN = "-"
-"""The cell of a figure that is not known."""
+"""The cell of a missing value."""
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Table:
     """A table of text.
 
     Attributes:
-        title: what it is about.
-        headings: of the columns; the first column is text, the others are numbers.
+        title: the heading above the table.
+        headings: headings of the columns. The first column is text, the others are numbers.
         rows: one tuple per row, as long as the headings.
         note: how to read it; may be empty.
     """

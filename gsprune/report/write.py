@@ -25,7 +25,7 @@ __all__ = ["Report", "write_report"]
 
 @dataclass(frozen=True)
 class Report:
-    """What was written.
+    """The files of a report.
 
     Attributes:
         folder: where.

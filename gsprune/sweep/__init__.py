@@ -1,1 +1,1 @@
-"""Games x methods x seeds in local worker processes, resumable."""
+"""Sweeps: resumable trainings of games x methods x seeds, in local processes or on a Ray cluster."""

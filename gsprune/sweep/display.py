@@ -1,10 +1,9 @@
-"""What a sweep shows while it runs: a live table in a terminal, a line per event elsewhere."""
+"""Progress display of a sweep: a live table in a terminal, one line per event elsewhere."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
@@ -21,25 +20,24 @@ _POLLS_PER_REFRESH = 10  # polls come every 0.2 s: draw every other second
 _LINES_AROUND_TABLE = 7  # title, heading, borders and caption
 _LEAST_ROWS = 5
 _ENDED = (Status.FINISHED, Status.FAILED, Status.STOPPED)
-# What a user wants to see first where not all rows fit.
+# Rows are shown in this order if not all of them fit.
 _ORDER = (
     Status.RUNNING, Status.STOPPING, Status.FAILED, Status.STOPPED, Status.WAITING, Status.FINISHED, Status.SKIPPED,
 )  # fmt: skip
 
 
 class SweepDisplay:
-    """Shows the jobs of a sweep within its context."""
+    """A context that displays the jobs of a sweep.
+
+    Args:
+        console: the console to draw on.
+        jobs: all jobs. The runner changes them while they are displayed.
+    """
 
     def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
-        """Prepare.
-
-        Args:
-            console: where to.
-            jobs: all jobs, which change while they are shown.
-        """
         self._console = console
         self._jobs = jobs
-        self._said = {id(job): job.status for job in jobs}
+        self._printed_status = {id(job): job.status for job in jobs}
         self._polls = 0
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
@@ -50,26 +48,24 @@ class SweepDisplay:
             self._draw()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the last table as it is."""
+    def __exit__(self, *_: object) -> None:
+        """Draw the final table and leave it on the screen."""
         if self._live is not None:
             self._draw()
             self._live.stop()
 
     def on_change(self) -> None:
-        """Take a change of status in."""
-        # What has ended made room for what has begun, so it is said first.
+        """Print and draw the jobs whose status changed."""
+        # Ended jobs come first: they made room for the jobs that started.
         for job in sorted(self._jobs, key=lambda job: job.status is Status.RUNNING):
-            if job.status is not self._said[id(job)]:
-                self._said[id(job)] = job.status
+            if job.status is not self._printed_status[id(job)]:
+                self._printed_status[id(job)] = job.status
                 if self._live is None or job.status is Status.FAILED:
-                    self._say(job)
+                    self._print_status(job)
         self._draw()
 
     def on_poll(self) -> None:
-        """Draw anew every other second."""
+        """Redraw the table every other second."""
         self._polls += 1
         if self._polls % _POLLS_PER_REFRESH == 0:
             self._draw()
@@ -78,7 +74,7 @@ class SweepDisplay:
         if self._live is not None:
             self._live.update(sweep_table(self._jobs, self._console.height - _LINES_AROUND_TABLE), refresh=True)
 
-    def _say(self, job: Job) -> None:
+    def _print_status(self, job: Job) -> None:
         text = f"{job.trial.name}: {job.status.value}"
         if job.status in _ENDED:
             text += f" after {format_seconds(job.seconds)}"
@@ -90,14 +86,12 @@ class SweepDisplay:
 
 
 def sweep_table(jobs: Sequence[Job], max_rows: int) -> Table:
-    """The table of a sweep.
+    """The progress table of a sweep.
 
     Args:
         jobs: all jobs.
-        max_rows: rows that fit; running and failed jobs come first, and what is left out is counted.
-
-    Returns:
-        A table for rich.
+        max_rows: number of rows that fit on the screen. Running and failed jobs come first; the caption counts the
+            hidden ones.
     """
     rows = max(max_rows, _LEAST_ROWS)
     shown = sorted(jobs, key=lambda job: _ORDER.index(job.status))[:rows] if len(jobs) > rows else list(jobs)

@@ -1,4 +1,4 @@
-"""The folder of a sweep: which trials it has, which are done, and that one sweep at a time works in it."""
+"""The folder of a sweep: a manifest of its trials, a lock against a second sweep, and the progress of each run."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ __all__ = ["Progress", "SweepFolder", "read_progress", "train_command"]
 
 _MANIFEST = "sweep.json"
 _LOCK = ".sweep.lock"
-_ROW_BYTES = 65_536  # far more than the longest row of metrics
+_TAIL_BYTES = 65_536  # holds several of the longest rows of metrics
 
 
 class SweepFolder:
-    """A sweep's folder, locked for this process until `close` or its end, however it ends.
+    """A sweep's folder. This process holds its lock until `close` or until the process ends.
 
-    ``sweep.json`` lists the trials with their options, so that a sweep that goes on is known to be the same; further
-    trials may be added to it.
+    ``sweep.json`` lists the trials with their options. A resumed sweep must have the same options for the trials that
+    have started; it may add trials.
+
+    Args:
+        path: the folder; created if missing.
+
+    Raises:
+        ValueError: another sweep has the lock, or the folder cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        """Make the folder as needed, and lock it.
-
-        Raises:
-            ValueError: another sweep works in it, or it cannot be written.
-        """
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = lock_file(
                 path / _LOCK,
-                lambda owner: f"another sweep (process {owner}) works in {str(path)!r}; wait, or stop it first",
+                lambda owner: f"another sweep (process {owner}) works in {str(path)!r}; wait or stop it first",
             )
         except OSError as error:
             raise ValueError(
@@ -47,36 +48,36 @@ class SweepFolder:
             ) from error
 
     def close(self) -> None:
-        """Let other sweeps in."""
+        """Release the lock."""
         self._lock.close()
 
     def jobs(self, trials: Sequence[Trial], dry_run: bool = False) -> list[Job]:
-        """A job per trial: finished ones are skipped, interrupted ones resumed; ``sweep.json`` is brought up to date.
+        """Create one job per trial and update ``sweep.json``.
+
+        Jobs of finished trials are skipped; jobs of interrupted trials are resumed.
 
         Args:
-            trials: of this sweep, with folders inside `path`.
+            trials: the trials of this sweep, with folders inside `path`.
             dry_run: change nothing on disk.
 
         Raises:
-            ValueError: a trial was begun with other options, or ``sweep.json`` is damaged; nothing is changed.
+            ValueError: a trial was started with other options, or ``sweep.json`` is damaged. Nothing is changed then.
         """
-        known = self._known()
-        for trial in trials:
-            before = known.get(self._key(trial))
-            now = _entry(trial)
-            begun = before is not None and (trial.folder / "config.json").is_file()
-            if begun and before != now:
+        saved = self._read_manifest()
+        entries = {trial.folder.relative_to(self.path).as_posix(): _entry(trial) for trial in trials}
+        for trial, (folder, entry) in zip(trials, entries.items(), strict=True):
+            started = folder in saved and (trial.folder / "config.json").is_file()
+            if started and saved[folder] != entry:
                 raise ValueError(
-                    f"{trial.name} was begun with {_words(before)}, and is now asked for with {_words(now)}; choose "
-                    f"another --out, another method name, or delete {trial.folder}"
+                    f"{trial.name} was started with {_command_words(saved[folder])}, but the options are now "
+                    f"{_command_words(entry)}; choose another --out, another method name, or delete {trial.folder}"
                 )
-        entries = known | {self._key(trial): _entry(trial) for trial in trials}
-        document = {"trials": [{"folder": folder, **entry} for folder, entry in entries.items()]}
+        document = {"trials": [{"folder": folder, **entry} for folder, entry in (saved | entries).items()]}
         if not dry_run:
             write_atomically(self.path / _MANIFEST, json.dumps(document, indent=1).encode())
         return [_job(trial) for trial in trials]
 
-    def _known(self) -> dict[str, dict[str, Any]]:
+    def _read_manifest(self) -> dict[str, dict[str, Any]]:
         file = self.path / _MANIFEST
         if not file.is_file():
             return {}
@@ -84,19 +85,16 @@ class SweepFolder:
             trials = json.loads(file.read_text())["trials"]
             return {trial.pop("folder"): trial for trial in trials}
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{str(file)!r} is damaged ({error}); delete it to have it made anew") from error
-
-    def _key(self, trial: Trial) -> str:
-        return trial.folder.relative_to(self.path).as_posix()
+            raise ValueError(f"{str(file)!r} is damaged ({error}); delete it, and the sweep writes it again") from error
 
 
 def train_command(job: Job, threads: int | None) -> list[str]:
-    """The command line of a trial.
+    """The command line that trains a trial.
 
     Args:
-        job: a resumed one goes on with its own options.
-        threads: threads that step the environments, unless the trial's options set them; None leaves them. Those of the
-            network follow OMP_NUM_THREADS, which the launcher sets.
+        job: the trial's job. A resumed job continues with the options saved in its run folder.
+        threads: ``--env-threads`` of trials that do not set it; None for the trainer's default. The launcher sets the
+            network's threads by OMP_NUM_THREADS.
     """
     trial = job.trial
     command = [sys.executable, "-m", "gsprune.cli", "train", trial.algorithm]
@@ -110,15 +108,15 @@ def train_command(job: Job, threads: int | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run, from the newest row of its metrics.
 
     Attributes:
         step: environment steps so far.
-        total: environment steps in all.
-        episodic_return: mean return of the last 100 episodes, or None.
-        sparsity: what the method counts.
-        steps_per_second: of the last iteration.
-        seconds: of training, in all processes.
+        total: environment steps of the whole training.
+        episodic_return: mean return of the last 100 episodes; None before the first episode ends.
+        sparsity: fraction of channels that are removed, or of weights that are masked.
+        steps_per_second: environment steps per second in the last iteration.
+        seconds: training time over all resumptions.
     """
 
     step: int
@@ -130,15 +128,15 @@ class Progress:
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """The newest row of a run's metrics, or None before the first; reads only the end of the file."""
+    """Read the newest row of a run's metrics from the end of the file; None before the first row."""
     try:
         total = int(json.loads((folder / "config.json").read_text())["total_timesteps"])
         with (folder / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _ROW_BYTES))
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
             lines = file.read().splitlines(keepends=True)
     except (OSError, ValueError, KeyError):
         return None
-    # The last line may be half written, the first of the tail half read.
+    # The trainer may be in the middle of the last line, and the tail may begin in the middle of a line.
     complete = [line for line in lines if line.endswith(b"\n") and line.startswith(b"{")]
     if not complete:
         return None
@@ -169,5 +167,5 @@ def _entry(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _words(entry: Any) -> str:
+def _command_words(entry: Any) -> str:
     return repr(" ".join([entry["algorithm"], *entry["arguments"]]))

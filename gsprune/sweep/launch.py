@@ -1,4 +1,4 @@
-"""Where a trial's process runs: on this machine."""
+"""Launchers start the processes of trials. `LocalLauncher` starts them on this machine."""
 
 from __future__ import annotations
 
@@ -9,92 +9,91 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from gsprune.sweep.lifeline import tied
+from gsprune.checks import check_whole
+from gsprune.sweep.lifeline import tie_to_parent
 
-__all__ = ["End", "Launcher", "LocalLauncher", "Task", "start_process"]
+__all__ = ["End", "Launcher", "LocalLauncher", "TrialProcess", "start_process"]
 
 
 class End(NamedTuple):
-    """How a trial's process has ended.
+    """The end of a trial's process.
 
     Attributes:
-        code: its exit code; negative for a signal.
-        lost: whether it did not end by itself, but with the machine or the worker that it ran on.
+        code: exit code; negative for a signal.
+        lost: True if the process was lost with its machine or Ray worker.
     """
 
     code: int
     lost: bool = False
 
 
-class Task(Protocol):
-    """A trial's process."""
+class TrialProcess(Protocol):
+    """The process of a trial."""
 
     def poll(self) -> End | None:
-        """How it has ended; None while it runs."""
+        """The end of the process; None while it runs."""
 
     def interrupt(self) -> None:
-        """Ask it to stop; it writes its checkpoint."""
+        """Send SIGINT: the trainer writes a checkpoint and stops."""
 
     def kill(self) -> None:
-        """End it at once, and what it has started."""
+        """Kill the process and its children."""
 
     def wait(self) -> None:
-        """Return when it has ended after `kill`."""
+        """Block until the process has ended after `kill`."""
 
 
 class Launcher(Protocol):
-    """Starts trials."""
+    """Starts the processes of trials."""
 
     def room(self, running: int) -> int:
-        """How many trials may be started now, with so many running."""
+        """The number of trials that can start now, if `running` trials run already."""
 
-    def start(self, command: Sequence[str], log: Path) -> Task:
+    def start(self, command: Sequence[str], log: Path) -> TrialProcess:
         """Start a program.
 
         Args:
             command: program and arguments.
-            log: the file to which its output is appended.
+            log: the file to which the program's output is appended.
         """
 
 
 class LocalLauncher:
-    """Processes of this machine, a fixed number at a time.
+    """Runs up to `workers` processes at a time on this machine.
 
     Args:
-        workers: how many.
-        variables: set in their environment.
+        workers: the maximum number of processes, >= 1.
+        variables: environment variables of every process.
 
     Raises:
-        ValueError: `workers` below 1.
+        ValueError: `workers` is below 1.
     """
 
     def __init__(self, workers: int, variables: Mapping[str, str]) -> None:
-        if workers < 1:
-            raise ValueError(f"`workers` must be at least 1, got {workers}")
-        self._workers = workers
+        self._workers = check_whole("workers", workers, at_least=1)
         self._variables = variables
 
     def room(self, running: int) -> int:
         """See `Launcher.room`."""
         return self._workers - running
 
-    def start(self, command: Sequence[str], log: Path) -> Task:
+    def start(self, command: Sequence[str], log: Path) -> TrialProcess:
         """See `Launcher.start`."""
-        return _LocalTask(start_process(command, log, self._variables))
+        return _LocalProcess(start_process(command, log, self._variables))
 
 
 def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a program that leads a session of its own and ends, at the latest, with this process.
+    """Start a program in its own session. On Linux it is killed when this process ends.
 
     Args:
         command: program and arguments.
-        log: the file to which its output is appended; its folder is made as needed.
-        variables: set in its environment.
+        log: the file to which the program's output is appended; its folder is created if missing.
+        variables: environment variables of the program, in addition to those of this process.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
-            tied(command),
+            tie_to_parent(command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -103,7 +102,7 @@ def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str
         )
 
 
-class _LocalTask:
+class _LocalProcess:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 

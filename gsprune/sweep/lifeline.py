@@ -1,8 +1,8 @@
-"""Runs a program that ends when the process that started it does, however that one ends.
+"""Runs a program that Linux kills when its parent process ends.
 
-A sweep that is killed by ``kill -9`` cannot stop its trials itself. So each is started through this file, which asks
-the system to kill it as soon as its parent is gone, and then becomes the program. It is run as a script, by its path:
-as a module it would import the whole package first.
+A sweep that is killed by ``kill -9`` cannot stop its trials. So it starts each trial through this script. The script
+asks the system for a SIGKILL at the parent's death and then replaces itself by the program. The script runs by its
+path, since as a module it would import the whole package first.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import signal
 import sys
 from collections.abc import Sequence
 
-__all__ = ["tied"]
+__all__ = ["tie_to_parent"]
 
 _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 _CANNOT_START = 127
 
 
-def tied(command: Sequence[str]) -> list[str]:
-    """The command line under which `command` ends with this process (on Linux; elsewhere it is `command` alone).
+def tie_to_parent(command: Sequence[str]) -> list[str]:
+    """The command line that runs `command` until this process ends; on systems other than Linux, `command` itself.
 
     Args:
-        command: program and arguments. It must be started from a thread that lives as long as it shall: to the system,
-            the parent is the thread.
+        command: program and arguments. Start it from the main thread: Linux sends the signal when the starting thread
+            ends.
     """
     if not sys.platform.startswith("linux"):
         return list(command)
@@ -31,11 +31,10 @@ def tied(command: Sequence[str]) -> list[str]:
 
 
 def _main(parent: int, command: Sequence[str]) -> None:
-    """Become `command`; it is killed when the process `parent` ends."""
     import ctypes
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the system was asked
+    if os.getppid() != parent:  # the parent ended before prctl was called
         sys.exit(_CANNOT_START)
     try:
         os.execvp(command[0], list(command))

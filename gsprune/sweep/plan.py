@@ -1,4 +1,4 @@
-"""What a sweep runs: games x methods x seeds, from a YAML file or from the command line."""
+"""The plan of a sweep: games x methods x seeds, from a YAML file or from the command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 Options = Mapping[str, Any]
-"""Options of `gsprune train`, by name with dashes or underscores; None leaves one out."""
+"""Options of `gsprune train` by name, with dashes or underscores. An option with value None is left out."""
 
 BUILT_IN_METHODS: dict[str, dict[str, Any]] = {
     "dense": {"pruning": "none"},
@@ -35,10 +35,10 @@ BUILT_IN_METHODS: dict[str, dict[str, Any]] = {
     "unstructured": {"pruning": "unstructured"},
     "redo": {"pruning": "redo"},
 }
-"""Methods that need no definition."""
+"""Methods that a study can name without listing options."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_OTHER_RUN = "widths-of"
+_WIDTHS_OF = "widths-of"
 _SET_BY_SWEEP = ("env_id", "seed", "run_dir", "resume")
 
 
@@ -49,11 +49,11 @@ class Trial:
     Attributes:
         algorithm: "ppo" or "dqn".
         game: the id of the environment.
-        method: the method's name.
+        method: name of the method.
         seed: the training seed.
         folder: the run folder.
         arguments: options of `gsprune train ALGORITHM`, without game, seed and run folder.
-        needs: the run folder of another trial that must be finished before, or None.
+        needs: run folder of the trial that must finish first, or None.
     """
 
     algorithm: str
@@ -66,7 +66,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What the table and the messages call it."""
+        """The trial's name in the table and in messages."""
         return f"{self.game}/{self.method}/seed-{self.seed}"
 
 
@@ -77,10 +77,10 @@ class Study:
     Attributes:
         games: ids of environments.
         seeds: training seeds.
-        methods: per method name its options; they win over `common`. The value of `widths-of` may be the name of
-            another method: that method's run of the same game and seed, which then comes first.
+        methods: method name -> options. They override `common`. The value of `widths-of` may be the name of another
+            method: the trial then takes the widths of that method's run with the same game and seed, after it finished.
         algorithm: "ppo" or "dqn".
-        common: options of every trial whose pruning method reads them.
+        common: options of all trials. A trial leaves out those that its pruning method ignores.
     """
 
     games: tuple[str, ...]
@@ -96,7 +96,7 @@ class Study:
             if not values:
                 raise ValueError(f"`{name}` must not be empty: a sweep runs games x methods x seeds")
             if len(set(values)) < len(values):
-                raise ValueError(f"`{name}` must not repeat itself, got {values}")
+                raise ValueError(f"`{name}` must not repeat a value, got {values}")
         for game in self.games:
             _check_game(game)
         for seed in self.seeds:
@@ -104,16 +104,18 @@ class Study:
                 raise ValueError(f"`seeds` must be integers of at least 0, got {seed!r}")
         for method, options in self.methods.items():
             if not _NAME.fullmatch(method):
-                raise ValueError(f"a method's name becomes a folder: letters, digits, '.', '_', '-'; got {method!r}")
+                raise ValueError(
+                    f"a method's name is also a folder name: use letters, digits, '.', '_' and '-', got {method!r}"
+                )
             _check_options(options, f"methods.{method}")
         _check_options(self.common, "common")
-        self._check_needs()
+        self._refuse_circles()
 
     def trials(self, out: Path) -> list[Trial]:
-        """All trials, seed by seed, so that an unfinished sweep has compared every method equally often.
+        """All trials, ordered by seed, so that an unfinished sweep has about as many runs of each method.
 
         Args:
-            out: the sweep's folder; each trial gets ``out/game/method/seed-N``.
+            out: the sweep's folder. The folder of a trial is ``out/game/method/seed-N``.
         """
         return [
             self._trial(out, game, method, seed)
@@ -126,25 +128,25 @@ class Study:
         folder = _game_folder(out, game) / method / f"seed-{seed}"
         options = self._options(method)
         needs = None
-        if options.get(_OTHER_RUN) in self.methods:
-            needs = _game_folder(out, game) / str(options[_OTHER_RUN]) / f"seed-{seed}"
-            options[_OTHER_RUN] = str(needs)
+        if options.get(_WIDTHS_OF) in self.methods:
+            needs = _game_folder(out, game) / str(options[_WIDTHS_OF]) / f"seed-{seed}"
+            options[_WIDTHS_OF] = str(needs)
         return Trial(self.algorithm, game, method, seed, folder, tuple(option_arguments(options)), needs)
 
     def _options(self, method: str) -> dict[str, Any]:
         common, own = _dashed(self.common), _dashed(self.methods[method])
         pruning = str(own.get("pruning", common.get("pruning", "group")))
-        unread = _dashed(dict.fromkeys(IGNORED_BY.get(pruning, ())))
-        return {**{name: value for name, value in common.items() if name not in unread}, **own}
+        ignored = _dashed(dict.fromkeys(IGNORED_BY.get(pruning, ())))
+        return {**{name: value for name, value in common.items() if name not in ignored}, **own}
 
-    def _check_needs(self) -> None:
-        """No method may need itself, directly or through others: it would wait forever."""
+    def _refuse_circles(self) -> None:
+        """Refuse methods that wait for each other: a sweep would never end."""
         for method in self.methods:
-            seen = [method]
-            while (needed := self._options(seen[-1]).get(_OTHER_RUN)) in self.methods:
-                if needed in seen:
-                    raise ValueError(f"`widths-of` goes in a circle: {' needs '.join([*seen, str(needed)])}")
-                seen.append(str(needed))
+            chain = [method]
+            while (needed := self._options(chain[-1]).get(_WIDTHS_OF)) in self.methods:
+                if needed in chain:
+                    raise ValueError(f"`widths-of` goes in a circle: {' needs '.join([*chain, str(needed)])}")
+                chain.append(str(needed))
 
 
 def _check_game(game: str) -> None:
@@ -160,14 +162,14 @@ def _game_folder(out: Path, game: str) -> Path:
 
 
 def read_study(path: Path) -> Study:
-    """The study described by a YAML file.
+    """Read a study from a YAML file.
 
     Args:
-        path: a mapping with `games`, `seeds`, `methods` (a list of built-in names, or a mapping from names to options),
-            and optionally `algorithm` and `common`.
+        path: the file, with a mapping of `games`, `seeds` and `methods` (a list of built-in names, or a mapping from
+            names to options). `algorithm` and `common` are optional.
 
     Raises:
-        ValueError: the file cannot be read, is not YAML, or does not describe a study.
+        ValueError: the file cannot be read, is not YAML, or is not a study.
         MissingExtraError: PyYAML is not installed.
     """
     try:
@@ -184,10 +186,10 @@ def read_study(path: Path) -> Study:
         raise ValueError(
             f"the study {path} must be a mapping with games, seeds and methods, got {type(content).__name__}"
         )
-    known = [f.name for f in fields(Study)]
-    unknown = [str(key) for key in content if key not in known]
+    keys = [field.name for field in fields(Study)]
+    unknown = [str(key) for key in content if key not in keys]
     if unknown:
-        raise ValueError(f"the study {path} has unknown keys {', '.join(unknown)}; the keys are {', '.join(known)}")
+        raise ValueError(f"the study {path} has unknown keys {', '.join(unknown)}; the keys are {', '.join(keys)}")
     missing = [key for key in ("games", "seeds", "methods") if key not in content]
     if missing:
         raise ValueError(f"the study {path} lacks {', '.join(missing)}")
@@ -201,16 +203,13 @@ def read_study(path: Path) -> Study:
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:
-    """A method as the command line gives it: a built-in name, or ``name=--option value ...``.
+    """Parse a method from the command line into its name and options.
 
     Args:
-        text: "group", or "narrow=--pruning none --width 1".
-
-    Returns:
-        The name and its options.
+        text: a built-in name, such as "group", or a definition, such as "narrow=--pruning none --width 1".
 
     Raises:
-        ValueError: neither.
+        ValueError: `text` is not a built-in method or a definition.
     """
     name, equals, rest = text.partition("=")
     if not equals:
@@ -219,10 +218,10 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def parse_options(text: str) -> dict[str, Any]:
-    """Options as written on a command line: "--width 1 --rescale" -> {"width": "1", "rescale": True}.
+    """Parse options from a command line: "--width 1 --rescale" -> {"width": "1", "rescale": True}.
 
     Raises:
-        ValueError: something else than options and their values.
+        ValueError: the first word is not an option.
     """
     options: dict[str, Any] = {}
     name: str | None = None
@@ -233,17 +232,16 @@ def parse_options(text: str) -> dict[str, Any]:
         elif name is None:
             raise ValueError(f"options begin with '--', got {word!r} in {text!r}")
         else:
-            before = options[name]
-            options[name] = word if before is True else [*(before if isinstance(before, list) else [before]), word]
+            value = options[name]
+            options[name] = word if value is True else [*(value if isinstance(value, list) else [value]), word]
     return options
 
 
 def option_arguments(options: Options) -> list[str]:
-    """The options as words of a command line: booleans as flags, lists as several words.
+    """Convert options to words of a command line.
 
-    Args:
-        options: {"width": 1, "rescale": True, "channels_last": False} gives
-            ``--width 1 --rescale --no-channels-last``.
+    Example: {"width": 1, "rescale": True, "channels_last": False} -> ``--width 1 --rescale --no-channels-last``. A list
+    becomes several words.
     """
     words: list[str] = []
     for name, value in _dashed(options).items():
@@ -282,7 +280,7 @@ def _check_options(options: object, where: str) -> None:
 
 
 def _dashed(options: Options) -> dict[str, Any]:
-    """Options by the names that the command line uses, so that a_b and a-b are the same option."""
+    """The options with dashes for underscores in their names, as on the command line."""
     return {str(name).replace("_", "-"): value for name, value in options.items()}
 
 

@@ -1,8 +1,8 @@
-"""Trials on the machines of a Ray cluster, one actor each.
+"""Runs trials on the machines of a Ray cluster, one actor per trial.
 
-The actor starts the trial's process on its machine and waits for it; where the actor ends, its process does (see
-`lifeline`). The run folders must lie on a file system that all machines see: a trial that is taken up again elsewhere
-finds its checkpoint there, and the table reads its metrics.
+The actor starts the trial's process on its machine and waits for it. The process is killed when the actor ends (see
+`lifeline`). The run folders must lie on a file system that all machines share: a trial that restarts on another machine
+reads its checkpoint there, and the progress table reads the metrics.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gsprune.checks import check_number
 from gsprune.errors import MissingExtraError
-from gsprune.sweep.launch import End, Task, start_process
+from gsprune.sweep.launch import End, TrialProcess, start_process
 
 __all__ = ["RayLauncher"]
 
@@ -26,32 +27,32 @@ _KILLED = -9
 
 
 class _Worker:
-    """What runs on the cluster; `run` and `interrupt` are called at the same time."""
+    """The actor of a trial. Ray calls `interrupt` while `run` is still running."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, command: Sequence[str], log: str, variables: Mapping[str, str]) -> int:
-        """Run a Python program, by the Python of this machine, to its end; returns its exit code."""
+        """Run a Python program with this machine's interpreter and return its exit code."""
         self._process = start_process([sys.executable, *command[1:]], Path(log), variables)
         return self._process.wait()
 
     def interrupt(self) -> None:
-        """Ask it to stop."""
+        """Send SIGINT to the program."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
 
 
 class RayLauncher:
-    """As many trials at a time as the cluster has room for.
+    """Runs as many trials at a time as fit into the cluster.
 
     Args:
-        variables: set in the environment of each trial.
-        address: of a running cluster, as in ``ray.init``; None takes what the environment variable RAY_ADDRESS names,
-            else starts Ray on this machine.
-        cpus: of each trial, above 0.
-        gpus: of each trial; a fraction shares one.
-        workers: trials at a time at most; None for as many as fit.
+        variables: environment variables of every trial.
+        address: address of a running cluster, as in ``ray.init``. None takes the environment variable RAY_ADDRESS; if
+            that is unset, Ray starts on this machine.
+        cpus: CPUs per trial, above 0.
+        gpus: GPUs per trial, >= 0; with a fraction, trials share a GPU.
+        workers: maximum number of trials at a time; None for as many as fit.
 
     Raises:
         MissingExtraError: ray is not installed.
@@ -66,11 +67,9 @@ class RayLauncher:
         gpus: float = 0.0,
         workers: int | None = None,
     ) -> None:
-        if not cpus > 0:
-            raise ValueError(f"`cpus_per_trial` must be above 0, got {cpus}")
-        if gpus < 0:
-            raise ValueError(f"`gpus_per_trial` must be at least 0, got {gpus}")
-        # Its usage report and its notices are none of the sweep's.
+        check_number("cpus_per_trial", cpus, above=0)
+        check_number("gpus_per_trial", gpus, at_least=0)
+        # Disable Ray's usage report, and its notice about CUDA_VISIBLE_DEVICES of trials without a GPU.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
@@ -79,46 +78,48 @@ class RayLauncher:
             raise MissingExtraError("ray", "distributed") from error
         self._ray = ray
         self._variables = dict(variables)
-        self._need = {"CPU": cpus, "GPU": gpus}
-        self._most = workers
+        self._resources = {"CPU": cpus, "GPU": gpus}
+        self._max_workers = workers
         if not ray.is_initialized():
-            here = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+            options = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
             with _current_folder(Path(__file__).parents[2]):
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
-        if self._places() < 1:
-            has = ray.cluster_resources()
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+        if self._capacity() < 1:
+            available = ray.cluster_resources()
             raise ValueError(
-                f"the cluster has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs, too little for one trial "
-                f"with {cpus:g} and {gpus:g}; ask for less with --cpus-per-trial and --gpus-per-trial"
+                f"the cluster has {available.get('CPU', 0):g} CPUs and {available.get('GPU', 0):g} GPUs, too little for"
+                f" one trial with {cpus:g} and {gpus:g}; ask for less with --cpus-per-trial and --gpus-per-trial"
             )
         self._actor = ray.remote(_Worker).options(
             num_cpus=cpus, num_gpus=gpus, max_concurrency=2, max_restarts=0, max_task_retries=0
         )
 
     def room(self, running: int) -> int:
-        """See `Launcher.room`; machines may come and go."""
-        places = self._places()
-        return (places if self._most is None else min(places, self._most)) - running
+        """See `Launcher.room`. Machines may join or leave the cluster at any time."""
+        capacity = self._capacity()
+        return (capacity if self._max_workers is None else min(capacity, self._max_workers)) - running
 
-    def start(self, command: Sequence[str], log: Path) -> Task:
+    def start(self, command: Sequence[str], log: Path) -> TrialProcess:
         """See `Launcher.start`."""
         actor = self._actor.remote()
-        return _RayTask(self._ray, actor, actor.run.remote(list(command), str(log), self._variables))
+        return _RayProcess(self._ray, actor, actor.run.remote(list(command), str(log), self._variables))
 
     def close(self) -> None:
-        """Leave the cluster; one that was started for this sweep ends."""
+        """Disconnect from the cluster; a Ray that this launcher started ends."""
         self._ray.shutdown()
 
-    def _places(self) -> int:
-        has = self._ray.cluster_resources()
-        return int(min(has.get(name, 0) / need for name, need in self._need.items() if need > 0))
+    def _capacity(self) -> int:
+        """The number of trials that fit into the whole cluster."""
+        available = self._ray.cluster_resources()
+        return int(min(available.get(name, 0) / count for name, count in self._resources.items() if count > 0))
 
 
 @contextmanager
 def _current_folder(folder: Path) -> Iterator[None]:
-    """Be in the folder of the installed packages while Ray starts: its workers import from the current one first.
+    """Change to another folder within the block.
 
-    In a clone beside an installed package they would import its sources, which have no compiled core.
+    Ray's workers import from the folder in which Ray started. In a clone beside an installed package they would import
+    the clone's sources, which have no compiled core.
     """
     before = Path.cwd()
     os.chdir(folder)
@@ -128,7 +129,7 @@ def _current_folder(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-class _RayTask:
+class _RayProcess:
     def __init__(self, ray: Any, actor: Any, result: Any) -> None:
         self._ray = ray
         self._actor = actor

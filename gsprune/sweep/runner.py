@@ -1,4 +1,4 @@
-"""Runs trials in processes: so many at a time, stopped together, one failure does not stop the others."""
+"""The runner of a sweep: it starts, watches and stops the processes of trials."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from gsprune.checks import check_whole
 from gsprune.interrupts.handlers import SignalHandlers
-from gsprune.sweep.launch import Launcher, Task
+from gsprune.sweep.launch import Launcher, TrialProcess
 from gsprune.sweep.plan import Trial
 
 __all__ = ["Job", "Runner", "Status", "log_path", "variables_for"]
 
 _POLL_SECONDS = 0.2
 _LOG_TAIL_BYTES = 4_096
-_MOST_RESTARTS = 3
+_MAX_RESTARTS = 3
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Status(enum.Enum):
-    """Where a trial stands; the value is what the table shows."""
+    """State of a job. Its value is the text in the progress table."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -35,16 +36,16 @@ class Status(enum.Enum):
 
 @dataclass
 class Job:
-    """A trial and how far it is.
+    """The execution of a trial in this sweep.
 
     Attributes:
-        trial: what is run.
-        status: where it stands.
-        resumed: whether it goes on from an earlier sweep's checkpoint.
-        seconds: wall-clock of this process so far, or in all once it has ended.
-        exit_code: of the process, once it has ended; negative for a signal.
-        message: the last line of a failed process's log.
-        restarts: how often it was taken up again because its worker was lost.
+        trial: the trial.
+        status: its state.
+        resumed: True if the trial continues the run in its folder.
+        seconds: wall-clock time of the current or last process.
+        exit_code: exit code of the ended process; negative for a signal.
+        message: cause of a failure: the last error line of the log.
+        restarts: number of restarts after a lost Ray worker.
     """
 
     trial: Trial
@@ -59,17 +60,25 @@ class Job:
 @dataclass
 class _Running:
     job: Job
-    task: Task
+    process: TrialProcess
     started: float
 
 
 class Runner:
-    """Works through jobs with as many processes as there is room for.
+    """Runs jobs in as many processes as the launcher has room for. A failed job does not stop the others.
 
-    A trial whose worker is lost (not: that fails) is taken up again from its last checkpoint, three times at most.
-    Every process leads a session of its own, so that Ctrl-C in the terminal reaches this process alone, which then
-    asks each trial to stop (SIGINT: it writes its checkpoint), and kills what is left after a grace period, or at the
-    second Ctrl-C. Where this process itself is killed, its trials are, too.
+    A trial whose Ray worker is lost restarts from its last checkpoint, at most three times. A failed trial does not
+    restart.
+
+    Every process has its own session, so that Ctrl-C in the terminal reaches only the runner. At the first Ctrl-C it
+    sends SIGINT to each trial, which writes a checkpoint and stops. At the second Ctrl-C, or after the grace period,
+    it kills the remaining trials. If the runner itself is killed, the system kills the trials.
+
+    Args:
+        jobs: the jobs, in starting order. Only those with status WAITING are started.
+        command: returns the command line of a job.
+        launcher: starts the processes.
+        grace_seconds: time that a trial may take to stop.
     """
 
     def __init__(
@@ -79,14 +88,6 @@ class Runner:
         launcher: Launcher,
         grace_seconds: float = 120.0,
     ) -> None:
-        """Prepare; nothing is started.
-
-        Args:
-            jobs: in the order in which they start; those that are not WAITING are left alone.
-            command: the command line of a job.
-            launcher: where they run.
-            grace_seconds: how long a trial may take to stop.
-        """
         self.jobs = list(jobs)
         self._command = command
         self._launcher = launcher
@@ -97,15 +98,15 @@ class Runner:
 
     @property
     def interrupted(self) -> bool:
-        """Whether a signal asked the sweep to stop."""
+        """True if a signal asked the sweep to stop."""
         return self._stop_requests > 0
 
     def run(self, on_change: Callable[[], None] = lambda: None, on_poll: Callable[[], None] = lambda: None) -> None:
-        """Run all waiting jobs; returns when they have ended, or have been stopped.
+        """Run all waiting jobs until they have ended or were stopped.
 
         Args:
-            on_change: called after a job's status has changed.
-            on_poll: called a few times a second.
+            on_change: called after the status of a job changed.
+            on_poll: called a few times per second.
         """
         with _StopOnSignal(self.stop):
             try:
@@ -117,15 +118,15 @@ class Runner:
         on_change()
 
     def stop(self) -> None:
-        """Ask all trials to stop; a second call kills them. Safe to call from a signal handler."""
+        """Ask all trials to stop; a second call kills them. Signal handlers may call this."""
         self._stop_requests += 1
 
     def _start_and_reap(self, on_change: Callable[[], None]) -> bool:
-        """One turn of the loop; whether there is anything left to wait for."""
+        """Do one turn of the loop; True while a job is running or waiting."""
         before = [job.status for job in self.jobs]
         self._reap()
         if [job.status for job in self.jobs] != before:
-            on_change()  # before a lost trial runs again
+            on_change()  # shows a lost trial as waiting before it restarts
             before = [job.status for job in self.jobs]
         if self.interrupted:
             self._pass_on_stop()
@@ -139,7 +140,7 @@ class Runner:
         return bool(self._running) or any(job.status is Status.WAITING for job in self.jobs)
 
     def _ready(self) -> list[Job]:
-        """Waiting jobs that need no other, or a finished one; those whose need has failed fail too."""
+        """Waiting jobs that can start. A job fails if the job that it needs has failed."""
         status = {job.trial.folder: job.status for job in self.jobs}
         ready = []
         for job in self.jobs:
@@ -153,15 +154,15 @@ class Runner:
         return ready
 
     def _start(self, job: Job) -> None:
-        task = self._launcher.start(list(self._command(job)), log_path(job.trial))
+        process = self._launcher.start(list(self._command(job)), log_path(job.trial))
         job.status = Status.RUNNING
-        self._running.append(_Running(job, task, time.monotonic()))
+        self._running.append(_Running(job, process, time.monotonic()))
 
     def _reap(self) -> None:
         for running in list(self._running):
             job = running.job
             job.seconds = time.monotonic() - running.started
-            end = running.task.poll()
+            end = running.process.poll()
             if end is None:
                 continue
             self._running.remove(running)
@@ -170,7 +171,7 @@ class Runner:
                 job.status = Status.FINISHED
             elif self.interrupted:
                 job.status = Status.STOPPED
-            elif end.lost and job.restarts < _MOST_RESTARTS:
+            elif end.lost and job.restarts < _MAX_RESTARTS:
                 job.restarts += 1
                 job.status, job.resumed = Status.WAITING, (job.trial.folder / "config.json").is_file()
             else:
@@ -181,7 +182,7 @@ class Runner:
         for running in self._running:
             if running.job.status is Status.RUNNING:
                 running.job.status = Status.STOPPING
-                running.task.interrupt()
+                running.process.interrupt()
                 self._stop_deadline = min(self._stop_deadline, now + self._grace_seconds)
         if self._stop_requests > 1 or now > self._stop_deadline:
             self._kill()
@@ -191,13 +192,13 @@ class Runner:
 
     def _kill(self) -> None:
         for running in self._running:
-            running.task.kill()
+            running.process.kill()
         for running in self._running:
-            running.task.wait()
+            running.process.wait()
 
 
 class _StopOnSignal(SignalHandlers):
-    """SIGINT and SIGTERM stop the sweep instead of raising."""
+    """Stops the sweep at SIGINT and SIGTERM instead of raising an error."""
 
     def __init__(self, stop: Callable[[], None]) -> None:
         super().__init__()
@@ -209,25 +210,28 @@ class _StopOnSignal(SignalHandlers):
 
 
 def variables_for(threads: int | None) -> dict[str, str]:
-    """Environment variables of a trial with so many threads for linear algebra; None leaves it to the libraries.
+    """Environment variables of a trial.
+
+    Args:
+        threads: number of threads for linear algebra, >= 1; None for the libraries' default.
 
     Raises:
-        ValueError: `threads` below 1.
+        ValueError: `threads` is below 1.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"`threads` must be at least 1, got {threads}; leave it out for the libraries' choice")
-    # Else `python -m` would import what lies in the current folder (a clone's sources) before what is installed.
+    # Without it, `python -m` would import a clone's sources in the current folder before the installed package.
     variables = {"PYTHONSAFEPATH": "1"}
-    return variables if threads is None else variables | dict.fromkeys(_THREAD_VARIABLES, str(threads))
+    if threads is not None:
+        variables |= dict.fromkeys(_THREAD_VARIABLES, str(check_whole("threads", threads, at_least=1)))
+    return variables
 
 
 def log_path(trial: Trial) -> Path:
-    """Where a trial's output goes: beside its run folder, which belongs to the trainer."""
+    """The log file of a trial. It lies beside the run folder, since only the trainer writes into that."""
     return trial.folder.with_name(f"{trial.folder.name}.log")
 
 
 def _last_line(path: Path) -> str:
-    """What a log says last: its last line that speaks of an error, else its last line; "" if there is none."""
+    """The last line of a log that mentions an error, else its last line; "" for an empty log."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))

@@ -72,7 +72,7 @@ def test_a_trial_cannot_go_on_with_other_options(tmp_path: Path) -> None:
     begin(trial, checkpoint=True)
     manifest = (tmp_path / "sweep.json").read_bytes()
     with pytest.raises(
-        ValueError, match=r"was begun with 'ppo --pruning group', .* '.*--sparsity 0.5'; choose another --out"
+        ValueError, match=r"was started with 'ppo --pruning group', .* '.*--sparsity 0.5'; choose another --out"
     ):
         statuses(tmp_path, trials(tmp_path, (1,), sparsity=0.5))
     assert (tmp_path / "sweep.json").read_bytes() == manifest

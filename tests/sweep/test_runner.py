@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gsprune.sweep.launch import End, LocalLauncher, Task
+from gsprune.sweep.launch import End, LocalLauncher, TrialProcess
 from gsprune.sweep.plan import Trial
 from gsprune.sweep.runner import Job, Runner, Status, log_path, variables_for
 
@@ -230,7 +230,7 @@ class Fragile:
     def room(self, running: int) -> int:
         return self.local.room(running)
 
-    def start(self, command: Sequence[str], log: Path) -> Task:
+    def start(self, command: Sequence[str], log: Path) -> TrialProcess:
         task = self.local.start(command, log)
         if self.losses > 0:
             self.losses -= 1
