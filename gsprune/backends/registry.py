@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 from gsprune.backends.cpp import CppBackend
@@ -25,6 +27,11 @@ def get_backend(name: BackendName, device: torch.device) -> Backend:
     """
     if not isinstance(name, str):
         raise TypeError(f"`backend` must be 'auto', 'cpp', 'triton' or 'torch', got {type(name).__name__}")
+    return _cached_backend(name, device)
+
+
+@cache  # a backend has no state, and a step takes one every time
+def _cached_backend(name: str, device: torch.device) -> Backend:
     chosen = {"cpu": "cpp", "cuda": "triton"}.get(device.type, "torch") if name == "auto" else name
     if chosen == "torch":
         return TorchBackend()

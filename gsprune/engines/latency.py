@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gsprune.checks import check_number, check_whole
 from gsprune.engines.timing import Forward, Latency, timed_in_turns
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
-from gsprune.tracing.example import Example, first_outputs, given
+from gsprune.tracing.example import Example, as_example, first_outputs
 from gsprune.tracing.undisturbed import undisturbed
 
 __all__ = ["latencies", "latency", "with_batch"]
@@ -74,7 +74,7 @@ def latencies(
     check_whole("warmup", warmup, at_least=0)
     check_number("max_seconds", max_seconds, at_least=0)
     device = _device(models[0])
-    example = _on(device, given(example_inputs, forward), batch)
+    example = _on(device, as_example(example_inputs, forward), batch)
     runs = [_timed_call(model, example, device) for model in models]
     with ExitStack() as stack:
         for model in models:

@@ -19,7 +19,7 @@ from gsprune.engines.quiet import quiet
 from gsprune.errors import MissingExtraError
 from gsprune.rewrite.session import SESSION_ATTRIBUTE
 from gsprune.rewrite.tensors import unwrapped
-from gsprune.tracing.example import Example, first_outputs, given
+from gsprune.tracing.example import Example, as_example, first_outputs
 from gsprune.tracing.outputs import tensors_in
 
 __all__ = ["PortableCall", "portable_call"]
@@ -135,7 +135,7 @@ def portable_call(
         ValueError: the network fails on the inputs, the number of names is not that of inputs or outputs, or there is
             no output.
     """
-    example = given(example_inputs, forward)
+    example = as_example(example_inputs, forward)
     named: list[tuple[str | None, Any]] = [(None, value) for value in example.args]
     named += list(example.kwargs.items())
     for name, value in named:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from gsprune.engines.portable_call import PortableCall
-from gsprune.tracing.example import Example, given
+from gsprune.tracing.example import Example, as_example
 
 __all__ = ["check_tensors"]
 
@@ -27,7 +27,7 @@ def check_tensors(check_inputs: Any, example: Example, call: PortableCall) -> tu
         TypeError: one is not a tensor.
         ValueError: they are not such inputs, or none.
     """
-    checks = given(check_inputs, None, "check_inputs")
+    checks = as_example(check_inputs, None, "check_inputs")
     if len(checks.args) != len(example.args) or set(checks.kwargs) != set(example.kwargs):
         raise ValueError(
             f"`check_inputs` must be inputs as `example_inputs` are: {_described(example)}; got {_described(checks)}"

@@ -21,7 +21,7 @@ from gsprune.errors import ExportError, GspruneError
 from gsprune.exporting.check_inputs import check_tensors
 from gsprune.exporting.comparison import Comparison, Exported, compare
 from gsprune.exporting.contract import call_entry, check_entry, contract_path, encoded, file_entry, network_entry
-from gsprune.tracing.example import given
+from gsprune.tracing.example import as_example
 
 __all__ = ["ExportReport", "Format", "export", "onnx_runner"]
 
@@ -114,7 +114,9 @@ def export(
         return portable_call(model, inputs, forward, input_names, output_names)
 
     call = _with_open_batch(call_on, example_inputs) if dynamic_batch else call_on(example_inputs)
-    checks = call.inputs if check_inputs is None else check_tensors(check_inputs, given(example_inputs, None), call)
+    checks = (
+        call.inputs if check_inputs is None else check_tensors(check_inputs, as_example(example_inputs, None), call)
+    )
     chunk_size = _CHECKED_AT_ONCE
     if not dynamic_batch:
         chunk_size, checks = _whole_batches(call, checks)
@@ -240,7 +242,7 @@ def _check_batches(call: PortableCall, runner: Exported, tolerance: float) -> No
 
 
 def _with_batch(example_inputs: Any, batch: int) -> Any:
-    example = given(example_inputs, None)
+    example = as_example(example_inputs, None)
     lengths = {
         len(value) for value in (*example.args, *example.kwargs.values()) if isinstance(value, Tensor) and value.ndim
     }

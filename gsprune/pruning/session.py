@@ -14,7 +14,7 @@ from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.followers import matched_tensors
 from gsprune.rewrite.session import Session, session_of
 from gsprune.rewrite.tensors import canonical_tensors
-from gsprune.tracing.example import Example, given, is_same_call
+from gsprune.tracing.example import Example, as_example, is_same_call
 from gsprune.tracing.graph import Graph, Group
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.tracer import trace as trace_model
@@ -112,11 +112,11 @@ def follower_bindings(session: Session, followers: Sequence[nn.Module]) -> list[
 def _next_call(previous: Example | None, example_inputs: Any, forward: Callable[..., Any] | None) -> Example | None:
     """The call of this step: new inputs go through the previous `forward`, a new `forward` gets the previous inputs."""
     if previous is None:
-        return None if example_inputs is None else given(example_inputs, forward)
+        return None if example_inputs is None else as_example(example_inputs, forward)
     if example_inputs is None and forward is None:
         return previous
     inputs = (previous.kwargs or previous.args) if example_inputs is None else example_inputs
-    return replace(given(inputs, previous.forward if forward is None else forward), autocast=previous.autocast)
+    return replace(as_example(inputs, previous.forward if forward is None else forward), autocast=previous.autocast)
 
 
 def _with_copies(session: Session | None, copies: Mapping[str, str]) -> Session | None:

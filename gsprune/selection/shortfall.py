@@ -52,16 +52,21 @@ def shortfall(
     """
     limits = WidthLimits.of(structure, initial_widths, request, frozen)
     names = [group.name for group in structure.traced.groups]
-    causes = _causes(limits, [frozen.get(name) for name in names])
-    final = all(cause is not None for cause in causes)
-    if request.scope == "local" and request.target == "channels":
+    too_wide = np.full(len(names), True)
+    is_local = request.scope == "local" and request.target == "channels"
+    if is_local:
         asked = per_group("sparsity", request.sparsity, structure.traced, check_sparsity, 0.0)
         ones, never = np.ones_like(limits.initial), np.zeros_like(limits.frozen)
         unbound = replace(limits, multiple=limits.width_per_unit, min_channels=ones, frozen=never)
         too_wide = unbound.kept(np.array(asked)) < limits.present
-    else:
+        if not too_wide.any():  # the usual case, without the cost of the causes
+            return None
+    causes = _causes(limits, [frozen.get(name) for name in names])
+    final = all(cause is not None for cause in causes)
+    if not is_local:
         assert not isinstance(request.sparsity, Mapping)
-        too_wide = np.full(len(names), final and request.sparsity > reached() + _TOLERANCE)
+        if not (final and request.sparsity > reached() + _TOLERANCE):
+            return None
     groups_of: dict[str, list[str]] = {}
     for name, cause, is_wide in zip(names, causes, too_wide.tolist(), strict=True):
         if is_wide:

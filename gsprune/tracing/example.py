@@ -13,7 +13,7 @@ from torch import nn
 from gsprune.tracing.autocast import AutocastBlock, in_autocast
 from gsprune.tracing.outputs import tensors_in
 
-__all__ = ["Example", "candidates", "first_outputs", "given", "is_same_call"]
+__all__ = ["Example", "as_example", "candidates", "first_outputs", "is_same_call"]
 
 _BATCH = 2  # an axis of size 1 could be squeezed away, or pass for a broadcast one
 _FIELD_SIZES = (64, 84, 96, 32, 28, 224)  # the sizes of frames in the field, tried in this order
@@ -51,7 +51,7 @@ class Example:
         return model(*self.args, **self.kwargs)
 
 
-def given(example_inputs: Any, forward: Callable[..., Any] | None, argument: str = "example_inputs") -> Example:
+def as_example(example_inputs: Any, forward: Callable[..., Any] | None, argument: str = "example_inputs") -> Example:
     """The user's example as a call.
 
     Args:

@@ -13,7 +13,7 @@ from gsprune.errors import TraceError, is_out_of_memory
 from gsprune.tracing.autocast import active_autocast
 from gsprune.tracing.copies import frozen_copies, tie_copies
 from gsprune.tracing.dispatch import Tracer
-from gsprune.tracing.example import Example, candidates, given
+from gsprune.tracing.example import Example, as_example, candidates
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.groups import build_graph
 from gsprune.tracing.marks import unmark
@@ -56,7 +56,7 @@ def trace(
     """
     _check(model, forward)
     if example_inputs is not None:
-        return trace_call(model, given(example_inputs, forward), copies or {})
+        return trace_call(model, as_example(example_inputs, forward), copies or {})
     failures = []
     for example in candidates(model, forward):
         try:

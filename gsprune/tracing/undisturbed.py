@@ -20,11 +20,11 @@ __all__ = ["is_fake_quantiser", "undisturbed"]
 
 @contextmanager
 def undisturbed(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
-    """A block in which `model` can be called, in eval mode and without grad, and after which all is as before.
+    """Context in which `model` runs in eval mode without gradients; its state is restored at the end.
 
-    Put back: training flags, the contents of buffers that were written to, each module's own attributes and the entries
-    of dictionaries among them (caches of tensors; a list that the forward appends to is the user's), and the random
-    generators of torch (CPU and the model's CUDA devices), NumPy and Python. Observers of fake quantisation do not run.
+    The block restores training flags, buffers, the random generators of torch (CPU and the model's CUDA devices), NumPy
+    and Python, each module's attributes and the entries of dictionaries among them. Lists that the forward appends to
+    are not restored: they belong to the user. Observers of fake quantisation do not run.
 
     Args:
         model: the network; also modules inside it that are in another mode than itself.
