@@ -7,6 +7,7 @@ grey and stack the last ones. Other options go to the environment's constructor.
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -171,6 +172,10 @@ def _maker(request: EnvironmentRequest) -> Callable[[], gymnasium.Env[Any, Any]]
         raise TypeError(
             f"`env_id` {request.env_id!r} must be a callable that returns a gymnasium.Env, got {type(factory).__name__}"
         )
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(f"`env_options`: {request.env_id} does not take {arguments}: {error}") from error
     return partial(_image_env, partial(factory, **arguments), request.env_id, options)
 
 
