@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +34,7 @@ from gsprune.rl.exporting.policy import export_policy
 from gsprune.rl.training.metrics import read_metrics
 from gsprune.rl.training.run_folder import RunFolder
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "play_onnx.py"
 OWN = '''
 import gymnasium
 import numpy as np
@@ -139,6 +142,10 @@ def test_an_environment_and_an_encoder_of_ones_own_train_prune_evaluate_and_expo
     space = {"discrete": "discrete", "several": "multi-discrete", "box": "box"}[actions]
     assert contract["action"]["space"] == space
     assert contract["outputs"][0]["name"] == ("means" if actions == "box" else "logits")
+    command = [sys.executable, str(EXAMPLE), str(report.path), "--episodes", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    played = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "2 episodes of own_lights:Lights, mean return" in played.stdout
 
 
 def test_a_resumed_run_begins_new_episodes_says_so_and_keeps_all_else(own: Any, tmp_path: Path) -> None:
