@@ -1,1 +1,1 @@
-"""Array programs behind the backends: the plain-torch definition and the Triton kernels."""
+"""Kernels of the backends: the definition in plain torch, and the Triton kernels."""

@@ -1,4 +1,4 @@
-"""What the launches of both kernel files share: a program's job, launching, and the record that tests read."""
+"""Parts that both kernel files share: a program's job, the launcher, and the record of a launch."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["DEFAULT_STREAM", "INTERPRETED", "Kernel", "Launch", "current_stream"
 if not hasattr(triton, "knobs"):
     raise MissingExtraError("triton>=3.4", "triton")
 
-# Read when `triton.jit` reads it too, at import: kernels are compiled, or interpreted on the CPU, never both.
+# `triton.jit` also reads it at import: in one process, kernels are either compiled, or interpreted on the CPU.
 INTERPRETED: Final = bool(triton.knobs.runtime.interpret)
-DEFAULT_STREAM: Final = 0  # CUDA's, of any device
+DEFAULT_STREAM: Final = 0  # the handle of CUDA's default stream, on any device
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch, as it went to the device: how tests know which path was taken.
+    """The record of one launch, which tells tests which path was taken.
 
     Attributes:
-        kernel: Name of the kernel.
-        jobs: Tensors (or, when folding, vectors) that this one launch worked on.
-        programs: Size of the grid.
-        table: What its programs were told, beginning with a row of fields per job.
+        kernel: name of the kernel.
+        jobs: the number of tensors (for "fold": of vectors) that the launch worked on.
+        programs: size of the grid.
+        table: the table that the programs read; it begins with a row of fields per job.
     """
 
     kernel: str
@@ -43,14 +43,13 @@ class Launch:
 class Kernel:
     """A kernel that is launched directly once it is compiled for a device.
 
-    Triton's own way looks at all arguments and options at every launch to find the compiled kernel. For these kernels
-    they can lead to one only: integers are not specialized, and tensors come from torch's allocator, which aligns them
-    more than Triton asks for.
+    Triton's own launcher inspects all arguments and options at every launch to find the compiled kernel. These kernels
+    have only one per device: integers are not specialized, and torch's allocator aligns tensors more than Triton needs.
 
     Args:
-        jitted: What `triton.jit` made.
-        constants: Positional arguments known when it is compiled, which come last.
-        options: How it is compiled, `num_warps` and so on.
+        jitted: the result of `triton.jit`.
+        constants: the last positional arguments, known at compile time.
+        options: options of the compilation, such as `num_warps`.
     """
 
     def __init__(self, jitted: Any, *constants: int, **options: Any) -> None:
@@ -58,11 +57,11 @@ class Kernel:
         self._compiled: dict[int, Any] = {}  # by device
 
     def launch(self, programs: int, *arguments: Any) -> None:
-        """On the current device and stream.
+        """Launch on the current device and stream.
 
         Args:
-            programs: Size of the grid.
-            arguments: Of the kernel, but for its constants; tensors from torch's allocator, integers below 2^31.
+            programs: size of the grid.
+            arguments: the kernel's arguments before its constants: tensors from torch's allocator, integers below 2^31.
         """
         grid = (programs, 1, 1)
         device = -1 if INTERPRETED else torch.cuda.current_device()
@@ -87,9 +86,9 @@ def job_of(table_ptr: tl.tensor, base: tl.tensor, program: tl.tensor) -> tl.tens
     """The job that a program works on.
 
     Args:
-        table_ptr: int64; from `base` on two jobs per number, in the order of programs.
-        base: Where in the table they begin.
-        program: Scalar.
+        table_ptr: int64; from `base` on it holds one int32 job number per program.
+        base: index of the first job number.
+        program: scalar.
     """
     return tl.load((table_ptr + base).to(tl.pointer_type(tl.int32), bitcast=True) + program)
 
@@ -98,16 +97,15 @@ def job_of(table_ptr: tl.tensor, base: tl.tensor, program: tl.tensor) -> tl.tens
 def tile_columns(i_tile: tl.tensor, BN: tl.constexpr, PARTS: tl.constexpr) -> tl.tensor:
     """The BN columns of a tile as (parts, columns / parts), so that the tile is (rows, parts, columns / parts).
 
-    Triton then lays rows and parts along a thread's registers, and the warps along the rows; of a matrix it lays the
-    warps along the columns, and every thread has a piece of every row. Threads follow the dimensions in the order of
-    how contiguous offsets are, and ties are broken differently by triton 3.6 and 3.9; hence the kernels call two rows
-    contiguous. Nothing else follows from that: a load is as wide as neighbours in the last dimension are aligned, of
-    which nothing is claimed.
+    Triton then spreads rows and parts over a thread's registers, and warps over the rows. With a matrix it would spread
+    warps over the columns, and every thread would hold a piece of every row. Threads follow the dimensions by how
+    contiguous the offsets are, and triton 3.6 and 3.9 break ties differently. So the kernels declare two rows
+    contiguous. The declaration has no other effect: the width of a load depends on the last dimension alone.
 
     Args:
-        i_tile: Which tile of a row of tiles, scalar.
-        BN: Columns of a tile.
-        PARTS: Parts.
+        i_tile: index of the tile in its row of tiles, scalar.
+        BN: columns of a tile.
+        PARTS: number of parts.
     """
     lanes: tl.constexpr = BN // PARTS
     return i_tile * BN + tl.arange(0, PARTS)[:, None] * lanes + tl.arange(0, lanes)[None, :]
@@ -116,8 +114,8 @@ def tile_columns(i_tile: tl.tensor, BN: tl.constexpr, PARTS: tl.constexpr) -> tl
 def on_device(table: npt.NDArray[np.int64], device: torch.device) -> torch.Tensor:
     """The table on the device, by one copy.
 
-    CUDA takes a copy of memory that is not pinned before it returns (the `Launch` keeps it longer, for systems whose
-    GPU reads it where it is). Of more than 64 KB it may wait for the stream first, on which a step has nothing left
-    when it slices; to pin the memory takes longer, 20 us of a step.
+    CUDA copies memory that is not pinned before the call returns. (The `Launch` keeps the table longer, for systems
+    whose GPU reads host memory directly.) Above 64 KB the call may wait for the stream, which is empty when a step
+    slices. Pinning the memory would cost 20 us per step.
     """
     return torch.from_numpy(table).to(device, non_blocking=True)

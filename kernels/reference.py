@@ -1,40 +1,20 @@
-"""The definition of the three operations in plain torch, float64 and no cleverness.
+"""The definition of sums, slices and selection in plain torch, in float64.
 
-The compiled core and the Triton kernels are tested against these functions; they also serve any device that neither
-of them knows.
+The compiled core and the Triton kernels are tested against these functions. `gsprune.backends.TorchBackend` runs them
+on devices that neither of the two supports.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["StatisticName", "axis_sums", "select", "slice_tensor"]
-
-StatisticName = Literal["abs", "square", "product", "abs_product", "square_product"]
+__all__ = ["axis_sums", "select", "slice_tensor"]
 
 
-def _elementwise(tensor: Tensor, other: Tensor | None, statistic: StatisticName) -> Tensor:
-    """The summand of `statistic` for every element, float64."""
-    values = tensor.detach().to(torch.float64)
-    if statistic == "abs":
-        return values.abs()
-    if statistic == "square":
-        return values * values
-    if other is None:
-        raise ValueError(f"`other` must be a tensor for the statistic {statistic!r}, got None")
-    products = values * other.detach().to(torch.float64)
-    if statistic == "product":
-        return products
-    if statistic == "abs_product":
-        return products.abs()
-    return products * products
-
-
-def axis_sums(tensor: Tensor, axes: Sequence[int], other: Tensor | None, statistic: StatisticName) -> list[Tensor]:
+def axis_sums(tensor: Tensor, axes: Sequence[int], other: Tensor | None, statistic: str) -> list[Tensor]:
     """Sums of a statistic over everything but one axis, for each axis of `axes`.
 
         s_a[i] = sum over all elements with index i along axis a of f(w, g)
@@ -44,7 +24,7 @@ def axis_sums(tensor: Tensor, axes: Sequence[int], other: Tensor | None, statist
         tensor: w, of any shape with at least one dimension and any floating dtype.
         axes: the axes, each in [0, ndim).
         other: g, of the same shape; needed by the three products.
-        statistic: which f.
+        statistic: the name of f.
 
     Returns:
         one float64 vector of length ``tensor.shape[axis]`` per axis, on the tensor's device.
@@ -52,7 +32,16 @@ def axis_sums(tensor: Tensor, axes: Sequence[int], other: Tensor | None, statist
     Raises:
         ValueError: `other` is missing.
     """
-    summands = _elementwise(tensor, other, statistic)
+    values = tensor.detach().to(torch.float64)
+    if "product" in statistic:
+        if other is None:
+            raise ValueError(f"`other` must be a tensor for the statistic {statistic!r}, got None")
+        values = values * other.detach().to(torch.float64)
+    summands = values
+    if statistic.startswith("abs"):
+        summands = values.abs()
+    elif statistic.startswith("square"):
+        summands = values * values
     return [summands.movedim(axis, 0).flatten(1).sum(1) if summands.ndim > 1 else summands for axis in axes]
 
 
@@ -69,14 +58,13 @@ def slice_tensor(tensor: Tensor, keeps: Sequence[tuple[int, Tensor]]) -> Tensor:
         a tensor of the same dtype and device whose dimensions lie in memory in the same order (channels_last stays so).
     """
     shape = list(tensor.shape)
-    order = _memory_order(tensor)
     kept = tensor.detach()
     for axis, positions in keeps:
         shape[axis] = len(positions)
         kept = kept.index_select(axis, positions)
     strides = [0] * tensor.ndim
     running = 1
-    for dim in reversed(order):
+    for dim in reversed(_memory_order(tensor)):
         strides[dim] = running
         running *= max(shape[dim], 1)
     return torch.empty_strided(shape, strides, dtype=tensor.dtype, device=tensor.device).copy_(kept)
@@ -87,7 +75,7 @@ def select(scores: Tensor, keep: int) -> Tensor:
 
     Args:
         scores: (n,) float32 without NaN.
-        keep: how many, in [0, n].
+        keep: the number of indices, in [0, n].
 
     Returns:
         (keep,) int64.

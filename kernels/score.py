@@ -3,11 +3,11 @@
     s_a[i] = sum over all elements with index i along axis a of f(w, g)
     f = |w|, w^2, w g, |w g| or (w g)^2, everything in float64
 
-In memory order a dense tensor is a matrix: rows are everything up to and with the first axis of interest, columns are
-the rest. `score_kernel` cuts all matrices into tiles and goes down some of them in each program; it writes for every
-tile its row sums and for every program its column sums as float64 partials, and `fold_kernel` adds up the partials of
-every output element. Both have a fixed order of summation that depends on the shapes alone: no atomics, the same bits
-at every call and on every device of one kind.
+In memory order a dense tensor is a matrix. Its rows are all axes up to the first axis of interest, its columns are the
+rest. `score_kernel` cuts all matrices into tiles, and each program works down a few of them. It writes row sums per
+tile and column sums per program, as float64 partials. `fold_kernel` adds up the partials of every output element. The
+order of summation depends on the shapes alone (no atomics), so the bits are the same at every call and on every device
+of one kind.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from gsprune.kernels.launch import Kernel, Launch, job_of, on_device, tile_colum
 __all__ = ["FOLD_WARPS", "SCORE_REGISTERS", "SCORE_WARPS", "STATISTIC_CODES", "fold_kernel", "score_kernel", "sums"]
 
 STATISTIC_CODES: Final = {"abs": 0, "square": 1, "product": 2, "abs_product": 3, "square_product": 4}
-# Rows x columns of a tile, 16 elements per thread: four rows and four columns. A program of one warp needs no sums of
-# other warps, and 21 of them share a multiprocessor.
+# Rows x columns of a tile; each thread holds four rows and four columns. A program is one warp, which needs no sums
+# across warps; 21 programs share a multiprocessor.
 _TILES: Final = [(4, 128), (32, 16)]
 _WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in _TILES[0])
 _NARROW_ROWS, _NARROW_COLUMNS = (tl.constexpr(size) for size in _TILES[1])
-# Laid out by `tile_columns`: as a matrix, the sums of rows would take 10 shuffles per element instead of 2.5, of which
-# a multiprocessor makes 32 per clock.
+# For `tile_columns`. With a plain matrix, row sums would take 10 shuffles per element instead of 2.5; a multiprocessor
+# makes 32 shuffles per clock.
 _PARTS = tl.constexpr(4)
 SCORE_WARPS: Final = 1
 SCORE_REGISTERS: Final = 96
-# A program goes down up to this many tiles, which makes the column partials that much fewer ...
+# The most tiles that one program works down: more tiles make fewer column partials.
 _MAX_STEPS: Final = 32
-# ... but only where there are more tiles than a large GPU works on at a time: 132 multiprocessors x 21 programs.
+# Programs take several tiles only if there are more tiles than a large GPU runs at once (132 multiprocessors x 21).
 _BUSY_TILES: Final = 2048
 
 _FIELDS = tl.constexpr(11)  # the fields are listed in csrc/score_tables.hpp
@@ -74,7 +74,7 @@ def _score_tile(
     BM: tl.constexpr,
     BN: tl.constexpr,
 ) -> None:
-    """Row sums of `steps` tiles below each other, and the column sums over all of them."""
+    """Row sums of `steps` tiles below each other, and column sums over all of them."""
     lanes: tl.constexpr = BN // _PARTS
     address = tl.load(p_job + 1)
     other = tl.load(p_job + 2)
@@ -91,7 +91,7 @@ def _score_tile(
     m_column = o_column < columns
     b_columns = tl.zeros((_PARTS, lanes), tl.float64)
     i_step = steps * 0
-    while i_step < steps:  # not `range`, whose bound triton 3.6's interpreter cannot take from memory with NumPy 2.4
+    while i_step < steps:  # not `range`: triton 3.6's interpreter cannot load its bound from memory with NumPy 2.4
         o_row = (i_row_tile * steps + i_step) * BM + tl.arange(0, BM)  # [BM] int64
         m_row = o_row < rows
         offsets = (o_row * columns)[:, None, None] + o_column[None, :, :]  # [BM, P, BL] int64
@@ -117,7 +117,7 @@ def _score_tile(
 def _score_tiles(
     p_job: tl.tensor, partial_ptr: tl.tensor, i_local: tl.tensor, STATISTIC: tl.constexpr, DTYPE: tl.constexpr
 ) -> None:
-    """Tiles of the shape that the job's table row names."""
+    """Tiles of the shape that field 8 of the job's row selects."""
     if tl.load(p_job + 8) == 0:
         _score_tile(p_job, partial_ptr, i_local, STATISTIC, DTYPE, _WIDE_ROWS, _WIDE_COLUMNS)
     else:
@@ -130,15 +130,15 @@ def score_kernel(table_ptr: tl.tensor, partial_ptr: tl.tensor, owners: tl.tensor
 
     Args:
         table_ptr: int64; begins with (jobs, _FIELDS).
-        partial_ptr: float64; per job (column tiles, rows) and (row tiles, columns), each where the job wants it.
-        owners: Where in the table the programs' jobs begin.
-        STATISTIC: One of STATISTIC_CODES.
+        partial_ptr: float64; per job (column tiles, rows) and (row tiles, columns), if the job needs them.
+        owners: index in the table of the programs' job numbers.
+        STATISTIC: one of STATISTIC_CODES.
     """
     i_program = tl.program_id(0).to(tl.int64)
     p_job = table_ptr + job_of(table_ptr, owners, i_program) * _FIELDS
     i_local = i_program - tl.load(p_job)
     dtype = tl.load(p_job + 3)
-    # Told apart out here, so that a tile needs the registers of one dtype and not of all.
+    # The branch is outside of the tile, so that a tile uses the registers of one dtype only.
     if dtype == 0:
         _score_tiles(p_job, partial_ptr, i_local, STATISTIC, 0)
     elif dtype == 1:
@@ -157,10 +157,10 @@ def fold_kernel(
 
     Args:
         table_ptr: int64; from `base` on (vectors, _FOLD_FIELDS).
-        partial_ptr: float64, what `score_kernel` wrote.
+        partial_ptr: float64, the output of `score_kernel`.
         out_ptr: float64, (length,) per vector, one after the other.
-        base: Where in the table the vectors begin.
-        owners: Where in the table the programs' vectors begin.
+        base: index in the table of the first vector.
+        owners: index in the table of the programs' vector numbers.
     """
     i_program = tl.program_id(0).to(tl.int64)
     p_job = table_ptr + base + job_of(table_ptr, owners, i_program) * _FOLD_FIELDS
@@ -202,15 +202,15 @@ def sums(
     and one brings all sums back.
 
     Args:
-        tensors: w of every job, on one device; float32, float64, bfloat16 or float16, any strides. What is not dense is
-            copied first.
+        tensors: w of every job, on one device; float32, float64, bfloat16 or float16, any strides. A tensor that is
+            not dense is copied first.
         axes: of each, in [0, ndim), each at most once.
-        others: g of every job, of the shape and dtype of w, copied first where it lies differently; the products need
-            them.
-        statistic: A key of STATISTIC_CODES.
+        others: g of every job, with the shape and dtype of w; needed by the products. A g with other strides than w
+            is copied first.
+        statistic: a key of STATISTIC_CODES.
 
     Returns:
-        The (shape[axis],) sums of all axes of one tensor after the other, and what was launched.
+        the (shape[axis],) sums of all axes of one tensor after the other, and the launches.
 
     Raises:
         ValueError: a tensor, an axis or a second tensor does not fit; the message names it.
@@ -235,10 +235,10 @@ def sums(
 
 
 class _ScoreTables(NamedTuple):
-    """What `_core.score_tables` gives; csrc/score_tables.hpp says what is in the table.
+    """The result of `_core.score_tables`; csrc/score_tables.hpp documents the table.
 
     Attributes:
-        copies: Nobody reads them here, but the table has their addresses: they must outlive the launch.
+        copies: tensors whose addresses are in the table, so they must outlive the launch.
     """
 
     table: npt.NDArray[np.int64]

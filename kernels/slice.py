@@ -1,11 +1,11 @@
-"""Slices of many tensors along all their axes at once, in one launch that reads only what is kept.
+"""Slices of many tensors along all their axes at once, in one launch that reads only kept elements.
 
     out[i, j, ...] = tensor[keep_0[i], keep_1[j], ...]
 
 In memory order a tensor whose axes a and b are sliced is (before, a, between, b, after): a matrix of before * a rows,
-each with between * b * after words. A word is the largest of 1, 2, 4 and 8 bytes that divides what lies behind the
-last sliced axis, so the kernel knows sizes, not dtypes. A program copies tiles of one matrix: it looks their rows and
-columns up in the kept positions and moves the words.
+each with between * b * after words. The word size is the largest of 1, 2, 4 and 8 bytes that divides the bytes after
+the last sliced axis, so the kernel needs sizes, not dtypes. A program copies tiles of one matrix: it looks up the
+source rows and columns in the kept positions and moves the words.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from torch import Tensor
 from gsprune import _core
 from gsprune.kernels.launch import Kernel, Launch, job_of, on_device, tile_columns
 
-__all__ = ["SLICE_WARPS", "Keeps", "slice_kernel", "slice_tensors"]
+__all__ = ["SLICE_WARPS", "slice_kernel", "slice_tensors"]
 
-Keeps = tuple[tuple[int, npt.NDArray[np.int64]], ...]
+_Pattern = tuple[tuple[int, npt.NDArray[np.int64]], ...]
 
 # Rows x columns of a tile, all of 1024 words, 8 per thread: flat for vectors, tall for matrices of few columns.
 _TILES: Final = [(1, 1024), (8, 128), (64, 16)]
 _FLAT_ROWS, _FLAT_COLUMNS = (tl.constexpr(size) for size in _TILES[0])
 _WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in _TILES[1])
 _TALL_ROWS, _TALL_COLUMNS = (tl.constexpr(size) for size in _TILES[2])
-# Laid out by `tile_columns`: a thread works out where two rows and four columns lie, and not eight rows; columns once
-# per program.
+# For `tile_columns`: a thread computes the offsets of two rows and four columns instead of eight rows, and those of the
+# columns once per program.
 _PARTS = tl.constexpr(4)
-_TALL_PARTS = tl.constexpr(2)  # neighbouring threads then write 32 bytes, which is what the memory is written in
+_TALL_PARTS = tl.constexpr(2)  # neighbouring threads then write 32 bytes, the size of a memory transaction
 SLICE_WARPS: Final = 4
-# A program goes down up to this many tiles, but only where there are more than keep a large GPU busy.
+# The most tiles that one program works down, and the number of tiles that keeps a large GPU busy without that.
 _MAX_STEPS: Final = 8
 _BUSY_TILES: Final = 2048
-# Columns are told apart in int32, whose division is many times cheaper than int64's on a GPU; rows are int64.
+# Columns are int32, because a GPU divides int32 many times faster than int64; rows are int64.
 _MAX_COLUMNS: Final = 2**31 - 1 - max(columns for _, columns in _TILES)
 
 _FIELDS = tl.constexpr(17)  # the fields are listed in csrc/slice_tables.hpp
@@ -67,7 +67,7 @@ def _copy(
 def _slice_tile(
     p_job: tl.tensor, keep_ptr: tl.tensor, i_local: tl.tensor, BM: tl.constexpr, BN: tl.constexpr, PARTS: tl.constexpr
 ) -> None:
-    """Some tiles of the output matrix, below each other."""
+    """`steps` tiles of the output matrix, below each other."""
     lanes: tl.constexpr = BN // PARTS
     source = tl.load(p_job + 1)
     target = tl.load(p_job + 2)
@@ -99,12 +99,12 @@ def _slice_tile(
         o_row = (i_row_tile.to(tl.int64) * steps + i_step) * BM + tl.arange(0, BM)  # [BM] int64
         m_row = o_row < rows
         i_before = tl.zeros_like(o_row)
-        if kept_first < rows:  # an int64 division per row, spared where nothing lies before the first axis
+        if kept_first < rows:  # no axis before the first sliced one: no int64 division per row
             i_before = o_row // kept_first
         i_first = tl.load(p_keep_first + (o_row - i_before * kept_first), mask=m_row, other=0)
         o_source_row = (i_before * size_first + i_first) * pitch
 
-        # Of long kept runs alone the columns are contiguous, too; all are read as they are written.
+        # Columns are contiguous only in long kept runs, but all are read in the order of writing.
         o_source = o_source_row[:, None, None] + o_source_column[None, :, :]  # [BM, P, BL] int64
         o_source = tl.max_contiguous(o_source, [2, 1, lanes])
         o_target = (o_row * columns)[:, None, None] + o_column[None, :, :]  # [BM, P, BL] int64
@@ -119,8 +119,8 @@ def slice_kernel(table_ptr: tl.tensor, keep_base: tl.tensor, owners: tl.tensor) 
 
     Args:
         table_ptr: int64; begins with (jobs, _FIELDS).
-        keep_base: Where in the table the kept positions begin.
-        owners: Where in the table the programs' jobs begin.
+        keep_base: index in the table of the first kept position.
+        owners: index in the table of the programs' job numbers.
     """
     i_program = tl.program_id(0)
     p_job = table_ptr + job_of(table_ptr, owners, i_program).to(tl.int64) * _FIELDS
@@ -138,21 +138,21 @@ _SLICE: Final = Kernel(slice_kernel, num_warps=SLICE_WARPS)
 
 
 def slice_tensors(
-    tensors: list[Tensor], patterns: list[Keeps], pattern_of: list[int]
+    tensors: list[Tensor], patterns: list[_Pattern], pattern_of: list[int]
 ) -> tuple[list[Tensor], list[Launch]]:
     """The kept parts of all tensors: one copy of tables to the device, one launch, no wait.
 
     Args:
-        tensors: On one device, of any dtype and strides; what is not dense is copied first.
-        patterns: Per pattern (axis, sorted kept positions), each axis at most once.
-        pattern_of: Per tensor the index of its pattern.
+        tensors: on one device, of any dtype and strides; a tensor that is not dense is copied first.
+        patterns: per pattern (axis, sorted kept positions), each axis at most once.
+        pattern_of: per tensor the index of its pattern.
 
     Returns:
-        Per tensor a new one of the same dtype and device that owns its storage and whose axes lie in memory in the
-        same order, and what was launched.
+        per tensor a new one of the same dtype, device and order of axes in memory, which owns its storage; and the
+        launches.
 
     Raises:
-        ValueError: A pattern does not fit a tensor, or a matrix is too large for the kernel's indices.
+        ValueError: a pattern does not fit a tensor, or a matrix is too large for the kernel's indices.
     """
     tables = _SliceTables(
         *_core.slice_tables(tensors, patterns, pattern_of, _TILES, _MAX_COLUMNS, _MAX_STEPS, _BUSY_TILES)
@@ -166,11 +166,11 @@ def slice_tensors(
 
 
 class _SliceTables(NamedTuple):
-    """What `_core.slice_tables` gives; csrc/slice_tables.hpp says what is in the table.
+    """The result of `_core.slice_tables`; csrc/slice_tables.hpp documents the table.
 
     Attributes:
-        results: For `_core.take_results`.
-        copies: Nobody reads them here, but the table has their addresses: they must outlive the launch.
+        results: the argument of `_core.take_results`.
+        copies: tensors whose addresses are in the table, so they must outlive the launch.
     """
 
     results: object

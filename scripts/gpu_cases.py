@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsprune.backends import Pattern, SumJob
+from gsprune.backends import Pattern
 
 __all__ = ["KEEP", "STEP_SPARSITIES", "drawn", "jobs_of", "patterns_of"]
+
+Jobs = tuple[list[torch.Tensor], list[tuple[int, ...]], list[torch.Tensor]]  # arguments of `Backend.axis_sums`
 
 KEEP = 0.95  # of every axis: a small cut, as gradual pruning makes it
 STEP_SPARSITIES = tuple(round(0.1 + 0.02 * index, 2) for index in range(15))
@@ -22,10 +24,10 @@ def drawn(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, device: torch.d
     return [torch.randn(shape, generator=generator).to(dtype).to(device) for shape in shapes]
 
 
-def jobs_of(weights: Sequence[Tensor], others: Sequence[Tensor]) -> list[SumJob]:
+def jobs_of(weights: Sequence[Tensor], others: Sequence[Tensor]) -> Jobs:
     """Sums along both axes of every weight."""
-    pairs = zip(weights, others, strict=True)
-    return [SumJob(weight, (0, 1), other) for weight, other in pairs if weight.ndim > 1]
+    pairs = [(weight, other) for weight, other in zip(weights, others, strict=True) if weight.ndim > 1]
+    return [weight for weight, _ in pairs], [(0, 1)] * len(pairs), [other for _, other in pairs]
 
 
 def patterns_of(shapes: Sequence[tuple[int, ...]]) -> list[Pattern]:

@@ -13,10 +13,11 @@ from gpu_networks import Make
 from torch import Tensor, nn
 
 import gsprune
-from gsprune.backends import Statistic, SumJob, TorchBackend, get_backend
+from gsprune.backends import TorchBackend, get_backend
 
 __all__ = ["check_correctness", "check_steps"]
 
+STATISTICS = ("abs", "square", "product", "abs_product", "square_product")
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "fused adam": lambda parameters: torch.optim.Adam(parameters, fused=True),
@@ -38,18 +39,20 @@ def check_correctness(device: torch.device, dry_run: bool) -> dict[str, int]:
         for memory_format in (torch.contiguous_format, torch.channels_last):
             weights, others = (drawn(shapes, dtype, device, seed) for seed in (0, 1))
             weights = [w.to(memory_format=memory_format) if w.ndim == 4 else w for w in weights]
-            for statistic in Statistic:
+            for statistic in STATISTICS:
                 jobs = jobs_of(weights, others)
-                host = [SumJob(job.tensor.cpu(), job.axes, job.other.cpu()) for job in jobs if job.other is not None]
-                results = zip(ours.axis_sums(jobs, statistic), definition.axis_sums(host, statistic), strict=True)
-                for found, wanted in ((a, b) for pair in results for a, b in zip(*pair, strict=True)):
-                    place = f"{statistic} of {dtype}, {memory_format}"
-                    assert np.allclose(found, wanted, rtol=1e-11, atol=1e-11), place
-                    counts["sums"] += len(found)
-                    scores, expected = found.astype(np.float32), wanted.astype(np.float32)
-                    for keep in {1, len(scores) // 2, int(len(scores) * KEEP)}:
-                        assert np.array_equal(ours.select(scores, keep), core.select(expected, keep)), place
-                        counts["selections"] += 1
+                host = [tensor.cpu() for tensor in jobs[0]], jobs[1], [tensor.cpu() for tensor in jobs[2]]
+                found, wanted = ours.axis_sums(*jobs, statistic), definition.axis_sums(*host, statistic)
+                place = f"{statistic} of {dtype}, {memory_format}"
+                assert np.allclose(found, wanted, rtol=1e-11, atol=1e-11), place
+                counts["sums"] += len(found)
+                bounds = np.cumsum([0, *(tensor.shape[axis] for tensor in jobs[0] for axis in (0, 1))])
+                scores, expected = found.astype(np.float32), wanted.astype(np.float32)
+                widths = np.diff(bounds)
+                for keep in (np.minimum(1, widths), widths // 2, (widths * KEEP).astype(np.int64)):
+                    chosen = ours.select_groups(scores, bounds, keep)
+                    assert np.array_equal(chosen, core.select_groups(expected, bounds, keep)), place
+                    counts["selections"] += len(widths)
             patterns, which = patterns_of(shapes), list(range(len(shapes)))
             sliced = ours.slice(weights, patterns, which)
             for found, wanted in zip(sliced, definition.slice(weights, patterns, which), strict=True):

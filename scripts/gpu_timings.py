@@ -15,7 +15,7 @@ from gpu_networks import Make, with_moments
 from torch import Tensor, nn
 
 import gsprune
-from gsprune.backends import Pattern, Statistic, get_backend
+from gsprune.backends import Pattern, get_backend
 
 __all__ = ["Timing", "copy_bandwidth", "time_kernels", "time_steps", "time_torch_pruning"]
 
@@ -100,12 +100,12 @@ def time_kernels(name: str, shapes: Sequence[tuple[int, ...]], device: torch.dev
     jobs, patterns = jobs_of(weights, rest[0]), patterns_of(shapes)
     tensors = [tensor for copy in (weights, *rest) for tensor in copy]
     which = list(range(len(shapes))) * COPIES
-    read = sum(job.tensor.numel() for job in jobs) * 4
+    read = sum(tensor.numel() for tensor in jobs[0]) * 4
     kept = sum(result.numel() for result in backend.slice(tensors, patterns, which)) * 4
     repeats = 1 if device.type == "cpu" else 20
     cases: list[tuple[str, Callable[[], object], int]] = [
-        ("score l1", lambda: backend.axis_sums(jobs, Statistic.ABS), read),
-        ("score taylor", lambda: backend.axis_sums(jobs, Statistic.ABS_PRODUCT), 2 * read),
+        ("score l1", lambda: backend.axis_sums(*jobs, "abs"), read),
+        ("score taylor", lambda: backend.axis_sums(*jobs, "abs_product"), 2 * read),
         ("slice", lambda: backend.slice(tensors, patterns, which), 2 * kept),
         ("score l1, torch", lambda: torch_scores(weights), read),
         ("slice, torch", lambda: torch_slices(tensors, patterns, which), 2 * kept),

@@ -1,4 +1,4 @@
-"""Settings for all tests: hypothesis' budget, one thread, and children that see what is installed."""
+"""Settings for all tests: a process for each core, one thread in each, hypothesis' budget."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-# A child started by `python -c` or `-m` would put the current folder first, where a clone has the sources without the
-# compiled core.
+# Children started by `python -c` or `-m` import what is installed, as the tests do, not what the current folder holds.
 os.environ["PYTHONSAFEPATH"] = "1"
 
 # Small networks gain nothing from several threads, and beside a busy process OpenMP's threads wait for each other by
@@ -26,6 +25,31 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("gsprune")
+
+# More processes than this gain little: the longest tests take 10 s each.
+_MOST_PROCESSES = 4
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Share the tests of whole folders among processes, one for each core; named files and `-n 0` run in this one."""
+    option = config.option
+    if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
+        return
+    if option.numprocesses is not None or option.tx or option.dist != "no" or option.usepdb:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores > 1 and all(os.path.isdir(argument) for argument in config.args):
+        option.numprocesses = min(cores, _MOST_PROCESSES)
+        option.dist = "worksteal"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """No test takes the power away, and a run writes hundreds of files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ import gsprune
 from gsprune.engines import WIDTH_MULTIPLES, WidthPreset
 from gsprune.files import write_atomically
 from gsprune.networks import FRAME_SHAPE, EncoderName, ObservationShape, example_frames
-from gsprune.report.engine_latency import ENGINES, Engine, EngineTiming, latency_table, ratios, time_engines
+from gsprune.report.engine_latency import EngineLatency, latency_table, ratios, time_engines
 from gsprune.report.plot_engines import engine_latencies
 from gsprune.report.table import Table
 from gsprune.rl.algorithms.registry import algorithm_of
@@ -51,8 +51,8 @@ class Args:
     """without runs: widths are rounded up to a multiple, or to what suits an engine; each is tried; unset: 1"""
     batches: tuple[int, ...] = (1, 256)
     """frames per call"""
-    engines: tuple[Engine, ...] = ENGINES
-    """eager and compiled are PyTorch; onnxruntime-int8 is the statically quantised network"""
+    engines: tuple[str, ...] = ("eager", "compiled", "onnxruntime")
+    """eager and compiled (PyTorch), onnxruntime, onnxruntime-int8 (the statically quantised network)"""
     threads: tuple[int, ...] = (1, 2)
     """threads of the engine"""
     seconds: float = 5.0
@@ -153,7 +153,7 @@ def _per_network(table: Table) -> list[RichTable]:
     return list(tables.values())
 
 
-def _write(folder: Path, table: Table, rows: list[EngineTiming]) -> None:
+def _write(folder: Path, table: Table, rows: list[EngineLatency]) -> None:
     with _writing_to(folder):
         write_atomically(folder / "latency.md", (table.markdown() + "\n![](latency.png)\n").encode())
         write_atomically(folder / "latency.json", json.dumps(_json(rows), indent=1).encode())
@@ -169,19 +169,19 @@ def _writing_to(folder: Path) -> Iterator[None]:
         raise ValueError(f"{str(folder)!r} cannot be written ({error.strerror}); choose another --out") from error
 
 
-def _json(rows: list[EngineTiming]) -> list[dict[str, Any]]:
+def _json(rows: list[EngineLatency]) -> list[dict[str, Any]]:
     return [
         {
             "network": row.network,
             "engine": row.engine,
-            "threads": row.threads,
-            "batch": row.batch,
-            "median_ms": row.timing.median_ms,
-            "p99_ms": row.timing.p99_ms,
-            "undisturbed_ms": row.timing.undisturbed_ms,
+            "threads": row.latency.threads,
+            "batch": row.latency.batch,
+            "median_ms": 1e3 * row.latency.median,
+            "p99_ms": 1e3 * row.latency.p99,
+            "undisturbed_ms": 1e3 * row.latency.undisturbed,
             "of_dense": ratio,
-            "calls": len(row.timing.seconds),
-            "undisturbed_calls": row.timing.undisturbed,
+            "calls": len(row.latency.seconds),
+            "undisturbed_calls": row.latency.undisturbed_calls,
         }
         for row, ratio in zip(rows, ratios(rows), strict=True)
     ]

@@ -46,7 +46,7 @@ class Args:
     workers: int | None = None
     """trials at a time; unset: 1, on a Ray cluster as many as fit"""
     threads: int | None = None
-    """threads of each trial, for PyTorch and for the environments; unset: their own choice, too many for several
+    """threads of each trial, for the network and for the environments; unset: their own choice, too many for several
     workers"""
     engine: Literal["local", "ray"] = "local"
     """where trials run: processes of this machine, or a Ray cluster, whose machines must all see the sweep's folder"""

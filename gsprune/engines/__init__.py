@@ -1,7 +1,12 @@
-"""What runs a network on a device: which widths it likes, how it is called, how long it takes."""
+"""Engines: what runs a network on a device, which widths suit it, and how long a forward takes."""
 
 from gsprune.engines.budget import LatencyBudget as LatencyBudget
-from gsprune.engines.engine import EngineName as EngineName
+from gsprune.engines.engine import Engine as Engine
+from gsprune.engines.portable_call import PortableCall as PortableCall
+from gsprune.engines.registry import ENGINES as ENGINES
+from gsprune.engines.registry import register_engine as register_engine
+from gsprune.engines.timing import Forward as Forward
+from gsprune.engines.timing import Latency as Latency
 from gsprune.engines.widths import WIDTH_MULTIPLES as WIDTH_MULTIPLES
 from gsprune.engines.widths import RoundTo as RoundTo
 from gsprune.engines.widths import WidthPreset as WidthPreset

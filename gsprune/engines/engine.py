@@ -1,84 +1,50 @@
-"""The engines that a network can be timed in."""
+"""What an engine is: something that runs a network, and can therefore be timed."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor, nn
-
-from gsprune.engines.onnx_file import noisy_exporter, portable_call, write_onnx
-from gsprune.engines.session import SESSION_SETTINGS, open_session
+from gsprune.engines.portable_call import PortableCall
 from gsprune.engines.timing import Forward
 
-__all__ = ["ENGINE_SETTINGS", "EngineName", "prepared"]
-
-EngineName = Literal["eager", "compiled", "onnxruntime"]
-
-# Convolutions are 2 to 4 times as fast channels-last, and the frames of environments are so already.
-_MEMORY_FORMAT = "channels_last"
-_COMPILE: Mapping[str, Any] = {"dynamic": False}
-# Frozen, since it only infers: weights are packed once, and activations and sums go into the convolutions.
-_INDUCTOR: dict[str, Any] = {"freezing": True}
-
-ENGINE_SETTINGS: Mapping[EngineName, Mapping[str, Any]] = {
-    "eager": {"memory_format": _MEMORY_FORMAT},
-    "compiled": {"memory_format": _MEMORY_FORMAT, "compile": _COMPILE, "inductor": _INDUCTOR},
-    "onnxruntime": {**SESSION_SETTINGS, "dynamic_batch": False},
-}
-"""What each engine is told, JSON values: a time that was measured with other settings is another one."""
+__all__ = ["Engine", "package_version"]
 
 
-def prepared(
-    engine: EngineName,
-    model: nn.Module,
-    example_inputs: Any,
-    forward: Callable[..., Any] | None = None,
-    threads: int = 1,
-) -> Forward:
-    """A network loaded into an engine on the CPU, with its inputs at hand.
+class Engine(Protocol):
+    """Runs networks on the CPU. An engine subclasses this, defines `load`, and is registered under a name.
 
-    PyTorch's engines run with as many threads as PyTorch has at the time of a call: see `timing.torch_threads`.
-
-    Args:
-        engine: which one.
-        model: the network; a copy is made, in eval mode.
-        example_inputs: tensor, tuple or dict of tensors; the batch is theirs.
-        forward: callable(model, *example_inputs) -> outputs; None calls the model.
-        threads: of ONNX Runtime.
-
-    Raises:
-        MissingExtraError: the engine is not installed.
-        TypeError: an input is not a tensor.
+    Attributes:
+        package: the installed package that does the work; measurements count for its version alone.
+        settings: JSON values with which the engine runs a network. Measurements with other settings do not count.
     """
-    call = portable_call(model, example_inputs, forward)
-    if engine == "onnxruntime":
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "network.onnx"
-            write_onnx(call, file, dynamic_batch=ENGINE_SETTINGS[engine]["dynamic_batch"])
-            session = open_session(file, threads)
-        arrays = {name: value.numpy() for name, value in zip(call.input_names, call.inputs, strict=True)}
-        return lambda: session(arrays)
-    # torch's stubs of `Module.to` know no memory format alone.
-    module: Callable[..., Any] = call.module.to(memory_format=getattr(torch, _MEMORY_FORMAT))  # type: ignore[call-overload]
-    inputs = tuple(_channels_last(value) for value in call.inputs)
-    if engine == "compiled":
-        import torch._inductor as inductor
 
-        module = torch.compile(module, **_COMPILE)
+    package: str
+    settings: Mapping[str, Any] = {}
 
-    def run() -> Any:
-        with torch.no_grad():
-            return module(*inputs)
+    def load(self, call: PortableCall, threads: int) -> Forward:
+        """Load a network.
 
-    if engine == "compiled":
-        with noisy_exporter(), inductor.config.patch(_INDUCTOR):
-            run()
-    return run
+        Args:
+            call: the network and its inputs, not to be changed.
+            threads: number of threads of one forward, >= 1. PyTorch uses as many during this call and later ones.
+
+        Returns:
+            a function without arguments that runs the network on the inputs of `call`.
+
+        Raises:
+            MissingExtraError: a package that the engine needs is not installed.
+        """
+
+    def unload(self) -> None:
+        """Release what earlier networks have left behind; their forwards are not called again."""
+        return
 
 
-def _channels_last(value: Tensor) -> Tensor:
-    return value.contiguous(memory_format=getattr(torch, _MEMORY_FORMAT)) if value.ndim == 4 else value
+def package_version(package: str, missing: str = "unknown") -> str:
+    """The version of an installed package, or `missing`."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return missing

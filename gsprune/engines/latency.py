@@ -2,65 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsprune.checks import counted
+from gsprune.checks import check_number, check_whole
+from gsprune.engines.timing import Forward, Latency, timed_in_turns
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.tracing.example import Example, first_outputs, given
 from gsprune.tracing.undisturbed import undisturbed
 
-__all__ = ["Latency", "in_turns", "latencies", "latency", "with_batch"]
-
-# Fewer say nothing about a median, however slow the network is.
-_LEAST_CALLS = 10
-_LONGEST_TURN = 10  # calls
-_TURN_SECONDS = 0.1
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """How long a forward takes.
-
-    Attributes:
-        seconds: (calls,) of every timed call, in the order in which they were made.
-        batch: examples per call.
-        device: where it ran.
-        threads: torch's threads for operations on the CPU.
-    """
-
-    seconds: tuple[float, ...]
-    batch: int
-    device: str
-    threads: int
-
-    @property
-    def median(self) -> float:
-        """The middle of all calls, in seconds."""
-        return float(np.median(self.seconds))
-
-    @property
-    def p99(self) -> float:
-        """99 of 100 calls take at most so long, in seconds; with fewer than 100 calls this is the slowest."""
-        return float(np.quantile(self.seconds, 0.99, method="higher"))
-
-    def __str__(self) -> str:
-        return (
-            f"median {self.median * 1e3:.3f} ms, p99 {self.p99 * 1e3:.3f} ms "
-            f"({counted(len(self.seconds), 'call')}, batch {self.batch}, {self.device},"
-            f" {counted(self.threads, 'thread')})"
-        )
+__all__ = ["latencies", "latency", "with_batch"]
 
 
 def latency(
@@ -123,13 +78,11 @@ def latencies(
         TypeError: something is not of its type.
     """
     _check_models(models)
-    _check_count("batch", batch, 1)
-    _check_count("calls", calls, 1)
-    _check_count("warmup", warmup, 0)
-    if isinstance(max_seconds, bool) or not isinstance(max_seconds, Real):
-        raise TypeError(f"`max_seconds` must be a number of seconds, got {max_seconds!r}")
-    if not max_seconds >= 0:
-        raise ValueError(f"`max_seconds` must be at least 0, got {max_seconds!r}")
+    if batch is not None:
+        check_whole("batch", batch, at_least=1)
+    check_whole("calls", calls, at_least=1)
+    check_whole("warmup", warmup, at_least=0)
+    check_number("max_seconds", max_seconds, at_least=0)
     device = _device(models[0])
     example = _on(device, given(example_inputs, forward), batch)
     runs = [_timed_call(model, example, device) for model in models]
@@ -138,53 +91,9 @@ def latencies(
             stack.enter_context(undisturbed(model, autocast=True))
         for model in models:
             first_outputs(model, example)
-        seconds = in_turns(runs, calls, warmup, max_seconds)
-    size = _batch_size((*example.args, *example.kwargs.values()))
-    return [Latency(each, size, str(device), torch.get_num_threads()) for each in seconds]
-
-
-def in_turns(runs: Sequence[Callable[[], T]], calls: int, warmup: int, max_seconds: float) -> list[tuple[T, ...]]:
-    """Call several things in turns and keep what each call returns.
-
-    A turn is a few calls in a row of what is quick: a network at work runs alone, and finds its weights and its code in
-    the caches. So where several take turns, the call with which a turn begins is not kept.
-
-    Args:
-        runs: each does its work once.
-        calls: of each, >= 1.
-        warmup: calls of each before them, whose results are dropped.
-        max_seconds: end earlier, but after at least 10 calls, when they have taken so long in all.
-
-    Returns:
-        per run what its calls returned, in the order in which they were made.
-    """
-    kept: list[list[T]] = [[] for _ in runs]
-    for run in runs:
-        for _ in range(warmup):
-            run()
-    in_a_row = _calls_in_a_row(runs, calls)
-    began = time.perf_counter()
-    for index in range(math.ceil(calls / in_a_row)):
-        if len(kept[0]) >= _LEAST_CALLS and time.perf_counter() - began > max_seconds:
-            break
-        for turn in range(len(runs)):
-            which = (turn + index) % len(runs)  # in changing order, so that none always runs after the same one
-            if in_a_row > 1:
-                runs[which]()
-            kept[which] += [runs[which]() for _ in range(in_a_row)]
-    return [tuple(each[:calls]) for each in kept]
-
-
-def _calls_in_a_row(runs: Sequence[Callable[[], Any]], calls: int) -> int:
-    """How many calls a turn has: 1 where nothing else takes turns or one of them is slow."""
-    if len(runs) == 1 or calls == 1:
-        return 1
-    slowest = 0.0
-    for run in runs:
-        began = time.perf_counter()
-        run()
-        slowest = max(slowest, time.perf_counter() - began)
-    return max(1, min(_LONGEST_TURN, calls, int(_TURN_SECONDS / max(slowest, 1e-9))))
+        _synchronize(device)
+        size = _batch_size((*example.args, *example.kwargs.values()))
+        return timed_in_turns(runs, calls, warmup, max_seconds, batch=size, device=str(device))
 
 
 def _check_models(models: Sequence[nn.Module]) -> None:
@@ -196,22 +105,10 @@ def _check_models(models: Sequence[nn.Module]) -> None:
         unwrapped(model)  # raises where it is no network
 
 
-def _check_count(name: str, value: Any, least: int) -> None:
-    if value is None and name == "batch":
-        return
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"`{name}` must be a whole number, got {value!r}")
-    if value < least:
-        raise ValueError(f"`{name}` must be at least {least}, got {value}")
-
-
-def _timed_call(model: nn.Module, example: Example, device: torch.device) -> Callable[[], float]:
-    def run() -> float:
-        _synchronize(device)
-        began = time.perf_counter()
+def _timed_call(model: nn.Module, example: Example, device: torch.device) -> Forward:
+    def run() -> None:
         example.call(model)
         _synchronize(device)
-        return time.perf_counter() - began
 
     return run
 

@@ -12,12 +12,13 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from gsprune.engines.budget import LatencyBudget
-from gsprune.engines.engine import ENGINE_SETTINGS
+from gsprune.engines.engine import package_version
+from gsprune.engines.registry import get_engine
+from gsprune.files import write_atomically
 from gsprune.tracing.graph import Graph
 
 __all__ = ["WidthTable", "cache_folder", "table_key"]
@@ -67,11 +68,9 @@ class WidthTable:
 
     def _write(self) -> None:
         content = {"key": self._key, "milliseconds": self._times, "ratios": self._ratios}
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(content, indent=1))
-            temporary.replace(self.path)
+            write_atomically(self.path, json.dumps(content, indent=1).encode())
         except OSError as error:
             raise ValueError(
                 f"the table of latencies cannot be written to {str(self.path)!r} ({error.strerror}); set GSPRUNE_CACHE"
@@ -96,11 +95,12 @@ def table_key(graph: Graph, dense_shapes: Mapping[str, tuple[int, ...]], budget:
         dense_shapes: shapes of its tensors at first.
         budget: engine, threads and batch; the milliseconds don't matter.
     """
+    engine = get_engine(budget.engine)
     return {
         "machine": _machine(),
         "engine": budget.engine,
-        "settings": dict(ENGINE_SETTINGS[budget.engine]),
-        "version": _version("onnxruntime" if budget.engine == "onnxruntime" else "torch"),
+        "settings": dict(engine.settings),
+        "version": package_version(engine.package),
         "threads": budget.threads,
         "batch": budget.batch,
         "inputs": [list(shape[1:] if budget.batch else shape) for shape in graph.example_shapes],
@@ -126,10 +126,3 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     named = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
     return named[0] if named else platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

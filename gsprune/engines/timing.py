@@ -1,108 +1,167 @@
-"""Timing on a machine that others use, too.
+"""Timing on a machine that other processes use, too.
 
-Where other processes want the same cores, the system takes a core away in the midst of a call, and the median says more
-of the neighbours than of the network. The system counts how often it did so; calls without an interruption are what
-the network takes by itself.
+Where other processes want the same cores, the system takes a core away during a call, and the median tells more about
+the neighbours than about the network. The system counts these interruptions. Calls without one show what the network
+takes by itself.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from gsprune.engines.latency import in_turns
+from gsprune.checks import counted
 
-__all__ = ["Forward", "Timing", "forwards_in_turns", "torch_threads", "undisturbed_milliseconds"]
+__all__ = ["Forward", "Latency", "forwards_in_turns", "timed_in_turns", "torch_threads", "undisturbed_milliseconds"]
 
 Forward = Callable[[], Any]
-"""One forward of a prepared network on its inputs."""
+"""One forward of a network on its inputs."""
 
-_ENOUGH = 10
-_QUIET_QUANTILE = 0.1
+# Fewer say nothing about a median, however slow the network is.
+_LEAST_CALLS = 10
+_LONGEST_TURN = 10  # calls
+_TURN_SECONDS = 0.1
+_FAST_QUANTILE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """How long forwards took.
+class Latency:
+    """Durations of forwards.
 
     Attributes:
-        seconds: (calls,) of every call, in the order in which they were made.
-        interrupted: (calls,) whether the system took a core away meanwhile; never where it does not count that.
+        seconds: (calls,) of every timed call, in the order of the calls.
+        batch: examples per call.
+        device: where the network ran.
+        threads: of the engine, on the CPU.
+        interrupted: (calls,) whether the system took a core away during the call; empty if it never did.
     """
 
     seconds: tuple[float, ...]
-    interrupted: tuple[bool, ...]
+    batch: int
+    device: str
+    threads: int
+    interrupted: tuple[bool, ...] = ()
 
     @property
-    def median_ms(self) -> float:
-        """The middle of all calls."""
-        return 1e3 * float(np.median(self.seconds))
+    def median(self) -> float:
+        """The median of all calls, in seconds."""
+        return float(np.median(self.seconds))
 
     @property
-    def p99_ms(self) -> float:
-        """99 of 100 calls take at most so long; with fewer than 100 calls this is the slowest."""
-        return 1e3 * float(np.quantile(self.seconds, 0.99, method="higher"))
+    def p99(self) -> float:
+        """99 of 100 calls take at most so long, in seconds; with fewer than 100 calls this is the slowest."""
+        return float(np.quantile(self.seconds, 0.99, method="higher"))
 
     @property
-    def undisturbed(self) -> int:
-        """How many calls were not interrupted."""
-        return self.interrupted.count(False)
+    def undisturbed_calls(self) -> int:
+        """The number of calls without an interruption."""
+        return len(self.seconds) - sum(self.interrupted)
 
     @property
     def is_quiet(self) -> bool:
-        """Whether enough calls, ten, were not interrupted."""
-        return self.undisturbed >= _ENOUGH
+        """True if at least ten calls had no interruption."""
+        return self.undisturbed_calls >= _LEAST_CALLS
 
     @property
-    def undisturbed_ms(self) -> float:
-        """The median of the calls that were not interrupted; of fewer than ten the fastest tenth of all says more."""
-        if self.is_quiet:
-            quiet = [s for s, interrupted in zip(self.seconds, self.interrupted, strict=True) if not interrupted]
-            return 1e3 * float(np.median(quiet))
-        return 1e3 * float(np.quantile(self.seconds, _QUIET_QUANTILE))
+    def undisturbed(self) -> float:
+        """The median of the calls without an interruption, in seconds.
+
+        With fewer than ten of them, the fastest tenth of all calls is closer to it.
+        """
+        if not self.is_quiet:
+            return float(np.quantile(self.seconds, _FAST_QUANTILE))
+        if not self.interrupted:
+            return self.median
+        return float(np.median(np.array(self.seconds)[~np.array(self.interrupted)]))
+
+    def __str__(self) -> str:
+        return (
+            f"median {self.median * 1e3:.3f} ms, p99 {self.p99 * 1e3:.3f} ms "
+            f"({counted(len(self.seconds), 'call')}, batch {self.batch}, {self.device},"
+            f" {counted(self.threads, 'thread')})"
+        )
+
+
+def timed_in_turns(
+    forwards: Sequence[Forward], calls: int, warmup: int, max_seconds: float, batch: int = 1, device: str = "cpu"
+) -> list[Latency]:
+    """Time several networks in turns, so that other load on the machine slows all of them alike.
+
+    A fast network has a few calls per turn: networks at work run alone and find their weights and code in the caches.
+    So the first call of such a turn is not kept.
+
+    Args:
+        forwards: one per network.
+        calls: of each network, >= 1.
+        warmup: calls of each before them, which are not kept.
+        max_seconds: end earlier, but after at least ten calls, when all calls together have taken so long.
+        batch: examples per call, for the result.
+        device: where the networks run, for the result.
+
+    Returns:
+        one `Latency` per network.
+    """
+    found: list[list[tuple[float, bool]]] = [[] for _ in forwards]
+    for forward in forwards:
+        for _ in range(warmup):
+            forward()
+    in_a_row = _calls_per_turn(forwards, calls)
+    began = time.perf_counter()
+    for index in range(math.ceil(calls / in_a_row)):
+        if len(found[0]) >= _LEAST_CALLS and time.perf_counter() - began > max_seconds:
+            break
+        for turn in range(len(forwards)):
+            which = (turn + index) % len(forwards)  # in changing order, so that none always runs after the same one
+            if in_a_row > 1:
+                forwards[which]()
+            found[which] += [_timed(forwards[which]) for _ in range(in_a_row)]
+    threads = torch.get_num_threads()
+    results = []
+    for each in found:
+        seconds, interrupted = zip(*each[:calls], strict=True)
+        results.append(Latency(seconds, batch, device, threads, interrupted))
+    return results
 
 
 def forwards_in_turns(
-    runs: Sequence[Forward], threads: int, *, calls: int = 500, warmup: int = 10, max_seconds: float = 10.0
-) -> list[Timing]:
-    """Time several networks in turns, so that what else the machine does slows all of them alike.
-
-    Args:
-        runs: one per network.
-        threads: of PyTorch, >= 1; other engines have their own.
-        calls: of each, >= 1.
-        warmup: calls of each before them.
-        max_seconds: end earlier, but after at least ten calls, when they have taken so long in all.
-    """
-    clocks = [_Clock(run) for run in runs]
+    forwards: Sequence[Forward],
+    threads: int,
+    *,
+    batch: int = 1,
+    calls: int = 500,
+    warmup: int = 10,
+    max_seconds: float = 10.0,
+) -> list[Latency]:
+    """Time networks of an engine in turns, as `timed_in_turns` does, with this number of threads."""
     with torch_threads(threads):
-        taken = in_turns(clocks, calls, warmup, max_seconds)
-    return [Timing(tuple(s for s, _ in each), tuple(i for _, i in each)) for each in taken]
+        return timed_in_turns(forwards, calls, warmup, max_seconds, batch)
 
 
-def undisturbed_milliseconds(run: Forward, threads: int, seconds: float = 0.5, patience: float = 4.0) -> float:
-    """The median time of the forwards that were not interrupted.
+def undisturbed_milliseconds(forward: Forward, threads: int, seconds: float = 0.5, patience: float = 4.0) -> float:
+    """The median time of the calls without an interruption.
 
     Args:
-        run: the forward.
+        forward: the network's forward.
         threads: of PyTorch, >= 1.
         seconds: how long to measure, but at least ten calls.
-        patience: how much longer, while fewer than ten calls were left undisturbed.
+        patience: how many seconds longer, while fewer than ten calls had no interruption.
     """
-    seen: list[Timing] = []
     began = time.perf_counter()
+    whole = Latency((), 1, "cpu", threads)
     while True:
-        seen += forwards_in_turns([run], threads, calls=1_000_000, warmup=0 if seen else 3, max_seconds=seconds)
-        whole = Timing(tuple(s for t in seen for s in t.seconds), tuple(i for t in seen for i in t.interrupted))
+        warmup = 0 if whole.seconds else 3
+        (more,) = forwards_in_turns([forward], threads, calls=1_000_000, warmup=warmup, max_seconds=seconds)
+        whole = replace(whole, seconds=whole.seconds + more.seconds, interrupted=whole.interrupted + more.interrupted)
         if whole.is_quiet or time.perf_counter() - began > seconds + patience:
-            return whole.undisturbed_ms
+            return 1e3 * whole.undisturbed
 
 
 @contextmanager
@@ -116,22 +175,25 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Clock:
-    """Runs one forward per call: its seconds, and whether it was interrupted."""
+def _calls_per_turn(forwards: Sequence[Forward], calls: int) -> int:
+    """The number of calls of a turn: 1 for a single network, or if one network is slow."""
+    if len(forwards) == 1 or calls == 1:
+        return 1
+    slowest = max(_timed(forward)[0] for forward in forwards)
+    return max(1, min(_LONGEST_TURN, calls, int(_TURN_SECONDS / max(slowest, 1e-9))))
 
-    def __init__(self, run: Forward) -> None:
-        self._run = run
 
-    def __call__(self) -> tuple[float, bool]:
-        switches = _involuntary_switches()
-        began = time.perf_counter()
-        self._run()
-        seconds = time.perf_counter() - began
-        return seconds, _involuntary_switches() != switches
+def _timed(forward: Forward) -> tuple[float, bool]:
+    """The seconds of one call, and whether the system interrupted it."""
+    switches = _involuntary_switches()
+    began = time.perf_counter()
+    forward()
+    seconds = time.perf_counter() - began
+    return seconds, _involuntary_switches() != switches
 
 
 def _involuntary_switches() -> int:
-    """How often the system has taken a core away from this process; 0 where it does not say."""
+    """How often the system has taken a core away from this process; 0 where it does not count."""
     if sys.platform == "win32":
         return 0
     import resource

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gsprune.engines.onnx_file import PortableCall
+from gsprune.engines.portable_call import PortableCall
 from gsprune.tracing.example import Example, given
 
 __all__ = ["check_tensors"]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from gsprune.engines.onnx_file import PortableCall
+from gsprune.engines.portable_call import PortableCall
 from gsprune.errors import ExportError
 
 __all__ = ["Comparison", "Exported", "compare", "measured_comparison"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from gsprune.engines.onnx_file import PortableCall
+from gsprune.engines.engine import package_version
+from gsprune.engines.portable_call import PortableCall
 from gsprune.errors import TraceError
 from gsprune.exporting.comparison import Comparison
 from gsprune.rewrite.session import session_of
@@ -87,7 +87,8 @@ def encoded(entries: Mapping[str, Any]) -> bytes:
     Raises:
         TypeError: an entry is not JSON.
     """
-    made_by = {"made_by": f"gsprune {_version('gsprune')}, torch {_version('torch')}, numpy {np.__version__}"}
+    gsprune, torch = (package_version(package, "(from source)") for package in ("gsprune", "torch"))
+    made_by = {"made_by": f"gsprune {gsprune}, torch {torch}, numpy {np.__version__}"}
     try:
         text = json.dumps({**entries, **made_by}, indent=2)
     except (TypeError, ValueError) as error:
@@ -100,10 +101,3 @@ def _graph_of(module: nn.Module, example_inputs: Any, forward: Callable[..., Any
         return trace(module, example_inputs, forward)[0]
     except TraceError:
         return None
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(from source)"

@@ -6,16 +6,17 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from gsprune.checks import check_flag, check_number
 from gsprune.engines.latency import with_batch
-from gsprune.engines.onnx_file import PortableCall, noisy_exporter, portable_call, write_onnx
-from gsprune.engines.session import open_session
+from gsprune.engines.onnxruntime import open_session
+from gsprune.engines.portable_call import PortableCall, portable_call
+from gsprune.engines.quiet import quiet
 from gsprune.errors import ExportError, GspruneError
 from gsprune.exporting.check_inputs import check_tensors
 from gsprune.exporting.comparison import Comparison, Exported, compare
@@ -173,12 +174,8 @@ def _make_folder(target: Path) -> None:
 
 
 def _check_options(tolerance: Any, dynamic_batch: Any, contract: Any) -> None:
-    if isinstance(tolerance, bool) or not isinstance(tolerance, Real):
-        raise TypeError(f"`tolerance` must be a number, got {tolerance!r}")
-    if not float(tolerance) > 0:
-        raise ValueError(f"`tolerance` must be above 0, got {tolerance!r}")
-    if not isinstance(dynamic_batch, bool):
-        raise TypeError(f"`dynamic_batch` must be True or False, got {dynamic_batch!r}")
+    check_number("tolerance", tolerance, above=0)
+    check_flag("dynamic_batch", dynamic_batch)
     if contract is not None and not isinstance(contract, Mapping):
         raise TypeError(f"`contract` must be a mapping of names to JSON values, got {type(contract).__name__}")
 
@@ -209,7 +206,7 @@ def _write(call: PortableCall, file: Path, chosen: Format, dynamic_batch: bool) 
     """Write the file and load it again."""
     try:
         if chosen == "onnx":
-            write_onnx(call, file, dynamic_batch)
+            call.write_onnx(file, dynamic_batch)
             return onnx_runner(file, call.input_names)
         return _write_program(call, file, dynamic_batch)
     except (GspruneError, OSError, MemoryError):
@@ -220,7 +217,7 @@ def _write(call: PortableCall, file: Path, chosen: Format, dynamic_batch: bool) 
 
 def _write_program(call: PortableCall, file: Path, dynamic_batch: bool) -> Exported:
     shapes = {"inputs": tuple({0: torch.export.Dim("batch")} for _ in call.inputs)} if dynamic_batch else None
-    with noisy_exporter(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.export.export(call.module, call.inputs, dynamic_shapes=shapes, strict=False)
         torch.export.save(program, str(file))
         module = torch.export.load(str(file)).module()

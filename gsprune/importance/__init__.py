@@ -1,12 +1,14 @@
 """How important a unit is: criteria, reductions and normalizers."""
 
 from gsprune.importance.activation import Activation as Activation
-from gsprune.importance.base import Criterion as Criterion
-from gsprune.importance.base import ScoreSource as ScoreSource
+from gsprune.importance.criterion import CRITERIA as CRITERIA
+from gsprune.importance.criterion import Criterion as Criterion
+from gsprune.importance.criterion import ScoreSource as ScoreSource
+from gsprune.importance.criterion import register_criterion as register_criterion
 from gsprune.importance.distance import Fpgm as Fpgm
+from gsprune.importance.function import FromFunction as FromFunction
 from gsprune.importance.gradient import Hessian as Hessian
 from gsprune.importance.gradient import Taylor as Taylor
-from gsprune.importance.importance import CRITERIA as CRITERIA
 from gsprune.importance.importance import Importance as Importance
 from gsprune.importance.importance import resolve_importance as resolve_importance
 from gsprune.importance.magnitude import L1 as L1

@@ -1,4 +1,4 @@
-"""The criterion that reads what the layers put out."""
+"""The criterion that reads the outputs of layers."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gsprune.arrays import Float64Array
 from gsprune.errors import ScoreError
-from gsprune.importance.base import Criterion, FloatArray, ScoreSource, layer_of, unit_sums
+from gsprune.importance.criterion import Criterion, ScoreSource, register_criterion
+from gsprune.importance.weights import layer_of, unit_sums
 from gsprune.tracing.graph import Group, Member
-from gsprune.tracing.undisturbed import undisturbed
 
 __all__ = ["Activation"]
 
+_READABLE = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
 
+
+@register_criterion("activation")
 class Activation(Criterion):
     """x_mu = Σ over the positions of unit u of mean |a|, with a the output of layer m over batch and space.
 
-    The members are the layers whose weights open the group's channels, as far as they are torch's own linear, embedding
-    and convolution layers or derived from them: of others it is not known which axis of their output is which. The
-    root's layer is the first, and the default reduction takes the first alone. The model runs in eval mode without
-    gradients; modes, buffers and random generators are as before when it is done.
+    The members are the layers whose weights open the group's channels. Only torch's linear, embedding and convolution
+    layers, and classes derived from them, are read: the axes of other layers' outputs are unknown. The root's layer is
+    the first, and the default reduction uses the first alone. The model runs in eval mode without gradients; modes,
+    buffers and random generators are restored.
 
     Source: Molchanov et al. 2017, Pruning convolutional neural networks for resource efficient inference, sec. 2.2
     ("activation"), https://arxiv.org/abs/1611.06440
 
     Args:
-        batches: what to run the model on, each a tensor or a tuple of positional inputs; None takes the example that
-            the network was traced with.
+        batches: the inputs to run the model on, each a tensor or a tuple of positional inputs; None uses the
+            calibration data of the step, by default the traced example.
         forward: ``forward(model, *batch)`` to call instead of ``model(*batch)``.
     """
 
@@ -49,52 +53,34 @@ class Activation(Criterion):
         self.batches = batches
         self.forward = forward
 
-    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+    def statistics(self, source: ScoreSource) -> dict[str, Float64Array]:
         """Mean magnitudes of the layers' outputs; see `Criterion.statistics`."""
-        if source.model is None:
-            raise ScoreError("importance 'activation' needs the model itself; call it through gsprune.prune_step")
-        readable = {group.name: _readable_members(group, source, source.model) for group in source.groups}
-        meters = {
-            member.tensor: _Meter(source.tensors[member.tensor], member)
-            for members in readable.values()
-            for member in members
+        modules = {} if source.model is None else dict(source.model.named_modules())
+        members = {group.name: _readable_members(group, source, modules) for group in source.groups}
+        means = {
+            member.tensor: _MeanMagnitude(source.tensors[member.tensor], member)
+            for readable in members.values()
+            for member in readable
         }
-        handles = [
-            source.model.get_submodule(layer_of(name)).register_forward_hook(meter.hook)
-            for name, meter in meters.items()
-        ]
+        handles = [modules[layer_of(name)].register_forward_hook(mean.hook) for name, mean in means.items()]
         try:
-            self._run(source.model, source.run)
+            source.run_model("activation", None if self.batches is None else self._run_batches)
         finally:
             for handle in handles:
                 handle.remove()
-        return {group.name: _statistics_of(group, readable[group.name], meters) for group in source.groups}
+        return {group.name: _statistics_of(group, members[group.name], means) for group in source.groups}
 
-    def _run(self, model: nn.Module, run: Callable[[nn.Module], Any] | None) -> None:
-        with undisturbed(model):
-            if self.batches is not None:
-                for batch in self.batches:
-                    self._call(model, batch if isinstance(batch, tuple) else (batch,))
-            elif run is not None:
-                run(model)
-            else:
-                raise ScoreError(
-                    "importance 'activation' needs an input to run on: give example_inputs, or "
-                    "Importance(Activation(batches=[...]))"
-                )
-
-    def _call(self, model: nn.Module, batch: tuple[Any, ...]) -> None:
-        if self.forward is None:
-            model(*batch)
-        else:
-            self.forward(model, *batch)
+    def _run_batches(self, model: nn.Module) -> None:
+        for batch in self.batches or ():
+            inputs = batch if isinstance(batch, tuple) else (batch,)
+            model(*inputs) if self.forward is None else self.forward(model, *inputs)
 
 
-class _Meter:
-    """Sums |output| of one layer per position of its channel axis."""
+class _MeanMagnitude:
+    """Mean |output| of one layer per position of its channel axis."""
 
     def __init__(self, weight: Tensor, member: Member) -> None:
-        # Channels are the last axis of a matrix product, and stand before the space of a convolution.
+        # Channels are the last axis of a matrix product, and come before the space of a convolution.
         self.axis = -1 if weight.ndim == 2 else 1 - weight.ndim
         self.width = weight.shape[member.axis]
         self.total: Tensor | None = None
@@ -109,19 +95,15 @@ class _Meter:
         self.total = total if self.total is None else self.total + total
         self.elements += values.shape[1]
 
-    def means(self) -> FloatArray | None:
-        """(width,) float64; None where the layer gave no such output."""
+    def value(self) -> Float64Array | None:
+        """(width,) float64; None if the layer had no such output."""
         if self.total is None or self.elements == 0:
             return None
-        result: FloatArray = (self.total / self.elements).cpu().numpy()
+        result: Float64Array = (self.total / self.elements).cpu().numpy()
         return result
 
 
-_READABLE = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
-
-
-def _readable_members(group: Group, source: ScoreSource, model: nn.Module) -> list[Member]:
-    modules = dict(model.named_modules())
+def _readable_members(group: Group, source: ScoreSource, modules: dict[str, nn.Module]) -> list[Member]:
     return [
         member
         for member in group.members
@@ -132,12 +114,9 @@ def _readable_members(group: Group, source: ScoreSource, model: nn.Module) -> li
     ]
 
 
-def _statistics_of(group: Group, members: Sequence[Member], meters: dict[str, _Meter]) -> FloatArray:
-    rows = [
-        unit_sums(means, member, group.num_units)
-        for member in members
-        if (means := meters[member.tensor].means()) is not None
-    ]
+def _statistics_of(group: Group, members: Sequence[Member], means: dict[str, _MeanMagnitude]) -> Float64Array:
+    values = [(member, means[member.tensor].value()) for member in members]
+    rows = [unit_sums(value, member, group.num_units) for member, value in values if value is not None]
     if not rows:
         raise ScoreError(
             f"importance 'activation' found no linear, embedding or convolution layer in group {group.name!r} whose "

@@ -1,4 +1,4 @@
-"""The criterion that keeps what cannot be replaced by the other units."""
+"""The criterion that removes units which other units can replace."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsprune.importance.base import Criterion, FloatArray, ScoreSource, as_matrix, counted_members
+from gsprune.arrays import Float64Array
+from gsprune.importance.criterion import Criterion, ScoreSource, register_criterion
+from gsprune.importance.weights import as_matrix, scored_members
 from gsprune.tracing.graph import Member
 
 __all__ = ["Fpgm"]
 
 
+@register_criterion("fpgm")
 class Fpgm(Criterion):
     """x_mu = Σ_v ‖w_mu - w_mv‖₂, with w_mu all elements of unit u in member m.
 
-    The units nearest to the geometric median of all are those that the others can stand in for. The cost grows with
-    the square of the width.
+    Units near the geometric median of all units can be replaced by the others. The cost grows with the square of the
+    width.
 
     Source: He et al. 2019, Filter pruning via geometric median, sec. 3.4, https://arxiv.org/abs/1811.00250
     """
 
-    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+    def statistics(self, source: ScoreSource) -> dict[str, Float64Array]:
         """Sums of distances; see `Criterion.statistics`."""
         return {
             group.name: np.stack(
                 [
                     _distances(_unit_rows(source.tensors[member.tensor], member, group.num_units))
-                    for member in counted_members(group, source)
+                    for member in scored_members(group, source)
                 ]
             )
             for group in source.groups
@@ -35,7 +38,7 @@ class Fpgm(Criterion):
 
 
 def _unit_rows(weight: Tensor, member: Member, num_units: int) -> Tensor:
-    """(num_units, elements) float64; a unit with fewer positions than another is filled up with zeros."""
+    """(num_units, elements) float64; units with fewer positions than others are padded with zeros."""
     matrix = as_matrix(weight, member.axis)
     positions = np.flatnonzero(member.units >= 0)
     by_unit = positions[np.argsort(member.units[positions], kind="stable")]
@@ -49,8 +52,8 @@ def _unit_rows(weight: Tensor, member: Member, num_units: int) -> Tensor:
     return rows.flatten(1)
 
 
-def _distances(rows: Tensor) -> FloatArray:
-    # By subtraction, not by products of norms: equal units must be at distance zero exactly.
+def _distances(rows: Tensor) -> Float64Array:
+    # Subtraction instead of matrix products, so that equal units have distance zero exactly.
     distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
-    result: FloatArray = distances.sum(dim=1).cpu().numpy()
+    result: Float64Array = distances.sum(dim=1).cpu().numpy()
     return result

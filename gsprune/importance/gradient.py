@@ -1,4 +1,4 @@
-"""Criteria that estimate what the loss would lose, from the weights and their gradients."""
+"""Criteria that estimate the change of the loss from the weights and their gradients."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsprune.backends import Statistic
 from gsprune.errors import ScoreError
-from gsprune.importance.base import Criterion, FloatArray, ScoreSource, counted_members
-from gsprune.importance.sums import FlatStatistics, counted_axes, member_sums
+from gsprune.importance.criterion import Criterion, ScoreSource, register_criterion
+from gsprune.importance.statistics import FlatStatistics, member_sums, summed_axes
+from gsprune.importance.weights import scored_members
 
 __all__ = ["Hessian", "Taylor"]
 
 
+@register_criterion("taylor")
 class Taylor(Criterion):
     """x_mu = Σ |w · g| over all elements of unit u in member m; with `joint`, |Σ w · g|.
 
-    The first-order estimate of the change of the loss when elements go: one by one, so that they cannot cancel, or the
-    whole unit at once. g is the ``.grad`` that the last backward left; a frozen weight without one does not count, as
-    long as another weight of its group has one.
+    The first-order estimate of the change of the loss when elements are removed: one by one, so that they cannot
+    cancel, or with `joint` the whole unit at once. g is ``.grad`` of the last backward. A frozen weight without a
+    gradient is skipped if another weight of its group has one.
 
     Source: Molchanov et al. 2019, Importance estimation for neural network pruning, sec. 3,
     https://arxiv.org/abs/1906.10771
 
     Args:
-        joint: let the elements of a unit cancel each other.
+        joint: sum before taking the magnitude, so that the elements of a unit can cancel each other.
     """
 
     reads_data: ClassVar[bool] = True
@@ -39,16 +40,17 @@ class Taylor(Criterion):
         """First-order losses; see `Criterion.statistics`."""
         gradients, skipped = _gradients(source, "taylor")
         if not self.joint:
-            return member_sums(source, Statistic.ABS_PRODUCT, gradients, skipped)
-        return member_sums(source, Statistic.PRODUCT, gradients, skipped).mapped(np.abs)
+            return member_sums(source, "abs_product", gradients, skipped)
+        return member_sums(source, "product", gradients, skipped).map(np.abs)
 
 
+@register_criterion("hessian")
 class Hessian(Criterion):
     """x_mu = ½ Σ w² · g² over all elements of unit u in member m.
 
     Optimal brain damage: the second-order loss ½ Σ h w², with the diagonal h of the Hessian replaced by the squared
-    gradient (the empirical Fisher information of the batch behind ``.grad``). A frozen weight without a gradient does
-    not count, as long as another weight of its group has one.
+    gradient (the empirical Fisher information of the batch behind ``.grad``). A frozen weight without a gradient is
+    skipped if another weight of its group has one.
 
     Source: LeCun et al. 1989, Optimal brain damage,
     https://proceedings.neurips.cc/paper/1989/hash/6c9882bbac1c7093bd25041881277658-Abstract.html
@@ -58,30 +60,26 @@ class Hessian(Criterion):
 
     def statistics(self, source: ScoreSource) -> FlatStatistics:
         """Second-order losses; see `Criterion.statistics`."""
-        return member_sums(source, Statistic.SQUARE_PRODUCT, *_gradients(source, "hessian")).mapped(_half)
-
-
-def _half(values: FloatArray) -> FloatArray:
-    return 0.5 * values
+        return member_sums(source, "square_product", *_gradients(source, "hessian")).map(lambda values: 0.5 * values)
 
 
 def _gradients(source: ScoreSource, criterion: str) -> tuple[list[Tensor], frozenset[str]]:
-    """The gradients of the counted weights, in their order, and the names of the frozen weights that have none."""
-    weights = map(source.tensors.__getitem__, counted_axes(source).names)
+    """The gradients of the summed weights, in their order, and the names of skipped frozen weights."""
+    weights = map(source.tensors.__getitem__, summed_axes(source).names)
     gradients = [weight.grad for weight in weights]
     present = [gradient for gradient in gradients if gradient is not None and gradient.layout is torch.strided]
     if len(present) == len(gradients):
         return present, frozenset()
     found, skipped = _checked_gradients(source, criterion)
-    return list(map(found.__getitem__, counted_axes(source, skipped).names)), skipped
+    return list(map(found.__getitem__, summed_axes(source, skipped).names)), skipped
 
 
 def _checked_gradients(source: ScoreSource, criterion: str) -> tuple[dict[str, Tensor], frozenset[str]]:
-    """Gradients by the weight's name, and the names of the frozen weights that have none; or an error that says why."""
+    """Gradients by weight name and the names of skipped frozen weights, or an error for a missing gradient."""
     gradients: dict[str, Tensor] = {}
     skipped: set[str] = set()
     for group in source.groups:
-        members = counted_members(group, source)
+        members = scored_members(group, source)
         for member in members:
             weight = source.tensors[member.tensor]
             if weight.grad is not None:

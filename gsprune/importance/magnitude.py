@@ -1,4 +1,4 @@
-"""Criteria that read the weights' magnitudes."""
+"""Criteria that read the magnitudes of weights."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from gsprune.backends import Statistic
-from gsprune.importance.base import Criterion, ScoreSource
-from gsprune.importance.sums import FlatStatistics, member_sums
+from gsprune.importance.criterion import Criterion, ScoreSource, register_criterion
+from gsprune.importance.statistics import FlatStatistics, member_sums
 
 __all__ = ["L1", "L2", "Lamp"]
 
 
+@register_criterion("l1")
 class L1(Criterion):
     """x_mu = Σ |w| over all elements of unit u in member m.
 
@@ -21,9 +21,10 @@ class L1(Criterion):
 
     def statistics(self, source: ScoreSource) -> FlatStatistics:
         """Sums of magnitudes; see `Criterion.statistics`."""
-        return member_sums(source, Statistic.ABS)
+        return member_sums(source, "abs")
 
 
+@register_criterion("l2")
 class L2(Criterion):
     """x_mu = sqrt(Σ w²) over all elements of unit u in member m.
 
@@ -33,9 +34,10 @@ class L2(Criterion):
 
     def statistics(self, source: ScoreSource) -> FlatStatistics:
         """Euclidean norms; see `Criterion.statistics`."""
-        return member_sums(source, Statistic.SQUARE).mapped(np.sqrt)
+        return member_sums(source, "square").map(np.sqrt)
 
 
+@register_criterion("lamp")
 class Lamp(Criterion):
     """x_mu = Σ w² over all elements of unit u in member m, with the normalizer "lamp".
 
@@ -47,4 +49,4 @@ class Lamp(Criterion):
 
     def statistics(self, source: ScoreSource) -> FlatStatistics:
         """Squared norms; see `Criterion.statistics`."""
-        return member_sums(source, Statistic.SQUARE)
+        return member_sums(source, "square")

@@ -6,28 +6,31 @@ import numpy as np
 import torch
 from torch import nn
 
+from gsprune.arrays import Float64Array
 from gsprune.errors import ScoreError
-from gsprune.importance.base import Criterion, FloatArray, ScoreSource, layer_of, unit_sums
+from gsprune.importance.criterion import Criterion, ScoreSource, register_criterion
+from gsprune.importance.weights import layer_of, unit_sums
 from gsprune.tracing.graph import Group, Member
 
 __all__ = ["NormScale"]
 
 
+@register_criterion("bn_scale")
 class NormScale(Criterion):
     """x_mu = Σ |γ| over all positions of unit u in norm layer m.
 
-    γ is the ``weight`` with one axis of a batch, instance, group, layer or RMS norm (a PReLU's is not one). It orders
-    channels well only where training drove γ towards zero, e.g. with an L1 penalty.
+    γ is the one-axis ``weight`` of a batch, instance, group, layer or RMS norm (a PReLU is no norm). The criterion
+    orders channels well only if training has pushed γ towards zero, e.g. with an L1 penalty.
 
     Source: Liu et al. 2017, Learning efficient convolutional networks through network slimming, sec. 3,
     https://arxiv.org/abs/1708.06519
     """
 
-    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+    def statistics(self, source: ScoreSource) -> dict[str, Float64Array]:
         """Magnitudes of the scales; see `Criterion.statistics`."""
         return {group.name: self._of_group(group, source) for group in source.groups}
 
-    def _of_group(self, group: Group, source: ScoreSource) -> FloatArray:
+    def _of_group(self, group: Group, source: ScoreSource) -> Float64Array:
         rows = [
             unit_sums(
                 source.tensors[member.tensor].detach().abs().to("cpu", torch.float64).numpy(), member, group.num_units

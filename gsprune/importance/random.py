@@ -1,43 +1,41 @@
-"""The control among the criteria: chance."""
+"""The control criterion: random scores."""
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
 
-from gsprune.importance.base import Criterion, FloatArray, ScoreSource
+from gsprune.arrays import Float64Array
+from gsprune.checks import check_whole
+from gsprune.importance.criterion import Criterion, ScoreSource, register_criterion
 
 __all__ = ["Random"]
 
 
+@register_criterion("random")
 class Random(Criterion):
-    """x_u uniform in [0, 1), the same for all members, from a generator of its own.
+    """x_u uniform in [0, 1), from a generator of its own; the same for all members.
 
-    The generator starts anew at every step, from the seed and the widths that the network has by then. So a network
-    that has shrunk draws other numbers, and yet the draw is the same for a dry run and the step after it, for a copy, a
-    loaded network and every rank of several. Neither torch's nor NumPy's global generator is touched.
+    Every step seeds a new generator with `seed` and the present widths. So a network that has shrunk draws other
+    numbers. A dry run and the step after it draw the same ones, as do a copy, a loaded network and the ranks of a
+    process group. The global generators of torch and NumPy are not touched.
 
     Args:
-        seed: another seed, other draws; >= 0.
+        seed: >= 0.
 
     Raises:
-        TypeError: the seed is no whole number.
-        ValueError: the seed is negative.
+        TypeError: `seed` is not a whole number.
+        ValueError: `seed` is negative.
     """
 
     default_reduction: ClassVar[str] = "first"
 
     def __init__(self, seed: int = 0) -> None:
-        if isinstance(seed, bool) or not isinstance(seed, Integral):
-            raise TypeError(f"`seed` must be a whole number >= 0, got {seed!r}")
-        if seed < 0:
-            raise ValueError(f"`seed` must be >= 0, got {seed}")
-        self.seed: int = int(seed)
+        self.seed = check_whole("seed", seed, at_least=0)
 
-    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
-        """Draws in the order of all groups, scored or not; see `Criterion.statistics`."""
+    def statistics(self, source: ScoreSource) -> dict[str, Float64Array]:
+        """One draw per unit of all groups, scored or not; see `Criterion.statistics`."""
         structure = source.structure
         generator = np.random.Generator(np.random.PCG64([self.seed, *structure.units_of_groups()]))
         draws = generator.random((1, structure.num_units))

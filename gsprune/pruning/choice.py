@@ -5,6 +5,7 @@ from __future__ import annotations
 from gsprune.arrays import BoolArray
 from gsprune.backends import Backend
 from gsprune.distributed.consensus import Consensus
+from gsprune.importance import ScoreSource
 from gsprune.pruning.options import ChoiceOptions
 from gsprune.rewrite.session import Session
 from gsprune.selection import select_units
@@ -23,15 +24,9 @@ def choose_units(
         ScoreError: a score is not finite.
         ValueError: an option does not fit the model.
     """
-    scores = options.importance.unit_scores(
-        session.groups,
-        session.bound.tensors,
-        backend,
-        frozen=frozen,
-        model=session.model,
-        run=None if session.example is None else session.example.call,
-        average=None if consensus is None else consensus.mean,
-    )
+    run = None if session.example is None else session.example.call
+    source = ScoreSource(session.groups, frozen, session.bound.tensors, backend, session.model, run)
+    scores = options.importance.unit_scores(source, average=None if consensus is None else consensus.mean)
     return select_units(
         session.groups, scores, session.initial_widths, options.selection, backend=backend, frozen=frozen
     )

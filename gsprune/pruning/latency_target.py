@@ -19,8 +19,9 @@ import torch
 from torch import nn
 
 from gsprune.engines.budget import LatencyBudget
-from gsprune.engines.engine import prepared
 from gsprune.engines.latency import with_batch
+from gsprune.engines.portable_call import portable_call
+from gsprune.engines.registry import load
 from gsprune.engines.table import WidthTable, cache_folder, table_key
 from gsprune.engines.timing import undisturbed_milliseconds
 from gsprune.importance import resolve_importance
@@ -167,9 +168,7 @@ def _measured(model: nn.Module, session: Session, budget: LatencyBudget) -> floa
     inputs: Any = {name: _sized(value, budget) for name, value in example.kwargs.items()}
     if not inputs:
         inputs = tuple(_sized(value, budget) for value in example.args)
-    if budget.engine == "compiled":
-        torch.compiler.reset()  # every trial has other widths, and dynamo gives up silently after eight
-    run = prepared(budget.engine, model, inputs, example.forward, budget.threads)
+    (run,) = load(budget.engine, [portable_call(model, inputs, example.forward)], budget.threads)
     return undisturbed_milliseconds(run, budget.threads)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,15 @@ from torch import Tensor, nn
 from gsprune.arrays import Float32Array
 from gsprune.backends import BackendName, get_backend
 from gsprune.checks import check_number
-from gsprune.importance import Criterion, Importance, resolve_importance
+from gsprune.importance import Criterion, Importance, ScoreSource, resolve_importance
 from gsprune.pruning.ignore import ignored_groups
 from gsprune.pruning.session import open_session
 from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
-from gsprune.selection import select
+from gsprune.selection import Selection, select_units
 from gsprune.tracing.graph import Graph, IntArray
 from gsprune.tracing.outputs import tensors_in
+from gsprune.tracing.structure import Structure
 from gsprune.tracing.undisturbed import undisturbed
 
 __all__ = ["Sensitivity", "SensitivityRow", "sensitivity"]
@@ -113,19 +115,20 @@ def sensitivity(
     tensors = canonical_tensors(module)
     frozen = ignored_groups(module, graph, ignore)
     provider = get_backend(backend, next(iter(tensors.values())).device)
-    scorer = resolve_importance(importance)
-    scores = scorer.scores(graph, tensors, provider, frozen=frozen, model=module, run=example.call)
+    structure = Structure.of(graph)
+    source = ScoreSource(structure, frozen, tensors, provider, module, example.call)
+    scores = resolve_importance(importance).unit_scores(source)
     with undisturbed(module):
         dense = example.call(module)
     rows = []
-    for group in (group for group in graph.groups if group.name not in frozen):
-        for ratio in sorted(ratios):
+    for group, (first, last) in zip(graph.groups, pairwise(structure.first_unit.tolist()), strict=True):
+        for ratio in sorted(ratios) if group.name not in frozen else ():
             # No first-seen widths are passed: the ratio is one of the present width. The name is no glob here.
-            removed = select(graph, scores, {}, {escape(group.name): ratio}, backend=provider)
-            units = removed.get(group.name, np.zeros(0, dtype=np.int64))
+            request = Selection({escape(group.name): ratio})
+            units = np.flatnonzero(~select_units(structure, scores, {}, request, backend=provider)[first:last])
             with undisturbed(module):
                 output = masked_output(module, example, tensors, _kept(graph, {group.name: units}))
-            lost = _share(scores[group.name], units)
+            lost = _share(scores[first:last], units)
             rows.append(
                 SensitivityRow(group.name, float(ratio), group.width, units, lost, _relative_change(output, dense))
             )

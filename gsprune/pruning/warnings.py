@@ -11,8 +11,8 @@ from torch import nn
 from gsprune.errors import PruneWarning
 from gsprune.pruning.report import PruneReport
 from gsprune.rewrite.session import Session
+from gsprune.tracing.copies import lookalikes
 from gsprune.tracing.graph import Graph, IntArray
-from gsprune.tracing.twins import lookalikes
 
 __all__ = ["warn_after_step"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gsprune.engines.engine import prepared
+from gsprune.engines.portable_call import portable_call
+from gsprune.engines.registry import load
 from gsprune.engines.timing import forwards_in_turns
 from gsprune.networks import example_frames
 from gsprune.report.load import Run
@@ -32,9 +33,10 @@ def measured_latencies(runs: Sequence[Run]) -> Mapping[Path, float]:
         CheckpointError: a run has no usable checkpoint.
     """
     agents = [load_agent(run.folder) for run in runs]
-    forwards = [
-        prepared("eager", agent.network, example_frames(observation_shape=agent.environment.observation_shape))
+    calls = [
+        portable_call(agent.network, example_frames(observation_shape=agent.environment.observation_shape))
         for agent in agents
     ]
+    forwards = load("eager", calls)
     timings = forwards_in_turns(forwards, threads=1, max_seconds=_SECONDS_PER_NETWORK * len(runs))
-    return {run.folder: timing.undisturbed_ms for run, timing in zip(runs, timings, strict=True)}
+    return {run.folder: 1e3 * timing.undisturbed for run, timing in zip(runs, timings, strict=True)}

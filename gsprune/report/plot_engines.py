@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gsprune.checks import counted
-from gsprune.report.engine_latency import EngineTiming
+from gsprune.report.engine_latency import EngineLatency
 from gsprune.report.style import looks, new_figure
 
 if TYPE_CHECKING:
@@ -21,19 +21,21 @@ _LETTERS_PER_INCH = 16
 _LEGEND_KEY = 8
 
 
-def engine_latencies(rows: Sequence[EngineTiming]) -> Figure:
+def engine_latencies(rows: Sequence[EngineLatency]) -> Figure:
     """Medians of undisturbed calls as bars, with the figure written on each.
 
     Args:
         rows: at least one.
     """
-    batches = list(dict.fromkeys(row.batch for row in rows))
+    batches = list(dict.fromkeys(row.latency.batch for row in rows))
     networks = list(dict.fromkeys(row.network for row in rows))
-    settings = list(dict.fromkeys((row.engine, row.threads) for row in rows))
+    settings = list(dict.fromkeys((row.engine, row.latency.threads) for row in rows))
     look = looks(networks)
     panel = 1.6 + 0.38 * len(settings) * len(networks)
     figure, axes = new_figure(len(batches), 1, width=max(4.6, panel), height=3.8)
-    times = {(row.network, row.engine, row.threads, row.batch): row.timing.undisturbed_ms for row in rows}
+    times = {
+        (row.network, row.engine, row.latency.threads, row.latency.batch): 1e3 * row.latency.undisturbed for row in rows
+    }
     width = 0.8 / len(networks)
     for batch, axis in zip(batches, axes[0], strict=True):
         for index, network in enumerate(networks):

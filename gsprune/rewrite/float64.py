@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import call_for_all
 from gsprune.tracing.example import Example
-from gsprune.tracing.tracer import plain_operations
+from gsprune.tracing.plain_operations import plain_operations
 
 __all__ = ["call_in_float64"]
 

@@ -12,7 +12,7 @@ import torch
 from torch.optim import Optimizer
 
 from gsprune.arrays import BoolArray
-from gsprune.backends import Backend, rewriter_of
+from gsprune.backends import Backend
 from gsprune.distributed.consensus import Consensus
 from gsprune.interrupts import PostponedInterrupts
 from gsprune.rewrite.adjustment import Adjustment, SmallerNetwork
@@ -125,7 +125,7 @@ class _Rewrite:
         """
         plan = self.plan
         unlisted = parameters_without_optimizer(plan.tensors[: plan.num_model], self.optimizers)
-        rewrite_at_once = rewriter_of(self.options.backend)
+        rewrite_at_once = self.options.backend.rewrite
         if rewrite_at_once is not None and _can_be_one_call(self):
             entries = [*plan.entries, *self._session_entries(self.session.links)]
             rewrite_at_once(plan.tensors, plan.patterns, plan.pattern_of, plan.num_owned, entries)

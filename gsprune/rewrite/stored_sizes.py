@@ -1,7 +1,7 @@
 """Follows integers that user modules store (widths, head sizes) to the operations that they are passed to.
 
 During a forward that is known to fail, every stored integer is replaced by one that remembers its attribute. It
-remembers it through products, sums (of the first term) and floor divisions. `gsprune.tracing.lengths` does the same for
+remembers it through products, sums (of the first term) and floor divisions. `gsprune.tracing.watcher` does the same for
 sizes of tensors.
 """
 

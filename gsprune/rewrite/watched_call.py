@@ -14,11 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.errors import is_out_of_memory
 from gsprune.rewrite.stored_sizes import StoredSize, StoredSizeWatcher, mark_stored_sizes
+from gsprune.tracing.call import outputs_of
+from gsprune.tracing.constants import first_number, number_of
 from gsprune.tracing.example import Example
-from gsprune.tracing.numbers import first_number
-from gsprune.tracing.scales import number_of
+from gsprune.tracing.plain_operations import plain_operations
+from gsprune.tracing.rules.registry import operation_of
 from gsprune.tracing.structure import Due
-from gsprune.tracing.tracer import operation_of, outputs_of, plain_operations
 from gsprune.tracing.undisturbed import undisturbed
 
 __all__ = ["Failure", "Outcome", "watched_call"]

@@ -1,23 +1,72 @@
-"""Options that are one number for all groups, or a mapping of globs to numbers."""
+"""The options of a selection, and options that are one number for all groups or {glob: number}."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from numbers import Integral, Real
-from typing import TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
+from gsprune.checks import check_choice, check_number, check_whole
 from gsprune.tracing.graph import Graph, Group
 
-__all__ = ["checked_sparsity", "group_layers", "matching_groups", "per_group_count", "per_group_sparsity"]
+__all__ = [
+    "SCOPES",
+    "TARGETS",
+    "Scope",
+    "Selection",
+    "Target",
+    "check_count",
+    "check_sparsity",
+    "group_layers",
+    "matching_groups",
+    "per_group",
+]
+
+Scope = Literal["local", "global", "isomorphic"]
+Target = Literal["channels", "params", "macs"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The options of a selection.
+
+    Attributes:
+        sparsity: in [0, 1), cumulative; or {glob of group or layer names: number} with scope "local" and target
+            "channels".
+        scope: "local": the same ratio in every group; "global": one threshold over all scores; "isomorphic": one for
+            every kind of group.
+        target: the unit of `sparsity`. "channels": a fraction of every group's width (local), or of the sum of those
+            compared with each other; "params" and "macs": of the whole network's.
+        round_to: widths are rounded up to a multiple, groups narrower than it are left alone; or {glob: number}.
+        min_channels: the smallest width; or {glob: number}.
+        parameters: names of the tensors that are parameters, for target "params".
+
+    Raises:
+        ValueError: an unknown scope or target.
+    """
+
+    sparsity: float | Mapping[str, float]
+    scope: Scope = "local"
+    target: Target = "channels"
+    round_to: int | Mapping[str, int] = 1
+    min_channels: int | Mapping[str, int] = 1
+    parameters: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("scope", self.scope, SCOPES)
+        check_choice("target", self.target, TARGETS)
 
 
 def group_layers(group: Group) -> frozenset[str]:
-    """Names under which a group can be asked for.
+    """Names by which a group can be selected: its own, and those of the layers whose outputs are in it.
 
-    They are its own name and those of the layers whose outputs are in it; a parameter that belongs to no layer (of the
-    model itself) stands with its own name.
+    A parameter of the model itself belongs to no layer and has its own name.
     """
     layers = {member.tensor.rpartition(".")[0] or member.tensor for member in group.members if member.role == "out"}
     return frozenset({group.name, *layers})
@@ -28,69 +77,65 @@ def matching_groups(graph: Graph, pattern: str) -> list[str]:
 
     Args:
         graph: the groups.
-        pattern: matched, case and all, against every name of `group_layers`.
+        pattern: matched, case-sensitively, against every name of `group_layers`.
     """
     return [group.name for group in graph.groups if any(fnmatchcase(name, pattern) for name in group_layers(group))]
 
 
-def per_group_sparsity(spec: float | Mapping[str, float], graph: Graph) -> dict[str, float]:
-    """The sparsity asked of every group.
-
-    Args:
-        spec: one number for all, or {glob: number}; a module's name stands for all layers inside it, of several globs
-            that match a group the first counts, and a group that none matches is left alone.
-        graph: the groups.
-
-    Returns:
-        group name -> sparsity in [0, 1).
-
-    Raises:
-        TypeError: something is not a number.
-        ValueError: a number outside [0, 1), or a glob that matches no group.
-    """
-    if isinstance(spec, Mapping):
-        checked = {pattern: checked_sparsity(f"sparsity[{pattern!r}]", value) for pattern, value in spec.items()}
-        return _spread("sparsity", checked, graph, 0.0)
-    value = checked_sparsity("sparsity", spec)
-    return {group.name: value for group in graph.groups}
-
-
-def per_group_count(argument: str, spec: int | Mapping[str, int], graph: Graph) -> dict[str, int]:
-    """`round_to` or `min_channels` of every group.
+def per_group(
+    argument: str,
+    spec: _Number | Mapping[str, _Number],
+    graph: Graph,
+    check: Callable[[str, Any], _Number],
+    default: _Number,
+) -> list[_Number]:
+    """The number that an option asks of every group, in the graph's order.
 
     Args:
         argument: the option's name, for messages.
-        spec: one number for all, or {glob: number}; the first glob that matches a group counts, 1 where none does.
+        spec: one number for all groups, or {glob: number}. A module's name stands for all layers inside it. If several
+            globs match a group, the first one wins.
         graph: the groups.
-
-    Returns:
-        group name -> number >= 1.
+        check: ``check(argument, value)`` returns the number, or raises an error.
+        default: the number of groups that no glob matches.
 
     Raises:
-        TypeError: something is not a whole number.
-        ValueError: a number below 1, or a glob that matches no group.
+        TypeError: a value is not a number, or a glob is not a string.
+        ValueError: a value is out of range, or a glob matches no group.
     """
-    if isinstance(spec, Mapping):
-        checked = {pattern: _count(f"{argument}[{pattern!r}]", value) for pattern, value in spec.items()}
-        return _spread(argument, checked, graph, 1)
-    value = _count(argument, spec)
-    return {group.name: value for group in graph.groups}
-
-
-_Number = TypeVar("_Number", int, float)
-
-
-def _spread(argument: str, spec: Mapping[str, _Number], graph: Graph, default: _Number) -> dict[str, _Number]:
+    if not isinstance(spec, Mapping):
+        return [check(argument, spec)] * len(graph.groups)
+    checked = {pattern: check(f"{argument}[{pattern!r}]", value) for pattern, value in spec.items()}
     values = {group.name: default for group in graph.groups}
-    strangers = [pattern for pattern in spec if not isinstance(pattern, str)]
-    if strangers:
-        raise TypeError(f"`{argument}` must have globs of group or layer names as keys, got {strangers[0]!r}")
-    for pattern in reversed(list(spec)):  # so that the first one has the last word
+    for pattern in reversed(checked):  # so that the first glob overwrites the later ones
+        if not isinstance(pattern, str):
+            raise TypeError(f"`{argument}` must have globs of group or layer names as keys, got {pattern!r}")
         names = matching_groups(graph, pattern) or matching_groups(graph, f"{pattern}.*")
         if not names:
             raise ValueError(_unmatched(argument, pattern, graph))
-        values.update(dict.fromkeys(names, spec[pattern]))
-    return values
+        values.update(dict.fromkeys(names, checked[pattern]))
+    return list(values.values())
+
+
+def check_sparsity(argument: str, value: object) -> float:
+    """A sparsity as a float.
+
+    Raises:
+        TypeError: `value` is not a number.
+        ValueError: `value` is outside [0, 1).
+    """
+    meaning = "the fraction of the first-seen width that is removed"
+    return check_number(argument, value, at_least=0, below=1, meaning=meaning)
+
+
+def check_count(argument: str, value: object) -> int:
+    """A whole number of channels as an int.
+
+    Raises:
+        TypeError: `value` is not a whole number.
+        ValueError: `value` is below 1.
+    """
+    return check_whole(argument, value, at_least=1)
 
 
 def _unmatched(argument: str, pattern: str, graph: Graph) -> str:
@@ -107,33 +152,3 @@ def _unmatched(argument: str, pattern: str, graph: Graph) -> str:
         f"`{argument}` names {pattern!r}, which matches no group and no layer of one; {hint} "
         f"(print(gsprune.trace(model)) shows all)"
     )
-
-
-def checked_sparsity(argument: str, value: object) -> float:
-    """A sparsity as a float.
-
-    Args:
-        argument: the option's name, for messages.
-        value: what was given.
-
-    Raises:
-        TypeError: it is not a number.
-        ValueError: it is outside [0, 1).
-    """
-    if not isinstance(value, float) and (isinstance(value, bool) or not isinstance(value, Real)):
-        raise TypeError(f"`{argument}` must be a number in [0, 1), got {value!r}")
-    number = float(value)
-    if not 0.0 <= number < 1.0:
-        raise ValueError(
-            f"`{argument}` must be in [0, 1), the fraction of the first-seen width that is gone, got {value!r}"
-        )
-    return number
-
-
-def _count(argument: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"`{argument}` must be a whole number >= 1, got {value!r}")
-    number = int(value)
-    if number < 1:
-        raise ValueError(f"`{argument}` must be >= 1, got {number}")
-    return number

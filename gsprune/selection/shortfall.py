@@ -1,13 +1,14 @@
-"""What keeps a network from the sparsity that was asked for."""
+"""The reasons why a network is not as sparse as requested."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gsprune.selection.options import per_group_sparsity
-from gsprune.selection.select import Selection, limits_of
-from gsprune.selection.widths import Limits
+import numpy as np
+
+from gsprune.selection.options import Selection, check_sparsity, per_group
+from gsprune.selection.widths import WidthLimits
 from gsprune.tracing.structure import Structure
 
 __all__ = ["Shortfall", "shortfall"]
@@ -21,8 +22,8 @@ class Shortfall:
     """A request that was not reached.
 
     Attributes:
-        causes: what holds groups that would have to be narrower -> their names.
-        final: whether no group can lose anything, so that asking for more is in vain.
+        causes: cause -> names of the groups that would have to be narrower.
+        final: True if no group can lose anything, so a higher sparsity changes nothing.
     """
 
     causes: Mapping[str, tuple[str, ...]]
@@ -40,44 +41,44 @@ def shortfall(
     frozen: Mapping[str, str],
     reached: Callable[[], float],
 ) -> Shortfall | None:
-    """Which groups are wider than asked for, and why; None where the request is met as nearly as widths allow.
+    """The groups that are wider than requested, and why; None if the request is met as nearly as widths allow.
 
     Args:
         structure: the network after the step.
         initial_widths: group name -> first-seen width.
-        request: what was asked for.
-        frozen: names of groups whose width was to stay -> what holds them.
-        reached: gives the sparsity that the network has, in the unit of the target.
+        request: the options.
+        frozen: names of groups that keep their width -> the cause.
+        reached: returns the sparsity of the network, in the unit of the target.
     """
-    limits = limits_of(structure, initial_widths, request, frozen)
+    limits = WidthLimits.of(structure, initial_widths, request, frozen)
     names = [group.name for group in structure.traced.groups]
-    held = {name: _cause(limit, frozen.get(name)) for name, limit in zip(names, limits, strict=True)}
-    final = all(cause is not None for cause in held.values())
+    causes = _causes(limits, [frozen.get(name) for name in names])
+    final = all(cause is not None for cause in causes)
     if request.scope == "local" and request.target == "channels":
-        asked = per_group_sparsity(request.sparsity, structure.traced)
-        wide = [
-            name for name, limit in zip(names, limits, strict=True) if _unbound(limit).kept(asked[name]) < limit.present
-        ]
+        asked = per_group("sparsity", request.sparsity, structure.traced, check_sparsity, 0.0)
+        ones, never = np.ones_like(limits.initial), np.zeros_like(limits.frozen)
+        unbound = replace(limits, multiple=limits.width_per_unit, min_channels=ones, frozen=never)
+        too_wide = unbound.kept(np.array(asked)) < limits.present
     else:
         assert not isinstance(request.sparsity, Mapping)
-        wide = names if final and request.sparsity > reached() + _TOLERANCE else []
-    causes: dict[str, list[str]] = {}
-    for name in wide:
-        causes.setdefault(held[name] or "round_to", []).append(name)
-    return Shortfall({cause: tuple(found) for cause, found in causes.items()}, final) if causes else None
+        too_wide = np.full(len(names), final and request.sparsity > reached() + _TOLERANCE)
+    groups_of: dict[str, list[str]] = {}
+    for name, cause, is_wide in zip(names, causes, too_wide.tolist(), strict=True):
+        if is_wide:
+            groups_of.setdefault(cause or "round_to", []).append(name)
+    return Shortfall({cause: tuple(found) for cause, found in groups_of.items()}, final) if groups_of else None
 
 
-def _cause(limit: Limits, frozen: str | None) -> str | None:
-    """What keeps a group from losing anything; None where it can."""
-    if frozen is not None or limit.next_lower() < limit.present:
-        return frozen
-    if limit._replace(min_channels=1).next_lower() < limit.present:
-        return "min_channels"
-    return "round_to" if limit._replace(round_to=1).next_lower() < limit.present else "their last unit"
-
-
-def _unbound(limit: Limits) -> Limits:
-    return limit._replace(round_to=1, min_channels=1, frozen=False)
+def _causes(limits: WidthLimits, frozen: list[str | None]) -> list[str | None]:
+    """Per group the reason why it cannot lose anything; None if it can."""
+    no_floor = replace(limits, min_channels=np.ones_like(limits.min_channels))
+    no_multiple = replace(limits, multiple=limits.width_per_unit)
+    movable = [(each.next_lower() < limits.present).tolist() for each in (limits, no_floor, no_multiple)]
+    reasons = (None, "min_channels", "round_to", "their last unit")
+    return [
+        cause if cause is not None else reasons[can_move.index(True) if any(can_move) else -1]
+        for cause, *can_move in zip(frozen, *movable, strict=True)
+    ]
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -1,54 +1,107 @@
-"""What width a group may have: floors, multiples, and how many units that is."""
+"""The widths that groups may have: floors, multiples, and the kept width of a sparsity."""
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
-__all__ = ["Limits"]
+import numpy as np
+
+from gsprune.arrays import BoolArray, Float64Array, IntArray
+from gsprune.selection.options import Selection, check_count, per_group
+from gsprune.tracing.structure import Structure
+
+__all__ = ["WidthLimits"]
 
 # A product such as 0.1 * 30 may come out just below the whole number that was meant.
 _FLOOR_TOLERANCE = 1e-9
 
+# No width reaches it, so larger multiples and minima mean the same; and it fits int64.
+_WIDEST = 2**40
 
-class Limits(NamedTuple):
-    """The widths that one group may take; a tuple, since every step makes one per group.
+
+@dataclass(frozen=True, slots=True)
+class WidthLimits:
+    """The widths that every group may take, in the structure's order of groups.
 
     Attributes:
-        initial: first-seen width.
-        present: width now.
-        width_per_unit: a width is a multiple of it.
-        round_to: a width is a multiple of it, too, unless it is the present one.
-        min_channels: a width is not below it, unless it is the present one.
-        frozen: the width stays.
+        initial: (groups,) int64, first-seen widths.
+        present: (groups,) int64, widths now.
+        width_per_unit: (groups,) int64, the width of one unit.
+        multiple: (groups,) int64; new widths are multiples of it. It is a multiple of `width_per_unit`.
+        min_channels: (groups,) int64; new widths are not below it.
+        frozen: (groups,) bool, True for groups that keep their width.
     """
 
-    initial: int
-    present: int
-    width_per_unit: int
-    round_to: int = 1
-    min_channels: int = 1
-    frozen: bool = False
+    initial: IntArray
+    present: IntArray
+    width_per_unit: IntArray
+    multiple: IntArray
+    min_channels: IntArray
+    frozen: BoolArray
 
-    @property
-    def multiple(self) -> int:
-        """Both of which a width is a multiple."""
-        return math.lcm(self.round_to, self.width_per_unit)
-
-    def allowed(self, width: int) -> int:
-        """The smallest allowed width that is not below `width`; never above the present one."""
-        if self.frozen:
-            return self.present
-        return min(self.present, -(-max(width, self.min_channels) // self.multiple) * self.multiple)
-
-    def next_lower(self) -> int:
-        """The largest allowed width below the present one; the present one where there is none."""
-        return self.allowed((self.present - 1) // self.multiple * self.multiple)
-
-    def kept(self, sparsity: float) -> int:
-        """The allowed width for a sparsity: initial - floor(initial * sparsity + 1e-9), rounded up.
+    @classmethod
+    def of(
+        cls, structure: Structure, initial_widths: Mapping[str, int], request: Selection, frozen: Collection[str]
+    ) -> WidthLimits:
+        """The limits of a request.
 
         Args:
-            sparsity: fraction of the first-seen width that is gone, in [0, 1).
+            structure: the groups at present.
+            initial_widths: group name -> first-seen width; a group that is not listed has its present width.
+            request: the options.
+            frozen: names of groups that keep their width.
+
+        Raises:
+            ValueError: a number below 1, or a glob that matches no group.
+            TypeError: an option is not a whole number.
         """
-        return self.allowed(self.initial - math.floor(self.initial * sparsity + _FLOOR_TOLERANCE))
+        options = (request.round_to, request.min_channels)
+        # Only the present widths change as a network shrinks. Mappings may have changed, and True equals 1.
+        key = ("limits", *options, frozenset(frozen)) if all(type(option) is int for option in options) else None
+        cached: tuple[Mapping[str, int], WidthLimits] | None = structure.shared.get(key)
+        if cached is None or cached[0] != initial_widths:
+            cached = (dict(initial_widths), cls._of(structure, initial_widths, request, frozen))
+        if key is not None:
+            structure.shared[key] = cached
+        limits = cached[1]
+        return replace(limits, present=np.diff(structure.first_unit) * limits.width_per_unit)
+
+    @classmethod
+    def _of(
+        cls, structure: Structure, initial_widths: Mapping[str, int], request: Selection, frozen: Collection[str]
+    ) -> WidthLimits:
+        groups = structure.traced.groups
+        per_unit = np.array([group.width_per_unit for group in groups], dtype=np.int64)
+        round_to = per_group("round_to", request.round_to, structure.traced, check_count, 1)
+        floors = per_group("min_channels", request.min_channels, structure.traced, check_count, 1)
+        return cls(
+            initial=np.array([initial_widths.get(group.name, group.width) for group in groups], dtype=np.int64),
+            present=np.diff(structure.first_unit) * per_unit,
+            width_per_unit=per_unit,
+            multiple=np.lcm(np.array([min(number, _WIDEST) for number in round_to], dtype=np.int64), per_unit),
+            min_channels=np.array([min(floor, _WIDEST) for floor in floors], dtype=np.int64),
+            frozen=np.array([group.name in frozen for group in groups], dtype=bool),
+        )
+
+    def allowed(self, widths: IntArray) -> IntArray:
+        """The smallest allowed widths that are not below `widths`; never above the present ones."""
+        rounded = -(-np.maximum(widths, self.min_channels) // self.multiple) * self.multiple
+        return np.where(self.frozen, self.present, np.minimum(self.present, rounded))
+
+    def next_lower(self) -> IntArray:
+        """The largest allowed widths below the present ones; the present one of a group that cannot shrink."""
+        return self.allowed((self.present - 1) // self.multiple * self.multiple)
+
+    def kept(self, sparsity: Float64Array | float) -> IntArray:
+        """The allowed widths for a sparsity: initial - floor(initial * sparsity + 1e-9), rounded up.
+
+        Args:
+            sparsity: the removed fraction of the first-seen width, in [0, 1): one number, or (groups,).
+        """
+        removed = np.floor(self.initial * sparsity + _FLOOR_TOLERANCE).astype(np.int64)
+        return self.allowed(self.initial - removed)
+
+    def units(self, widths: IntArray) -> IntArray:
+        """The numbers of units of widths."""
+        return widths // self.width_per_unit

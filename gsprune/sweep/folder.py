@@ -95,16 +95,16 @@ def train_command(job: Job, threads: int | None) -> list[str]:
 
     Args:
         job: a resumed one goes on with its own options.
-        threads: threads for PyTorch and for the environments, unless the trial's options set them; None leaves both.
+        threads: threads that step the environments, unless the trial's options set them; None leaves them. Those of the
+            network follow OMP_NUM_THREADS, which the launcher sets.
     """
     trial = job.trial
     command = [sys.executable, "-m", "gsprune.cli", "train", trial.algorithm]
     if job.resumed:
         return [*command, "--resume", str(trial.folder)]
     command += ["--run-dir", str(trial.folder), "--env-id", trial.game, "--seed", str(trial.seed), *trial.arguments]
-    for option in ("--torch-threads", "--env-threads"):
-        if threads is not None and option not in trial.arguments:
-            command += [option, str(threads)]
+    if threads is not None and "--env-threads" not in trial.arguments:
+        command += ["--env-threads", str(threads)]
     return command
 
 

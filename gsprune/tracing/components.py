@@ -48,13 +48,13 @@ class Components:
         self.targets.append(second.astype(np.int64))
 
     def refresh(self) -> None:
-        """Compute components and their flags from all that is known by now."""
+        """Compute components and their flags from the notes on the tape."""
         tape = self.tape
         empty = np.zeros(0, np.int64)
         self.labels = _core.connected_components(
             tape.num_atoms, np.concatenate([empty, *self.sources]), np.concatenate([empty, *self.targets])
         )
-        # Of repeated indices the last assignment stays: backwards, so that the first event does.
+        # NumPy keeps the last value written to a repeated index. Writing in reverse lets the first event win.
         opened = atoms_in(tape.openings)[::-1]
         self.first_opening = np.zeros(tape.num_atoms, np.int64)
         self.first_opening[self.labels[opened]] = opened
@@ -124,9 +124,9 @@ class Components:
         return [axis for axis in split.axes if (components != components.take([0], axis)).any()]
 
     def _violated(self, split: Split) -> bool:
-        """Whether the axes would not shrink independently: prunable components that differ along two or more.
+        """True if prunable components differ along two axes or more, which then cannot shrink independently.
 
-        Or along the parts that the code counts, be they a single channel each.
+        Parts that the code counts must not differ at all, be they a single channel each.
         """
         components = self._of(split)
         atoms = components[components >= 0]

@@ -1,19 +1,26 @@
-"""Constants that a forward makes: do their values differ along an axis, and are they random?
+"""Constants of a forward: numbers and sizes written in its code, and tensors that it makes.
 
 Zeros, ones and noise may be of any width. Values that go by their positions (``arange``, ``linspace``, ``eye``) may
-not: made anew for fewer channels, the channels that stay would meet other ones.
+not: made anew for fewer channels, the channels that stay would meet other ones. A number counts as written if a module
+whose method is running keeps it (``self.scale``), or if it stands in that method's code.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
 
+from torch import Tensor, nn
+
+from gsprune.tracing.marks import is_noise
 from gsprune.tracing.shadow import Kind, Shadow
 
-__all__ = ["UNEVEN", "is_noise", "mark_noise", "uneven_axes", "unmark_noise"]
+__all__ = ["UNEVEN", "are_written_sizes", "first_number", "is_written", "number_of", "uneven_axes"]
 
 UNEVEN = "values computed from the channels' positions"
-_NOISE = "_gsprune_noise"
 
 
 def uneven_axes(tensor: Tensor, shadow: Shadow) -> tuple[int, ...]:
@@ -30,16 +37,47 @@ def uneven_axes(tensor: Tensor, shadow: Shadow) -> tuple[int, ...]:
     )
 
 
-def is_noise(tensor: Tensor) -> bool:
-    """Whether the forward has drawn the tensor's values at random, or computed them from such."""
-    return _NOISE in tensor.__dict__
+def number_of(value: Any) -> float | None:
+    """A Python number, or a tensor of one."""
+    if isinstance(value, Tensor):
+        return float(value) if value.numel() == 1 and not value.is_complex() and not value.is_meta else None
+    return float(value) if isinstance(value, int | float) else None
 
 
-def mark_noise(tensor: Tensor) -> None:
-    """Note that a tensor's values are random."""
-    tensor.__dict__[_NOISE] = True
+def first_number(value: Any) -> float | None:
+    """A Python number, or the first element of a tensor whose elements are all the same."""
+    return number_of(value.flatten()[:1] if isinstance(value, Tensor) else value)
 
 
-def unmark_noise(tensor: Tensor) -> None:
-    """Forget it: the tensor outlives the trace."""
-    tensor.__dict__.pop(_NOISE, None)
+def is_written(value: float) -> bool:
+    """True if a running module keeps the number, or its method's code contains it.
+
+    Integers do not count: 8 may be a number of heads as well as the root of 64.
+    """
+    for owner, frame in _running_modules():
+        kept = [item for item in (*vars(owner).values(), *frame.f_code.co_consts) if isinstance(item, float)]
+        if any(math.isclose(item, value, rel_tol=1e-6) for item in kept):
+            return True
+    return False
+
+
+def are_written_sizes(sizes: Sequence[int]) -> bool:
+    """True if all sizes of a split are constants in the code of a running method.
+
+    Sizes that a module stores are another matter: they can follow the channels (`gsprune.rewrite.repair`).
+    """
+    for _, frame in _running_modules():
+        constants = frame.f_code.co_consts
+        if tuple(sizes) in constants or set(sizes) <= {item for item in constants if isinstance(item, int)}:
+            return True
+    return False
+
+
+def _running_modules() -> Iterator[tuple[nn.Module, FrameType]]:
+    """Modules whose methods are on the stack, innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module):
+            yield owner, frame
+        frame = frame.f_back

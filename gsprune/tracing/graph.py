@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from gsprune.tracing.passages import Passage
 from gsprune.tracing.table import graph_table
+from gsprune.tracing.trail import TrailOperation
 
 __all__ = ["Graph", "Group", "IntArray", "MacOperation", "Member", "Protected", "Queries"]
 
@@ -142,7 +142,7 @@ class Graph:
     example_shapes: tuple[tuple[int, ...], ...]
     example_origin: Literal["given", "made"]
     inexact: tuple[str, ...]
-    trail: tuple[Passage, ...] = ()
+    trail: tuple[TrailOperation, ...] = ()
     queries: tuple[Queries, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()

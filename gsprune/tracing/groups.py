@@ -1,4 +1,4 @@
-"""From atoms to groups: settle the splits, find the components, name them."""
+"""Groups from atoms: components with the same memberships, in order and with names."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import nn
 
 from gsprune.tracing.components import Components, atoms_in
 from gsprune.tracing.graph import Graph, Group, IntArray, MacOperation, Member, Protected, Queries
-from gsprune.tracing.passages import Passage, passages
 from gsprune.tracing.tape import Axis, Tape
+from gsprune.tracing.trail import TrailOperation, build_trail
 
 __all__ = ["build_graph"]
 
@@ -72,14 +72,14 @@ def _queries(tape: Tape) -> tuple[Queries, ...]:
 
 def _trail(
     tape: Tape, components: Components, groups: Sequence[Group], group_of: IntArray, unit_of: IntArray
-) -> tuple[Passage, ...]:
-    """What every traced operation met and made; `group_of` and `unit_of` go by component."""
+) -> tuple[TrailOperation, ...]:
+    """The trail in units. `group_of` and `unit_of` are indexed by component."""
     counts = [group.num_units for group in groups]
     first_unit = np.append(np.concatenate([[0], np.cumsum(counts)[:-1]]) if counts else [0], 0)
     of_component = np.where(group_of < 0, -1, unit_of + first_unit[group_of])
     group_of_unit = np.append(np.repeat(np.arange(len(groups)), counts), -1)
     units = of_component[components.labels].astype(np.int32)
-    return passages(tape.steps, units, group_of_unit.astype(np.int32), [group.name for group in groups])
+    return build_trail(tape.trail, units, group_of_unit.astype(np.int32), [group.name for group in groups])
 
 
 def _mac_operations(tape: Tape, batch: int) -> tuple[MacOperation, ...]:

@@ -1,4 +1,4 @@
-"""Ties that a module's own code implies, whatever arrived of it as operations."""
+"""Constraints from a module's own attributes (`num_heads`, `proj_size`) that traced operations do not show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["tie_modules"]
 
 
 def tie_modules(tape: Tape, model: nn.Module) -> None:
-    """Tie what the code of torch's own modules asks for.
+    """Tie channels that the code of torch's own modules ties.
 
     Recurrent weights: hidden units are the inputs of the next step, also where one step alone was traced. Attention:
     its inner width is that of its queries and outputs, channel by channel. Fake quantisation: its observer's buffers.
@@ -36,7 +36,7 @@ def _tie_observer(tape: Tape, module: nn.Module, prefix: str) -> None:
     if len(shape) != 1 or shape[0] < 2:
         return
     for local, _ in (*module.named_parameters(), *module.named_buffers()):
-        name = tape.aliases.get(prefix + local, prefix + local)
+        name = tape.canonical(prefix + local)
         # Sizes of before the trace: a first forward makes buffers larger.
         if name != scale and tape.shapes[name] == shape:
             tape.op = "fake quantisation"
@@ -46,7 +46,7 @@ def _tie_observer(tape: Tape, module: nn.Module, prefix: str) -> None:
 
 def _tie(tape: Tape, recurrent: str, projection: str | None) -> None:
     """Unite the recurrent weight's input axis with the hidden units (the projection's rows)."""
-    recurrent = tape.aliases.get(recurrent, recurrent)
+    recurrent = tape.canonical(recurrent)
     if recurrent not in tape.used:
         return
     consumed = tape.labels(recurrent, 1)

@@ -1,4 +1,4 @@
-"""Find the tensors in whatever a forward returns."""
+"""Outputs: the tensors that a forward returns or leaves behind."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["tensors_in"]
+from gsprune.tracing.marks import unmark
+from gsprune.tracing.tape import OUTPUT, Tape
+
+__all__ = ["protect_outputs", "tensors_in"]
 
 
 def tensors_in(output: Any) -> list[Tensor]:
     """Every tensor in nested tuples, lists, dicts, dataclasses and plain objects (distributions, model outputs), once.
 
     Args:
-        output: anything; modules are not entered.
+        output: any object; modules are not entered.
     """
     found: dict[int, Tensor] = {}
     seen: dict[int, Any] = {}
@@ -34,3 +37,31 @@ def tensors_in(output: Any) -> list[Tensor]:
         elif hasattr(value, "__dict__"):
             pending += reversed(list(vars(value).values()))
     return list(found.values())
+
+
+def protect_outputs(tape: Tape, model: nn.Module, output: Any) -> None:
+    """Protect the tensors that the caller of the network gets.
+
+    A caller gets them as return values, or from an attribute, a list or a hook that has stored them. A stored tensor
+    keeps its width if the network itself makes no use of its channels, or if the call has no other outputs.
+
+    Args:
+        tape: the tape of the call.
+        model: the network, whose buffers may have been replaced by the call.
+        output: the return value of the call.
+    """
+    returned = tensors_in(output)
+    for tensor in returned:
+        tape.protect(tape.of(tensor), OUTPUT)
+    own = {id(buffer) for name, buffer in model.named_buffers() if name in tape.shapes}
+    ignored = own.union(*({id(tensor), id(tensor._base)} for tensor in returned))
+    for marked in tape.marked:
+        stored = marked()
+        if stored is None or id(stored) in ignored:
+            continue
+        shadow = tape.of(stored)
+        if output is None:
+            tape.protect(shadow, f"{OUTPUT}: stored outside of it")
+        tape.stored.extend(shadow.layers)
+        unmark(stored)
+    tape.marked.clear()

@@ -1,4 +1,4 @@
-"""Shadows: what the tracer knows about a tensor beside its data.
+"""Shadows: the channels of a tensor.
 
 A shadow is a set of *layers*. A layer labels the tensor's elements with atoms (positions of parameter axes), as an
 int32 array with as many axes as the tensor: size 1 where nothing varies, the tensor's full size where it does. A tensor
@@ -10,7 +10,8 @@ Labels: > 0 an atom, 0 fixed (``FIXED``), -1 a constant of any size (``FLEXIBLE`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ FLEXIBLE = -1
 
 
 class Kind(IntEnum):
-    """Where a tensor comes from; an operation's output is of the highest kind among its inputs."""
+    """Origin of a tensor. An operation's output has the highest kind among its inputs."""
 
     CONSTANT = 0  # zeros, arange, ...: made by the forward, of a size that follows the others
     PARAMETER = 1  # computed from parameters and buffers alone
@@ -48,26 +49,27 @@ class Kind(IntEnum):
 
 
 class Dot(NamedTuple):
-    """What a product of two activations remembers of its first operand, until it is scaled.
+    """The first operand of a product of two activations.
 
     Attributes:
         query: the operand's layer over the contracted axis.
         width: the size of that axis.
-        known: whether the operand is the product of a weight, whose rows can make up for a changed scale.
+        is_product: True if the operand is the product of a weight, whose rows can make up for a changed scale.
     """
 
     query: Labels
     width: int
-    known: bool
+    is_product: bool
 
 
 class Sum(NamedTuple):
-    """What a sum over channels remembers: the layers, and the numbers by which a division makes it a mean."""
+    """The channels that a tensor sums over, and the numbers by which a division makes the sum a mean."""
 
     layers: tuple[Labels, ...]
     counts: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Shadow:
     """The layers of one tensor.
 
@@ -77,44 +79,43 @@ class Shadow:
         kind: where the tensor comes from.
         source: of a weight, the parameter that it stands for (weight norm: its direction); of an activation, the weight
             whose product it is, as long as it is nothing else: viewed, scaled by fixed factors, summed with its like.
-        dot: of a product of two activations, what it remembers.
-        sum: of a sum over channels, what it remembers until it is divided.
+        dot: of a product of two activations, the first operand until the product is scaled.
         positions: layers along which the tensor's values are positions (an index from ``max`` or ``argmax``).
+        sum: of a sum over channels, the channels until the sum is divided.
     """
 
-    __slots__ = ("dot", "kind", "layers", "positions", "source", "sum")
-
-    def __init__(
-        self,
-        layers: Sequence[Labels],
-        kind: Kind = Kind.ACTIVATION,
-        source: str | None = None,
-        dot: Dot | None = None,
-        positions: Sequence[Labels] = (),
-        sum: Sum | None = None,
-    ) -> None:
-        self.layers = tuple(layers)
-        self.kind = kind
-        self.source = source
-        self.dot = dot
-        self.positions = tuple(positions)
-        self.sum = sum
+    layers: Sequence[Labels] = ()
+    kind: Kind = Kind.ACTIVATION
+    source: str | None = None
+    dot: Dot | None = None
+    positions: Sequence[Labels] = ()
+    sum: Sum | None = None
 
     def __repr__(self) -> str:
         return f"Shadow({self.kind.name.lower()}, {[layer.shape for layer in self.layers]})"
 
     @property
     def is_plain(self) -> bool:
-        """True if nothing is known of the tensor: all its sizes are fixed."""
+        """True if the tracer knows nothing of the tensor: all its sizes are fixed."""
         return not (self.layers or self.positions or self.sum or self.dot is not None)
 
     def with_layers(self, layers: Sequence[Labels]) -> Shadow:
         """The same tensor under a view: other layers, the same origin."""
         return Shadow(layers, self.kind, self.source, self.dot)
 
+    def carry(self, move: Callable[[Labels], Labels]) -> Shadow:
+        """The shadow of an output whose elements are those of this tensor, moved.
 
-EMPTY = Shadow((), Kind.ACTIVATION)
-FREE = Shadow((), Kind.CONSTANT)
+        Args:
+            move: moves the labels of one layer as the operation moves the data. Layers that vary nowhere afterwards are
+                dropped.
+        """
+        moved = [move(layer) for layer in self.layers]
+        return self.with_layers([layer for layer in moved if layer.size > 1])
+
+
+EMPTY = Shadow()
+FREE = Shadow(kind=Kind.CONSTANT)
 
 
 def varying(layer: Labels) -> tuple[int, ...]:
@@ -128,12 +129,12 @@ def row_along(labels: Labels, axis: int) -> Labels:
 
 
 def overlap(a: Labels, b: Labels) -> bool:
-    """Whether two layers vary over a common axis."""
+    """True if two layers vary over a common axis."""
     return any(x > 1 and y > 1 for x, y in zip(a.shape, b.shape, strict=True))
 
 
 def compressed(layer: Labels, axes: Sequence[int]) -> Labels:
-    """`layer` with those of `axes` cut to size 1 along which all labels are equal."""
+    """`layer`, cut to size 1 along those of `axes` over which all labels are equal."""
     for axis in axes:
         if layer.shape[axis] > 1:
             first = layer.take([0], axis)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gsprune import _core
 from gsprune.tracing.graph import Graph, Group, IntArray, Member
-from gsprune.tracing.passages import Numbers, Scale, Units
+from gsprune.tracing.trail import Numbers, Scale, Units
 
 __all__ = ["Due", "Structure"]
 
@@ -90,7 +90,7 @@ class Structure:
     Attributes:
         num_units: units alive, of all groups.
         first_unit: (groups + 1,) int64, where the units of each group begin.
-        ids: (positions,) int64, the distinct index vectors one after the other; `num_units` stands for nobody.
+        ids: (positions,) int64, the distinct index vectors one after the other; `num_units` where no unit is.
         starts: (vectors + 1,) int64, where each vector begins.
         of_axis: tensor -> ((axis, vector), ...).
         cuts: the distinct values of `of_axis`: tensors that are cut alike share one.

@@ -1,12 +1,13 @@
-"""The tape: what the rules write down while the network runs.
+"""The tape: the notes that rules make while the network runs.
 
 Rules unite atoms, open them (a layer's outputs), protect them with a reason, and record splits of an axis, which are
-settled when everything is known (`gsprune.tracing.groups`).
+settled after the call (`gsprune.tracing.components`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 from weakref import ref
 
@@ -14,20 +15,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from gsprune.tracing.constants import UNEVEN, unmark_noise
-from gsprune.tracing.passages import Scale, Step
-from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, overlap, row_along, varying
+from gsprune.tracing.marks import made_mark, mark_of, num_writes
+from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, row_along, varying
+from gsprune.tracing.trail import Scale, TracedOperation
 
-__all__ = ["OUTPUT", "Axis", "MacUse", "Operand", "Split", "Tape", "shared_layers"]
+__all__ = ["OUTPUT", "Axis", "MacUse", "Split", "Tape", "shared_layers"]
 
-OUTPUT = "output of the network"  # the reason that protects what leaves the traced call; how it leaves may follow
-_ATTRIBUTE = "_gsprune_shadow"
-_WRITES = "_gsprune_writes"  # how often a tensor has been written to, also through its views
-_SEEN = "_gsprune_seen"  # how often it had been when a constant was given its shadow
+OUTPUT = "output of the network"  # reason that protects what leaves the traced call; how it leaves may follow
 
 
 class Axis(NamedTuple):
-    """One axis of a parameter or buffer and the first of its atoms, which are numbered on."""
+    """One axis of a parameter or buffer. Its atoms are numbered from `first`."""
 
     tensor: str
     axis: int
@@ -36,18 +34,21 @@ class Axis(NamedTuple):
 
 
 class Split(NamedTuple):
-    """An axis that a view or a chunk cut into several: ``labels`` vary over ``axes``, which must shrink independently.
+    """An axis that a view or a chunk cut into several, which must shrink independently.
 
-    ``keep`` is the axis along which channels go if the parts have to be tied; ``told`` says that the code named it.
-    ``counted`` says that the code counts the parts (a chunk, a slice), so that none of them may go: the first of
-    ``axes`` never varies.
+    Attributes:
+        labels: the layer after the split; it varies over `axes`.
+        axes: the axes that the split made.
+        keep: the axis along which channels go if the parts have to be tied.
+        counted: True if the code counts the parts (a chunk, a slice): the first of `axes` never shrinks.
+        named: True if the code named `keep`.
     """
 
     labels: Labels
     axes: tuple[int, ...]
     keep: int
     counted: bool
-    told: bool = False
+    named: bool = False
 
 
 class MacUse(NamedTuple):
@@ -57,17 +58,8 @@ class MacUse(NamedTuple):
     positions: float
 
 
-class Operand(NamedTuple):
-    """A tensor's shadow and shape, aligned to the axes of the operation's output."""
-
-    layers: tuple[Labels, ...]
-    sizes: tuple[int, ...]
-    kind: Kind
-    uneven: tuple[int, ...] = ()  # axes of a constant along which its values differ: ``arange``, ``linspace``
-
-
 class Tape:
-    """Atoms and what is known about them.
+    """Atoms, and the notes on them.
 
     Args:
         model: the network; every axis of its parameters and buffers gets atoms.
@@ -75,17 +67,23 @@ class Tape:
     Attributes:
         axes: all axes with their atoms, in order; atom 0 is the fixed label.
         aliases: other names of tied tensors -> canonical name.
-        copies: submodules that stay in step with another -> the name of the other (`gsprune.tracing.twins`).
+        copies: submodules that stay in step with another -> the name of the other (`gsprune.tracing.copies`).
         shapes: shape of every parameter and buffer by canonical name.
+        used: canonical names of the tensors that the call has read.
         unseen: submodules that the call has not run, and that may read channels (`gsprune.tracing.unseen`).
-        op: name of the operation at hand, for reasons.
-        equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
-        scale: the number that the operation at hand scales by, if it has been found to follow a width.
-        ends: layers of weights' products that went into something which is no such product any more.
+        op: name of the running operation, for reasons.
+        pairs: (labels, labels, operation) that were united.
+        openings, inputs: layers that a weight makes, and that one consumes.
         contracted: layers over which products of two activations have summed.
+        heads: layers over the heads of attention.
+        equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
+        queries: rows that make the queries of scaled attention; `biases` has the biases added to products.
+        ends: layers of weights' products that went into something else than a product of the same weight.
+        notes_ends: False inside torch's own attention, whose operations are no such ends.
+        populations: (operation, layer) of channels that were read together.
+        scale: the number that the running operation scales by, if it follows a width.
         marked: every tensor with channels that the forward has computed, alive or not.
         stored: layers of tensors that are alive after the call without being returned.
-        notes_ends: whether that is noted; it is known of what torch's own attention is made of.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -94,6 +92,7 @@ class Tape:
         self.copies: dict[str, str] = {}
         self.unseen: tuple[str, ...] = ()
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.used: set[str] = set()
         self.num_atoms = 1
         self.op = ""
         self.pairs: list[tuple[Labels, Labels, str]] = []
@@ -105,18 +104,18 @@ class Tape:
         self.splits: list[Split] = []
         self.equal_lengths: list[tuple[Labels, Labels, str]] = []
         self.queries: list[Labels] = []
+        self.biases: list[tuple[Labels, Labels]] = []
         self.ends: list[Labels] = []
         self.notes_ends = True
-        self.biases: list[tuple[Labels, Labels]] = []
-        self.mac_uses: list[MacUse] = []
         self.populations: list[tuple[str, Labels]] = []
-        self.steps: list[Step] = []
+        self.mac_uses: list[MacUse] = []
+        self.trail: list[TracedOperation] = []
         self.scale: Scale | None = None
-        self.used: set[str] = set()
         self.marked: list[ref[torch.Tensor]] = []
         self.stored: list[Labels] = []
         self._names: dict[int, str] = {}
         self._shadows: dict[str, Shadow] = {}
+        self._labels: dict[tuple[str, int], Labels] = {}
         self._storages: dict[tuple[int, tuple[int, ...]], str] = {}
         for tensors in (model.named_parameters, model.named_buffers):
             for name, tensor in tensors(remove_duplicate=False):
@@ -134,28 +133,29 @@ class Tape:
         layers = []
         for axis, size in enumerate(shape):
             self.axes.append(Axis(name, axis, self.num_atoms, size))
+            labels = np.arange(self.num_atoms, self.num_atoms + size, dtype=np.int32)
+            self._labels[name, axis] = labels
             if size > 1:
-                labels = np.arange(self.num_atoms, self.num_atoms + size, dtype=np.int32)
                 layers.append(labels.reshape([-1 if i == axis else 1 for i in range(len(shape))]))
             self.num_atoms += size
         shadow = Shadow(layers, Kind.PARAMETER, name)
-        if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
-            for layer in layers:
-                self.protect(layer, f"{tensor.dtype} tensors are not pruned")
+        is_strided = tensor.layout == torch.strided
+        if tensor.is_complex() or tensor.is_quantized or not is_strided:
+            self.protect(shadow, f"{tensor.dtype} tensors are not pruned")
             shadow = EMPTY
         self._shadows[name] = shadow
-        if tensor.numel() and tensor.layout == torch.strided and tensor.device.type != "meta":
+        if tensor.numel() and is_strided and tensor.device.type != "meta":
             self._storages.setdefault((tensor.data_ptr(), shape), name)
 
     # -- tensors ------------------------------------------------------------------------------------------------------
 
     def of(self, tensor: torch.Tensor) -> Shadow:
-        """The shadow of any tensor; what was never seen before is fixed."""
-        found: Shadow | None = tensor.__dict__.get(_ATTRIBUTE)
-        if found is not None:
-            if found.kind is Kind.CONSTANT and tensor.__dict__.get(_SEEN, 0) != _writes(tensor):
+        """The shadow of any tensor; a tensor that the tracer has not met is fixed."""
+        mark = mark_of(tensor)
+        if mark is not None and mark.shadow is not None:
+            if mark.shadow.kind is Kind.CONSTANT and mark.writes_before != num_writes(tensor):
                 return self._overwritten(tensor)
-            return found
+            return mark.shadow
         name = self.name_of(tensor)
         if name is None:
             return EMPTY
@@ -163,10 +163,10 @@ class Tape:
         return self._shadows[name]
 
     @staticmethod
-    def layers(tensor: torch.Tensor) -> tuple[Labels, ...]:
+    def layers(tensor: torch.Tensor) -> Sequence[Labels]:
         """The layers of a tensor that the forward has computed; none of parameters, which do not count as used."""
-        found: Shadow | None = tensor.__dict__.get(_ATTRIBUTE)
-        return () if found is None else found.layers
+        mark = mark_of(tensor)
+        return () if mark is None or mark.shadow is None else mark.shadow.layers
 
     def name_of(self, tensor: torch.Tensor) -> str | None:
         """The canonical name of a parameter or buffer, also through ``.data`` and ``detach``; None of other tensors."""
@@ -175,31 +175,32 @@ class Tape:
             name = self._storages.get((tensor.data_ptr(), tuple(tensor.shape)))
         return name
 
-    def is_known(self, tensor: torch.Tensor) -> bool:
-        """Whether the tensor has a shadow of its own, so that a rule must look at the operation."""
-        return _ATTRIBUTE in tensor.__dict__ or self.name_of(tensor) is not None
+    def canonical(self, name: str) -> str:
+        """The canonical name of a parameter or buffer that may be tied to another."""
+        return self.aliases.get(name, name)
+
+    def has_shadow(self, tensor: torch.Tensor) -> bool:
+        """True if the tensor has a shadow of its own, so that a rule must look at the operation."""
+        mark = mark_of(tensor)
+        return (mark is not None and mark.shadow is not None) or self.name_of(tensor) is not None
 
     def mark(self, tensor: torch.Tensor, shadow: Shadow) -> None:
-        """Give a tensor its shadow. It lives on the tensor itself, and so exactly as long."""
+        """Give a tensor its shadow."""
         name = self._names.get(id(tensor))
         if name is not None:
             self._shadows[name] = shadow
         elif shadow is EMPTY or (shadow.kind is Kind.ACTIVATION and shadow.is_plain):
-            tensor.__dict__.pop(_ATTRIBUTE, None)
+            mark = mark_of(tensor)
+            if mark is not None:
+                mark.shadow = None
         else:
-            tensor.__dict__[_ATTRIBUTE] = shadow
-            if shadow.kind is Kind.CONSTANT:
-                tensor.__dict__[_SEEN] = _writes(tensor)
-            elif shadow.kind is Kind.ACTIVATION:
+            mark = made_mark(tensor)
+            mark.shadow, mark.writes_before = shadow, num_writes(tensor)
+            if shadow.kind is Kind.ACTIVATION:
                 self.marked.append(ref(tensor))
 
-    @staticmethod
-    def count_write(tensor: torch.Tensor) -> None:
-        """Note that a tensor that is no view holds something else from now on."""
-        tensor.__dict__[_WRITES] = tensor.__dict__.get(_WRITES, 0) + 1
-
     def _overwritten(self, tensor: torch.Tensor) -> Shadow:
-        """What was a constant when it was made, and has been written to behind its back since: through another view."""
+        """The shadow of a former constant that was written to through another view since."""
         base = tensor._base
         if base is None or base is tensor:
             return EMPTY
@@ -207,27 +208,27 @@ class Tape:
         layers = shared_layers(base, tensor, shadow.layers)
         if layers is not None:
             return Shadow(layers, shadow.kind)
-        self.protect_shadow(shadow, "written into a tensor of which the code holds a part")
+        self.protect(shadow, "written into a tensor of which the code holds a part")
         return EMPTY
 
-    @staticmethod
-    def unmark(tensor: torch.Tensor) -> None:
-        """Take the shadow from a tensor that outlives the trace."""
-        for name in (_ATTRIBUTE, _WRITES, _SEEN):
-            tensor.__dict__.pop(name, None)
-        unmark_noise(tensor)
-
     def note_ends(self, inputs: Sequence[Shadow], outputs: Sequence[Shadow]) -> None:
-        """Note the products of weights among an operation's inputs that are none any more among its outputs."""
+        """Note the products of weights among an operation's inputs that its outputs are no products of."""
         for shadow in inputs if self.notes_ends else ():
             is_product = shadow.source and shadow.kind is Kind.ACTIVATION
             if is_product and all(output.source != shadow.source for output in outputs):
                 self.ends.extend(shadow.layers)
 
-    # -- atoms --------------------------------------------------------------------------------------------------------
+    @contextmanager
+    def without_trail(self) -> Iterator[None]:
+        """A block whose operations count neither in the trail nor in the MACs."""
+        operations, uses = len(self.trail), len(self.mac_uses)
+        yield
+        del self.trail[operations:], self.mac_uses[uses:]
+
+    # -- verbs for rules ----------------------------------------------------------------------------------------------
 
     def unite(self, a: Labels, b: Labels) -> Labels:
-        """Unite two layers element by element (broadcast); what one leaves fixed protects the other.
+        """Unite two layers element by element (broadcast); fixed labels of one protect the other.
 
         Returns:
             a layer that stands for both: the smaller one where all its labels are atoms.
@@ -251,126 +252,69 @@ class Tape:
         self.unite(first, layer)
         return first
 
-    def protect(self, labels: Labels, reason: str) -> None:
-        """Never prune these atoms."""
-        self.protections.append((labels, reason))
+    def collapse_parts(self, vector: Labels, parts: int) -> Labels:
+        """Tie equal parts of a vector position by position: (size,) labels become (size / parts,)."""
+        return self.collapse(vector.reshape(parts, -1), [0]).reshape(-1)
 
-    def protect_shadow(self, shadow: Shadow, reason: str) -> None:
-        """Never prune any atom of a tensor, nor of an axis whose positions are its values."""
-        for layer in (*shadow.layers, *shadow.positions):
-            self.protections.append((layer, reason))
-
-    def population(self, layers: Iterable[Labels]) -> None:
-        """The operation at hand reads all these channels together, so that a removed one differs from one of zeros."""
-        self.populations.extend((self.op, layer) for layer in layers if layer.max() > 0)
+    def vector(self, layer: Labels, axis: int) -> Labels:
+        """A layer that varies over `axis`, as (size,) labels: ties it along all its other axes."""
+        return self.collapse(layer, [other for other in varying(layer) if other != axis]).reshape(-1)
 
     def open(self, labels: Labels) -> None:
         """These atoms are channels that a layer makes."""
         self.openings.append(labels)
 
-    def labels(self, tensor: str, axis: int) -> Labels:
-        """All atoms of one axis of a parameter or buffer: (size,) labels."""
-        found = next(item for item in self.axes if item.tensor == tensor and item.axis == axis)
-        return np.arange(found.first, found.first + found.size, dtype=np.int32)
+    def protect(self, channels: Labels | Shadow, reason: str) -> None:
+        """Never prune these atoms, or any of a tensor, also where its values are their positions."""
+        layers = (*channels.layers, *channels.positions) if isinstance(channels, Shadow) else (channels,)
+        self.protections.extend((layer, reason) for layer in layers)
 
-    def count(self, weight: str, positions: float) -> None:
-        """Note that every element of a weight was used `positions` times, for all examples together."""
-        self.mac_uses.append(MacUse(weight, positions))
+    def protect_along(self, shadow: Shadow, axes: Iterable[int], reason: str) -> Shadow:
+        """Protect the layers that vary over one of `axes`.
 
-    def vector(self, layer: Labels, axis: int) -> Labels:
-        """A layer that varies over `axis`, as (size,) labels: ties it along all its other axes."""
-        rest = [other for other in varying(layer) if other != axis]
-        return self.collapse(layer, rest).reshape(-1)
+        Returns:
+            the shadow without them.
+        """
+        axes, rest = tuple(axes), []
+        for layer in shadow.layers:
+            if any(layer.shape[axis] > 1 for axis in axes):
+                self.protect(layer, reason)
+            else:
+                rest.append(layer)
+        return shadow.with_layers(rest)
 
-    def split(self, labels: Labels, axes: tuple[int, ...], keep: int | None = None, *, counted: bool = False) -> None:
-        """Record that one axis was cut into `axes`; by default channels go along the last of them."""
-        self.splits.append(Split(labels, axes, axes[-1] if keep is None else keep, counted))
+    def population(self, layers: Iterable[Labels]) -> None:
+        """The operation reads all these channels together, so that a removed one differs from one of zeros."""
+        self.populations.extend((self.op, layer) for layer in layers if layer.max() > 0)
 
-    def kept_axis(self, layer: Labels, *, told: bool = False) -> int | None:
+    def count(self, weight: str | None, positions: float) -> None:
+        """Count a weight's MACs: every element was used `positions` times, for all examples together."""
+        if weight is not None:
+            self.mac_uses.append(MacUse(weight, positions))
+
+    def split(self, labels: Labels, axes: tuple[int, ...], *, counted: bool = False) -> None:
+        """Record that one axis was cut into `axes`; channels go along the last of them."""
+        self.splits.append(Split(labels, axes, axes[-1], counted))
+
+    def kept_axis(self, layer: Labels, *, named: bool = False) -> int | None:
         """The axis along which channels go, of a layer that a split made vary over several axes; None if none did.
 
         Args:
             layer: the split's labels, or the same with axes in another order or more of size 1.
-            told: only of splits whose axis the code named.
+            named: only of splits whose axis the code named.
         """
-        over = varying(layer)
-        rows = {axis: row_along(layer, axis) for axis in over}
+        rows = {axis: row_along(layer, axis) for axis in varying(layer)}
         for split in reversed(self.splits):
-            if split.labels.size == layer.size and (split.told or not told):
+            if split.labels.size == layer.size and (split.named or not named):
                 kept = row_along(split.labels, split.keep)
                 for axis, row in rows.items():
                     if np.array_equal(row, kept):
                         return axis
         return None
 
-    # -- element-wise -------------------------------------------------------------------------------------------------
-
-    def merge(self, operands: Sequence[Operand]) -> list[Labels]:
-        """The layers of an element-wise result (broadcast): layers that overlap are united.
-
-        A layer meeting another operand that is full-size along it without varying there cannot shrink: it is
-        protected, or, if it varies over other axes too, tied along the fixed ones.
-        """
-        merged: list[Labels] = []
-        for index, operand in enumerate(operands):
-            layers = [self._meet_fixed(layer, index, operands) for layer in operand.layers]
-            fresh: list[Labels] = []  # of one operand, several may vary over an axis that a view has joined
-            for layer in self._one_peroverlap([layer for layer in layers if layer is not None], merged):
-                if any(overlap(layer, other) for other in merged):
-                    merged = self._join(merged, layer)
-                else:
-                    fresh.append(layer)
-            merged += fresh
-        return merged
-
-    def _meet_fixed(self, layer: Labels, index: int, operands: Sequence[Operand]) -> Labels | None:
-        """What is left of a layer when the other operands' fixed axes have been respected."""
-        for other_index, other in enumerate(operands):
-            if other_index == index:
-                continue
-            axes = varying(layer)
-            if other.kind is Kind.CONSTANT:
-                uneven = [axis for axis in axes if axis in other.uneven]
-                if len(uneven) == len(axes):
-                    self.protect(layer, f"{self.op} with {UNEVEN}")
-                    return None
-                layer = self.collapse(layer, uneven)
-                continue
-            if any(candidate.shape[axis] > 1 for candidate in other.layers for axis in axes):
-                continue
-            full = [axis for axis in axes if other.sizes[axis] > 1]
-            if len(full) == len(axes):
-                self.protect(layer, f"{self.op} with a tensor of fixed size")
-                return None
-            layer = self.collapse(layer, full)
-        return layer
-
-    def _one_peroverlap(self, layers: list[Labels], merged: Sequence[Labels]) -> list[Labels]:
-        """Where several layers of one operand overlap a layer of another, the last axis is the channels'."""
-        for other in merged:
-            overlapping = [layer for layer in layers if overlap(layer, other)]
-            layers = self._drop_all_but_last(layers, overlapping)
-        return layers
-
-    def _drop_all_but_last(self, layers: list[Labels], overlapping: list[Labels]) -> list[Labels]:
-        """`layers` without the protected ones among `overlapping`: all but the first with the last axis."""
-        if len(overlapping) < 2:
-            return layers
-        kept = max(overlapping, key=lambda layer: varying(layer)[-1])
-        for layer in overlapping:
-            if layer is not kept:
-                self.protect(layer, f"{self.op}: another axis holds the channels")
-        return [layer for layer in layers if layer is kept or not any(layer is other for other in overlapping)]
-
-    def _join(self, merged: list[Labels], layer: Labels) -> list[Labels]:
-        """`merged` with one more layer, united with the one it overlaps."""
-        overlapping = [other for other in merged if overlap(layer, other)]
-        merged = self._drop_all_but_last(merged, overlapping)
-        for index, other in enumerate(merged):
-            if overlap(layer, other):
-                merged[index] = self.unite(other, layer)
-                return merged
-        return merged
+    def labels(self, tensor: str, axis: int) -> Labels:
+        """All atoms of one axis of a parameter or buffer: (size,) labels."""
+        return self._labels[tensor, axis]
 
 
 def shared_layers(one: torch.Tensor, other: torch.Tensor, layers: Sequence[Labels]) -> tuple[Labels, ...] | None:
@@ -382,22 +326,16 @@ def shared_layers(one: torch.Tensor, other: torch.Tensor, layers: Sequence[Label
         layers: those of `one`; labels of any size are left out.
 
     Returns:
-        the layers, or None where one of them varies over something else than an axis that both have whole.
+        the layers, or None if one of them varies over an axis that only one of the tensors has whole.
     """
-    axis_by_step = {(other.stride(axis), size): axis for axis, size in enumerate(other.shape) if size > 1}
+    axis_by_stride = {(other.stride(axis), size): axis for axis, size in enumerate(other.shape) if size > 1}
     found = []
     for layer in layers:
         over = varying(layer)
         if layer.max() == FLEXIBLE:
             continue
-        axis = axis_by_step.get((one.stride(over[0]), one.shape[over[0]])) if len(over) == 1 else None
+        axis = axis_by_stride.get((one.stride(over[0]), one.shape[over[0]])) if len(over) == 1 else None
         if axis is None:
             return None
         found.append(layer.reshape([-1 if index == axis else 1 for index in range(other.ndim)]))
     return tuple(found)
-
-
-def _writes(tensor: torch.Tensor) -> int:
-    """How often the tensor, or the one behind it, has been written to."""
-    count: int = (tensor if tensor._base is None else tensor._base).__dict__.get(_WRITES, 0)
-    return count

@@ -2,208 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import nn
 
 from gsprune.errors import TraceError, is_out_of_memory
 from gsprune.tracing.autocast import active_autocast
-from gsprune.tracing.constants import is_noise, mark_noise, uneven_axes, unmark_noise
+from gsprune.tracing.copies import frozen_copies, tie_copies
+from gsprune.tracing.dispatch import Tracer
 from gsprune.tracing.example import Example, candidates, given
-from gsprune.tracing.exits import copies, leaves, protect_outputs
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.groups import build_graph
-from gsprune.tracing.lengths import is_split, is_view, read_shape, reads_shape, tie_split, tie_view
+from gsprune.tracing.marks import unmark
 from gsprune.tracing.modules import tie_modules
-from gsprune.tracing.numbers import numbers_of
-from gsprune.tracing.outputs import tensors_in
-from gsprune.tracing.passages import Numbers, Step
-from gsprune.tracing.positions import use_positions
-from gsprune.tracing.rules import rule_for
-from gsprune.tracing.rules_common import Call, Rule, origin, protect_all
-from gsprune.tracing.scales import keep_scale, keep_widths_of_busy_queries
-from gsprune.tracing.shadow import EMPTY, FREE, Kind, Labels, Shadow
-from gsprune.tracing.tape import OUTPUT, Tape
-from gsprune.tracing.twins import frozen_copies, tie_copies
+from gsprune.tracing.outputs import protect_outputs, tensors_in
+from gsprune.tracing.plain_operations import plain_operations
+from gsprune.tracing.scales import keep_widths_of_busy_queries
+from gsprune.tracing.tape import Tape
 from gsprune.tracing.undisturbed import undisturbed
 from gsprune.tracing.unseen import protect_unseen, unseen_modules
+from gsprune.tracing.watcher import Watcher
 from gsprune.tracing.wrappers import is_scripted, wrapper_of
-from gsprune.tracing.writes import note_write
 
-__all__ = ["operation_of", "outputs_of", "plain_operations", "trace", "trace_call"]
-
-
-# These make axes that follow what they meet, also from a tensor of which nothing is known.
-_MAKERS = frozenset(f"aten.{name}" for name in ("expand", "repeat", "new_zeros", "new_ones", "new_full", "new_empty"))
-# In place, these do not read the values that were there.
-_OVERWRITES = frozenset({"aten.copy", "aten.fill", "aten.zero"})
-
-
-class _Operation(NamedTuple):
-    """What is known of an operation before it runs."""
-
-    name: str
-    rule: Rule | None
-    mutable: bool
-    composite: bool
-    random: bool
-
-
-@cache
-def operation_of(func: torch._ops.OpOverload) -> _Operation:
-    """What is known of an operation; composite ones are traced, and counted, as what they are made of."""
-    name = func._schema.name.replace("::", ".")
-    mutable = func._schema.is_mutable
-    rule = rule_for(func)
-    composite = rule is None and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
-    random = torch.Tag.nondeterministic_seeded in func.tags
-    return _Operation(name.removesuffix("_") if mutable else name, rule, mutable, composite, random)
-
-
-def outputs_of(out: Any) -> list[Tensor]:
-    """The tensors that one operation returned."""
-    several = out if isinstance(out, tuple | list) else [out]
-    return [each for each in several if isinstance(each, Tensor)]
-
-
-class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
-    """Runs every operation as it is and notes on the tape what it does to channels."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Torch would import its compiler (seconds) on the first operation, only to keep it out of this method."""
-        return False
-
-    def __init__(self, tape: Tape) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
-        self.tape = tape
-
-    def __torch_dispatch__(
-        self, func: torch._ops.OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        del types
-        kwargs = kwargs or {}
-        operation = operation_of(func)
-        if operation.composite:
-            with self:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
-        tape = self.tape
-        call = Call(operation.name, args, kwargs, None)
-        inputs = call.tensors()
-        known = operation.name in _MAKERS or any([tape.is_known(tensor) for tensor in inputs])
-        before = args[0] if operation.mutable and args and isinstance(args[0], Tensor) else None
-        is_random = operation.random or any([is_noise(tensor) for tensor in inputs])
-        if before is not None and (operation.name in _OVERWRITES or not uneven_axes(before, tape.of(before))):
-            mark_noise(before)  # until the rule has run: it sees the values that were written
-        out = func(*args, **kwargs)
-        tape.op, tape.scale = operation.name, None
-        passing: list[Labels] = []
-        made: list[Shadow] = []
-        numbers: Numbers = ()
-        if not inputs:
-            self._mark(out, FREE)
-        elif known:
-            shadows = [tape.of(tensor) for tensor in inputs]
-            passing += [layer for shadow in shadows for layer in shadow.layers]
-            self._apply(operation, Call(operation.name, args, kwargs, out), before)
-            use_positions(tape, Call(operation.name, args, kwargs, out), shadows)
-            made += [tape.of(tensor) for tensor in outputs_of(out)]
-            tape.note_ends(shadows, made)
-            if not is_random:
-                numbers = numbers_of(tape, Call(operation.name, args, kwargs, out), shadows)
-                passing += [layer for shadow in shadows if shadow.sum for layer in shadow.sum.layers]
-        elif operation.name == "aten.lift_fresh" and out.numel() == 1:
-            tape.mark(out, FREE)  # torch.tensor(number)
-        if before is not None and not is_random:
-            unmark_noise(before)
-        for tensor in outputs_of(out) if is_random else ():
-            mark_noise(tensor)
-        tape.steps.append(Step(operation.name, passing, made, tape.scale, numbers))
-        return out
-
-    def _apply(self, operation: _Operation, call: Call, written: Tensor | None) -> None:
-        """Let the rule note what it sees, and give the outputs their shadows."""
-        tape = self.tape
-        rule = operation.rule
-        if rule is None:
-            shadows = [tape.of(tensor) for tensor in call.tensors()]
-            rule = protect_all if any(shadow.layers for shadow in shadows) else _of_no_channels
-        result = rule(tape, call)
-        if written is not None and isinstance(result, Shadow):
-            note_write(tape, written, result, call.op)
-        if isinstance(result, Shadow):
-            self._mark(call.out, result)
-            return
-        for index, tensor in enumerate(call.out if isinstance(call.out, tuple | list) else [call.out]):
-            if isinstance(tensor, Tensor):
-                tape.mark(tensor, result[index] if index < len(result) else EMPTY)
-
-    def _mark(self, out: Any, shadow: Shadow) -> None:
-        """Give every tensor of an output the same shadow."""
-        if isinstance(out, Tensor):
-            self.tape.mark(out, shadow)
-        elif isinstance(out, tuple | list):
-            for item in out:
-                if isinstance(item, Tensor):
-                    self.tape.mark(item, shadow)
-
-
-def _of_no_channels(tape: Tape, call: Call) -> Shadow:
-    """An operation without a rule on tensors without channels."""
-    return Shadow((), origin([tape.of(tensor) for tensor in call.tensors()]))
-
-
-class _Watcher(TorchFunctionMode):
-    """Sees what operations do not show: shapes that are read, and attention that computes its own scale.
-
-    One backend of attention takes it apart before it is dispatched.
-    """
-
-    def __init__(self, tape: Tape) -> None:
-        super().__init__()
-        self.tape = tape
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        del types
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            return self._attention(args, kwargs)
-        splits = len(self.tape.splits)
-        if leaves(func) and self.tape.of(args[0]).kind is Kind.ACTIVATION:
-            self.tape.protect_shadow(self.tape.of(args[0]), f"{OUTPUT}: read by code outside of PyTorch")
-        result = func(*args, **kwargs)
-        if copies(func):
-            self.tape.mark(result, self.tape.of(args[0]))
-        if reads_shape(func):
-            return read_shape(self.tape, args[0], result)
-        if is_view(func):
-            tie_view(self.tape, args, kwargs, result, splits)
-        if is_split(func):
-            tie_split(self.tape, args, kwargs, result)
-        return result
-
-    def _attention(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
-        op = "scaled_dot_product_attention"
-        keep_scale(self.tape, self.tape.of(query), self.tape.of(key), op, kwargs.get("scale"))
-        self.tape.notes_ends = False
-        try:
-            return F.scaled_dot_product_attention(*args, **kwargs)
-        finally:
-            self.tape.notes_ends = True
+__all__ = ["trace", "trace_call"]
 
 
 def trace(
@@ -316,7 +140,7 @@ def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]
             _protect_unseen(model, example, tape)
     finally:
         for tensor in tensors_in((example.args, example.kwargs)):
-            tape.unmark(tensor)
+            unmark(tensor)
     return build_graph(tape, model, _shapes(example), origin)
 
 
@@ -331,13 +155,11 @@ def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
         return
     around = {"", *(".".join(owner.split(".")[:end]) for owner in owners for end in range(1, owner.count(".") + 2))}
     modules = [module for name, module in model.named_modules() if name in around]
-    noted, uses = len(tape.steps), len(tape.mac_uses)
     for module in modules:
         module.training = True
-    # What is left is a failure of the user's own code in a mode that was not asked for.
-    with suppress(TraceError):
+    # A failure here is one of the user's own code in a mode that was not asked for.
+    with tape.without_trail(), suppress(TraceError):
         protect_outputs(tape, model, _run(model, example, tape))
-    del tape.steps[noted:], tape.mac_uses[uses:]
     for module in modules:
         module.training = False
 
@@ -346,15 +168,14 @@ def _protect_unseen(model: nn.Module, example: Example, tape: Tape) -> None:
     """Protect what parts of the model may read that no run has used; a further run shows what passes by them."""
     names = unseen_modules(tape, model)
     if names:
-        noted, uses = len(tape.steps), len(tape.mac_uses)
-        tape.unseen = protect_unseen(tape, model, names, lambda: _run(model, example, tape))
-        del tape.steps[noted:], tape.mac_uses[uses:]
+        with tape.without_trail():
+            tape.unseen = protect_unseen(tape, model, names, lambda: _run(model, example, tape))
 
 
 def _run(model: nn.Module, example: Example, tape: Tape) -> Any:
     """Call the model under the tracer; failures say where."""
     try:
-        with _Watcher(tape), _Tracer(tape):
+        with Watcher(tape), Tracer(tape):
             return example.call(model)
     except Exception as error:
         if is_out_of_memory(error):
@@ -379,29 +200,3 @@ def _module_at(error: BaseException, model: nn.Module) -> str | None:
             found = names[id(owner)]
         frame = frame.tb_next
     return found
-
-
-@contextmanager
-def plain_operations(model: nn.Module) -> Iterator[None]:
-    """Switch off what would hide ordinary operations: fused attention's fast path, RNN primitives, compiled code."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    modules = list(model.modules())
-    with ExitStack() as stack:
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
-        torch.backends.mha.set_fastpath_enabled(False)
-        if any(isinstance(module, nn.RNNBase) for module in modules):
-            stack.callback(torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled())
-            torch._C._set_mkldnn_enabled(False)
-            stack.callback(torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled())
-            torch._C._set_cudnn_enabled(False)
-        if any(p is not None and p.is_cuda for module in modules for p in module._parameters.values()):
-            # Fused kernels pad the width of a head, which would pass for a size written into the code.
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if any(_is_compiled(module) for module in modules):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        yield
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    """Whether a module runs through torch.compile."""
-    return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None

@@ -1,4 +1,4 @@
-"""Run a model's forward and leave no trace of it: modes, random generators, buffers and attributes are put back."""
+"""Restore a model after a forward: modes, random generators, buffers and attributes."""
 
 from __future__ import annotations
 
@@ -115,5 +115,5 @@ def _restore(attributes: list[tuple[nn.Module, dict[str, Any], dict[str, dict[An
 
 
 def _differs(present: dict[Any, Any], before: dict[Any, Any]) -> bool:
-    """Whether two dictionaries hold other objects, or the same ones in another order."""
+    """True if two dictionaries hold other objects, or the same ones in another order."""
     return present.keys() != before.keys() or not all(map(is_, present.values(), before.values()))

@@ -42,7 +42,7 @@ def unseen_modules(tape: Tape, model: nn.Module) -> list[str]:
 def _is_run(tape: Tape, model: nn.Module, name: str) -> bool | None:
     """Whether the traced call has used a parameter of a submodule; None where it has no parameters."""
     leaves = [f"{name}.{leaf}" for leaf, _ in model.get_submodule(name).named_parameters()]
-    return any(tape.aliases.get(leaf, leaf) in tape.used for leaf in leaves) if leaves else None
+    return any(tape.canonical(leaf) in tape.used for leaf in leaves) if leaves else None
 
 
 def _has_run_sibling(tape: Tape, model: nn.Module, name: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from gsprune.tracing.marks import count_write
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Shadow, varying
 from gsprune.tracing.tape import Tape, shared_layers
 
@@ -27,10 +28,10 @@ def note_write(tape: Tape, written: Tensor, result: Shadow, op: str) -> None:
     """
     base = written._base
     if base is None:
-        tape.count_write(written)
+        count_write(written)
         return
     old, known = tape.of(written), tape.of(base)
-    tape.count_write(base)
+    count_write(base)
     if len(old.layers) == len(result.layers) and old.kind is not Kind.CONSTANT:
         return  # the channels have been united with what was there
     if known.kind is Kind.CONSTANT and _of_any_size(written, result):
@@ -40,7 +41,7 @@ def note_write(tape: Tape, written: Tensor, result: Shadow, op: str) -> None:
     whole = shared_layers(written, base, result.layers)
     if whole is None:
         for shadow in (result, known):
-            tape.protect_shadow(shadow, f"{op} into a part of a tensor")
+            tape.protect(shadow, f"{op} into a part of a tensor")
         tape.mark(base, EMPTY)
         return
     layers = {varying(layer): layer for layer in known.layers}

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_group import select_one
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gsprune import _core
-from gsprune.backends import Backend, CppBackend, TorchBackend, select_groups
-from gsprune.selection.widths import Limits
+from gsprune.backends import Backend, CppBackend, TorchBackend
+from gsprune.selection.widths import WidthLimits
 
 PROVIDERS = (CppBackend(), TorchBackend())
 
@@ -36,7 +37,7 @@ PROVIDERS = (CppBackend(), TorchBackend())
 def test_the_highest_are_kept_and_ties_go_to_the_lower_index(
     backend: Backend, scores: list[float], keep: int, expected: list[int]
 ) -> None:
-    kept = backend.select(np.array(scores, dtype=np.float32), keep)
+    kept = select_one(backend, np.array(scores, dtype=np.float32), keep)
     assert kept.tolist() == expected
     assert kept.dtype == np.int64
 
@@ -45,17 +46,17 @@ def test_the_highest_are_kept_and_ties_go_to_the_lower_index(
 def test_the_core_chooses_as_the_definition_does(scores: list[float]) -> None:
     array = np.array(scores, dtype=np.float32)
     for keep in {0, len(array) // 3, len(array)}:
-        chosen = [backend.select(array, keep).tolist() for backend in PROVIDERS]
+        chosen = [select_one(backend, array, keep).tolist() for backend in PROVIDERS]
         assert chosen[0] == chosen[1]
 
 
 @pytest.mark.parametrize("backend", PROVIDERS, ids=lambda b: b.name)
 def test_a_score_without_rank_and_an_impossible_number_are_refused(backend: Backend) -> None:
     with pytest.raises(ValueError, match="NaN"):
-        backend.select(np.array([1.0, np.nan], dtype=np.float32), 1)
+        select_one(backend, np.array([1.0, np.nan], dtype=np.float32), 1)
     for keep in (-1, 3):
-        with pytest.raises(ValueError, match=f"`keep` must lie in .*got {keep}"):
-            backend.select(np.ones(2, dtype=np.float32), keep)
+        with pytest.raises(ValueError, match=rf"`kept\[0\]` must lie in .*got {keep}"):
+            select_one(backend, np.ones(2, dtype=np.float32), keep)
 
 
 @pytest.mark.parametrize("backend", PROVIDERS, ids=lambda b: b.name)
@@ -66,10 +67,10 @@ def test_all_groups_at_once_choose_as_each_alone(backend: Backend, seed: int) ->
     first_unit = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
     scores = rng.integers(-3, 4, size=first_unit[-1]).astype(np.float32)  # many ties
     kept = rng.integers(0, widths + 1).astype(np.int64)
-    keep = select_groups(backend, scores, first_unit, kept)
+    keep = backend.select_groups(scores, first_unit, kept)
     assert keep.dtype == bool
     for (first, last), count in zip(pairwise(first_unit.tolist()), kept.tolist(), strict=True):
-        assert np.flatnonzero(keep[first:last]).tolist() == backend.select(scores[first:last], count).tolist()
+        assert np.flatnonzero(keep[first:last]).tolist() == select_one(backend, scores[first:last], count).tolist()
 
 
 @given(seed=st.integers(0, 2**16))
@@ -77,21 +78,20 @@ def test_every_group_keeps_the_units_that_its_limits_allow(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = rng.integers(1, 6)
     per_unit, units = rng.integers(1, 4, size=groups), rng.integers(0, 30, size=groups)
-    limits = [
-        Limits(
-            initial=int(n + rng.integers(0, 9)) * int(p),
-            present=int(n) * int(p),
-            width_per_unit=int(p),
-            round_to=int(rng.choice([1, 2, 3, 8, 1000])),
-            min_channels=int(rng.choice([1, 2, 7, 1000])),
-            frozen=bool(rng.random() < 0.2),
-        )
-        for n, p in zip(units, per_unit, strict=True)
-    ]
+    initial = (units + rng.integers(0, 9, size=groups)) * per_unit
+    limits = WidthLimits(
+        initial=initial,
+        present=units * per_unit,
+        width_per_unit=per_unit,
+        multiple=np.lcm(rng.choice([1, 2, 3, 8, 1000], size=groups), per_unit),
+        min_channels=rng.choice([1, 2, 7, 1000], size=groups),
+        frozen=rng.random(groups) < 0.2,
+    )
     sparsities = rng.choice([0.0, 0.1, 1 / 3, 0.9999, rng.random()], size=groups)
-    table = np.array([(x.initial, x.width_per_unit, x.multiple, x.min_channels, x.frozen) for x in limits], np.int64)
+    columns = (initial, per_unit, limits.multiple, limits.min_channels, limits.frozen)
+    table = np.stack(columns, axis=1).astype(np.int64)
     first_unit = np.concatenate([[0], np.cumsum(units)]).astype(np.int64)
-    expected = [x.kept(s) // x.width_per_unit for x, s in zip(limits, sparsities.tolist(), strict=True)]
+    expected = limits.units(limits.kept(sparsities)).tolist()
     assert _core.kept_units(table, first_unit, sparsities).tolist() == expected
     of_one = [_core.kept_units(table, first_unit, s)[i] for i, s in enumerate(sparsities.tolist())]
     assert of_one == expected

@@ -13,8 +13,8 @@ from torch import nn
 
 import gsprune
 from gsprune.backends import CppBackend
-from gsprune.importance import resolve_importance
-from gsprune.importance.base import ScoreSource
+from gsprune.importance import ScoreSource, resolve_importance
+from gsprune.importance.reductions import REDUCTIONS
 from gsprune.tracing.structure import Structure
 
 
@@ -37,14 +37,15 @@ def test_scores_of_data_are_those_of_all_ranks_together(tmp_path: Path, importan
         halves.append(_statistics(model, importance, x))
     model = rank_workers.network()
     chosen = resolve_importance(rank_workers.criterion(importance, x))
+    reduce = REDUCTIONS[str(chosen.reduction)]
     kept = {
-        name: np.sort(np.argsort(-chosen._score(name, (halves[0][name] + halves[1][name]) / 2, 32), kind="stable")[:16])
+        name: np.sort(np.argsort(-reduce((halves[0][name] + halves[1][name]) / 2), kind="stable")[:16])
         for name in halves[0]
     }
     assert torch.equal(first["0.weight"], model[0].weight.detach()[kept["0"]])
     assert torch.equal(first["4.weight"], model[4].weight.detach()[:, kept["2"]])
     # One rank alone would have kept others: the test would fail without the average.
-    alone = np.sort(np.argsort(-chosen._score("0", halves[0]["0"], 32), kind="stable")[:16])
+    alone = np.sort(np.argsort(-reduce(halves[0]["0"]), kind="stable")[:16])
     assert importance == "activation" or not np.array_equal(alone, kept["0"])
 
 

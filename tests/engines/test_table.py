@@ -8,7 +8,7 @@ from torch import nn
 
 import gsprune
 from gsprune import LatencyBudget
-from gsprune.engines.engine import ENGINE_SETTINGS
+from gsprune.engines import ENGINES
 from gsprune.engines.table import WidthTable, cache_folder, table_key
 from gsprune.selection import dense_shapes
 
@@ -66,10 +66,10 @@ def test_the_key_tells_engines_threads_batches_and_networks_apart_but_not_budget
 def test_times_of_an_engine_with_other_settings_are_not_taken_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = gsprune.trace(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.ones(4, 3))
     shapes = dense_shapes(graph, {})
-    budgets = {engine: LatencyBudget(1.0, engine=engine) for engine in ENGINE_SETTINGS}
+    budgets = {engine: LatencyBudget(1.0, engine=engine) for engine in ENGINES}
     before = {engine: table_key(graph, shapes, budget) for engine, budget in budgets.items()}
     assert before["compiled"]["settings"]["inductor"] == {"freezing": True}
-    thawed = {**ENGINE_SETTINGS["compiled"], "inductor": {"freezing": False}}
-    monkeypatch.setitem(ENGINE_SETTINGS, "compiled", thawed)
+    thawed = {**ENGINES["compiled"].settings, "inductor": {"freezing": False}}
+    monkeypatch.setattr(ENGINES["compiled"], "settings", thawed)
     for engine, budget in budgets.items():
         assert (table_key(graph, shapes, budget) == before[engine]) == (engine != "compiled")

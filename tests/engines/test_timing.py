@@ -5,22 +5,22 @@ import time
 import pytest
 import torch
 
-from gsprune.engines.timing import Timing, forwards_in_turns, torch_threads, undisturbed_milliseconds
+from gsprune.engines.timing import Latency, forwards_in_turns, torch_threads, undisturbed_milliseconds
 
 
 def test_the_median_of_undisturbed_calls_leaves_interrupted_ones_out() -> None:
-    timing = Timing((0.001,) * 11 + (0.05,) * 30, (False,) * 11 + (True,) * 30)
+    timing = Latency((0.001,) * 11 + (0.05,) * 30, 1, "cpu", 1, (False,) * 11 + (True,) * 30)
     assert timing.is_quiet
-    assert timing.undisturbed == 11
-    assert timing.undisturbed_ms == pytest.approx(1.0)
-    assert timing.median_ms == pytest.approx(50.0)
-    assert timing.p99_ms == pytest.approx(50.0)
+    assert timing.undisturbed_calls == 11
+    assert 1e3 * timing.undisturbed == pytest.approx(1.0)
+    assert 1e3 * timing.median == pytest.approx(50.0)
+    assert 1e3 * timing.p99 == pytest.approx(50.0)
 
 
 def test_with_too_few_undisturbed_calls_the_fastest_tenth_speaks() -> None:
-    timing = Timing(tuple(range(1, 102)), (False,) * 9 + (True,) * 92)
+    timing = Latency(tuple(range(1, 102)), 1, "cpu", 1, (False,) * 9 + (True,) * 92)
     assert not timing.is_quiet
-    assert timing.undisturbed_ms == pytest.approx(1e3 * 11)
+    assert timing.undisturbed == pytest.approx(11)
 
 
 def test_forwards_run_in_turns_with_the_threads_asked_for() -> None:

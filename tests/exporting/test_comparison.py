@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gsprune.engines.onnx_file import PortableCall, portable_call
+from gsprune.engines.portable_call import PortableCall, portable_call
 from gsprune.errors import ExportError
 from gsprune.exporting.comparison import Comparison, compare, measured_comparison
 

@@ -8,14 +8,24 @@ import math
 import numpy as np
 import pytest
 import torch
+from by_group import group_scores
 from hand_made import BACKEND, graph_of, member, small_graph, small_net, tensors_of
 from smaller_graphs import pruned_graph
 from torch import Tensor, nn
 
 import gsprune
+from gsprune.arrays import Float64Array
 from gsprune.errors import ScoreError
-from gsprune.importance import CRITERIA, Activation, Criterion, Importance, Random, Taylor, resolve_importance
-from gsprune.importance.base import FloatArray, ScoreSource
+from gsprune.importance import (
+    CRITERIA,
+    Activation,
+    Criterion,
+    Importance,
+    Random,
+    ScoreSource,
+    Taylor,
+    resolve_importance,
+)
 from gsprune.tracing.graph import Group
 
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
@@ -23,8 +33,14 @@ X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
 
 def scored(importance: object, net: nn.Sequential | None = None, **options: object) -> dict[str, np.ndarray]:
     net = small_net() if net is None else net
-    return resolve_importance(importance).scores(  # type: ignore[arg-type]
-        small_graph(net), tensors_of(net), BACKEND, model=net, run=lambda model: model(X), **options
+    return group_scores(
+        resolve_importance(importance),  # type: ignore[arg-type]
+        small_graph(net),
+        tensors_of(net),
+        BACKEND,
+        model=net,
+        run=lambda model: model(X),
+        **options,
     )
 
 
@@ -70,7 +86,7 @@ def hessian(w: list[float], g: list[float]) -> float:
 LITERAL = [("l1", l1), ("l2", l2), ("taylor", taylor), (Taylor(joint=True), joint_taylor), ("hessian", hessian)]
 
 
-@pytest.mark.parametrize(("criterion", "formula"), LITERAL, ids=lambda value: getattr(value, "__name__", str(value)))
+@pytest.mark.parametrize(("criterion", "formula"), LITERAL, ids=[formula.__name__ for _, formula in LITERAL])
 def test_score_is_the_mean_over_members_of_the_formula(criterion: object, formula: object) -> None:
     net = small_net()
     for group, scores in scored(criterion, net).items():
@@ -107,7 +123,7 @@ def test_a_prelu_is_not_a_norm() -> None:
     group = Group("0", 2, 1, (member("0.weight", 0, range(2), "out"), member("1.weight", 0, range(2), "out")), "")
     graph = graph_of((group,), {name: tuple(t.shape) for name, t in tensors_of(net).items()})
     with pytest.raises(ScoreError, match="has none"):
-        Importance("bn_scale").scores(graph, tensors_of(net), BACKEND, model=net)
+        group_scores(Importance("bn_scale"), graph, tensors_of(net), BACKEND, model=net)
 
 
 def test_fpgm_is_the_sum_of_distances_to_the_other_units() -> None:
@@ -162,7 +178,7 @@ def test_activation_leaves_modes_statistics_hooks_and_generators_alone() -> None
 def test_activation_without_an_input_says_how_to_give_one() -> None:
     net = small_net()
     with pytest.raises(ScoreError, match="give example_inputs"):
-        Importance("activation").scores(small_graph(net), tensors_of(net), BACKEND, model=net)
+        group_scores(Importance("activation"), small_graph(net), tensors_of(net), BACKEND, model=net)
 
 
 def test_random_has_a_generator_of_its_own() -> None:
@@ -179,15 +195,15 @@ def test_random_draws_anew_as_the_network_shrinks_and_alike_for_the_same_network
     graph = small_graph(small_net())
     smaller = pruned_graph(graph, {graph.groups[1].name: np.array([0])})
     importance = Importance("random")
-    first, again = (importance.scores(graph, {}, BACKEND) for _ in range(2))
-    later = importance.scores(smaller, {}, BACKEND)
+    first, again = (group_scores(importance, graph, {}, BACKEND) for _ in range(2))
+    later = group_scores(importance, smaller, {}, BACKEND)
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert not np.isin(later["0"], first["0"]).any()
 
 
 def test_random_does_not_depend_on_which_groups_are_scored() -> None:
     graph = small_graph(small_net())
-    whole, part = (Importance("random").scores(graph, {}, BACKEND, frozen=frozen) for frozen in ((), ("0",)))
+    whole, part = (group_scores(Importance("random"), graph, {}, BACKEND, frozen=frozen) for frozen in ((), ("0",)))
     assert np.array_equal(whole["3"], part["3"])
 
 
@@ -232,9 +248,9 @@ def test_a_weight_counts_again_once_it_has_a_gradient() -> None:
     source = small_graph(net)
     net[3].weight.requires_grad_(False)
     importance = Importance("taylor")
-    without = importance.scores(source, tensors_of(net), BACKEND, model=net)
+    without = group_scores(importance, source, tensors_of(net), BACKEND, model=net)
     net[3].weight.requires_grad_(True).grad = gradient
-    again = importance.scores(source, tensors_of(net), BACKEND, model=net)
+    again = group_scores(importance, source, tensors_of(net), BACKEND, model=net)
     assert again["0"] == pytest.approx(scored("taylor")["0"])
     assert again["0"] != pytest.approx(without["0"])
 
@@ -286,9 +302,9 @@ def test_low_precision_weights_are_summed_in_float64(dtype: torch.dtype) -> None
     with torch.no_grad():
         net[6].weight.fill_(1 + 2**-7)
     low = copy.deepcopy(net).to(dtype)
-    scores = resolve_importance("l1").scores(small_graph(low), tensors_of(low), BACKEND)
+    scores = group_scores(resolve_importance("l1"), small_graph(low), tensors_of(low), BACKEND)
     exact = copy.deepcopy(low).double()
-    expected = resolve_importance("l1").scores(small_graph(exact), tensors_of(exact), BACKEND)
+    expected = group_scores(resolve_importance("l1"), small_graph(exact), tensors_of(exact), BACKEND)
     assert all(np.array_equal(scores[name], expected[name]) for name in scores)
 
 
@@ -306,14 +322,14 @@ def test_a_group_without_weights_is_an_error_with_a_way_out() -> None:
     tensors = {"token": nn.Parameter(torch.ones(3))}
     group = Group("token", 3, 1, (member("token", 0, range(3), "out"),), "")
     with pytest.raises(ScoreError, match=r"group 'token'.*ties token.*ignore=\('token',\)"):
-        Importance().scores(graph_of((group,), {"token": (3,)}), tensors, BACKEND)
+        group_scores(Importance(), graph_of((group,), {"token": (3,)}), tensors, BACKEND)
 
 
 def test_positions_of_other_groups_on_a_shared_axis_do_not_count() -> None:
     weight = nn.Parameter(torch.arange(1.0, 11.0).reshape(2, 5))
     left = Group("left", 2, 1, (member("w", 1, [0, -1, 1, -1, -1], "in"),), "")
     right = Group("right", 1, 2, (member("w", 1, [-1, 0, -1, 0, -1], "in"),), "")
-    scores = Importance("l1").scores(graph_of((left, right), {"w": (2, 5)}), {"w": weight}, BACKEND)
+    scores = group_scores(Importance("l1"), graph_of((left, right), {"w": (2, 5)}), {"w": weight}, BACKEND)
     assert scores["left"].tolist() == [1.0 + 6.0, 3.0 + 8.0]
     assert scores["right"].tolist() == [2.0 + 7.0 + 4.0 + 9.0]
 
@@ -333,7 +349,7 @@ def test_a_function_of_a_wrong_shape_is_named() -> None:
 class Spread(Criterion):
     """A criterion of one's own, with all there is to read: the range of each unit's weights in the root."""
 
-    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+    def statistics(self, source: ScoreSource) -> dict[str, Float64Array]:
         statistics = {}
         for group in source.groups:
             rows = source.tensors[group.root.tensor].detach().movedim(group.root.axis, 0).flatten(1).double()
@@ -348,7 +364,7 @@ def test_a_subclass_is_a_criterion() -> None:
 
 
 class Wrong(Criterion):
-    def statistics(self, source: ScoreSource) -> dict[str, FloatArray]:
+    def statistics(self, source: ScoreSource) -> dict[str, Float64Array]:
         return {group.name: np.zeros(group.num_units) for group in source.groups}
 
 

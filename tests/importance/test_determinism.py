@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from by_group import group_scores, select
 from hand_made import small_graph, small_net, tensors_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,6 @@ from gsprune.backends import get_backend
 from gsprune.importance import Importance
 from gsprune.importance.normalizers import NORMALIZERS
 from gsprune.importance.reductions import REDUCTIONS
-from gsprune.selection import select
 
 CPU = torch.device("cpu")
 
@@ -38,7 +38,7 @@ def test_orthogonal_networks_lose_the_same_units_with_either_backend(
     removed = []
     for name in ("cpp", "torch"):
         backend = get_backend(name, CPU)  # type: ignore[arg-type]
-        scores = importance.scores(graph, tensors, backend)
+        scores = group_scores(importance, graph, tensors, backend)
         removed.append(select(graph, scores, {}, 0.5, scope=scope, backend=backend))  # type: ignore[arg-type]
     assert removed[0].keys() == removed[1].keys()
     assert all(np.array_equal(removed[0][group], units) for group, units in removed[1].items())
@@ -53,6 +53,6 @@ def test_equally_important_units_go_from_the_end() -> None:
     for normalizer in NORMALIZERS:
         for name in ("cpp", "torch"):
             backend = get_backend(name, CPU)  # type: ignore[arg-type]
-            scores = Importance("l2", normalizer=normalizer).scores(graph, tensors, backend)
+            scores = group_scores(Importance("l2", normalizer=normalizer), graph, tensors, backend)
             removed = select(graph, scores, {}, 0.5, backend=backend)
             assert {group: units.tolist() for group, units in removed.items()} == {"0": [3, 4, 5], "3": [2, 3]}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from by_group import group_scores
 from torch import Tensor, nn
 
 import gsprune
@@ -70,7 +71,7 @@ def trained(pools: bool, norms: bool = False) -> Net:
 
 def our_scores(net: Net, importance: Importance) -> dict[str, np.ndarray[Any, Any]]:
     backend = get_backend("auto", torch.device("cpu"))
-    return dict(importance.scores(gsprune.trace(net, X), dict(net.named_parameters()), backend, model=net))
+    return dict(group_scores(importance, gsprune.trace(net, X), dict(net.named_parameters()), backend, model=net))
 
 
 def peer_scores(net: Net, importance: Any) -> dict[str, np.ndarray[Any, Any]]:

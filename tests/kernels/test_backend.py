@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from by_group import SumJob, axis_sums, select_one
 from hashed_once import HashedOnce
 
 import gsprune
-from gsprune.backends import Statistic, SumJob, TorchBackend, get_backend
+from gsprune.backends import TorchBackend, get_backend
 
 pytest.importorskip("triton")
 
-from gsprune.kernels.backend import TritonBackend
+from gsprune.backends.triton import TritonBackend
 from gsprune.kernels.launch import INTERPRETED
 
 
@@ -34,18 +35,16 @@ def test_it_is_what_get_backend_gives_and_answers_as_the_torch_provider(device: 
     job = SumJob(tensor, (0, 1))
     pattern = ((0, keep(0, 2, 6)), (1, keep(1, 3)))
     other = TorchBackend()
-    for ours, theirs in zip(
-        backend.axis_sums([job], Statistic.ABS)[0], other.axis_sums([job], Statistic.ABS)[0], strict=True
-    ):
+    for ours, theirs in zip(axis_sums(backend, [job], "abs")[0], axis_sums(other, [job], "abs")[0], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-13)
     assert torch.equal(backend.slice([tensor], [pattern], [0])[0], other.slice([tensor], [pattern], [0])[0])
     scores = np.asarray([1.0, 3.0, 3.0, -0.0, 0.0, 2.0], np.float32)
     for count in range(len(scores) + 1):
-        assert np.array_equal(backend.select(scores, count), other.select(scores, count))
+        assert np.array_equal(select_one(backend, scores, count), select_one(other, scores, count))
 
 
 def test_it_tells_what_it_launched(backend: TritonBackend, device: torch.device) -> None:
-    backend.axis_sums([SumJob(torch.ones(4, 4, device=device), (0, 1))] * 3, Statistic.ABS)
+    axis_sums(backend, [SumJob(torch.ones(4, 4, device=device), (0, 1))] * 3, "abs")
     assert [(launch.kernel, launch.jobs) for launch in backend.launches] == [("score", 3), ("fold", 6)]
     backend.slice([torch.ones(4, device=device)] * 2, [((0, keep(1, 2)),)], [0, 0])
     assert [(launch.kernel, launch.jobs) for launch in backend.launches] == [("slice", 2)]
@@ -53,28 +52,28 @@ def test_it_tells_what_it_launched(backend: TritonBackend, device: torch.device)
 
 def test_a_second_tensor_is_not_read_where_the_statistic_has_none(backend: TritonBackend, device: torch.device) -> None:
     tensor = torch.ones(3, 2, device=device)
-    sums = backend.axis_sums([SumJob(tensor, (0,), torch.full_like(tensor, float("nan")))], Statistic.SQUARE)
+    sums = axis_sums(backend, [SumJob(tensor, (0,), torch.full_like(tensor, float("nan")))], "square")
     assert sums[0][0].tolist() == [2.0, 2.0, 2.0]
 
 
 def test_bad_jobs_are_named(backend: TritonBackend, device: torch.device) -> None:
     good = torch.ones(3, 2, device=device)
     with pytest.raises(ValueError, match=r"`tensors\[1\]` must be float32, float64, bfloat16 or float16"):
-        backend.axis_sums([SumJob(good, (0,)), SumJob(good.int(), (0,))], Statistic.ABS)
+        axis_sums(backend, [SumJob(good, (0,)), SumJob(good.int(), (0,))], "abs")
     for axes in ((2,), (-1,)):
         with pytest.raises(ValueError, match=r"`axes\[0\]` must lie in \[0, 2\)"):
-            backend.axis_sums([SumJob(good, axes)], Statistic.ABS)
+            axis_sums(backend, [SumJob(good, axes)], "abs")
     with pytest.raises(ValueError, match=r"`axes\[0\]` has 0 twice"):
-        backend.axis_sums([SumJob(good, (0, 0))], Statistic.ABS)
+        axis_sums(backend, [SumJob(good, (0, 0))], "abs")
     with pytest.raises(ValueError, match=r"`others\[0\]` must be a tensor for this statistic, got None"):
-        backend.axis_sums([SumJob(good, (0,))], Statistic.PRODUCT)
+        axis_sums(backend, [SumJob(good, (0,))], "product")
     for other in (good.T, good.double()):
         with pytest.raises(ValueError, match=r"`others\[0\]` must have the shape and dtype of `tensors\[0\]`"):
-            backend.axis_sums([SumJob(good, (0,), other)], Statistic.PRODUCT)
+            axis_sums(backend, [SumJob(good, (0,), other)], "product")
     with pytest.raises(ValueError, match=r"`tensors\[0\]` must be on a .* device, got 'meta'"):
-        backend.axis_sums([SumJob(good.to("meta"), (0,))], Statistic.ABS)
+        axis_sums(backend, [SumJob(good.to("meta"), (0,))], "abs")
     with pytest.raises(ValueError, match=r"`tensors\[1\]` must be a strided .*tensor"):
-        backend.axis_sums([SumJob(good, (0,)), SumJob(good.to("meta"), (0,))], Statistic.ABS)
+        axis_sums(backend, [SumJob(good, (0,)), SumJob(good.to("meta"), (0,))], "abs")
 
 
 @pytest.mark.parametrize(
@@ -104,9 +103,9 @@ def test_a_pattern_that_is_not_there_is_refused(backend: TritonBackend, device: 
 
 def test_select_refuses_nan_and_a_count_that_is_not_there(backend: TritonBackend) -> None:
     with pytest.raises(ValueError, match="NaN"):
-        backend.select(np.asarray([1.0, np.nan], np.float32), 1)
-    with pytest.raises(ValueError, match=r"`keep` must lie in \[0, len\(scores\)=2\], got 3"):
-        backend.select(np.zeros(2, np.float32), 3)
+        select_one(backend, np.asarray([1.0, np.nan], np.float32), 1)
+    with pytest.raises(ValueError, match=r"`kept\[0\]` must lie in \[0, 2\].*got 3"):
+        select_one(backend, np.zeros(2, np.float32), 3)
 
 
 def test_it_does_not_serve_the_other_kind_of_device() -> None:
@@ -182,7 +181,7 @@ def test_sums_come_back_whatever_the_default_device_is(backend: TritonBackend, d
 
     with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
         patch.setattr(torch, "empty", spied)
-        sums = backend.axis_sums([SumJob(torch.ones(3, 2, device=device), (0,))], Statistic.ABS)
+        sums = axis_sums(backend, [SumJob(torch.ones(3, 2, device=device), (0,))], "abs")
     assert sums[0][0].tolist() == [2.0, 2.0, 2.0]
     assert all("device" in kwargs for kwargs in made)
 
@@ -199,7 +198,7 @@ def test_the_host_waits_until_memory_is_read_as_soon_as_there_are_several_stream
 
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     for stream in (0, 7, 0):
-        monkeypatch.setattr("gsprune.kernels.backend.current_stream", lambda stream=stream: stream)
+        monkeypatch.setattr("gsprune.backends.triton.current_stream", lambda stream=stream: stream)
         backend._wait_for_reading()
         waits.append(False)
     assert waits == [False, True, False, True, False]

@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -104,9 +105,9 @@ def train_to_budget(rank: int, folder: Path, config: TrainConfig) -> Outcome:
     def milliseconds(model: nn.Module, *_: Any) -> float:
         return (1 + rank) * sum(parameter.numel() for parameter in model.parameters()) / 1e5
 
-    latency_target._measured = milliseconds
-    os.environ["GSPRUNE_CACHE"] = str(folder.parent / f"cache-{rank}")
-    return train(folder, config, ranks=Ranks(dist.group.WORLD))
+    variables = {"GSPRUNE_CACHE": str(folder.parent / f"cache-{rank}")}
+    with patch.object(latency_target, "_measured", milliseconds), patch.dict(os.environ, variables):
+        return train(folder, config, ranks=Ranks(dist.group.WORLD))
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

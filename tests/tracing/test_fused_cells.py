@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from gsprune.tracing.call import Call
 from gsprune.tracing.components import Components
-from gsprune.tracing.rules import RULES
-from gsprune.tracing.rules_common import Call
+from gsprune.tracing.rules.registry import RULES
 from gsprune.tracing.shadow import Kind, Shadow
 from gsprune.tracing.tape import Tape
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import gc
 import importlib
 import json
 import os
@@ -343,15 +344,28 @@ class ProcgenProvider:
 def _make_games(config: EnvConfig, num_threads: int) -> Any:
     """The gym3 environment behind a `ProcgenVectorEnv`."""
     make = import_procgen()
-    return make(
-        num=config.num_envs,
-        env_name=config.game,
-        distribution_mode=config.distribution_mode,
-        num_levels=config.num_levels,
-        start_level=config.start_level,
-        rand_seed=config.seed,
-        num_threads=num_threads,
-    )
+    with _no_garbage_collected():
+        return make(
+            num=config.num_envs,
+            env_name=config.game,
+            distribution_mode=config.distribution_mode,
+            num_levels=config.num_levels,
+            start_level=config.start_level,
+            rand_seed=config.seed,
+            num_threads=num_threads,
+        )
+
+
+@contextlib.contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """gym3 looks functions up under a lock; an environment collected in there, which closes itself, waits forever."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def import_procgen() -> Any:

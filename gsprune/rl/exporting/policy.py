@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from gsprune.arrays import Uint8Array
-from gsprune.engines.onnx_file import portable_call
-from gsprune.engines.session import Session, open_session
+from gsprune.engines.onnxruntime import Session, open_session
+from gsprune.engines.portable_call import portable_call
+from gsprune.engines.quantize import quantize
 from gsprune.exporting import ExportReport, export
 from gsprune.exporting.comparison import Comparison, measured_comparison
 from gsprune.exporting.contract import check_entry, contract_path, encoded, file_entry
 from gsprune.exporting.exporter import Format, onnx_runner
-from gsprune.exporting.quantize import quantize
 from gsprune.files import write_atomically
 from gsprune.networks import example_frames
 from gsprune.rl.evaluation.episodes import Policy

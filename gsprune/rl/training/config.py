@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 
-from gsprune.engines import EngineName, LatencyBudget, WidthPreset, multiple_of
+from gsprune.checks import suggestion
+from gsprune.engines import ENGINES, LatencyBudget, WidthPreset, multiple_of
 from gsprune.importance import resolve_importance
 from gsprune.rl.encoders import check_encoder
 from gsprune.rl.envs.configured import configured_request
@@ -78,8 +78,8 @@ class TrainConfig(ABC):
     """what the sparsity counts; with latency, the schedule ends at `latency_budget_ms` instead of a sparsity"""
     latency_budget_ms: float | None = None
     """milliseconds that one forward may take at the end, measured on this machine's CPU"""
-    latency_engine: EngineName = "eager"
-    """what runs the network when it is measured: PyTorch as it is, compiled, or ONNX Runtime"""
+    latency_engine: str = "eager"
+    """what runs the network when it is timed: eager or compiled (PyTorch), onnxruntime or onnxruntime-int8"""
     latency_batch: int = 1
     """frames per forward when it is measured; it has one thread"""
     round_to: int | WidthPreset = 1
@@ -94,8 +94,11 @@ class TrainConfig(ABC):
 
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one"""
+    workers: int | None = None
+    """threads that compute pieces of a batch side by side on the CPU; the result does not depend on their number;
+    unset: one for each usable core, at most OMP_NUM_THREADS"""
     torch_threads: int | None = None
-    """threads of PyTorch on the CPU; unset: PyTorch's own choice"""
+    """threads of PyTorch in each worker; unset: 1 (PyTorch's own choice with --compile or on a GPU)"""
     env_threads: int | None = None
     """threads that step the environments; unset: one per core, four at most"""
     channels_last: bool = True
@@ -153,7 +156,7 @@ class TrainConfig(ABC):
             check_at_least(self, 1, "round_to")
         self._check_budget()
         check_at_least(self, 1, "total_timesteps", "min_channels", "eval_points", "eval_num_envs")
-        check_at_least(self, 1, "torch_threads", "env_threads")
+        check_at_least(self, 1, "workers", "torch_threads", "env_threads")
         check_at_least(self, 0, "eval_episodes", "eval_interval_episodes", "checkpoint_minutes")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}")
@@ -244,13 +247,11 @@ def resolve_device(name: str, local_rank: int | None = None) -> torch.device:
 def _check_choices(config: TrainConfig) -> None:
     """Raise a ValueError for the first option whose value is none of its choices."""
     for name, hint in get_type_hints(type(config)).items():
-        value, choices = getattr(config, name), get_args(hint)
-        if get_origin(hint) is Literal and value not in choices:
-            near = get_close_matches(str(value), choices, n=1)
-            raise ValueError(
-                f"`{name}` must be one of {', '.join(choices)}, got {value!r}"
-                f"{f'; did you mean {near[0]!r}?' if near else ''}"
-            )
+        value, choices = getattr(config, name), get_args(hint) if get_origin(hint) is Literal else ()
+        if name == "latency_engine":
+            choices = tuple(ENGINES)
+        if choices and value not in choices:
+            raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}{suggestion(value, choices)}")
 
 
 def check_at_least(config: TrainConfig, least: int, *names: str) -> None:

@@ -73,5 +73,9 @@ def idle_options(config: TrainConfig) -> dict[str, str]:
         idle |= dict.fromkeys(("encoder", "width", "num_features"), "with a `network` of your own")
     elif ":" in config.encoder:
         idle |= dict.fromkeys(("width", "num_features"), "with an `encoder` of your own")
+    if config.compile:
+        idle["workers"] = "with `compile`, whose functions take whole batches"
+    elif config.device.startswith("cuda"):
+        idle["workers"] = f"on `device` {config.device}"
     idle |= config.idle_by_algorithm()
     return {name: reason for name, reason in idle.items() if hasattr(config, name)}

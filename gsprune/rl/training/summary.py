@@ -11,8 +11,9 @@ from typing import Protocol
 from torch import nn
 
 from gsprune.engines.budget import LatencyBudget
-from gsprune.engines.engine import EngineName, prepared
-from gsprune.engines.timing import Timing, forwards_in_turns
+from gsprune.engines.portable_call import portable_call
+from gsprune.engines.registry import load
+from gsprune.engines.timing import Latency, forwards_in_turns
 from gsprune.files import write_atomically
 from gsprune.networks import ObservationShape, example_frames
 from gsprune.rl.envs.provider import EnvironmentDescription
@@ -167,8 +168,8 @@ def summarize(trainer: Summarized, config: TrainConfig) -> RunSummary:
         widths={name: (before, size.widths[name]) for name, before in dense.widths.items()},
         params=(dense.params, size.params),
         macs=(dense.macs, size.macs),
-        latency_ms=(timings[0].undisturbed_ms, timings[1].undisturbed_ms),
-        latency_p99_ms=(timings[0].p99_ms, timings[1].p99_ms),
+        latency_ms=(1e3 * timings[0].undisturbed, 1e3 * timings[1].undisturbed),
+        latency_p99_ms=(1e3 * timings[0].p99, 1e3 * timings[1].p99),
         budgeted_ms=None if config.budget is None else _budgeted(networks, shape, config.budget),
         train_return=returns.get("eval/train_return"),
         test_return=returns.get("eval/test_return"),
@@ -187,13 +188,13 @@ def write_summary(summary: RunSummary, folder: Path) -> None:
 def _budgeted(networks: Sequence[nn.Module], shape: ObservationShape, budget: LatencyBudget) -> tuple[float, float]:
     """Milliseconds of the dense and of the pruned network as the budget counts them."""
     dense, pruned = _timed(networks, shape, budget.engine, budget.threads, budget.batch or 1)
-    return dense.undisturbed_ms, pruned.undisturbed_ms
+    return 1e3 * dense.undisturbed, 1e3 * pruned.undisturbed
 
 
 def _timed(
-    networks: Sequence[nn.Module], shape: ObservationShape, engine: EngineName, threads: int, batch: int
-) -> list[Timing]:
+    networks: Sequence[nn.Module], shape: ObservationShape, engine: str, threads: int, batch: int
+) -> list[Latency]:
     """Forwards of all networks in turns, on the CPU."""
     frames = example_frames(batch, observation_shape=shape)
-    runs = [prepared(engine, network, frames, threads=threads) for network in networks]
-    return forwards_in_turns(runs, threads, max_seconds=_TIMING_SECONDS)
+    forwards = load(engine, [portable_call(network, frames) for network in networks], threads)
+    return forwards_in_turns(forwards, threads, batch=batch, max_seconds=_TIMING_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from dataclasses import replace
@@ -167,3 +168,12 @@ def test_missing_procgen_says_how_to_get_it(
     with pytest.raises(MissingExtraError) as caught:
         ProcgenVectorEnv(CONFIG, 0)
     assert message in str(caught.value)
+
+
+def test_games_that_nobody_closed_are_not_collected_while_others_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Their end asks for the lock that the making of others holds.
+    collecting: list[bool] = []
+    monkeypatch.setattr(envs_module, "import_procgen", lambda: lambda **_: collecting.append(gc.isenabled()))
+    envs_module._make_games(EnvConfig("bigfish", 1), 0)
+    assert collecting == [False]
+    assert gc.isenabled()

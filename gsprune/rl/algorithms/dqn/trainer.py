@@ -89,7 +89,12 @@ class DQNTrainer(Trainer[DQNConfig]):
 
     def policy(self, generator: torch.Generator) -> Policy:
         """The agent as it is evaluated: it takes the action of the highest value."""
-        return policy(self._values_of(self.agent), self.agent, self.environment, generator, self.device)
+        values = self._values_of(self.agent)
+
+        def outputs(frames: Tensor) -> Tensor:
+            return torch.cat(self.workers.forward(values, frames))
+
+        return policy(outputs, self.agent, self.environment, generator, self.device)
 
     def _iterate(self) -> dict[str, float | int | None]:
         totals = torch.zeros(2, device=self.device)
@@ -122,8 +127,8 @@ class DQNTrainer(Trainer[DQNConfig]):
     def _act(self) -> None:
         """One step of all environments into the replay."""
         frames = self.next_frames
-        with torch.no_grad():
-            greedy = self._greedy(torch.from_numpy(frames).to(self.device)).cpu().numpy()
+        pieces = self.workers.forward(self._greedy, torch.from_numpy(frames).to(self.device))
+        greedy = torch.cat(pieces).cpu().numpy()
         # Every process draws the coins of all environments, so that none is drawn twice.
         chosen = np.zeros(self.config.num_envs, np.int64)
         mine = slice(self.share.start, self.share.stop)
@@ -145,18 +150,11 @@ class DQNTrainer(Trainer[DQNConfig]):
         batch = self.replay.sample(self._batch_size, self._sampling_rng)
         tensors = _to_device(batch, self.device)
         size = config.microbatch_size or (_CPU_MICROBATCH if self.device.type == "cpu" else config.batch_size)
+        pieces = list(zip(*(torch.split(tensor, size) for tensor in tensors), strict=True))
         totals = torch.zeros(2, device=self.device)
         errors = []
-        self.optimizer.zero_grad(set_to_none=True)
-        for observations, actions, returns, discounts, next_observations, weights in zip(
-            *(torch.split(tensor, size) for tensor in tensors), strict=True
-        ):
-            with torch.no_grad():
-                targets = self._targets(next_observations, returns, discounts)
-            loss, error = self._loss(observations, actions, targets, weights)
-            share = len(actions) / config.batch_size  # the pieces' means, of all processes, add up to the batch's
-            (loss * share).backward()  # type: ignore[no-untyped-call]
-            totals += share * torch.stack([loss.detach(), (targets - error).mean()])
+        for part, error in self.workers.backward(list(self.agent.parameters()), self._piece_loss, pieces):
+            totals += part
             errors.append(error)
         self.sum_gradients()
         self.method.after_backward()
@@ -168,6 +166,15 @@ class DQNTrainer(Trainer[DQNConfig]):
         if self._event_is_due():
             self._prune(self._progress_at(self.env_steps), tensors[0])
         return totals
+
+    def _piece_loss(self, piece: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """A piece's part of the loss, of the (loss, mean value) of the batch, and its errors."""
+        observations, actions, returns, discounts, next_observations, weights = piece
+        with torch.no_grad():
+            targets = self._targets(next_observations, returns, discounts)
+        loss, error = self._loss(observations, actions, targets, weights)
+        share = len(actions) / self.config.batch_size  # the pieces' means, of all processes, add up to the batch's
+        return loss * share, (share * torch.stack([loss.detach(), (targets - error).mean()]), error)
 
     def _progress_at(self, env_steps: int) -> float:
         """The share of the training that is over after so many environment steps."""
@@ -183,10 +190,13 @@ class DQNTrainer(Trainer[DQNConfig]):
         return self.env_steps // interval > (self.env_steps - self.config.num_envs) // interval
 
     def _values_of(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """Frames -> values in float32, whatever the network computes in."""
+        """Frames -> values in float32, whatever the network computes in.
+
+        Autocast's cache of cast weights is common to all threads, so workers go without; each weight is used once.
+        """
 
         def values(frames: Tensor) -> Tensor:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp == "bf16"):
+            with torch.autocast(self.device.type, torch.bfloat16, self.config.amp == "bf16", cache_enabled=False):
                 result: Tensor = network(frames)
             return result.float()
 

@@ -60,7 +60,7 @@ class PPOTrainer(Trainer[PPOConfig]):
             action_dtype=self.actions.dtype,
         )
         self.reward_normalizer = RewardNormalizer(config.num_envs, config.gamma)
-        self._act = self.compilation.wrap("the network for acting", self._forward)
+        self._policy = self.compilation.wrap("the network for acting", self._forward)
         # With several processes the pieces of a minibatch have a new size every time: nothing to compile for.
         self._losses_of = (
             self.compilation.wrap("the network for learning", self._losses) if self.ranks.is_alone else self._losses
@@ -141,12 +141,16 @@ class PPOTrainer(Trainer[PPOConfig]):
         """
         size = self.config.batch_size // self.config.num_minibatches
         piece_size = self.config.microbatch_size or (_CPU_MICROBATCH if self.device.type == "cpu" else size)
-        totals = torch.zeros(len(_LOSSES), device=self.device)
-        for piece in zip(*(torch.split(tensor, piece_size) for tensor in minibatch), strict=True):
+        pieces = list(zip(*(torch.split(tensor, piece_size) for tensor in minibatch), strict=True))
+
+        def loss_of(piece: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
             loss, losses = self._losses_of(*piece)
             share = len(piece[0]) / size  # the pieces' means, of all processes, add up to the mean over the minibatch
-            (loss * share).backward()  # type: ignore[no-untyped-call]
-            totals += share * losses
+            return loss * share, losses * share
+
+        totals = torch.zeros(len(_LOSSES), device=self.device)
+        for losses in self.workers.backward(list(self.agent.parameters()), loss_of, pieces):
+            totals += losses
         return totals
 
     def _losses(
@@ -173,20 +177,27 @@ class PPOTrainer(Trainer[PPOConfig]):
         parts = torch.stack([p_loss.loss, v_loss, entropy, p_loss.approx_kl, p_loss.clipfrac])
         return loss, parts.detach()
 
+    def _act(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Parameters of the actions' distribution and values, without gradients, computed by the workers."""
+        parameters, values = zip(*self.workers.forward(self._policy, frames), strict=True)
+        return torch.cat(parameters), torch.cat(values)
+
     def _forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Parameters of the actions' distribution, and values, in float32, whatever the network computes in."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp == "bf16"):
+        """Parameters of the actions' distribution, and values, in float32, whatever the network computes in.
+
+        Autocast's cache of cast weights is common to all threads, so workers go without; each weight is used once.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, self.config.amp == "bf16", cache_enabled=False):
             outputs, values = self.agent(frames)
         return self.actions.parameters(outputs.float(), self.agent), values.float()
 
     def policy(self, generator: torch.Generator) -> Policy:
         """The agent as it is evaluated: it samples its actions."""
-        return policy(self._outputs, self.agent, self.environment, generator, self.device)
 
-    def _outputs(self, frames: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp == "bf16"):
-            outputs: Tensor = self.agent(frames)[0]
-        return outputs.float()
+        def outputs(frames: Tensor) -> Tensor:
+            return self._act(frames)[0][:, : self.actions.num_outputs]  # without the deviations of a Gaussian
+
+        return policy(outputs, self.agent, self.environment, generator, self.device)
 
     def _must_checkpoint(self) -> bool:
         return False

@@ -281,6 +281,14 @@ def test_pieces_of_a_batch_add_up_to_the_whole_batch(start):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+def test_any_number_of_workers_gives_the_same_metrics_and_weights(start):
+    one, three = start("one", microbatch_size=3, workers=1), start("three", microbatch_size=3, workers=3)
+    for trainer in (one, three):
+        trainer.train(should_stop=stop_at(trainer, 5))
+    assert rows(one) == rows(three)
+    assert all(map(torch.equal, one.agent.parameters(), three.agent.parameters()))
+
+
 def test_compiled_and_eager_runs_agree_and_widths_change_only_while_eager(start):
     lines = []
     compiled = start("compiled", compile=True, say=lines.append)

@@ -72,6 +72,12 @@ def test_a_run_shrinks_every_group_to_the_width_of_the_schedule(uninterrupted: l
     assert all(np.isfinite(row["losses/policy_loss"]) for row in rows)
 
 
+@pytest.mark.parametrize("workers", [2, 3])
+def test_any_number_of_workers_gives_the_same_metrics(workers: int, tmp_path: Path) -> None:
+    one = replace(TINY, num_envs=16, num_steps=8, total_timesteps=256, microbatch_size=24, workers=1)
+    assert run(tmp_path / "one", one) == run(tmp_path / "many", replace(one, workers=workers))
+
+
 def test_a_preset_of_an_engine_rounds_widths_up_to_its_multiple(tmp_path: Path) -> None:
     widths = [
         value for key, value in run(tmp_path / "run", replace(TINY, round_to="ethos-u"))[-1].items() if "width/" in key
@@ -298,6 +304,8 @@ BAD = [
     ({"device": "tpu9"}, "`device` must be auto, cpu, cuda or cuda:N"),
     ({"learning_rate": 0.0}, "`learning_rate` must be above 0"),
     ({"torch_threads": 0}, "`torch_threads` must be at least 1"),
+    ({"workers": 0}, "`workers` must be at least 1"),
+    ({"workers": 2, "compile": True}, "`workers` has no effect with `compile`"),
     ({"gamma": 1.1}, r"`gamma` must be in \[0, 1\]"),
     ({"clip_coef": 0.0}, "`clip_coef` must be above 0"),
     ({"microbatch_size": 0}, "`microbatch_size` must be at least 1"),

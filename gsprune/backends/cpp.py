@@ -1,0 +1,109 @@
+"""The backend of the compiled core, for CPU tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+from torch.nn import Parameter
+
+from gsprune import _core
+from gsprune.arrays import BoolArray, Float32Array, Float64Array, IntArray
+from gsprune.backends.protocol import Pattern
+
+__all__ = ["CppBackend", "bind_torch"]
+
+
+def bind_torch(
+    exchange_api: object = getattr(Tensor, "__dlpack_c_exchange_api__", None),
+    empty_strided: Callable[..., Tensor] = torch.empty_strided,
+) -> None:
+    """Give the core the parts of torch that it needs; it is compiled without torch.
+
+    Args:
+        exchange_api: torch's DLPack exchange table; None (torch before 2.10) reads tensor attributes instead.
+        empty_strided: makes tensors in torch's own memory.
+    """
+    dtypes = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+    _core.bind_torch(Tensor, Parameter, exchange_api, empty_strided, dtypes)
+
+
+bind_torch()
+_core.bind_exchange(Tensor.set_, Tensor.untyped_storage, increment_version)
+
+
+class CppBackend:
+    """The compiled core; see `gsprune.backends.Backend` for its methods.
+
+    Args:
+        num_threads: the most threads to use; None asks ``torch.get_num_threads()`` at every call. The results do not
+            depend on it.
+        isa: the instruction set: "auto", "plain", "avx2" or "avx512"; None reads the environment variable
+            ``GSPRUNE_ISA``, else takes "auto". The results do not depend on it.
+
+    Raises:
+        ValueError: `num_threads` is below 1. An unknown instruction set is an error where it is first used.
+    """
+
+    name = "cpp"
+
+    def __init__(self, num_threads: int | None = None, isa: str | None = None) -> None:
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f"`num_threads` must be >= 1 or None, got {num_threads}")
+        self._num_threads = num_threads
+        self._isa = isa
+
+    def _resources(self) -> tuple[int, str]:
+        isa = os.environ.get("GSPRUNE_ISA", "auto") if self._isa is None else self._isa
+        return self._num_threads or torch.get_num_threads(), isa
+
+    def axis_sums(
+        self,
+        tensors: list[Tensor],
+        axes: list[tuple[int, ...]],
+        others: Sequence[Tensor | None] | None,
+        statistic: str,
+    ) -> Float64Array:
+        """See `Backend.axis_sums`."""
+        others = None if others is None else list(others)
+        return _core.flat_axis_sums(tensors, axes, others, statistic, *self._resources())
+
+    def select_groups(self, scores: Float32Array, first_unit: IntArray, kept: IntArray) -> BoolArray:
+        """See `Backend.select_groups`."""
+        return _core.select_groups(scores, first_unit, kept)
+
+    def slice(self, tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
+        """See `Backend.slice`."""
+        return _core.slice(list(tensors), list(patterns), list(pattern_of), *self._resources())
+
+    def rewrite(
+        self,
+        tensors: Sequence[Tensor],
+        patterns: Sequence[Pattern],
+        pattern_of: Sequence[int],
+        num_owned: int,
+        entries: Sequence[tuple[dict[Any, Any], Any, Any]],
+    ) -> None:
+        """Replace every tensor by its slice and set dictionary entries: all of it, or nothing if it fails.
+
+        No Python code runs between the changes. So no signal handler sees a part of them, and no thread ever sees
+        memory that is not filled yet. (Some of torch's calls let other threads run; those may see a network of which
+        a part is sliced.)
+
+        Args:
+            tensors: as for `slice`; they take over the slices' storage.
+            patterns: what is kept.
+            pattern_of: per tensor the index of its pattern.
+            num_owned: how many of the first tensors belong to modules. An autograd graph that is still alive may
+                accumulate into them, even if they require no gradient at present.
+            entries: (dictionary, key, value), set after the tensors; attributes are entries of ``__dict__``.
+
+        Raises:
+            ValueError: as for `slice`.
+        """
+        with torch.no_grad():
+            _core.rewrite(list(tensors), list(patterns), list(pattern_of), num_owned, list(entries), *self._resources())

@@ -1,0 +1,67 @@
+"""The criterion that is a user's function of one weight matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsprune.arrays import Float64Array
+from gsprune.errors import ScoreError
+from gsprune.importance.criterion import Criterion, ScoreSource
+from gsprune.importance.weights import as_matrix, scored_members, unit_sums
+from gsprune.tracing.graph import Member
+
+__all__ = ["FromFunction", "MatrixFunction"]
+
+MatrixFunction = Callable[[Tensor], Tensor]
+
+
+class FromFunction(Criterion):
+    """A criterion made of a function of one weight, as a matrix.
+
+        statistic(unit) = Σ over the unit's positions p of function(matrix)[p]
+
+    The function gets the weight as a (positions, everything else) float64 tensor without gradient, with the axis that
+    the group ties first. It returns one number per position.
+
+    Args:
+        function: the function.
+    """
+
+    def __init__(self, function: MatrixFunction) -> None:
+        self.function = function
+
+    def statistics(self, source: ScoreSource) -> dict[str, Float64Array]:
+        """Statistics of all weights with two axes or more; see `Criterion.statistics`."""
+        return {
+            group.name: np.stack(
+                [
+                    unit_sums(self._values(source.tensors[member.tensor], member), member, group.num_units)
+                    for member in scored_members(group, source)
+                ]
+            )
+            for group in source.groups
+        }
+
+    def _values(self, weight: Tensor, member: Member) -> Float64Array:
+        matrix = as_matrix(weight, member.axis)
+        try:
+            values = self.function(matrix)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise ScoreError(
+                f"`importance`: {self.function!r} failed on the weight {member.tensor!r}, which it got as a"
+                f" {tuple(matrix.shape)} matrix: {error}"
+            ) from error
+        if not isinstance(values, Tensor) or values.shape != matrix.shape[:1]:
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"`importance`: {self.function!r} must return a tensor of shape ({matrix.shape[0]},), one number "
+                f"per row of the weight {member.tensor!r} it got as a {tuple(matrix.shape)} matrix; got {got}"
+            )
+        result: Float64Array = values.detach().to("cpu", torch.float64).numpy()
+        return result

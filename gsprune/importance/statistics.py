@@ -1,0 +1,193 @@
+"""Statistics of all groups in one array, and sums over the elements of every unit in every member.
+
+The backend sums along axes, and the core gathers the positions of the axes into units: one call each for all groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from torch import Tensor
+
+from gsprune import _core
+from gsprune.arrays import Float64Array, IntArray
+from gsprune.errors import ScoreError
+from gsprune.importance.criterion import Criterion, ScoreSource
+from gsprune.importance.reductions import REDUCTIONS
+from gsprune.importance.weights import scored_members
+from gsprune.tracing.structure import Structure
+
+__all__ = ["FlatStatistics", "member_sums", "summed_axes"]
+
+
+class FlatStatistics(Mapping[str, Float64Array]):
+    """Group name -> (rows, units) float64, stored as one array; without groups that have no statistics.
+
+    Args:
+        values: the (rows, units) of one group after the other.
+        rows: (groups,) int64, the number of rows of each group of the structure; 0 if it has no statistics.
+        structure: the groups of the network.
+    """
+
+    def __init__(self, values: Float64Array, rows: IntArray, structure: Structure) -> None:
+        self.values_of_all = values
+        self.rows = rows
+        self.structure = structure
+
+    @classmethod
+    def of(cls, statistics: Mapping[str, Float64Array], source: ScoreSource, criterion: Criterion) -> FlatStatistics:
+        """The statistics of a criterion in one array.
+
+        Args:
+            statistics: the result of `criterion.statistics`.
+            source: the network.
+            criterion: for the message.
+
+        Raises:
+            ScoreError: a group's statistics have another shape than (rows, units).
+        """
+        if isinstance(statistics, cls):
+            return statistics
+        structure = source.structure
+        values = [np.zeros(0)]
+        rows = np.zeros(len(structure.traced.groups), dtype=np.int64)
+        for index, (group, units) in enumerate(zip(structure.traced.groups, structure.units_of_groups(), strict=True)):
+            if group.name in source.frozen or units == 0:
+                continue
+            found = statistics[group.name]
+            if found.ndim != 2 or found.shape[1] != units or found.shape[0] == 0:
+                raise ScoreError(
+                    f"{type(criterion).__name__} must give (members, {units}) statistics for group {group.name!r}, "
+                    f"got shape {found.shape}; one score per unit is a single row, (1, {units})"
+                )
+            rows[index] = len(found)
+            values.append(found.ravel())
+        return cls(np.concatenate(values), rows, structure)
+
+    def map(self, function: Callable[[Float64Array], Float64Array]) -> FlatStatistics:
+        """The statistics with an element-wise function applied."""
+        return FlatStatistics(function(self.values_of_all), self.rows, self.structure)
+
+    def reduced(self, reduction: str) -> Float64Array:
+        """(units,) float64 over all groups; 0 in groups that have no statistics.
+
+        Args:
+            reduction: a key of `gsprune.importance.reductions.REDUCTIONS`.
+        """
+        scores = np.zeros(self.structure.num_units)
+        function, first = REDUCTIONS[reduction], 0
+        for rows, (start, stop) in zip(self.rows.tolist(), pairwise(self.structure.first_unit.tolist()), strict=True):
+            last = first + rows * (stop - start)
+            if first < last:
+                scores[start:stop] = function(self.values_of_all[first:last].reshape(rows, -1))
+            first = last
+        return scores
+
+    @cached_property
+    def _by_group(self) -> dict[str, Float64Array]:
+        counts = zip(self.structure.traced.groups, self.rows.tolist(), self.structure.units_of_groups(), strict=True)
+        by_group: dict[str, Float64Array] = {}
+        first = 0
+        for group, rows, units in counts:
+            last = first + rows * units
+            if first < last:
+                by_group[group.name] = self.values_of_all[first:last].reshape(rows, units)
+            first = last
+        return by_group
+
+    def __getitem__(self, name: str) -> Float64Array:
+        """The statistics of one group."""
+        return self._by_group[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the groups that have statistics, in the structure's order."""
+        return iter(self._by_group)
+
+    def __len__(self) -> int:
+        """The number of groups that have statistics."""
+        return len(self._by_group)
+
+
+@dataclass(frozen=True, slots=True)
+class SummedAxes:
+    """The axes to sum; they depend only on the trace, not on the present widths.
+
+    Attributes:
+        names: the tensors.
+        axes: the axes of each tensor.
+        vectors: (axes,) int64, the structure's vector of each axis.
+        slots: (axes, groups) int64, the row of the axis in each group's statistics; 0 if the group does not tie it.
+        rows: (groups,) int64, the number of scored members; 0 for groups that are not scored.
+    """
+
+    names: list[str]
+    axes: list[tuple[int, ...]]
+    vectors: IntArray
+    slots: IntArray
+    rows: IntArray
+
+
+def summed_axes(source: ScoreSource, skipped: frozenset[str] = frozenset()) -> SummedAxes:
+    """The axes that `member_sums` sums; cached in the structure."""
+    key = ("member_sums", source.frozen, skipped)
+    found: SummedAxes | None = source.structure.shared.get(key)
+    if found is None:
+        found = source.structure.shared[key] = _summed_axes(source, skipped)
+    return found
+
+
+def member_sums(
+    source: ScoreSource,
+    statistic: str,
+    others: list[Tensor] | None = None,
+    skipped: frozenset[str] = frozenset(),
+) -> FlatStatistics:
+    """Sums over every unit in every scored member; each tensor is read once for all its axes.
+
+    Args:
+        source: the network.
+        statistic: the summand; see `Backend.axis_sums`.
+        others: the second factor of every tensor of `summed_axes(source, skipped)`, for the statistics of products.
+        skipped: names of tensors to leave out; every group must have another scored member.
+
+    Returns:
+        group name -> (scored members, units) float64, the root's first.
+
+    Raises:
+        ScoreError: a group has no member to score.
+    """
+    summed, structure = summed_axes(source, skipped), source.structure
+    tensors = list(map(source.tensors.__getitem__, summed.names))
+    sums = source.backend.axis_sums(tensors, summed.axes, others, statistic)
+    statistics = _core.gather_units(
+        sums, summed.vectors, summed.slots, summed.rows, structure.first_unit, structure.ids, structure.starts
+    )
+    return FlatStatistics(statistics, summed.rows, structure)
+
+
+def _summed_axes(source: ScoreSource, skipped: frozenset[str]) -> SummedAxes:
+    structure = source.structure
+    groups = structure.traced.groups
+    scored = {
+        index: tuple(m for m in scored_members(group, source) if m.tensor not in skipped)
+        for index, group in enumerate(groups)
+        if group.name not in source.frozen
+    }
+    axes_of: dict[str, set[int]] = {}
+    for members in scored.values():
+        for member in members:
+            axes_of.setdefault(member.tensor, set()).add(member.axis)
+    ordered = {name: tuple(sorted(axes)) for name, axes in axes_of.items()}
+    position = {axis: index for index, axis in enumerate((name, axis) for name in ordered for axis in ordered[name])}
+    slots = np.zeros((len(position), len(groups)), dtype=np.int64)
+    rows = np.zeros(len(groups), dtype=np.int64)
+    for index, members in scored.items():
+        rows[index] = len(members)
+        for slot, member in enumerate(members):
+            slots[position[member.tensor, member.axis], index] = slot
+    vectors = np.array([dict(structure.of_axis[name])[axis] for name, axis in position], dtype=np.int64)
+    return SummedAxes(list(ordered), list(ordered.values()), vectors, slots, rows)

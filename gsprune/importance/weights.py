@@ -1,0 +1,66 @@
+"""Helpers of criteria that read weights: the scored members of a group, and sums over the positions of a unit."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gsprune.arrays import Float64Array
+from gsprune.errors import ScoreError
+from gsprune.importance.criterion import ScoreSource
+from gsprune.tracing.graph import Group, Member
+
+__all__ = ["as_matrix", "layer_of", "scored_members", "unit_sums"]
+
+
+def as_matrix(weight: Tensor, axis: int) -> Tensor:
+    """`weight` as a (shape[axis], everything else) float64 tensor without gradient."""
+    return weight.detach().movedim(axis, 0).flatten(1).to(torch.float64)
+
+
+def layer_of(tensor: str) -> str:
+    """The name of the layer that a tensor belongs to: the tensor's name without its last component."""
+    return tensor.rpartition(".")[0]
+
+
+def scored_members(group: Group, source: ScoreSource) -> tuple[Member, ...]:
+    """The members that are scored: floating-point parameters with two axes or more that belong to no copy.
+
+    Args:
+        group: the group.
+        source: the network.
+
+    Raises:
+        ScoreError: the group has none.
+    """
+    members = tuple(
+        member
+        for member in group.members
+        if (tensor := source.tensors[member.tensor]).ndim >= 2
+        and isinstance(tensor, nn.Parameter)
+        and tensor.is_floating_point()
+        and not source.structure.traced.is_copy(member.tensor)
+    )
+    if not members:
+        names = ", ".join(sorted({member.tensor for member in group.members}))
+        raise ScoreError(
+            f"group {group.name!r} has no weight with two axes or more to score (it ties {names}); "
+            f"keep its width with ignore=({group.name!r},)"
+        )
+    return members
+
+
+def unit_sums(values: Float64Array, member: Member, num_units: int) -> Float64Array:
+    """Sum of `values` over the positions of every unit.
+
+    Args:
+        values: (shape[axis],) float64, one per position of the member's axis.
+        member: has the unit of every position.
+        num_units: the number of units of the group.
+
+    Returns:
+        (num_units,) float64.
+    """
+    # Positions of no unit (-1) are counted in front and dropped, which is cheaper than selecting the others.
+    return np.asarray(np.bincount(member.units + 1, weights=values, minlength=num_units + 1)[1:], dtype=np.float64)

@@ -1,0 +1,109 @@
+"""Data parallelism inside one process: threads that each compute a piece of a batch with one PyTorch thread.
+
+PyTorch's own threads meet at the end of every operation, so that one busy core holds up all of them. Workers meet once
+per batch. The pieces do not depend on the number of workers, and their gradients are added in the order of the pieces.
+So any number of workers gives the same bits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Workers"]
+
+PieceT = TypeVar("PieceT")
+ResultT = TypeVar("ResultT")
+_MIN_ROWS = 8  # rows of a piece of a forward; fewer may take another path in the library, with other rounding
+
+
+class Workers:
+    """Threads that compute pieces of a batch side by side.
+
+    Args:
+        count: number of threads, at least 1. One worker computes in the calling thread.
+        threads: PyTorch's threads in each worker.
+        splits_forwards: False keeps the rows of `forward` in one piece, as GPUs and compiled functions want them.
+    """
+
+    def __init__(self, count: int, threads: int = 1, splits_forwards: bool = True) -> None:
+        self.count = count
+        self._splits_forwards = splits_forwards
+        self._threads = ThreadPoolExecutor(count, "worker", initializer=torch.set_num_threads, initargs=(threads,))
+
+    def map(self, function: Callable[[PieceT], ResultT], pieces: Sequence[PieceT]) -> Iterator[ResultT]:
+        """Yield `function(piece)` of every piece, in the order of the pieces.
+
+        At most two pieces per worker are under way, so that few results wait in memory for their turn.
+
+        Raises:
+            Exception: whatever `function` raises.
+        """
+        if self.count == 1 or len(pieces) == 1:
+            yield from map(function, pieces)
+            return
+        waiting: deque[Future[ResultT]] = deque()
+        for piece in pieces:
+            if len(waiting) == 2 * self.count:
+                yield waiting.popleft().result()
+            waiting.append(self._threads.submit(function, piece))
+        while waiting:
+            yield waiting.popleft().result()
+
+    def forward(self, function: Callable[[Tensor], ResultT], rows: Tensor) -> list[ResultT]:
+        """Call `function` without gradients on pieces of a batch.
+
+        Args:
+            function: (rows of a piece, ...) -> result.
+            rows: (rows, ...).
+
+        Returns:
+            the result of every piece, in order.
+        """
+
+        def call(piece: Tensor) -> ResultT:
+            with torch.no_grad():  # a setting of each thread
+                return function(piece)
+
+        count = max(1, len(rows) // _MIN_ROWS) if self._splits_forwards else 1
+        return list(self.map(call, torch.tensor_split(rows, count)))
+
+    def backward(
+        self,
+        parameters: Sequence[nn.Parameter],
+        loss_of: Callable[[PieceT], tuple[Tensor, ResultT]],
+        pieces: Sequence[PieceT],
+    ) -> list[ResultT]:
+        """Set every `.grad` to the sum of the gradients of all pieces' losses.
+
+        Args:
+            parameters: of the network; their gradients are replaced. A parameter that no loss depends on gets None.
+            loss_of: piece -> (scalar loss, anything else that the caller wants of the piece).
+            pieces: of the batch.
+
+        Returns:
+            what `loss_of` returned beside each loss, in the order of the pieces.
+        """
+
+        def gradients_of(piece: PieceT) -> tuple[tuple[Tensor | None, ...], ResultT]:
+            loss, rest = loss_of(piece)
+            return torch.autograd.grad(loss, parameters, allow_unused=True), rest
+
+        rests = []
+        for parameter in parameters:
+            parameter.grad = None
+        for gradients, rest in self.map(gradients_of, pieces):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is None:
+                    continue
+                if parameter.grad is None:  # in the parameter's memory format, as `loss.backward()` leaves it
+                    parameter.grad = torch.empty_like(parameter).copy_(gradient)
+                else:
+                    parameter.grad += gradient
+            rests.append(rest)
+        return rests

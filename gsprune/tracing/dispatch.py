@@ -1,0 +1,109 @@
+"""The tracer: a dispatch mode that runs every operation as it is and notes what it does to channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import gsprune.tracing.rules  # noqa: F401  # registers the rules
+from gsprune.tracing.call import Call
+from gsprune.tracing.constants import uneven_axes
+from gsprune.tracing.marks import is_noise, set_noise
+from gsprune.tracing.rules.operands import highest_kind, protect_all
+from gsprune.tracing.rules.registry import Operation, operation_of
+from gsprune.tracing.shadow import EMPTY, FREE, Labels, Shadow
+from gsprune.tracing.tape import Tape
+from gsprune.tracing.trail import Numbers, TracedOperation
+from gsprune.tracing.values import numbers_of, use_positions
+from gsprune.tracing.writes import note_write
+
+__all__ = ["Tracer"]
+
+# These make axes that follow what they meet, also from a tensor without channels.
+_MAKERS = frozenset(f"aten.{name}" for name in ("expand", "repeat", "new_zeros", "new_ones", "new_full", "new_empty"))
+# In place, these do not read the values that were there.
+_OVERWRITES = frozenset({"aten.copy", "aten.fill", "aten.zero"})
+
+
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
+    """Runs every operation as it is and notes on the tape what it does to channels."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would import its compiler (seconds) on the first operation, only to keep it out of this method."""
+        return False
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
+        self.tape = tape
+
+    def __torch_dispatch__(
+        self, func: torch._ops.OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        operation = operation_of(func)
+        if operation.composite:
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        tape, name = self.tape, operation.name
+        inputs = Call(name, args, kwargs, None).tensors()
+        has_channels = name in _MAKERS or any([tape.has_shadow(tensor) for tensor in inputs])
+        written = args[0] if operation.mutable and args and isinstance(args[0], Tensor) else None
+        is_random = operation.random or any([is_noise(tensor) for tensor in inputs])
+        if written is not None and (name in _OVERWRITES or not uneven_axes(written, tape.of(written))):
+            set_noise(written, True)  # until the rule has run: it sees the values that were written
+        call = Call(name, args, kwargs, func(*args, **kwargs))
+        tape.op, tape.scale = name, None
+        layers: list[Labels] = []
+        made: list[Shadow] = []
+        numbers: Numbers = ()
+        if not inputs:
+            self._mark(call, FREE)
+        elif has_channels:
+            shadows = [tape.of(tensor) for tensor in inputs]
+            layers += [layer for shadow in shadows for layer in shadow.layers]
+            self._apply(operation, call, written)
+            use_positions(tape, call, shadows)
+            made += [tape.of(tensor) for tensor in call.outputs()]
+            tape.note_ends(shadows, made)
+            if not is_random:
+                numbers = numbers_of(tape, call, shadows)
+                layers += [layer for shadow in shadows if shadow.sum for layer in shadow.sum.layers]
+        elif name == "aten.lift_fresh" and call.out.numel() == 1:
+            tape.mark(call.out, FREE)  # torch.tensor(number)
+        if written is not None and not is_random:
+            set_noise(written, False)
+        for tensor in call.outputs() if is_random else ():
+            set_noise(tensor, True)
+        tape.trail.append(TracedOperation(name, layers, made, tape.scale, numbers))
+        return call.out
+
+    def _apply(self, operation: Operation, call: Call, written: Tensor | None) -> None:
+        """Let the rule note what it sees, and give the outputs their shadows."""
+        tape, rule = self.tape, operation.rule
+        if rule is None:
+            shadows = [tape.of(tensor) for tensor in call.tensors()]
+            has_layers = any(shadow.layers for shadow in shadows)
+            result: Shadow | Sequence[Shadow] = (
+                protect_all(tape, call) if has_layers else Shadow(kind=highest_kind(shadows))
+            )
+        else:
+            result = rule(tape, call)
+        if written is not None and isinstance(result, Shadow):
+            note_write(tape, written, result, call.op)
+        self._mark(call, result)
+
+    def _mark(self, call: Call, result: Shadow | Sequence[Shadow]) -> None:
+        """Give every output its shadow."""
+        several = call.out if isinstance(call.out, tuple | list) else [call.out]
+        for index, tensor in enumerate(several):
+            if isinstance(tensor, Tensor):
+                own = result if isinstance(result, Shadow) else result[index] if index < len(result) else EMPTY
+                self.tape.mark(tensor, own)

@@ -1,0 +1,69 @@
+"""Marks: what the tracer notes on a tensor itself, and so exactly as long as the tensor lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor
+
+from gsprune.tracing.shadow import Shadow
+
+__all__ = ["Mark", "count_write", "is_noise", "made_mark", "mark_of", "num_writes", "set_noise", "unmark"]
+
+_ATTRIBUTE = "_gsprune_mark"
+
+
+@dataclass(slots=True)
+class Mark:
+    """Notes on one tensor.
+
+    Attributes:
+        shadow: its shadow; None if it has none of its own.
+        writes: how often the tensor has been written to, also through its views.
+        writes_before: how often it had been when it got its shadow.
+        is_noise: True if its values are random, or computed from random ones.
+    """
+
+    shadow: Shadow | None = None
+    writes: int = 0
+    writes_before: int = 0
+    is_noise: bool = False
+
+
+def mark_of(tensor: Tensor) -> Mark | None:
+    """The mark of a tensor, None if it has none."""
+    return cast("Mark | None", tensor.__dict__.get(_ATTRIBUTE))
+
+
+def made_mark(tensor: Tensor) -> Mark:
+    """The mark of a tensor, made if it has none."""
+    return cast("Mark", tensor.__dict__.setdefault(_ATTRIBUTE, Mark()))
+
+
+def unmark(tensor: Tensor) -> None:
+    """Remove the mark of a tensor that outlives the trace."""
+    tensor.__dict__.pop(_ATTRIBUTE, None)
+
+
+def num_writes(tensor: Tensor) -> int:
+    """How often the tensor, or the one behind it, has been written to."""
+    mark = mark_of(tensor if tensor._base is None else tensor._base)
+    return 0 if mark is None else mark.writes
+
+
+def count_write(tensor: Tensor) -> None:
+    """Note that a tensor that is no view holds something else from now on."""
+    made_mark(tensor).writes += 1
+
+
+def is_noise(tensor: Tensor) -> bool:
+    """True if the forward has drawn the tensor's values at random, or computed them from random ones."""
+    mark = mark_of(tensor)
+    return mark is not None and mark.is_noise
+
+
+def set_noise(tensor: Tensor, value: bool) -> None:
+    """Note whether a tensor's values are random."""
+    if value or mark_of(tensor) is not None:
+        made_mark(tensor).is_noise = value

@@ -1,0 +1,61 @@
+"""Rules of element-wise functions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from gsprune.tracing.call import Call
+from gsprune.tracing.rules.operands import aligned, common_source, elementwise
+from gsprune.tracing.rules.registry import POINTWISE, aten, rule
+from gsprune.tracing.scales import note_factor
+from gsprune.tracing.shadow import Kind, Labels, Shadow
+from gsprune.tracing.tape import Tape
+
+# Operations under which the product of a weight stays one: True where the other operand is a factor.
+_LINEAR = {"aten.mul": True, "aten.div": True, "aten.add": False, "aten.sub": False, "aten.neg": False}
+
+
+# Operations that torch does not tag as pointwise, and those that overwrite a tensor element by element.
+@aten(
+    "_prelu_kernel prelu hardswish log_sigmoid_forward rrelu_with_noise where masked_fill copy clamp clip addcmul "
+    "addcdiv lerp fill zero bernoulli uniform normal random exponential cauchy log_normal geometric relu6 max.other "
+    "min.other"
+)
+@rule(POINTWISE)
+def _pointwise(tape: Tape, call: Call) -> Shadow:
+    """Any function of elements that meet by broadcasting."""
+    is_scaled = note_factor(tape, call)
+    shadow = elementwise(tape, call.tensors(), call.outputs()[0].shape)
+    if shadow.kind is Kind.ACTIVATION and call.op in _LINEAR:
+        return replace(shadow, source=None if is_scaled else _common_product(tape, call))
+    return shadow
+
+
+def _common_product(tape: Tape, call: Call) -> str | None:
+    """The weight whose product the result still is: scaled by fixed factors, summed with its like or a bias."""
+    shadows = [tape.of(tensor) for tensor in call.tensors()]
+    products = [shadow for shadow in shadows if shadow.source and shadow.kind is Kind.ACTIVATION]
+    others = [shadow for shadow in shadows if shadow not in products]
+    if not products or (len(shadows) == 1 and call.op in ("aten.add", "aten.sub")):
+        return None
+    if _LINEAR[call.op]:
+        return products[0].source if len(products) == 1 and not any(shadow.layers for shadow in others) else None
+    if any(shadow.kind is not Kind.PARAMETER for shadow in others):
+        return None
+    rows = [row for other in others for row in other.layers]
+    for layer in (layer for shadow in products for layer in shadow.layers):
+        tape.biases.extend((layer, aligned(row, layer.ndim)) for row in rows)
+    return common_source(products)
+
+
+@aten("glu")
+def _glu(tape: Tape, call: Call) -> Shadow:
+    """``glu(x, dim)``: the first half times the sigmoid of the second."""
+    axis = call.axis(1, default=-1)
+
+    def move(layer: Labels) -> Labels:
+        return tape.unite(*np.split(layer, 2, axis)) if layer.shape[axis] > 1 else layer
+
+    return tape.of(call.args[0]).carry(move)

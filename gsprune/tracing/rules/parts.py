@@ -1,0 +1,181 @@
+"""Rules of operations that cut tensors into parts and join them: select, slice, split, cat, stack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from gsprune.tracing.call import Call, axis_of
+from gsprune.tracing.constants import are_written_sizes
+from gsprune.tracing.rules.operands import Operand, common_source, highest_kind, merge, operand
+from gsprune.tracing.rules.registry import aten
+from gsprune.tracing.shadow import FIXED, FLEXIBLE, Kind, Labels, Shadow, compressed
+from gsprune.tracing.tape import Tape
+
+_WRITTEN = "channels cut at a number written into the code"
+
+
+def _picked(tape: Tape, shadow: Shadow, axis: int, index: int) -> Shadow:
+    """`shadow` at one position of an axis.
+
+    A layer that varies there alone is protected: the position is a number written into the code. One that varies over
+    other axes too is tied along this one (queries, keys and values of one projection).
+    """
+    layers = []
+    for layer in shadow.layers:
+        cut: Labels = np.take(layer, index if layer.shape[axis] > 1 else 0, axis)
+        if cut.size == 1:
+            tape.protect(layer, "one channel picked by its number")
+            continue
+        tape.collapse(layer, [axis])
+        layers.append(cut)
+    return shadow.with_layers(layers)
+
+
+@aten("select")
+def _select(tape: Tape, call: Call) -> Shadow:
+    return _picked(tape, tape.of(call.args[0]), call.axis(1), int(call.arg(2, "index")))
+
+
+@aten("unbind unbind_copy")
+def _unbind(tape: Tape, call: Call) -> list[Shadow]:
+    """unbind: every position of an axis on its own."""
+    shadow, axis = tape.of(call.args[0]), call.axis(1)
+    return [_picked(tape, shadow, axis, index) for index in range(len(call.out))]
+
+
+@aten("slice")
+def _slice(tape: Tape, call: Call) -> Shadow:
+    """slice(x, dim, start, end, step): equal parts of an axis are tied, other bounds are protected."""
+    shadow, axis = tape.of(call.args[0]), call.axis(1)
+    size, length = call.args[0].shape[axis], call.out.shape[axis]
+    if size == length:
+        return shadow
+    start, end, step = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)).indices(size)
+    if step == 1 and length and size % length == 0 and start % length == 0:
+        _split_parts(tape, shadow, axis, size // length)
+        return _cut(shadow, axis, start, end)
+    tape.protect_along(shadow, [axis], _WRITTEN)
+    index = (slice(None),) * axis + (slice(start, end, step),)
+    return shadow.with_layers([layer[index] if layer.shape[axis] > 1 else layer for layer in shadow.layers])
+
+
+def _cut(shadow: Shadow, axis: int, start: int, end: int) -> Shadow:
+    index = (slice(None),) * axis + (slice(start, end),)
+    cuts = [layer[index] if layer.shape[axis] > 1 else layer for layer in shadow.layers]
+    return shadow.with_layers([compressed(cut, [axis]) for cut in cuts if cut.size > 1])
+
+
+def _split_parts(tape: Tape, shadow: Shadow, axis: int, parts: int) -> None:
+    """Equal parts along an axis shrink alike: tied position by position if they would not otherwise."""
+    for layer in shadow.layers:
+        size = layer.shape[axis]
+        if size > 1:
+            shape = (*layer.shape[:axis], parts, size // parts, *layer.shape[axis + 1 :])
+            tape.split(layer.reshape(shape), (axis, axis + 1), counted=True)
+
+
+@aten(
+    "split split_with_sizes unsafe_split unsafe_split_with_sizes split_copy split_with_sizes_copy chunk unsafe_chunk "
+    "tensor_split"
+)
+def _split(tape: Tape, call: Call) -> list[Shadow]:
+    """split, chunk and their kin: sizes are read off the outputs.
+
+    Equal parts shrink alike. Unequal ones shrink on their own; their sizes are stored or computed, and must follow.
+    """
+    shadow, axis = tape.of(call.args[0]), call.axis(2)
+    sizes = [part.shape[axis] for part in call.out]
+    if len(sizes) == 1 or not shadow.layers:
+        return [shadow] * len(sizes)
+    varies = any(layer.shape[axis] > 1 for layer in shadow.layers)
+    with_sizes = "with_sizes" in call.op
+    if varies and with_sizes and are_written_sizes(sizes):
+        tape.protect_along(shadow, [axis], _WRITTEN)
+    elif len(set(sizes)) == 1:
+        _split_parts(tape, shadow, axis, len(sizes))
+    elif with_sizes:
+        _keep_as_long(tape, shadow, axis, sizes)
+    else:
+        tape.protect_along(shadow, [axis], f"{call.op} into unequal parts")
+    ends = np.cumsum(sizes).tolist()
+    return [_cut(shadow, axis, end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _keep_as_long(tape: Tape, shadow: Shadow, axis: int, sizes: Sequence[int]) -> None:
+    """Parts of one size among unequal ones stay equally long: one number in the code may stand for all of them."""
+    for layer in shadow.layers:
+        if layer.shape[axis] == 1:
+            continue
+        first: dict[int, Labels] = {}
+        for size, end in zip(sizes, np.cumsum(sizes).tolist(), strict=True):
+            part = tape.vector(layer, axis)[end - size : end]
+            if size and size in first:
+                tape.equal_lengths.append((first[size], part, tape.op))
+            first.setdefault(size, part)
+
+
+@aten("cat _cat concat concatenate")
+def _cat(tape: Tape, call: Call) -> Shadow:
+    """cat(tensors, dim): labels are joined along `dim`; along the other axes the tensors meet element-wise."""
+    tensors = [tensor for tensor in call.args[0] if tensor.shape != (0,)]
+    ndim = call.out.ndim
+    axis = axis_of(call.arg(1, "dim", 0), ndim)
+    operands = [operand(tape, tensor, ndim) for tensor in tensors]
+    joined = _joined(tape, tensors, operands, axis)
+    across = [
+        Operand(
+            [layer for layer in item.layers if layer.shape[axis] == 1],
+            (*item.sizes[:axis], 1, *item.sizes[axis + 1 :]),
+            item.kind,
+        )
+        for item in operands
+    ]
+    layers = merge(tape, across)
+    if joined is not None:
+        layers.append(joined)
+    shadows = [tape.of(tensor) for tensor in tensors]
+    return Shadow(layers, highest_kind(shadows), common_source(shadows))
+
+
+def _joined(tape: Tape, tensors: Sequence[torch.Tensor], operands: Sequence[Operand], axis: int) -> Labels | None:
+    """The layer along the axis of a concatenation; parts without labels there are fixed, or follow what they meet."""
+    along = []
+    for item in operands:
+        layers = [layer for layer in item.layers if layer.shape[axis] > 1]
+        for other in layers[1:]:
+            tape.protect(other, "cat: another axis holds the channels")
+        along.append(layers[0] if layers else None)
+    free = [
+        layer is None and item.kind is Kind.CONSTANT and _is_of_any_width(tensor, axis)
+        for tensor, item, layer in zip(tensors, operands, along, strict=True)
+    ]
+    if all(layer is None for layer in along) and (axis == 0 or all(free) or not any(free)):
+        return None
+    pieces = []
+    for item, layer, is_free in zip(operands, along, free, strict=True):
+        size = item.sizes[axis]
+        part = np.full((1,) * len(item.sizes), FLEXIBLE if is_free else FIXED, np.int32) if layer is None else layer
+        pieces.append(np.broadcast_to(part, [*part.shape[:axis], size, *part.shape[axis + 1 :]]))
+    common = np.broadcast_shapes(*[(*piece.shape[:axis], 1, *piece.shape[axis + 1 :]) for piece in pieces])
+    whole = [np.broadcast_to(piece, [*common[:axis], piece.shape[axis], *common[axis + 1 :]]) for piece in pieces]
+    return np.concatenate(whole, axis)
+
+
+def _is_of_any_width(constant: torch.Tensor, axis: int) -> bool:
+    """True if a constant is alike along `axis` (a state of zeros), and its size there is not written into the code."""
+    size = constant.shape[axis]
+    if size == 1 or constant.is_meta or are_written_sizes([size]):
+        return False
+    return bool((constant == constant.narrow(axis, 0, 1)).all())
+
+
+@aten("stack")
+def _stack(tape: Tape, call: Call) -> Shadow:
+    """stack(tensors, dim): along the old axes the tensors meet element-wise; the new axis is fixed."""
+    axis = axis_of(call.arg(1, "dim", 0), call.out.ndim)
+    layers = merge(tape, [operand(tape, tensor, tensor.ndim) for tensor in call.args[0]])
+    shadows = [tape.of(tensor) for tensor in call.args[0]]
+    return Shadow([np.expand_dims(layer, axis) for layer in layers], highest_kind(shadows), common_source(shadows))

@@ -1,0 +1,250 @@
+"""Rules of matrix products, also of those that use another weight for every group of rows (mixture of experts)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from gsprune.tracing.call import Call
+from gsprune.tracing.constants import UNEVEN, uneven_axes
+from gsprune.tracing.rules.operands import Operand, aligned, highest_kind, merge, operand, protect_all
+from gsprune.tracing.rules.registry import aten
+from gsprune.tracing.scales import dot_of
+from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
+from gsprune.tracing.tape import Tape
+
+__all__ = ["contract", "first_vector", "note_products", "vectors_along"]
+
+
+def vectors_along(
+    tape: Tape, layers: Sequence[Labels], axis: int, *, named: bool = True
+) -> tuple[list[Labels], list[Labels]]:
+    """Layers that vary over `axis` as vectors, tied along their other axes, and the layers that do not.
+
+    With `named`, a layer whose channels go along another axis that the code named is tied along this one instead.
+    """
+    vectors, rest = [], []
+    for layer in layers:
+        if layer.shape[axis] == 1:
+            rest.append(layer)
+        elif named and len(varying(layer)) > 1 and tape.kept_axis(layer, named=True) not in (None, axis):
+            rest.append(tape.collapse(layer, [axis]))
+        else:
+            vectors.append(tape.vector(layer, axis))
+    return vectors, rest
+
+
+def first_vector(tape: Tape, vectors: Sequence[Labels]) -> Labels | None:
+    """The vector that holds the channels; others (kernel axes merged into the same axis) are protected."""
+    for other in vectors[1:]:
+        tape.protect(other, f"{tape.op}: another axis holds the channels")
+    return vectors[0] if vectors else None
+
+
+def contract(tape: Tape, a: Labels | None, a_kind: Kind, b: Labels | None, b_kind: Kind) -> None:
+    """Sum over an axis that both operands have: their atoms are the same channels; a fixed side protects the other.
+
+    The axis of a weight (`b` of kind PARAMETER) consumes channels.
+    """
+    if a is not None and b is not None:
+        tape.unite(a, b)
+        tape.contracted.append(a)
+        if b_kind is Kind.PARAMETER:
+            tape.inputs.append(b)
+            if a_kind is Kind.PARAMETER:
+                tape.open(a)  # learned queries, a learned initial state
+    elif a is not None and b_kind is not Kind.CONSTANT:
+        tape.protect(a, f"{tape.op} with a tensor of fixed size")
+    elif b is not None and a_kind is not Kind.CONSTANT:
+        tape.protect(b, f"{tape.op} with a tensor of fixed size")
+        if b_kind is Kind.PARAMETER:
+            tape.inputs.append(b)
+
+
+def _contract_either(tape: Tape, a: Labels | None, a_kind: Kind, b: Labels | None, b_kind: Kind) -> None:
+    """`contract`, whichever side the weight stands on."""
+    if a_kind is Kind.PARAMETER and b_kind is not Kind.PARAMETER:
+        a, a_kind, b, b_kind = b, b_kind, a, a_kind
+    contract(tape, a, a_kind, b, b_kind)
+
+
+def note_products(tape: Tape, first: Shadow, second: Shadow, layers: Sequence[Labels]) -> None:
+    """A sum of products of two activations is exact where one of them is zero in a removed channel."""
+    if first.kind is second.kind is Kind.ACTIVATION and first.source is None and second.source is None:
+        tape.population(layers)
+
+
+def _product(
+    tape: Tape, a: torch.Tensor, b: torch.Tensor, out_shape: Sequence[int], transposed: bool = False
+) -> Shadow:
+    """The shadow of a @ b: (..., n, k) @ (..., k, m), or of a @ b^T with b (..., m, k).
+
+    The contracted axis unites, tied over batch and rows; rows of `a` and columns of `b` carry on, and a parameter's
+    columns (its rows, where the parameter stands on the left) are opened. Batch axes meet as in an element-wise
+    operation: heads stay equal.
+    """
+    first, second = tape.of(a), tape.of(b)
+    second_layers = [np.swapaxes(layer, -1, -2) for layer in second.layers] if transposed else second.layers
+    # Between two activations, heads of queries and keys stay, whatever a view leaves open.
+    named = Kind.PARAMETER in (first.kind, second.kind)
+    mine, rows = vectors_along(tape, first.layers, a.ndim - 1, named=named)
+    theirs, columns = vectors_along(tape, second_layers, b.ndim - 2, named=named)
+    _mark_heads(tape, [*first.layers, *second_layers])
+    if a.shape[-1] > 1:
+        _protect_from_uneven(tape, a, -1, theirs)
+        _protect_from_uneven(tape, b, -1 if transposed else -2, mine)
+        _contract_either(tape, first_vector(tape, mine), first.kind, first_vector(tape, theirs), second.kind)
+        note_products(tape, first, second, mine)
+    left = Operand(_equal_heads(tape, rows), (*a.shape[:-1], 1), first.kind)
+    right = Operand(_equal_heads(tape, columns), (*b.shape[:-2], 1, out_shape[-1]), second.kind)
+    for one, other in ((left, right), (right, left)):
+        if one.kind is Kind.PARAMETER and other.kind is not Kind.PARAMETER:
+            for layer in one.layers:
+                if varying(layer)[-1] >= layer.ndim - 2:
+                    tape.open(layer)
+    kind = highest_kind([first, second])
+    if kind is Kind.ACTIVATION and second.kind is Kind.PARAMETER and second.source is not None:
+        tape.count(second.source, _num_uses(a, b))
+    elif kind is Kind.ACTIVATION and first.kind is Kind.PARAMETER:
+        tape.count(first.source, float(out_shape[-1]))
+    weight = next((shadow.source for shadow in (second, first) if shadow.kind is Kind.PARAMETER), None)
+    return Shadow(merge(tape, [left, right]), kind, weight, dot_of(first, second, a.ndim - 1))
+
+
+def _num_uses(a: torch.Tensor, b: torch.Tensor) -> float:
+    """How often each element of the right-hand matrix is used."""
+    batch = float(np.prod(a.shape[:-2], dtype=np.float64))
+    shared = float(np.prod(b.shape[:-2], dtype=np.float64))
+    return batch * a.shape[-2] / max(shared, 1.0)
+
+
+def _protect_from_uneven(tape: Tape, constant: torch.Tensor, axis: int, channels: Sequence[Labels]) -> None:
+    """Protect channels whose sum is weighted by a constant that goes by their positions (``arange``, ``eye``)."""
+    if channels and axis % constant.ndim in uneven_axes(constant, tape.of(constant)):
+        for layer in channels:
+            tape.protect(layer, f"{tape.op} with {UNEVEN}")
+
+
+def _mark_heads(tape: Tape, layers: Sequence[Labels]) -> None:
+    """Labels that vary over a batch axis and another one are heads': the width of their group is that of one head."""
+    for layer in layers:
+        axes = varying(layer)
+        if len(axes) > 1 and axes[0] < layer.ndim - 2:
+            tape.heads.append(layer)
+
+
+def _equal_heads(tape: Tape, layers: Sequence[Labels]) -> list[Labels]:
+    """Layers over heads and their widths, tied over the heads: these stay as many, and equal."""
+    return [
+        tape.collapse(layer, range(layer.ndim - 2)) if varying(layer)[-1] >= layer.ndim - 2 else layer
+        for layer in layers
+    ]
+
+
+def _lifted(tape: Tape, tensor: torch.Tensor, ndim: int) -> torch.Tensor:
+    """A view of `tensor` with axes of size 1 in front, carrying its shadow."""
+    if tensor.ndim == ndim:
+        return tensor
+    view = tensor.reshape((1,) * (ndim - tensor.ndim) + tuple(tensor.shape))
+    tape.mark(view, tape.of(tensor).carry(lambda layer: aligned(layer, ndim)))
+    return view
+
+
+def _plus(tape: Tape, result: Shadow, bias: torch.Tensor | None, call: Call) -> Shadow:
+    """A product with a bias added."""
+    if bias is None:
+        return result
+    shape = tuple(call.out.shape)
+    own = operand(tape, bias, len(shape))
+    layers = merge(tape, [Operand(result.layers, shape, result.kind), own])
+    if own.kind is Kind.PARAMETER:
+        tape.biases.extend((layer, row) for layer in result.layers for row in own.layers)
+    return Shadow(layers, highest_kind([result, tape.of(bias)]), result.source)
+
+
+@aten("mm bmm")
+def _mm(tape: Tape, call: Call) -> Shadow:
+    return _product(tape, call.args[0], call.args[1], call.out.shape)
+
+
+@aten("addmm baddbmm")
+def _addmm(tape: Tape, call: Call) -> Shadow:
+    """addmm(bias, a, b), baddbmm(bias, a, b)."""
+    bias, a, b = call.args[:3]
+    return _plus(tape, _product(tape, a, b, call.out.shape), bias, call)
+
+
+@aten("linear")
+def _linear(tape: Tape, call: Call) -> Shadow:
+    """linear(x, weight, bias), where it arrives whole."""
+    x, weight = call.args[:2]
+    if x.ndim == 1:
+        result = _vector_product(tape, weight, x)
+    else:
+        result = _product(tape, x, _lifted(tape, weight, x.ndim), call.out.shape, transposed=True)
+    return _plus(tape, result, call.arg(2, "bias"), call)
+
+
+def _vector_product(tape: Tape, a: torch.Tensor, x: torch.Tensor) -> Shadow:
+    """(n, k) @ (k,)."""
+    matrix, vector = tape.of(a), tape.of(x)
+    mine, rows = vectors_along(tape, matrix.layers, 1)
+    theirs = list(vector.layers)
+    if x.shape[0] > 1:
+        _protect_from_uneven(tape, a, 1, theirs)
+        _protect_from_uneven(tape, x, 0, mine)
+        _contract_either(tape, first_vector(tape, mine), matrix.kind, first_vector(tape, theirs), vector.kind)
+        note_products(tape, matrix, vector, mine)
+    if matrix.kind is Kind.PARAMETER and vector.kind is not Kind.PARAMETER:
+        for layer in rows:
+            tape.open(layer)
+        tape.count(matrix.source, 1.0)
+    return Shadow([layer.reshape(-1) for layer in rows], highest_kind([matrix, vector]))
+
+
+@aten("mv addmv")
+def _mv(tape: Tape, call: Call) -> Shadow:
+    """mv(matrix, vector), and addmv(bias, matrix, vector)."""
+    *bias, a, x = call.args[:3] if call.op.endswith("addmv") else call.args[:2]
+    return _plus(tape, _vector_product(tape, a, x), bias[0] if bias else None, call)
+
+
+@aten("dot vdot")
+def _dot(tape: Tape, call: Call) -> Shadow:
+    a, b = call.args[:2]
+    first, second = tape.of(a), tape.of(b)
+    if a.numel() > 1:
+        one, other = first_vector(tape, first.layers), first_vector(tape, second.layers)
+        _contract_either(tape, one, first.kind, other, second.kind)
+        note_products(tape, first, second, first.layers)
+    return Shadow(kind=highest_kind([first, second]))
+
+
+@aten("matmul")
+def _matmul(tape: Tape, call: Call) -> Shadow:
+    """matmul, where it arrives whole."""
+    a, b = call.args[:2]
+    if a.ndim == 1 and b.ndim == 1:
+        return _dot(tape, call)
+    if b.ndim == 1 and a.ndim == 2:
+        return _mv(tape, call)
+    if min(a.ndim, b.ndim) < 2:
+        for tensor in (a, b):
+            tape.protect(tape.of(tensor), f"{call.op} of a vector and a batch")
+        return EMPTY
+    ndim = max(a.ndim, b.ndim)
+    return _product(tape, _lifted(tape, a, ndim), _lifted(tape, b, ndim), call.out.shape)
+
+
+@aten("_grouped_mm")
+def _grouped_mm(tape: Tape, call: Call) -> Shadow:
+    """Grouped products (x, weights, offs): rows (t, k) of x by the weight (k, m) of their expert; all experts stay."""
+    x, weights = call.args[:2]
+    if x.ndim != 2 or weights.ndim != 3:
+        return protect_all(tape, call)
+    tape.protect_along(tape.of(weights), [0], f"{call.op}: rows are numbered by their expert")
+    shadow = _product(tape, _lifted(tape, x, 3), weights, (weights.shape[0], *call.out.shape))
+    layers = [layer.squeeze(0) for layer in shadow.layers if layer.shape[0] == 1]
+    return Shadow(layers, shadow.kind, shadow.source)

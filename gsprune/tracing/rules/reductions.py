@@ -1,0 +1,139 @@
+"""Rules of reductions: sums, means, extremes, and operations that order the elements along an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from gsprune.tracing.call import Call, axis_of
+from gsprune.tracing.rules.operands import highest_kind
+from gsprune.tracing.rules.registry import aten
+from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, Sum, varying
+from gsprune.tracing.tape import Tape
+
+
+def _dims(call: Call, index: int = 1) -> tuple[int, ...]:
+    """The reduced axes; no argument means all."""
+    dims, ndim = call.arg(index, "dim"), call.args[0].ndim
+    if ndim == 0 or dims is None or (isinstance(dims, list | tuple) and not dims):
+        return tuple(range(ndim))
+    return tuple(axis_of(dim, ndim) for dim in ([dims] if isinstance(dims, int) else dims))
+
+
+def _reduce(tape: Tape, call: Call, axes: Sequence[int], *, exact: bool) -> Shadow:
+    """The shadow of a reduction over `axes`. Unless it is `exact`, it reads channels there as a population."""
+    shadow, layers = tape.of(call.args[0]), []
+    for layer in shadow.layers:
+        left = _reduced(tape, layer, axes)
+        if left is not None:
+            layers.append(left)
+        elif not exact:
+            tape.population([layer])
+    if call.outputs()[0].ndim != call.args[0].ndim:
+        layers = [layer.squeeze(tuple(axes)) for layer in layers]
+    return Shadow(layers, shadow.kind)
+
+
+def _reduced(tape: Tape, layer: Labels, axes: Sequence[int]) -> Labels | None:
+    """A layer after a reduction over `axes`, kept with size 1; None where it varied there alone.
+
+    A layer that varies over another axis too: heads (the last of two axes is reduced) are read as a population, and so
+    tied over the other; else (a mean over the positions of an un-flattened tensor, a maximum over pairs of channels
+    whose size is written in the code) it is tied along the reduced ones.
+    """
+    over = varying(layer)
+    inside = [axis for axis in over if axis in axes]
+    if not inside:
+        return layer
+    if len(inside) == len(over):
+        return None
+    found = tape.kept_axis(layer)
+    kept = over[1] if found is None else found
+    if len(over) == 2 and inside == [over[1]] == [kept]:
+        tape.collapse(layer, [over[0]])
+        return None
+    return tape.collapse(layer, inside)
+
+
+@aten("sum nansum")
+def _sum(tape: Tape, call: Call) -> Shadow:
+    """Sums: exact where a removed channel is zero, as the product of a weight is."""
+    x, shadow, axes = call.args[0], tape.of(call.args[0]), _dims(call)
+    result = _reduce(tape, call, axes, exact=shadow.kind is Kind.PARAMETER or shadow.source is not None)
+    layers = [layer for layer in shadow.layers if set(varying(layer)) <= set(axes)]
+    if not layers or shadow.kind is not Kind.ACTIVATION:
+        return result
+    counts = (*(layer.size for layer in layers), int(np.prod([x.shape[axis] for axis in axes])))
+    return replace(result, sum=Sum(tuple(layers), counts))
+
+
+@aten("mean nanmean amax amin aminmax var std var_mean std_mean logsumexp prod all any count_nonzero")
+def _mean(tape: Tape, call: Call) -> Shadow:
+    """Means, extremes and moments over given axes."""
+    return _reduce(tape, call, _dims(call), exact=False)
+
+
+@aten("norm linalg_vector_norm")
+def _norm(tape: Tape, call: Call) -> Shadow:
+    """Norms, whose axes come after the order. Those of a weight do not change with rows of zeros."""
+    return _reduce(tape, call, _dims(call, 2), exact=tape.of(call.args[0]).kind is Kind.PARAMETER)
+
+
+@aten("max min")
+def _extreme(tape: Tape, call: Call) -> Shadow | list[Shadow]:
+    """``max`` and ``min``: a population; along one axis, the second output holds positions of that axis."""
+    result = _mean(tape, call)
+    return result if isinstance(call.out, Tensor) else [result, _with_positions(tape, call, result)]
+
+
+@aten("argmax argmin")
+def _arg_extreme(tape: Tape, call: Call) -> Shadow:
+    """``argmax`` and ``argmin``: positions of one axis, or of the flattened tensor. Their use protects the channels."""
+    return _with_positions(tape, call, _reduce(tape, call, _dims(call), exact=True))
+
+
+def _with_positions(tape: Tape, call: Call, result: Shadow) -> Shadow:
+    """Indices from a reduction of the first argument: values are positions of the layers that were reduced."""
+    axes = _dims(call)
+    reduced = [layer for layer in tape.of(call.args[0]).layers if any(axis in axes for axis in varying(layer))]
+    return replace(result, positions=reduced)
+
+
+@aten("median nanmedian")
+def _median(tape: Tape, call: Call) -> Shadow:
+    """``median(x)`` reads all elements as a population; ``median(x, dim)`` orders those of one axis."""
+    return _whole(tape, call) if call.arg(1, "dim") is None else _order(tape, call)
+
+
+@aten("_is_all_true _is_any_true equal _local_scalar_dense item is_nonzero histc")
+def _whole(tape: Tape, call: Call) -> Shadow:
+    """A function of all elements together: a population of every axis."""
+    shadows = [tape.of(tensor) for tensor in call.tensors()]
+    for shadow in shadows:
+        if shadow.kind is Kind.ACTIVATION:
+            tape.population(shadow.layers)
+    return Shadow(kind=highest_kind(shadows))
+
+
+@aten("cumsum cumprod logcumsumexp cummax cummin sort argsort mode")
+def _order(tape: Tape, call: Call, index: int = 1) -> Shadow:
+    """An operation that orders or numbers the elements along one axis: channels there are protected, others carry on.
+
+    The axis is argument `index`.
+    """
+    x, shadow = call.args[0], tape.of(call.args[0])
+    reason = f"{call.op} over channels"
+    if call.arg(index, "dim", -1) is None or x.ndim == 0:
+        tape.protect(shadow, reason)
+        return EMPTY
+    axis = call.axis(index, default=-1)
+    rest = tape.protect_along(shadow, [axis], reason)
+    return rest.carry(lambda layer: layer.squeeze(axis)) if call.outputs()[0].ndim < x.ndim else rest
+
+
+@aten("topk kthvalue")
+def _top(tape: Tape, call: Call) -> Shadow:
+    return _order(tape, call, 2)

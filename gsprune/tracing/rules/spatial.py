@@ -1,0 +1,120 @@
+"""Rules of pools, resampling, patches, and operations that turn channels into positions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gsprune.tracing.call import Call
+from gsprune.tracing.rules.registry import aten
+from gsprune.tracing.shadow import Labels, Shadow, varying
+from gsprune.tracing.tape import Tape
+
+__all__ = ["tied_over_space"]
+
+_RANKED = (
+    "avg_pool{0}d max_pool{0}d _adaptive_avg_pool{0}d adaptive_avg_pool{0}d adaptive_max_pool{0}d max_unpool{0}d "
+    "max_pool{0}d_with_indices fractional_max_pool{0}d upsample_nearest{0}d _upsample_nearest_exact{0}d "
+    "mkldnn_max_pool{0}d "
+)
+
+
+def tied_over_space(tape: Tape, shadow: Shadow, first: int, op: str) -> list[Labels]:
+    """Layers under an operation that mixes positions (axes from `first`): tied over space; positions are protected."""
+    layers = []
+    for layer in shadow.layers:
+        if all(axis >= first for axis in varying(layer)):
+            tape.protect(layer, f"{op} mixes positions")
+        else:
+            layers.append(tape.collapse(layer, range(first, layer.ndim)))
+    return layers
+
+
+@aten(
+    "".join(map(_RANKED.format, (1, 2, 3))) + "upsample_linear1d upsample_bilinear2d upsample_bicubic2d "
+    "upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler_2d grid_sampler_3d "
+    "mkldnn_adaptive_avg_pool2d"
+)
+def _resample(tape: Tape, call: Call) -> Shadow:
+    """Pools and resampling: axes 0 and 1 carry on (or the leading ones of an input without a batch)."""
+    ndim, shadow = call.args[0].ndim, tape.of(call.args[0])
+    rank = int(call.op[-2]) if call.op[-2:-1].isdigit() else ndim - 2
+    return shadow.with_layers(tied_over_space(tape, shadow, ndim - rank, call.op))
+
+
+@aten("pixel_shuffle")
+def _pixel_shuffle(tape: Tape, call: Call) -> Shadow:
+    """pixel_shuffle: r * r neighbouring channels become the positions of one, and go together."""
+    axis, factor = call.args[0].ndim - 3, int(call.args[1])
+
+    def move(whole: Labels) -> Labels:
+        layer = tape.collapse(whole, (axis + 1, axis + 2))
+        if layer.shape[axis] == 1:
+            return layer
+        parts = layer.reshape(*layer.shape[:axis], -1, factor * factor, 1, 1)
+        return tape.collapse(parts, [axis + 1]).reshape(*layer.shape[:axis], -1, 1, 1)
+
+    return tape.of(call.args[0]).carry(move)
+
+
+@aten("pixel_unshuffle")
+def _pixel_unshuffle(tape: Tape, call: Call) -> Shadow:
+    """pixel_unshuffle: every channel becomes r * r neighbouring ones."""
+    axis, factor = call.args[0].ndim - 3, int(call.args[1])
+
+    def move(layer: Labels) -> Labels:
+        tied = tape.collapse(layer, (axis + 1, axis + 2))
+        return np.repeat(tied, factor * factor, axis) if tied.shape[axis] > 1 else tied
+
+    return tape.of(call.args[0]).carry(move)
+
+
+@aten("channel_shuffle native_channel_shuffle")
+def _channel_shuffle(tape: Tape, call: Call) -> Shadow:
+    """channel_shuffle(x, groups): view, transpose, view; groups stay equal."""
+    groups = int(call.args[1])
+
+    def move(layer: Labels) -> Labels:
+        if layer.shape[1] == 1:
+            return layer
+        parts = layer.reshape(layer.shape[0], groups, -1, *layer.shape[2:])
+        tape.split(parts, (1, 2), counted=True)
+        return np.swapaxes(parts, 1, 2).reshape(layer.shape)
+
+    return tape.of(call.args[0]).carry(move)
+
+
+def _with_positions_protected(tape: Tape, call: Call) -> Shadow:
+    """The shadow of the first argument without the layers that vary over its positions alone."""
+    shadow, rest = tape.of(call.args[0]), []
+    for layer in shadow.layers:
+        if layer.shape[:2] == (1, 1):
+            tape.protect(layer, f"{call.op} mixes positions")
+        else:
+            rest.append(layer)
+    return shadow.with_layers(rest)
+
+
+@aten("im2col")
+def _im2col(tape: Tape, call: Call) -> Shadow:
+    """Patches (N, C, H, W) -> (N, C * k, L): every channel becomes k neighbouring ones."""
+    size = int(np.prod(call.args[1]))
+
+    def move(layer: Labels) -> Labels:
+        tied = tape.collapse(layer, (2, 3))[..., 0]
+        return np.repeat(tied, size, 1) if tied.shape[1] > 1 else tied
+
+    return _with_positions_protected(tape, call).carry(move)
+
+
+@aten("col2im")
+def _col2im(tape: Tape, call: Call) -> Shadow:
+    """Patches put back (N, C * k, L) -> (N, C, H, W): k neighbouring channels become one."""
+    size = int(np.prod(call.args[2]))
+
+    def move(layer: Labels) -> Labels:
+        tied = tape.collapse(layer, (2,))
+        if tied.shape[1] > 1:
+            tied = tape.collapse(tied.reshape(tied.shape[0], -1, size, 1), [2])[..., 0]
+        return tied[..., None]
+
+    return _with_positions_protected(tape, call).carry(move)

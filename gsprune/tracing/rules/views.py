@@ -1,0 +1,196 @@
+"""Rules of operations that move elements: views, permutations, repetitions, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gsprune.tracing.call import Call, axis_of
+from gsprune.tracing.rules.operands import aligned, flexible
+from gsprune.tracing.rules.registry import aten
+from gsprune.tracing.shadow import EMPTY, FREE, Kind, Labels, Shadow, reshaped
+from gsprune.tracing.tape import Tape
+
+
+@aten(
+    "alias clone contiguous detach lift lift_fresh _to_copy to type_as native_dropout dropout feature_dropout "
+    "alpha_dropout resolve_conj resolve_neg positive _conj view.dtype"
+)
+def _same(tape: Tape, call: Call) -> Shadow:
+    """The output is the input, element by element."""
+    return tape.of(call.args[0])
+
+
+@aten(
+    "view _unsafe_view view_copy view_as reshape _reshape_alias _reshape_copy reshape_as flatten unflatten squeeze "
+    "ravel"
+)
+def _view(tape: Tape, call: Call) -> Shadow:
+    """Any reshaping: the new shape is read off the output."""
+    shadow = tape.of(call.args[0])
+    old, new = tuple(call.args[0].shape), tuple(call.out.shape)
+
+    def move(layer: Labels) -> Labels:
+        result, splits = reshaped(layer, old, new)
+        for axes in splits:
+            tape.split(result, axes)
+        return result
+
+    return shadow if old == new or not shadow.layers else shadow.carry(move)
+
+
+def _permuted(shadow: Shadow, order: Sequence[int]) -> Shadow:
+    """A shadow whose axis i is the former axis order[i]."""
+    return shadow.carry(lambda layer: layer.transpose(order))
+
+
+@aten("permute permute_copy")
+def _permute(tape: Tape, call: Call) -> Shadow:
+    return _permuted(tape.of(call.args[0]), [axis_of(axis, call.out.ndim) for axis in call.arg(1, "dims")])
+
+
+@aten("transpose swapaxes swapdims")
+def _transpose(tape: Tape, call: Call) -> Shadow:
+    if call.out.ndim == 0:
+        return tape.of(call.args[0])
+    order = list(range(call.out.ndim))
+    first, second = call.axis(1, "dim0"), call.axis(2, "dim1", 1)
+    order[first], order[second] = second, first
+    return _permuted(tape.of(call.args[0]), order)
+
+
+@aten("t numpy_T")
+def _t(tape: Tape, call: Call) -> Shadow:
+    return _permuted(tape.of(call.args[0]), range(call.out.ndim)[::-1])
+
+
+@aten("movedim moveaxis")
+def _movedim(tape: Tape, call: Call) -> Shadow:
+    source, target = call.args[1:3]
+    return tape.of(call.args[0]).carry(lambda layer: np.moveaxis(layer, source, target))
+
+
+@aten("expand expand_as broadcast_to")
+def _expand(tape: Tape, call: Call) -> Shadow:
+    """Expand: an axis that grows from size 1 follows whatever it meets, as in broadcasting."""
+    return _repeated(tape, call, [1] * call.out.ndim)
+
+
+@aten("repeat tile")
+def _repeat(tape: Tape, call: Call) -> Shadow:
+    """``repeat``: the labels along a varying axis are repeated, and so stay tied."""
+    return _repeated(tape, call, [int(count) for count in call.arg(1, "repeats")])
+
+
+def _repeated(tape: Tape, call: Call, counts: Sequence[int]) -> Shadow:
+    """Labels repeated along the axes that vary; axes that grow from size 1 follow whatever they meet."""
+    x, ndim = call.args[0], call.out.ndim
+    shadow = tape.of(x)
+    layers = []
+    for layer in shadow.layers:
+        whole = aligned(layer, ndim)
+        repeats = [count if size > 1 else 1 for count, size in zip(counts, whole.shape, strict=True)]
+        layers.append(whole if max(repeats) == 1 else np.tile(whole, repeats))
+    sizes = (1,) * (ndim - x.ndim) + tuple(x.shape)
+    for axis, (old, new) in enumerate(zip(sizes, call.out.shape, strict=True)):
+        if old == 1 < new:
+            layers.append(flexible(new, axis, ndim))
+    return shadow.with_layers(layers)
+
+
+@aten("repeat_interleave")
+def _repeat_interleave(tape: Tape, call: Call) -> Shadow:
+    """repeat_interleave(x, count, dim) along one axis."""
+    shadow, count = tape.of(call.args[0]), call.arg(1, "repeats")
+    if not isinstance(count, int) or call.arg(2, "dim") is None:
+        tape.protect(shadow, f"{call.op} with counts in a tensor")
+        return EMPTY
+    axis = call.axis(2)
+    return shadow.carry(lambda layer: np.repeat(layer, count, axis) if layer.shape[axis] > 1 else layer)
+
+
+@aten("unsqueeze")
+def _unsqueeze(tape: Tape, call: Call) -> Shadow:
+    axis = axis_of(call.arg(1, "dim"), call.out.ndim)
+    return tape.of(call.args[0]).carry(lambda layer: np.expand_dims(layer, axis))
+
+
+@aten("flip")
+def _flip(tape: Tape, call: Call) -> Shadow:
+    axes = tuple(call.arg(1, "dims"))
+    return tape.of(call.args[0]).carry(lambda layer: np.flip(layer, axes))
+
+
+@aten("roll")
+def _roll(tape: Tape, call: Call) -> Shadow:
+    """roll(x, shifts, dims): channels are protected, since the shift is a number in the code."""
+    shadow = tape.of(call.args[0])
+    shifts, axes = tuple(call.arg(1, "shifts")), tuple(call.arg(2, "dims", ()))
+    if not axes:
+        tape.protect(shadow, f"{call.op} over all axes")
+        return EMPTY
+    tape.protect_along(shadow, axes, "channels rolled by a number written into the code")
+    return shadow.carry(lambda layer: np.roll(layer, shifts, axes))
+
+
+@aten("rot90")
+def _rot90(tape: Tape, call: Call) -> Shadow:
+    times, (first, second) = call.arg(1, "k", 1), call.arg(2, "dims", (0, 1))
+    return tape.of(call.args[0]).carry(lambda layer: np.rot90(layer, times, (first, second)))
+
+
+@aten(
+    "constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
+    "replication_pad3d _pad_circular"
+)
+def _pad(tape: Tape, call: Call) -> Shadow:
+    """Padding of any kind: added channels are fixed; positions are not labelled."""
+    shadow, ndim = tape.of(call.args[0]), call.out.ndim
+    pads = call.arg(1, "pad") if call.arg(1, "pad") is not None else call.arg(1, "padding")
+    pairs = [(int(low), int(high)) for low, high in zip(pads[::2], pads[1::2], strict=True)]
+    widths = [*[(0, 0)] * (ndim - len(pairs)), *reversed(pairs)]
+    cropped = [axis for axis, pair in enumerate(widths) if min(pair) < 0]
+    shadow = tape.protect_along(shadow, cropped, "channels cropped by a number written into the code")
+
+    def padded(layer: Labels) -> Labels:
+        return np.pad(layer, [pair if size > 1 else (0, 0) for pair, size in zip(widths, layer.shape, strict=True)])
+
+    return shadow.carry(padded)
+
+
+@aten("as_strided")
+def _as_strided(tape: Tape, call: Call) -> Shadow:
+    """as_strided to the same shape is a copy; any other protects."""
+    x, shadow = call.args[0], tape.of(call.args[0])
+    if x.shape == call.out.shape and x.stride() == call.out.stride():
+        return shadow
+    tape.protect(shadow, f"{call.op} to another shape")
+    return EMPTY
+
+
+@aten("diagonal")
+def _diagonal(tape: Tape, call: Call) -> Shadow:
+    """diagonal(x, offset, dim1, dim2): channels along either axis are protected, others carry on."""
+    axes = call.axis(2, "dim1"), call.axis(3, "dim2", 1)
+    shadow = tape.protect_along(tape.of(call.args[0]), axes, f"{call.op} over channels")
+    return shadow.carry(lambda layer: np.expand_dims(layer.squeeze(axes), -1))
+
+
+@aten("unfold")
+def _unfold(tape: Tape, call: Call) -> Shadow:
+    """Tensor.unfold(dim, size, step): windows are a new last axis."""
+    shadow = tape.protect_along(tape.of(call.args[0]), [call.axis(1, "dimension")], "windows over channels")
+    return shadow.carry(lambda layer: layer[..., None])
+
+
+@aten("zeros_like ones_like full_like empty_like rand_like randn_like randint_like")
+def _like(tape: Tape, call: Call) -> Shadow:
+    """A constant as wide as the argument."""
+    return Shadow(tape.of(call.args[0]).layers, Kind.CONSTANT)
+
+
+@aten("new_zeros new_ones new_full new_empty new_empty_strided")
+def _free(tape: Tape, call: Call) -> Shadow:
+    """A constant of the size that the forward asked for."""
+    return FREE

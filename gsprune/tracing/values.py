@@ -1,0 +1,89 @@
+"""Values that an operation uses and that must not change with a width: numbers, and positions of channels.
+
+Code that computes a number from a width (``x / x.shape[-1]``, ``math.log(width)``) computes another one once the width
+has shrunk. The numbers of the traced forward are compared with those of the smaller network. A mean written as a sum
+over channels divided by their number is an exception: it reads the channels as a population.
+
+Where a channel's position becomes a value (an action, a row of a table, a mask of the chosen expert), the channels must
+keep their positions. The index alone does no harm: code that wants ``x.max(1).values`` leaves it unused. So the index
+remembers the channels, and the operation that uses it protects them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from gsprune.tracing.call import Call
+from gsprune.tracing.constants import first_number, number_of, uneven_axes
+from gsprune.tracing.marks import is_noise
+from gsprune.tracing.shadow import Kind, Shadow
+from gsprune.tracing.tape import Tape
+from gsprune.tracing.trail import Numbers
+
+__all__ = ["numbers_of", "use_positions"]
+
+_ARITHMETIC = frozenset(f"aten.{name}" for name in ("add", "div", "mul", "pow", "rsub", "sub"))
+# These change no value, so that the result holds the same sums and positions.
+_SAME_VALUES = frozenset(
+    f"aten.{name}"
+    for name in (
+        *("_to_copy", "alias", "clone", "detach", "view", "_unsafe_view"),
+        *("squeeze", "unsqueeze", "expand", "permute", "transpose", "t"),
+    )
+)
+
+
+def numbers_of(tape: Tape, call: Call, inputs: Sequence[Shadow]) -> Numbers:
+    """(position, value) of the arguments of an operation on channels, or on a sum over channels, that are constants."""
+    sums = [shadow.sum for shadow in inputs if shadow.sum is not None]
+    of_channels = any(shadow.layers and shadow.kind is Kind.ACTIVATION for shadow in inputs)
+    if call.op not in _ARITHMETIC or tape.scale is not None or not (sums or of_channels):
+        return ()
+    candidates = [(i, first_number(value)) for i, value in enumerate(call.args[:2]) if _is_number(tape, call, value)]
+    found = [(index, number) for index, number in candidates if number is not None]
+    power = {"aten.div": 1.0, "aten.mul": -1.0}.get(call.op)
+    for layers, counts in sums:
+        if power and any(math.isclose(number, count**power, rel_tol=1e-6) for _, number in found for count in counts):
+            tape.population(layers)
+            return ()
+    return tuple(found)
+
+
+def _is_number(tape: Tape, call: Call, value: Any) -> bool:
+    """True of a Python number, and of a constant of equal values that the operation does not write to."""
+    if not isinstance(value, Tensor):
+        return True
+    shadow = tape.of(value)
+    if shadow.kind is not Kind.CONSTANT or value is call.out or value.numel() == 0 or is_noise(value):
+        return False
+    return not uneven_axes(value, shadow)
+
+
+def use_positions(tape: Tape, call: Call, inputs: Sequence[Shadow]) -> None:
+    """Protect the channels whose positions an operation uses, or let its output hold the same positions.
+
+    Args:
+        tape: the tape; the outputs have their shadows.
+        call: the operation.
+        inputs: shadows of its inputs, from before it.
+    """
+    positions = [layer for shadow in inputs for layer in shadow.positions]
+    if call.op in _SAME_VALUES and (positions or inputs[0].sum is not None):
+        shadow = tape.of(call.out)
+        tape.mark(call.out, Shadow(shadow.layers, shadow.kind, positions=positions, sum=inputs[0].sum))
+    elif positions and _is_zero(call):
+        tape.mark(call.out, replace(tape.of(call.out), positions=()))
+    else:
+        for layer in positions:
+            tape.protect(layer, f"{call.op} uses positions of channels as values")
+
+
+def _is_zero(call: Call) -> bool:
+    """True for a product with the number 0, which is 0 whatever the index is (``loss + 0 * unused``)."""
+    return call.op == "aten.mul" and any(np.isscalar(value) and number_of(value) == 0 for value in call.args)

@@ -1,0 +1,176 @@
+"""The watcher: torch functions that dispatched operations do not show, or not whole.
+
+Operations show plain numbers. So that it is known whose width a view follows, the shapes that a forward reads while it
+is traced hold integers that remember their channels, also through a division into equal parts. A view to such a size
+ties the channels of both tensors position by position: the code asks for widths that shrink alike. Where the same units
+lie along both, in whatever order (heads last, NesT), they do so by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from gsprune.tracing.scales import keep_scale
+from gsprune.tracing.shadow import Kind, Labels, varying
+from gsprune.tracing.tape import OUTPUT, Tape
+
+__all__ = ["Watcher"]
+
+_Functions = frozenset[Callable[..., Any]]
+_SHAPES: _Functions = frozenset({Tensor.size, Tensor.shape.__get__})  # type: ignore[attr-defined]  # a descriptor
+_VIEWS: _Functions = frozenset({Tensor.view, Tensor.reshape, torch.reshape})
+_SPLITS: _Functions = frozenset((Tensor.split, torch.split, Tensor.split_with_sizes, torch.split_with_sizes))
+# The same values in a new tensor, without a dispatched operation.
+_COPIES: _Functions = frozenset({Tensor.__deepcopy__, Tensor.data.__get__})  # type: ignore[attr-defined]
+# A tensor's data for code that the tracer does not see.
+_READERS: _Functions = frozenset(
+    {
+        Tensor.numpy,
+        Tensor.tolist,
+        Tensor.__array__,
+        Tensor.__dlpack__,
+        Tensor.__reduce_ex__,
+        Tensor.untyped_storage,
+        Tensor.storage,
+    }
+)
+
+
+class _Length(int):
+    """The length of an axis of channels, or of one of its equal parts.
+
+    Attributes:
+        labels: (parts, length) labels of the axis, part by part.
+    """
+
+    labels: Labels
+
+    @classmethod
+    def of(cls, labels: Labels) -> _Length:
+        length = cls(labels.shape[1])
+        length.labels = labels
+        return length
+
+    def __floordiv__(self, other: int) -> int:
+        if isinstance(other, int) and other > 0 and int(self) % other == 0 and int(self) > other:
+            return _Length.of(self.labels.reshape(-1, int(self) // other))
+        return int(self) // other
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        """A copy that outlives the trace is a number."""
+        return int, (int(self),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> int:
+        return int(self)
+
+
+class Watcher(TorchFunctionMode):
+    """Sees shapes that are read, data that leaves, and attention that computes its own scale.
+
+    One backend of attention takes it apart before it is dispatched.
+    """
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self.tape = tape
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        kwargs, tape = kwargs or {}, self.tape
+        if func is F.scaled_dot_product_attention:
+            return self._attention(args, kwargs)
+        num_splits = len(tape.splits)
+        if func in _READERS and tape.of(args[0]).kind is Kind.ACTIVATION:
+            tape.protect(tape.of(args[0]), f"{OUTPUT}: read by code outside of PyTorch")
+        result = func(*args, **kwargs)
+        if func in _COPIES:
+            tape.mark(result, tape.of(args[0]))
+        elif func in _SHAPES:
+            return _with_channels(tape, args[0], result)
+        elif func in _VIEWS:
+            _tie_view(tape, args, kwargs, result, num_splits)
+        elif func in _SPLITS:
+            _tie_split(tape, args, kwargs, result)
+        return result
+
+    def _attention(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        tape = self.tape
+        query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
+        keep_scale(tape, tape.of(query), tape.of(key), "scaled_dot_product_attention", kwargs.get("scale"))
+        tape.notes_ends = False
+        try:
+            return F.scaled_dot_product_attention(*args, **kwargs)
+        finally:
+            tape.notes_ends = True
+
+
+def _with_channels(tape: Tape, tensor: Tensor, result: Any) -> Any:
+    """A `torch.Size`, or one length, whose lengths remember their channels; one length only if it is unambiguous."""
+    axes = {varying(layer)[0]: layer.reshape(1, -1) for layer in tape.layers(tensor) if len(varying(layer)) == 1}
+    if not axes:
+        return result
+    if isinstance(result, torch.Size):
+        return torch.Size([_Length.of(axes[axis]) if axis in axes else size for axis, size in enumerate(result)])
+    found = [labels for labels in axes.values() if labels.shape[1] == result]
+    return _Length.of(found[0]) if len(found) == 1 and tuple(tensor.shape).count(result) == 1 else result
+
+
+def _tie_view(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], out: Tensor, num_splits: int) -> None:
+    """Tie the axes of a view to the channels whose length they were given.
+
+    Of an axis that the view splits, channels go along the part whose size is left open or is such a length: the others
+    are numbers in the code.
+
+    Args:
+        tape: the tape.
+        args: of the view: a tensor, then its sizes, one by one or in a sequence.
+        kwargs: the same by name.
+        out: the view.
+        num_splits: how many splits the tape held before the view.
+    """
+    sizes = kwargs.get("shape", args[1:])
+    sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
+    shadow = tape.of(out)
+    for axis, size in enumerate(sizes):
+        if isinstance(size, _Length) or size == -1:
+            _keep_along(tape, axis, num_splits)
+        if not isinstance(size, _Length):
+            continue
+        layers = [layer for layer in shadow.layers if layer.shape[axis] > 1]
+        if layers and np.isin(layers[-1], size.labels).all():
+            continue  # the tensor's own width
+        tape.op = "a view to the width of other channels"
+        if layers and len(size.labels) == 1:
+            tape.equal_lengths.append((tape.vector(layers[-1], axis), size.labels[0], tape.op))
+        elif layers:
+            tape.unite(tape.vector(layers[-1], axis).reshape(1, -1), size.labels)
+        elif shadow.kind is not Kind.CONSTANT:
+            tape.protect(np.unique(size.labels), "a tensor of fixed size is viewed to their number")
+
+
+def _keep_along(tape: Tape, axis: int, num_splits: int) -> None:
+    """Channels of the splits that the view noted go along this axis, if it is one of theirs."""
+    for index in range(num_splits, len(tape.splits)):
+        if axis in tape.splits[index].axes:
+            tape.splits[index] = tape.splits[index]._replace(keep=axis, named=True)
+
+
+def _tie_split(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], parts: Sequence[Tensor]) -> None:
+    """Keep the parts of a split (tensor, sizes, axis) as long as the channels whose length they were given."""
+    named = {"split_size_or_sizes", "split_size", "split_sizes"} & kwargs.keys()
+    sizes = args[1] if len(args) > 1 else kwargs[named.pop()]
+    axis = args[2] if len(args) > 2 else kwargs.get("dim", 0)
+    for part, size in zip(parts, sizes if isinstance(sizes, list | tuple) else [sizes] * len(parts), strict=True):
+        layers = [layer for layer in tape.layers(part) if layer.shape[axis] > 1]
+        if isinstance(size, _Length) and len(size.labels) == 1 and part.shape[axis] == size and layers:
+            reason = "a split into the width of other channels"
+            tape.equal_lengths.append((tape.vector(layers[-1], axis % part.ndim), size.labels[0], reason))

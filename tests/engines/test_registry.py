@@ -1,0 +1,88 @@
+"""An engine from outside the package is used like the built-in ones."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import gsprune
+from gsprune.cli import main
+from gsprune.engines import ENGINES, Engine, Forward, PortableCall, register_engine
+from gsprune.engines.registry import load
+
+PAGE = Path(__file__).parents[2] / "docs" / "extending" / "engine.md"
+
+
+class Sleeper(Engine):
+    """Takes a microsecond per parameter."""
+
+    package = "gsprune"
+
+    def load(self, call: PortableCall, threads: int) -> Forward:
+        parameters = sum(parameter.numel() for parameter in call.module.parameters())
+        return lambda: time.sleep(1e-6 * parameters)
+
+
+@pytest.fixture(autouse=True)
+def own_engines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("GSPRUNE_CACHE", str(tmp_path))
+    before = dict(ENGINES)
+    yield
+    ENGINES.clear()
+    ENGINES.update(before)
+
+
+def test_a_network_is_pruned_to_a_budget_in_an_engine_of_ones_own() -> None:
+    register_engine("sleeper", Sleeper())
+    model = nn.Sequential(nn.Linear(4, 400), nn.ReLU(), nn.Linear(400, 4))  # 3,604 parameters: 3.6 ms
+    budget = gsprune.LatencyBudget(1.8, engine="sleeper")
+    gsprune.prune_step(model, budget, target="latency", example_inputs=torch.ones(2, 4))
+    assert 150 <= model[0].out_features <= 210
+
+
+def test_the_command_line_times_an_engine_of_ones_own(tmp_path: Path) -> None:
+    pytest.importorskip("tyro")
+    pytest.importorskip("matplotlib")
+    register_engine("sleeper", Sleeper())
+    options = ["--encoder", "nature", "--batches", "1", "--threads", "1", "--seconds", "0.05"]
+    assert main(["latency", *options, "--engines", "sleeper", "--out", str(tmp_path / "out")]) == 0
+    rows = json.loads((tmp_path / "out" / "latency.json").read_text())
+    assert {row["engine"] for row in rows} == {"sleeper"}
+
+
+def test_an_unknown_engine_is_refused_with_the_names_of_all() -> None:
+    with pytest.raises(ValueError, match=r"`engine` must be one of 'eager', .*got 'eagr'; did you mean 'eager'\?"):
+        load("eagr", [])
+
+
+def test_networks_are_unloaded_before_others_are_loaded() -> None:
+    events: list[str] = []
+
+    class Noting(Engine):
+        package = "gsprune"
+
+        def load(self, call: PortableCall, threads: int) -> Forward:
+            events.append(f"load with {torch.get_num_threads()}")
+            return lambda: None
+
+        def unload(self) -> None:
+            events.append("unload")
+
+    call: Any = None
+    register_engine("noting", Noting())
+    load("noting", [call, call], threads=3)
+    assert events == ["unload", "load with 3", "load with 3"]
+
+
+def test_the_example_of_the_page_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    exec(compile(blocks[0], str(PAGE), "exec"), {"__name__": "page"})
+    assert "bfloat16" in ENGINES
