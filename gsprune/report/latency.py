@@ -33,8 +33,10 @@ def measured_latencies(runs: Sequence[Run]) -> Mapping[Path, float]:
         CheckpointError: a run has no usable checkpoint.
     """
     agents = [load_agent(run.folder) for run in runs]
-    frames = [example_frames(observation_shape=agent.environment.observation_shape) for agent in agents]
-    calls = [portable_call(agent.network, example) for agent, example in zip(agents, frames, strict=True)]
+    calls = [
+        portable_call(agent.network, example_frames(observation_shape=agent.environment.observation_shape))
+        for agent in agents
+    ]
     forwards = load("eager", calls)
     timings = forwards_in_turns(forwards, threads=1, max_seconds=_SECONDS_PER_NETWORK * len(runs))
     return {run.folder: 1e3 * timing.undisturbed for run, timing in zip(runs, timings, strict=True)}

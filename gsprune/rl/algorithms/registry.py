@@ -41,10 +41,9 @@ def algorithm_for(config: TrainConfig) -> Algorithm:
     Raises:
         TypeError: no algorithm has options of this class.
     """
-    for name in algorithm_names():
-        algorithm = algorithm_of(name)
-        if isinstance(config, algorithm.config):
-            return algorithm
+    fitting = [found for found in map(algorithm_of, algorithm_names()) if isinstance(config, found.config)]
+    if fitting:
+        return max(fitting, key=lambda algorithm: len(algorithm.config.__mro__))  # the most derived class
     raise TypeError(
         f"`config` must be of the class of an algorithm ({', '.join(algorithm_names())}), got {type(config).__name__};"
         " add your own by register_algorithm"

@@ -7,6 +7,7 @@ grey and stack the last ones. Other options go to the environment's constructor.
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -144,14 +145,24 @@ class GymnasiumProvider:
 
 @lru_cache(maxsize=64)
 def _described(env_id: str, options: str) -> EnvironmentDescription:
-    env = _maker(EnvironmentRequest(env_id, options=options))()
+    request = EnvironmentRequest(env_id, options=options)
+    own, arguments = _options(request)
+    env = _maker(request)()
     try:
         channels, height, width = cast(tuple[int, int, int], env.observation_space.shape)
         return EnvironmentDescription(
             observation_shape=(channels, height, width),
             action_space=env.action_space,
             layout="channels first; of a stack the newest image last",
-            play={"package": "gymnasium", "id": env_id, "options": options},
+            play={
+                "package": "gymnasium",
+                "id": env_id,
+                "arguments": arguments,
+                "key": own.key or _only_image(env),
+                "size": own.size,
+                "grey": own.grey,
+                "stack": own.stack,
+            },
         )
     finally:
         env.close()
@@ -171,6 +182,10 @@ def _maker(request: EnvironmentRequest) -> Callable[[], gymnasium.Env[Any, Any]]
         raise TypeError(
             f"`env_id` {request.env_id!r} must be a callable that returns a gymnasium.Env, got {type(factory).__name__}"
         )
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(f"`env_options`: {request.env_id} does not take {arguments}: {error}") from error
     return partial(_image_env, partial(factory, **arguments), request.env_id, options)
 
 
@@ -248,6 +263,12 @@ def _with_key(env: gymnasium.Env[Any, Any], env_id: str, key: str) -> gymnasium.
     if chosen not in space.keys():  # noqa: SIM118 - a Dict space is no mapping for type checkers
         raise ValueError(f"`env_options`: key must be one of {', '.join(space.keys())}, got {chosen!r}")
     return TransformObservation(env, lambda observation: observation[chosen], space[chosen])
+
+
+def _only_image(env: gymnasium.Env[Any, Any]) -> str:
+    """The entry of the innermost dict observation that is an image; empty where observations are no dicts."""
+    space = env.unwrapped.observation_space
+    return next((name for name, entry in space.items() if _is_image(entry)), "") if isinstance(space, Dict) else ""
 
 
 def _channels_last(env: gymnasium.Env[Any, Any], env_id: str) -> gymnasium.Env[Any, Any]:

@@ -69,13 +69,13 @@ def idle_options(config: TrainConfig) -> dict[str, str]:
         idle["eval_points"] = "with `eval_interval_episodes` 0"
         if config.eval_episodes == 0:
             idle["eval_num_envs"] = "with `eval_episodes` 0 and `eval_interval_episodes` 0"
-    if config.compile:
-        idle["workers"] = "with `compile`, whose functions take whole batches"
-    elif config.device.startswith("cuda"):
-        idle["workers"] = f"on `device` {config.device}"
     if config.network is not None:
         idle |= dict.fromkeys(("encoder", "width", "num_features"), "with a `network` of your own")
     elif ":" in config.encoder:
         idle |= dict.fromkeys(("width", "num_features"), "with an `encoder` of your own")
+    if config.compile:
+        idle["workers"] = "with `compile`, whose functions take whole batches"
+    elif config.device.startswith("cuda"):
+        idle["workers"] = f"on `device` {config.device}"
     idle |= config.idle_by_algorithm()
     return {name: reason for name, reason in idle.items() if hasattr(config, name)}

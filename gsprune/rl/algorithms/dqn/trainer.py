@@ -89,11 +89,12 @@ class DQNTrainer(Trainer[DQNConfig]):
 
     def policy(self, generator: torch.Generator) -> Policy:
         """The agent as it is evaluated: it takes the action of the highest value."""
-        return policy(self._values, self.agent, self.environment, generator, self.device)
+        values = self._values_of(self.agent)
 
-    def _values(self, frames: Tensor) -> Tensor:
-        """The agent's values of frames, computed by the workers."""
-        return torch.cat(self.workers.forward(self._values_of(self.agent), frames))
+        def outputs(frames: Tensor) -> Tensor:
+            return torch.cat(self.workers.forward(values, frames))
+
+        return policy(outputs, self.agent, self.environment, generator, self.device)
 
     def _iterate(self) -> dict[str, float | int | None]:
         totals = torch.zeros(2, device=self.device)

@@ -178,30 +178,26 @@ class PPOTrainer(Trainer[PPOConfig]):
         return loss, parts.detach()
 
     def _act(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and values without gradients, computed by the workers."""
-        logits, values = zip(*self.workers.forward(self._policy, frames), strict=True)
-        return torch.cat(logits), torch.cat(values)
+        """Parameters of the actions' distribution and values, without gradients, computed by the workers."""
+        parameters, values = zip(*self.workers.forward(self._policy, frames), strict=True)
+        return torch.cat(parameters), torch.cat(values)
 
     def _forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Parameters of the actions' distribution, and values, in float32, whatever the network computes in."""
-        outputs, values = self._network(frames)
-        return self.actions.parameters(outputs, self.agent), values
-
-    def _network(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """The network's two outputs in float32.
+        """Parameters of the actions' distribution, and values, in float32, whatever the network computes in.
 
         Autocast's cache of cast weights is common to all threads, so workers go without; each weight is used once.
         """
         with torch.autocast(self.device.type, torch.bfloat16, self.config.amp == "bf16", cache_enabled=False):
             outputs, values = self.agent(frames)
-        return outputs.float(), values.float()
+        return self.actions.parameters(outputs.float(), self.agent), values.float()
 
     def policy(self, generator: torch.Generator) -> Policy:
         """The agent as it is evaluated: it samples its actions."""
-        return policy(self._outputs, self.agent, self.environment, generator, self.device)
 
-    def _outputs(self, frames: Tensor) -> Tensor:
-        return torch.cat([outputs for outputs, _ in self.workers.forward(self._network, frames)])
+        def outputs(frames: Tensor) -> Tensor:
+            return self._act(frames)[0][:, : self.actions.num_outputs]  # without the deviations of a Gaussian
+
+        return policy(outputs, self.agent, self.environment, generator, self.device)
 
     def _must_checkpoint(self) -> bool:
         return False

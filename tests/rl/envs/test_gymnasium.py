@@ -1,0 +1,125 @@
+"""Environments of gymnasium: any image becomes (C, H, W), and what is no image is refused with the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete
+
+from gsprune.rl.envs.gymnasium import GymnasiumProvider
+from gsprune.rl.envs.provider import EnvironmentRequest
+from gsprune.rl.envs.registry import provider_of
+from gsprune.rl.objects import object_name
+
+PROVIDER = GymnasiumProvider()
+
+
+class Counter(gymnasium.Env[Any, Any]):
+    """Every pixel is the number of the step; an episode has five steps and is truncated."""
+
+    def __init__(self, space: gymnasium.Space[Any] | None = None) -> None:
+        self.observation_space = space or Box(0, 255, (40, 48, 3), np.uint8)
+        self.action_space = Discrete(3)
+        self.count = 0
+
+    def observe(self) -> Any:
+        def filled(space: Any) -> Any:
+            return np.full(space.shape, self.count, space.dtype)
+
+        space = self.observation_space
+        return {name: filled(entry) for name, entry in space.items()} if isinstance(space, Dict) else filled(space)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.count = 0
+        return self.observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        return self.observe(), 2.0, False, self.count == 5, {}
+
+
+def request_of(space: gymnasium.Space[Any] | None = None, options: str = "", num_envs: int = 1) -> EnvironmentRequest:
+    return EnvironmentRequest(object_name(lambda: Counter(space)), num_envs=num_envs, options=options)
+
+
+PICTURE = Box(0, 255, (40, 48, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "shape"),
+    [
+        (PICTURE, "", (3, 40, 48)),
+        (Box(0, 255, (3, 40, 48), np.uint8), "", (3, 40, 48)),
+        (Box(0, 255, (40, 48), np.uint8), "", (1, 40, 48)),
+        (PICTURE, "size=36", (3, 36, 36)),
+        (PICTURE, "size=36,grey=true,stack=4", (4, 36, 36)),
+        (PICTURE, "stack=2", (6, 40, 48)),
+        (Dict(camera=PICTURE, speed=Box(0, 1, (2,), np.float32)), "grey=true", (1, 40, 48)),
+        (Dict(left=PICTURE, right=Box(0, 255, (20, 20), np.uint8)), "key=right", (1, 20, 20)),
+    ],
+)
+def test_images_of_every_kind_become_channels_first(
+    space: gymnasium.Space[Any], options: str, shape: tuple[int, ...]
+) -> None:
+    if "size" in options:
+        pytest.importorskip("cv2", reason="resizing needs OpenCV, of the extra 'box2d'")
+    assert PROVIDER.describe(request_of(space, options)).observation_shape == shape
+
+
+@pytest.mark.parametrize("asynchronous", ["true", "false"])
+def test_episodes_end_by_truncation_and_begin_anew_in_the_same_step(asynchronous: str) -> None:
+    envs = PROVIDER.make(request_of(None, f"stack=2,asynchronous={asynchronous}", num_envs=2))
+    frames, _ = envs.reset()
+    assert frames.shape == (2, 6, 40, 48)
+    infos = {}
+    for count in range(1, 6):
+        assert not infos
+        frames, _, terminated, truncated, infos = envs.step(np.zeros(2, np.int64))
+        if count < 5:
+            assert (frames[0, :3] == count - 1).all()
+            assert (frames[0, 3:] == count).all()
+    assert truncated.all()
+    assert not terminated.any()
+    assert (frames == 0).all()
+    assert infos["episode"]["r"].tolist() == [10.0, 10.0]
+    assert infos["episode"]["l"].tolist() == [5, 5]
+    envs.close()
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "message"),
+    [
+        (Box(-1, 1, (4,), np.float32), "", "needs? uint8 images.*AddRenderObservation"),
+        (Box(0, 1, (8, 8, 3), np.float32), "", "uint8 images.*TransformObservation"),
+        (Dict(a=PICTURE, b=PICTURE), "", "has 2 images.*key=NAME"),
+        (Dict(a=PICTURE), "key=b", "key must be one of a, got 'b'"),
+        (PICTURE, "stack=0", "stack at least 1"),
+        (PICTURE, "size=x", "size must be a whole number, got 'x'"),
+    ],
+)
+def test_wrong_observations_and_options_are_named(space: gymnasium.Space[Any], options: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PROVIDER.describe(request_of(space, options))
+
+
+def test_a_factory_that_returns_something_else_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"must return one gymnasium.Env, got int"):
+        PROVIDER.describe(EnvironmentRequest(object_name(lambda: 3)))
+
+
+@pytest.mark.parametrize(
+    ("env_id", "message"),
+    [
+        ("bigfsh", "no game 'bigfsh'; did you mean 'bigfish'"),
+        ("CarRacin-v3", "did you mean 'CarRacing-v3'"),
+        ("no_such_module_here:factory", "names module 'no_such_module_here', which cannot be found"),
+        ("json:no_such_name", "module 'json' has no 'no_such_name'"),
+    ],
+)
+def test_unknown_ids_are_refused_with_suggestions_over_all_providers(env_id: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        provider_of(env_id).describe(EnvironmentRequest(env_id))

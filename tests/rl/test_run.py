@@ -1,0 +1,303 @@
+"""Training from Python and from the command line on environments and networks that are not of this package."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from torch import nn
+
+import gsprune.rl
+from gsprune.cli import main
+from gsprune.rl.algorithms import registry as algorithms
+from gsprune.rl.algorithms.dqn.config import DQNConfig
+from gsprune.rl.algorithms.ppo.algorithm import PPO
+from gsprune.rl.algorithms.ppo.config import PPOConfig
+from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
+from gsprune.rl.envs import registry as environments
+from gsprune.rl.envs.gymnasium import GymnasiumGames
+from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
+from gsprune.rl.evaluation.protocol import ProtocolConfig, evaluate_tracks
+from gsprune.rl.exporting.frames import played_frames
+from gsprune.rl.exporting.policy import export_policy
+from gsprune.rl.training.metrics import read_metrics
+from gsprune.rl.training.run_folder import RunFolder
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "play_onnx.py"
+OWN = '''
+import gymnasium
+import numpy as np
+from torch import nn
+
+
+class Lights(gymnasium.Env):
+    """A picture of one grey level; the reward is highest where the action matches it."""
+
+    def __init__(self, actions="discrete"):
+        self.observation_space = gymnasium.spaces.Box(0, 255, (36, 40, 3), np.uint8)
+        self.action_space = {
+            "discrete": gymnasium.spaces.Discrete(3),
+            "several": gymnasium.spaces.MultiDiscrete([2, 3]),
+            "box": gymnasium.spaces.Box(-1, 1, (2,), np.float32),
+        }[actions]
+        self.count = 0
+
+    def picture(self):
+        return np.full((36, 40, 3), self.np_random.integers(256), np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self.picture(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.count += 1
+        return self.picture(), float(np.sum(action)), False, self.count == 12, {}
+
+
+class Encoder(nn.Module):
+    def __init__(self, observation_shape):
+        super().__init__()
+        self.conv = nn.Conv2d(observation_shape[0], 8, 4, stride=4)
+        self.linear = nn.Linear(8 * (observation_shape[1] // 4) * (observation_shape[2] // 4), 32)
+        self.num_features = 32
+
+    def forward(self, frames):
+        return self.linear(self.conv(frames / 255).relu().flatten(1)).relu()
+
+
+def not_a_network(environment):
+    return 3
+
+
+def not_an_encoder(observation_shape):
+    return nn.Linear(3, 3)
+'''
+
+TINY: dict[str, Any] = {
+    "env_options": "asynchronous=false",
+    "num_envs": 2,
+    "torch_threads": 1,
+    "eval_episodes": 2,
+    "eval_num_envs": 2,
+    "eval_interval_episodes": 0,
+    "checkpoint_minutes": 0,
+}
+PPO_TINY = PPOConfig(**TINY, num_steps=16, num_minibatches=2, update_epochs=1, total_timesteps=160)
+DQN_TINY = DQNConfig(
+    **TINY, batch_size=8, replay_capacity=200, replay_spare=80, learning_starts=32, log_interval=16, prune_interval=4,
+    total_timesteps=160,
+)  # fmt: skip
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    (tmp_path / "own_lights.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    import own_lights
+
+    yield own_lights
+    del sys.modules["own_lights"]
+
+
+def quiet(line: str) -> None:
+    del line
+
+
+@pytest.mark.parametrize("actions", ["discrete", "several", "box"])
+def test_an_environment_and_an_encoder_of_ones_own_train_prune_evaluate_and_export(
+    own: Any, tmp_path: Path, actions: str
+) -> None:
+    agent = gsprune.rl.train(
+        replace(PPO_TINY, env_options=f"asynchronous=false,actions={actions}"),
+        tmp_path / "run", envs=own.Lights, encoder=own.Encoder, say=quiet,
+    )  # fmt: skip
+    rows = read_metrics(tmp_path / "run")
+    assert rows[-1]["width/encoder.conv"] == 2  # of 8, at sparsity 0.8 rounded up
+    assert rows[-1]["charts/episodic_length"] == 12
+    assert np.isfinite(rows[-1]["losses/policy_loss"])
+    protocol = ProtocolConfig(agent.config["env_id"], episodes=2, num_envs=2, env_options=agent.config["env_options"])
+    results = evaluate_tracks(agent.policy, protocol)
+    assert results["train"] is results["test"]
+    assert results["test"].mean_length == 12
+    assert results["test"].normalised is None
+
+    pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
+    report = export_policy(agent, tmp_path / "run", tmp_path / "policy.onnx", played_frames(agent, 8, seed=1))
+    contract = json.loads(report.contract.read_text())
+    assert contract["observation"]["shape"] == [3, 36, 40]
+    space = {"discrete": "discrete", "several": "multi-discrete", "box": "box"}[actions]
+    assert contract["action"]["space"] == space
+    assert contract["outputs"][0]["name"] == ("means" if actions == "box" else "logits")
+    command = [sys.executable, str(EXAMPLE), str(report.path), "--episodes", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    played = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "2 episodes of own_lights:Lights, mean return" in played.stdout
+
+
+def test_a_resumed_run_begins_new_episodes_says_so_and_keeps_all_else(own: Any, tmp_path: Path) -> None:
+    config = replace(DQN_TINY, env_id="own_lights:Lights", encoder="own_lights:Encoder")
+    run = RunFolder.create(tmp_path / "run", "dqn", vars(config))
+    trainer = algorithms.algorithm_of("dqn").trainer(config, run, say=quiet)
+    trainer.train(should_stop=lambda: trainer.iteration == 3)
+    weights = {name: value.clone() for name, value in trainer.agent.state_dict().items()}
+    updates = trainer.updates
+    trainer.close()
+    run.close()
+
+    lines: list[str] = []
+    run = RunFolder.open(tmp_path / "run")
+    again = algorithms.algorithm_of("dqn").trainer(config, run, resume=True, say=lines.append)
+    assert any("cannot save its state: new episodes begin" in line for line in lines)
+    assert (again.iteration, again.updates) == (3, updates)
+    assert all(torch.equal(weights[name], value) for name, value in again.agent.state_dict().items())
+    assert again.train()
+    again.close()
+    run.close()
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [32, 64, 96, 128, 160]
+
+
+def test_the_command_line_takes_environment_and_encoder_from_a_file(
+    own: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--env-id", "own_lights:Lights", "--encoder", "own_lights:Encoder", "--run-dir", str(tmp_path / "run")]
+    sizes = ["--num-envs", "2", "--num-steps", "16", "--num-minibatches", "2", "--total-timesteps", "96"]
+    rest = ["--eval-episodes", "2", "--eval-num-envs", "2", "--eval-interval-episodes", "0", "--torch-threads", "1"]
+    assert main(["train", "ppo", *words, *sizes, *rest, "--env-options", "asynchronous=false"]) == 0
+    assert main(["eval", str(tmp_path / "run"), "--episodes", "2", "--num-envs", "2"]) == 0
+    assert json.loads((tmp_path / "run" / "eval.json").read_text())["tracks"]["test"]["normalised"] is None
+    assert main(["inspect", str(tmp_path / "run")]) == 0
+    assert "conv" in capsys.readouterr().out
+
+
+def test_a_network_of_ones_own_trains_and_shrinks(own: Any, tmp_path: Path) -> None:
+    class Whole(nn.Module):
+        def __init__(self, environment: EnvironmentDescription) -> None:
+            super().__init__()
+            self.body = own.Encoder(environment.observation_shape)
+            self.policy = nn.Linear(32, int(environment.action_space.n))
+            self.value = nn.Linear(32, 1)
+
+        def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            features = self.body(frames)
+            return self.policy(features), self.value(features).squeeze(-1)
+
+    agent = gsprune.rl.train(PPO_TINY, tmp_path / "run", envs=own.Lights, network=Whole, say=quiet)
+    assert agent.network.body.conv.out_channels == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "error", "message"),
+    [
+        (DQN_TINY, {"env_options": "actions=box"}, ValueError, "DQN needs a Discrete action space.*train by PPO"),
+        (PPO_TINY, {"encoder": "own_lights:not_an_encoder"}, TypeError, "`num_features`"),
+        (PPO_TINY, {"encoder": "own_lights:Encodr"}, ValueError, "has no 'Encodr'"),
+        (PPO_TINY, {"encoder": "impola"}, ValueError, "did you mean 'impoola'"),
+        (PPO_TINY, {"network": "own_lights:not_a_network"}, TypeError, "torch.nn.Module"),
+        (PPO_TINY, {"env_options": "acts=box"}, ValueError, "does not take"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_and_leaves_no_folder(
+    own: Any, tmp_path: Path, config: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        gsprune.rl.train(replace(config, env_id="own_lights:Lights", **options), tmp_path / "run", say=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+class Squares:
+    """A provider of another package."""
+
+    name = "Squares"
+
+    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]]) -> None:
+        self.make_one = make
+
+    def ids(self) -> list[str]:
+        return ["squares"]
+
+    def accepts(self, env_id: str) -> bool:
+        return env_id == "squares"
+
+    def require(self) -> None:
+        pass
+
+    def score_range(self, request: EnvironmentRequest) -> None:
+        del request
+
+    def describe(self, request: EnvironmentRequest) -> EnvironmentDescription:
+        del request
+        return EnvironmentDescription((3, 36, 40), Discrete(3))
+
+    def make(self, request: EnvironmentRequest) -> GymnasiumGames:
+        return GymnasiumGames(lambda: gymnasium.wrappers.TransformObservation(
+            self.make_one(), lambda image: image.transpose(2, 0, 1), Box(0, 255, (3, 36, 40), np.uint8)
+        ), request)  # fmt: skip
+
+
+class LazyPPOConfig(PPOConfig):
+    """Options of an algorithm of another package."""
+
+
+class LazyTrainer(PPOTrainer):
+    """It does not learn."""
+
+    algorithm = "lazy"
+
+    def _update(self) -> dict[str, float]:
+        return {}
+
+
+def test_a_provider_and_an_algorithm_from_outside_are_used_by_name(
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "_registered", [])
+    monkeypatch.setattr(algorithms, "_registered", {})
+    environments.register_provider(Squares(own.Lights))
+    algorithms.register_algorithm(replace(PPO, name="lazy", config=LazyPPOConfig, presets={}, trainer=LazyTrainer))
+    config = LazyPPOConfig(**{**vars(PPO_TINY), "env_id": "squares"})
+    agent = gsprune.rl.train(config, tmp_path / "run", encoder=own.Encoder, say=quiet)
+    assert agent.algorithm.name == "lazy"
+    assert agent.network.encoder.conv.out_channels == 2
+    assert "losses/policy_loss" not in read_metrics(tmp_path / "run")[-1]
+    with pytest.raises(ValueError, match=r"must be one of ppo, dqn, lazy.*got 'lasy'; did you mean 'lazy'"):
+        algorithms.algorithm_of("lasy")
+    with pytest.raises(ValueError, match="an algorithm 'ppo' already"):
+        algorithms.register_algorithm(PPO)
+    with pytest.raises(ValueError, match="did you mean 'squares'"):
+        environments.provider_of("sqares")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env_id", "options", "package"),
+    [
+        ("ppo", "ALE/Pong-v5", "", "ale_py"),
+        ("dqn", "ALE/Pong-v5", "sticky_actions=0.25", "ale_py"),
+        ("ppo", "CarRacing-v3", "size=36,grey=true,stack=2,asynchronous=false", "Box2D"),
+        ("ppo", "CarRacing-v3", "continuous=false,asynchronous=false", "Box2D"),
+    ],
+)
+def test_atari_and_car_racing_train_and_shrink(
+    tmp_path: Path, algorithm: str, env_id: str, options: str, package: str
+) -> None:
+    pytest.importorskip(package, reason=f"{package} is not installed: pip install '.[atari,box2d]'")
+    config: Any = PPO_TINY if algorithm == "ppo" else DQN_TINY
+    config = replace(
+        config, env_id=env_id, env_options=options, encoder="nature", width=1, eval_episodes=0, eval_num_envs=64
+    )
+    agent = gsprune.rl.train(config, tmp_path / "run", say=quiet)
+    assert agent.network.encoder.conv1.out_channels == 7
+    assert isinstance(agent.environment.action_space, Box | Discrete | MultiDiscrete)
