@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 from gsprune.compensation.consumer import Consumer
@@ -13,7 +14,7 @@ from gsprune.compensation.fitting import ConsumerFit, Target
 from gsprune.compensation.moments import Average
 from gsprune.compensation.recording import Recording, num_rows, watch_calls
 from gsprune.compensation.report import CompensationReport, ConsumerReport
-from gsprune.compensation.uses import Use
+from gsprune.compensation.uses import ConstantPlace, Use
 from gsprune.errors import RewriteError
 from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.plan import RewritePlan
@@ -65,13 +66,10 @@ class Compensation:
         """
         recording = self._recording
         assert recording is not None
-        linear = self.mode == "linear"
         fits: dict[str, ConsumerFit] = {}
         for name, consumer in recording.consumers.items():
-            constant = recording.constants[name]
-            targets = list(self._targets(network, consumer, constant))
-            sign = -1.0 if constant is not None and constant.endswith("running_mean") else 1.0
-            fits[name] = ConsumerFit(consumer, targets, sign, linear)
+            targets = list(self._targets(network, consumer, recording.constants[name]))
+            fits[name] = ConsumerFit(consumer, targets, self.mode == "linear")
         skipped = dict(recording.skipped)
         arrivals: Counter[tuple[int, str]] = Counter()
 
@@ -95,11 +93,15 @@ class Compensation:
             fits[use.weight].write(self.average)
 
         watch_calls(network.session.model, recording.axes, self.calls, fit)
+        for each in fits.values():
+            each.apply()
         self.report = self._report(fits, skipped)
         self._recording, self._dense = None, {}
         return (str(self.report),)
 
-    def _targets(self, network: SmallerNetwork, consumer: Consumer, constant: str | None) -> Iterator[Target]:
+    def _targets(
+        self, network: SmallerNetwork, consumer: Consumer, places: Sequence[ConstantPlace]
+    ) -> Iterator[Target]:
         """The weight of the model, of its copies and of its followers."""
         traced = network.session.groups.traced
         scaled = any(queries.tensor == consumer.weight for queries in traced.queries)
@@ -115,9 +117,15 @@ class Compensation:
                 dense = None if weight is None else self._dense.get(id(weight))
                 if weight is None or dense is None:
                     continue
-                bias = None if constant is None else tensors.get(new + constant.removeprefix(old))
-                bias = None if bias is None else network.writable(bias)
-                yield Target(dense, network.writable(weight), bias, outputs, scaled)
+                pruned, constants = network.writable(weight), []
+                for place in places:
+                    owner = tensors.get(new + place.tensor.removeprefix(old))
+                    if owner is not None:
+                        sign = -1.0 if place.tensor.endswith("running_mean") else 1.0
+                        kept = network.plan.kept.get(place.tensor, {}).get(0)
+                        start = place.start if kept is None else int(np.searchsorted(kept, place.start))
+                        constants.append((network.writable(owner), start, sign))
+                yield Target(dense, pruned, constants, outputs, scaled)
 
     def _report(self, fits: dict[str, ConsumerFit], skipped: dict[str, str]) -> CompensationReport:
         reports = []

@@ -25,20 +25,21 @@ class Target:
     Attributes:
         dense: the weight before the step.
         pruned: the weight after it, which is written to.
-        constant: the bias or running mean that takes the constant; None without one.
+        constants: (bias or running mean that takes the constant, its first element that does, sign); the sign is -1
+            for running means, which are subtracted.
         outputs: axis -> kept positions, for the weight's other axes that were cut.
         scaled: whether the step has scaled rows of the weight (`gsprune.rewrite.attention_scale`).
     """
 
     dense: Tensor
     pruned: Tensor
-    constant: Tensor | None
+    constants: Sequence[tuple[Tensor, int, float]]
     outputs: Mapping[int, IntArray]
     scaled: bool = False
 
     def __post_init__(self) -> None:
         self.base = self.pruned.clone()
-        self.constant_base = None if self.constant is None else self.constant.clone()
+        self.constant_bases = [constant.clone() for constant, _, _ in self.constants]
 
     def rows(self, consumer: Consumer) -> Tensor:
         """The dense weight with the outputs of the pruned one, in float64."""
@@ -61,13 +62,11 @@ class ConsumerFit:
     Attributes:
         consumer: the consumer.
         targets: the model's weight, then those of its copies and followers.
-        sign: -1 if the constant goes into a running mean, which is subtracted.
         linear: whether there is a map besides the constant.
     """
 
     consumer: Consumer
     targets: Sequence[Target]
-    sign: float
     linear: bool
     map: Map | None = field(default=None, init=False)
     _moments: Moments | None = field(default=None, init=False)
@@ -105,15 +104,18 @@ class ConsumerFit:
         """
         assert self._moments is not None
         moments = self._moments if average is None else self._moments.averaged(self.consumer.weight, average)
-        has_constant = self.targets[0].constant is not None
+        has_constant = bool(self.targets[0].constants)
         if self.linear:
             self.map = solve(moments, has_constant)
         elif has_constant:
             self.map = solve_constant(moments)
-        else:
-            return
-        for target in self.targets:
-            self._write(target, self.map)
+        self.apply()
+
+    def apply(self) -> None:
+        """Write the weights and biases again: buffers are put back after every forward."""
+        if self.map is not None:
+            for target in self.targets:
+                self._write(target, self.map)
 
     def _write(self, target: Target, found: Map) -> None:
         """W' = W A, and W c into the bias."""
@@ -121,18 +123,25 @@ class ConsumerFit:
         if found.weight is not None:
             change = torch.einsum("goip,gik->gokp", matrices, found.weight)
             target.pruned.copy_(target.base.double() + self._as_weight(change, target.pruned))
-        if found.constant is not None and target.constant is not None:
-            assert target.constant_base is not None
+        if found.constant is not None:
             shift = torch.einsum("goip,gi->go", matrices, found.constant).flatten()
-            target.constant.copy_(target.constant_base.double() + self.sign * shift)
+            for (constant, start, sign), base in zip(target.constants, target.constant_bases, strict=True):
+                span = slice(start, start + len(shift))
+                constant[span] = base[span].double() + sign * shift
 
     def explained(self) -> float | None:
         """The share of the lost mean square that the map explains; None without a map."""
         if self.map is None:
             return None
-        weights = self._matrices(self.targets[0].rows(self.consumer)).square().sum((1, 3))
+        assert self._moments is not None
+        target = self.targets[0]
+        weights = self._matrices(target.rows(self.consumer)).square().sum((1, 3))
         lost, unexplained = (float((weights * value).sum()) for value in (self.map.lost, self.map.unexplained))
-        return 1.0 if lost <= 0 else max(0.0, 1 - unexplained / lost)
+        # Inputs of zero are lost without loss; the two networks differ by rounding.
+        rounding = 10 * torch.finfo(target.pruned.dtype).eps ** 2
+        if lost <= rounding * float(weights.sum()) * self._moments.kept_mean_square():
+            return 1.0
+        return max(0.0, 1 - unexplained / lost)
 
     def _matrices(self, weight: Tensor) -> Tensor:
         """(groups, outputs, inputs, positions) of a weight with all its inputs."""

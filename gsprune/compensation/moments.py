@@ -61,6 +61,11 @@ class Moments:
         self.factor = torch.linalg.qr(torch.cat([self.factor, added, padded], 1), mode="r").R
         self.samples += z.shape[1]
 
+    def kept_mean_square(self) -> float:
+        """Mean square of the inputs that are left."""
+        kept = self.factor[:, :, 1 : 1 + self.num_kept]
+        return float(kept.square().sum()) / (self.samples * kept.shape[0] * kept.shape[2])
+
     def averaged(self, name: str, average: Average) -> Moments:
         """The mean of the moments of all ranks; the sums themselves are averaged, so half of the digits are lost.
 

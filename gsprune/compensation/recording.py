@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.compensation.consumer import Consumer, find_consumers, find_output_axes
-from gsprune.compensation.uses import Use, UseWatcher
+from gsprune.compensation.uses import ConstantPlace, Use, UseWatcher
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph, IntArray
@@ -68,7 +67,7 @@ class Recording:
     Attributes:
         consumers: weight -> the consumer, in the order of the forward; only those that can be compensated.
         skipped: weight -> reason, for the others.
-        constants: weight -> name of the bias or running mean that takes a constant, or None.
+        constants: weight -> places in biases and running means that take its constant.
         samples: (batch, weight) -> samples of its uses, in the order of the forward.
     """
 
@@ -98,7 +97,7 @@ class Recording:
         self.consumers: dict[str, Consumer] = {
             name: consumers[name] for name in used if name in consumers and name not in self.skipped
         }
-        self.constants = {name: _common_constant(watchers, name) for name in self.consumers}
+        self.constants = {name: _common_constants(watchers, name) for name in self.consumers}
 
     def _record(self, batch: int, use: Use) -> None:
         samples = self.samples.setdefault((batch, use.weight), [])
@@ -127,7 +126,7 @@ def watch_calls(
     return watchers
 
 
-def _common_constant(watchers: Sequence[UseWatcher], weight: str) -> str | None:
-    """The tensor that takes a constant in every batch that uses the weight."""
-    names = Counter(watcher.constant_of(weight) for watcher in watchers if weight in watcher.constants)
-    return next(iter(names)) if len(names) == 1 else None
+def _common_constants(watchers: Sequence[UseWatcher], weight: str) -> tuple[ConstantPlace, ...]:
+    """The places that take a constant in every batch that uses the weight; none if batches differ."""
+    places = {watcher.constants_of(weight) for watcher in watchers if weight in watcher.constants}
+    return places.pop() if len(places) == 1 else ()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gsprune.tracing.call import Call, outputs_of
 from gsprune.tracing.rules.registry import operation_of
 
-__all__ = ["Use", "UseWatcher"]
+__all__ = ["ConstantPlace", "Use", "UseWatcher", "padding_share"]
 
 _MARK = "_gsprune_product"
 # Index of the arguments (bias, left factor, right factor) of products; None where there is no such argument.
@@ -29,6 +28,13 @@ _PRODUCTS: dict[str, tuple[int | None, int, int]] = {
 _NORMS = frozenset(
     f"aten.{name}" for name in ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "batch_norm")
 )
+
+
+class ConstantPlace(NamedTuple):
+    """Elements of a bias or a running mean that take a constant: from `start` on, one per output of the weight."""
+
+    tensor: str
+    start: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class _Product:
     """Mark on a consumer's output: the next operation to read it may add a bias or normalise it."""
 
     weight: str
+    row: int
     takes_constant: bool
     is_read: bool = False
 
@@ -72,17 +79,16 @@ class UseWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
 
     Attributes:
         unsupported: weight -> the operation that reads it in a way that no map can follow.
-        constants: weight -> names of the biases and running means that could take a constant; None where a use has
-            none.
-        readers: tensor -> how many operations have read it.
+        constants: weight -> for every use, the place that could take a constant, or None.
+        reads: tensor -> (start, length) of every read of it by an operation.
     """
 
     tensors: Mapping[str, Tensor]
     axes: Mapping[str, int]
     on_use: Callable[[Use], None]
     unsupported: dict[str, str] = field(default_factory=dict)
-    constants: dict[str, list[str | None]] = field(default_factory=dict)
-    readers: Counter[str] = field(default_factory=Counter)
+    constants: dict[str, list[ConstantPlace | None]] = field(default_factory=dict)
+    reads: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -112,8 +118,12 @@ class UseWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
             for output in outputs_of(result) if mark is not None else ():
                 output.__dict__[_MARK] = mark
             return result
-        names = [name for tensor in inputs if (name := self._name_of(tensor)) is not None]
-        self.readers.update(names)
+        names = []
+        for tensor in inputs:
+            name = self._name_of(tensor)
+            if name is not None:
+                names.append(name)
+                self.reads.setdefault(name, []).append((self._start(name, tensor), tensor.numel()))
         self._note_reads(operation.name, args, inputs)
         use = self._use(operation.name, args)
         for name in names:
@@ -136,13 +146,27 @@ class UseWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
                 return name
         return None
 
+    def _start(self, name: str, view: Tensor) -> int:
+        return int(view.storage_offset() - self.tensors[name].storage_offset())
+
+    def _place(self, name: str | None, view: Tensor, row: int = 0) -> ConstantPlace | None:
+        """The place of a constant in a view of a bias that goes with the weight's outputs from `row` on."""
+        return None if name is None else ConstantPlace(name, self._start(name, view) - row)
+
+    def _row(self, use: Use, view: Tensor) -> int:
+        """The first output that a view of a consumer's weight has."""
+        tensor, axis = self.tensors[use.weight], 1 - self.axes[use.weight]
+        return 0 if tensor.ndim != 2 else self._start(use.weight, view) // tensor.stride(axis) % tensor.shape[axis]
+
     def _use(self, op: str, args: Sequence[Any]) -> Use | None:
         """The use of a consumer that an operation makes, if any."""
         if op in ("aten.convolution", "aten._convolution"):
             x, weight = args[:2]
             name = self._name_of(weight)
             transposed = args[6]
-            if name is None or self.axes.get(name) != (0 if transposed else 1) or weight.shape != self._shape(name):
+            axis = 0 if transposed else 1
+            is_depthwise = x.shape[1] == args[8]  # mixes no channels
+            if name is None or self.axes.get(name) != axis or weight.shape != self._shape(name) or is_depthwise:
                 return None
             padding = 0.0 if transposed else padding_share(x.shape[2:], weight.shape[2:], *args[3:6])
             return Use(name, x, 1, args[8], transposed, padding)
@@ -169,7 +193,7 @@ class UseWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
         tensor = self.tensors[name]
         batched = any(size > 1 and stride > 0 for size, stride in zip(view.shape[:-2], view.stride()[:-2], strict=True))
         is_whole = view.shape[axis] == tensor.shape[own] and view.stride(axis) == tensor.stride(own)
-        start = (view.storage_offset() - tensor.storage_offset()) // tensor.stride(own) % tensor.shape[own]
+        start = self._start(name, view) // tensor.stride(own) % tensor.shape[own]
         is_inner = tensor.stride(own) < tensor.stride(1 - own)
         return not batched and is_whole and (start == 0 or not is_inner)
 
@@ -181,41 +205,49 @@ class UseWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
                 continue
             target = None
             if not mark.is_read and mark.takes_constant:
-                target = self._constant_behind(op, args, tensor)
+                target = self._constant_behind(op, args, tensor, mark.row)
             mark.is_read = True
             self.constants[mark.weight].append(target)
 
-    def _constant_behind(self, op: str, args: Sequence[Any], product: Tensor) -> str | None:
+    def _constant_behind(self, op: str, args: Sequence[Any], product: Tensor, row: int) -> ConstantPlace | None:
         if op in _NORMS and args[0] is product and isinstance(args[3], Tensor):
-            return self._name_of(args[3])
+            return self._place(self._name_of(args[3]), args[3])
         if op == "aten.add" and isinstance(args[1], Tensor):
             other = args[1] if args[0] is product else args[0]
             if other.ndim == 1 and other.shape[0] == product.shape[-1]:
-                return self._name_of(other)
+                return self._place(self._name_of(other), other, row)
         return None
 
     def _note_bias(self, use: Use, op: str, args: Sequence[Any], result: Any) -> None:
         """Note where a constant can go: a bias among the arguments, else whatever reads the product next."""
         targets = self.constants.setdefault(use.weight, [])
         if op in _PRODUCTS:
-            index = _PRODUCTS[op][0]
+            index, left, right = _PRODUCTS[op]
             bias = None if index is None else args[index]
             takes_constant = use.channel_axis == -1
+            weight = args[right if takes_constant else left]
         else:
+            weight = args[1]
             bias = args[2] if len(args) > 2 else None
-            takes_constant = not use.transposed or prod(args[1].shape[2:]) == 1
+            takes_constant = not use.transposed or prod(weight.shape[2:]) == 1
+        row = self._row(use, weight)
         if bias is None:
-            result.__dict__[_MARK] = _Product(use.weight, takes_constant)
+            result.__dict__[_MARK] = _Product(use.weight, row, takes_constant)
         else:
-            targets.append(self._name_of(bias) if takes_constant else None)
+            targets.append(self._place(self._name_of(bias), bias, row) if takes_constant else None)
 
-    def constant_of(self, weight: str) -> str | None:
-        """The bias or running mean that takes a consumer's constant; None where none can."""
-        targets = self.constants.get(weight, [])
-        name = targets[0] if targets else None
-        if name is None or any(target != name for target in targets) or self.readers[name] != len(targets):
-            return None
-        return name
+    def constants_of(self, weight: str) -> tuple[ConstantPlace, ...]:
+        """The places that take a consumer's constant, each for some of its uses; none if not all uses have one."""
+        places = self.constants.get(weight, [])
+        tensor = self.tensors[weight]
+        outputs = tensor.numel() // tensor.shape[0] if self.axes[weight] == 0 else tensor.shape[0]
+        for place in places:
+            if place is None:
+                return ()
+            reads = [start < place.start + outputs and place.start < start + n for start, n in self.reads[place.tensor]]
+            if sum(reads) != places.count(place):
+                return ()
+        return tuple(place for place in dict.fromkeys(places) if place is not None)
 
 
 def padding_share(

@@ -139,6 +139,9 @@ def prune_step(
         budget = latency_budget(sparsity, target, scope)
         check_choice("scope", scope, SCOPES)
         check_choice("target", target, (*TARGETS, "latency"))
+        check_choice("compensate", compensate, ("none", "bias", "linear"))
+        if rescale and compensate != "none":
+            raise ValueError("`rescale` is True and `compensate` is not 'none': both make up for the same channels")
         selection = Selection(
             sparsity=0.0 if budget is not None else check_sparsity(sparsity),
             scope=scope,
@@ -156,10 +159,7 @@ def prune_step(
         optimizers = as_optimizers(optimizer)
         following = as_followers(followers, module)
         session = open_session(module, example_inputs, forward, following.copies)
-        check_choice("compensate", compensate, ("none", "bias", "linear"))
         if compensate != "none" and not options.dry_run:
-            if options.rescale:
-                raise ValueError("`rescale` is True and `compensate` is not 'none': both make up for the same channels")
             calls = calibration_calls(calibration, session.example)
             average = None if consensus is None else consensus.mean
             options = replace(options, compensation=Compensation(calls, compensate, average))

@@ -28,10 +28,12 @@ def remove_units(
 ) -> CompensationReport | None:
     """Remove units, given per group, and compensate; None where the code of the model keeps them."""
     session = with_binding(model, open_session(model, inputs, None))
-    removed = {name: np.asarray(positions, dtype=np.int64) for name, positions in units.items()}
+    keep = np.ones(session.groups.num_units, dtype=bool)
+    for group, first in zip(session.groups.traced.groups, session.groups.first_unit, strict=False):
+        keep[first + np.asarray(units.get(group.name, ()), dtype=np.int64)] = False
     compensation = Compensation([Example(batch) for batch in calibration or [inputs]], mode)
     options = RewriteOptions(get_backend("auto", torch.device("cpu")), [compensation])
-    result = rewrite_network(session, session.groups.mask(removed), [], [], options, ForwardBudget())
+    result = rewrite_network(session, keep, [], [], options, ForwardBudget())
     return None if isinstance(result, Refusal) else compensation.report
 
 

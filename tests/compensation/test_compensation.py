@@ -1,0 +1,353 @@
+"""Removal of channels that the others can stand in for changes no output (invariant 7)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from compensated import duplicate_units, remove_units
+from hypothesis import given, reject
+from hypothesis import strategies as st
+from random_networks import EXACT_KINDS, Block, RandomNet, example, networks, outputs_of, randomize
+from snapshots import snapshot
+from torch import Tensor, nn
+
+import gsprune
+from gsprune.errors import RewriteError
+
+WIDTH = 6
+REMOVED = [1, 3, 4]  # units; 0, 2 and 5 stay
+# Weights that are read by other operations, or whose inputs lose channels along two axes, are left as they are.
+SKIPPED_KINDS = {"Products", "Dynamic", "TiedBack", "Cells", "Mixed"}
+
+
+def assert_equal_outputs(net: RandomNet, small: RandomNet, inputs: tuple[Tensor, ...]) -> None:
+    with torch.no_grad():
+        for got, expected in zip(outputs_of(small, inputs), outputs_of(net, inputs), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@given(networks(), st.integers(0, 2**20))
+def test_duplicates_are_removed_exactly_from_any_network(net: RandomNet, seed: int) -> None:
+    net.eval()
+    graph = gsprune.trace(net, example(net))
+    random = np.random.default_rng(seed)
+    pairs: dict[str, list[tuple[int, int]]] = {}
+    for group in graph.groups:
+        duplicates = np.flatnonzero(random.random(group.num_units) < 0.5)[: group.num_units - 1]
+        originals = np.setdiff1d(np.arange(group.num_units), duplicates)
+        pairs[group.name] = [(int(random.choice(originals)), int(unit)) for unit in duplicates]
+    duplicate_units(net, graph, pairs)
+    small, inputs = copy.deepcopy(net), example(net, 32, 3)
+    units = {name: [duplicate for _, duplicate in each] for name, each in pairs.items()}
+    report = remove_units(small, units, example(net), [inputs])
+    if report is None or report.skipped:
+        reject()
+    assert_equal_outputs(net, small, inputs)
+
+
+@pytest.mark.parametrize("kind", EXACT_KINDS)
+@pytest.mark.parametrize("option", [0, 1, 2])
+def test_duplicates_are_removed_exactly_from_every_kind_of_layer(kind: str, option: int) -> None:
+    net = RandomNet((Block(kind, 4, option),), flatten=True, hidden=5).double().eval()
+    randomize(net, option)
+    graph = gsprune.trace(net, example(net))
+    pairs = {g.name: [(0, unit) for unit in range(1, g.num_units, 2)] for g in graph.groups}
+    duplicate_units(net, graph, pairs)
+    small, inputs = copy.deepcopy(net), example(net, 32, 3)
+    report = remove_units(
+        small, {name: [unit for _, unit in each] for name, each in pairs.items()}, example(net), [inputs]
+    )
+    if kind in SKIPPED_KINDS and (report is None or report.skipped):
+        return
+    assert report is not None
+    assert not report.skipped
+    assert_equal_outputs(net, small, inputs)
+
+
+# -- every kind of consumer behind units that are exact combinations of the kept ones ---------------------------------
+
+
+class Consumed(nn.Module):
+    """A first layer whose units 1, 3 and 4 depend on 0, 2 and 5, and a consumer."""
+
+    def __init__(self, first: nn.Module, consumer: nn.Module, forward: Callable[..., Tensor] | None = None) -> None:
+        super().__init__()
+        self.first, self.consumer, self.call = first, consumer, forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        y = self.consumer(x) if self.call is None else self.call(self.consumer, x)
+        return y[0] if isinstance(y, tuple) else y
+
+
+class Pair(nn.Module):
+    def __init__(self, one: nn.Module, two: nn.Module) -> None:
+        super().__init__()
+        self.one, self.two = one, two
+
+
+def conv(dims: int = 2) -> nn.Module:
+    return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1](3, WIDTH, 1)
+
+
+def grouped(consumer: nn.Module) -> nn.Module:
+    """Units are tied over two groups of channels."""
+    return Consumed(nn.Conv2d(3, 2 * WIDTH, 1), consumer)
+
+
+def tied(one: nn.Conv2d, two: nn.Conv2d) -> nn.Module:
+    two.weight = one.weight
+    return Pair(one, two)
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: Consumed(nn.Linear(3, WIDTH), nn.Linear(WIDTH, 4)), (64, 3)),
+    "linear over tokens": (lambda: Consumed(nn.Linear(3, WIDTH), nn.Linear(WIDTH, 4)), (8, 9, 3)),
+    "conv1d": (lambda: Consumed(conv(1), nn.Conv1d(WIDTH, 4, 3)), (8, 3, 9)),
+    "conv2d": (lambda: Consumed(conv(), nn.Conv2d(WIDTH, 4, 3)), (8, 3, 7, 7)),
+    "conv3d": (lambda: Consumed(conv(3), nn.Conv3d(WIDTH, 4, 2)), (8, 3, 4, 4, 4)),
+    "strided": (lambda: Consumed(conv(), nn.Conv2d(WIDTH, 4, 3, stride=2)), (8, 3, 7, 7)),
+    "dilated": (lambda: Consumed(conv(), nn.Conv2d(WIDTH, 4, 2, dilation=2)), (8, 3, 7, 7)),
+    "circular": (lambda: Consumed(conv(), nn.Conv2d(WIDTH, 4, 3, padding=1, padding_mode="circular")), (8, 3, 7, 7)),
+    "grouped": (lambda: grouped(nn.Conv2d(2 * WIDTH, 4, 3, groups=2)), (8, 3, 7, 7)),
+    "depthwise, then dense": (
+        lambda: Consumed(nn.Sequential(conv(), nn.Conv2d(WIDTH, WIDTH, 3, groups=WIDTH)), nn.Conv2d(WIDTH, 4, 1)),
+        (8, 3, 7, 7),
+    ),
+    "transposed": (lambda: Consumed(conv(), nn.ConvTranspose2d(WIDTH, 4, 1)), (8, 3, 5, 5)),
+    "flattened": (
+        lambda: Consumed(conv(), nn.Sequential(nn.Flatten(), nn.Linear(WIDTH * 9, 4))),
+        (64, 3, 3, 3),
+    ),
+    "batch norm takes the constant": (
+        lambda: Consumed(conv(), nn.Sequential(nn.Conv2d(WIDTH, 4, 3, bias=False), nn.BatchNorm2d(4))),
+        (8, 3, 7, 7),
+    ),
+    "behind a batch norm": (
+        lambda: Consumed(nn.Sequential(conv(), nn.BatchNorm2d(WIDTH)), nn.Conv2d(WIDTH, 4, 3)),
+        (8, 3, 7, 7),
+    ),
+    "attention": (
+        lambda: Consumed(
+            nn.Linear(3, WIDTH),
+            nn.MultiheadAttention(8, 2, kdim=WIDTH, vdim=WIDTH, batch_first=True),
+            lambda attention, x: attention(x.new_ones(len(x), 2, 8), x, x)[0],
+        ),
+        (16, 5, 3),
+    ),
+    "lstm": (lambda: Consumed(nn.Linear(3, WIDTH), nn.LSTM(WIDTH, 4, batch_first=True)), (16, 5, 3)),
+    "gru cell": (lambda: Consumed(nn.Linear(3, WIDTH), nn.GRUCell(WIDTH, 4)), (64, 3)),
+    "two consumers": (
+        lambda: Consumed(
+            conv(), Pair(nn.Conv2d(WIDTH, 4, 3), nn.Conv2d(WIDTH, 4, 3)), lambda pair, x: pair.one(x) + pair.two(x)
+        ),
+        (8, 3, 7, 7),
+    ),
+    "shared weight": (
+        lambda: Consumed(
+            conv(),
+            tied(nn.Conv2d(WIDTH, 4, 3), nn.Conv2d(WIDTH, 4, 3)),
+            lambda pair, x: pair.one(x)[:, :, 1:-1, 1:-1] * pair.two(F.avg_pool2d(x, 3, 1)),
+        ),
+        (8, 3, 7, 7),
+    ),
+    "concatenated": (
+        lambda: Consumed(conv(), nn.Conv2d(2 * WIDTH, 4, 3), lambda c, x: c(torch.cat([x, x.flip(3)], 1))),
+        (8, 3, 7, 7),
+    ),
+}
+
+DEPENDENCIES: dict[str, Callable[[Tensor, Tensor], None]] = {}
+
+
+def dependency(function: Callable[[Tensor, Tensor], None]) -> Callable[[Tensor, Tensor], None]:
+    DEPENDENCIES[function.__name__] = function
+    return function
+
+
+@dependency
+def zero(weight: Tensor, bias: Tensor) -> None:
+    weight[REMOVED] = 0
+    bias[REMOVED] = 0
+
+
+@dependency
+def linear(weight: Tensor, bias: Tensor) -> None:
+    for rows in (weight, bias):
+        rows[1], rows[3], rows[4] = rows[0] - 2 * rows[5], 0.5 * rows[2], rows[0] + rows[2] + rows[5]
+
+
+@dependency
+def constant(weight: Tensor, bias: Tensor) -> None:
+    weight[REMOVED] = 0
+
+
+@dependency
+def affine(weight: Tensor, bias: Tensor) -> None:
+    linear(weight, bias)
+    bias[REMOVED] += 1
+
+
+def network(name: str, depends: str) -> tuple[nn.Module, Tensor]:
+    build, shape = NETWORKS[name]
+    net = build().double().eval()
+    randomize(net, 0)
+    first = net.first[0] if isinstance(net.first, nn.Sequential) else net.first
+    with torch.no_grad():
+        if name == "depthwise, then dense":  # equal kernels leave dependencies between channels as they are
+            net.first[1].weight.copy_(net.first[1].weight[:1].clone())
+        weight, bias = first.weight.data, first.bias.data
+        for start in range(0, len(weight), WIDTH):  # each group of channels
+            DEPENDENCIES[depends](weight[start : start + WIDTH], bias[start : start + WIDTH])
+    return net, torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("depends", DEPENDENCIES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_kind_of_consumer_reads_removed_channels_off_the_others(name: str, depends: str) -> None:
+    net, x = network(name, depends)
+    expected = net(x)
+    name_of_first = next(g.name for g in gsprune.trace(net, x[:2]).groups if g.name.startswith("first"))
+    report = remove_units(net, {name_of_first: REMOVED}, (x[:2],), [(x[: len(x) // 2],), (x[len(x) // 2 :],)])
+    assert report is not None
+    assert not report.skipped
+    assert report.consumers
+    assert all(consumer.explained > 1 - 1e-9 for consumer in report.consumers)
+    torch.testing.assert_close(net(x), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("consumer", "depends"),
+    [
+        (nn.Conv2d(WIDTH, 4, 3, padding=1), "linear"),
+        (nn.ConvTranspose2d(WIDTH, 4, 3, stride=2, padding=1), "linear"),
+        (nn.ConvTranspose2d(WIDTH, 4, 3, stride=2), "zero"),
+    ],
+    ids=["padded", "transposed", "transposed, zero"],
+)
+def test_consumers_in_which_a_constant_has_no_exact_place(consumer: nn.Module, depends: str) -> None:
+    net = Consumed(conv(), consumer).double().eval()
+    randomize(net, 0)
+    with torch.no_grad():
+        net.first.bias.zero_()
+        DEPENDENCIES[depends](net.first.weight.data, net.first.bias.data)
+    x = torch.randn(8, 3, 5, 5, dtype=torch.float64)
+    expected = net(x)
+    assert remove_units(net, {"first": REMOVED}, (x,)) is not None
+    torch.testing.assert_close(net(x), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_flattened_picture_above_the_limit_is_compensated_per_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gsprune.compensation.recording.MAX_COLUMNS", 20)
+    net, x = network("flattened", "affine")
+    expected = net(x)
+    assert remove_units(net, {"first": REMOVED}, (x,)) is not None
+    torch.testing.assert_close(net(x), expected, rtol=1e-9, atol=1e-9)
+
+
+# -- prune_step -------------------------------------------------------------------------------------------------------
+
+
+def small_agent() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5)
+    )
+
+
+def frames(count: int = 128, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.avg_pool2d(torch.randn(count, 3, 8, 8, generator=generator), 3, 1)
+
+
+def error_after_step(sparsity: float = 0.5, **options: Any) -> float:
+    net = small_agent()
+    expected = net(frames(64, 1)).detach()
+    gsprune.prune_step(net, sparsity, example_inputs=frames(2), **options)
+    return float((net(frames(64, 1)).detach() - expected).square().mean())
+
+
+def test_compensated_networks_stay_nearer_to_the_dense_one() -> None:
+    errors = [error_after_step(compensate=mode, calibration=frames()) for mode in ("none", "bias", "linear")]
+    assert errors[2] < errors[1] < errors[0]
+
+
+def test_batches_of_calibration_data_may_come_as_any_iterable() -> None:
+    whole = error_after_step(compensate="linear", calibration=(frames(),))
+    parts = error_after_step(compensate="linear", calibration=(batch for batch in frames().split(32)))
+    assert whole == error_after_step(compensate="linear", calibration=frames())
+    assert parts < 1.5 * whole
+
+
+def test_the_report_tells_what_is_explained() -> None:
+    net = small_agent()
+    report = gsprune.prune_step(net, 0.5, example_inputs=frames(2), compensate="linear", calibration=frames())
+    assert report.compensation is not None
+    assert [consumer.weight for consumer in report.compensation.consumers] == ["2.weight", "5.weight"]
+    assert all(0 < consumer.explained <= 1 for consumer in report.compensation.consumers)
+    assert str(report.compensation) in str(report)
+    assert gsprune.prune_step(net, 0.6).compensation is None
+
+
+def test_followers_get_the_same_map() -> None:
+    net = small_agent()
+    target = copy.deepcopy(net)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(frames()).sum().backward()
+    optimizer.step()
+    calibration = frames()
+    equal = copy.deepcopy(net)
+    gsprune.prune_step(
+        net, 0.5, optimizer=optimizer, followers=[target, equal], example_inputs=frames(2), compensate="linear",
+        calibration=calibration,
+    )  # fmt: skip
+    for ours, theirs in zip(net.parameters(), equal.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(target[5].weight, net[5].weight)
+    assert optimizer.state[net[5].weight]["exp_avg"].shape == net[5].weight.shape
+    optimizer.step()
+
+
+def test_dtype_and_training_mode_stay() -> None:
+    net = small_agent().bfloat16().train()
+    report = gsprune.prune_step(
+        net, 0.5, example_inputs=frames(2).bfloat16(), compensate="linear", calibration=frames().bfloat16()
+    )
+    assert report.compensation is not None
+    assert net.training
+    assert {p.dtype for p in net.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("calibration", "error", "message"),
+    [
+        (torch.full((32, 3, 6, 6), float("nan")), RewriteError, "NaN or infinite on `calibration`; nothing was"),
+        (torch.randn(3, 3, 6, 6), ValueError, "at least 16 examples of real inputs, and `calibration` has 3"),
+        (None, ValueError, "and the example has 2: pass `calibration="),
+        (7, TypeError, "`calibration` must be a tensor"),
+        ([torch.randn(32, 3, 6, 6), 7], TypeError, "`calibration` must be a tensor"),
+    ],
+)
+def test_unusable_calibration_data_is_an_error_that_changes_nothing(
+    calibration: Any, error: type[Exception], message: str
+) -> None:
+    net = small_agent()
+    before = snapshot(net)
+    with pytest.raises(error, match=message):
+        gsprune.prune_step(net, 0.5, example_inputs=frames(2), compensate="linear", calibration=calibration)
+    assert snapshot(net) == before
+
+
+def test_unknown_modes_and_rescaling_are_refused() -> None:
+    with pytest.raises(ValueError, match="`compensate` must be one of 'none', 'bias', 'linear', got 'lineal'; did you"):
+        gsprune.prune_step(small_agent(), 0.5, compensate="lineal")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="both make up for the same channels"):
+        gsprune.prune_step(
+            small_agent(), 0.5, example_inputs=frames(2), compensate="bias", calibration=frames(), rescale=True
+        )

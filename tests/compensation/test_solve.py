@@ -1,0 +1,104 @@
+"""Maps from kept inputs to lost ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from gsprune.compensation.moments import Moments
+from gsprune.compensation.solve import solve, solve_constant
+
+
+def moments_of(inputs: Tensor, kept: list[int], padding: float = 0.0) -> Moments:
+    """Moments of inputs of which some are left, and unchanged in the pruned network."""
+    moments = Moments(torch.tensor([kept]), inputs.shape[1])
+    for part in inputs.split(50):
+        moments.add(part[None], part[None, :, kept], padding)
+    return moments
+
+
+def samples(count: int = 200, seed: int = 0) -> Tensor:
+    return torch.randn(count, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("lost", "weight", "constant"),
+    [
+        (lambda x: 0 * x[:, 0], [0, 0, 0], 0),
+        (lambda x: x[:, 1], [0, 1, 0], 0),
+        (lambda x: 2 * x[:, 0] - 3 * x[:, 2], [2, 0, -3], 0),
+        (lambda x: 0 * x[:, 0] + 5, [0, 0, 0], 5),
+        (lambda x: x[:, 0] + x[:, 1] - 4, [1, 1, 0], -4),
+    ],
+    ids=["zero", "duplicate", "linear", "constant", "affine"],
+)
+def test_exact_dependencies_are_found_exactly(lost: object, weight: list[float], constant: float) -> None:
+    x = samples()
+    inputs = torch.cat([x, lost(x)[:, None]], 1)  # type: ignore[operator]
+    found = solve(moments_of(inputs, [0, 1, 2]), has_constant=True)
+    assert found.weight is not None
+    assert found.constant is not None
+    torch.testing.assert_close(found.weight[0, 3], torch.tensor(weight).double(), rtol=0, atol=1e-11)
+    torch.testing.assert_close(found.constant[0, 3], torch.tensor(constant).double(), rtol=0, atol=1e-11)
+    torch.testing.assert_close(found.weight[0, :3], torch.zeros(3, 3).double(), rtol=0, atol=1e-11)
+
+
+def test_a_combination_of_dependent_inputs_is_found_although_their_moments_are_singular() -> None:
+    x = samples()
+    inputs = torch.stack([x[:, 0], x[:, 0], x[:, 1], x[:, 0] + x[:, 1], torch.ones(len(x)).double()], 1)
+    found = solve(moments_of(inputs, [0, 1, 2, 4]), has_constant=False)
+    assert found.weight is not None
+    torch.testing.assert_close(inputs[:, [0, 1, 2, 4]] @ found.weight[0, 3], inputs[:, 3], rtol=0, atol=1e-10)
+
+
+def test_noise_is_not_fitted_with_few_samples() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(30, 25, generator=generator, dtype=torch.float64)
+    found = solve(moments_of(inputs, list(range(24))), has_constant=True)
+    assert found.weight is not None
+    assert found.weight[0, 24].square().sum() < 0.2  # least squares has 4.5 here
+
+
+def test_padding_pulls_the_constant_towards_zero() -> None:
+    inputs = torch.ones(100, 2).double()
+    inputs[:, 0] = samples(100)[:, 0]
+    for padding, constant in ((0.0, 1.0), (0.25, 0.75)):
+        found = solve_constant(moments_of(inputs, [0], padding))
+        assert found.weight is None
+        assert found.constant is not None
+        torch.testing.assert_close(found.constant[0, 1].item(), constant)
+
+
+def test_the_unexplained_share_is_the_residual_of_the_fit() -> None:
+    x = samples()
+    inputs = torch.stack([x[:, 0], x[:, 0] + 0.1 * x[:, 1]], 1)
+    found = solve(moments_of(inputs, [0]), has_constant=True)
+    assert found.weight is not None
+    assert found.constant is not None
+    residual = inputs[:, 1] - found.weight[0, 1, 0] * inputs[:, 0] - found.constant[0, 1]
+    torch.testing.assert_close(found.unexplained[0, 1], residual.square().mean())
+    torch.testing.assert_close(found.lost[0, 1], inputs[:, 1].square().mean())
+    bias = solve_constant(moments_of(inputs, [0]))
+    torch.testing.assert_close(bias.unexplained[0, 1], inputs[:, 1].var(correction=0))
+
+
+def test_inputs_that_are_left_but_always_zero_explain_nothing() -> None:
+    inputs = torch.cat([torch.zeros(50, 2).double(), samples(50)[:, :1]], 1)
+    found = solve(moments_of(inputs, [0, 1]), has_constant=False)
+    assert found.weight is not None
+    assert torch.equal(found.weight, torch.zeros_like(found.weight))
+    torch.testing.assert_close(found.unexplained, found.lost)
+
+
+def test_averaged_moments_are_those_of_all_ranks_samples() -> None:
+    x = samples()
+    inputs = torch.cat([x, x @ torch.tensor([[1.0], [2.0], [0.5]]).double()], 1)
+    halves = [moments_of(half, [0, 1, 2]) for half in inputs.split(100)]
+    seen: list[dict[str, object]] = []
+    halves[1].averaged("layer", lambda sums: seen.append(dict(sums)) or dict(sums))  # type: ignore[func-returns-value,arg-type]
+    mean = halves[0].averaged("layer", lambda sums: {name: (sums[name] + seen[0][name]) / 2 for name in sums})  # type: ignore[operator]
+    together, found = solve(moments_of(inputs, [0, 1, 2]), True), solve(mean, True)
+    assert together.weight is not None
+    assert found.weight is not None
+    torch.testing.assert_close(found.weight, together.weight, rtol=0, atol=1e-6)
