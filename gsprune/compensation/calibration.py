@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gsprune.tracing.example import Example, given
+from gsprune.tracing.example import Example, as_example
 from gsprune.tracing.outputs import tensors_in
 
 __all__ = ["MIN_EXAMPLES", "calibration_calls"]
@@ -33,9 +33,9 @@ def calibration_calls(calibration: Any, example: Example | None) -> list[Example
     if calibration is None:
         calls = [] if example is None else [example]
     elif isinstance(calibration, Tensor | tuple | Mapping):
-        calls = [given(calibration, forward, "calibration")]
+        calls = [as_example(calibration, forward, "calibration")]
     elif isinstance(calibration, Iterable):
-        calls = [given(batch, forward, "calibration") for batch in calibration]
+        calls = [as_example(batch, forward, "calibration") for batch in calibration]
     else:
         raise TypeError(
             "`calibration` must be a tensor, a tuple of inputs, a dict of inputs or an iterable of these, got"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-from gsprune.rl.envs.procgen import EnvConfig, ProcgenVectorEnv
+from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.registry import make_environments
 from gsprune.rl.evaluation.protocol import EVALUATION_SEED
 from gsprune.rl.trained import TrainedAgent
 
@@ -12,7 +13,7 @@ __all__ = ["Levels", "check_same_environment", "make_environment"]
 
 Levels: TypeAlias = Literal["train", "test"]
 
-_OPTIONS = ("env_id", "distribution_mode")
+_OPTIONS = ("env_id", "distribution_mode", "env_options")
 
 
 def make_environment(agent: TrainedAgent, levels: Levels, seed: int) -> Any:
@@ -23,9 +24,7 @@ def make_environment(agent: TrainedAgent, levels: Levels, seed: int) -> Any:
         levels: "train" for the training levels, "test" for all levels.
         seed: of the levels, >= 0.
     """
-    make = EnvConfig.train if levels == "train" else EnvConfig.test
-    config = make(agent.config["env_id"], 1, agent.config["distribution_mode"], EVALUATION_SEED + seed)
-    return ProcgenVectorEnv(config, num_threads=0)
+    return make_environments(configured_request(agent.config, levels, 1, EVALUATION_SEED + seed, is_training=False))
 
 
 def check_same_environment(first: TrainedAgent, second: TrainedAgent) -> None:

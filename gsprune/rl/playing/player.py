@@ -10,7 +10,6 @@ import torch
 from gsprune.engines.latency import latencies
 from gsprune.engines.timing import torch_threads
 from gsprune.networks import example_frames
-from gsprune.rl.exporting.policy import dense_network, policy_of
 from gsprune.rl.trained import TrainedAgent
 from gsprune.rl.training.pruning import NetworkSize
 
@@ -54,15 +53,16 @@ def players_of(agents: Sequence[TrainedAgent]) -> list[Player]:
     Args:
         agents: all on the same device.
     """
-    policies = [policy_of(agent.network) for agent in agents]
+    policies = [agent.acting_part for agent in agents]
+    shape = agents[0].environment.observation_shape
     with torch_threads(1):
-        timings = latencies(policies, example_frames(), calls=500, max_seconds=_TIMING_SECONDS)
+        timings = latencies(policies, example_frames(observation_shape=shape), calls=500, max_seconds=_TIMING_SECONDS)
     return [
-        Player(agent, NetworkSize.of(agent.network), _dense_size(agent), 1e3 * timing.undisturbed)
+        Player(agent, NetworkSize.of(agent.network, shape), _dense_size(agent), 1e3 * timing.undisturbed)
         for agent, timing in zip(agents, timings, strict=True)
     ]
 
 
 def _dense_size(agent: TrainedAgent) -> NetworkSize:
     with torch.random.fork_rng(devices=[]):  # building a network draws its weights
-        return NetworkSize.of(dense_network(agent))
+        return NetworkSize.of(agent.build_dense(), agent.environment.observation_shape)
