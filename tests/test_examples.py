@@ -43,7 +43,7 @@ def test_the_player_tells_its_usage(words: list[str], message: str, tmp_path: Pa
     command = [sys.executable, str(EXAMPLES / "play_onnx.py"), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2
-    assert "usage: play_onnx.py [-h] policy" in done.stderr
+    assert "usage: play_onnx.py [-h] [--episodes EPISODES] policy" in done.stderr
     assert message in done.stderr
 
 
