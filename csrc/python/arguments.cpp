@@ -28,7 +28,8 @@ void check_threads(int num_threads) {
 }
 
 py::object as_namespace(const py::dict& fields) {
-    return py::module_::import("types").attr("SimpleNamespace")(**fields);
+    static const auto* const type = new py::object(py::module_::import("types").attr("SimpleNamespace"));
+    return (*type)(**fields);
 }
 
 Isa parse_isa(const std::string& name) {

@@ -12,14 +12,14 @@ namespace gsprune {
 
 namespace {
 
-py::object attribute(py::handle object, const char* name) {
-    PyObject* value = PyObject_GetAttrString(object.ptr(), name);
+py::object attribute(py::handle object, const py::str& name) {
+    PyObject* value = PyObject_GetAttr(object.ptr(), name.ptr());
     if (value == nullptr) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(value);
 }
 
-void set_attribute(py::handle object, const char* name, py::handle value) {
-    if (PyObject_SetAttrString(object.ptr(), name, value.ptr()) != 0) throw py::error_already_set();
+void set_attribute(py::handle object, const py::str& name, py::handle value) {
+    if (PyObject_SetAttr(object.ptr(), name.ptr(), value.ptr()) != 0) throw py::error_already_set();
 }
 
 template <class... Arguments>
@@ -66,7 +66,7 @@ Exchange::Exchange(const py::list& tensors, std::size_t num_owned, const py::lis
     for (std::size_t i = 0; i < tensors.size(); ++i) {
         const py::handle tensor = tensors[i];
         storages_.push_back(storage_of(tensor));
-        by_set_.push_back(i < num_owned || !storages_[i] || attribute(tensor, "requires_grad").ptr() == Py_True);
+        by_set_.push_back(i < num_owned || !storages_[i] || attribute(tensor, torch().requires_grad).ptr() == Py_True);
         if (!by_set_.back()) without_versions_.append(tensor);
     }
     befores_.reserve(entries.size());
@@ -109,7 +109,7 @@ void Exchange::give(std::size_t index) const {
     if (by_set_[index]) {
         call(torch().set, tensors_[index], replacements_[index]);
     } else {
-        set_attribute(tensors_[index], "data", replacements_[index]);
+        set_attribute(tensors_[index], torch().data, replacements_[index]);
     }
 }
 

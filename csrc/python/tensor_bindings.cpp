@@ -22,9 +22,15 @@ const dlpack::ExchangeApi* open_api(const py::object& capsule) {
 void bind_torch(const py::type& tensor_type, const py::type& parameter_type, const py::object& exchange_api,
                 const py::function& empty_strided, const py::dict& float_dtypes, const py::object& set,
                 const py::object& untyped_storage, const py::object& increment_version) {
-    const auto as_type = [](const py::type& type) { return reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr()); };
-    torch() = {as_type(tensor_type), as_type(parameter_type), open_api(exchange_api), empty_strided, float_dtypes, set,
-               untyped_storage,      increment_version};
+    Torch& bound = torch();
+    bound.tensor_type = reinterpret_cast<PyTypeObject*>(tensor_type.inc_ref().ptr());
+    bound.parameter_type = reinterpret_cast<PyTypeObject*>(parameter_type.inc_ref().ptr());
+    bound.api = open_api(exchange_api);
+    bound.empty_strided = empty_strided;
+    bound.float_dtypes = float_dtypes;
+    bound.set = set;
+    bound.untyped_storage = untyped_storage;
+    bound.increment_version = increment_version;
 }
 
 }  // namespace

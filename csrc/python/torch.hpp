@@ -16,6 +16,11 @@ struct Torch {
     pybind11::object set;                // torch.Tensor.set_
     pybind11::object untyped_storage;    // torch.Tensor.untyped_storage
     pybind11::object increment_version;  // of an iterable of tensors
+    // Names that are looked up for every tensor.
+    pybind11::str data{"data"};
+    pybind11::str data_ptr{"data_ptr"};
+    pybind11::str dtype{"dtype"};
+    pybind11::str requires_grad{"requires_grad"};
 };
 
 Torch& torch();

@@ -16,9 +16,8 @@ namespace {
 
 /// What `data_ptr` of a tensor or a storage says; null where torch refuses, since there is no memory.
 std::byte* data_of(py::handle object) {
-    static const auto* const name = new py::str("data_ptr");  // never destroyed, as `torch()`
     PyObject* const arguments[] = {object.ptr()};
-    PyObject* address = PyObject_VectorcallMethod(name->ptr(), arguments, 1, nullptr);
+    PyObject* address = PyObject_VectorcallMethod(torch().data_ptr.ptr(), arguments, 1, nullptr);
     if (address == nullptr) {
         if (PyErr_ExceptionMatches(PyExc_RuntimeError) == 0) throw py::error_already_set();
         PyErr_Clear();
@@ -234,7 +233,7 @@ py::object TorchMaker::make(View& view, py::handle like, std::size_t kind) {
     if (!known.shape || !equal_layout(known.view, view)) {
         known = {view, as_tuple(view.shape, view.ndim), as_tuple(view.strides, view.ndim)};
     }
-    const auto dtype = py::reinterpret_steal<py::object>(PyObject_GetAttrString(like.ptr(), "dtype"));
+    const auto dtype = py::reinterpret_steal<py::object>(PyObject_GetAttr(like.ptr(), torch().dtype.ptr()));
     if (!dtype) throw py::error_already_set();
     PyObject* arguments[] = {known.shape.ptr(), known.strides.ptr(), dtype.ptr(), device_.ptr()};
     PyObject* made = PyObject_Vectorcall(torch().empty_strided.ptr(), arguments, 2, names->ptr());

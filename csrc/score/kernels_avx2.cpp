@@ -5,11 +5,13 @@
 
 #ifdef GSPRUNE_HAS_AVX
 
+#include <immintrin.h>
+
 // Nothing below may be called without a check for these instructions.
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
-#pragma GCC target("avx2")
+#pragma GCC target("avx2,fma")
 #endif
 
 namespace gsprune {
@@ -17,6 +19,13 @@ namespace gsprune {
 namespace {
 
 constexpr int num_lanes = 4;
+
+using Lanes [[gnu::vector_size(8 * num_lanes)]] = double;
+
+inline Lanes load(const float* from) noexcept { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
+
+/// part * 1 + total has the bits of total + part. Conversions and adds share two pipes, fused operations have others.
+inline Lanes accumulate(Lanes total, Lanes part) noexcept { return _mm256_fmadd_pd(part, _mm256_set1_pd(1.0), total); }
 
 #include "score/kernels.inc"
 

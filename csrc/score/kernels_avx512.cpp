@@ -5,6 +5,8 @@
 
 #ifdef GSPRUNE_HAS_AVX
 
+#include <immintrin.h>
+
 // Nothing below may be called without a check for these instructions.
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2"))), apply_to = function)
@@ -17,6 +19,19 @@ namespace gsprune {
 namespace {
 
 constexpr int num_lanes = 8;
+
+using Lanes [[gnu::vector_size(8 * num_lanes)]] = double;
+
+/// Halves straight from memory: to take a register apart costs as much as to convert it.
+inline Lanes load(const float* from) noexcept {
+    const __m256d low = _mm256_cvtps_pd(_mm_loadu_ps(from));
+    const __m256d high = _mm256_cvtps_pd(_mm_loadu_ps(from + 4));
+    // The masked form with a full mask: GCC 12 warns about its own header where it meets the plain one.
+    return _mm512_maskz_insertf64x4(0xFF, _mm512_castpd256_pd512(low), high, 1);
+}
+
+/// part * 1 + total has the bits of total + part. Conversions and adds share two pipes, fused operations have others.
+inline Lanes accumulate(Lanes total, Lanes part) noexcept { return _mm512_fmadd_pd(part, _mm512_set1_pd(1.0), total); }
 
 #include "score/kernels.inc"
 

@@ -9,6 +9,14 @@ namespace {
 
 constexpr int num_lanes = 2;  // SSE2 and NEON, which every x86-64 and every aarch64 machine has
 
+using Lanes [[gnu::vector_size(8 * num_lanes)]] = double;
+
+inline Lanes load(const float* from) noexcept {
+    return Lanes{static_cast<double>(from[0]), static_cast<double>(from[1])};
+}
+
+inline Lanes accumulate(Lanes total, Lanes part) noexcept { return total + part; }
+
 #include "score/kernels.inc"
 
 }  // namespace
