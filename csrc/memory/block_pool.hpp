@@ -6,9 +6,9 @@ namespace gsprune {
 
 /// Memory of `num_bytes` > 0 aligned to 64 bytes; `release_block` gives it back. Throws std::bad_alloc.
 ///
-/// Short blocks come from the C library. Released blocks of 2 MB and more stay in a reserve and serve later requests,
-/// because the page faults of fresh memory cost more than filling it. The reserve keeps at most 32 MB, or 1.25 times
-/// the long blocks in use, so steps that replace tensors by smaller ones hold about twice their size.
+/// Released blocks stay in a reserve and serve later requests of 5/8 of their size or more, because the page faults of
+/// fresh memory cost more than filling it. The reserve keeps at most 16 MB, or 1.25 times the bytes in use, so steps
+/// that replace tensors by smaller ones hold about twice their size. The oldest blocks go first.
 void* acquire_block(std::size_t num_bytes);
 
 /// Any thread may call it, with or without the GIL, also while the process ends.

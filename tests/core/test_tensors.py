@@ -18,8 +18,8 @@ import torch
 from gsprune import _core
 from gsprune.backends import CppBackend, bind_torch
 
-LARGE = 600  # half of 600 x 600 float32 is 0.7 MB: a block of the C library
-LARGER = 1500  # half of it is 4.5 MB: a block of the pool
+LARGE = 600  # half of 600 x 600 float32 is 0.7 MB
+LARGER = 1500  # half of it is 4.5 MB: on huge pages
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_a_tensor_that_outlives_the_others_keeps_no_more_than_itself() -> None:
 
 
 @pytest.mark.parametrize(("size", "slack"), [(LARGE, 4096), (LARGER, 2 << 20)])
-def test_a_block_much_too_long_for_its_new_tensor_is_shortened(size: int, slack: int) -> None:
+def test_a_block_much_too_long_for_a_new_tensor_is_left_in_reserve(size: int, slack: int) -> None:
     gc.collect()
     _core.memory.trim_reserve()
     before, _ = _core.memory.pool_use()
