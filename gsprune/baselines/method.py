@@ -50,7 +50,7 @@ class SparsityMethod(Protocol):
 
         Args:
             progress: fraction of training that is over, in [0, 1].
-            frames: a recent batch of observations, for methods that look at activations.
+            frames: a recent batch of observations, for methods that look at activations and for compensation.
         """
 
     def after_backward(self) -> None:

@@ -14,7 +14,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "network": ("encoder", "num_features", "network", "width", "widths_of"),
     "pruning": (
         *("pruning", "sparsity", "prune_begin", "prune_end", "prune_interval", "importance", "scope", "target"),
-        *("latency_budget_ms", "latency_engine", "latency_batch", "round_to", "min_channels", "rescale", "backend"),
+        *("latency_budget_ms", "latency_engine", "latency_batch", "round_to", "min_channels", "rescale"),
+        *("compensate", "calibration_frames", "backend"),
     ),
     "algorithm": ("learning_rate",),
     "evaluation": ("eval_episodes", "eval_interval_episodes", "eval_points", "eval_num_envs"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gsprune.compensation.consumer import Consumer, find_consumers, find_output_axes
+from gsprune.compensation.spread import spread
 from gsprune.compensation.uses import ConstantPlace, Use, UseWatcher
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.example import Example
@@ -37,11 +37,7 @@ class Sample:
 
     def __init__(self, use: Use, most: int, seed: Sequence[int]) -> None:
         self.num_rows = num_rows(use)
-        rows = np.arange(self.num_rows)
-        if self.num_rows > most:
-            jitter = np.random.default_rng(seed).random(most)
-            rows = ((np.arange(most) + jitter) * (self.num_rows / most)).astype(np.int64).clip(max=self.num_rows - 1)
-        self._rows = torch.from_numpy(rows).to(use.inputs.device)
+        self._rows = torch.from_numpy(spread(most, self.num_rows, seed)).to(use.inputs.device)
         self.dense = self.of(use)
 
     def of(self, use: Use) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import torch
 
 from gsprune.checks import suggestion
+from gsprune.compensation.calibration import MIN_EXAMPLES
 from gsprune.engines import ENGINES, LatencyBudget, WidthPreset, multiple_of
 from gsprune.importance import resolve_importance
 from gsprune.rl.encoders import check_encoder
@@ -89,6 +90,12 @@ class TrainConfig(ABC):
     """no group gets narrower than this"""
     rescale: bool = False
     """scale kept channels up by the norm they lose when others go"""
+    compensate: Literal["none", "bias", "linear"] = "none"
+    """how the layers behind removed channels make up for them: linear predicts them from the kept channels, bias
+    replaces them by their mean, none does nothing"""
+    calibration_frames: int = 512
+    """frames on which `compensate` is fitted at every pruning step, of the last rollout (PPO) or the replay (DQN), in
+    each process"""
     backend: Literal["auto", "cpp", "triton", "torch"] = "auto"
     """what scores and slices: the C++ core, the Triton kernels or plain PyTorch; auto picks by device"""
 
@@ -151,6 +158,12 @@ class TrainConfig(ABC):
             raise ValueError(
                 f"`prune_begin` must not be after `prune_end`, got {self.prune_begin} and {self.prune_end}; swap them"
             )
+        if self.rescale and self.compensate != "none":
+            raise ValueError(
+                f"`rescale` is True and `compensate` is {self.compensate!r}: both make up for the same channels; leave"
+                " one of them out"
+            )
+        check_at_least(self, MIN_EXAMPLES, "calibration_frames")
         multiple_of(self.round_to)
         if isinstance(self.round_to, int):
             check_at_least(self, 1, "round_to")
@@ -180,6 +193,21 @@ class TrainConfig(ABC):
         if self.latency_budget_ms is None:
             return None
         return LatencyBudget(self.latency_budget_ms, self.latency_engine, batch=self.latency_batch)
+
+    def _check_frames(self, option: str, frames: int, needed_beside: int = 0) -> None:
+        """Complain of too few frames for `compensate`.
+
+        Args:
+            option: the options that decide how many frames there are.
+            frames: how many these are at the first pruning step.
+            needed_beside: how many of them cannot be taken.
+        """
+        least = MIN_EXAMPLES + needed_beside
+        if self.compensate != "none" and frames < least:
+            raise ValueError(
+                f"`{option}` must be at least {least} with `compensate` {self.compensate}, which is fitted on frames,"
+                f" got {frames}"
+            )
 
     def schedule(self) -> Polynomial:
         """The cubic schedule of the sparsity, or of the way to the budget, over the training."""

@@ -15,7 +15,10 @@ Config = TypeVar("Config", bound="TrainConfig")
 
 _SCHEDULE = ("sparsity", "prune_begin", "prune_end")
 _LATENCY = ("latency_engine", "latency_batch")
-_CHANNELS = ("importance", "scope", "target", "latency_budget_ms", *_LATENCY, "round_to", "min_channels", "rescale")
+_CHANNELS = (
+    *("importance", "scope", "target", "latency_budget_ms", *_LATENCY, "round_to", "min_channels", "rescale"),
+    *("compensate", "calibration_frames"),
+)
 
 IGNORED_BY: Mapping[str, tuple[str, ...]] = {
     "none": (*_CHANNELS, "backend", *_SCHEDULE, "prune_interval"),
@@ -65,6 +68,8 @@ def idle_options(config: TrainConfig) -> dict[str, str]:
         idle |= {name: idle.get(name, f"with `target` {config.target}") for name in _LATENCY}
     elif config.pruning == "group":
         idle["sparsity"] = "with `target` latency, whose schedule ends at `latency_budget_ms`"
+    if config.pruning == "group" and config.compensate == "none":
+        idle["calibration_frames"] = "with `compensate` none"
     if config.eval_interval_episodes == 0:
         idle["eval_points"] = "with `eval_interval_episodes` 0"
         if config.eval_episodes == 0:

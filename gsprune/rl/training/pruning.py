@@ -46,6 +46,8 @@ class GroupPruning:
             followers: networks that are sliced like `model`, e.g. a target network.
             ranks: the processes that train it; None for one alone.
         """
+        self._compensates = config.compensate != "none"
+        self._calibration: list[Tensor] = []  # the frames of the present step
         options: dict[str, Any] = {
             "optimizer": optimizer,
             "followers": followers,
@@ -56,6 +58,8 @@ class GroupPruning:
             "round_to": config.round_to,
             "min_channels": config.min_channels,
             "rescale": config.rescale,
+            "compensate": config.compensate,
+            "calibration": self._calibration if self._compensates else None,
             "backend": config.backend,
             "process_group": None if ranks is None else ranks.group,
         }
@@ -65,9 +69,13 @@ class GroupPruning:
             gsprune.prune_step(model, config.budget, **{**options, "importance": "l1"}, dry_run=True)
 
     def step(self, progress: float, frames: Tensor) -> gsprune.PruneReport:
-        """Prune to the sparsity that the schedule has at `progress`."""
-        del frames
-        return self._pruner.step(progress)
+        """Prune to the sparsity that the schedule has at `progress`; compensation is fitted on `frames`."""
+        if self._compensates:
+            self._calibration[:] = [frames]
+        try:
+            return self._pruner.step(progress)
+        finally:
+            self._calibration.clear()
 
     def after_backward(self) -> None:
         """Nothing: what is gone has no gradient."""

@@ -26,6 +26,7 @@ OF_GROUPS: dict[str, Any] = {
     "round_to": 8,
     "min_channels": 4,
     "rescale": True,
+    "compensate": "linear",
     "backend": "torch",
 }
 OF_THE_SCHEDULE: dict[str, Any] = {"sparsity": 0.5, "prune_begin": 0.1, "prune_end": 0.7}
@@ -60,6 +61,8 @@ def test_the_schedule_is_read_by_masks_and_groups_alone(name: str) -> None:
             PPOConfig(target="latency", latency_budget_ms=1.0, sparsity=0.5),
             "`sparsity` has no effect with `target` latency",
         ),
+        (PPOConfig(calibration_frames=64), "`calibration_frames` has no effect with `compensate` none"),
+        (DQNConfig(pruning="none", calibration_frames=64), "`calibration_frames` has no effect with `pruning` none"),
         (PPOConfig(eval_interval_episodes=0, eval_points=3), "`eval_points` has no effect with `eval_interval_epis"),
         (
             DQNConfig(eval_interval_episodes=0, eval_episodes=0, eval_num_envs=3),
@@ -81,6 +84,7 @@ def test_an_option_that_others_switch_off_is_refused(config: TrainConfig, messag
     [
         PPOConfig(target="latency", latency_budget_ms=1.0, latency_engine="compiled", latency_batch=4),
         PPOConfig(eval_interval_episodes=0, eval_num_envs=32),
+        PPOConfig(compensate="bias", calibration_frames=64),
         DQNConfig(pruning="redo", prune_interval=10),
         DQNConfig(replay_storage="memory", priority_alpha=0.0),
     ],

@@ -85,6 +85,7 @@ class DQNConfig(TrainConfig):
                     f"`{name}` must be at least num_envs * (n_step + 1) = {window + self.num_envs}, "
                     f"got {getattr(self, name)}"
                 )
+        self._check_frames("learning_starts", self.learning_starts, window)
         if self.learning_starts >= self.total_timesteps:
             raise ValueError(
                 f"`learning_starts` must be below total_timesteps = {self.total_timesteps}, got {self.learning_starts}"

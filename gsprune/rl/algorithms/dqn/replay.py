@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gsprune.compensation.spread import spread
 from gsprune.errors import CheckpointError
 from gsprune.rl.algorithms.dqn.frame_store import Frames, FrameStore
 from gsprune.rl.algorithms.dqn.losses import importance_weights, n_step_returns, priorities
@@ -206,6 +207,22 @@ class PrioritizedReplay:
             weights=importance_weights(self._tree.leaves[leaves], self.options.beta),
             leaves=leaves,
         )
+
+    def spread_frames(self, count: int, seed: Sequence[int]) -> Frames:
+        """Observations that are spread evenly over the replay, whatever their priorities.
+
+        Args:
+            count: how many, at most.
+            seed: of their positions.
+
+        Returns:
+            (B, *frame_shape) uint8.
+        """
+        positions = spread(count, self.size, seed)
+        oldest = max(0, self._steps - self._live)
+        times, envs = np.divmod(positions, self.num_envs)
+        out = np.empty((len(positions), *self._frames.frame_shape), dtype=np.uint8)
+        return self._frames.gather((oldest + times) % self._rows, envs, out)
 
     def update(self, leaves: IntArray, errors: FloatArray) -> None:
         """Set the priorities of sampled transitions to their new errors.

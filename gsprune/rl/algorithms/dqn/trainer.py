@@ -164,8 +164,15 @@ class DQNTrainer(Trainer[DQNConfig]):
         self.replay.update(batch.leaves, torch.cat(errors).cpu().numpy())
         self.updates += 1
         if self._event_is_due():
-            self._prune(self._progress_at(self.env_steps), tensors[0])
+            self._prune(self._progress_at(self.env_steps), self._event_frames(tensors[0]))
         return totals
+
+    def _event_frames(self, batch: Tensor) -> Tensor:
+        """Frames for a pruning event: of the whole replay to compensate on, else those of the last batch."""
+        config = self.config
+        if config.compensate == "none":
+            return batch
+        return _frames(self.replay.spread_frames(config.calibration_frames, (config.seed, self.updates)), self.device)
 
     def _piece_loss(self, piece: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """A piece's part of the loss, of the (loss, mean value) of the batch, and its errors."""

@@ -69,6 +69,7 @@ class PPOConfig(TrainConfig):
             )
         if self.batch_size // self.num_minibatches < 2:
             raise ValueError(f"minibatches must hold at least 2 steps; `num_minibatches` is {self.num_minibatches}")
+        self._check_frames("num_envs * num_steps", self.batch_size)
         if self.total_timesteps < self.batch_size:
             raise ValueError(
                 f"`total_timesteps` must be at least one iteration, num_envs * num_steps = {self.batch_size}, "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gsprune.compensation.spread import spread
 from gsprune.networks import FRAME_SHAPE, ObservationShape
 from gsprune.rl.algorithms.ppo.losses import normalized
 from gsprune.rl.algorithms.ppo.returns import FloatArray, explained_variance, gae
@@ -102,6 +104,12 @@ class Rollout:
         self._returns.copy_(torch.from_numpy(returns.ravel()))
         return explained_variance(values[:-1], returns)
 
+    def spread_frames(self, count: int, seed: Sequence[int]) -> Tensor:
+        """(B, C, H, W) uint8: at most `count` of this process's frames, spread over all steps and environments."""
+        steps, envs = self.values[:-1].shape
+        indices = spread(count, steps * envs, seed)
+        return self._rows(torch.from_numpy(indices).to(self.frames.device))
+
     def minibatch(self, indices: Tensor, normalize: bool = False) -> Minibatch:
         """This process's transitions among some of all, copied.
 
@@ -118,13 +126,17 @@ class Rollout:
             mine = (envs >= self._share.start) & (envs < self._share.stop)
             indices = (steps * len(self._share) + envs - self._share.start)[mine]
             advantages, returns = advantages[mine], returns[mine]
-        # Rows of the memory as it lies, so that each frame is copied as one block.
-        rows = self.frames.permute(0, 1, 3, 4, 2).flatten(0, 1)
         return Minibatch(
-            rows.index_select(0, indices).permute(0, 3, 1, 2),
+            self._rows(indices),
             self.actions.flatten(0, 1).index_select(0, indices),
             self.logprobs.flatten().index_select(0, indices),
             advantages,
             returns,
             self.values[:-1].flatten().index_select(0, indices),
         )
+
+    def _rows(self, indices: Tensor) -> Tensor:
+        """Copies of frames by their numbers among this process's own."""
+        # Rows of the memory as it lies, so that each frame is copied as one block.
+        rows = self.frames.permute(0, 1, 3, 4, 2).flatten(0, 1)
+        return rows.index_select(0, indices).permute(0, 3, 1, 2)

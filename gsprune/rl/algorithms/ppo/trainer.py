@@ -72,8 +72,15 @@ class PPOTrainer(Trainer[PPOConfig]):
                 group["lr"] = self._learning_rate() * (1 - self.progress)
         explained_variance = self._collect()
         losses = self._update()
-        self._prune((self.iteration + 1) / self.config.num_iterations, self.rollout.frames[-1])
+        self._prune((self.iteration + 1) / self.config.num_iterations, self._event_frames())
         return {**losses, "losses/explained_variance": explained_variance}
+
+    def _event_frames(self) -> Tensor:
+        """Frames for a pruning event: of the whole rollout to compensate on, else those of its last step."""
+        config = self.config
+        if config.compensate == "none":
+            return self.rollout.frames[-1]
+        return self.rollout.spread_frames(config.calibration_frames, (config.seed, self.iteration))
 
     @torch.no_grad()
     def _collect(self) -> float:

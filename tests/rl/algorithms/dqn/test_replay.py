@@ -54,6 +54,18 @@ def test_a_window_holds_the_nth_observation_and_gamma_to_the_n():
     assert sampled(replay) == {0: (0, returns, 0.125, 6), 1: (0, returns, 0.125, 7)}
 
 
+@pytest.mark.parametrize("steps", [9, 10, 11, 27])
+def test_spread_frames_are_one_of_each_part_of_what_can_be_sampled(steps):
+    replay = PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE)
+    add_steps(replay, range(steps))
+    numbers = list(range(2 * max(0, steps - 10), 2 * (steps - 3)))  # of the frames that can be sampled
+    assert set(numbers) == set(sampled(replay))
+    assert replay.spread_frames(100, (0,))[:, 0, 0, 0].tolist() == numbers
+    some = replay.spread_frames(len(numbers) // 2, (0,))[:, 0, 0, 0]
+    parts = (some - numbers[0]) * len(some) // len(numbers)
+    assert parts.tolist() == list(range(len(some)))
+
+
 def test_nothing_can_be_sampled_before_the_nth_observation_is_there():
     replay = PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE)
     add_steps(replay, range(3))

@@ -180,6 +180,32 @@ def test_criteria_scopes_targets_and_rescaling_of_the_core_are_options_of_a_run(
     assert np.isfinite([row["losses/td_loss"] for row in rows(trainer)[1:]]).all()
 
 
+def test_a_compensated_run_shrinks_agent_and_target_and_resumes_to_the_same_metrics(start, monkeypatch):
+    changes = {"compensate": "linear", "calibration_frames": 20}
+    whole = start("whole", **changes)
+    reports, step = [], whole.method.step
+
+    def watched(progress, frames):
+        assert frames.shape[0] == 20
+        reports.append(step(progress, frames))
+        return reports[-1]
+
+    monkeypatch.setattr(whole.method, "step", watched)
+    whole.train()
+    interrupted = start("interrupted", **changes)
+    interrupted.train(should_stop=stop_at(interrupted, 7))
+    resumed = start("interrupted", resume=True, **changes)
+    resumed.train()
+    assert rows(resumed) == rows(whole)
+    assert same_weights(resumed.agent, whole.agent)
+    assert same_weights(resumed.target, whole.target)
+    assert [report.compensation is not None for report in reports] == [report.changed for report in reports]
+    assert whole.size.widths == {"encoder.conv1": 7, "encoder.conv2": 13, "encoder.conv3": 13, "encoder.linear": 52}
+    shapes = [value.shape for value in whole.agent.parameters()]
+    assert shapes == [value.shape for value in whole.target.parameters()]
+    assert np.isfinite([row["losses/td_loss"] for row in rows(whole)[1:]]).all()
+
+
 @pytest.mark.parametrize("pruning", ["structured", "unstructured"])
 def test_masked_weights_of_agent_target_and_optimizer_are_zero_after_every_iteration(start, pruning):
     trainer = start(pruning=pruning)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -212,6 +212,38 @@ def test_criteria_scopes_targets_and_rescaling_of_the_core_are_options_of_a_run(
     assert run(tmp_path, config)[-1]["pruning/sparsity"] == pytest.approx(0.8, abs=0.03)
 
 
+@pytest.mark.parametrize("compensate", ["bias", "linear"])
+def test_a_compensated_run_shrinks_and_resumes_to_the_same_metrics(
+    tmp_path: Path, compensate: Literal["bias", "linear"]
+) -> None:
+    config = replace(TINY, encoder="nature", compensate=compensate, calibration_frames=24)
+    rows = run(tmp_path / "whole", config)
+    run(tmp_path / "parts", config, stop_after=3)
+    assert run(tmp_path / "parts", config, resume=True) == rows
+    assert rows[-1]["pruning/sparsity"] == pytest.approx(0.8, abs=0.03)
+    assert all(np.isfinite(row["losses/value_loss"]) for row in rows)
+
+
+def test_compensation_is_fitted_on_frames_of_the_whole_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(TINY, encoder="nature", compensate="linear", calibration_frames=16)
+    run_folder = RunFolder.create(tmp_path / "run", "ppo", asdict(config))
+    trainer = PPOTrainer(config, run_folder, say=lambda line: None)
+    reports, step = [], trainer.method.step
+
+    def watched(progress: float, frames: torch.Tensor) -> Any:
+        pairs = trainer.rollout.frames.flatten(0, 1).unflatten(0, (16, 2))  # one of each is taken
+        assert (frames[:, None] == pairs).flatten(2).all(2).any(1).all()
+        reports.append(step(progress, frames))
+        return reports[-1]
+
+    monkeypatch.setattr(trainer.method, "step", watched)
+    trainer.train()
+    trainer.close()
+    run_folder.close()
+    assert [report.compensation is not None for report in reports] == [report.changed for report in reports]
+    assert any(len(report.compensation.consumers) == 5 for report in reports if report.changed)
+
+
 def test_the_gradient_of_a_minibatch_in_pieces_is_that_of_the_published_loss(tmp_path: Path) -> None:
     config = replace(TINY, encoder="nature", pruning="none", round_to=1, microbatch_size=5)
     run_folder = RunFolder.create(tmp_path, "ppo", asdict(config))
@@ -310,6 +342,10 @@ BAD = [
     ({"clip_coef": 0.0}, "`clip_coef` must be above 0"),
     ({"microbatch_size": 0}, "`microbatch_size` must be at least 1"),
     ({"eval_episodes": -1}, "`eval_episodes` must be at least 0"),
+    ({"rescale": True, "compensate": "bias"}, "`rescale` is True and `compensate` is 'bias'"),
+    ({"compensate": "liner"}, "`compensate` must be one of none, bias, linear, got 'liner'"),
+    ({"compensate": "linear", "calibration_frames": 15}, "`calibration_frames` must be at least 16, got 15"),
+    ({"compensate": "linear", "num_steps": 4}, "`num_envs \\* num_steps` must be at least 16 with `compensate` linear"),
     ({"round_to": 0}, "`round_to` must be at least 1, got 0"),
     ({"round_to": "onnx"}, "`round_to` must be a whole number, a mapping, or one of 'onnxruntime'"),
     ({"target": "latency"}, "`latency_budget_ms` goes with target latency .* got None and latency"),
