@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.tracing.call import Call, outputs_of
-from gsprune.tracing.rules.registry import operation_of
+from gsprune.tracing.operation_mode import OperationMode
+from gsprune.tracing.rules.registry import Operation
 
 __all__ = ["ConstantPlace", "Use", "UseWatcher", "padding_share"]
 
@@ -69,7 +69,7 @@ class _Product:
 
 
 @dataclass
-class UseWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
+class UseWatcher(OperationMode):
     """Calls `on_use` before each operation that uses a consumer.
 
     Args:
@@ -90,27 +90,15 @@ class UseWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
     constants: dict[str, list[ConstantPlace | None]] = field(default_factory=dict)
     reads: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Torch would import its compiler (seconds) on the first operation, only to keep it out of this method."""
-        return False
-
     def __post_init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
+        super().__init__()
         self._stored: dict[int, list[str]] = {}
         for name, tensor in self.tensors.items():
             if tensor.layout == torch.strided and tensor.numel():
                 self._stored.setdefault(tensor.untyped_storage().data_ptr(), []).append(name)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        del types
-        kwargs = kwargs or {}
-        operation = operation_of(func)
-        if operation.composite:
-            with self:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+    def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation; call `on_use` before it if it uses a consumer."""
         inputs = Call(operation.name, args, kwargs, None).tensors()
         if func.is_view or operation.name == "aten._unsafe_view":
             result = func(*args, **kwargs)

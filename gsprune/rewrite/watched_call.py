@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.errors import is_out_of_memory
 from gsprune.rewrite.stored_sizes import StoredSize, StoredSizeWatcher, mark_stored_sizes
 from gsprune.tracing.call import outputs_of
 from gsprune.tracing.constants import first_number, number_of
 from gsprune.tracing.example import Example
+from gsprune.tracing.operation_mode import OperationMode
 from gsprune.tracing.plain_operations import plain_operations
-from gsprune.tracing.rules.registry import operation_of
+from gsprune.tracing.rules.registry import Operation
 from gsprune.tracing.structure import Due
 from gsprune.tracing.undisturbed import undisturbed
 
@@ -64,7 +64,7 @@ class _WrittenSizeError(Exception):
     """An operation made a tensor of another size than it must: a size in the code has not followed."""
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
+class _Counter(OperationMode):
     """Counts operations that succeed as the tracer does, so that a failure can be placed in the traced sequence.
 
     An operation that makes a tensor of another size than it must does not succeed. Nothing can be said of sizes that
@@ -74,28 +74,19 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has
         due: the sizes that each operation must make, in order.
     """
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Torch would import its compiler (seconds) on the first operation, only to keep it out of this method."""
-        return False
-
     def __init__(self, due: Sequence[Due]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
+        super().__init__()
         self.due = due
         self.operations = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if operation_of(func).composite:
-            with self:
-                result = func.decompose(*args, **(kwargs or {}))
-            if result is not NotImplemented:
-                return result
-        result = func(*args, **(kwargs or {}))
+    def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation, and compare the sizes that it makes with those that it must make."""
+        result = func(*args, **kwargs)
         if self.operations < len(self.due):
             due = self.due[self.operations]
-            goes_on = due.op == operation_of(func).name and not _READS_DATA.intersection(func.tags)
+            goes_on = due.op == operation.name and not _READS_DATA.intersection(func.tags)
             if goes_on and _has_sizes(due, outputs_of(result)):
-                _check_scale(due, args, kwargs or {})
+                _check_scale(due, args, kwargs)
                 self._check_numbers(due, args)
             else:
                 self.due = ()

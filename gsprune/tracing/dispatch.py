@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import gsprune.tracing.rules  # noqa: F401  # registers the rules
 from gsprune.tracing.call import Call
 from gsprune.tracing.constants import uneven_axes
 from gsprune.tracing.marks import is_noise, set_noise
+from gsprune.tracing.operation_mode import OperationMode
 from gsprune.tracing.rules.operands import highest_kind, protect_all
-from gsprune.tracing.rules.registry import Operation, operation_of
+from gsprune.tracing.rules.registry import Operation
 from gsprune.tracing.shadow import EMPTY, FREE, Labels, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.trail import Numbers, TracedOperation
@@ -29,29 +29,17 @@ _MAKERS = frozenset(f"aten.{name}" for name in ("expand", "repeat", "new_zeros",
 _OVERWRITES = frozenset({"aten.copy", "aten.fill", "aten.zero"})
 
 
-class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
+class Tracer(OperationMode):
     """Runs every operation as it is and notes on the tape what it does to channels."""
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Torch would import its compiler (seconds) on the first operation, only to keep it out of this method."""
-        return False
-
     def __init__(self, tape: Tape) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
+        super().__init__()
         self.tape = tape
 
-    def __torch_dispatch__(
-        self, func: torch._ops.OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    def run(
+        self, func: torch._ops.OpOverload, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        del types
-        kwargs = kwargs or {}
-        operation = operation_of(func)
-        if operation.composite:
-            with self:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+        """Run an operation, and note what it does to the channels of its inputs."""
         tape, name = self.tape, operation.name
         inputs = Call(name, args, kwargs, None).tensors()
         has_channels = name in _MAKERS or any([tape.has_shadow(tensor) for tensor in inputs])

@@ -1,0 +1,51 @@
+"""The base of the modes that see every operation of a forward."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gsprune.tracing.rules.registry import Operation, operation_of
+
+__all__ = ["OperationMode"]
+
+
+class OperationMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
+    """Hands every operation to `run`, composite ones in their parts."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
+
+    def __init_subclass__(cls) -> None:  # typed, unlike torch's: subclasses need no exception
+        super().__init_subclass__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would import its compiler (seconds) on the first operation, only to keep it out of `run`."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        operation = operation_of(func)
+        if operation.composite:
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        return self.run(func, operation, args, kwargs)
+
+    @abstractmethod
+    def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation; returns its result.
+
+        Args:
+            func: the operation, a ``torch._ops.OpOverload``.
+            operation: its rule and properties.
+            args: its positional arguments.
+            kwargs: its arguments by name.
+        """
