@@ -19,9 +19,9 @@ from gsprune.arrays import AnyArray, BoolArray, Float32Array, Uint8Array
 from gsprune.checks import suggestion
 from gsprune.errors import MissingExtraError
 from gsprune.rl.envs.atari_scores import HUMAN_SCORES
-from gsprune.rl.envs.episodes import EpisodeSums
 from gsprune.rl.envs.options import parsed_options
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
+from gsprune.rl.envs.wrapped import WrappedGames
 from gsprune.rl.evaluation.scores import ScoreRange
 
 __all__ = ["AtariGames", "AtariOptions", "AtariProvider"]
@@ -56,14 +56,12 @@ class AtariOptions:
             raise ValueError(f"`env_options`: noop_max must be at least 0, got {self.noop_max}")
 
 
-class AtariGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray]):
+class AtariGames(WrappedGames):
     """One Atari game, `num_envs` times.
 
     In training a lost life is reported as `terminated`, while the game goes on. The infos of episodes are those of
     whole games in unclipped rewards.
     """
-
-    metadata: dict[str, Any] = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
 
     def __init__(self, game: str, request: EnvironmentRequest, options: AtariOptions) -> None:
         """Create the environments.
@@ -73,7 +71,7 @@ class AtariGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray]):
             request: how many, and their seed.
             options: of the game.
         """
-        self._games = _vector_env()(
+        games = _vector_env()(
             game,
             request.num_envs,
             num_threads=request.num_threads or 0,
@@ -83,30 +81,16 @@ class AtariGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray]):
             reward_clipping=False,
             autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
         )
-        self.num_envs = request.num_envs
-        self.single_observation_space = self._games.single_observation_space
-        self.single_action_space = self._games.single_action_space
-        self.observation_space = self._games.observation_space
-        self.action_space = self._games.action_space
+        super().__init__(games, request)
         self._ends_at_life_loss = request.is_training and options.episodic_life
         self._clips = request.is_training and options.clip_rewards
-        self._seed: int | None = request.seed + request.first_env
-        self._episodes = EpisodeSums(request.num_envs)
         self._lives: AnyArray = np.zeros(request.num_envs, np.int32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Uint8Array, dict[str, Any]]:
-        """Start new games everywhere.
-
-        Args:
-            seed: of environment 0, the others have the numbers after it; None takes that of the request at the first
-                call, and goes on with the random streams later.
-            options: passed on to ale-py.
-        """
-        first, self._seed = self._seed, None
-        frames, infos = self._games.reset(seed=first if seed is None else seed, options=options)
-        self._episodes.reset()
+        """Start new games everywhere; see `WrappedGames.reset`."""
+        frames, infos = super().reset(seed=seed, options=options)
         self._lives = np.array(infos["lives"])
         return frames, {}
 
@@ -129,10 +113,6 @@ class AtariGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray]):
         self._lives = lives
         rewards = np.asarray(np.sign(rewards) if self._clips else rewards, np.float32)
         return frames, rewards, np.asarray(terminated), np.asarray(truncated), episodes
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Free the games; called by `close`."""
-        self._games.close()
 
 
 class AtariProvider:

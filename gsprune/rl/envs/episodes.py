@@ -12,17 +12,22 @@ __all__ = ["EpisodeSums"]
 
 
 class EpisodeSums:
-    """Returns and lengths of the running episodes, and the infos of those that end."""
+    """Returns and lengths of the running episodes, and the infos of those that end.
+
+    Attributes:
+        returns: (N,) float64, sums of rewards so far.
+        lengths: (N,) int64, steps so far.
+    """
 
     def __init__(self, num_envs: int) -> None:
         """Begin N episodes."""
-        self._returns = np.zeros(num_envs, np.float64)
-        self._lengths = np.zeros(num_envs, np.int64)
+        self.returns = np.zeros(num_envs, np.float64)
+        self.lengths = np.zeros(num_envs, np.int64)
 
     def reset(self) -> None:
         """Begin new episodes everywhere."""
-        self._returns[:] = 0
-        self._lengths[:] = 0
+        self.returns[:] = 0
+        self.lengths[:] = 0
 
     def add(self, rewards: AnyArray, ended: BoolArray) -> dict[str, Any]:
         """Add one step.
@@ -34,11 +39,11 @@ class EpisodeSums:
         Returns:
             ``{"episode": {"r": returns, "l": lengths}, "_episode": mask}`` if an episode has ended, else nothing.
         """
-        self._returns += rewards
-        self._lengths += 1
+        self.returns += rewards
+        self.lengths += 1
         if not ended.any():
             return {}
-        infos = {"episode": {"r": self._returns.copy(), "l": self._lengths.copy()}, "_episode": ended.copy()}
-        self._returns[ended] = 0
-        self._lengths[ended] = 0
+        infos = {"episode": {"r": self.returns.copy(), "l": self.lengths.copy()}, "_episode": ended.copy()}
+        self.returns[ended] = 0
+        self.lengths[ended] = 0
         return infos

@@ -22,9 +22,9 @@ from gymnasium.wrappers import FrameStackObservation, GrayscaleObservation, Resi
 
 from gsprune.arrays import AnyArray, BoolArray, Float32Array, Uint8Array
 from gsprune.errors import MissingExtraError
-from gsprune.rl.envs.episodes import EpisodeSums
 from gsprune.rl.envs.options import parsed_options
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
+from gsprune.rl.envs.wrapped import WrappedGames
 from gsprune.rl.objects import imported_module, named_object
 
 __all__ = ["GymnasiumGames", "GymnasiumOptions", "GymnasiumProvider"]
@@ -59,10 +59,8 @@ class GymnasiumOptions:
             )
 
 
-class GymnasiumGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray]):
+class GymnasiumGames(WrappedGames):
     """An environment of gymnasium, `num_envs` times, with the infos of episodes that ended."""
-
-    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
 
     def __init__(self, make_one: Callable[[], gymnasium.Env[Any, Any]], request: EnvironmentRequest) -> None:
         """Create the environments.
@@ -73,39 +71,20 @@ class GymnasiumGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray])
         """
         options, _ = _options(request)
         vector: Any = AsyncVectorEnv if options.asynchronous and request.num_envs > 1 else SyncVectorEnv
-        self._games = vector([make_one] * request.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
-        self.num_envs = request.num_envs
-        self.single_observation_space = self._games.single_observation_space
-        self.single_action_space = self._games.single_action_space
-        self.observation_space = self._games.observation_space
-        self.action_space = self._games.action_space
-        self._seed: int | None = request.seed + request.first_env
-        self._episodes = EpisodeSums(request.num_envs)
+        games = vector([make_one] * request.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        super().__init__(games, request)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Uint8Array, dict[str, Any]]:
-        """Start new episodes everywhere.
-
-        Args:
-            seed: of environment 0, the others have the numbers after it; None takes that of the request at the first
-                call, and goes on with the random streams later.
-            options: passed on to the environments.
-        """
-        first, self._seed = self._seed, None
-        frames, _ = self._games.reset(seed=first if seed is None else seed, options=options)
-        self._episodes.reset()
-        return frames, {}
+        """Start new episodes everywhere; see `WrappedGames.reset`."""
+        return super().reset(seed=seed, options=options)[0], {}
 
     def step(self, actions: AnyArray) -> tuple[Uint8Array, Float32Array, BoolArray, BoolArray, dict[str, Any]]:
         """Act once in every environment; see `gsprune.rl.envs.provider.EnvironmentProvider.make`."""
         frames, rewards, terminated, truncated, _ = self._games.step(actions)
         episodes = self._episodes.add(rewards, np.logical_or(terminated, truncated))
         return frames, np.asarray(rewards, np.float32), terminated, truncated, episodes
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """End the environments; called by `close`."""
-        self._games.close()
 
 
 class GymnasiumProvider:

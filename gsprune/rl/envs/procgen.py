@@ -24,7 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gsprune.errors import MissingExtraError, install_command
+from gsprune.rl.envs.episodes import EpisodeSums
 from gsprune.rl.envs.options import parsed_options
+from gsprune.rl.envs.procgen_state import EnvState
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.evaluation.scores import ScoreRange, score_range
 
@@ -38,7 +40,6 @@ __all__ = [
     "GAMES",
     "NUM_ACTIONS",
     "EnvConfig",
-    "EnvState",
     "Frames",
     "ProcgenProvider",
     "ProcgenVectorEnv",
@@ -119,52 +120,6 @@ class _NoOptions:
     """Procgen's levels are chosen by the options of the trainer."""
 
 
-@dataclass(frozen=True)
-class EnvState:
-    """All that a `ProcgenVectorEnv` needs to go on exactly as it would have.
-
-    Attributes:
-        config: the environment's configuration as JSON values.
-        arrays: "games" (uint8, the games' own states end to end), "ends" (num_envs, int64: where each of them ends),
-            "returns" (num_envs, float64) and "lengths" (num_envs, int64) of the running episodes.
-    """
-
-    config: dict[str, Any]
-    arrays: dict[str, npt.NDArray[Any]]
-
-    def part(self, envs: range) -> EnvState:
-        """The state of some neighbouring environments, as if they had been created alone.
-
-        Args:
-            envs: their numbers, ascending by one, at least one.
-        """
-        if len(envs) == self.config["num_envs"]:
-            return self
-        ends = self.arrays["ends"]
-        begin = int(ends[envs[0] - 1]) if envs[0] > 0 else 0
-        chosen = slice(envs[0], envs[-1] + 1)
-        arrays = {
-            "games": self.arrays["games"][begin : int(ends[envs[-1]])],
-            "ends": ends[chosen] - begin,
-            "returns": self.arrays["returns"][chosen],
-            "lengths": self.arrays["lengths"][chosen],
-        }
-        return EnvState({**self.config, "num_envs": len(envs)}, arrays)
-
-    @staticmethod
-    def joined(states: Sequence[EnvState]) -> EnvState:
-        """One state of all environments of `states`, whose configurations differ in their number alone."""
-        if len(states) == 1:
-            return states[0]
-        begins = np.cumsum([0, *(len(state.arrays["games"]) for state in states[:-1])])
-        arrays = {
-            name: np.concatenate([state.arrays[name] for state in states]) for name in ("games", "returns", "lengths")
-        }
-        ends = [state.arrays["ends"] + begin for state, begin in zip(states, begins, strict=True)]
-        config = {**states[0].config, "num_envs": sum(state.config["num_envs"] for state in states)}
-        return EnvState(config, {**arrays, "ends": np.concatenate(ends)})
-
-
 class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer[Any]], npt.NDArray[Any]]):
     """One Procgen game, `num_envs` times.
 
@@ -194,8 +149,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, self.num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, self.num_envs)
         self._num_threads = min(4, os.cpu_count() or 1) if num_threads is None else num_threads
-        self._returns = np.zeros(self.num_envs, np.float64)
-        self._lengths = np.zeros(self.num_envs, np.int64)
+        self._episodes = EpisodeSums(self.num_envs)
         self._games = _make_games(config, self._num_threads)
         self._is_fresh = True
 
@@ -220,8 +174,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
         if not self._is_fresh:
             self._games.act(np.full(self.num_envs, _START_NEW_EPISODE, np.int32))
         self._is_fresh = False
-        self._returns[:] = 0
-        self._lengths[:] = 0
+        self._episodes.reset()
         return self._observe()[0], {}
 
     def step(
@@ -239,13 +192,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
         self._games.act(np.asarray(actions, np.int32))
         frames, rewards, is_first = self._observe()
         self._is_fresh = False
-        self._returns += rewards
-        self._lengths += 1
-        infos: dict[str, Any] = {}
-        if is_first.any():
-            infos = {"episode": {"r": self._returns.copy(), "l": self._lengths.copy()}, "_episode": is_first}
-            self._returns[is_first] = 0
-            self._lengths[is_first] = 0
+        infos = self._episodes.add(rewards, is_first)
         return frames, rewards, is_first, np.zeros(self.num_envs, np.bool_), infos
 
     def get_state(self) -> EnvState:
@@ -254,8 +201,8 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
         arrays: dict[str, npt.NDArray[Any]] = {
             "games": np.frombuffer(b"".join(games), np.uint8),
             "ends": np.cumsum([len(game) for game in games], dtype=np.int64),
-            "returns": self._returns.copy(),
-            "lengths": self._lengths.copy(),
+            "returns": self._episodes.returns.copy(),
+            "lengths": self._episodes.lengths.copy(),
         }
         return EnvState(asdict(self.config), arrays)
 
@@ -280,8 +227,8 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
         blob = state.arrays["games"].tobytes()
         games = [blob[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         self._games.callmethod("set_state", games)
-        self._returns[:] = state.arrays["returns"]
-        self._lengths[:] = state.arrays["lengths"]
+        self._episodes.returns[:] = state.arrays["returns"]
+        self._episodes.lengths[:] = state.arrays["lengths"]
         self._is_fresh = False
         return self._observe()[0]
 

@@ -9,7 +9,7 @@ import torch
 import gsprune.rl.training.trainer
 from gsprune.rl.algorithms.dqn.config import DQNConfig
 from gsprune.rl.algorithms.dqn.trainer import DQNTrainer
-from gsprune.rl.envs.procgen import EnvState
+from gsprune.rl.envs.procgen_state import EnvState
 from gsprune.rl.training.run_folder import RunFolder
 
 CONFIG = DQNConfig(

@@ -1,0 +1,57 @@
+"""The base of environments that play the vector environment of another library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+
+from gsprune.arrays import AnyArray, Uint8Array
+from gsprune.rl.envs.episodes import EpisodeSums
+from gsprune.rl.envs.provider import EnvironmentRequest
+
+__all__ = ["WrappedGames"]
+
+
+class WrappedGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray]):
+    """Plays another vector environment, whose episodes begin anew within a step, and counts its episodes."""
+
+    metadata: dict[str, Any] = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
+
+    def __init__(self, games: Any, request: EnvironmentRequest) -> None:
+        """Take over the spaces of the other environment.
+
+        Args:
+            games: the other vector environment; closed with this one.
+            request: how many, and their seed.
+        """
+        self._games = games
+        self.num_envs = request.num_envs
+        self.single_observation_space = games.single_observation_space
+        self.single_action_space = games.single_action_space
+        self.observation_space = games.observation_space
+        self.action_space = games.action_space
+        self._seed: int | None = request.seed + request.first_env
+        self._episodes = EpisodeSums(request.num_envs)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Uint8Array, dict[str, Any]]:
+        """Start new episodes everywhere.
+
+        Args:
+            seed: of environment 0, the others have the numbers after it; None takes that of the request at the first
+                call, and goes on with the random streams later.
+            options: passed on to the other environment.
+
+        Returns:
+            the first frames, and the infos of the other environment.
+        """
+        first, self._seed = self._seed, None
+        frames, infos = self._games.reset(seed=first if seed is None else seed, options=options)
+        self._episodes.reset()
+        return frames, infos
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the other environment; called by `close`."""
+        self._games.close()
