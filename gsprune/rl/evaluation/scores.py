@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-__all__ = ["RANGES", "ScoreRange", "normalised", "score_range"]
+__all__ = ["RANGES", "ScoreRange", "score_range"]
 
 
 class ScoreRange(NamedTuple):
@@ -81,23 +78,3 @@ def score_range(game: str, difficulty: str) -> ScoreRange:
     if game not in RANGES[difficulty]:
         raise ValueError(f"`game` must be one of {sorted(RANGES[difficulty])}, got {game!r}")
     return RANGES[difficulty][game]
-
-
-def normalised(returns: npt.ArrayLike, game: str, difficulty: str) -> npt.NDArray[np.float64]:
-    """Returns on the scale where 0 is a trivial and 1 a perfect agent; not clipped.
-
-        normalised = (R - low) / (high - low)
-
-    Args:
-        returns: (...) returns in reward units.
-        game: one of the 16 Procgen games.
-        difficulty: "easy" or "hard".
-
-    Returns:
-        (...) float64; below 0 for an agent worse than the lower bound.
-
-    Raises:
-        ValueError: an unknown difficulty or game.
-    """
-    low, high = score_range(game, difficulty)
-    return np.asarray((np.asarray(returns, dtype=np.float64) - low) / (high - low))

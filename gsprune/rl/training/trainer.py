@@ -32,12 +32,11 @@ from gsprune.rl.training.checkpoints import (
 )
 from gsprune.rl.training.compilation import CompiledWhileResting
 from gsprune.rl.training.config import TrainConfig, resolve_device
-from gsprune.rl.training.cores import default_workers
 from gsprune.rl.training.from_scratch import take_widths
 from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, NoMetrics, Row, RowSink
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
-from gsprune.rl.training.workers import Workers
+from gsprune.rl.training.workers import start_workers
 
 __all__ = ["OnActivity", "Trainer"]
 
@@ -98,7 +97,8 @@ class Trainer(ABC, Generic[ConfigT]):
         self.ranks = ranks or Ranks()
         self.share = self.ranks.share(config.num_envs, "num_envs")
         self.device = resolve_device(config.device, None if self.ranks.is_alone else self.ranks.local_rank)
-        self.workers = _start_workers(config, self.device)
+        whole_batches = config.compile or self.device.type != "cpu"
+        self.workers = start_workers(config.workers, config.torch_threads, whole_batches)
         torch.manual_seed(config.seed)
         self.environment = describe(self._request(config.num_envs))
         self.agent = self.build_dense()
@@ -406,14 +406,3 @@ class Trainer(ABC, Generic[ConfigT]):
         torch.set_rng_state(torch.from_numpy(state.get("rng")["torch"]))
         self._take_state(state)
         return int(values["metric_bytes"])
-
-
-def _start_workers(config: TrainConfig, device: torch.device) -> Workers:
-    """The workers of a training, and PyTorch's threads; both are of this process."""
-    whole_batches = config.compile or device.type != "cpu"
-    threads = config.torch_threads if whole_batches else config.torch_threads or 1
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if whole_batches:
-        return Workers(1, splits_forwards=False)
-    return Workers(config.workers or default_workers(config.torch_threads or 1), threads=config.torch_threads or 1)

@@ -15,7 +15,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Workers"]
+from gsprune.rl.training.cores import default_workers
+
+__all__ = ["Workers", "start_workers"]
 
 PieceT = TypeVar("PieceT")
 ResultT = TypeVar("ResultT")
@@ -107,3 +109,20 @@ class Workers:
                     parameter.grad += gradient
             rests.append(rest)
         return rests
+
+
+def start_workers(count: int | None, torch_threads: int | None, whole_batches: bool) -> Workers:
+    """The workers of this process. Sets PyTorch's number of threads, too.
+
+    Args:
+        count: number of workers; None for one on each usable core.
+        torch_threads: PyTorch's threads in each worker; None for 1, or for PyTorch's own choice with whole batches.
+        whole_batches: compute in the calling thread, without splitting, as GPUs and compiled functions want it.
+    """
+    if whole_batches:
+        if torch_threads is not None:
+            torch.set_num_threads(torch_threads)
+        return Workers(1, splits_forwards=False)
+    threads = torch_threads or 1
+    torch.set_num_threads(threads)
+    return Workers(count or default_workers(threads), threads)

@@ -11,7 +11,7 @@ import torch
 
 from gsprune.rl.evaluation.episodes import NOISE_SIGMAS, Policy, sampled_policy
 from gsprune.rl.evaluation.protocol import CLEAN_TRACKS, NOISE_TRACKS, ProtocolConfig, Track, evaluate_tracks
-from gsprune.rl.evaluation.scores import normalised
+from gsprune.rl.evaluation.scores import score_range
 
 pytest.importorskip("procgen")
 
@@ -52,7 +52,7 @@ def test_results_repeat_from_the_same_seed_and_leave_global_randomness_alone() -
     assert len(result.returns) == 4
     assert result.mean == pytest.approx(np.mean(result.returns))
     assert result.low <= result.mean <= result.high
-    assert result.normalised == pytest.approx(float(normalised(result.mean, "bigfish", "easy")))
+    assert result.normalised == pytest.approx(score_range("bigfish", "easy").normalised(result.mean))
     assert json.loads(json.dumps(result.to_json()))["mean"] == result.mean
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gsprune.rl.evaluation.scores import RANGES, normalised, score_range
+from gsprune.rl.evaluation.scores import RANGES, score_range
 
 
 def test_all_sixteen_games_have_a_range_in_both_difficulties() -> None:
@@ -26,11 +26,12 @@ def test_the_bounds_are_those_of_the_benchmark(game: str, difficulty: str, low: 
 
 
 def test_the_bounds_map_to_zero_and_one_and_nothing_is_clipped() -> None:
-    np.testing.assert_allclose(normalised([1.0, 40.0, 20.5, -38.0], "bigfish", "easy"), [0, 1, 0.5, -1])
+    scores = [score_range("bigfish", "easy").normalised(value) for value in (1.0, 40.0, 20.5, -38.0)]
+    np.testing.assert_allclose(scores, [0, 1, 0.5, -1])
 
 
 def test_unknown_games_and_difficulties_name_the_choices() -> None:
     with pytest.raises(ValueError, match=r"`game` must be one of .*'bigfish'.*, got 'pong'"):
-        normalised(1.0, "pong", "easy")
+        score_range("pong", "easy")
     with pytest.raises(ValueError, match=r"`difficulty` must be one of .*, got 'extreme'"):
         score_range("bigfish", "extreme")
