@@ -6,7 +6,7 @@
 
 namespace gsprune {
 
-/// What a step slices, and which integers it sets; changes nothing.
+/// The plan of a step: the tensors to slice and the integers to set. Changes nothing.
 ///
 /// `cuts` are tuples of (axis, vector); `keeps` are the positions kept of every vector, None where all are; `starts`
 /// says where vectors begin. A module is (tensors, their cuts, (attributes, name, vector, multiplier, divisor) of

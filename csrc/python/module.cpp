@@ -17,7 +17,7 @@ PYBIND11_MODULE(_core, module) {
     bind("memory", &gsprune::bind_memory, "The memory that new tensors stand on.");
     bind("score", &gsprune::bind_score, "Sums of statistics along axes.");
     bind("select", &gsprune::bind_select, "How many units stay, and which.");
-    bind("slice", &gsprune::bind_slice, "What a step slices, slices, and all changes of a step at once.");
+    bind("slice", &gsprune::bind_slice, "The plan of a step, its slices, and all its changes at once.");
     bind("tensor", &gsprune::bind_tensor, "What the core knows of torch.");
     bind("units", &gsprune::bind_units, "Groups as flat arrays of units.");
 }

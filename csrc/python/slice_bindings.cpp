@@ -106,7 +106,7 @@ void rewrite_tensors(const py::list& tensors, const py::list& patterns, const py
 
 void bind_slice(py::module_& module) {
     module.def("plan_cuts", &plan_cuts, py::arg("cuts"), py::arg("keeps"), py::arg("starts"), py::arg("modules"),
-               py::arg("states"), "What a step slices, and which integers it sets; changes nothing.");
+               py::arg("states"), "The plan of a step: the tensors to slice and the integers to set. Changes nothing.");
     module.def("slice", &slice_tensors, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
                py::arg("num_threads"), py::arg("isa"), "The kept part of every tensor in new tensors.");
     module.def(

@@ -6,7 +6,7 @@
 
 namespace gsprune {
 
-/// What the core has to know of torch. Python hands it over once, since the core is built without torch.
+/// Functions and constants of torch that the core uses. Python hands them over once: the core is built without torch.
 struct Torch {
     PyTypeObject* tensor_type = nullptr;
     PyTypeObject* parameter_type = nullptr;
