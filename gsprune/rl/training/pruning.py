@@ -63,19 +63,27 @@ class GroupPruning:
             "backend": config.backend,
             "process_group": None if ranks is None else ranks.group,
         }
-        self._pruner = gsprune.Pruner(model, config.schedule(), **options)
+        self._schedule = config.schedule()
+        self._requested: object = 0.0  # by the last step: a sparsity or a budget
+        self._pruner = gsprune.Pruner(model, self._schedule, **options)
         if config.budget is not None:
             # A budget that cannot be met is an error now, not after a fifth of the training; the answer is kept.
             gsprune.prune_step(model, config.budget, **{**options, "importance": "l1"}, dry_run=True)
+
+    def is_due(self, progress: float) -> bool:
+        """True if the schedule asks for something else than at the last step."""
+        return self._schedule(progress) != self._requested
 
     def step(self, progress: float, frames: Tensor) -> gsprune.PruneReport:
         """Prune to the sparsity that the schedule has at `progress`; compensation is fitted on `frames`."""
         if self._compensates:
             self._calibration[:] = [frames]
         try:
-            return self._pruner.step(progress)
+            report = self._pruner.step(progress)
         finally:
             self._calibration.clear()
+        self._requested = self._schedule(progress)
+        return report
 
     def after_backward(self) -> None:
         """Nothing: what is gone has no gradient."""
