@@ -17,18 +17,19 @@ __all__ = ["step_effects"]
 
 # (metric, label, whether the axis is logarithmic)
 _EFFECTS = (
-    ("pruning/kl", "KL of the policy by a step", True),
-    ("pruning/action_change", "greedy actions changed by a step", False),
-    ("pruning/value_error", "value change / std by a step", True),
+    ("pruning/kl", "KL of a step", True),
+    ("pruning/action_change", "greedy actions changed", False),
+    ("pruning/value_error", "value change / std", True),
 )
+_MAX_COLUMNS = 4
 # Lines of more steps than this would fill the panel.
 _MOST_LINES = 30
 
 
 def step_effects(runs: Sequence[Run], looks: Mapping[str, Look]) -> Figure | None:
-    """The return over training, and below it a point for every pruning step: one column per game.
+    """The return over training, and below it a point for every pruning step.
 
-    Dotted lines mark the steps, unless there are too many of them.
+    The panels of one game stand above each other. Dotted lines mark the steps, unless there are too many of them.
 
     Args:
         runs: the runs; those that no step changed are left out, except for their return in games of the others.
@@ -42,8 +43,12 @@ def step_effects(runs: Sequence[Run], looks: Mapping[str, Look]) -> Figure | Non
     games = sorted({run.game for run in measured})
     if not games:
         return None
-    figure, axes = new_figure(len(games), 1 + len(effects), height=2.4)
-    for column, game in zip(axes.T, games, strict=True):
+    num_columns, num_panels = min(len(games), _MAX_COLUMNS), 1 + len(effects)
+    figure, axes = new_figure(num_columns, num_panels * -(-len(games) // num_columns), height=2.4)
+    columns = axes.reshape(-1, num_panels, num_columns).transpose(0, 2, 1).reshape(-1, num_panels)
+    for axis in columns[len(games) :].flat:
+        axis.remove()
+    for column, game in zip(columns, games, strict=False):
         here = [run for run in runs if run.game == game]
         _draw_returns(column[0], here, looks)
         column[0].set_title(game)
