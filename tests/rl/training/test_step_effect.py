@@ -63,6 +63,6 @@ def test_a_comparison_leaves_network_and_random_generators_as_they_were() -> Non
     assert torch.equal(torch.get_rng_state(), generator)
 
 
-@pytest.mark.parametrize(("total", "count"), [(1, 1), (64, 8), (1024, 128), (16_384, 512)])
-def test_at_most_an_eighth_of_the_frames_is_compared(total: int, count: int) -> None:
+@pytest.mark.parametrize(("total", "count"), [(1, 1), (64, 5), (1024, 85), (16_384, 512)])
+def test_at_most_a_twelfth_of_the_frames_is_compared(total: int, count: int) -> None:
     assert held_out_count(total) == count
