@@ -4,8 +4,9 @@
     gsprune report docs/results/minatar --out report
 
 A copy has the options, the summary and `--rows` rows of metrics, evenly spread and with the last; losses are left out.
-A pruning step between two rows counts in the next: its `pruning/kl` and `pruning/value_error` are the largest since
-the row before. A copy that exists stays as it is, so that the script can run while the sweep goes on.
+A row stands for those since the one before: it has all their episodes, and the largest effect of their pruning steps.
+So the curves have fewer points, and dips are blurred; all else in the report is the same. A copy that exists stays as
+it is, so that the script can run while the sweep goes on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from gsprune.rl.training.metrics import read_metrics
 
 Row = Mapping[str, Any]
 
-_LEFT_OUT = ("losses/", "charts/episodic_length", "charts/episodes")
+_LEFT_OUT = ("losses/", "charts/episodic_length")
+_RETURN, _EPISODES = "charts/return_since_last", "charts/episodes_since_last"
 _LARGEST = ("pruning/kl", "pruning/value_error", "pruning/action_change")
 
 
@@ -36,6 +38,10 @@ def thinned(rows: Sequence[Row], number: int) -> list[dict[str, Any]]:
 
 def _joined(rows: Sequence[Row]) -> dict[str, Any]:
     row = {name: _rounded(value) for name, value in rows[-1].items() if not name.startswith(_LEFT_OUT)}
+    episodes = sum(row[_EPISODES] for row in rows)
+    row[_EPISODES] = episodes
+    if episodes:
+        row[_RETURN] = _rounded(sum(row[_RETURN] * row[_EPISODES] for row in rows if row[_EPISODES]) / episodes)
     for name in _LARGEST:
         values = [row[name] for row in rows if row.get(name) is not None]
         if values:
