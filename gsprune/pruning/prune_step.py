@@ -161,8 +161,8 @@ def prune_step(
         session = open_session(module, example_inputs, forward, following.copies)
         if compensate != "none" and not options.dry_run:
             calls = calibration_calls(calibration, session.example)
-            average = None if consensus is None else consensus.mean
-            options = replace(options, compensation=Compensation(calls, compensate, average))
+            stack = None if consensus is None else consensus.stacked
+            options = replace(options, compensation=Compensation(calls, compensate, stack))
         if target in ("macs", "latency"):
             _check_example(session, target)
         if budget is not None and budget.reached > 0:
