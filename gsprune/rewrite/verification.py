@@ -25,7 +25,7 @@ from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.watched_call import Failure, Outcome, watched_call
 from gsprune.tracing.example import Example
 from gsprune.tracing.structure import Structure
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["ForwardBudget", "Refusal", "Verification", "cut_groups"]
 
@@ -92,7 +92,7 @@ class Verification:
         self.budget.used += 1
         call = None if self.doubt is None else call_in_float64
         try:
-            with undisturbed(session.model):
+            with temporary_eval(session.model):
                 return masked_output(session.model, session.example, session.bound.tensors, plan.kept, call)
         except Exception as error:  # masked channels may make a network fail: 0 / 0, a distribution of NaN
             if call is None and is_out_of_memory(error):
@@ -115,8 +115,8 @@ class Verification:
         example, links = self._example(), self.session.links
         self.budget.used += 1
         # Where the output is compared, sizes need not be watched.
-        due = self.after.due(self.session.groups) if self.expected is None else None
-        outcome = watched_call(self.session.model, example, due)
+        expected = self.after.expected_operations(self.session.groups) if self.expected is None else None
+        outcome = watched_call(self.session.model, example, expected)
         failure = outcome.failure or self._difference(outcome)
         if failure is not None:
             repair = self._repair(transaction, example)
@@ -143,7 +143,7 @@ class Verification:
             self.session.model,
             example,
             lengths,
-            self.after.due(before),
+            self.after.expected_operations(before),
             transaction,
             self.budget.left // 2,
             self.values_before,

@@ -19,8 +19,8 @@ from gsprune.tracing.example import Example
 from gsprune.tracing.operation_mode import OperationMode
 from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.rules.registry import Operation
-from gsprune.tracing.structure import Due
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.structure import ExpectedOperation
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["Failure", "Outcome", "watched_call"]
 
@@ -71,38 +71,38 @@ class _Counter(OperationMode):
     depend on data, nor once the forward goes another way than when it was traced.
 
     Args:
-        due: the sizes that each operation must make, in order.
+        expected: the sizes that each operation must make, in order.
     """
 
-    def __init__(self, due: Sequence[Due]) -> None:
+    def __init__(self, expected: Sequence[ExpectedOperation]) -> None:
         super().__init__()
-        self.due = due
+        self.expected = expected
         self.operations = 0
 
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation, and compare the sizes that it makes with those that it must make."""
         result = func(*args, **kwargs)
-        if self.operations < len(self.due):
-            due = self.due[self.operations]
-            goes_on = due.op == operation.name and not _READS_DATA.intersection(func.tags)
-            if goes_on and _has_sizes(due, outputs_of(result)):
-                _check_scale(due, args, kwargs)
-                self._check_numbers(due, args)
+        if self.operations < len(self.expected):
+            expected = self.expected[self.operations]
+            goes_on = expected.op == operation.name and not _READS_DATA.intersection(func.tags)
+            if goes_on and _has_sizes(expected, outputs_of(result)):
+                _check_scale(expected, args, kwargs)
+                self._check_numbers(expected, args)
             else:
-                self.due = ()
+                self.expected = ()
         self.operations += 1
         return result
 
-    def _check_numbers(self, due: Due, args: Sequence[Any]) -> None:
+    def _check_numbers(self, expected: ExpectedOperation, args: Sequence[Any]) -> None:
         """Compare the numbers among an operation's arguments with those of the trace."""
-        for index, number in due.numbers:
+        for index, number in expected.numbers:
             value = first_number(args[index])
             if value is not None and not isclose(value, number, rel_tol=1e-4):
                 self.operations += 1  # the operation itself has met the channels that the number is of
-                raise _WrittenSizeError(f"{due.op} is given {value:.4g}, computed from a width; it was {number:.4g}")
+                raise _WrittenSizeError(f"{expected.op} is given {value:.4g}, computed from a width; it was {number:.4g}")
 
 
-def _has_sizes(due: Due, outputs: Sequence[Tensor]) -> bool:
+def _has_sizes(expected: ExpectedOperation, outputs: Sequence[Tensor]) -> bool:
     """True if an operation made the sizes that it must make; False where that is uncertain.
 
     Torch moves axes of size 1 about (`torch.einsum` does), so that nothing is where it was expected.
@@ -110,28 +110,28 @@ def _has_sizes(due: Due, outputs: Sequence[Tensor]) -> bool:
     Raises:
         _WrittenSizeError: it did not.
     """
-    for tensor, axes in zip(outputs, due.outputs, strict=False):
+    for tensor, axes in zip(outputs, expected.outputs, strict=False):
         for axis, _, size in axes or ():
             if axis >= tensor.ndim or tensor.shape[axis] != size:
                 if any(other == 1 for _, _, other in axes or ()):
                     return False
-                raise _WrittenSizeError(f"{due.op} makes {size} channels fill a shape of {tuple(tensor.shape)}")
+                raise _WrittenSizeError(f"{expected.op} makes {size} channels fill a shape of {tuple(tensor.shape)}")
     return True
 
 
-def _check_scale(due: Due, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+def _check_scale(expected: ExpectedOperation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Compare the number that an operation scales by with the one that follows from the width by now."""
-    if due.scale is None:
+    if expected.scale is None:
         return
     value = number_of(kwargs["scale"] if "scale" in kwargs else args[1] if len(args) > 1 else None)
-    if value is not None and not isclose(value, due.scale, rel_tol=1e-4):
-        raise _WrittenSizeError(f"{due.op} scales by {value:.4g} where the width asks for {due.scale:.4g}")
+    if value is not None and not isclose(value, expected.scale, rel_tol=1e-4):
+        raise _WrittenSizeError(f"{expected.op} scales by {value:.4g} where the width asks for {expected.scale:.4g}")
 
 
 def watched_call(
     model: nn.Module,
     example: Example,
-    due: Sequence[Due] | None = None,
+    expected: Sequence[ExpectedOperation] | None = None,
     *,
     find_stored_sizes: bool = False,
     call: Callable[[nn.Module, Example], Any] | None = None,
@@ -141,19 +141,19 @@ def watched_call(
     Args:
         model: the network.
         example: the call.
-        due: the sizes that each operation must make; None leaves operations unwatched, which saves microseconds each.
+        expected: the sizes that each operation must make; None leaves operations unwatched, which saves microseconds each.
         find_stored_sizes: find the attributes that the arguments of a failing call come from.
         call: calls the model; None calls it as the example says.
 
     Raises:
         Exception: memory ran out while the network was called as the example says.
     """
-    counter, watcher = _Counter(due or ()), StoredSizeWatcher()
+    counter, watcher = _Counter(expected or ()), StoredSizeWatcher()
     try:
-        with undisturbed(model):
+        with temporary_eval(model):
             if find_stored_sizes:
                 mark_stored_sizes(model)
-            if due is not None:
+            if expected is not None:
                 with plain_operations(model), watcher if find_stored_sizes else nullcontext(), counter:
                     output = example.call(model)
             else:

@@ -60,7 +60,7 @@ class Tracer(OperationMode):
             self._apply(operation, call, written)
             use_positions(tape, call, shadows)
             made += [tape.of(tensor) for tensor in call.outputs()]
-            tape.note_ends(shadows, made)
+            tape.note_used_products(shadows, made)
             if not is_random:
                 numbers = numbers_of(tape, call, shadows)
                 layers += [layer for shadow in shadows if shadow.sum for layer in shadow.sum.layers]

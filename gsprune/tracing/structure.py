@@ -18,12 +18,12 @@ from gsprune import _core
 from gsprune.tracing.graph import Graph, Group, IntArray, Member
 from gsprune.tracing.trail import Numbers, Scale, Units
 
-__all__ = ["Due", "Structure"]
+__all__ = ["ExpectedOperation", "Structure"]
 
 BoolArray = npt.NDArray[np.bool_]
 
 
-class Due(NamedTuple):
+class ExpectedOperation(NamedTuple):
     """Sizes that one operation must make.
 
     Attributes:
@@ -75,13 +75,13 @@ class _Vectors:
         self.cuts = tuple(dict.fromkeys(self.of_axis.values()))
         number = {axes: index for index, axes in enumerate(self.cuts)}
         self.cut_of = {tensor: number[axes] for tensor, axes in self.of_axis.items()}
-        self.shared: dict[Any, Any] = {}
+        self.cache: dict[Any, Any] = {}
         self.ids: IntArray = np.concatenate([np.zeros(0, np.int64), *vectors])
         self.starts: IntArray = np.concatenate([[0], np.cumsum([len(ids) for ids in vectors])]).astype(np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         """A pickle goes without what can be derived again."""
-        return {**self.__dict__, "shared": {}}
+        return {**self.__dict__, "cache": {}}
 
 
 class Structure:
@@ -110,7 +110,7 @@ class Structure:
         self.of_axis = vectors.of_axis
         self.cuts = vectors.cuts
         self.cut_of = vectors.cut_of
-        self.shared = vectors.shared
+        self.cache = vectors.cache
 
     @classmethod
     def of(cls, graph: Graph) -> Structure:
@@ -177,7 +177,7 @@ class Structure:
         )
         return Structure(self._vectors, alive, first_unit, ids, starts), keeps
 
-    def due(self, before: Structure) -> list[Due]:
+    def expected(self, before: Structure) -> list[ExpectedOperation]:
         """What the network makes by now on its way, if every size in its code follows; in the order of the trace.
 
         Args:
@@ -200,7 +200,7 @@ class Structure:
             left = float(np.count_nonzero(alive[scale.labels])) / len(scale.labels)
             return float(scale.value * left ** (-0.5 * scale.exponent))
 
-        return [Due(p.op, tuple(map(sizes, p.outputs)), scaled(p.scale), p.numbers) for p in self.traced.trail]
+        return [ExpectedOperation(p.op, tuple(map(sizes, p.outputs)), scaled(p.scale), p.numbers) for p in self.traced.trail]
 
     def kept(self) -> dict[str, dict[int, IntArray]]:
         """Tensor -> {axis: positions kept since the trace}, sorted; only axes that lost something."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gsprune.tracing.marks import made_mark, mark_of, num_writes
+from gsprune.tracing.marks import ensure_mark, mark_of, num_writes
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, row_along, varying
 from gsprune.tracing.trail import Scale, TracedOperation
 
@@ -79,7 +79,7 @@ class Tape:
         equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
         queries: rows that make the queries of scaled attention; `biases` has the biases added to products.
         ends: layers of weights' products that went into something else than a product of the same weight.
-        notes_ends: False inside torch's own attention, whose operations are no such ends.
+        notes_used_products: False inside torch's own attention, whose operations are no such ends.
         populations: (operation, layer) of channels that were read together.
         scale: the number that the running operation scales by, if it follows a width.
         marked: every tensor with channels that the forward has computed, alive or not.
@@ -105,8 +105,8 @@ class Tape:
         self.equal_lengths: list[tuple[Labels, Labels, str]] = []
         self.queries: list[Labels] = []
         self.biases: list[tuple[Labels, Labels]] = []
-        self.ends: list[Labels] = []
-        self.notes_ends = True
+        self.used_products: list[Labels] = []
+        self.notes_used_products = True
         self.populations: list[tuple[str, Labels]] = []
         self.mac_uses: list[MacUse] = []
         self.trail: list[TracedOperation] = []
@@ -194,7 +194,7 @@ class Tape:
             if mark is not None:
                 mark.shadow = None
         else:
-            mark = made_mark(tensor)
+            mark = ensure_mark(tensor)
             mark.shadow, mark.writes_before = shadow, num_writes(tensor)
             if shadow.kind is Kind.ACTIVATION:
                 self.marked.append(ref(tensor))
@@ -211,12 +211,12 @@ class Tape:
         self.protect(shadow, "written into a tensor of which the code holds a part")
         return EMPTY
 
-    def note_ends(self, inputs: Sequence[Shadow], outputs: Sequence[Shadow]) -> None:
+    def note_used_products(self, inputs: Sequence[Shadow], outputs: Sequence[Shadow]) -> None:
         """Note the products of weights among an operation's inputs that its outputs are no products of."""
-        for shadow in inputs if self.notes_ends else ():
+        for shadow in inputs if self.notes_used_products else ():
             is_product = shadow.source and shadow.kind is Kind.ACTIVATION
             if is_product and all(output.source != shadow.source for output in outputs):
-                self.ends.extend(shadow.layers)
+                self.used_products.extend(shadow.layers)
 
     @contextmanager
     def without_trail(self) -> Iterator[None]:

@@ -20,9 +20,9 @@ from gsprune.tracing.marks import unmark
 from gsprune.tracing.modules import tie_modules
 from gsprune.tracing.outputs import protect_outputs, tensors_in
 from gsprune.tracing.plain_operations import plain_operations
-from gsprune.tracing.scales import keep_widths_of_busy_queries
+from gsprune.tracing.scales import protect_reused_queries
 from gsprune.tracing.tape import Tape
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.temporary_eval import temporary_eval
 from gsprune.tracing.unseen import protect_unseen, unseen_modules
 from gsprune.tracing.watcher import Watcher
 from gsprune.tracing.wrappers import is_scripted, wrapper_of
@@ -131,10 +131,10 @@ def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]
     tape = Tape(model)
     tape.copies = {**frozen_copies(model), **copies}
     try:
-        with undisturbed(model), plain_operations(model):
+        with temporary_eval(model), plain_operations(model):
             protect_outputs(tape, model, _run(model, example, tape))
             _run_in_training(model, example, tape)
-            keep_widths_of_busy_queries(tape)
+            protect_reused_queries(tape)
             tie_modules(tape, model)
             tie_copies(tape, model, tape.copies)
             _protect_unseen(model, example, tape)

@@ -1,6 +1,6 @@
 """The trail: which channels every operation of the traced forward met and made.
 
-The sizes of all its outputs follow from that for the smaller network, before it runs (`Structure.due`): a forward
+The sizes of all its outputs follow from that for the smaller network, before it runs (`Structure.expected`): a forward
 that makes another size counts on a number written down somewhere.
 """
 

@@ -15,11 +15,11 @@ from torch import nn
 from gsprune.interrupts import PostponedInterrupts
 from gsprune.tracing.autocast import without_autocast
 
-__all__ = ["is_fake_quantiser", "undisturbed"]
+__all__ = ["is_fake_quantiser", "temporary_eval"]
 
 
 @contextmanager
-def undisturbed(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
+def temporary_eval(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
     """Context in which `model` runs in eval mode without gradients; its state is restored at the end.
 
     The block restores training flags, buffers, the random generators of torch (CPU and the model's CUDA devices), NumPy
