@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors, unwrapped
-from gsprune.tracing.copies import possible_originals, has_structure
+from gsprune.tracing.copies import has_structure, possible_originals
 from gsprune.tracing.wrappers import is_scripted
 
 __all__ = ["Follower", "Followers", "as_followers", "matched_tensors"]

@@ -82,7 +82,7 @@ class Verification:
     ) -> None:
         self.session, self.after, self.budget, self.doubt = session, after, budget, doubt
         self.values_before = {(link.module, link.attribute): session.bound.stored_value(link) for link in session.links}
-        self.expected = self._masked_output(plan)
+        self.expected_output = self._masked_output(plan)
 
     def _masked_output(self, plan: RewritePlan) -> Any:
         """The masked dense network's output; None where the small network's may differ."""
@@ -115,7 +115,7 @@ class Verification:
         example, links = self._example(), self.session.links
         self.budget.used += 1
         # Where the output is compared, sizes need not be watched.
-        expected = self.after.expected_operations(self.session.groups) if self.expected is None else None
+        expected = self.after.expected_operations(self.session.groups) if self.expected_output is None else None
         outcome = watched_call(self.session.model, example, expected)
         failure = outcome.failure or self._difference(outcome)
         if failure is not None:
@@ -155,13 +155,13 @@ class Verification:
     def _difference(self, outcome: Outcome) -> Failure | None:
         """The difference between the small network's output and the masked one's; None where they agree."""
         if self.doubt is None:
-            difference = None if self.expected is None else compare(outcome.output, self.expected)
-        elif self.expected is None:
+            difference = None if self.expected_output is None else compare(outcome.output, self.expected_output)
+        elif self.expected_output is None:
             difference = settle(self.doubt, None, None)
         else:
             self.budget.used += 1
             precise = watched_call(self.session.model, self._example(), call=call_in_float64)
-            difference = settle(self.doubt, precise.output, self.expected)
+            difference = settle(self.doubt, precise.output, self.expected_output)
         return None if difference is None else Failure(difference, None, ())
 
     def _groups_to_blame(self, operations: int, failure: Failure) -> Collection[str]:

@@ -21,6 +21,7 @@ from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.rules.registry import Operation
 from gsprune.tracing.structure import ExpectedOperation
 from gsprune.tracing.temporary_eval import temporary_eval
+from gsprune.tracing.tracer import modules_on_traceback
 
 __all__ = ["Failure", "Outcome", "watched_call"]
 
@@ -65,13 +66,13 @@ class _WrittenSizeError(Exception):
 
 
 class _Counter(OperationMode):
-    """Counts operations that succeed as the tracer does, so that a failure can be placed in the traced sequence.
+    """Counts successful operations, so that a failure can be located in the traced sequence.
 
-    An operation that makes a tensor of another size than it must does not succeed. Nothing can be said of sizes that
-    depend on data, nor once the forward goes another way than when it was traced.
+    An operation that makes a tensor of an unexpected size fails. The comparison stops at sizes that depend on data, and
+    when the forward takes another path than in the trace.
 
     Args:
-        expected: the sizes that each operation must make, in order.
+        expected: the operations of the smaller network, as predicted from the trace.
     """
 
     def __init__(self, expected: Sequence[ExpectedOperation]) -> None:
@@ -80,7 +81,7 @@ class _Counter(OperationMode):
         self.operations = 0
 
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operation, and compare the sizes that it makes with those that it must make."""
+        """Run an operation and compare the sizes of its outputs with the expected ones."""
         result = func(*args, **kwargs)
         if self.operations < len(self.expected):
             expected = self.expected[self.operations]
@@ -99,16 +100,18 @@ class _Counter(OperationMode):
             value = first_number(args[index])
             if value is not None and not isclose(value, number, rel_tol=1e-4):
                 self.operations += 1  # the operation itself has met the channels that the number is of
-                raise _WrittenSizeError(f"{expected.op} is given {value:.4g}, computed from a width; it was {number:.4g}")
+                raise _WrittenSizeError(
+                    f"{expected.op} is given {value:.4g}, computed from a width; it was {number:.4g}"
+                )
 
 
 def _has_sizes(expected: ExpectedOperation, outputs: Sequence[Tensor]) -> bool:
-    """True if an operation made the sizes that it must make; False where that is uncertain.
+    """True if the outputs have the expected sizes; False if that is uncertain.
 
-    Torch moves axes of size 1 about (`torch.einsum` does), so that nothing is where it was expected.
+    It is uncertain next to axes of size 1, because torch may move them (in `torch.einsum`).
 
     Raises:
-        _WrittenSizeError: it did not.
+        _WrittenSizeError: an output has another size.
     """
     for tensor, axes in zip(outputs, expected.outputs, strict=False):
         for axis, _, size in axes or ():
@@ -120,7 +123,7 @@ def _has_sizes(expected: ExpectedOperation, outputs: Sequence[Tensor]) -> bool:
 
 
 def _check_scale(expected: ExpectedOperation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Compare the number that an operation scales by with the one that follows from the width by now."""
+    """Compare the factor that an operation scales by with the one that the present width implies."""
     if expected.scale is None:
         return
     value = number_of(kwargs["scale"] if "scale" in kwargs else args[1] if len(args) > 1 else None)
@@ -136,14 +139,14 @@ def watched_call(
     find_stored_sizes: bool = False,
     call: Callable[[nn.Module, Example], Any] | None = None,
 ) -> Outcome:
-    """Call the model on the example as it was traced, leaving no trace.
+    """Call the model on the example in the mode in which it was traced, and restore its state.
 
     Args:
         model: the network.
         example: the call.
-        expected: the sizes that each operation must make; None leaves operations unwatched, which saves microseconds each.
+        expected: the operations to compare with; None compares nothing, which saves microseconds per operation.
         find_stored_sizes: find the attributes that the arguments of a failing call come from.
-        call: calls the model; None calls it as the example says.
+        call: ``call(model, example)`` replaces the example's own call.
 
     Raises:
         Exception: memory ran out while the network was called as the example says.
@@ -163,17 +166,5 @@ def watched_call(
             raise
         reason = str(error).strip() or "no message"
         message = f"{type(error).__name__}: {reason.splitlines()[0]}"
-        return Outcome(None, Failure(message, error, _modules_of(error), watcher.sizes), counter.operations)
+        return Outcome(None, Failure(message, error, modules_on_traceback(error), watcher.sizes), counter.operations)
     return Outcome(output, None, counter.operations)
-
-
-def _modules_of(error: Exception) -> tuple[nn.Module, ...]:
-    """The modules on the traceback, outermost first."""
-    modules: list[nn.Module] = []
-    trace = error.__traceback__
-    while trace is not None:
-        owner = trace.tb_frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and (not modules or modules[-1] is not owner):
-            modules.append(owner)
-        trace = trace.tb_next
-    return tuple(modules)

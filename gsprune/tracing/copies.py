@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from gsprune.tracing.shadow import Labels
 from gsprune.tracing.tape import Tape
 
-__all__ = ["possible_originals", "frozen_copies", "has_structure", "untied_twins", "tie_copies"]
+__all__ = ["frozen_copies", "has_structure", "possible_originals", "tie_copies", "untied_twins"]
 
 _MIN_LAYERS = 2  # one layer of the same shape as another is no evidence of a copy
 _MIN_COSINE = 0.3  # weights drawn apart are at 0, within the noise of small layers; an average of the other's is near 1

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gsprune.tracing.shadow import Shadow
 
-__all__ = ["Mark", "count_write", "is_noise", "ensure_mark", "mark_of", "num_writes", "set_noise", "unmark"]
+__all__ = ["Mark", "count_write", "ensure_mark", "is_noise", "mark_of", "num_writes", "set_noise", "unmark"]
 
 _ATTRIBUTE = "_gsprune_mark"
 

@@ -17,7 +17,7 @@ from gsprune.tracing.shadow import Dot, Kind, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.trail import Scale
 
-__all__ = ["dot_of", "keep_scale", "protect_reused_queries", "note_factor"]
+__all__ = ["dot_of", "keep_scale", "note_factor", "protect_reused_queries"]
 
 _FACTORS = {"aten.mul": 1.0, "aten.div": -1.0}  # operation -> exponent of its second argument
 
@@ -55,7 +55,7 @@ def note_factor(tape: Tape, call: Call) -> bool:
         return False
     noted = len(tape.queries)
     for layer in shadow.layers if shadow.kind is Kind.ACTIVATION else ():
-        is_used = any(layer is end for end in tape.used_products)  # results that were made of it before would be scaled, too
+        is_used = any(layer is used for used in tape.used_products)  # scaled rows would also scale earlier results
         if not is_used and _is_computed(value, exponent, layer.shape[-1]):
             tape.queries.append(layer)
             tape.scale = Scale(value, exponent, layer)
