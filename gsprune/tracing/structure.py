@@ -171,7 +171,7 @@ class Structure:
         )
         return Structure(self._vectors, alive, first_unit, ids, starts), keeps
 
-    def expected(self, before: Structure) -> list[ExpectedOperation]:
+    def expected_operations(self, before: Structure) -> list[ExpectedOperation]:
         """The operations of the present network, in the order of the trace, if every size in its code follows.
 
         Args:

@@ -34,20 +34,20 @@ class Axis(NamedTuple):
 
 
 class Split(NamedTuple):
-    """An axis that a view or a chunk cut into several, which must shrink independently.
+    """An axis that a view or a chunk has split into several, which must shrink independently.
 
     Attributes:
-        labels: the layer after the split; it varies over `axes`.
-        axes: the axes that the split made.
-        keep: the axis along which channels go if the parts have to be tied.
-        counted: True if the code counts the parts (a chunk, a slice): the first of `axes` never shrinks.
-        named: True if the code named `keep`.
+        labels: the layer after the split. It varies over `axes`.
+        axes: the axes after the split.
+        keep: the axis along which channels are removed if the parts must be tied.
+        fixed_parts: True if the code fixes the number of parts (chunk, slice), so the first of `axes` never shrinks.
+        named: True if the code names `keep` (it leaves that size open, or takes it from other channels).
     """
 
     labels: Labels
     axes: tuple[int, ...]
     keep: int
-    counted: bool
+    fixed_parts: bool
     named: bool = False
 
 
@@ -294,9 +294,9 @@ class Tape:
         if weight is not None:
             self.mac_uses.append(MacUse(weight, positions))
 
-    def split(self, labels: Labels, axes: tuple[int, ...], *, counted: bool = False) -> None:
+    def split(self, labels: Labels, axes: tuple[int, ...], *, fixed_parts: bool = False) -> None:
         """Record that one axis was cut into `axes`; channels go along the last of them."""
-        self.splits.append(Split(labels, axes, axes[-1], counted))
+        self.splits.append(Split(labels, axes, axes[-1], fixed_parts))
 
     def kept_axis(self, layer: Labels, *, named: bool = False) -> int | None:
         """The axis along which channels go, of a layer that a split made vary over several axes; None if none did.
