@@ -20,7 +20,7 @@ from gsprune.backends import Backend
 from gsprune.errors import ScoreError
 from gsprune.tracing.graph import Graph, Group
 from gsprune.tracing.structure import Structure
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["CRITERIA", "Criterion", "ScoreSource", "register_criterion"]
 
@@ -76,7 +76,7 @@ class ScoreSource:
                 f"importance {criterion!r} needs an input to run on: give example_inputs, or, for 'activation', "
                 "Importance(Activation(batches=[...]))"
             )
-        with undisturbed(self.model):
+        with temporary_eval(self.model):
             run(self.model)
 
 

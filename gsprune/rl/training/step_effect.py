@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.distributed.ranks import Ranks
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["AgentOutputs", "Observation", "StepEffect", "held_out_count"]
 
@@ -72,7 +72,7 @@ class StepEffect:
         """The agent's outputs for `frames`, for `compare` after the step."""
         if len(frames) == 0:
             return Observation(frames, None)
-        with undisturbed(self._agent):
+        with temporary_eval(self._agent):
             return Observation(frames, self._outputs(frames))
 
     def compare(self, before: Observation) -> None:
