@@ -215,9 +215,18 @@ def _im2col(reading: Reading) -> list[Tensor]:
     return [reading.func(reading.nonzero(reading.args[0]), *reading.args[1:], **reading.kwargs) > 0]
 
 
-@_aten("avg_pool1d avg_pool2d avg_pool3d sum")
+@_aten("avg_pool1d avg_pool2d avg_pool3d")
+def _avg_pool(reading: Reading) -> list[Tensor]:
+    """Padding, and windows that stick out, may count as zeros."""
+    call = Call("", reading.args, reading.kwargs, None)
+    padding = call.arg(3, "padding", 0)
+    sticks_out = any(padding) if isinstance(padding, list | tuple) else padding
+    return _with_size(reading) if sticks_out or call.arg(4, "ceil_mode", False) else _as_data(reading)
+
+
+@_aten("sum")
 def _with_size(reading: Reading) -> list[Tensor]:
-    """Sums, and means that count padding, depend on the size of what they read: only 0 stays a constant."""
+    """Sums depend on the size of what they read: only 0 stays a constant."""
     kwargs = {name: value for name, value in reading.kwargs.items() if not isinstance(value, torch.dtype)}
     return [reading.func(reading.nonzero(reading.args[0]), *reading.args[1:], **kwargs) > 0]
 

@@ -123,7 +123,7 @@ def find_read_inputs(
 
 
 def _rows(tensor: Tensor, use: Use) -> Tensor:
-    """(rows, channels)"""
+    """(rows, channels) of the inputs of a use, or of their mask."""
     return tensor.movedim(use.channel_axis, -1).flatten(0, -2)
 
 
