@@ -18,7 +18,7 @@ from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.agreement import DoubtError, compare, settle
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.session import Session
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["ConstantFolding"]
 
@@ -72,7 +72,7 @@ class ConstantFolding:
 
     def _output(self, session: Session) -> Any:
         assert session.example is not None
-        with undisturbed(session.model):
+        with temporary_eval(session.model):
             return session.example.call(session.model)
 
     def _check(self, output: Any) -> None:
