@@ -55,7 +55,7 @@ class Moments:
 
     def _add(self, x: Tensor, z: Tensor, padding: float) -> None:
         lost = x.scatter_add(2, self.kept[:, None].expand(-1, z.shape[1], -1), -z)
-        added = torch.cat([torch.ones_like(z[:, :, :1]), z, lost], 2)
+        added = torch.cat([torch.ones_like(lost[:, :, :1]), z, lost], 2)
         padded = torch.zeros_like(added[:, :1])
         padded[:, :, 0] = (z.shape[1] * padding / (1 - padding)) ** 0.5
         self.factor = torch.linalg.qr(torch.cat([self.factor, added, padded], 1), mode="r").R

@@ -58,9 +58,14 @@ def _take_step(
     if options.compensation is not None:
         adjustments.append(options.compensation)
 
+    remarks: list[str] = []
+
     def choose(frozen: frozenset[str]) -> BoolArray:
-        return choose_units(session, choice, frozen, backend, options.consensus)
+        keep, remarks[:] = choose_units(session, choice, frozen, backend, options.consensus)
+        return keep
 
     how = Execution(choice.selection, choice.ignore, backend, options.dry_run, adjustments, options.consensus)
     report = execute(session, choose, how, optimizers, followers)
+    if remarks:
+        report = replace(report, notes=(*remarks, *report.notes))
     return report if options.compensation is None else replace(report, compensation=options.compensation.report)
