@@ -119,7 +119,8 @@ def prune_step(
             tensor, a tuple or dict of inputs as `example_inputs`, or an iterable of them; a few hundred. None takes the
             example. A compensated step runs them once before and once after the removal.
         backend: "auto", "cpp", "triton" or "torch".
-        dry_run: only report what would be removed.
+        dry_run: only report what would be removed. With `compensate`, the step is made on the model and taken back, and
+            `PruneReport.output_change` says how much the output on `calibration` would change.
         process_group: the ``torch.distributed`` group whose ranks train this network together; all of them must call.
             Scores that depend on data are averaged over the ranks, and before anything is changed every rank's choice
             is compared: the step happens on all ranks or on none.
