@@ -53,8 +53,8 @@ class RemovalLoss:
         self._inverse.diagonal().add_(1 / ridge)
         self._set_positions(units)
         self._smallest = _SMALLEST * float(self._weight.square().sum())
-        columns = self._weight[:, self._positions]
-        self._penalty = ridge * columns.square().sum((0, 2))  # (units,)
+        self._penalty = ridge * self._weight.square().sum(0)[self._positions].sum(1)  # (units,)
+        self._keep_only(np.arange(len(self._present)))
 
     def _set_positions(self, units: IntArray) -> None:
         """Sort the inputs by unit; units with fewer inputs than others get inputs of weight zero."""
@@ -79,12 +79,12 @@ class RemovalLoss:
         It is negative where a unit goes that only stood in for removed ones: the ridge on its change goes with it.
         """
         at = self._positions
-        columns = self._weight[:, at]  # (outputs, units, inputs of a unit)
         if at.shape[1] == 1:
-            found = columns[:, :, 0].square().sum(0) / self._inverse.diagonal()[at[:, 0]]
+            found = (torch.linalg.vector_norm(self._weight, dim=0).square() / self._inverse.diagonal())[at[:, 0]]
         else:
+            columns = self._weight.mT[at]  # (units, inputs of a unit, outputs)
             blocks = torch.linalg.cholesky(self._inverse[at[:, :, None], at[:, None, :]])
-            found = torch.linalg.solve_triangular(blocks, columns.permute(1, 2, 0), upper=False).square().sum((1, 2))
+            found = torch.linalg.solve_triangular(blocks, columns, upper=False).square().sum((1, 2))
         costs = np.zeros(self._num_units)
         costs[self._present] = (found - self._penalty).cpu().numpy()
         return np.where(np.abs(costs) > self._smallest, costs, 0.0)
@@ -97,13 +97,27 @@ class RemovalLoss:
         gone = self._positions[row]
         across = self._inverse[gone]
         change = torch.linalg.solve(across[:, gone], across)
-        self._weight -= self._weight[:, gone] @ change
-        self._inverse -= across.mT @ change
+        self._weight.addmm_(self._weight[:, gone], change, alpha=-1)
+        self._inverse.addmm_(across.mT, change, alpha=-1)
         self._weight[:, gone] = 0
         self._inverse[gone] = 0
         self._inverse[:, gone] = 0
         self._inverse[gone, gone] = 1
         self._penalty[row] = 0
+        self._is_left[row] = False
+        if 2 * np.count_nonzero(self._is_left) < len(self._is_left):
+            self._keep_only(np.flatnonzero(self._is_left))
+
+    def _keep_only(self, rows: IntArray) -> None:
+        """Drop all inputs but those of some units: an update reads no others."""
+        device = self._inverse.device
+        before = self._positions.cpu().numpy()[rows]
+        read, positions = np.unique(before, return_inverse=True)
+        inputs, units = torch.from_numpy(read).to(device), torch.from_numpy(rows).to(device)
+        self._positions = torch.from_numpy(positions.reshape(before.shape)).to(device)
+        self._inverse, self._weight = self._inverse[inputs][:, inputs], self._weight[:, inputs]
+        self._penalty = self._penalty[units]
+        self._present, self._is_left = self._present[rows], np.ones(len(rows), dtype=bool)
 
 
 def _spectrum(factor: Tensor) -> tuple[float, Tensor, Tensor]:
