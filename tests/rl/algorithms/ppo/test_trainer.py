@@ -145,6 +145,12 @@ def test_an_iteration_tells_its_steps_and_what_it_does(tmp_path: Path) -> None:
         del told[:20]
 
 
+def test_pruning_events_come_every_so_many_iterations_and_once_when_the_schedule_ends(tmp_path: Path) -> None:
+    config = replace(TINY, total_timesteps=320, prune_interval=3, prune_begin=0.2, prune_end=0.8)
+    channels = [row["pruning/channel_sparsity"] for row in run(tmp_path, config)]
+    assert [after for after in range(1, 11) if channels[after - 1] > max(channels[: after - 1], default=0)] == [3, 6, 8]
+
+
 def test_training_time_is_without_evaluations_also_in_a_resumed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
