@@ -17,11 +17,12 @@ import gsprune
 from gsprune.arrays import Uint8Array
 from gsprune.distributed.gradients import GradientSum
 from gsprune.distributed.ranks import Ranks
+from gsprune.errors import EvaluationError
 from gsprune.rl.envs.configured import configured_request
 from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
-from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig, evaluate_tracks
+from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig, TrackResult, evaluate_tracks
 from gsprune.rl.training.checkpoints import (
     MODEL_FILE,
     TrainingState,
@@ -118,6 +119,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.sparsity = 0.0
         self._seconds_before = 0.0  # of training, in the processes before this one
         self.evaluation_seconds = 0.0
+        self._has_endless_episodes = False
         self._saved_iteration = -1  # of the newest checkpoint
         self._on_activity: OnActivity = lambda step, activity: None
         state = self._load_network() if resumes else None
@@ -249,8 +251,11 @@ class Trainer(ABC, Generic[ConfigT]):
         return self.iteration == self.config.num_iterations
 
     def evaluate(self, episodes: int) -> dict[str, float]:
-        """Mean returns of `episodes` episodes as ``eval/train_return`` and ``eval/test_return``; {} for none."""
-        if episodes == 0:
+        """Mean returns of `episodes` episodes as ``eval/train_return`` and ``eval/test_return``.
+
+        The result is empty for 0 episodes, and where episodes do not end; the user is told so once.
+        """
+        if episodes == 0 or self._has_endless_episodes:
             return {}
         config = self.config
         protocol = ProtocolConfig(
@@ -262,7 +267,12 @@ class Trainer(ABC, Generic[ConfigT]):
             env_options=config.env_options,
         )
         began = time.monotonic()
-        results = evaluate_tracks(self.policy, protocol, device=self.device)
+        results: dict[str, TrackResult] = {}
+        try:
+            results = evaluate_tracks(self.policy, protocol, device=self.device)
+        except EvaluationError as error:
+            self._has_endless_episodes = True
+            self.say(f"this run has no evaluations: {error}")
         seconds = time.monotonic() - began
         self.evaluation_seconds += seconds
         self._started += seconds  # An evaluation is not part of the training time.
