@@ -46,7 +46,7 @@ class Args:
     num_envs: int = 64
     """environments that step together"""
     max_episode_steps: int = MAX_EPISODE_STEPS
-    """give the evaluation up with an error when an episode is longer"""
+    """longest episode that is played; a longer one ends the evaluation with an error"""
     seed: int | None = None
     """seed of levels, actions and noise; unset: the one with which the run evaluates itself"""
     device: str = "auto"

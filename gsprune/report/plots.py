@@ -11,7 +11,17 @@ import numpy.typing as npt
 from gsprune.report.load import Run
 from gsprune.report.outcome import Outcome
 from gsprune.report.series import mean_band
-from gsprune.report.style import Look, format_steps, name_rows, new_figure, rows_inches, text_inches, wrapped
+from gsprune.report.style import (
+    Look,
+    draw_band,
+    format_steps,
+    method_legend,
+    name_rows,
+    new_figure,
+    rows_inches,
+    text_inches,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,26 +63,14 @@ def learning_curves(
             band = bands[game, method]
             if band is None:
                 continue
-            look = looks[method]
-            axis.plot(
-                band.x / unit,
-                band.mean,
-                look.line,
-                color=look.colour,
-                marker=look.marker,
-                markevery=max(1, band.x.size // 10),
-                markersize=4,
-                linewidth=1.5,
-            )
-            if band.runs > 1:
-                axis.fill_between(band.x / unit, band.low, band.high, color=look.colour, alpha=0.18, linewidth=0)
+            draw_band(axis, band, looks[method], unit)
         axis.set_title(game)
         axis.set_xlabel("environment steps" if over == "step" else f"training time ({unit_name})")
         axis.set_ylabel(label)
         axis.set_xlim(left=0)
         if over == "step":
             axis.xaxis.set_major_formatter(format_steps)
-    _method_legend(figure, [method for method in _methods(runs, looks) if any(m == method for _, m in shown)], looks)
+    method_legend(figure, [method for method in _methods(runs, looks) if any(m == method for _, m in shown)], looks)
     return figure
 
 
@@ -121,7 +119,7 @@ def return_against_latency(outcomes: Sequence[Outcome], looks: Mapping[str, Look
         axis.set_ylabel("return on test levels")
         axis.set_xlim(left=0)
         axis.margins(0.12)
-    _method_legend(figure, [m for m in looks if any(o.run.method == m for o in known)], looks, lines=False)
+    method_legend(figure, [m for m in looks if any(o.run.method == m for o in known)], looks, lines=False)
     return figure
 
 
@@ -208,28 +206,6 @@ def _panels(count: int, max_columns: int = _MAX_COLUMNS, width: float = 4.6, hei
     for axis in flat[count:]:
         axis.remove()
     return figure, flat[:count]
-
-
-def _method_legend(figure: Figure, methods: Sequence[str], looks: Mapping[str, Look], lines: bool = True) -> None:
-    """One legend for all panels, below them, where it can hide nothing."""
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=looks[m].colour,
-            linestyle=looks[m].line if lines else "none",
-            marker=looks[m].marker,
-            markersize=5,
-        )
-        for m in methods
-    ]
-    entry_inches = 0.6 + text_inches(methods)  # with handle and gap
-    columns = max(1, min(len(methods), int(figure.get_figwidth() / entry_inches)))
-    figure.legend(
-        handles, [wrapped(m) for m in methods], loc="outside lower center", ncols=columns, frameon=False, fontsize=8
-    )
 
 
 def _width_looks() -> list[Look]:

@@ -158,7 +158,7 @@ class _Rewrite:
             self._set_linked(transaction, links, self.bindings[:1])
             if verification is not None:
                 if doubt is not None and scaled:  # rounding of the scaled weights shows in float64, too
-                    verification.expected = None
+                    verification.expected_output = None
                 links = verification.check(transaction)
             self._set_linked(transaction, links, self.bindings[1:])
             network = SmallerNetwork(session, after, plan, self.bindings, transaction)

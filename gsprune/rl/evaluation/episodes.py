@@ -123,8 +123,8 @@ def evaluate(
         tally.add(np.asarray(rewards), np.logical_or(terminated, truncated))
         if tally.longest > max_episode_steps:
             raise EvaluationError(
-                f"an episode has not ended after {max_episode_steps:,} steps; end it by gymnasium.wrappers.TimeLimit, or"
-                " allow longer ones by gsprune eval RUN --max-episode-steps"
+                f"an episode has not ended after {max_episode_steps:,} steps; limit episodes by"
+                " gymnasium.wrappers.TimeLimit, or allow longer ones by gsprune eval RUN --max-episode-steps"
             )
     return EpisodeReturns(tally.returns, tally.lengths)
 

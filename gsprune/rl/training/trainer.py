@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,12 +15,8 @@ import gsprune
 from gsprune.arrays import Uint8Array
 from gsprune.distributed.gradients import GradientSum
 from gsprune.distributed.ranks import Ranks
-from gsprune.errors import EvaluationError
-from gsprune.rl.envs.configured import configured_request
-from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
-from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig, TrackResult, evaluate_tracks
 from gsprune.rl.training.checkpoints import (
     MODEL_FILE,
     TrainingState,
@@ -33,10 +27,13 @@ from gsprune.rl.training.checkpoints import (
 )
 from gsprune.rl.training.compilation import CompiledWhileResting
 from gsprune.rl.training.config import TrainConfig, resolve_device
+from gsprune.rl.training.environment_states import EnvironmentStates, training_request
 from gsprune.rl.training.from_scratch import take_widths
 from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, NoMetrics, Row, RowSink
+from gsprune.rl.training.own_evaluations import OwnEvaluations
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
+from gsprune.rl.training.step_effect import AgentOutputs, StepEffect
 from gsprune.rl.training.workers import start_workers
 
 __all__ = ["OnActivity", "Trainer"]
@@ -44,8 +41,6 @@ __all__ = ["OnActivity", "Trainer"]
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
 OnActivity = Callable[[int, str], None]
 """Takes the environment steps so far, those of the present iteration included, and what the trainer is doing."""
-
-_MAX_SEED = 2**30  # leaves room for the number of an environment below 2**31
 
 
 class Trainer(ABC, Generic[ConfigT]):
@@ -61,13 +56,14 @@ class Trainer(ABC, Generic[ConfigT]):
         iteration: iterations that are over.
         global_step: environment steps that are over.
         sparsity: what the pruning method has reached, in its own unit.
-        evaluation_seconds: seconds of all evaluations, of the processes before this one, too.
         ranks: the processes that train together. Each plays its share of the environments; the gradients add up, so
             that all hold the same network, and the first writes the files.
         share: the environments of this process, by their numbers among all.
     """
 
     algorithm: ClassVar[str]
+    policy_metric: ClassVar[str]
+    """The name of the metric for the change of the policy by a pruning step."""
 
     def __init__(
         self,
@@ -101,7 +97,7 @@ class Trainer(ABC, Generic[ConfigT]):
         whole_batches = config.compile or self.device.type != "cpu"
         self.workers = start_workers(config.workers, config.torch_threads, whole_batches)
         torch.manual_seed(config.seed)
-        self.environment = describe(self._request(config.num_envs))
+        self.environment = describe(training_request(config, config.num_envs))
         self.agent = self.build_dense()
         self.dense = self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
         # Or it died before its first one, and begins again.
@@ -111,15 +107,15 @@ class Trainer(ABC, Generic[ConfigT]):
             self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
         self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self._learning_rate(), eps=1e-5)
         self.sum_gradients = GradientSum(self.agent.parameters(), self.ranks)
-        self.envs: Any = make_environments(self._request(len(self.share), self.share.start))
+        self.envs: Any = make_environments(training_request(config, len(self.share), self.share.start))
+        self._env_states = EnvironmentStates(config, self.environment, self.envs, self.ranks, self.share)
         self.ended = EpisodeLog(self.share.start)
         self.episodes = EpisodeTracker()
         self.compilation = CompiledWhileResting(config.compile, say)
+        self._evaluations = OwnEvaluations(config, self.policy, self.device, say)
         self.iteration = self.global_step = 0
         self.sparsity = 0.0
         self._seconds_before = 0.0  # of training, in the processes before this one
-        self.evaluation_seconds = 0.0
-        self._has_endless_episodes = False
         self._saved_iteration = -1  # of the newest checkpoint
         self._on_activity: OnActivity = lambda step, activity: None
         state = self._load_network() if resumes else None
@@ -133,9 +129,10 @@ class Trainer(ABC, Generic[ConfigT]):
             self._redo_interval,
             self.ranks,
         )
+        self.step_effect = StepEffect(self.agent, self._outputs, self._policy_change, self.policy_metric, self.ranks)
         self.ranks.check_equal("the networks at the start", self.agent)
         if state is None:
-            self.next_frames: Uint8Array = self._first_frames()
+            self.next_frames: Uint8Array = self._env_states.begin()
             metric_bytes = 0
         else:
             metric_bytes = self._load_rest(state)
@@ -173,6 +170,18 @@ class Trainer(ABC, Generic[ConfigT]):
         """One iteration of `config.steps_per_iteration` environment steps, pruning included; returns its metrics."""
 
     @abstractmethod
+    def _held_out_frames(self) -> Tensor:
+        """(B, C, H, W) recent observations for a pruning event, other ones than compensation is fitted on."""
+
+    @abstractmethod
+    def _outputs(self, frames: Tensor) -> AgentOutputs:
+        """The agent's outputs for B frames, without gradients."""
+
+    @abstractmethod
+    def _policy_change(self, before: Tensor, after: Tensor) -> Tensor:
+        """(B,) changes from one `AgentOutputs.policy` to another."""
+
+    @abstractmethod
     def _put_state(self, state: TrainingState) -> None:
         """Add what the algorithm needs to go on."""
 
@@ -201,6 +210,11 @@ class Trainer(ABC, Generic[ConfigT]):
     def seconds(self) -> float:
         """Seconds of training without evaluations, of the processes before this one, too."""
         return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def evaluation_seconds(self) -> float:
+        """Seconds of all evaluations, of the processes before this one, too."""
+        return self._evaluations.seconds
 
     def build_dense(self) -> nn.Module:
         """The network as it is at the start, initialised from PyTorch's global random state."""
@@ -235,6 +249,7 @@ class Trainer(ABC, Generic[ConfigT]):
                 **self._episode_row(),
                 **metrics,
                 "pruning/sparsity": self.sparsity,
+                **self.step_effect.take_row(),
                 **self.size.row(self.dense),
                 **self._evaluate_if_due(),
                 "time/sps": self.config.steps_per_iteration / (self.seconds - before),
@@ -251,32 +266,11 @@ class Trainer(ABC, Generic[ConfigT]):
         return self.iteration == self.config.num_iterations
 
     def evaluate(self, episodes: int) -> dict[str, float]:
-        """Mean returns of `episodes` episodes as ``eval/train_return`` and ``eval/test_return``.
-
-        The result is empty for 0 episodes, and where episodes do not end; the user is told so once.
-        """
-        if episodes == 0 or self._has_endless_episodes:
-            return {}
-        config = self.config
-        protocol = ProtocolConfig(
-            config.env_id,
-            config.distribution_mode,
-            episodes,
-            config.eval_num_envs,
-            seed=EVALUATION_SEED + config.seed,
-            env_options=config.env_options,
-        )
-        began = time.monotonic()
-        results: dict[str, TrackResult] = {}
-        try:
-            results = evaluate_tracks(self.policy, protocol, device=self.device)
-        except EvaluationError as error:
-            self._has_endless_episodes = True
-            self.say(f"this run has no evaluations: {error}")
-        seconds = time.monotonic() - began
-        self.evaluation_seconds += seconds
-        self._started += seconds  # An evaluation is not part of the training time.
-        return {f"eval/{name}_return": result.mean for name, result in results.items()}
+        """Mean returns of `episodes` episodes; see `OwnEvaluations.returns`."""
+        before = self.evaluation_seconds
+        returns = self._evaluations.returns(episodes)
+        self._started += self.evaluation_seconds - before  # An evaluation is not part of the training time.
+        return returns
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint of now, between two iterations; all processes together.
@@ -295,7 +289,7 @@ class Trainer(ABC, Generic[ConfigT]):
             }
         )
         state.put_tree("method", self.method.state_dict())
-        self._put_environments(state)
+        self._env_states.put(state)
         state.put("episodes", self.episodes.state_arrays())
         state.put("rng", {"torch": torch.get_rng_state().numpy()})
         self._put_state(state)
@@ -325,7 +319,11 @@ class Trainer(ABC, Generic[ConfigT]):
             frames: a recent batch of observations.
         """
         self.ranks.check_equal("the networks before a pruning step", self.agent)
+        due = self.method.is_due(progress)
+        before = self.step_effect.observe(self._held_out_frames()) if due else None
         report = self.method.step(progress, frames)
+        if before is not None and report.changed:
+            self.step_effect.compare(before)
         self.size = self.size.after(report)
         self.sparsity = report.sparsity
         self.compilation.rest(self._widths_rest(progress))
@@ -336,14 +334,10 @@ class Trainer(ABC, Generic[ConfigT]):
         return config.pruning != "group" or not config.prune_begin <= progress < config.prune_end
 
     def _evaluate_if_due(self) -> dict[str, float]:
-        """Returns on training levels and on the full distribution, at `eval_points` points of the training."""
-        points, last = self.config.eval_points, self.config.num_iterations
-        before, now = (points * iteration // last for iteration in (self.iteration - 1, self.iteration))
-        # The end has an evaluation of its own; the first process plays alone, the others wait for it.
-        if before == now or self.iteration == last or not self.ranks.is_first:
+        """Mean returns, at `eval_points` points of the training; the first process plays, the others wait for it."""
+        if not self.ranks.is_first or not self._evaluations.is_due(self.iteration):
             return {}
-        if self.config.eval_interval_episodes:
-            self._report_activity(0, "evaluating")
+        self._report_activity(0, "evaluating")
         return self.evaluate(self.config.eval_interval_episodes)
 
     def _checkpoint_is_due(self) -> bool:
@@ -355,41 +349,6 @@ class Trainer(ABC, Generic[ConfigT]):
         parts = self.ranks.gather(self.ended.take()) or ()
         self.episodes.add(episode for part in parts for episode in part)
         return self.episodes.take_row()
-
-    def _request(self, num_envs: int, first_env: int = 0) -> EnvironmentRequest:
-        request = configured_request(vars(self.config), "train", num_envs, self.config.seed)
-        return replace(request, first_env=first_env, num_threads=self.config.env_threads)
-
-    def _first_frames(self) -> Uint8Array:
-        """Start the episodes, each process the ones that one with all environments would have in its place."""
-        if self.ranks.is_alone or not self.environment.can_save_states:
-            return cast(Uint8Array, self.envs.reset()[0])
-        whole: Any = make_environments(replace(self._request(self.config.num_envs), num_threads=0))
-        state = whole.get_state()
-        whole.close()
-        return cast(Uint8Array, self.envs.set_state(state.part(self.share)))
-
-    def _put_environments(self, state: TrainingState) -> None:
-        """Add the states of the environments of all processes, where they can be saved."""
-        saved = self.environment.state_type
-        if saved is None:
-            return
-        parts = self.ranks.gather(self.envs.get_state())
-        joined = self.envs.get_state() if parts is None else saved.joined(parts)
-        state.values["envs"] = joined.config
-        state.put("envs", joined.arrays)
-
-    def _resumed_frames(self, state: TrainingState) -> Uint8Array:
-        """Go on within the episodes of a checkpoint, or begin new ones where states cannot be saved."""
-        saved = self.environment.state_type
-        if saved is not None:
-            whole = saved(state.values["envs"], state.get("envs"))
-            return cast(Uint8Array, self.envs.set_state(whole.part(self.share)))
-        self.say(f"{self.config.env_id} cannot save its state: new episodes begin; all else is as in the checkpoint")
-        # Other episodes than those that the training began with, and a stream of its own for each environment.
-        sequence = np.random.SeedSequence([self.config.seed, self.global_step])
-        seed = int(sequence.generate_state(1)[0]) % _MAX_SEED + self.share.start
-        return cast(Uint8Array, self.envs.reset(seed=seed)[0])
 
     def _load_network(self) -> TrainingState:
         """Network and optimizer of the newest undamaged checkpoint; returns the rest of it."""
@@ -407,11 +366,11 @@ class Trainer(ABC, Generic[ConfigT]):
         self.iteration, self.global_step = values["iteration"], values["global_step"]
         self._saved_iteration = self.iteration
         self._seconds_before = values["seconds"]
-        self.evaluation_seconds = values.get("evaluation_seconds", 0.0)  # Older checkpoints count it as training.
+        self._evaluations.seconds = values.get("evaluation_seconds", 0.0)  # Older checkpoints count it as training.
         self.sparsity = values["sparsity"]
         self.compilation.compilations = values["compilations"]
         self.method.load_state_dict(state.get_tree("method"))
-        self.next_frames = self._resumed_frames(state)
+        self.next_frames = self._env_states.resume(state, self.global_step, self.say)
         self.episodes.load_state_arrays(state.get("episodes"))
         torch.set_rng_state(torch.from_numpy(state.get("rng")["torch"]))
         self._take_state(state)

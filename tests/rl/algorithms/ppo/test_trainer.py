@@ -21,6 +21,7 @@ from gsprune.rl.algorithms.ppo.losses import (
     value_loss,
 )
 from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
+from gsprune.rl.training import own_evaluations
 from gsprune.rl.training import trainer as trainer_module
 from gsprune.rl.training.checkpoints import checkpoint_folders, load_state
 from gsprune.rl.training.idle_options import without_idle
@@ -160,7 +161,8 @@ def test_training_time_is_without_evaluations_also_in_a_resumed_run(
         return {}
 
     monkeypatch.setattr(trainer_module, "time", SimpleNamespace(monotonic=tick))
-    monkeypatch.setattr(trainer_module, "evaluate_tracks", evaluate)
+    monkeypatch.setattr(own_evaluations, "time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr(own_evaluations, "evaluate_tracks", evaluate)
     config = replace(TINY, total_timesteps=96, eval_interval_episodes=4, eval_points=3)
     run(tmp_path, config, stop_after=1)
     run(tmp_path, config, resume=True)  # the evaluation at the end is not the trainer's
@@ -242,6 +244,49 @@ def test_compensation_is_fitted_on_frames_of_the_whole_rollout(tmp_path: Path, m
     run_folder.close()
     assert [report.compensation is not None for report in reports] == [report.changed for report in reports]
     assert any(len(report.compensation.consumers) == 5 for report in reports if report.changed)
+
+
+@pytest.mark.parametrize("compensate", ["none", "linear"])
+def test_a_step_logs_the_change_of_policy_and_values_on_frames_that_calibration_did_not_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compensate: Literal["none", "linear"]
+) -> None:
+    changes: dict[str, Any] = {} if compensate == "none" else {"compensate": compensate, "calibration_frames": 16}
+    config = replace(TINY, encoder="nature", num_steps=32, total_timesteps=320, **changes)
+    run_folder = RunFolder.create(tmp_path / "run", "ppo", asdict(config))
+    trainer = PPOTrainer(config, run_folder, say=lambda line: None)
+    with torch.no_grad():
+        trainer.agent.actor.weight.mul_(100)  # type: ignore[union-attr, operator]  # not uniform from the start
+    expected, step = [], trainer.method.step
+
+    def watched(progress: float, frames: torch.Tensor) -> Any:
+        held_out = trainer._held_out_frames()
+        assert held_out.shape == (5, 3, 64, 64)
+        if compensate != "none":
+            assert not (held_out[:, None] == frames).flatten(2).all(2).any()
+        with torch.no_grad():
+            (logits, values), generator = trainer.agent(held_out), torch.get_rng_state()
+            report = step(progress, frames)
+            after, new_values = trainer.agent(held_out)
+        logprobs, new_logprobs = logits.log_softmax(-1), after.log_softmax(-1)
+        if report.changed:
+            kl = (logprobs.exp() * (logprobs - new_logprobs)).sum(-1).mean()
+            error = (new_values - values).square().mean().sqrt() / values.std(correction=0)
+            expected.append((kl.item(), error.item()))
+        else:
+            expected.append(None)
+        torch.testing.assert_close(torch.get_rng_state(), generator)
+        return report
+
+    monkeypatch.setattr(trainer.method, "step", watched)
+    trainer.train()
+    trainer.close()
+    run_folder.close()
+    logged = read_metrics(tmp_path / "run")
+    assert [event is not None for event in expected] == ["pruning/kl" in row for row in logged]
+    for row, event in zip(logged, expected, strict=True):
+        if event is not None:
+            assert (row["pruning/kl"], row["pruning/value_error"]) == pytest.approx(event, rel=1e-3, abs=1e-6)
+    assert any(event is not None and event[0] > 1e-7 and event[1] > 1e-3 for event in expected)
 
 
 def test_the_gradient_of_a_minibatch_in_pieces_is_that_of_the_published_loss(tmp_path: Path) -> None:
