@@ -13,4 +13,4 @@ python3 -m venv "$scratch/venv"
 oldest=$(sed -nE 's/^dependencies = \["torch>=([0-9.]+)".*/\1/p' pyproject.toml)
 pip install -q "torch==$oldest.0${TORCH_BUILD:-}" 'numpy<2' pytest hypothesis gymnasium
 pip install -q .
-pytest tests/test_prune_step.py tests/test_invariants.py tests/tracing tests/rewrite tests/importance tests/core
+pytest tests/core tests/rewrite tests/tracing tests/pruning tests/importance tests/selection tests/test_invariants.py

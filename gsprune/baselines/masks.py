@@ -54,6 +54,7 @@ class MaskedPruning(ABC):
             name: torch.ones_like(parameter, dtype=torch.bool) for name, parameter in self._parameters()
         }
         self._sparsity = 0.0
+        self._requested = 0.0  # by the last step of this process
 
     @abstractmethod
     def _choose(self, layer: Layer, weight_mask: Tensor, sparsity: float) -> dict[str, Tensor]:
@@ -72,6 +73,10 @@ class MaskedPruning(ABC):
     def _fraction(self) -> float:
         """The sparsity of the present masks."""
 
+    def is_due(self, progress: float) -> bool:
+        """True if the schedule asks for another sparsity than at the last step."""
+        return self._schedule(progress) != self._requested
+
     def step(self, progress: float, frames: Tensor) -> SparsityReport:
         """Mask what the schedule asks for; what is masked stays so.
 
@@ -80,7 +85,7 @@ class MaskedPruning(ABC):
             frames: not used.
         """
         del frames
-        sparsity = self._schedule(progress)
+        sparsity = self._requested = self._schedule(progress)
         before = self._sum_masks()
         for name, layer in self._layers.items():
             for kind, mask in self._choose(layer, self._masks[f"{name}.weight"], sparsity).items():

@@ -45,6 +45,9 @@ class SparsityMethod(Protocol):
     between ``loss.backward()`` and the clipping of gradients, `after_optimizer_step` after ``optimizer.step()``.
     """
 
+    def is_due(self, progress: float) -> bool:
+        """True if `step` may change the network at this progress; False is certain, True is not."""
+
     def step(self, progress: float, frames: Tensor) -> StepReport:
         """Follow the schedule.
 
@@ -68,6 +71,11 @@ class SparsityMethod(Protocol):
 
 class NoPruning:
     """The dense network, or a small one from scratch."""
+
+    def is_due(self, progress: float) -> bool:
+        """False: no step changes anything."""
+        del progress
+        return False
 
     def step(self, progress: float, frames: Tensor) -> SparsityReport:
         """Change nothing."""

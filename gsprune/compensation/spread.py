@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["spread"]
+__all__ = ["spread", "spread_apart"]
 
 
 def spread(count: int, total: int, seed: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -25,3 +25,19 @@ def spread(count: int, total: int, seed: Sequence[int]) -> npt.NDArray[np.int64]
         return np.arange(total)
     jitter = np.random.default_rng(seed).random(count)
     return ((np.arange(count) + jitter) * (total / count)).astype(np.int64).clip(max=total - 1)
+
+
+def spread_apart(count: int, total: int, seed: Sequence[int], num_taken: int) -> npt.NDArray[np.int64]:
+    """Positions as `spread` returns them, without those of ``spread(num_taken, total, seed)``.
+
+    Args:
+        count: how many, at most; at least 1.
+        total: the length of the range.
+        seed: of both jitters, which differ.
+        num_taken: how many positions are taken; 0 for none.
+    """
+    free = np.ones(total, np.bool_)
+    if num_taken > 0:
+        free[spread(num_taken, total, seed)] = False
+    positions = np.flatnonzero(free)
+    return positions[spread(count, len(positions), (*seed, 1))]

@@ -91,11 +91,13 @@ class Criterion(ABC):
         default_reduction: the reduction that `Importance` uses if none is given.
         default_normalizer: the same for the normalizer.
         reads_data: True if the statistics depend on data. Then the ranks of a process group average them.
+        reads_gradients: True if the statistics need the parameters' ``.grad``.
     """
 
     default_reduction: ClassVar[str] = "mean"
     default_normalizer: ClassVar[str] = "none"
     reads_data: ClassVar[bool] = False
+    reads_gradients: ClassVar[bool] = False
 
     @abstractmethod
     def statistics(self, source: ScoreSource) -> Mapping[str, Float64Array]:

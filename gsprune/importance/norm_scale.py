@@ -41,7 +41,7 @@ class NormScale(Criterion):
         if not rows:
             raise ScoreError(
                 f"importance 'bn_scale' needs a norm layer with a weight, group {group.name!r} has none: take another "
-                f"importance, e.g. 'l1', or keep the group's width with ignore=({group.name!r},)"
+                f"importance, e.g. 'l1'; in Python, ignore=({group.name!r},) keeps the group's width, too"
             )
         return np.stack(rows)
 

@@ -46,7 +46,7 @@ class FlatStatistics(Mapping[str, Float64Array]):
             criterion: for the message.
 
         Raises:
-            ScoreError: a group's statistics have another shape than (rows, units).
+            ScoreError: a group is left out, or its statistics have another shape than (rows, units).
         """
         if isinstance(statistics, cls):
             return statistics
@@ -56,6 +56,11 @@ class FlatStatistics(Mapping[str, Float64Array]):
         for index, (group, units) in enumerate(zip(structure.traced.groups, structure.units_of_groups(), strict=True)):
             if group.name in source.frozen or units == 0:
                 continue
+            if group.name not in statistics:
+                raise ScoreError(
+                    f"{type(criterion).__name__}.statistics() left out group {group.name!r}: it must return statistics "
+                    "for every group of `source.groups`"
+                )
             found = statistics[group.name]
             if found.ndim != 2 or found.shape[1] != units or found.shape[0] == 0:
                 raise ScoreError(

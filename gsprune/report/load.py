@@ -83,6 +83,11 @@ class Run:
         known = [row[key] for row in self.rows if row.get(key) is not None]
         return float(known[-1]) if known else None
 
+    def largest(self, key: str) -> float | None:
+        """The largest value of a metric, or None."""
+        known = [float(row[key]) for row in self.rows if row.get(key) is not None]
+        return max(known, default=None)
+
     def widths(self) -> dict[str, FloatArray]:
         """Per group its (T,) widths over the rows, in the order of the forward pass."""
         names = [key for key in (self.rows[0] if self.rows else {}) if key.startswith("width/")]

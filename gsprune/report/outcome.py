@@ -28,6 +28,9 @@ class Outcome:
         macs: multiplications with weights for one frame at the end.
         latency_ms: time of one forward pass with one frame on one thread at the end, milliseconds.
         dense_latency_ms: that of the network before pruning, measured in the same process.
+        largest_kl: largest divergence of the policy by a pruning step, on frames that compensation was not fitted on.
+        largest_action_change: largest share of greedy actions that a pruning step changed, likewise.
+        largest_value_error: largest change of the values by a pruning step, in their standard deviations, likewise.
     """
 
     run: Run
@@ -43,6 +46,9 @@ class Outcome:
     macs: float | None
     latency_ms: float | None
     dense_latency_ms: float | None
+    largest_kl: float | None
+    largest_action_change: float | None
+    largest_value_error: float | None
 
     @property
     def normalised_test(self) -> float | None:
@@ -73,6 +79,9 @@ def outcome_of(run: Run) -> Outcome:
         macs=run.last("pruning/macs"),
         latency_ms=latencies[1],
         dense_latency_ms=latencies[0],
+        largest_kl=run.largest("pruning/kl"),
+        largest_action_change=run.largest("pruning/action_change"),
+        largest_value_error=run.largest("pruning/value_error"),
     )
 
 

@@ -11,7 +11,16 @@ import numpy.typing as npt
 from gsprune.report.load import Run
 from gsprune.report.outcome import Outcome
 from gsprune.report.series import mean_band
-from gsprune.report.style import Look, format_steps, name_rows, new_figure, rows_inches, text_inches, wrapped
+from gsprune.report.style import (
+    Look,
+    format_steps,
+    method_legend,
+    name_rows,
+    new_figure,
+    rows_inches,
+    text_inches,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +81,7 @@ def learning_curves(
         axis.set_xlim(left=0)
         if over == "step":
             axis.xaxis.set_major_formatter(format_steps)
-    _method_legend(figure, [method for method in _methods(runs, looks) if any(m == method for _, m in shown)], looks)
+    method_legend(figure, [method for method in _methods(runs, looks) if any(m == method for _, m in shown)], looks)
     return figure
 
 
@@ -121,7 +130,7 @@ def return_against_latency(outcomes: Sequence[Outcome], looks: Mapping[str, Look
         axis.set_ylabel("return on test levels")
         axis.set_xlim(left=0)
         axis.margins(0.12)
-    _method_legend(figure, [m for m in looks if any(o.run.method == m for o in known)], looks, lines=False)
+    method_legend(figure, [m for m in looks if any(o.run.method == m for o in known)], looks, lines=False)
     return figure
 
 
@@ -208,28 +217,6 @@ def _panels(count: int, max_columns: int = _MAX_COLUMNS, width: float = 4.6, hei
     for axis in flat[count:]:
         axis.remove()
     return figure, flat[:count]
-
-
-def _method_legend(figure: Figure, methods: Sequence[str], looks: Mapping[str, Look], lines: bool = True) -> None:
-    """One legend for all panels, below them, where it can hide nothing."""
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=looks[m].colour,
-            linestyle=looks[m].line if lines else "none",
-            marker=looks[m].marker,
-            markersize=5,
-        )
-        for m in methods
-    ]
-    entry_inches = 0.6 + text_inches(methods)  # with handle and gap
-    columns = max(1, min(len(methods), int(figure.get_figwidth() / entry_inches)))
-    figure.legend(
-        handles, [wrapped(m) for m in methods], loc="outside lower center", ncols=columns, frameon=False, fontsize=8
-    )
 
 
 def _width_looks() -> list[Look]:

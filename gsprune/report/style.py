@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ __all__ = [
     "format_seconds",
     "format_steps",
     "looks",
+    "method_legend",
     "name_rows",
     "new_figure",
     "rows_inches",
@@ -108,6 +109,28 @@ def name_rows(axis: Axes, names: Sequence[str]) -> None:
     """Write the names along the left side of a panel, the first at the top."""
     axis.set_yticks(range(len(names)), [wrapped(name) for name in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
+
+
+def method_legend(figure: Figure, methods: Sequence[str], styles: Mapping[str, Look], lines: bool = True) -> None:
+    """One legend for all panels, below them, where it can hide nothing."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=styles[m].colour,
+            linestyle=styles[m].line if lines else "none",
+            marker=styles[m].marker,
+            markersize=5,
+        )
+        for m in methods
+    ]
+    entry_inches = 0.6 + text_inches(methods)  # with handle and gap
+    columns = max(1, min(len(methods), int(figure.get_figwidth() / entry_inches)))
+    figure.legend(
+        handles, [wrapped(m) for m in methods], loc="outside lower center", ncols=columns, frameon=False, fontsize=8
+    )
 
 
 def format_steps(value: float, _position: int | None = None) -> str:

@@ -21,7 +21,7 @@ from gsprune.rl.evaluation.statistics import (
     mean,
 )
 
-__all__ = ["aggregate_table", "game_table", "noise_table", "normalised_scores", "write_runs_csv"]
+__all__ = ["aggregate_table", "effect_table", "game_table", "noise_table", "normalised_scores", "write_runs_csv"]
 
 
 def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], seed: int = 0) -> Table:
@@ -147,6 +147,44 @@ def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str], seed: int =
     return Table("Pixel noise", headings, tuple(rows), note)
 
 
+def effect_table(outcomes: Sequence[Outcome], methods: Sequence[str]) -> Table | None:
+    """How much the pruning step with the largest effect changed the agent; a row per game and method.
+
+    Args:
+        outcomes: of all runs; those without a measured step are left out.
+        methods: the order of the rows.
+
+    Returns:
+        The table, or None if no run has measured a step.
+    """
+    rows = []
+    for game in sorted({outcome.run.game for outcome in outcomes}):
+        for method in methods:
+            here = [
+                outcome
+                for outcome in outcomes
+                if (outcome.run.game, outcome.run.method) == (game, method)
+                and not (outcome.largest_kl is outcome.largest_action_change is outcome.largest_value_error is None)
+            ]
+            if here:
+                cells = (
+                    _mean(here, lambda o: o.largest_kl, lambda value: f"{value:.3g}"),
+                    _mean(here, lambda o: o.largest_action_change, percent),
+                    _mean(here, lambda o: o.largest_value_error, lambda value: f"{value:.3g}"),
+                )
+                rows.append((method, game, str(len(here)), *cells))
+    if not rows:
+        return None
+    headings = ("method", "game", "runs", "KL", "greedy actions changed", "value change / std")
+    note = (
+        "The largest effect of a pruning step in each run, mean over runs, measured before training goes on, on frames "
+        "that compensation was not fitted on. KL: of the policy after the step from that before it (PPO). Value "
+        "change: root mean square, in standard deviations of the values before the step. A schedule of many small "
+        "steps has a smaller largest step than one of few."
+    )
+    return Table("Effect of pruning steps", headings, tuple(rows), note)
+
+
 def normalised_scores(outcomes: Sequence[Outcome], method: str) -> dict[str, list[float]]:
     """Per game the normalised test returns of a method's runs; games without any are left out."""
     scores: dict[str, list[float]] = {}
@@ -166,7 +204,8 @@ def write_runs_csv(outcomes: Sequence[Outcome], path: Path) -> None:
     """
     figures = (
         "steps", "seconds", "train_return", "test_return", "normalised_test", "training_return", "sparsity",
-        "channel_sparsity", "param_sparsity", "params", "macs", "latency_ms", "dense_latency_ms",
+        "channel_sparsity", "param_sparsity", "params", "macs", "latency_ms", "dense_latency_ms", "largest_kl",
+        "largest_action_change", "largest_value_error",
     )  # fmt: skip
     dip_figures = ("depth", "control_depth", "recovered", "recovery")
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -11,11 +11,19 @@ from gsprune.checks import counted
 from gsprune.report.dips import dip_table
 from gsprune.report.load import Run
 from gsprune.report.outcome import Outcome, outcome_of
+from gsprune.report.plot_step_effects import step_effects
 from gsprune.report.plots import learning_curves, return_against_latency, wall_clock, widths_over_time
 from gsprune.report.plots_over_games import performance_profiles, score_intervals
 from gsprune.report.style import looks
 from gsprune.report.table import Table
-from gsprune.report.tables import aggregate_table, game_table, noise_table, normalised_scores, write_runs_csv
+from gsprune.report.tables import (
+    aggregate_table,
+    effect_table,
+    game_table,
+    noise_table,
+    normalised_scores,
+    write_runs_csv,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +96,8 @@ def _with_latency(outcome: Outcome, latencies: Mapping[Path, float]) -> Outcome:
 def _tables(runs: Sequence[Run], outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str) -> list[Table]:
     games = sorted({run.game for run in runs})
     tables: list[Table | None] = [game_table(outcomes, game, methods) for game in games]
-    tables += [aggregate_table(outcomes, methods, baseline), noise_table(outcomes, methods), dip_table(runs, methods)]
+    tables += [aggregate_table(outcomes, methods, baseline), noise_table(outcomes, methods)]
+    tables += [effect_table(outcomes, methods), dip_table(runs, methods)]
     return [table for table in tables if table is not None]
 
 
@@ -127,6 +136,12 @@ def _pictures(
             "widths.png",
             "Widths of the groups of coupled channels over training.",
             lambda: widths_over_time(runs),
+        ),
+        (
+            "step_effects.png",
+            "Return of the last 100 training episodes, and how much each pruning step changed the policy and the "
+            "values, on frames that compensation was not fitted on. A point per step of every run.",
+            lambda: step_effects(runs, look),
         ),
         (
             "wall_clock.png",

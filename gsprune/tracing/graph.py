@@ -128,6 +128,8 @@ class Graph:
         example_origin: "given" or "made" (by the tracer, from the first layer).
         inexact: names of ops that read a channel axis as a population (LayerNorm, softmax over channels, ...), after
             which the sliced network is not exactly the masked one.
+        mixed: names of the groups whose channels meet each other without a weight of the network: in a norm or softmax
+            over channels, a sum over them, a product of two activations.
         trail: every operation that the traced forward dispatched, in order.
         queries: rows whose removal changes an attention's scale.
         copies: submodules that lose the channels that another one loses -> the name of the other.
@@ -142,6 +144,7 @@ class Graph:
     example_shapes: tuple[tuple[int, ...], ...]
     example_origin: Literal["given", "made"]
     inexact: tuple[str, ...]
+    mixed: frozenset[str] = frozenset()
     trail: tuple[TrailOperation, ...] = ()
     queries: tuple[Queries, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)

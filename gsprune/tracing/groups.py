@@ -41,6 +41,7 @@ def build_graph(
         example_shapes=tuple(example_shapes),
         example_origin=origin,
         inexact=_inexact(tape, components),
+        mixed=_mixed(tape, components, groups, group_of),
         queries=_queries(tape),
         trail=_trail(tape, components, groups, group_of, unit_of),
     )
@@ -53,6 +54,13 @@ def _inexact(tape: Tape, components: Components) -> tuple[str, ...]:
         if op not in found and components.prunable[components.labels[np.maximum(layer, 0)]].any():
             found[op] = None
     return tuple(found)
+
+
+def _mixed(tape: Tape, components: Components, groups: Sequence[Group], group_of: IntArray) -> frozenset[str]:
+    """Names of the groups whose channels meet without a weight. `group_of` is indexed by component."""
+    atoms = atoms_in([*(layer for _, layer in tape.populations), *tape.unweighted])
+    found = np.unique(group_of[components.labels[atoms]])
+    return frozenset(groups[index].name for index in found[found >= 0].tolist())
 
 
 def _queries(tape: Tape) -> tuple[Queries, ...]:

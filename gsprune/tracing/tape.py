@@ -81,6 +81,7 @@ class Tape:
         ends: layers of weights' products that went into something else than a product of the same weight.
         notes_ends: False inside torch's own attention, whose operations are no such ends.
         populations: (operation, layer) of channels that were read together.
+        unweighted: layers over channels that were summed without a weight of the network.
         scale: the number that the running operation scales by, if it follows a width.
         marked: every tensor with channels that the forward has computed, alive or not.
         stored: layers of tensors that are alive after the call without being returned.
@@ -108,6 +109,7 @@ class Tape:
         self.ends: list[Labels] = []
         self.notes_ends = True
         self.populations: list[tuple[str, Labels]] = []
+        self.unweighted: list[Labels] = []
         self.mac_uses: list[MacUse] = []
         self.trail: list[TracedOperation] = []
         self.scale: Scale | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gsprune.compensation.spread import spread
+from gsprune.compensation.spread import spread, spread_apart
 
 
 @pytest.mark.parametrize(("count", "total"), [(4, 100), (7, 100), (64, 65)])
@@ -28,3 +28,15 @@ def test_a_stride_does_not_always_hit_the_same_column() -> None:
 def test_the_seed_alone_decides() -> None:
     assert np.array_equal(spread(9, 1000, (3, 1)), spread(9, 1000, (3, 1)))
     assert not np.array_equal(spread(9, 1000, (3, 1)), spread(9, 1000, (3, 2)))
+
+
+@pytest.mark.parametrize(("count", "total", "taken"), [(10, 100, 30), (10, 100, 95), (10, 100, 0), (10, 12, 12)])
+def test_positions_apart_are_spread_over_those_that_are_not_taken(count: int, total: int, taken: int) -> None:
+    seed = (3, 1)
+    positions = spread_apart(count, total, seed, taken)
+    occupied = set(spread(taken, total, seed).tolist()) if taken else set()
+    assert len(positions) == min(count, total - len(occupied))
+    assert len(set(positions.tolist()) - occupied) == len(positions)
+    if len(positions) == count:
+        assert positions[0] < total / 4
+        assert positions[-1] > total * 3 / 4

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch_features import needs_exchange_table
 
 from gsprune import _core
 
@@ -219,6 +220,7 @@ def find_followers(parameters: list[Any], states: list[Any]) -> tuple[list[Any],
     return planned.tensors[count:], planned.pattern_of[count:], planned.others
 
 
+@needs_exchange_table
 @given(
     values=st.lists(
         st.one_of(odd_tensors(), st.none(), st.floats(), st.sampled_from([{}, [torch.ones(2)], "text"])), max_size=4
@@ -246,6 +248,7 @@ def test_states_that_are_no_memory_are_left_to_a_closer_look() -> None:
     assert find_followers([parameter], [{parameter: None}])[2] == [(0, 0, None, None)]  # type: ignore[dict-item]
 
 
+@needs_exchange_table
 def test_gradients_come_first_and_those_of_another_layout_are_left_to_a_closer_look() -> None:
     dense, sparse, bare = (torch.ones(3, 2, requires_grad=True) for _ in range(3))
     dense.grad, sparse.grad = torch.zeros(3, 2), torch.eye(3, 2).to_sparse()
@@ -323,6 +326,7 @@ class Clearing(torch.Tensor):
 STATE: dict[str, Any] = {}
 
 
+@needs_exchange_table
 def test_a_state_that_is_cleared_while_it_is_read_crashes_nothing() -> None:
     for index in range(20):
         STATE[f"moment {index}"] = torch.Tensor._make_wrapper_subclass(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch_features import needs_exchange_table
 
 from gsprune import _core
 from gsprune.backends import bind_torch
@@ -43,6 +44,7 @@ def memory() -> Iterator[list[weakref.ref[torch.Tensor]]]:
     bind_torch()
 
 
+@needs_exchange_table
 def test_short_tensors_share_memory_and_long_ones_do_not(memory: list[weakref.ref[torch.Tensor]]) -> None:
     short = [torch.zeros(20 + 2 * i, 3) for i in range(40)]
     results = sliced([*short, torch.zeros(2**19, 2), torch.zeros(2**19, 2)])
@@ -66,6 +68,7 @@ def test_they_do_not_overlap_whatever_their_dtypes_are() -> None:
     assert results[-2].is_contiguous(memory_format=torch.channels_last)
 
 
+@needs_exchange_table
 @pytest.mark.parametrize("order", [1, -1])
 def test_memory_goes_with_the_last_of_them(memory: list[weakref.ref[torch.Tensor]], order: int) -> None:
     results = sliced([torch.zeros(10, 4) for _ in range(5)])
@@ -121,6 +124,7 @@ def test_they_are_saved_without_their_neighbours(copy: Callable[[torch.Tensor], 
     assert torch.equal(torch.load(io.BytesIO(file.getvalue())), results[5])
 
 
+@needs_exchange_table
 def test_no_memory_leaves_nothing(memory: list[weakref.ref[torch.Tensor]]) -> None:
     testcapi = pytest.importorskip("_testcapi", reason="this Python was built without its test modules")
     tensors = [torch.zeros(10, 4) for _ in range(4)]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from torch_features import needs_exchange_table
 
 from gsprune import _core
 from gsprune.backends import CppBackend, bind_torch
@@ -167,6 +168,7 @@ def test_a_block_much_too_long_for_a_new_tensor_is_left_in_reserve(size: int, sl
     assert in_use - before <= 1.25 * short.nbytes + slack
 
 
+@needs_exchange_table
 @pytest.mark.parametrize("size", [LARGE, LARGER])
 def test_trimming_gives_back_the_reserve_and_nothing_else(size: int) -> None:
     held = _sliced(torch.full((size, size), 7.0))
@@ -180,6 +182,7 @@ def test_trimming_gives_back_the_reserve_and_nothing_else(size: int) -> None:
     assert bool((held == 7.0).all())
 
 
+@needs_exchange_table
 def test_tensors_may_die_in_any_thread() -> None:
     tensors = [[_sliced(torch.randn(LARGE, LARGE))] for _ in range(8)]
     threads = [threading.Thread(target=cell.clear) for cell in tensors]

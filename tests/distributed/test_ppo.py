@@ -51,7 +51,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, A
 def assert_close(actual: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     assert [row.keys() for row in actual] == [row.keys() for row in expected]
     for mine, other in zip(actual, expected, strict=True):
-        for key in mine:
+        for key in mine.keys() - {"pruning/kl", "pruning/value_error"}:  # each rank has frames of its own
             expected_value = pytest.approx(other[key], rel=2e-3, abs=1e-6) if "losses/" in key else other[key]
             assert mine[key] == expected_value, (key, mine["step"])
 

@@ -89,3 +89,12 @@ def test_the_example_of_the_page_runs() -> None:
     exec(block, names)
     assert isinstance(names["model"], nn.Sequential)
     assert names["model"][0].out_features == 16
+
+
+def test_a_criterion_that_leaves_out_a_group_is_named_with_the_group() -> None:
+    class Forgetful(Criterion):
+        def statistics(self, source: ScoreSource) -> dict[str, Float64Array]:
+            return {}
+
+    with pytest.raises(gsprune.errors.ScoreError, match=r"Forgetful.*left out group '0'"):
+        removed(Forgetful())

@@ -22,7 +22,10 @@ RunWriter = Callable[..., Path]
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> RunWriter:
-    """Writes a run whose return rises to `level`, and which prunes from 20 % to 80 % if `sparsity` is above 0."""
+    """Writes a run whose return rises to `level`, and which prunes from 20 % to 80 % if `sparsity` is above 0.
+
+    Each step has a KL of `effect` times the sparsity it adds, and ten times the value error.
+    """
 
     def write(
         name: str = "run",
@@ -34,6 +37,7 @@ def write_run(tmp_path: Path) -> RunWriter:
         latency_ms: float = 2.0,
         seconds_per_row: float = 6.0,
         test_return: float | None = None,
+        effect: float | None = None,
         **config: Any,
     ) -> Path:
         folder = tmp_path / name
@@ -42,7 +46,7 @@ def write_run(tmp_path: Path) -> RunWriter:
         options |= {"pruning": "group" if sparsity else "none", "sparsity": sparsity or 0.8, **config}
         (folder / "config.json").write_text(json.dumps(options))
         rng = np.random.default_rng(int(options["seed"]))
-        lines = []
+        lines, before = [], 0.0
         for i in range(1, rows + 1):
             now = sparsity * (1 - (1 - min(1.0, max(0.0, (i / rows - 0.2) / 0.6))) ** 3)
             widths = {group: width - int(width * now + 1e-9) for group, width in WIDTHS.items()}
@@ -62,6 +66,9 @@ def write_run(tmp_path: Path) -> RunWriter:
                 "time/sps": 1_000 / seconds_per_row,
                 "time/seconds": i * seconds_per_row,
             }
+            if effect is not None and now > before:
+                row |= {"pruning/kl": effect * (now - before), "pruning/value_error": 10 * effect * (now - before)}
+            before = now
             if i % 10 == 0 and i < rows:
                 row |= {"eval/train_return": noisy, "eval/test_return": 0.8 * noisy}
             lines.append(json.dumps(row))

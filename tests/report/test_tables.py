@@ -11,7 +11,7 @@ from gsprune.report.dips import dip_table
 from gsprune.report.load import load_runs
 from gsprune.report.outcome import outcome_of
 from gsprune.report.table import Table
-from gsprune.report.tables import aggregate_table, game_table, noise_table, write_runs_csv
+from gsprune.report.tables import aggregate_table, effect_table, game_table, noise_table, write_runs_csv
 
 RunWriter = Callable[..., Path]
 
@@ -139,3 +139,18 @@ def test_the_csv_has_plain_numbers_and_gaps(study: Path, tmp_path: Path) -> None
     assert lines[0]["finished"] == "True"
     assert lines[0]["dip_depth"] == ""
     assert float(lines[2]["dip_depth"]) < 0
+
+
+def test_the_effect_of_a_run_is_that_of_its_largest_step(write_run: RunWriter, tmp_path: Path) -> None:
+    for seed, effect in ((1, 1.0), (2, 2.0)):
+        write_run(f"group-{seed}", seed=seed, sparsity=0.8, rows=10, effect=effect)
+    write_run("dense")
+    outcomes = [outcome_of(run) for run in load_runs([tmp_path])]
+    table = effect_table(outcomes, ["dense", "group 0.8"])
+    assert table is not None
+    assert len(table.rows) == 1
+    row = cells(table, 0)
+    # The first of six steps of the cubic schedule adds 0.8 * (1 - (5/6)^3) = 0.337.
+    assert (row["method"], row["runs"], row["KL"], row["value change / std"]) == ("group 0.8", "2", "0.506", "5.06")
+    assert row["greedy actions changed"] == "-"
+    assert effect_table([outcome for outcome in outcomes if outcome.run.method == "dense"], ["dense"]) is None

@@ -90,3 +90,15 @@ def test_bad_arguments_are_refused(study: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot be written to .* choose another --out"):
         write_report(runs, tmp_path / "file")
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_that_measured_their_steps_have_a_picture_and_a_table_of_them(
+    write_run: RunWriter, tmp_path: Path
+) -> None:
+    for compensate, effect in (("none", 1.0), ("linear", 0.01)):
+        for seed in (1, 2):
+            write_run(f"{compensate}-{seed}", seed=seed, sparsity=0.8, effect=effect, compensate=compensate, rows=20)
+    report = write_report(load_runs([tmp_path]), tmp_path / "out")
+    assert "step_effects.png" in report.pictures
+    assert (tmp_path / "out" / "step_effects.png").read_bytes().startswith(PNG)
+    assert "Effect of pruning steps" in [table.title for table in report.tables]

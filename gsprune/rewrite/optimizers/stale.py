@@ -64,8 +64,7 @@ def _check_state(optimizer: Optimizer, parameter: Tensor, shapes: set[Shape]) ->
             raise RewriteError(
                 f"{type(optimizer).__name__} holds a state of shape {tuple(value.shape)} for a parameter that was"
                 f" pruned to {tuple(parameter.shape)} in a step that was not told of this optimizer; it has not"
-                " stepped. Pass `optimizer=` to prune_step (or to Pruner); where that is too late,"
-                " optimizer.state.clear() lets it begin anew"
+                " stepped. Pass `optimizer=` to prune_step (or to Pruner); where that is too late, make a new optimizer"
             )
 
 

@@ -14,11 +14,11 @@ import torch
 from gsprune.checks import suggestion
 from gsprune.compensation.calibration import MIN_EXAMPLES
 from gsprune.engines import ENGINES, LatencyBudget, WidthPreset, multiple_of
-from gsprune.importance import resolve_importance
 from gsprune.rl.encoders import check_encoder
 from gsprune.rl.envs.configured import configured_request
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.envs.registry import describe
+from gsprune.rl.importance import configured_importance
 from gsprune.rl.training.idle_options import refuse_idle
 from gsprune.schedules import Polynomial
 
@@ -72,7 +72,8 @@ class TrainConfig(ABC):
     prune_end: float = 0.8
     """fraction of the training after which the final sparsity holds"""
     importance: str = "l1"
-    """the score by which channels stay: l1, l2, taylor, lamp, fpgm, hessian, random"""
+    """the score by which channels stay: activation, bn_scale, fpgm, hessian, l1, l2, lamp, random or taylor; or your
+    own as package.module:name, a gsprune.Criterion (class or object) or a function of a weight matrix"""
     scope: Literal["local", "global", "isomorphic"] = "local"
     """where channels compete: within their group, over all groups, or over groups of the same kind"""
     target: Literal["channels", "params", "macs", "latency"] = "channels"
@@ -143,7 +144,7 @@ class TrainConfig(ABC):
             ValueError: names the option, its value, the constraint and the way out.
         """
         _check_choices(self)
-        resolve_importance(self.importance)
+        configured_importance(self.importance)
         check_encoder(self.encoder)
         check_at_least(self, 1, "width", "num_features")
         environment = describe(configured_request(vars(self), "train", self.num_envs, self.seed))

@@ -19,6 +19,7 @@ from gsprune.baselines.structured import StructuredPruning
 from gsprune.baselines.unstructured import UnstructuredPruning
 from gsprune.distributed.ranks import Ranks
 from gsprune.networks import FRAME_SHAPE, ObservationShape, example_frames
+from gsprune.rl.importance import configured_importance
 from gsprune.rl.training.config import TrainConfig
 
 __all__ = ["GroupPruning", "NetworkSize", "build_method"]
@@ -46,13 +47,14 @@ class GroupPruning:
             followers: networks that are sliced like `model`, e.g. a target network.
             ranks: the processes that train it; None for one alone.
         """
+        importance = configured_importance(config.importance)
         self._compensates = config.compensate != "none"
         self._calibration: list[Tensor] = []  # the frames of the present step
         options: dict[str, Any] = {
             "optimizer": optimizer,
             "followers": followers,
             "example_inputs": _example(model, observation_shape),
-            "importance": config.importance,
+            "importance": importance,
             "scope": config.scope,
             "target": config.target,
             "round_to": config.round_to,
@@ -63,19 +65,30 @@ class GroupPruning:
             "backend": config.backend,
             "process_group": None if ranks is None else ranks.group,
         }
-        self._pruner = gsprune.Pruner(model, config.schedule(), **options)
+        self._schedule = config.schedule()
+        self._requested: object = 0.0  # by the last step: a sparsity or a budget
+        self._pruner = gsprune.Pruner(model, self._schedule, **options)
         if config.budget is not None:
             # A budget that cannot be met is an error now, not after a fifth of the training; the answer is kept.
             gsprune.prune_step(model, config.budget, **{**options, "importance": "l1"}, dry_run=True)
+        elif _scores_now(importance):
+            # So is a criterion that cannot score one of the groups.
+            gsprune.prune_step(model, config.sparsity, **options, dry_run=True)
+
+    def is_due(self, progress: float) -> bool:
+        """True if the schedule asks for something else than at the last step."""
+        return self._schedule(progress) != self._requested
 
     def step(self, progress: float, frames: Tensor) -> gsprune.PruneReport:
         """Prune to the sparsity that the schedule has at `progress`; compensation is fitted on `frames`."""
         if self._compensates:
             self._calibration[:] = [frames]
         try:
-            return self._pruner.step(progress)
+            report = self._pruner.step(progress)
         finally:
             self._calibration.clear()
+        self._requested = self._schedule(progress)
+        return report
 
     def after_backward(self) -> None:
         """Nothing: what is gone has no gradient."""
@@ -133,6 +146,12 @@ def build_method(
     masked = {"structured": StructuredPruning, "unstructured": UnstructuredPruning}[config.pruning]
     schedule = cast(Callable[[float], float], config.schedule())  # the sparsity of a configuration is one number
     return masked(model, schedule, (optimizer,), followers, ignore=heads)
+
+
+def _scores_now(importance: gsprune.Importance) -> bool:
+    """True if the importance needs neither data nor gradients, so that it can score before the training."""
+    criterion = importance.criterion
+    return isinstance(criterion, gsprune.Criterion) and not (criterion.reads_data or criterion.reads_gradients)
 
 
 def _example(model: nn.Module, observation_shape: ObservationShape) -> Tensor:

@@ -36,6 +36,7 @@ from gsprune.rl.training.from_scratch import take_widths
 from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, NoMetrics, Row, RowSink
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
+from gsprune.rl.training.step_effect import AgentOutputs, StepEffect
 from gsprune.rl.training.workers import start_workers
 
 __all__ = ["OnActivity", "Trainer"]
@@ -67,6 +68,8 @@ class Trainer(ABC, Generic[ConfigT]):
     """
 
     algorithm: ClassVar[str]
+    policy_metric: ClassVar[str]
+    """The name of the metric for the change of the policy by a pruning step."""
 
     def __init__(
         self,
@@ -131,6 +134,7 @@ class Trainer(ABC, Generic[ConfigT]):
             self._redo_interval,
             self.ranks,
         )
+        self.step_effect = StepEffect(self.agent, self._outputs, self._policy_change, self.policy_metric, self.ranks)
         self.ranks.check_equal("the networks at the start", self.agent)
         if state is None:
             self.next_frames: Uint8Array = self._first_frames()
@@ -169,6 +173,18 @@ class Trainer(ABC, Generic[ConfigT]):
     @abstractmethod
     def _iterate(self) -> dict[str, float | int | None]:
         """One iteration of `config.steps_per_iteration` environment steps, pruning included; returns its metrics."""
+
+    @abstractmethod
+    def _held_out_frames(self) -> Tensor:
+        """(B, C, H, W) recent observations for a pruning event, other ones than compensation is fitted on."""
+
+    @abstractmethod
+    def _outputs(self, frames: Tensor) -> AgentOutputs:
+        """The agent's outputs for B frames, without gradients."""
+
+    @abstractmethod
+    def _policy_change(self, before: Tensor, after: Tensor) -> Tensor:
+        """(B,) changes from one `AgentOutputs.policy` to another."""
 
     @abstractmethod
     def _put_state(self, state: TrainingState) -> None:
@@ -233,6 +249,7 @@ class Trainer(ABC, Generic[ConfigT]):
                 **self._episode_row(),
                 **metrics,
                 "pruning/sparsity": self.sparsity,
+                **self.step_effect.take_row(),
                 **self.size.row(self.dense),
                 **self._evaluate_if_due(),
                 "time/sps": self.config.steps_per_iteration / (self.seconds - before),
@@ -315,7 +332,11 @@ class Trainer(ABC, Generic[ConfigT]):
             frames: a recent batch of observations.
         """
         self.ranks.check_equal("the networks before a pruning step", self.agent)
+        due = self.method.is_due(progress)
+        before = self.step_effect.observe(self._held_out_frames()) if due else None
         report = self.method.step(progress, frames)
+        if before is not None and report.changed:
+            self.step_effect.compare(before)
         self.size = self.size.after(report)
         self.sparsity = report.sparsity
         self.compilation.rest(self._widths_rest(progress))

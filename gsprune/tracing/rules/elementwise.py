@@ -17,11 +17,12 @@ from gsprune.tracing.tape import Tape
 _LINEAR = {"aten.mul": True, "aten.div": True, "aten.add": False, "aten.sub": False, "aten.neg": False}
 
 
-# Operations that torch does not tag as pointwise, and those that overwrite a tensor element by element.
+# Operations that torch does not tag as pointwise (some of them only before torch 2.9 or so), and those that overwrite a
+# tensor element by element.
 @aten(
     "_prelu_kernel prelu hardswish log_sigmoid_forward rrelu_with_noise where masked_fill copy clamp clip addcmul "
     "addcdiv lerp fill zero bernoulli uniform normal random exponential cauchy log_normal geometric relu6 max.other "
-    "min.other"
+    "min.other leaky_relu elu celu selu hardsigmoid hardtanh ldexp"
 )
 @rule(POINTWISE)
 def _pointwise(tape: Tape, call: Call) -> Shadow:

@@ -48,6 +48,8 @@ def contract(tape: Tape, a: Labels | None, a_kind: Kind, b: Labels | None, b_kin
 
     The axis of a weight (`b` of kind PARAMETER) consumes channels.
     """
+    if b_kind is not Kind.PARAMETER:
+        tape.unweighted.extend(layer for layer in (a, b) if layer is not None)
     if a is not None and b is not None:
         tape.unite(a, b)
         tape.contracted.append(a)

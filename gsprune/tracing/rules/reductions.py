@@ -30,8 +30,10 @@ def _reduce(tape: Tape, call: Call, axes: Sequence[int], *, exact: bool) -> Shad
         left = _reduced(tape, layer, axes)
         if left is not None:
             layers.append(left)
-        elif not exact:
-            tape.population([layer])
+        else:
+            tape.unweighted.append(layer)
+            if not exact:
+                tape.population([layer])
     if call.outputs()[0].ndim != call.args[0].ndim:
         layers = [layer.squeeze(tuple(axes)) for layer in layers]
     return Shadow(layers, shadow.kind)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gsprune.compensation.spread import spread
+from gsprune.compensation.spread import spread, spread_apart
 from gsprune.errors import CheckpointError
 from gsprune.rl.algorithms.dqn.frame_store import Frames, FrameStore
 from gsprune.rl.algorithms.dqn.losses import importance_weights, n_step_returns, priorities
 from gsprune.rl.algorithms.dqn.sum_tree import SumTree
+from gsprune.rl.training.step_effect import held_out_count
 
 __all__ = ["PrioritizedReplay", "ReplayBatch", "ReplayOptions"]
 
@@ -218,7 +219,14 @@ class PrioritizedReplay:
         Returns:
             (B, *frame_shape) uint8.
         """
-        positions = spread(count, self.size, seed)
+        return self._frames_at(spread(count, self.size, seed))
+
+    def held_out_frames(self, num_calibration: int, seed: Sequence[int]) -> Frames:
+        """Observations as `spread_frames`, none of those that it returns for `num_calibration`."""
+        return self._frames_at(spread_apart(held_out_count(self.size), self.size, seed, num_calibration))
+
+    def _frames_at(self, positions: IntArray) -> Frames:
+        """Observations by their positions in the replay, the oldest first."""
         oldest = max(0, self._steps - self._live)
         times, envs = np.divmod(positions, self.num_envs)
         out = np.empty((len(positions), *self._frames.frame_shape), dtype=np.uint8)

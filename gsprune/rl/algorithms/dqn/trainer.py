@@ -24,6 +24,7 @@ from gsprune.rl.algorithms.dqn.replay import PrioritizedReplay, ReplayBatch
 from gsprune.rl.evaluation.episodes import Policy
 from gsprune.rl.networks import configured_network
 from gsprune.rl.training.checkpoints import TrainingState
+from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
 
 __all__ = ["DQNTrainer"]
@@ -48,6 +49,7 @@ class DQNTrainer(Trainer[DQNConfig]):
     """
 
     algorithm = "dqn"
+    policy_metric = "pruning/action_change"
 
     def _build_agent(self) -> nn.Module:
         return configured_network(vars(self.config), self.environment, build_network)
@@ -173,6 +175,21 @@ class DQNTrainer(Trainer[DQNConfig]):
         if config.compensate == "none":
             return batch
         return _frames(self.replay.spread_frames(config.calibration_frames, (config.seed, self.updates)), self.device)
+
+    def _held_out_frames(self) -> Tensor:
+        """Other frames of the replay."""
+        config = self.config
+        num_calibration = 0 if config.compensate == "none" else config.calibration_frames
+        return _frames(self.replay.held_out_frames(num_calibration, (config.seed, self.updates)), self.device)
+
+    def _outputs(self, frames: Tensor) -> AgentOutputs:
+        """The values of all actions, which are the policy, too."""
+        values = torch.cat(self.workers.forward(self._values_of(self.agent), frames))
+        return AgentOutputs(values, values)
+
+    def _policy_change(self, before: Tensor, after: Tensor) -> Tensor:
+        """1 where another action has the highest value, else 0."""
+        return before.argmax(1) != after.argmax(1)
 
     def _piece_loss(self, piece: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """A piece's part of the loss, of the (loss, mean value) of the batch, and its errors."""

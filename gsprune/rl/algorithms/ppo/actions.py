@@ -50,6 +50,9 @@ class ActionDistribution(Protocol):
     def entropy(self, parameters: Tensor) -> Tensor:
         """(B,) entropies in nats."""
 
+    def divergence(self, parameters: Tensor, others: Tensor) -> Tensor:
+        """(B,) Kullback-Leibler divergences KL(p || q) in nats, of p with `parameters` and q with `others`."""
+
     def to_environment(self, actions: Tensor) -> AnyArray:
         """Actions as the environments take them."""
 
@@ -90,6 +93,11 @@ class Categorical:
     def entropy(self, parameters: Tensor) -> Tensor:
         """Entropies of the softmax."""
         return categorical_entropy(parameters)
+
+    def divergence(self, parameters: Tensor, others: Tensor) -> Tensor:
+        """Sum over the actions of p (log p - log q)."""
+        logprobs = torch.log_softmax(parameters, -1)
+        return (logprobs.exp() * (logprobs - torch.log_softmax(others, -1))).sum(-1)
 
     def to_environment(self, actions: Tensor) -> AnyArray:
         """The actions."""
@@ -160,6 +168,11 @@ class MultiCategorical(_Sampled):
         """The sum over the choices."""
         return torch.stack([categorical_entropy(logits) for logits in self._split(parameters)]).sum(0)
 
+    def divergence(self, parameters: Tensor, others: Tensor) -> Tensor:
+        """The sum over the choices."""
+        pairs = zip(self._parts, self._split(parameters), self._split(others), strict=True)
+        return torch.stack([part.divergence(logits, other) for part, logits, other in pairs]).sum(0)
+
     def to_environment(self, actions: Tensor) -> AnyArray:
         """The actions."""
         return np.asarray(actions.cpu().numpy())
@@ -212,6 +225,13 @@ class DiagonalGaussian(_Sampled):
         """Differential entropies, which may be negative."""
         _, log_std = parameters.chunk(2, -1)
         return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+    def divergence(self, parameters: Tensor, others: Tensor) -> Tensor:
+        """Sum over the dimensions of log(s_q / s_p) + (s_p² + (m_p - m_q)²) / (2 s_q²) - 1/2."""
+        (means, log_std), (other_means, other_log_std) = parameters.chunk(2, -1), others.chunk(2, -1)
+        widening = other_log_std - log_std
+        shift = (means - other_means) * torch.exp(-other_log_std)
+        return (widening + 0.5 * (torch.exp(-2 * widening) + shift.square() - 1)).sum(-1)
 
     def to_environment(self, actions: Tensor) -> AnyArray:
         """Actions clipped to the bounds."""

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsprune.compensation.spread import spread
+from gsprune.compensation.spread import spread, spread_apart
 from gsprune.networks import FRAME_SHAPE, ObservationShape
 from gsprune.rl.algorithms.ppo.losses import normalized
 from gsprune.rl.algorithms.ppo.returns import FloatArray, explained_variance, gae
+from gsprune.rl.training.step_effect import held_out_count
 
 __all__ = ["Minibatch", "Rollout"]
 
@@ -108,6 +109,12 @@ class Rollout:
         """(B, C, H, W) uint8: at most `count` of this process's frames, spread over all steps and environments."""
         steps, envs = self.values[:-1].shape
         indices = spread(count, steps * envs, seed)
+        return self._rows(torch.from_numpy(indices).to(self.frames.device))
+
+    def held_out_frames(self, num_calibration: int, seed: Sequence[int]) -> Tensor:
+        """(B, C, H, W) uint8: frames as `spread_frames`, none of those that it returns for `num_calibration`."""
+        steps, envs = self.values[:-1].shape
+        indices = spread_apart(held_out_count(steps * envs), steps * envs, seed, num_calibration)
         return self._rows(torch.from_numpy(indices).to(self.frames.device))
 
     def minibatch(self, indices: Tensor, normalize: bool = False) -> Minibatch:

@@ -20,6 +20,7 @@ from gsprune.rl.algorithms.ppo.rollout import Minibatch, Rollout
 from gsprune.rl.evaluation.episodes import Policy
 from gsprune.rl.networks import configured_network
 from gsprune.rl.training.checkpoints import TrainingState
+from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
 
 __all__ = ["PPOTrainer"]
@@ -32,6 +33,7 @@ class PPOTrainer(Trainer[PPOConfig]):
     """A training run by PPO."""
 
     algorithm = "ppo"
+    policy_metric = "pruning/kl"
 
     def _build_agent(self) -> nn.Module:
         return configured_network(vars(self.config), self.environment, build_network)
@@ -81,6 +83,21 @@ class PPOTrainer(Trainer[PPOConfig]):
         if config.compensate == "none":
             return self.rollout.frames[-1]
         return self.rollout.spread_frames(config.calibration_frames, (config.seed, self.iteration))
+
+    def _held_out_frames(self) -> Tensor:
+        """Other frames of the rollout."""
+        config = self.config
+        num_calibration = 0 if config.compensate == "none" else config.calibration_frames
+        return self.rollout.held_out_frames(num_calibration, (config.seed, self.iteration))
+
+    def _outputs(self, frames: Tensor) -> AgentOutputs:
+        """Parameters of the actions' distribution, and values."""
+        parameters, values = zip(*self.workers.forward(self._forward, frames), strict=True)
+        return AgentOutputs(torch.cat(parameters), torch.cat(values))
+
+    def _policy_change(self, before: Tensor, after: Tensor) -> Tensor:
+        """Divergences of the policy after a step from that before it."""
+        return self.actions.divergence(before, after)
 
     @torch.no_grad()
     def _collect(self) -> float:

@@ -64,6 +64,10 @@ def test_spread_frames_are_one_of_each_part_of_what_can_be_sampled(steps):
     some = replay.spread_frames(len(numbers) // 2, (0,))[:, 0, 0, 0]
     parts = (some - numbers[0]) * len(some) // len(numbers)
     assert parts.tolist() == list(range(len(some)))
+    taken = set(some.tolist())
+    held_out = replay.held_out_frames(len(some), (0,))[:, 0, 0, 0].tolist()
+    assert held_out
+    assert set(held_out) <= set(numbers) - taken
 
 
 def test_nothing_can_be_sampled_before_the_nth_observation_is_there():

@@ -206,6 +206,34 @@ def test_a_compensated_run_shrinks_agent_and_target_and_resumes_to_the_same_metr
     assert np.isfinite([row["losses/td_loss"] for row in rows(whole)[1:]]).all()
 
 
+def test_a_step_logs_the_share_of_greedy_actions_that_change_and_the_error_of_the_values(start, monkeypatch):
+    trainer = start(compensate="linear", calibration_frames=20)
+    events, step = [], trainer.method.step
+
+    @torch.no_grad()
+    def watched(progress, frames):
+        held_out = trainer._held_out_frames()
+        before = trainer.agent(held_out)
+        report = step(progress, frames)
+        after = trainer.agent(held_out)
+        if report.changed:
+            changed = (before.argmax(1) != after.argmax(1)).double().mean().item()
+            error = (after - before).square().mean().sqrt() / before.std(correction=0)
+            events[-1].append((changed, error.item()))
+        return report
+
+    monkeypatch.setattr(trainer.method, "step", watched)
+    events.append([])
+    trainer.train(on_row=lambda *_: events.append([]))
+    logged = rows(trainer)
+    assert any(len(of_row) > 1 for of_row in events)
+    for row, of_row in zip(logged, events[:-1], strict=True):
+        assert ("pruning/value_error" in row) == bool(of_row)
+        if of_row:  # of several events the largest
+            assert row["pruning/action_change"] == pytest.approx(max(changed for changed, _ in of_row))
+            assert row["pruning/value_error"] == pytest.approx(max(error for _, error in of_row), rel=1e-3)
+
+
 @pytest.mark.parametrize("pruning", ["structured", "unstructured"])
 def test_masked_weights_of_agent_target_and_optimizer_are_zero_after_every_iteration(start, pruning):
     trainer = start(pruning=pruning)

@@ -45,6 +45,21 @@ def test_several_choices_are_independent_categoricals() -> None:
     torch.testing.assert_close(shares, parts[1].probs[0], atol=0.04, rtol=0)
 
 
+def test_divergences_are_those_of_torch() -> None:
+    logits, others = torch.randn(6, 7), torch.randn(6, 7)
+    several = distribution_of(MultiDiscrete([2, 5])).divergence(logits, others)
+    pairs = zip(torch.split(logits, [2, 5], -1), torch.split(others, [2, 5], -1), strict=True)
+    parts = [
+        distributions.kl_divergence(distributions.Categorical(logits=p), distributions.Categorical(logits=q))
+        for p, q in pairs
+    ]
+    torch.testing.assert_close(several, parts[0] + parts[1])
+    torch.testing.assert_close(distribution_of(Discrete(2)).divergence(logits[:, :2], others[:, :2]), parts[0])
+    gaussian = distribution_of(Box(0, 1, (3,))).divergence(logits[:, :6], others[:, :6])
+    p, q = (distributions.Normal(x[:, :3], x[:, 3:6].exp()) for x in (logits, others))
+    torch.testing.assert_close(gaussian, distributions.kl_divergence(p, q).sum(-1))
+
+
 @pytest.mark.parametrize("space", [Text(3), Discrete(3, start=1), Box(0, 5, (2,), np.int64)])
 def test_other_spaces_are_refused_with_the_way_out(space: object) -> None:
     with pytest.raises(ValueError, match=r"PPO needs a Discrete, MultiDiscrete or .*TransformAction"):

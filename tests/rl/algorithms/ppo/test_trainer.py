@@ -244,6 +244,49 @@ def test_compensation_is_fitted_on_frames_of_the_whole_rollout(tmp_path: Path, m
     assert any(len(report.compensation.consumers) == 5 for report in reports if report.changed)
 
 
+@pytest.mark.parametrize("compensate", ["none", "linear"])
+def test_a_step_logs_the_change_of_policy_and_values_on_frames_that_calibration_did_not_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compensate: Literal["none", "linear"]
+) -> None:
+    changes: dict[str, Any] = {} if compensate == "none" else {"compensate": compensate, "calibration_frames": 16}
+    config = replace(TINY, encoder="nature", num_steps=32, total_timesteps=320, **changes)
+    run_folder = RunFolder.create(tmp_path / "run", "ppo", asdict(config))
+    trainer = PPOTrainer(config, run_folder, say=lambda line: None)
+    with torch.no_grad():
+        trainer.agent.actor.weight.mul_(100)  # type: ignore[union-attr, operator]  # not uniform from the start
+    expected, step = [], trainer.method.step
+
+    def watched(progress: float, frames: torch.Tensor) -> Any:
+        held_out = trainer._held_out_frames()
+        assert held_out.shape == (5, 3, 64, 64)
+        if compensate != "none":
+            assert not (held_out[:, None] == frames).flatten(2).all(2).any()
+        with torch.no_grad():
+            (logits, values), generator = trainer.agent(held_out), torch.get_rng_state()
+            report = step(progress, frames)
+            after, new_values = trainer.agent(held_out)
+        logprobs, new_logprobs = logits.log_softmax(-1), after.log_softmax(-1)
+        if report.changed:
+            kl = (logprobs.exp() * (logprobs - new_logprobs)).sum(-1).mean()
+            error = (new_values - values).square().mean().sqrt() / values.std(correction=0)
+            expected.append((kl.item(), error.item()))
+        else:
+            expected.append(None)
+        torch.testing.assert_close(torch.get_rng_state(), generator)
+        return report
+
+    monkeypatch.setattr(trainer.method, "step", watched)
+    trainer.train()
+    trainer.close()
+    run_folder.close()
+    logged = read_metrics(tmp_path / "run")
+    assert [event is not None for event in expected] == ["pruning/kl" in row for row in logged]
+    for row, event in zip(logged, expected, strict=True):
+        if event is not None:
+            assert (row["pruning/kl"], row["pruning/value_error"]) == pytest.approx(event, rel=1e-3, abs=1e-6)
+    assert any(event is not None and event[0] > 1e-7 and event[1] > 1e-3 for event in expected)
+
+
 def test_the_gradient_of_a_minibatch_in_pieces_is_that_of_the_published_loss(tmp_path: Path) -> None:
     config = replace(TINY, encoder="nature", pruning="none", round_to=1, microbatch_size=5)
     run_folder = RunFolder.create(tmp_path, "ppo", asdict(config))
