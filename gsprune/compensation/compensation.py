@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 from torch import Tensor
 
-from gsprune.compensation.consumer import Consumer
-from gsprune.compensation.fitting import ConsumerFit, Target
+from gsprune.compensation.fitting import ConsumerFit
 from gsprune.compensation.moments import Average
 from gsprune.compensation.recording import Recording, num_rows, watch_calls
 from gsprune.compensation.report import CompensationReport, ConsumerReport
-from gsprune.compensation.uses import ConstantPlace, Use
+from gsprune.compensation.targets import dense_aliases, find_targets
+from gsprune.compensation.uses import Use
 from gsprune.errors import RewriteError
 from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.session import Session
-from gsprune.rewrite.tensors import named_tensors
 from gsprune.tracing.example import Example
 
 __all__ = ["Compensation", "CompensationMode"]
@@ -54,8 +52,7 @@ class Compensation:
 
     def observe(self, session: Session, plan: RewritePlan) -> None:
         """Run the dense network."""
-        # A detached alias stays dense when the parameter gets its smaller memory.
-        self._dense = {id(tensor): tensor.detach() for tensor in plan.tensors[: plan.num_owned]}
+        self._dense = dense_aliases(plan)
         self._recording = Recording(session.model, session.groups.graph, plan.kept, self.calls)
 
     def adjust(self, network: SmallerNetwork) -> Sequence[str]:
@@ -68,7 +65,7 @@ class Compensation:
         assert recording is not None
         fits: dict[str, ConsumerFit] = {}
         for name, consumer in recording.consumers.items():
-            targets = list(self._targets(network, consumer, recording.constants[name]))
+            targets = list(find_targets(network, consumer, recording.constants[name], self._dense))
             fits[name] = ConsumerFit(consumer, targets, self.mode == "linear")
         skipped = dict(recording.skipped)
         arrivals: Counter[tuple[int, str]] = Counter()
@@ -98,34 +95,6 @@ class Compensation:
         self.report = self._report(fits, skipped)
         self._recording, self._dense = None, {}
         return (str(self.report),)
-
-    def _targets(
-        self, network: SmallerNetwork, consumer: Consumer, places: Sequence[ConstantPlace]
-    ) -> Iterator[Target]:
-        """The weight of the model, of its copies and of its followers."""
-        traced = network.session.groups.traced
-        scaled = any(queries.tensor == consumer.weight for queries in traced.queries)
-        outputs = {a: kept for a, kept in network.plan.kept[consumer.weight].items() if a != consumer.axis}
-        prefixes = [("", "")]
-        prefixes += [
-            (f"{old}.", f"{new}.") for new, old in traced.copies.items() if consumer.weight.startswith(f"{old}.")
-        ]
-        for binding in network.bindings:
-            tensors = {**named_tensors(binding.module), **binding.tensors}
-            for old, new in prefixes:
-                weight = tensors.get(new + consumer.weight.removeprefix(old))
-                dense = None if weight is None else self._dense.get(id(weight))
-                if weight is None or dense is None:
-                    continue
-                pruned, constants = network.writable(weight), []
-                for place in places:
-                    owner = tensors.get(new + place.tensor.removeprefix(old))
-                    if owner is not None:
-                        sign = -1.0 if place.tensor.endswith("running_mean") else 1.0
-                        kept = network.plan.kept.get(place.tensor, {}).get(0)
-                        start = place.start if kept is None else int(np.searchsorted(kept, place.start))
-                        constants.append((network.writable(owner), start, sign))
-                yield Target(dense, pruned, constants, outputs, scaled)
 
     def _report(self, fits: dict[str, ConsumerFit], skipped: dict[str, str]) -> CompensationReport:
         reports = []

@@ -1,8 +1,8 @@
-"""One consumer during a step: its moments, its map, and the weights that the map is applied to."""
+"""One consumer during a step: its moments and its map."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,48 +11,12 @@ from torch import Tensor
 from gsprune.compensation.consumer import Consumer
 from gsprune.compensation.moments import Average, Moments
 from gsprune.compensation.solve import Map, solve, solve_constant
+from gsprune.compensation.targets import Target
 from gsprune.compensation.uses import Use
 from gsprune.compensation.weights import as_matrices, from_matrices
 from gsprune.tracing.graph import IntArray
 
-__all__ = ["ConsumerFit", "Target"]
-
-
-@dataclass
-class Target:
-    """A consumer's weight in the pruned model or a follower.
-
-    Attributes:
-        dense: the weight before the step.
-        pruned: the weight after it, which is written to.
-        constants: (bias or running mean that takes the constant, its first element that does, sign); the sign is -1
-            for running means, which are subtracted.
-        outputs: axis -> kept positions, for the weight's other axes that were cut.
-        scaled: whether the step has scaled rows of the weight (`gsprune.rewrite.attention_scale`).
-    """
-
-    dense: Tensor
-    pruned: Tensor
-    constants: Sequence[tuple[Tensor, int, float]]
-    outputs: Mapping[int, IntArray]
-    scaled: bool = False
-
-    def __post_init__(self) -> None:
-        self.base = self.pruned.clone()
-        self.constant_bases = [constant.clone() for constant, _, _ in self.constants]
-
-    def rows(self, consumer: Consumer) -> Tensor:
-        """The dense weight with the outputs of the pruned one, in float64."""
-        rows = self.dense.double()
-        for axis, kept in self.outputs.items():
-            rows = rows.index_select(axis, torch.from_numpy(kept).to(rows.device))
-        if not self.scaled:
-            return rows
-        inputs = torch.from_numpy(consumer.kept).to(rows.device)
-        before = rows.index_select(consumer.axis, inputs).movedim(consumer.axis, -1)
-        after = self.base.double().movedim(consumer.axis, -1)
-        factors = (before * after).sum(-1, keepdim=True) / before.square().sum(-1, keepdim=True)
-        return rows * torch.nan_to_num(factors, nan=1.0).movedim(-1, consumer.axis)
+__all__ = ["ConsumerFit"]
 
 
 @dataclass
@@ -124,10 +88,7 @@ class ConsumerFit:
             change = torch.einsum("goip,gik->gokp", matrices, found.weight)
             target.pruned.copy_(target.base.double() + self._as_weight(change, target.pruned))
         if found.constant is not None:
-            shift = torch.einsum("goip,gi->go", matrices, found.constant).flatten()
-            for (constant, start, sign), base in zip(target.constants, target.constant_bases, strict=True):
-                span = slice(start, start + len(shift))
-                constant[span] = base[span].double() + sign * shift
+            target.add_constant(torch.einsum("goip,gi->go", matrices, found.constant).flatten())
 
     def explained(self) -> float | None:
         """The share of the lost mean square that the map explains; None without a map."""

@@ -17,7 +17,7 @@ from gsprune.tracing.graph import Graph, IntArray
 from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.undisturbed import undisturbed
 
-__all__ = ["MAX_COLUMNS", "Recording", "Sample", "watch_calls"]
+__all__ = ["MAX_COLUMNS", "Recording", "Sample", "common_constants", "watch_calls"]
 
 # A longer input axis (a flattened picture) is compensated per channel: its moments would take 128 MB and more.
 MAX_COLUMNS = 4096
@@ -93,7 +93,7 @@ class Recording:
         self.consumers: dict[str, Consumer] = {
             name: consumers[name] for name in used if name in consumers and name not in self.skipped
         }
-        self.constants = {name: _common_constants(watchers, name) for name in self.consumers}
+        self.constants = {name: common_constants(watchers, name) for name in self.consumers}
 
     def _record(self, batch: int, use: Use) -> None:
         samples = self.samples.setdefault((batch, use.weight), [])
@@ -122,7 +122,7 @@ def watch_calls(
     return watchers
 
 
-def _common_constants(watchers: Sequence[UseWatcher], weight: str) -> tuple[ConstantPlace, ...]:
+def common_constants(watchers: Sequence[UseWatcher], weight: str) -> tuple[ConstantPlace, ...]:
     """The places that take a constant in every batch that uses the weight; none if batches differ."""
     places = {watcher.constants_of(weight) for watcher in watchers if weight in watcher.constants}
     return places.pop() if len(places) == 1 else ()

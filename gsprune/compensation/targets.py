@@ -1,0 +1,101 @@
+"""The weights that a compensation is written into: the model's, those of its copies and of its followers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsprune.compensation.consumer import Consumer
+from gsprune.compensation.uses import ConstantPlace
+from gsprune.rewrite.adjustment import SmallerNetwork
+from gsprune.rewrite.plan import RewritePlan
+from gsprune.rewrite.tensors import named_tensors
+from gsprune.tracing.graph import IntArray
+
+__all__ = ["Target", "dense_aliases", "find_targets"]
+
+
+@dataclass
+class Target:
+    """A consumer's weight in the pruned model or a follower.
+
+    Attributes:
+        dense: the weight before the step.
+        pruned: the weight after it, which is written to.
+        constants: (bias or running mean that takes the constant, its first element that does, sign); the sign is -1
+            for running means, which are subtracted.
+        outputs: axis -> kept positions, for the weight's other axes that were cut.
+        scaled: whether the step has scaled rows of the weight (`gsprune.rewrite.attention_scale`).
+    """
+
+    dense: Tensor
+    pruned: Tensor
+    constants: Sequence[tuple[Tensor, int, float]]
+    outputs: Mapping[int, IntArray]
+    scaled: bool = False
+
+    def __post_init__(self) -> None:
+        self.base = self.pruned.clone()
+        self.constant_bases = [constant.clone() for constant, _, _ in self.constants]
+
+    def rows(self, consumer: Consumer) -> Tensor:
+        """The dense weight with the outputs of the pruned one, in float64."""
+        rows = self.dense.double()
+        for axis, kept in self.outputs.items():
+            rows = rows.index_select(axis, torch.from_numpy(kept).to(rows.device))
+        if not self.scaled:
+            return rows
+        inputs = torch.from_numpy(consumer.kept).to(rows.device)
+        before = rows.index_select(consumer.axis, inputs).movedim(consumer.axis, -1)
+        after = self.base.double().movedim(consumer.axis, -1)
+        factors = (before * after).sum(-1, keepdim=True) / before.square().sum(-1, keepdim=True)
+        return rows * torch.nan_to_num(factors, nan=1.0).movedim(-1, consumer.axis)
+
+    def add_constant(self, shift: Tensor) -> None:
+        """Add (outputs,) float64 to what the weight makes, through the biases behind it."""
+        for (constant, start, sign), base in zip(self.constants, self.constant_bases, strict=True):
+            span = slice(start, start + len(shift))
+            constant[span] = base[span].double() + sign * shift
+
+
+def dense_aliases(plan: RewritePlan) -> dict[int, Tensor]:
+    """Parameters and buffers by id, as they are now: a detached alias stays dense when a tensor gets smaller memory."""
+    return {id(tensor): tensor.detach() for tensor in plan.tensors[: plan.num_owned]}
+
+
+def find_targets(
+    network: SmallerNetwork, consumer: Consumer, places: Sequence[ConstantPlace], dense_tensors: Mapping[int, Tensor]
+) -> Iterator[Target]:
+    """The targets of one consumer.
+
+    Args:
+        network: the smaller network.
+        consumer: one of its weights.
+        places: biases and running means that take the consumer's constant.
+        dense_tensors: `dense_aliases` from before the step.
+    """
+    traced = network.session.groups.traced
+    scaled = any(queries.tensor == consumer.weight for queries in traced.queries)
+    outputs = {a: kept for a, kept in network.plan.kept[consumer.weight].items() if a != consumer.axis}
+    prefixes = [("", "")]
+    prefixes += [(f"{old}.", f"{new}.") for new, old in traced.copies.items() if consumer.weight.startswith(f"{old}.")]
+    for binding in network.bindings:
+        tensors = {**named_tensors(binding.module), **binding.tensors}
+        for old, new in prefixes:
+            weight = tensors.get(new + consumer.weight.removeprefix(old))
+            dense = None if weight is None else dense_tensors.get(id(weight))
+            if weight is None or dense is None:
+                continue
+            pruned, constants = network.writable(weight), []
+            for place in places:
+                owner = tensors.get(new + place.tensor.removeprefix(old))
+                if owner is not None:
+                    sign = -1.0 if place.tensor.endswith("running_mean") else 1.0
+                    kept = network.plan.kept.get(place.tensor, {}).get(0)
+                    start = place.start if kept is None else int(np.searchsorted(kept, place.start))
+                    constants.append((network.writable(owner), start, sign))
+            yield Target(dense, pruned, constants, outputs, scaled)
