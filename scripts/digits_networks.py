@@ -27,6 +27,7 @@ class Digits(NamedTuple):
 
     @classmethod
     def load(cls) -> Digits:
+        """Read the pictures, in an order that is always the same."""
         pixels, labels = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
         pixels, labels = (pixels.float() / 8 - 1).reshape(-1, 1, 8, 8)[order], labels[order]
