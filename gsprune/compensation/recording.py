@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ __all__ = ["MAX_COLUMNS", "Recording", "common_constants", "watch_calls"]
 
 # A longer input axis (a flattened picture) is compensated per channel: its moments would take 128 MB and more.
 MAX_COLUMNS = 4096
-# The samples of one consumer, over all batches: at least so many, and so many per input.
+# The samples of one consumer, over all batches: at least so many, and so many per input. A flattened picture of which
+# there are fewer per kept input is compensated per channel, where every position is a sample. Measured on an agent of
+# the Nature encoder (512 frames, 50 % removed, 512 inputs kept): KL 0.0004 instead of 0.016.
 _MIN_SAMPLES = 8192
 _SAMPLES_PER_INPUT = 8
 
@@ -69,14 +72,29 @@ class Recording:
         for name in used:
             if name not in consumers:
                 self.skipped[name] = "it reads the channels that it makes"
-        self.consumers: dict[str, Consumer] = {
-            name: consumers[name] for name in used if name in consumers and name not in self.skipped
+        self.consumers = {
+            name: self._with_enough_samples(consumers[name])
+            for name in used
+            if name in consumers and name not in self.skipped
         }
         self.constants = {name: common_constants(watchers, name) for name in self.consumers}
 
     def samples_patches(self, weight: str) -> bool:
         """True if a weight's samples are patches."""
         return self._patch_weights.get(weight) is not None
+
+    def _with_enough_samples(self, consumer: Consumer) -> Consumer:
+        """Compensate a flattened picture per channel if there are too few samples for one column per input."""
+        batches = [samples for (_, name), samples in self.samples.items() if name == consumer.weight]
+        rows = [
+            len(sample.dense)
+            for samples in batches
+            for sample in samples
+            if isinstance(sample, Sample) and sample.is_of_matrix
+        ]
+        if consumer.by_channel is None or not rows or sum(rows) >= _SAMPLES_PER_INPUT * len(consumer.kept):
+            return consumer
+        return replace(consumer, columns=consumer.by_channel)
 
     def _record(self, batch: int, use: Use) -> None:
         samples = self.samples.setdefault((batch, use.weight), [])

@@ -24,10 +24,12 @@ class Sample:
 
     Attributes:
         dense: (rows, inputs), those of the dense network.
+        is_of_matrix: whether the weight is a matrix, not a convolution's.
     """
 
     def __init__(self, use: Use, most: int, seed: Sequence[int], is_first: bool) -> None:
         self.num_rows, self._is_first = _num_rows(use), is_first
+        self.is_of_matrix = use.channel_axis < 0
         self._rows = torch.from_numpy(spread(most, self.num_rows, seed)).to(use.inputs.device)
         self.dense = self._of(use)
 
