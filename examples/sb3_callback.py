@@ -38,5 +38,5 @@ class PruneCallback(BaseCallback):
 if __name__ == "__main__":
     agent = PPO("MlpPolicy", "CartPole-v1", n_steps=256, seed=0, device="cpu", policy_kwargs={"net_arch": [256, 256]})
     print(agent.policy.mlp_extractor)
-    agent.learn(20_000, callback=PruneCallback(gsprune.schedules.Cubic(final=0.8)))
+    agent.learn(10_000, callback=PruneCallback(gsprune.schedules.Cubic(final=0.8)))
     print(agent.policy.mlp_extractor)

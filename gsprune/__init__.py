@@ -21,6 +21,7 @@ from gsprune.errors import TraceError as TraceError
 from gsprune.exporting import export as export
 from gsprune.importance import Criterion as Criterion
 from gsprune.importance import Importance as Importance
+from gsprune.pruning.compact import compact as compact
 from gsprune.pruning.cost import cost as cost
 from gsprune.pruning.prune_step import prune_step as prune_step
 from gsprune.pruning.prune_step import trace as trace
@@ -47,6 +48,7 @@ __all__ = [
     "RewriteError",
     "ScoreError",
     "TraceError",
+    "compact",
     "cost",
     "export",
     "latencies",

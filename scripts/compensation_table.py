@@ -4,8 +4,8 @@
     python scripts/compensation_table.py agents runs/starpilot-* --csv docs/results/compensation-agents.csv
 
 `digits` trains a ResNet, a ConvNeXt and a ViT on scikit-learn's digits; Torch-Pruning's result stands beside gsprune's
-(needs scikit-learn and the extra `bench`). `agents` reads run folders of ``gsprune train``. Both append to the csv, skip
-rows that it has, and print a table in Markdown.
+(needs scikit-learn and the extra `bench`). `agents` reads run folders of ``gsprune train``. Both append to the csv,
+skip rows that it has, and print a table in Markdown.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ def measure_steps(
 
 
 def num_parameters(model: nn.Module) -> int:
+    """The number of weights and biases."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -153,6 +154,7 @@ def prune_by_torch_pruning(model: nn.Module, example: Tensor, sparsity: float, n
 
 @torch.no_grad()
 def accuracy_of(model: nn.Module, digits: Digits) -> float:
+    """The share of the test pictures that a network classifies correctly."""
     return (model(digits.test_inputs).argmax(1) == digits.test_labels).double().mean().item()
 
 
@@ -216,7 +218,7 @@ def divergence(before: Tensor, after: Tensor) -> float:
 
 
 def run_agents(table: Table, runs: Sequence[Path], num_frames: int) -> None:
-    """Fill the table with agents: play, take `num_frames` of 2,000 frames to fit and 2,000 of other episodes to test."""
+    """Fill the table with agents: `num_frames` of 2,000 frames fit, and 2,000 frames of other episodes test."""
     for run in runs:
         agent = load_agent(run)
         name = "-".join(str(agent.config[key]) for key in ("algorithm", "encoder", "width"))

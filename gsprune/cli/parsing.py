@@ -59,7 +59,7 @@ def form_of(args_type: type[Any], default: Any = None, groups: Groups | None = N
     options: dict[str, tuple[str, Any, Any]] = {}
     for field in dataclasses.fields(args_type):
         hint = hints[field.name]
-        described = Annotated[hint, tyro.conf.arg(help=helps.get(field.name))]  # type: ignore[valid-type]
+        described = Annotated[hint, tyro.conf.arg(help=helps.get(field.name))]  # type: ignore[valid-type]  # a type made at run time
         options[field.name] = (field.name, described, dataclasses.field(**_default(field, default), kw_only=True))
     if groups is None:
         return dataclasses.make_dataclass(args_type.__name__, options.values())

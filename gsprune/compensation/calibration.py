@@ -17,13 +17,14 @@ __all__ = ["MIN_EXAMPLES", "calibration_calls"]
 MIN_EXAMPLES = 16
 
 
-def calibration_calls(calibration: Any, example: Example | None) -> list[Example]:
+def calibration_calls(calibration: Any, example: Example | None, purpose: str = "`compensate`") -> list[Example]:
     """One call of the network per batch of calibration data.
 
     Args:
         calibration: a tensor, a batch (a tuple of positional inputs or a dict of inputs by name), or an iterable of
             batches; None takes the example.
         example: the network's own example, whose `forward` is called.
+        purpose: what the data is for, in messages.
 
     Raises:
         TypeError: a batch is of another type.
@@ -47,7 +48,7 @@ def calibration_calls(calibration: Any, example: Example | None) -> list[Example
     if count < MIN_EXAMPLES:
         source = "the example" if calibration is None else "`calibration`"
         raise ValueError(
-            f"`compensate` needs at least {MIN_EXAMPLES} examples of real inputs, and {source} has {count}: pass"
+            f"{purpose} needs at least {MIN_EXAMPLES} examples of real inputs, and {source} has {count}: pass"
             " `calibration=` a few hundred inputs of the kind that the network works on"
         )
     return calls

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from gsprune.compensation.fitting import ConsumerFit
-from gsprune.compensation.moments import Average
+from gsprune.compensation.moments import Stack
 from gsprune.compensation.patch_fit import PatchFit
 from gsprune.compensation.recording import Recording, watch_calls
 from gsprune.compensation.report import CompensationReport, ConsumerReport
@@ -40,14 +40,14 @@ class Compensation:
     Args:
         calls: the calibration data, one call per batch.
         mode: "linear", or "bias" for the constants alone (FLAP, arXiv:2312.11983).
-        average: averages the moments over the ranks that train the network together, on as many batches each.
+        stack: gathers the moments of the ranks that train the network together, on as many batches each.
 
     Attributes:
         report: the result of the last step; None before.
     """
 
-    def __init__(self, calls: Sequence[Example], mode: CompensationMode, average: Average | None = None) -> None:
-        self.calls, self.mode, self.average = calls, mode, average
+    def __init__(self, calls: Sequence[Example], mode: CompensationMode, stack: Stack | None = None) -> None:
+        self.calls, self.mode, self.stack = calls, mode, stack
         self.report: CompensationReport | None = None
         self._recording: Recording | None = None
         self._dense: dict[int, Tensor] = {}
@@ -95,7 +95,7 @@ class Compensation:
                     f"the inputs of {use.weight!r} are NaN or infinite on `calibration`; nothing was changed. Pass"
                     " inputs of the kind that the network works on"
                 )
-            fits[use.weight].write(self.average)
+            fits[use.weight].write(self.stack)
 
         watch_calls(network.session.model, recording.axes, self.calls, fit)
         for each in fits.values():

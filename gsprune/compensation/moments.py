@@ -10,10 +10,10 @@ from torch import Tensor
 
 from gsprune.arrays import Float64Array
 
-__all__ = ["Average", "Moments"]
+__all__ = ["Moments", "Stack"]
 
-# The mean of named float64 arrays over the ranks of a process group.
-Average = Callable[[Mapping[str, Float64Array]], dict[str, Float64Array]]
+# Named float64 arrays -> those of all ranks of a process group, along a new first axis.
+Stack = Callable[[Mapping[str, Float64Array]], dict[str, Float64Array]]
 
 
 class Moments:
@@ -81,18 +81,20 @@ class Moments:
         kept = self.factor[:, :, 1 : 1 + self.num_kept]
         return float(kept.square().sum()) / (self.samples * kept.shape[0] * kept.shape[2])
 
-    def averaged(self, name: str, average: Average) -> Moments:
-        """The mean of the moments of all ranks; the sums themselves are averaged, so half of the digits are lost.
+    def of_all_ranks(self, name: str, stack: Stack) -> Moments:
+        """The moments of the samples of all ranks.
 
         Args:
             name: name of the consumer.
-            average: over the ranks, all of which call this.
+            stack: over the ranks, all of which call this.
         """
-        sums = (self.factor.mT @ self.factor).cpu().numpy()
-        means = average({f"moments of {name}": sums, f"samples of {name}": np.array([float(self.samples)])})
-        sums, samples = means.values()
-        values, vectors = torch.linalg.eigh(torch.from_numpy(sums).to(self.factor.device))
-        moments = Moments(self.kept, self.factor.shape[2] - 1 - self.num_kept)
-        moments.factor = torch.linalg.qr(values.clamp_min(0).sqrt()[:, :, None] * vectors.mT, mode="r").R
-        moments.samples = int(samples[0])
+        columns = self.factor.shape[2]
+        # A factor of few samples has fewer rows than columns.
+        padded = torch.nn.functional.pad(self.factor, (0, 0, 0, columns - self.factor.shape[1])).cpu().numpy()
+        names = f"moments of {name}", f"samples of {name}"
+        stacked = stack(dict(zip(names, (padded, np.array([float(self.samples)])), strict=True)))
+        factors = torch.from_numpy(stacked[names[0]]).to(self.factor.device)
+        moments = Moments(self.kept, columns - 1 - self.num_kept)
+        moments.factor = torch.linalg.qr(factors.transpose(0, 1).flatten(1, 2), mode="r").R
+        moments.samples = int(stacked[names[1]].sum())
         return moments

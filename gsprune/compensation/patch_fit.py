@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from gsprune.compensation.consumer import Consumer
-from gsprune.compensation.moments import Average, Moments
+from gsprune.compensation.moments import Moments, Stack
 from gsprune.compensation.patches import PatchSample
 from gsprune.compensation.sample import Sample
 from gsprune.compensation.solve import Map, solve
@@ -48,14 +48,14 @@ class PatchFit:
         """False if a sample was NaN or infinite."""
         return self._moments is not None and bool(torch.isfinite(self._moments.factor).all())
 
-    def write(self, average: Average | None = None) -> None:
+    def write(self, stack: Stack | None = None) -> None:
         """Solve with the samples so far, and write the weights and biases.
 
         Args:
-            average: over the ranks that train the network together.
+            stack: over the ranks that train the network together.
         """
         assert self._moments is not None
-        moments = self._moments if average is None else self._moments.averaged(self.consumer.weight, average)
+        moments = self._moments if stack is None else self._moments.of_all_ranks(self.consumer.weight, stack)
         self.map = solve(moments, bool(self.targets[0].constants))
         self.apply()
 

@@ -16,7 +16,7 @@ from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph, IntArray
 from gsprune.tracing.plain_operations import plain_operations
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["MAX_COLUMNS", "Recording", "common_constants", "watch_calls"]
 
@@ -135,7 +135,7 @@ def watch_calls(
     watchers = []
     for batch, call in enumerate(calls):
         watcher = UseWatcher(canonical_tensors(model), axes, partial(on_use, batch))
-        with undisturbed(model), plain_operations(model), watcher:
+        with temporary_eval(model), plain_operations(model), watcher:
             call.call(model)
         watchers.append(watcher)
     return watchers

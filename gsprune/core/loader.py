@@ -73,4 +73,4 @@ _package = Path(__file__).parents[1]
 _core = load_core(_package, sys.path)
 sys.modules[_NAME] = _core
 # `from gsprune import _core` reads the attribute.
-sys.modules["gsprune"]._core = _core  # type: ignore[attr-defined]
+sys.modules["gsprune"]._core = _core  # type: ignore[attr-defined]  # mypy knows no attributes that are set on a module

@@ -70,7 +70,11 @@ class Consensus:
         self._is_over = False
 
     def mean(self, statistics: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """The mean over the ranks, the same on all of them to the last bit.
+        """The mean over the ranks; arguments and errors as of `stacked`."""
+        return {name: parts.sum(0) / len(parts) for name, parts in self.stacked(statistics).items()}
+
+    def stacked(self, statistics: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Name -> (ranks, ...) the arrays of all ranks in their order, the same on all of them to the last bit.
 
         Args:
             statistics: name -> float64 array; equal names and shapes on all ranks.
@@ -79,14 +83,14 @@ class Consensus:
             DistributedError: names or shapes differ, or another rank has failed.
         """
         shapes = {name: array.shape for name, array in statistics.items()}
-        self.check("which statistics to average", repr(sorted(shapes.items())).encode())
+        self.check("which statistics to gather", repr(sorted(shapes.items())).encode())
         names = sorted(statistics)
         flat = np.concatenate([np.zeros(0), *(statistics[name].ravel() for name in names)])
-        # Gathered and added in the order of the ranks: an all-reduce promises no order.
-        parts = self._all_gather(torch.from_numpy(flat).to(self._device))
-        total = torch.stack(parts).sum(0).cpu().numpy() / len(parts)
+        # Gathered, to be added in the order of the ranks: an all-reduce promises no order.
+        parts = torch.stack(self._all_gather(torch.from_numpy(flat).to(self._device))).cpu().numpy()
         ends = np.cumsum([statistics[name].size for name in names])
-        return {name: part.reshape(shapes[name]) for name, part in zip(names, np.split(total, ends[:-1]), strict=True)}
+        pieces = np.split(parts, ends[:-1], axis=1)
+        return {name: piece.reshape(-1, *shapes[name]) for name, piece in zip(names, pieces, strict=True)}
 
     def check_choice(self, structure: Structure, keep: BoolArray, final: bool) -> None:
         """Make sure that all ranks have the same groups and keep the same units.

@@ -13,7 +13,7 @@ from gsprune.checks import check_number, check_whole
 from gsprune.engines.timing import Forward, Latency, timed_in_turns
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.tracing.example import Example, as_example, first_outputs
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["latencies", "latency", "with_batch"]
 
@@ -78,7 +78,7 @@ def latencies(
     runs = [_timed_call(model, example, device) for model in models]
     with ExitStack() as stack:
         for model in models:
-            stack.enter_context(undisturbed(model, autocast=True))
+            stack.enter_context(temporary_eval(model, autocast=True))
         for model in models:
             first_outputs(model, example)
         _synchronize(device)

@@ -20,7 +20,7 @@ from gsprune.backends import Backend
 from gsprune.errors import ScoreError
 from gsprune.tracing.graph import Graph, Group
 from gsprune.tracing.structure import Structure
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["CRITERIA", "Criterion", "ScoreSource", "register_criterion"]
 
@@ -76,7 +76,7 @@ class ScoreSource:
                 f"importance {criterion!r} needs an input to run on: give example_inputs, or, for 'activation', "
                 "Importance(Activation(batches=[...]))"
             )
-        with undisturbed(self.model):
+        with temporary_eval(self.model):
             run(self.model)
 
 
@@ -90,14 +90,13 @@ class Criterion(ABC):
     Attributes:
         default_reduction: the reduction that `Importance` uses if none is given.
         default_normalizer: the same for the normalizer.
-        reads_data: True if the statistics depend on data. Then the ranks of a process group average them.
-        reads_gradients: True if the statistics need the parameters' ``.grad``.
+        reads_data: True if the statistics depend on data, as gradients do. Then the ranks of a process group average
+            them.
     """
 
     default_reduction: ClassVar[str] = "mean"
     default_normalizer: ClassVar[str] = "none"
     reads_data: ClassVar[bool] = False
-    reads_gradients: ClassVar[bool] = False
 
     @abstractmethod
     def statistics(self, source: ScoreSource) -> Mapping[str, Float64Array]:

@@ -31,8 +31,6 @@ class Taylor(Criterion):
         joint: sum before taking the magnitude, so that the elements of a unit can cancel each other.
     """
 
-    reads_gradients = True
-
     reads_data: ClassVar[bool] = True
 
     def __init__(self, joint: bool = False) -> None:
@@ -57,8 +55,6 @@ class Hessian(Criterion):
     Source: LeCun et al. 1989, Optimal brain damage,
     https://proceedings.neurips.cc/paper/1989/hash/6c9882bbac1c7093bd25041881277658-Abstract.html
     """
-
-    reads_gradients = True
 
     reads_data: ClassVar[bool] = True
 

@@ -131,9 +131,9 @@ class SummedAxes:
 def summed_axes(source: ScoreSource, skipped: frozenset[str] = frozenset()) -> SummedAxes:
     """The axes that `member_sums` sums; cached in the structure."""
     key = ("member_sums", source.frozen, skipped)
-    found: SummedAxes | None = source.structure.shared.get(key)
+    found: SummedAxes | None = source.structure.cache.get(key)
     if found is None:
-        found = source.structure.shared[key] = _summed_axes(source, skipped)
+        found = source.structure.cache[key] = _summed_axes(source, skipped)
     return found
 
 

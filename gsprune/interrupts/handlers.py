@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ __all__ = ["Handler", "SignalHandlers"]
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
-class SignalHandlers:
+class SignalHandlers(ABC):
     """A context that handles SIGINT and SIGTERM by its method `handle`, and puts the old handlers back at its end.
 
     Python runs handlers in the main thread alone; in another thread this context changes nothing.
@@ -49,6 +50,6 @@ class SignalHandlers:
         """Whether a signal with this handler is handled here: each but those of C code, which cannot be put back."""
         return handler is not None
 
+    @abstractmethod
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
-        raise NotImplementedError

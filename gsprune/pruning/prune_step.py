@@ -17,6 +17,7 @@ from gsprune.compensation.compensation import Compensation
 from gsprune.distributed.consensus import consensus_of
 from gsprune.engines import LatencyBudget, RoundTo, multiple_of
 from gsprune.importance import resolve_importance
+from gsprune.pruning.checked_model import checked_model
 from gsprune.pruning.latency_target import options_within_budget
 from gsprune.pruning.options import ChoiceOptions, ImportanceSpec, StepOptions, check_sparsity, latency_budget
 from gsprune.pruning.report import PruneReport
@@ -29,7 +30,6 @@ from gsprune.rewrite.tensors import unwrapped
 from gsprune.selection import SCOPES, TARGETS, Scope, Selection, Target
 from gsprune.tracing import trace as trace_model
 from gsprune.tracing.graph import Graph
-from gsprune.tracing.wrappers import is_scripted, wrapper_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -53,7 +53,7 @@ def trace(model: nn.Module, example_inputs: Any = None, forward: Callable[..., A
         TraceError: no example fits, or the forward fails.
         TypeError: `model` is not a module, or is wrapped in DDP or FSDP.
     """
-    return trace_model(unwrapped(_checked_model(model)), example_inputs, forward)[0]
+    return trace_model(unwrapped(checked_model(model)), example_inputs, forward)[0]
 
 
 def prune_step(
@@ -135,7 +135,7 @@ def prune_step(
     """
     # In inference mode the new tensors would be ones that no training can change.
     with consensus_of(process_group, model) as consensus, torch.inference_mode(mode=False):
-        module = unwrapped(_checked_model(model))
+        module = unwrapped(checked_model(model))
         budget = latency_budget(sparsity, target, scope)
         check_choice("scope", scope, SCOPES)
         check_choice("target", target, (*TARGETS, "latency"))
@@ -161,8 +161,8 @@ def prune_step(
         session = open_session(module, example_inputs, forward, following.copies)
         if compensate != "none" and not options.dry_run:
             calls = calibration_calls(calibration, session.example)
-            average = None if consensus is None else consensus.mean
-            options = replace(options, compensation=Compensation(calls, compensate, average))
+            stack = None if consensus is None else consensus.stacked
+            options = replace(options, compensation=Compensation(calls, compensate, stack))
         if target in ("macs", "latency"):
             _check_example(session, target)
         if budget is not None and budget.reached > 0:
@@ -179,20 +179,3 @@ def _check_example(session: Session, target: str) -> None:
             f"`target` is {target!r}, which depends on the size of the inputs: pass `example_inputs` of the real"
             f" size (the one made from the first layer has shapes {graph.example_shapes})"
         )
-
-
-def _checked_model(model: object) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
-    if is_scripted(model):
-        raise TypeError(
-            f"`model` is a scripted or traced TorchScript module ({type(model).__name__}), whose code and sizes cannot"
-            " be changed: prune the Python module, and call torch.jit.script or torch.jit.trace afterwards"
-        )
-    name = wrapper_of(model)
-    if name is not None:
-        raise TypeError(
-            f"`model` is wrapped in {name}, whose hooks hold the old shapes: prune the inner module (`model.module`) on"
-            " every rank, then wrap it again"
-        )
-    return model

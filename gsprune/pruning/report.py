@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gsprune.arrays import BoolArray
 from gsprune.checks import counted
+from gsprune.compensation.removable import CompactionReport
 from gsprune.compensation.report import CompensationReport
 from gsprune.selection import Selection, Shortfall, dense_shapes, group_layers, shortfall
 from gsprune.tracing.graph import Group, IntArray, Protected
@@ -72,6 +73,7 @@ class PruneReport:
         dry_run: whether the network was left alone.
         notes: whatever else a user should know, e.g. that an optimizer's history was reset.
         compensation: how well the consumers of the removed channels were compensated; None without `compensate`.
+        compaction: the channels that `gsprune.compact` removes, by reason; None of other steps.
     """
 
     changed: bool
@@ -83,6 +85,7 @@ class PruneReport:
     _kept_units: BoolArray = field(repr=False)
     _context: Context = field(repr=False)
     compensation: CompensationReport | None = None
+    compaction: CompactionReport | None = None
 
     @cached_property
     def groups(self) -> tuple[GroupChange, ...]:

@@ -24,7 +24,7 @@ from gsprune.selection import Selection, select_units
 from gsprune.tracing.graph import Graph, IntArray
 from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.structure import Structure
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["Sensitivity", "SensitivityRow", "sensitivity"]
 
@@ -118,7 +118,7 @@ def sensitivity(
     structure = Structure.of(graph)
     source = ScoreSource(structure, frozen, tensors, provider, module, example.call)
     scores = resolve_importance(importance).unit_scores(source)
-    with undisturbed(module):
+    with temporary_eval(module):
         dense = example.call(module)
     rows = []
     for group, (first, last) in zip(graph.groups, pairwise(structure.first_unit.tolist()), strict=True):
@@ -126,7 +126,7 @@ def sensitivity(
             # No first-seen widths are passed: the ratio is one of the present width. The name is no glob here.
             request = Selection({escape(group.name): ratio})
             units = np.flatnonzero(~select_units(structure, scores, {}, request, backend=provider)[first:last])
-            with undisturbed(module):
+            with temporary_eval(module):
                 output = masked_output(module, example, tensors, _kept(graph, {group.name: units}))
             lost = _share(scores[first:last], units)
             rows.append(

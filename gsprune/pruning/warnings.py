@@ -11,7 +11,7 @@ from torch import nn
 from gsprune.errors import PruneWarning
 from gsprune.pruning.report import PruneReport
 from gsprune.rewrite.session import Session
-from gsprune.tracing.copies import lookalikes
+from gsprune.tracing.copies import untied_twins
 from gsprune.tracing.graph import Graph, IntArray
 
 __all__ = ["warn_after_step"]
@@ -81,7 +81,7 @@ def _warn_of_strays(model: nn.Module, graph: Graph, removed: Removed) -> None:
     learns = [parameter.grad is not None for parameter in model.parameters()]
     if all(learns) or not any(learns):  # gradients say nothing
         return
-    for pair in lookalikes(model, graph.copies):
+    for pair in untied_twins(model, graph.copies):
         still, moving = sorted(pair, key=lambda name: _learns(model, name))
         if not _learns(model, still) and _learns(model, moving) and _lost(removed, still) != _lost(removed, moving):
             _warn(

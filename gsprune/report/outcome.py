@@ -51,6 +51,12 @@ class Outcome:
     largest_value_error: float | None
 
     @property
+    def measured_a_step(self) -> bool:
+        """True if the effect of a pruning step is known."""
+        effects = (self.largest_kl, self.largest_action_change, self.largest_value_error)
+        return any(effect is not None for effect in effects)
+
+    @property
     def normalised_test(self) -> float | None:
         """The test return on the game's 0-to-1 scale; None for a game without one."""
         scale = score_range_of(self.run.game, self.run.difficulty)

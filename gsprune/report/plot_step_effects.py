@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gsprune.report.load import Run
 from gsprune.report.series import mean_band
-from gsprune.report.style import Look, format_steps, method_legend, new_figure
+from gsprune.report.style import Look, draw_band, format_steps, method_legend, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["step_effects"]
 
-# (metric, label, whether the axis is logarithmic)
+# (metric, label, True for a logarithmic axis)
 _EFFECTS = (
     ("pruning/kl", "KL of a step", True),
     ("pruning/action_change", "greedy actions changed", False),
@@ -74,9 +74,7 @@ def _draw_returns(axis: Axes, runs: Sequence[Run], looks: Mapping[str, Look]) ->
         curves = [run.curve("charts/episodic_return") for run in runs if run.method == method]
         band = mean_band(curves)
         if band is not None:
-            axis.plot(band.x, band.mean, look.line, color=look.colour, linewidth=1.5)
-            if band.runs > 1:
-                axis.fill_between(band.x, band.low, band.high, color=look.colour, alpha=0.18, linewidth=0)
+            draw_band(axis, band, look)
     axis.set_ylabel("return, last 100 episodes")
 
 

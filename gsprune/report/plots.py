@@ -13,6 +13,7 @@ from gsprune.report.outcome import Outcome
 from gsprune.report.series import mean_band
 from gsprune.report.style import (
     Look,
+    draw_band,
     format_steps,
     method_legend,
     name_rows,
@@ -62,19 +63,7 @@ def learning_curves(
             band = bands[game, method]
             if band is None:
                 continue
-            look = looks[method]
-            axis.plot(
-                band.x / unit,
-                band.mean,
-                look.line,
-                color=look.colour,
-                marker=look.marker,
-                markevery=max(1, band.x.size // 10),
-                markersize=4,
-                linewidth=1.5,
-            )
-            if band.runs > 1:
-                axis.fill_between(band.x / unit, band.low, band.high, color=look.colour, alpha=0.18, linewidth=0)
+            draw_band(axis, band, looks[method], unit)
         axis.set_title(game)
         axis.set_xlabel("environment steps" if over == "step" else f"training time ({unit_name})")
         axis.set_ylabel(label)

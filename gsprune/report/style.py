@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from gsprune.report.series import Band
+
 __all__ = [
     "Look",
+    "draw_band",
     "format_seconds",
     "format_steps",
     "looks",
@@ -109,6 +112,23 @@ def name_rows(axis: Axes, names: Sequence[str]) -> None:
     """Write the names along the left side of a panel, the first at the top."""
     axis.set_yticks(range(len(names)), [wrapped(name) for name in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
+
+
+def draw_band(axis: Axes, band: Band, look: Look, unit: float = 1.0) -> None:
+    """Draw a mean over runs, and its interval where there are several; `band.x` is divided by `unit`."""
+    x = band.x / unit
+    axis.plot(
+        x,
+        band.mean,
+        look.line,
+        color=look.colour,
+        marker=look.marker,
+        markevery=max(1, x.size // 10),
+        markersize=4,
+        linewidth=1.5,
+    )
+    if band.runs > 1:
+        axis.fill_between(x, band.low, band.high, color=look.colour, alpha=0.18, linewidth=0)
 
 
 def method_legend(figure: Figure, methods: Sequence[str], styles: Mapping[str, Look], lines: bool = True) -> None:

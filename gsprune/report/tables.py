@@ -163,8 +163,7 @@ def effect_table(outcomes: Sequence[Outcome], methods: Sequence[str]) -> Table |
             here = [
                 outcome
                 for outcome in outcomes
-                if (outcome.run.game, outcome.run.method) == (game, method)
-                and not (outcome.largest_kl is outcome.largest_action_change is outcome.largest_value_error is None)
+                if (outcome.run.game, outcome.run.method) == (game, method) and outcome.measured_a_step
             ]
             if here:
                 cells = (

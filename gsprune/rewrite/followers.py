@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors, unwrapped
-from gsprune.tracing.copies import counterparts, has_structure
+from gsprune.tracing.copies import has_structure, possible_originals
 from gsprune.tracing.wrappers import is_scripted
 
 __all__ = ["Follower", "Followers", "as_followers", "matched_tensors"]
@@ -106,7 +106,7 @@ def _pair(pair: tuple[nn.Module, ...], index: int, model: nn.Module, name_of: Ma
 
 def _counterpart(copy: str, index: int, model: nn.Module) -> str:
     """The one submodule that has the structure of `copy`."""
-    found = counterparts(model, copy)
+    found = possible_originals(model, copy)
     if len(found) == 1:
         return found[0]
     if not found:

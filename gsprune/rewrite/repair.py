@@ -25,7 +25,7 @@ from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.watched_call import Failure, Outcome, watched_call
 from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph
-from gsprune.tracing.structure import Due
+from gsprune.tracing.structure import ExpectedOperation
 
 __all__ = ["LengthChange", "Repair", "changed_lengths", "lengths_of"]
 
@@ -82,7 +82,7 @@ class Repair:
         model: the rewritten network, whose forward fails.
         example: the call.
         lengths: the lengths that the step changes.
-        due: the sizes that each operation must make.
+        expected: the sizes that each operation must make.
         transaction: records the changes.
         budget: number of forwards that the search may run.
         linked_values: (module, attribute) of earlier links, which have been set already -> the value before that.
@@ -99,13 +99,13 @@ class Repair:
         model: nn.Module,
         example: Example,
         lengths: Sequence[LengthChange],
-        due: Sequence[Due],
+        expected: Sequence[ExpectedOperation],
         transaction: Transaction,
         budget: int,
         linked_values: Mapping[tuple[str, str], Any],
     ) -> None:
         self.model, self.example, self.lengths, self.transaction = model, example, lengths, transaction
-        self.due, self.budget, self.linked_values = due, budget, dict(linked_values)
+        self.expected, self.budget, self.linked_values = expected, budget, dict(linked_values)
         self.names = {id(module): name for name, module in model.named_modules()}
         self.links: list[SizeLink] = []
         self.given_up: set[tuple[str, str]] = set()
@@ -122,7 +122,7 @@ class Repair:
 
     def _run(self) -> Outcome:
         self.forwards += 1
-        return watched_call(self.model, self.example, self.due, find_stored_sizes=True)
+        return watched_call(self.model, self.example, self.expected, find_stored_sizes=True)
 
     def _keeps(self, entries: Sequence[Entry], *, further: bool = True) -> list[Entry] | None:
         """Set entries, and keep them if the forward then passes or gets further (or as far, without `further`).
@@ -156,7 +156,7 @@ class Repair:
 
     def _find_link(self) -> bool:
         """Find an integer with which the forward gets further; False where there is none or the budget is used up."""
-        failure, asked = self.outcome.failure, _asked(self.due, self.outcome.operations)
+        failure, asked = self.outcome.failure, _asked(self.expected, self.outcome.operations)
         assert failure is not None
         passed = {(id(size.module), size.attribute, size.position) for size in failure.stored_sizes}
         if any(self._take_back_copy(size) for size in failure.stored_sizes):
@@ -298,11 +298,11 @@ def _parts(lengths: Sequence[LengthChange], asked: Collection[tuple[int, int]]) 
     ]
 
 
-def _asked(due: Sequence[Due], operations: int) -> set[tuple[int, int]]:
+def _asked(expected: Sequence[ExpectedOperation], operations: int) -> set[tuple[int, int]]:
     """(before the step, after it) of all sizes that the operation must make which failed."""
-    if operations >= len(due):
+    if operations >= len(expected):
         return set()
-    return {(before, now) for axes in due[operations].outputs for _, before, now in axes or () if before != now}
+    return {(before, now) for axes in expected[operations].outputs for _, before, now in axes or () if before != now}
 
 
 def _candidates(

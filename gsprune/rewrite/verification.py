@@ -25,7 +25,7 @@ from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.watched_call import Failure, Outcome, watched_call
 from gsprune.tracing.example import Example
 from gsprune.tracing.structure import Structure
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["ForwardBudget", "Refusal", "Verification", "cut_groups"]
 
@@ -82,7 +82,7 @@ class Verification:
     ) -> None:
         self.session, self.after, self.budget, self.doubt = session, after, budget, doubt
         self.values_before = {(link.module, link.attribute): session.bound.stored_value(link) for link in session.links}
-        self.expected = self._masked_output(plan)
+        self.expected_output = self._masked_output(plan)
 
     def _masked_output(self, plan: RewritePlan) -> Any:
         """The masked dense network's output; None where the small network's may differ."""
@@ -92,7 +92,7 @@ class Verification:
         self.budget.used += 1
         call = None if self.doubt is None else call_in_float64
         try:
-            with undisturbed(session.model):
+            with temporary_eval(session.model):
                 return masked_output(session.model, session.example, session.bound.tensors, plan.kept, call)
         except Exception as error:  # masked channels may make a network fail: 0 / 0, a distribution of NaN
             if call is None and is_out_of_memory(error):
@@ -115,8 +115,8 @@ class Verification:
         example, links = self._example(), self.session.links
         self.budget.used += 1
         # Where the output is compared, sizes need not be watched.
-        due = self.after.due(self.session.groups) if self.expected is None else None
-        outcome = watched_call(self.session.model, example, due)
+        expected = self.after.expected_operations(self.session.groups) if self.expected_output is None else None
+        outcome = watched_call(self.session.model, example, expected)
         failure = outcome.failure or self._difference(outcome)
         if failure is not None:
             repair = self._repair(transaction, example)
@@ -143,7 +143,7 @@ class Verification:
             self.session.model,
             example,
             lengths,
-            self.after.due(before),
+            self.after.expected_operations(before),
             transaction,
             self.budget.left // 2,
             self.values_before,
@@ -155,13 +155,13 @@ class Verification:
     def _difference(self, outcome: Outcome) -> Failure | None:
         """The difference between the small network's output and the masked one's; None where they agree."""
         if self.doubt is None:
-            difference = None if self.expected is None else compare(outcome.output, self.expected)
-        elif self.expected is None:
+            difference = None if self.expected_output is None else compare(outcome.output, self.expected_output)
+        elif self.expected_output is None:
             difference = settle(self.doubt, None, None)
         else:
             self.budget.used += 1
             precise = watched_call(self.session.model, self._example(), call=call_in_float64)
-            difference = settle(self.doubt, precise.output, self.expected)
+            difference = settle(self.doubt, precise.output, self.expected_output)
         return None if difference is None else Failure(difference, None, ())
 
     def _groups_to_blame(self, operations: int, failure: Failure) -> Collection[str]:

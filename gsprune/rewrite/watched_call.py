@@ -19,8 +19,9 @@ from gsprune.tracing.example import Example
 from gsprune.tracing.operation_mode import OperationMode
 from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.rules.registry import Operation
-from gsprune.tracing.structure import Due
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.structure import ExpectedOperation
+from gsprune.tracing.temporary_eval import temporary_eval
+from gsprune.tracing.tracer import modules_on_traceback
 
 __all__ = ["Failure", "Outcome", "watched_call"]
 
@@ -65,95 +66,97 @@ class _WrittenSizeError(Exception):
 
 
 class _Counter(OperationMode):
-    """Counts operations that succeed as the tracer does, so that a failure can be placed in the traced sequence.
+    """Counts successful operations, so that a failure can be located in the traced sequence.
 
-    An operation that makes a tensor of another size than it must does not succeed. Nothing can be said of sizes that
-    depend on data, nor once the forward goes another way than when it was traced.
+    An operation that makes a tensor of an unexpected size fails. The comparison stops at sizes that depend on data, and
+    when the forward takes another path than in the trace.
 
     Args:
-        due: the sizes that each operation must make, in order.
+        expected: the operations of the smaller network, as predicted from the trace.
     """
 
-    def __init__(self, due: Sequence[Due]) -> None:
+    def __init__(self, expected: Sequence[ExpectedOperation]) -> None:
         super().__init__()
-        self.due = due
+        self.expected = expected
         self.operations = 0
 
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operation, and compare the sizes that it makes with those that it must make."""
+        """Run an operation and compare the sizes of its outputs with the expected ones."""
         result = func(*args, **kwargs)
-        if self.operations < len(self.due):
-            due = self.due[self.operations]
-            goes_on = due.op == operation.name and not _READS_DATA.intersection(func.tags)
-            if goes_on and _has_sizes(due, outputs_of(result)):
-                _check_scale(due, args, kwargs)
-                self._check_numbers(due, args)
+        if self.operations < len(self.expected):
+            expected = self.expected[self.operations]
+            goes_on = expected.op == operation.name and not _READS_DATA.intersection(func.tags)
+            if goes_on and _has_sizes(expected, outputs_of(result)):
+                _check_scale(expected, args, kwargs)
+                self._check_numbers(expected, args)
             else:
-                self.due = ()
+                self.expected = ()
         self.operations += 1
         return result
 
-    def _check_numbers(self, due: Due, args: Sequence[Any]) -> None:
+    def _check_numbers(self, expected: ExpectedOperation, args: Sequence[Any]) -> None:
         """Compare the numbers among an operation's arguments with those of the trace."""
-        for index, number in due.numbers:
+        for index, number in expected.numbers:
             value = first_number(args[index])
             if value is not None and not isclose(value, number, rel_tol=1e-4):
                 self.operations += 1  # the operation itself has met the channels that the number is of
-                raise _WrittenSizeError(f"{due.op} is given {value:.4g}, computed from a width; it was {number:.4g}")
+                raise _WrittenSizeError(
+                    f"{expected.op} is given {value:.4g}, computed from a width; it was {number:.4g}"
+                )
 
 
-def _has_sizes(due: Due, outputs: Sequence[Tensor]) -> bool:
-    """True if an operation made the sizes that it must make; False where that is uncertain.
+def _has_sizes(expected: ExpectedOperation, outputs: Sequence[Tensor]) -> bool:
+    """True if the outputs have the expected sizes; False if that is uncertain.
 
-    Torch moves axes of size 1 about (`torch.einsum` does), so that nothing is where it was expected.
+    It is uncertain next to axes of size 1, because torch may move them (in `torch.einsum`).
 
     Raises:
-        _WrittenSizeError: it did not.
+        _WrittenSizeError: an output has another size.
     """
-    for tensor, axes in zip(outputs, due.outputs, strict=False):
+    for tensor, axes in zip(outputs, expected.outputs, strict=False):
         for axis, _, size in axes or ():
             if axis >= tensor.ndim or tensor.shape[axis] != size:
                 if any(other == 1 for _, _, other in axes or ()):
                     return False
-                raise _WrittenSizeError(f"{due.op} makes {size} channels fill a shape of {tuple(tensor.shape)}")
+                raise _WrittenSizeError(f"{expected.op} makes {size} channels fill a shape of {tuple(tensor.shape)}")
     return True
 
 
-def _check_scale(due: Due, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Compare the number that an operation scales by with the one that follows from the width by now."""
-    if due.scale is None:
+def _check_scale(expected: ExpectedOperation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Compare the factor that an operation scales by with the one that the present width implies."""
+    if expected.scale is None:
         return
     value = number_of(kwargs["scale"] if "scale" in kwargs else args[1] if len(args) > 1 else None)
-    if value is not None and not isclose(value, due.scale, rel_tol=1e-4):
-        raise _WrittenSizeError(f"{due.op} scales by {value:.4g} where the width asks for {due.scale:.4g}")
+    if value is not None and not isclose(value, expected.scale, rel_tol=1e-4):
+        raise _WrittenSizeError(f"{expected.op} scales by {value:.4g} where the width asks for {expected.scale:.4g}")
 
 
 def watched_call(
     model: nn.Module,
     example: Example,
-    due: Sequence[Due] | None = None,
+    expected: Sequence[ExpectedOperation] | None = None,
     *,
     find_stored_sizes: bool = False,
     call: Callable[[nn.Module, Example], Any] | None = None,
 ) -> Outcome:
-    """Call the model on the example as it was traced, leaving no trace.
+    """Call the model on the example in the mode in which it was traced, and restore its state.
 
     Args:
         model: the network.
         example: the call.
-        due: the sizes that each operation must make; None leaves operations unwatched, which saves microseconds each.
+        expected: the operations to compare with; None compares nothing, which saves microseconds per operation.
         find_stored_sizes: find the attributes that the arguments of a failing call come from.
-        call: calls the model; None calls it as the example says.
+        call: ``call(model, example)`` replaces the example's own call.
 
     Raises:
         Exception: memory ran out while the network was called as the example says.
     """
-    counter, watcher = _Counter(due or ()), StoredSizeWatcher()
+    counter, watcher = _Counter(expected or ()), StoredSizeWatcher()
     try:
-        with undisturbed(model):
+        with temporary_eval(model):
             if find_stored_sizes:
                 mark_stored_sizes(model)
-            if due is not None:
+            if expected is not None:
                 with plain_operations(model), watcher if find_stored_sizes else nullcontext(), counter:
                     output = example.call(model)
             else:
@@ -163,17 +166,5 @@ def watched_call(
             raise
         reason = str(error).strip() or "no message"
         message = f"{type(error).__name__}: {reason.splitlines()[0]}"
-        return Outcome(None, Failure(message, error, _modules_of(error), watcher.sizes), counter.operations)
+        return Outcome(None, Failure(message, error, modules_on_traceback(error), watcher.sizes), counter.operations)
     return Outcome(output, None, counter.operations)
-
-
-def _modules_of(error: Exception) -> tuple[nn.Module, ...]:
-    """The modules on the traceback, outermost first."""
-    modules: list[nn.Module] = []
-    trace = error.__traceback__
-    while trace is not None:
-        owner = trace.tb_frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and (not modules or modules[-1] is not owner):
-            modules.append(owner)
-        trace = trace.tb_next
-    return tuple(modules)

@@ -59,11 +59,11 @@ class WidthLimits:
         options = (request.round_to, request.min_channels)
         # Only the present widths change as a network shrinks. Mappings may have changed, and True equals 1.
         key = ("limits", *options, frozenset(frozen)) if all(type(option) is int for option in options) else None
-        cached: tuple[Mapping[str, int], WidthLimits] | None = structure.shared.get(key)
+        cached: tuple[Mapping[str, int], WidthLimits] | None = structure.cache.get(key)
         if cached is None or cached[0] != initial_widths:
             cached = (dict(initial_widths), cls._of(structure, initial_widths, request, frozen))
         if key is not None:
-            structure.shared[key] = cached
+            structure.cache[key] = cached
         limits, first_unit = cached[1], structure.first_unit
         present = (first_unit[1:] - first_unit[:-1]) * limits.width_per_unit  # np.diff takes several times as long
         return replace(limits, present=present)

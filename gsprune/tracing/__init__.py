@@ -1,4 +1,4 @@
-"""Tracing: which channels of a network belong together."""
+"""Finds the channels of a network that must be removed together."""
 
 from gsprune.tracing.call import Call
 from gsprune.tracing.rules.registry import rule

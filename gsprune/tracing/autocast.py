@@ -1,8 +1,7 @@
 """Autocast around the forwards that gsprune runs itself.
 
-Autocast makes the operations of a block other ones, and it keeps casts of weights until the outermost block ends: a
-weight that has changed since would be computed with as it was. So a network is traced and checked in its own precision,
-and no cast is kept.
+Autocast changes operations, and it caches casts of weights until the outermost block ends. A cached cast of a pruned
+weight would be stale. So networks are traced and checked in their own precision, without the cache.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 __all__ = ["AutocastBlock", "active_autocast", "in_autocast", "without_autocast"]
 
 AutocastBlock = tuple[str, torch.dtype]
-"""Type of device, and the dtype that its operations are cast to."""
+"""Device type, and the dtype that its operations are cast to."""
 
 _DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 
@@ -29,7 +28,7 @@ def active_autocast() -> tuple[AutocastBlock, ...]:
 
 @contextmanager
 def in_autocast(blocks: Sequence[AutocastBlock]) -> Iterator[None]:
-    """A block in which autocast is on for these types of devices."""
+    """Context in which autocast is on for some device types."""
     with ExitStack() as stack:
         for device_type, dtype in blocks:
             stack.enter_context(torch.autocast(device_type, dtype=dtype))
@@ -38,11 +37,10 @@ def in_autocast(blocks: Sequence[AutocastBlock]) -> Iterator[None]:
 
 @contextmanager
 def without_autocast() -> Iterator[None]:
-    """A block in which autocast is off, and in which blocks of the network's own code keep no casts."""
-    keeps_casts = torch.is_autocast_cache_enabled()
+    """Context in which autocast is off. Autocast blocks inside the network's code do not cache casts."""
     with ExitStack() as stack:
         for device_type, dtype in active_autocast():
             stack.enter_context(torch.autocast(device_type, dtype=dtype, enabled=False))
-        stack.callback(torch.set_autocast_cache_enabled, keeps_casts)
+        stack.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
         torch.set_autocast_cache_enabled(False)
         yield

@@ -89,7 +89,7 @@ class Components:
         They may be stored outside of the call (an attribute, a list), or the call returns what it has read off them
         (their sum, the largest of them). A part of one channel has no labels: parts that the code counts may be read.
         """
-        parts = [split.labels for split in self.tape.splits if split.counted]
+        parts = [split.labels for split in self.tape.splits if split.fixed_parts]
         consumed = np.zeros(self.tape.num_atoms, bool)
         consumed[self.labels[atoms_in([*self.tape.inputs, *self.tape.contracted, *parts])]] = True
         for layers, how in ((self.tape.stored, "stored outside of it"), (self.tape.openings, "no layer reads them")):
@@ -131,12 +131,12 @@ class Components:
         components = self._of(split)
         atoms = components[components >= 0]
         over = self._varying(split)
-        return bool(self.prunable[atoms].any()) and (len(over) > 1 or (split.counted and split.axes[0] in over))
+        return bool(self.prunable[atoms].any()) and (len(over) > 1 or (split.fixed_parts and split.axes[0] in over))
 
     def _tied_axes(self, split: Split) -> tuple[int, ...]:
         """All axes of the split but the one along which channels go."""
         over = self._varying(split)
-        if split.counted:
+        if split.fixed_parts:
             return split.axes[:1]
         keep = split.keep if split.keep in over else over[-1]
         return tuple(axis for axis in over if axis != keep)

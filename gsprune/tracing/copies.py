@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from gsprune.tracing.shadow import Labels
 from gsprune.tracing.tape import Tape
 
-__all__ = ["counterparts", "frozen_copies", "has_structure", "lookalikes", "tie_copies"]
+__all__ = ["frozen_copies", "has_structure", "possible_originals", "tie_copies", "untied_twins"]
 
 _MIN_LAYERS = 2  # one layer of the same shape as another is no evidence of a copy
 _MIN_COSINE = 0.3  # weights drawn apart are at 0, within the noise of small layers; an average of the other's is near 1
@@ -41,7 +41,7 @@ def frozen_copies(model: nn.Module) -> dict[str, str]:
     return found
 
 
-def counterparts(model: nn.Module, copy: str) -> list[str]:
+def possible_originals(model: nn.Module, copy: str) -> list[str]:
     """Names of the submodules that have the structure of `copy`; those with related weights alone, if there are any."""
     equal = [name for name, _ in model.named_modules() if name and has_structure(model, copy, name)]
     module = model.get_submodule(copy)
@@ -54,7 +54,7 @@ def has_structure(model: nn.Module, copy: str, original: str) -> bool:
     return apart and _structure(model.get_submodule(copy)) == _structure(model.get_submodule(original))
 
 
-def lookalikes(model: nn.Module, tied: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def untied_twins(model: nn.Module, tied: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Pairs of equal submodules that nothing ties: the code may mix them. Repeated layers of a container do not count.
 
     Args:

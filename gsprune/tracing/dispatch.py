@@ -1,4 +1,4 @@
-"""The tracer: a dispatch mode that runs every operation as it is and notes what it does to channels."""
+"""The dispatch mode that records on a tape what every operation does to channels."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from gsprune.tracing.writes import note_write
 
 __all__ = ["Tracer"]
 
-# These make axes that follow what they meet, also from a tensor without channels.
+# Their outputs have axes of any size, even if the input has no channels.
 _MAKERS = frozenset(f"aten.{name}" for name in ("expand", "repeat", "new_zeros", "new_ones", "new_full", "new_empty"))
-# In place, these do not read the values that were there.
+# In place, these do not read the old values.
 _OVERWRITES = frozenset({"aten.copy", "aten.fill", "aten.zero"})
 
 
 class Tracer(OperationMode):
-    """Runs every operation as it is and notes on the tape what it does to channels."""
+    """Runs every operation unchanged and records on the tape what it does to channels."""
 
     def __init__(self, tape: Tape) -> None:
         super().__init__()
@@ -39,14 +39,14 @@ class Tracer(OperationMode):
     def run(
         self, func: torch._ops.OpOverload, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Run an operation, and note what it does to the channels of its inputs."""
+        """Run an operation and record what it does to the channels of its inputs."""
         tape, name = self.tape, operation.name
         inputs = Call(name, args, kwargs, None).tensors()
         has_channels = name in _MAKERS or any([tape.has_shadow(tensor) for tensor in inputs])
         written = args[0] if operation.mutable and args and isinstance(args[0], Tensor) else None
         is_random = operation.random or any([is_noise(tensor) for tensor in inputs])
         if written is not None and (name in _OVERWRITES or not uneven_axes(written, tape.of(written))):
-            set_noise(written, True)  # until the rule has run: it sees the values that were written
+            set_noise(written, True)  # until the rule has run, which would see the new values
         call = Call(name, args, kwargs, func(*args, **kwargs))
         tape.op, tape.scale = name, None
         layers: list[Labels] = []
@@ -60,7 +60,7 @@ class Tracer(OperationMode):
             self._apply(operation, call, written)
             use_positions(tape, call, shadows)
             made += [tape.of(tensor) for tensor in call.outputs()]
-            tape.note_ends(shadows, made)
+            tape.note_used_products(shadows, made)
             if not is_random:
                 numbers = numbers_of(tape, call, shadows)
                 layers += [layer for shadow in shadows if shadow.sum for layer in shadow.sum.layers]
@@ -74,7 +74,7 @@ class Tracer(OperationMode):
         return call.out
 
     def _apply(self, operation: Operation, call: Call, written: Tensor | None) -> None:
-        """Let the rule note what it sees, and give the outputs their shadows."""
+        """Apply the operation's rule and attach shadows to the outputs."""
         tape, rule = self.tape, operation.rule
         if rule is None:
             shadows = [tape.of(tensor) for tensor in call.tensors()]
@@ -89,7 +89,7 @@ class Tracer(OperationMode):
         self._mark(call, result)
 
     def _mark(self, call: Call, result: Shadow | Sequence[Shadow]) -> None:
-        """Give every output its shadow."""
+        """Attach a shadow to every output."""
         several = call.out if isinstance(call.out, tuple | list) else [call.out]
         for index, tensor in enumerate(several):
             if isinstance(tensor, Tensor):

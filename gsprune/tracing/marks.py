@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gsprune.tracing.shadow import Shadow
 
-__all__ = ["Mark", "count_write", "is_noise", "made_mark", "mark_of", "num_writes", "set_noise", "unmark"]
+__all__ = ["Mark", "count_write", "ensure_mark", "is_noise", "mark_of", "num_writes", "set_noise", "unmark"]
 
 _ATTRIBUTE = "_gsprune_mark"
 
@@ -36,7 +36,7 @@ def mark_of(tensor: Tensor) -> Mark | None:
     return cast("Mark | None", tensor.__dict__.get(_ATTRIBUTE))
 
 
-def made_mark(tensor: Tensor) -> Mark:
+def ensure_mark(tensor: Tensor) -> Mark:
     """The mark of a tensor, made if it has none."""
     return cast("Mark", tensor.__dict__.setdefault(_ATTRIBUTE, Mark()))
 
@@ -54,7 +54,7 @@ def num_writes(tensor: Tensor) -> int:
 
 def count_write(tensor: Tensor) -> None:
     """Note that a tensor that is no view holds something else from now on."""
-    made_mark(tensor).writes += 1
+    ensure_mark(tensor).writes += 1
 
 
 def is_noise(tensor: Tensor) -> bool:
@@ -66,4 +66,4 @@ def is_noise(tensor: Tensor) -> bool:
 def set_noise(tensor: Tensor, value: bool) -> None:
     """Note whether a tensor's values are random."""
     if value or mark_of(tensor) is not None:
-        made_mark(tensor).is_noise = value
+        ensure_mark(tensor).is_noise = value

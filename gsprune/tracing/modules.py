@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from gsprune.tracing.tape import Tape
-from gsprune.tracing.undisturbed import is_fake_quantiser
+from gsprune.tracing.temporary_eval import is_fake_quantiser
 
 __all__ = ["tie_modules"]
 

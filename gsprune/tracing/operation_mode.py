@@ -1,4 +1,4 @@
-"""The base of the modes that see every operation of a forward."""
+"""Base class of the dispatch modes that see every operation of a forward."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["OperationMode"]
 
 
 class OperationMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
-    """Hands every operation to `run`, composite ones in their parts."""
+    """Passes every operation to `run`. Composite operations without a rule are decomposed first."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
@@ -23,7 +23,7 @@ class OperationMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Torch would import its compiler (seconds) on the first operation, only to keep it out of `run`."""
+        """Keep torch from importing its compiler, which takes seconds, on the first operation."""
         return False
 
     def __torch_dispatch__(
@@ -41,7 +41,7 @@ class OperationMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
 
     @abstractmethod
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operation; returns its result.
+        """Run an operation and return its result.
 
         Args:
             func: the operation, a ``torch._ops.OpOverload``.

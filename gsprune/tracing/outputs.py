@@ -1,4 +1,4 @@
-"""Outputs: the tensors that a forward returns or leaves behind."""
+"""Protects the tensors that a forward returns or stores."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["protect_outputs", "tensors_in"]
 
 
 def tensors_in(output: Any) -> list[Tensor]:
-    """Every tensor in nested tuples, lists, dicts, dataclasses and plain objects (distributions, model outputs), once.
+    """Every tensor in nested containers, dataclasses and plain objects (distributions, model outputs), once.
 
     Args:
-        output: any object; modules are not entered.
+        output: any object. Modules inside it are skipped.
     """
     found: dict[int, Tensor] = {}
     seen: dict[int, Any] = {}
@@ -40,14 +40,15 @@ def tensors_in(output: Any) -> list[Tensor]:
 
 
 def protect_outputs(tape: Tape, model: nn.Module, output: Any) -> None:
-    """Protect the tensors that the caller of the network gets.
+    """Protect the tensors that the caller of the network may read.
 
-    A caller gets them as return values, or from an attribute, a list or a hook that has stored them. A stored tensor
-    keeps its width if the network itself makes no use of its channels, or if the call has no other outputs.
+    These are the returned tensors. If the call returns None, they are also the tensors that it stored in an attribute,
+    a list or a hook. In other calls, stored tensors are protected only if the network does not consume their channels
+    (`Components`).
 
     Args:
         tape: the tape of the call.
-        model: the network, whose buffers may have been replaced by the call.
+        model: the network. The call may have replaced its buffers.
         output: the return value of the call.
     """
     returned = tensors_in(output)

@@ -17,7 +17,7 @@ from gsprune.tracing.shadow import Dot, Kind, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.trail import Scale
 
-__all__ = ["dot_of", "keep_scale", "keep_widths_of_busy_queries", "note_factor"]
+__all__ = ["dot_of", "keep_scale", "note_factor", "protect_reused_queries"]
 
 _FACTORS = {"aten.mul": 1.0, "aten.div": -1.0}  # operation -> exponent of its second argument
 
@@ -55,7 +55,7 @@ def note_factor(tape: Tape, call: Call) -> bool:
         return False
     noted = len(tape.queries)
     for layer in shadow.layers if shadow.kind is Kind.ACTIVATION else ():
-        is_used = any(layer is end for end in tape.ends)  # results that were made of it before would be scaled, too
+        is_used = any(layer is used for used in tape.used_products)  # scaled rows would also scale earlier results
         if not is_used and _is_computed(value, exponent, layer.shape[-1]):
             tape.queries.append(layer)
             tape.scale = Scale(value, exponent, layer)
@@ -77,14 +77,14 @@ def _is_computed(value: float, exponent: float, width: int) -> bool:
     return width > 1 and math.isclose(root, 1.0, rel_tol=1e-5) and not is_written(value)
 
 
-def keep_widths_of_busy_queries(tape: Tape) -> None:
+def protect_reused_queries(tape: Tape) -> None:
     """Protect the rows whose products go elsewhere, too (a residual sum): they cannot make up for a scale.
 
     Products that the scale itself has multiplied may go anywhere after that.
     """
     scaled = {id(layer) for layer in tape.queries}
     elsewhere = np.zeros(tape.num_atoms, bool)
-    for layer in tape.ends:
+    for layer in tape.used_products:
         if id(layer) not in scaled:
             elsewhere[np.maximum(layer, 0)] = True
     elsewhere[0] = False

@@ -1,8 +1,7 @@
-"""A network's groups as they shrink: the traced graph, which of its units are alive, and flat index vectors.
+"""The present groups of a network, as a few flat arrays that a pruning step can update fast.
 
-A step at every optimizer step must not cost more than the memory it moves, so what a step needs is kept as a few flat
-arrays: many axes are cut alike (a convolution's outputs, its bias, its norm, the next layer's inputs), and share one
-*vector*. Everything else (the present `Graph`, kept indices in the traced numbering) is derived when somebody asks.
+Many axes are cut in the same way (a convolution's outputs, its bias, its norm, the next layer's inputs). They share one
+index *vector*. The present `Graph` and the kept indices in the traced numbering are computed on request.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from gsprune import _core
 from gsprune.tracing.graph import Graph, Group, IntArray, Member
 from gsprune.tracing.trail import Numbers, Scale, Units
 
-__all__ = ["Due", "Structure"]
+__all__ = ["ExpectedOperation", "Structure"]
 
 BoolArray = npt.NDArray[np.bool_]
 
 
-class Due(NamedTuple):
-    """Sizes that one operation must make.
+class ExpectedOperation(NamedTuple):
+    """The sizes and numbers of one operation in the smaller network, as predicted from the trace.
 
     Attributes:
         op: its name.
-        outputs: per output tensor ((axis, size before the step, size after it), ...) of the labelled axes; None where
+        outputs: per output tensor ((axis, size before the step, size after it), ...) of the labelled axes; None if
             unknown.
-        scale: the number that it must scale by; None where any will do.
+        scale: the factor that it scales by; None for any.
         numbers: (position, value) of arguments that must be the same as in the trace.
     """
 
@@ -41,15 +40,9 @@ class Due(NamedTuple):
 
 
 class _Vectors:
-    """The distinct index vectors of a traced graph: what never changes.
+    """The part of a structure that never changes: the traced graph and its distinct index vectors.
 
-    Attributes:
-        graph: the graph as traced.
-        first_unit: (groups + 1,) where the units of each group begin in the numbering over all groups.
-        of_axis: tensor -> ((axis, vector), ...), for every axis that some group ties.
-        ids: the vectors one after the other: per position the unit, or `num_units` where it is nobody's.
-        starts: (vectors + 1,) where each begins.
-        cuts, cut_of, shared: see `Structure`.
+    The attributes are those of `Structure`, at the time of the trace.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -64,38 +57,38 @@ class _Vectors:
                     axes[key] = np.full(len(member.units), self.num_units, dtype=np.int64)
                 owned = member.units >= 0
                 axes[key][owned] = member.units[owned] + first
-        known: dict[bytes, int] = {}
+        index_of: dict[bytes, int] = {}
         vectors: list[IntArray] = []
         self.of_axis: dict[str, tuple[tuple[int, int], ...]] = {}
         for (tensor, axis), ids in sorted(axes.items()):
-            index = known.setdefault(ids.tobytes(), len(vectors))
+            index = index_of.setdefault(ids.tobytes(), len(vectors))
             if index == len(vectors):
                 vectors.append(ids)
             self.of_axis[tensor] = (*self.of_axis.get(tensor, ()), (axis, index))
         self.cuts = tuple(dict.fromkeys(self.of_axis.values()))
-        number = {axes: index for index, axes in enumerate(self.cuts)}
-        self.cut_of = {tensor: number[axes] for tensor, axes in self.of_axis.items()}
-        self.shared: dict[Any, Any] = {}
+        cut_index = {axes: index for index, axes in enumerate(self.cuts)}
+        self.cut_of = {tensor: cut_index[axes] for tensor, axes in self.of_axis.items()}
+        self.cache: dict[Any, Any] = {}
         self.ids: IntArray = np.concatenate([np.zeros(0, np.int64), *vectors])
         self.starts: IntArray = np.concatenate([[0], np.cumsum([len(ids) for ids in vectors])]).astype(np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A pickle goes without what can be derived again."""
-        return {**self.__dict__, "shared": {}}
+        """Leave the cache out of a pickle."""
+        return {**self.__dict__, "cache": {}}
 
 
 class Structure:
     """The groups of a network at one moment.
 
     Attributes:
-        num_units: units alive, of all groups.
-        first_unit: (groups + 1,) int64, where the units of each group begin.
-        ids: (positions,) int64, the distinct index vectors one after the other; `num_units` where no unit is.
-        starts: (vectors + 1,) int64, where each vector begins.
-        of_axis: tensor -> ((axis, vector), ...).
-        cuts: the distinct values of `of_axis`: tensors that are cut alike share one.
+        num_units: number of present units of all groups.
+        first_unit: (groups + 1,) int64, the first unit of each group in the numbering over all groups.
+        ids: (positions,) int64, the concatenated index vectors: the unit of every position, `num_units` for none.
+        starts: (vectors + 1,) int64, the start of each vector in `ids`.
+        of_axis: tensor -> ((axis, vector), ...), for every axis that belongs to a group.
+        cuts: the distinct values of `of_axis`. Tensors with the same value are cut in the same way.
         cut_of: tensor -> index into `cuts`.
-        shared: for others to keep what they derive from the traced graph, which never changes.
+        cache: values that callers derive from the traced graph, which never changes.
     """
 
     def __init__(
@@ -110,23 +103,23 @@ class Structure:
         self.of_axis = vectors.of_axis
         self.cuts = vectors.cuts
         self.cut_of = vectors.cut_of
-        self.shared = vectors.shared
+        self.cache = vectors.cache
 
     @classmethod
     def of(cls, graph: Graph) -> Structure:
-        """The structure of a network as just traced."""
+        """The structure of a freshly traced network."""
         vectors = _Vectors(graph)
         alive = np.ones(vectors.num_units, dtype=bool)
         return cls(vectors, alive, vectors.first_unit, vectors.ids, vectors.starts)
 
     @property
     def traced(self) -> Graph:
-        """The graph as it was traced: names, roles and reasons are the same ever since."""
+        """The graph at the time of the trace. Pruning does not change its names, roles and reasons."""
         return self._vectors.graph
 
     @cached_property
     def graph(self) -> Graph:
-        """The graph of the network as it is now."""
+        """The graph of the present network."""
         traced = self.traced
         if self._alive.all():
             return traced
@@ -139,8 +132,7 @@ class Structure:
             shapes[tensor] = tuple(shape)
         vector_of = {(tensor, axis): vector for tensor, axes in self.of_axis.items() for axis, vector in axes}
         groups = []
-        firsts = self.first_unit.tolist()
-        for group, first, last in zip(traced.groups, firsts, firsts[1:], strict=False):
+        for group, first, last in self.spans():
             units_of: dict[int, IntArray] = {}
             members = []
             for member in group.members:
@@ -153,8 +145,13 @@ class Structure:
             groups.append(Group(group.name, last - first, group.width_per_unit, tuple(members), group.kind))
         return replace(traced, groups=tuple(groups), shapes=shapes)
 
+    def spans(self) -> list[tuple[Group, int, int]]:
+        """(group as traced, its first present unit, the unit after its last one) of all groups."""
+        bounds = self.first_unit.tolist()
+        return list(zip(self.traced.groups, bounds, bounds[1:], strict=False))
+
     def units_of_groups(self) -> list[int]:
-        """Units alive per group."""
+        """Number of present units of each group."""
         counts: list[int] = (self.first_unit[1:] - self.first_unit[:-1]).tolist()
         return counts
 
@@ -164,32 +161,29 @@ class Structure:
         return lengths
 
     def pruned(self, keep: BoolArray) -> tuple[Structure, list[IntArray | None]]:
-        """The structure without some units.
+        """The structure without some units, and the sorted kept positions of each vector (None for all).
 
         Args:
             keep: (num_units,) bool.
-
-        Returns:
-            the structure afterwards, and per vector the sorted kept positions, None where all are kept.
         """
         alive, first_unit, ids, starts, keeps = _core.units.shrink_units(
             keep, self._alive, self.first_unit, self.ids, self.starts
         )
         return Structure(self._vectors, alive, first_unit, ids, starts), keeps
 
-    def due(self, before: Structure) -> list[Due]:
-        """What the network makes by now on its way, if every size in its code follows; in the order of the trace.
+    def expected_operations(self, before: Structure) -> list[ExpectedOperation]:
+        """The operations of the present network, in the order of the trace, if every size in its code follows.
 
         Args:
             before: the structure before the step.
         """
         alive, present = np.append(self._alive, True), np.append(before._alive, True)
-        known: dict[int, tuple[int, int]] = {}
+        lengths_of: dict[int, tuple[int, int]] = {}
 
         def lengths(units: Units) -> tuple[int, int]:
-            if id(units) not in known:
-                known[id(units)] = int(np.count_nonzero(present[units])), int(np.count_nonzero(alive[units]))
-            return known[id(units)]
+            if id(units) not in lengths_of:
+                lengths_of[id(units)] = int(np.count_nonzero(present[units])), int(np.count_nonzero(alive[units]))
+            return lengths_of[id(units)]
 
         def sizes(axes: tuple[tuple[int, Units], ...] | None) -> tuple[tuple[int, int, int], ...] | None:
             return None if axes is None else tuple((axis, *lengths(units)) for axis, units in axes)
@@ -200,16 +194,19 @@ class Structure:
             left = float(np.count_nonzero(alive[scale.labels])) / len(scale.labels)
             return float(scale.value * left ** (-0.5 * scale.exponent))
 
-        return [Due(p.op, tuple(map(sizes, p.outputs)), scaled(p.scale), p.numbers) for p in self.traced.trail]
+        return [
+            ExpectedOperation(each.op, tuple(map(sizes, each.outputs)), scaled(each.scale), each.numbers)
+            for each in self.traced.trail
+        ]
 
     def kept(self) -> dict[str, dict[int, IntArray]]:
-        """Tensor -> {axis: positions kept since the trace}, sorted; only axes that lost something."""
-        vectors = self._vectors
+        """Tensor -> {axis: sorted positions kept since the trace}; only axes that lost positions."""
+        traced = self._vectors
         extended = np.append(self._alive, True)
         kept: dict[str, dict[int, IntArray]] = {}
-        for tensor, axes in vectors.of_axis.items():
+        for tensor, axes in self.of_axis.items():
             for axis, vector in axes:
-                alive = extended[vectors.ids[vectors.starts[vector] : vectors.starts[vector + 1]]]
+                alive = extended[traced.ids[traced.starts[vector] : traced.starts[vector + 1]]]
                 if not alive.all():
                     kept.setdefault(tensor, {})[axis] = np.flatnonzero(alive)
         return kept

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gsprune.tracing.marks import made_mark, mark_of, num_writes
+from gsprune.tracing.marks import ensure_mark, mark_of, num_writes
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, row_along, varying
 from gsprune.tracing.trail import Scale, TracedOperation
 
@@ -34,20 +34,20 @@ class Axis(NamedTuple):
 
 
 class Split(NamedTuple):
-    """An axis that a view or a chunk cut into several, which must shrink independently.
+    """An axis that a view or a chunk has split into several, which must shrink independently.
 
     Attributes:
-        labels: the layer after the split; it varies over `axes`.
-        axes: the axes that the split made.
-        keep: the axis along which channels go if the parts have to be tied.
-        counted: True if the code counts the parts (a chunk, a slice): the first of `axes` never shrinks.
-        named: True if the code named `keep`.
+        labels: the layer after the split. It varies over `axes`.
+        axes: the axes after the split.
+        keep: the axis along which channels are removed if the parts must be tied.
+        fixed_parts: True if the code fixes the number of parts (chunk, slice), so the first of `axes` never shrinks.
+        named: True if the code names `keep` (it leaves that size open, or takes it from other channels).
     """
 
     labels: Labels
     axes: tuple[int, ...]
     keep: int
-    counted: bool
+    fixed_parts: bool
     named: bool = False
 
 
@@ -79,7 +79,7 @@ class Tape:
         equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
         queries: rows that make the queries of scaled attention; `biases` has the biases added to products.
         ends: layers of weights' products that went into something else than a product of the same weight.
-        notes_ends: False inside torch's own attention, whose operations are no such ends.
+        notes_used_products: False inside torch's own attention, whose operations are no such ends.
         populations: (operation, layer) of channels that were read together.
         unweighted: layers over channels that were summed without a weight of the network.
         scale: the number that the running operation scales by, if it follows a width.
@@ -106,8 +106,8 @@ class Tape:
         self.equal_lengths: list[tuple[Labels, Labels, str]] = []
         self.queries: list[Labels] = []
         self.biases: list[tuple[Labels, Labels]] = []
-        self.ends: list[Labels] = []
-        self.notes_ends = True
+        self.used_products: list[Labels] = []
+        self.notes_used_products = True
         self.populations: list[tuple[str, Labels]] = []
         self.unweighted: list[Labels] = []
         self.mac_uses: list[MacUse] = []
@@ -196,7 +196,7 @@ class Tape:
             if mark is not None:
                 mark.shadow = None
         else:
-            mark = made_mark(tensor)
+            mark = ensure_mark(tensor)
             mark.shadow, mark.writes_before = shadow, num_writes(tensor)
             if shadow.kind is Kind.ACTIVATION:
                 self.marked.append(ref(tensor))
@@ -213,12 +213,12 @@ class Tape:
         self.protect(shadow, "written into a tensor of which the code holds a part")
         return EMPTY
 
-    def note_ends(self, inputs: Sequence[Shadow], outputs: Sequence[Shadow]) -> None:
+    def note_used_products(self, inputs: Sequence[Shadow], outputs: Sequence[Shadow]) -> None:
         """Note the products of weights among an operation's inputs that its outputs are no products of."""
-        for shadow in inputs if self.notes_ends else ():
+        for shadow in inputs if self.notes_used_products else ():
             is_product = shadow.source and shadow.kind is Kind.ACTIVATION
             if is_product and all(output.source != shadow.source for output in outputs):
-                self.ends.extend(shadow.layers)
+                self.used_products.extend(shadow.layers)
 
     @contextmanager
     def without_trail(self) -> Iterator[None]:
@@ -294,9 +294,9 @@ class Tape:
         if weight is not None:
             self.mac_uses.append(MacUse(weight, positions))
 
-    def split(self, labels: Labels, axes: tuple[int, ...], *, counted: bool = False) -> None:
+    def split(self, labels: Labels, axes: tuple[int, ...], *, fixed_parts: bool = False) -> None:
         """Record that one axis was cut into `axes`; channels go along the last of them."""
-        self.splits.append(Split(labels, axes, axes[-1], counted))
+        self.splits.append(Split(labels, axes, axes[-1], fixed_parts))
 
     def kept_axis(self, layer: Labels, *, named: bool = False) -> int | None:
         """The axis along which channels go, of a layer that a split made vary over several axes; None if none did.

@@ -1,4 +1,4 @@
-"""Trace a network: run it once on an example and read its groups off the operations that arrive."""
+"""Runs a network once on an example and derives its groups from the operations."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from gsprune.tracing.marks import unmark
 from gsprune.tracing.modules import tie_modules
 from gsprune.tracing.outputs import protect_outputs, tensors_in
 from gsprune.tracing.plain_operations import plain_operations
-from gsprune.tracing.scales import keep_widths_of_busy_queries
+from gsprune.tracing.scales import protect_reused_queries
 from gsprune.tracing.tape import Tape
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.temporary_eval import temporary_eval
 from gsprune.tracing.unseen import protect_unseen, unseen_modules
 from gsprune.tracing.watcher import Watcher
 from gsprune.tracing.wrappers import is_scripted, wrapper_of
 
-__all__ = ["trace", "trace_call"]
+__all__ = ["modules_on_traceback", "trace", "trace_call"]
 
 
 def trace(
@@ -36,31 +36,28 @@ def trace(
     forward: Callable[..., Any] | None = None,
     copies: Mapping[str, str] | None = None,
 ) -> tuple[Graph, Example]:
-    """The groups of a network, and the call that found them.
+    """Trace a network: return its groups and the example that it ran on.
 
-    The model runs once in eval mode and without grad, on `example_inputs` or on an example made from its first layer;
-    afterwards parameters, buffers, modes, random generators and attributes are as before.
+    The model runs once in eval mode, without gradients. Its state is restored afterwards.
 
     Args:
         model: the network.
-        example_inputs: a tensor, a tuple of positional inputs, or a dict of inputs by name.
-        forward: what to call instead of the model: ``forward(model, *inputs)``.
-        copies: {copy: original}, names of submodules that stay in step, besides those that are found.
-
-    Returns:
-        the graph and the example.
+        example_inputs: a tensor, a tuple of positional inputs, or a dict of inputs by name. None makes an example
+            from the first layer.
+        forward: ``forward(model, *inputs)``, called instead of the model.
+        copies: {copy: original}, names of submodules that lose the same channels, besides the detected ones.
 
     Raises:
-        TypeError: `model` is not a module, `forward` is not callable, or `example_inputs` is of another kind.
+        TypeError: `model` is not a module, `forward` is not callable, or `example_inputs` has another type.
         TraceError: no example could be made, the forward failed, or the model is wrapped (DDP, FSDP).
     """
-    _check(model, forward)
+    _check_supported(model, forward)
     if example_inputs is not None:
         return trace_call(model, as_example(example_inputs, forward), copies or {})
     failures = []
     for example in candidates(model, forward):
         try:
-            return _traced(model, example, "made", copies or {}), example
+            return _trace_once(model, example, "made", copies or {}), example
         except TraceError as error:
             failures.append((example, error))
     tried = ", ".join(str(shape) for example, _ in failures for shape in _shapes(example))
@@ -72,15 +69,12 @@ def trace(
 
 
 def trace_call(model: nn.Module, example: Example, copies: Mapping[str, str]) -> tuple[Graph, Example]:
-    """The groups of a network by one call, in its own precision if the call works without autocast.
+    """Trace a network on an example: first without autocast; if that fails, inside the autocast blocks.
 
     Args:
         model: the network.
-        example: the user's call; its autocast blocks are tried where the caller is in none.
-        copies: {copy: original}, names of submodules that stay in step.
-
-    Returns:
-        the graph and the call that found it.
+        example: the call. Its autocast blocks are used if the caller is in none.
+        copies: {copy: original}, names of submodules that lose the same channels.
 
     Raises:
         TraceError: the forward failed.
@@ -88,18 +82,18 @@ def trace_call(model: nn.Module, example: Example, copies: Mapping[str, str]) ->
     blocks = active_autocast() or example.autocast
     plain = replace(example, autocast=())
     try:
-        return _traced(model, plain, "given", copies), plain
+        return _trace_once(model, plain, "given", copies), plain
     except TraceError:
         if not blocks:
             raise
         inside = replace(example, autocast=blocks)
         with suppress(TraceError):
-            return _traced(model, inside, "given", copies), inside
+            return _trace_once(model, inside, "given", copies), inside
         raise
 
 
-def _check(model: Any, forward: Any) -> None:
-    """Refuse what cannot be traced before anything runs."""
+def _check_supported(model: Any, forward: Any) -> None:
+    """Refuse models that cannot be traced, before anything runs."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
     if forward is not None and not callable(forward):
@@ -126,18 +120,22 @@ def _shapes(example: Example) -> list[tuple[int, ...]]:
     return [tuple(tensor.shape) for tensor in tensors_in((example.args, example.kwargs))]
 
 
-def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"], copies: Mapping[str, str]) -> Graph:
-    """One traced call."""
+def _trace_once(
+    model: nn.Module, example: Example, origin: Literal["given", "made"], copies: Mapping[str, str]
+) -> Graph:
     tape = Tape(model)
     tape.copies = {**frozen_copies(model), **copies}
     try:
-        with undisturbed(model), plain_operations(model):
+        with temporary_eval(model), plain_operations(model):
             protect_outputs(tape, model, _run(model, example, tape))
             _run_in_training(model, example, tape)
-            keep_widths_of_busy_queries(tape)
+            protect_reused_queries(tape)
             tie_modules(tape, model)
             tie_copies(tape, model, tape.copies)
-            _protect_unseen(model, example, tape)
+            unseen = unseen_modules(tape, model)
+            if unseen:
+                with tape.without_trail():
+                    tape.unseen = protect_unseen(tape, model, unseen, lambda: _run(model, example, tape))
     finally:
         for tensor in tensors_in((example.args, example.kwargs)):
             unmark(tensor)
@@ -145,10 +143,9 @@ def _traced(model: nn.Module, example: Example, origin: Literal["given", "made"]
 
 
 def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
-    """Run once more where the eval mode left parameters out that training uses (noisy layers, auxiliary heads).
+    """Run once more to reach parameters that only training uses (noisy layers, auxiliary heads).
 
-    Only the modules that own such parameters are in training mode, and those around them. A failure is no matter: the
-    parameters count as not used.
+    Only the modules that own unused parameters, and the modules around them, are in training mode.
     """
     owners = {name.rpartition(".")[0] for name, _ in model.named_parameters() if name not in tape.used}
     if not owners:
@@ -157,30 +154,22 @@ def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
     modules = [module for name, module in model.named_modules() if name in around]
     for module in modules:
         module.training = True
-    # A failure here is one of the user's own code in a mode that was not asked for.
-    with tape.without_trail(), suppress(TraceError):
+    with tape.without_trail(), suppress(TraceError):  # if it fails, the parameters count as unused
         protect_outputs(tape, model, _run(model, example, tape))
     for module in modules:
         module.training = False
 
 
-def _protect_unseen(model: nn.Module, example: Example, tape: Tape) -> None:
-    """Protect what parts of the model may read that no run has used; a further run shows what passes by them."""
-    names = unseen_modules(tape, model)
-    if names:
-        with tape.without_trail():
-            tape.unseen = protect_unseen(tape, model, names, lambda: _run(model, example, tape))
-
-
 def _run(model: nn.Module, example: Example, tape: Tape) -> Any:
-    """Call the model under the tracer; failures say where."""
+    """Call the model under the tracer. The error of a failing forward names the module and the operation."""
     try:
         with Watcher(tape), Tracer(tape):
             return example.call(model)
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        where = _module_at(error, model)
+        names = {id(module): name for name, module in model.named_modules()}
+        where = next((names[id(m)] for m in reversed(modules_on_traceback(error)) if id(m) in names), None)
         shapes = ", ".join(str(shape) for shape in _shapes(example))
         raise TraceError(
             f"the forward of {type(model).__name__} failed on `example_inputs` of shape {shapes}"
@@ -189,14 +178,13 @@ def _run(model: nn.Module, example: Example, tape: Tape) -> Any:
         ) from error
 
 
-def _module_at(error: BaseException, model: nn.Module) -> str | None:
-    """Name of the innermost module of `model` in whose methods the error was raised."""
-    names = {id(module): name for name, module in model.named_modules()}
-    found = None
-    frame = error.__traceback__
-    while frame is not None:
-        owner = frame.tb_frame.f_locals.get("self")
-        if id(owner) in names:
-            found = names[id(owner)]
-        frame = frame.tb_next
-    return found
+def modules_on_traceback(error: BaseException) -> tuple[nn.Module, ...]:
+    """The modules whose methods were running when the error was raised, outermost first."""
+    modules: list[nn.Module] = []
+    trace = error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and (not modules or modules[-1] is not owner):
+            modules.append(owner)
+        trace = trace.tb_next
+    return tuple(modules)

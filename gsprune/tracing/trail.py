@@ -1,7 +1,7 @@
-"""The trail: which channels every operation of the traced forward met and made.
+"""The trail: the channels in the inputs and outputs of every operation of the traced forward.
 
-The sizes of all its outputs follow from that for the smaller network, before it runs (`Structure.due`): a forward
-that makes another size counts on a number written down somewhere.
+It predicts the output sizes of the smaller network (`Structure.expected_operations`). A forward that makes another size
+relies on a number in its code or its attributes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _Axes = tuple[tuple[int, Units], ...]
 
 
 class Scale(NamedTuple):
-    """A number that the forward computed as width**(-exponent / 2), where queries' rows make up for its change.
+    """A factor that the forward computes from a width: ``value = width**(-exponent / 2)``.
 
     Attributes:
         value: the number as traced.
-        exponent: 1 where it multiplies, -1 where it divides.
-        labels: labels of the queries, whose number of channels tells how the width has changed; units in the trail.
+        exponent: 1 if the operation multiplies by it, -1 if it divides.
+        labels: labels of the queries, in the trail their units. Their number is the width.
     """
 
     value: float
@@ -41,9 +41,9 @@ class TrailOperation(NamedTuple):
     Attributes:
         op: its name ("aten.add").
         groups: names of the groups whose channels are in its inputs.
-        outputs: per output tensor ((axis, units along it), ...) of its labelled axes, units numbered over all groups
-            and -1 where nothing is ever removed; None where the output may have any size. So may other axes.
-        scale: the number that it scales by, if that follows a width.
+        outputs: per output tensor ((axis, units along it), ...) of its labelled axes; None if it may have any size.
+            Units are numbered over all groups, -1 for positions that are never removed. Other axes may have any size.
+        scale: the factor that it scales by, if that depends on a width.
         numbers: (position, value) of arguments that must stay the same.
     """
 
@@ -55,7 +55,7 @@ class TrailOperation(NamedTuple):
 
 
 class TracedOperation(NamedTuple):
-    """The same while the network is traced: layers in place of groups and units."""
+    """A `TrailOperation` during the trace, with layers instead of groups and units."""
 
     op: str
     inputs: list[Labels]
@@ -67,18 +67,18 @@ class TracedOperation(NamedTuple):
 def build_trail(
     operations: Sequence[TracedOperation], units: Units, group_of_unit: Units, names: Sequence[str]
 ) -> tuple[TrailOperation, ...]:
-    """The trail of all operations. Layers are shared between operations, and looked up once.
+    """The trail of all operations.
 
     Args:
-        operations: those on the tape.
-        units: (num_atoms,) the unit of every atom, -1 where it cannot be removed; of atom 0, too.
-        group_of_unit: (units + 1,) index of every unit's group; the last entry, -1, stands for unit -1.
-        names: of the groups.
+        operations: the operations on the tape.
+        units: (num_atoms,) the unit of every atom; -1 for atom 0 and for atoms that cannot be removed.
+        group_of_unit: (units + 1,) index of every unit's group. The last entry, -1, is for unit -1.
+        names: names of the groups.
     """
     cache: dict[int, tuple[tuple[int, ...], _Axes | None]] = {}
 
     def lookup(layer: Labels) -> tuple[tuple[int, ...], _Axes | None]:
-        """The groups of a layer and the units along its axes."""
+        """The groups of a layer and the units along its axes. Operations share layers, so the results are cached."""
         found = cache.get(id(layer))
         if found is None:
             here = units[np.maximum(layer, 0)]
@@ -99,7 +99,7 @@ def build_trail(
 
 
 def _along_axes(units: Units) -> _Axes:
-    """Units along each axis over which a layer varies; -1 along an axis if another one is the one that shrinks."""
+    """Units along each axis over which a layer varies; -1 along axes that do not shrink."""
     axes = varying(units)
     if len(axes) == 1:
         return ((axes[0], units.reshape(-1)),)
@@ -109,7 +109,7 @@ def _along_axes(units: Units) -> _Axes:
 
 
 def _output(shadow: Shadow, layers: Sequence[_Axes | None]) -> _Axes | None:
-    """All labelled axes of an output; None if a layer holds free labels, or two layers share an axis."""
+    """All labelled axes of an output; None if a layer has flexible labels or two layers share an axis."""
     if shadow.kind is Kind.CONSTANT:
         return None
     axes: list[tuple[int, Units]] = []

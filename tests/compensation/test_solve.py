@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -91,14 +92,14 @@ def test_inputs_that_are_left_but_always_zero_explain_nothing() -> None:
     torch.testing.assert_close(found.unexplained, found.lost)
 
 
-def test_averaged_moments_are_those_of_all_ranks_samples() -> None:
+def test_moments_of_all_ranks_are_those_of_all_samples() -> None:
     x = samples()
     inputs = torch.cat([x, x @ torch.tensor([[1.0], [2.0], [0.5]]).double()], 1)
-    halves = [moments_of(half, [0, 1, 2]) for half in inputs.split(100)]
-    seen: list[dict[str, object]] = []
-    halves[1].averaged("layer", lambda sums: seen.append(dict(sums)) or dict(sums))  # type: ignore[func-returns-value,arg-type]
-    mean = halves[0].averaged("layer", lambda sums: {name: (sums[name] + seen[0][name]) / 2 for name in sums})  # type: ignore[operator]
-    together, found = solve(moments_of(inputs, [0, 1, 2]), True), solve(mean, True)
+    parts = [moments_of(part, [0, 1, 2]) for part in inputs.split([3, len(inputs) - 3])]  # 3: fewer than columns
+    seen: list[dict[str, np.ndarray]] = []
+    parts[1].of_all_ranks("layer", lambda own: seen.append(dict(own)) or {name: own[name][None] for name in own})
+    both = parts[0].of_all_ranks("layer", lambda own: {name: np.stack([own[name], seen[0][name]]) for name in own})
+    together, found = solve(moments_of(inputs, [0, 1, 2]), True), solve(both, True)
     assert together.weight is not None
     assert found.weight is not None
-    torch.testing.assert_close(found.weight, together.weight, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.weight, together.weight, rtol=0, atol=1e-12)

@@ -49,6 +49,16 @@ def test_scores_of_data_are_those_of_all_ranks_together(tmp_path: Path, importan
     assert importance == "activation" or not np.array_equal(alone, kept["0"])
 
 
+def test_compensation_over_ranks_is_that_of_one_process_with_all_the_data(tmp_path: Path) -> None:
+    first, second = run_ranks(rank_workers.compensate_on_own_half, tmp_path / "store")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    alone = rank_workers.compensate(rank_workers.batch())
+    for name in first:
+        torch.testing.assert_close(first[name], alone[name], rtol=1e-9, atol=1e-9)
+    half = rank_workers.compensate(rank_workers.batch().chunk(2)[0])
+    assert not torch.allclose(first["2.weight"], half["2.weight"], atol=1e-3)
+
+
 def test_weights_are_bit_identical_after_every_step_of_a_ddp_loop(tmp_path: Path) -> None:
     (first, widths), (second, _) = run_ranks(rank_workers.train_with_ddp, tmp_path / "store")
     assert widths == [16, 16]

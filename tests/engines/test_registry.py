@@ -22,13 +22,16 @@ PAGE = Path(__file__).parents[2] / "docs" / "extending" / "engine.md"
 
 
 class Sleeper(Engine):
-    """Takes a microsecond per parameter."""
+    """Sleeps for a time per parameter."""
 
     package = "gsprune"
 
+    def __init__(self, seconds_per_parameter: float) -> None:
+        self.seconds_per_parameter = seconds_per_parameter
+
     def load(self, call: PortableCall, threads: int) -> Forward:
         parameters = sum(parameter.numel() for parameter in call.module.parameters())
-        return lambda: time.sleep(1e-6 * parameters)
+        return lambda: time.sleep(self.seconds_per_parameter * parameters)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +44,7 @@ def own_engines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
 
 
 def test_a_network_is_pruned_to_a_budget_in_an_engine_of_ones_own() -> None:
-    register_engine("sleeper", Sleeper())
+    register_engine("sleeper", Sleeper(1e-6))
     model = nn.Sequential(nn.Linear(4, 400), nn.ReLU(), nn.Linear(400, 4))  # 3,604 parameters: 3.6 ms
     budget = gsprune.LatencyBudget(1.8, engine="sleeper")
     gsprune.prune_step(model, budget, target="latency", example_inputs=torch.ones(2, 4))
@@ -51,7 +54,7 @@ def test_a_network_is_pruned_to_a_budget_in_an_engine_of_ones_own() -> None:
 def test_the_command_line_times_an_engine_of_ones_own(tmp_path: Path) -> None:
     pytest.importorskip("tyro")
     pytest.importorskip("matplotlib")
-    register_engine("sleeper", Sleeper())
+    register_engine("sleeper", Sleeper(1e-9))
     options = ["--encoder", "nature", "--batches", "1", "--threads", "1", "--seconds", "0.05"]
     assert main(["latency", *options, "--engines", "sleeper", "--out", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out" / "latency.json").read_text())

@@ -39,4 +39,4 @@ def test_the_help_names_every_criterion(capsys: pytest.CaptureFixture[str]) -> N
         main(["train", "ppo", "--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     listed = shown.split("score by which channels stay: ")[1].split(";")[0]
-    assert set(listed.replace(" or", ",").replace(" ", "").split(",")) >= {name for name in CRITERIA}
+    assert set(listed.replace(" or", ",").replace(" ", "").split(",")) >= set(CRITERIA)

@@ -45,6 +45,18 @@ def prune_on_own_half(rank: int, importance: str) -> Weights:
     return weights(model)
 
 
+def compensate(calibration: Tensor, **options: Any) -> Weights:
+    """The weights after one compensated step in float64."""
+    model = network().double()
+    gsprune.prune_step(model, 0.5, compensate="linear", calibration=calibration.double(), **options)
+    return weights(model)
+
+
+def compensate_on_own_half(rank: int) -> Weights:
+    """Each rank calibrates on its half of the batch alone."""
+    return compensate(batch().chunk(2)[rank], process_group=dist.group.WORLD)
+
+
 def train_with_ddp(rank: int) -> tuple[list[Weights], list[int]]:
     """The weights after every step of a loop that prunes and wraps again, and the widths at its end."""
     model = network(seed=rank)  # DDP gives all ranks those of the first

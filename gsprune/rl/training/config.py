@@ -189,6 +189,11 @@ class TrainConfig(ABC):
         return {}
 
     @property
+    def num_calibration_frames(self) -> int:
+        """Frames that a pruning step is fitted on in each process; 0 without compensation."""
+        return 0 if self.compensate == "none" else self.calibration_frames
+
+    @property
     def budget(self) -> LatencyBudget | None:
         """The milliseconds that the schedule ends at; None where it ends at a sparsity."""
         if self.latency_budget_ms is None:

@@ -149,9 +149,9 @@ def build_method(
 
 
 def _scores_now(importance: gsprune.Importance) -> bool:
-    """True if the importance needs neither data nor gradients, so that it can score before the training."""
+    """True if the importance needs no data, so that it can score before the training."""
     criterion = importance.criterion
-    return isinstance(criterion, gsprune.Criterion) and not (criterion.reads_data or criterion.reads_gradients)
+    return isinstance(criterion, gsprune.Criterion) and not criterion.reads_data
 
 
 def _example(model: nn.Module, observation_shape: ObservationShape) -> Tensor:

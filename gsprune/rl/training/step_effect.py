@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.distributed.ranks import Ranks
-from gsprune.tracing.undisturbed import undisturbed
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["AgentOutputs", "Observation", "StepEffect", "held_out_count"]
 
 _MAX_FRAMES = 512
-# Of the frames at hand, so that the two forwards stay below 3 % of an iteration of PPO with three epochs. Measured with
-# the preset quick: an eighth took up to 3.9 % of the CPU time of an iteration, the more the smaller the network was.
+# One frame of so many is compared. The two forwards should take at most 3 % of an iteration of PPO. With one of eight,
+# they took up to 3.9 % of its CPU time in the preset quick.
 _SHARE = 12
 
 
@@ -72,7 +72,7 @@ class StepEffect:
         """The agent's outputs for `frames`, for `compare` after the step."""
         if len(frames) == 0:
             return Observation(frames, None)
-        with undisturbed(self._agent):
+        with temporary_eval(self._agent):
             return Observation(frames, self._outputs(frames))
 
     def compare(self, before: Observation) -> None:
@@ -93,8 +93,11 @@ class StepEffect:
 
     def take_row(self) -> dict[str, float]:
         """The metrics of the steps since the last call, of several the largest; {} without a step."""
-        events, self._events = self._events, []
-        return {key: max(values) for key, values in zip(self._keys, zip(*events, strict=True), strict=False)}
+        if not self._events:
+            return {}
+        largest = [max(values) for values in zip(*self._events, strict=True)]
+        self._events = []
+        return dict(zip(self._keys, largest, strict=True))
 
 
 def held_out_count(total: int) -> int:

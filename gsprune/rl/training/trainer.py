@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,8 +15,6 @@ import gsprune
 from gsprune.arrays import Uint8Array
 from gsprune.distributed.gradients import GradientSum
 from gsprune.distributed.ranks import Ranks
-from gsprune.rl.envs.configured import configured_request
-from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
 from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig, evaluate_tracks
@@ -32,6 +28,7 @@ from gsprune.rl.training.checkpoints import (
 )
 from gsprune.rl.training.compilation import CompiledWhileResting
 from gsprune.rl.training.config import TrainConfig, resolve_device
+from gsprune.rl.training.environment_states import EnvironmentStates, training_request
 from gsprune.rl.training.from_scratch import take_widths
 from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, NoMetrics, Row, RowSink
 from gsprune.rl.training.pruning import NetworkSize, build_method
@@ -44,8 +41,6 @@ __all__ = ["OnActivity", "Trainer"]
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
 OnActivity = Callable[[int, str], None]
 """Takes the environment steps so far, those of the present iteration included, and what the trainer is doing."""
-
-_MAX_SEED = 2**30  # leaves room for the number of an environment below 2**31
 
 
 class Trainer(ABC, Generic[ConfigT]):
@@ -103,7 +98,7 @@ class Trainer(ABC, Generic[ConfigT]):
         whole_batches = config.compile or self.device.type != "cpu"
         self.workers = start_workers(config.workers, config.torch_threads, whole_batches)
         torch.manual_seed(config.seed)
-        self.environment = describe(self._request(config.num_envs))
+        self.environment = describe(training_request(config, config.num_envs))
         self.agent = self.build_dense()
         self.dense = self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
         # Or it died before its first one, and begins again.
@@ -113,7 +108,8 @@ class Trainer(ABC, Generic[ConfigT]):
             self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
         self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self._learning_rate(), eps=1e-5)
         self.sum_gradients = GradientSum(self.agent.parameters(), self.ranks)
-        self.envs: Any = make_environments(self._request(len(self.share), self.share.start))
+        self.envs: Any = make_environments(training_request(config, len(self.share), self.share.start))
+        self._env_states = EnvironmentStates(config, self.environment, self.envs, self.ranks, self.share)
         self.ended = EpisodeLog(self.share.start)
         self.episodes = EpisodeTracker()
         self.compilation = CompiledWhileResting(config.compile, say)
@@ -137,7 +133,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.step_effect = StepEffect(self.agent, self._outputs, self._policy_change, self.policy_metric, self.ranks)
         self.ranks.check_equal("the networks at the start", self.agent)
         if state is None:
-            self.next_frames: Uint8Array = self._first_frames()
+            self.next_frames: Uint8Array = self._env_states.begin()
             metric_bytes = 0
         else:
             metric_bytes = self._load_rest(state)
@@ -302,7 +298,7 @@ class Trainer(ABC, Generic[ConfigT]):
             }
         )
         state.put_tree("method", self.method.state_dict())
-        self._put_environments(state)
+        self._env_states.put(state)
         state.put("episodes", self.episodes.state_arrays())
         state.put("rng", {"torch": torch.get_rng_state().numpy()})
         self._put_state(state)
@@ -367,41 +363,6 @@ class Trainer(ABC, Generic[ConfigT]):
         self.episodes.add(episode for part in parts for episode in part)
         return self.episodes.take_row()
 
-    def _request(self, num_envs: int, first_env: int = 0) -> EnvironmentRequest:
-        request = configured_request(vars(self.config), "train", num_envs, self.config.seed)
-        return replace(request, first_env=first_env, num_threads=self.config.env_threads)
-
-    def _first_frames(self) -> Uint8Array:
-        """Start the episodes, each process the ones that one with all environments would have in its place."""
-        if self.ranks.is_alone or not self.environment.can_save_states:
-            return cast(Uint8Array, self.envs.reset()[0])
-        whole: Any = make_environments(replace(self._request(self.config.num_envs), num_threads=0))
-        state = whole.get_state()
-        whole.close()
-        return cast(Uint8Array, self.envs.set_state(state.part(self.share)))
-
-    def _put_environments(self, state: TrainingState) -> None:
-        """Add the states of the environments of all processes, where they can be saved."""
-        saved = self.environment.state_type
-        if saved is None:
-            return
-        parts = self.ranks.gather(self.envs.get_state())
-        joined = self.envs.get_state() if parts is None else saved.joined(parts)
-        state.values["envs"] = joined.config
-        state.put("envs", joined.arrays)
-
-    def _resumed_frames(self, state: TrainingState) -> Uint8Array:
-        """Go on within the episodes of a checkpoint, or begin new ones where states cannot be saved."""
-        saved = self.environment.state_type
-        if saved is not None:
-            whole = saved(state.values["envs"], state.get("envs"))
-            return cast(Uint8Array, self.envs.set_state(whole.part(self.share)))
-        self.say(f"{self.config.env_id} cannot save its state: new episodes begin; all else is as in the checkpoint")
-        # Other episodes than those that the training began with, and a stream of its own for each environment.
-        sequence = np.random.SeedSequence([self.config.seed, self.global_step])
-        seed = int(sequence.generate_state(1)[0]) % _MAX_SEED + self.share.start
-        return cast(Uint8Array, self.envs.reset(seed=seed)[0])
-
     def _load_network(self) -> TrainingState:
         """Network and optimizer of the newest undamaged checkpoint; returns the rest of it."""
         checkpoint, complaints = self.ranks.from_first(lambda: latest_checkpoint(self.run.checkpoints))
@@ -422,7 +383,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.sparsity = values["sparsity"]
         self.compilation.compilations = values["compilations"]
         self.method.load_state_dict(state.get_tree("method"))
-        self.next_frames = self._resumed_frames(state)
+        self.next_frames = self._env_states.resume(state, self.global_step, self.say)
         self.episodes.load_state_arrays(state.get("episodes"))
         torch.set_rng_state(torch.from_numpy(state.get("rng")["torch"]))
         self._take_state(state)

@@ -17,8 +17,8 @@ from gsprune.tracing.tape import Tape
 _LINEAR = {"aten.mul": True, "aten.div": True, "aten.add": False, "aten.sub": False, "aten.neg": False}
 
 
-# Operations that torch does not tag as pointwise (some of them only before torch 2.9 or so), and those that overwrite a
-# tensor element by element.
+# Operations that torch does not tag as pointwise (torch 2.6 tags fewer than 2.13), and those that overwrite a tensor
+# element by element.
 @aten(
     "_prelu_kernel prelu hardswish log_sigmoid_forward rrelu_with_noise where masked_fill copy clamp clip addcmul "
     "addcdiv lerp fill zero bernoulli uniform normal random exponential cauchy log_normal geometric relu6 max.other "

@@ -74,7 +74,7 @@ def _split_parts(tape: Tape, shadow: Shadow, axis: int, parts: int) -> None:
         size = layer.shape[axis]
         if size > 1:
             shape = (*layer.shape[:axis], parts, size // parts, *layer.shape[axis + 1 :])
-            tape.split(layer.reshape(shape), (axis, axis + 1), counted=True)
+            tape.split(layer.reshape(shape), (axis, axis + 1), fixed_parts=True)
 
 
 @aten(

@@ -1,7 +1,7 @@
 """Rules of fake quantisation: rounding to a grid whose scale and zero point hold per tensor or per channel.
 
 Zero stays zero, so a removed channel is one of zeros. Observers, which take the scale from the values that they see, do
-not run while a network is traced or checked (`gsprune.tracing.undisturbed`).
+not run while a network is traced or checked (`gsprune.tracing.temporary_eval`).
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def _channel_shuffle(tape: Tape, call: Call) -> Shadow:
         if layer.shape[1] == 1:
             return layer
         parts = layer.reshape(layer.shape[0], groups, -1, *layer.shape[2:])
-        tape.split(parts, (1, 2), counted=True)
+        tape.split(parts, (1, 2), fixed_parts=True)
         return np.swapaxes(parts, 1, 2).reshape(layer.shape)
 
     return tape.of(call.args[0]).carry(move)

@@ -179,8 +179,9 @@ class DQNTrainer(Trainer[DQNConfig]):
     def _held_out_frames(self) -> Tensor:
         """Other frames of the replay."""
         config = self.config
-        num_calibration = 0 if config.compensate == "none" else config.calibration_frames
-        return _frames(self.replay.held_out_frames(num_calibration, (config.seed, self.updates)), self.device)
+        return _frames(
+            self.replay.held_out_frames(config.num_calibration_frames, (config.seed, self.updates)), self.device
+        )
 
     def _outputs(self, frames: Tensor) -> AgentOutputs:
         """The values of all actions, which are the policy, too."""

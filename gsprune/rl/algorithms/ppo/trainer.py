@@ -87,8 +87,7 @@ class PPOTrainer(Trainer[PPOConfig]):
     def _held_out_frames(self) -> Tensor:
         """Other frames of the rollout."""
         config = self.config
-        num_calibration = 0 if config.compensate == "none" else config.calibration_frames
-        return self.rollout.held_out_frames(num_calibration, (config.seed, self.iteration))
+        return self.rollout.held_out_frames(config.num_calibration_frames, (config.seed, self.iteration))
 
     def _outputs(self, frames: Tensor) -> AgentOutputs:
         """Parameters of the actions' distribution, and values."""

@@ -1,4 +1,4 @@
-"""Restore a model after a forward: modes, random generators, buffers and attributes."""
+"""Runs a model in eval mode and restores its state afterwards."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from torch import nn
 from gsprune.interrupts import PostponedInterrupts
 from gsprune.tracing.autocast import without_autocast
 
-__all__ = ["is_fake_quantiser", "undisturbed"]
+__all__ = ["is_fake_quantiser", "temporary_eval"]
 
 
 @contextmanager
-def undisturbed(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
-    """Context in which `model` runs in eval mode without gradients; its state is restored at the end.
+def temporary_eval(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
+    """Context in which `model` is in eval mode, without gradients. Its state is restored at the end.
 
-    The block restores training flags, buffers, the random generators of torch (CPU and the model's CUDA devices), NumPy
-    and Python, each module's attributes and the entries of dictionaries among them. Lists that the forward appends to
-    are not restored: they belong to the user. Observers of fake quantisation do not run.
+    Restored are training flags, buffers, attributes (also entries of dictionaries) and the random generators of torch
+    (CPU and the model's CUDA devices), NumPy and Python. Lists that the forward appends to belong to the user and are
+    not restored. Observers of fake quantisation do not run.
 
     Args:
-        model: the network; also modules inside it that are in another mode than itself.
-        autocast: leave the caller's autocast blocks on; else the network runs in its own precision.
+        model: the network.
+        autocast: True leaves the caller's autocast blocks on; False runs the network in its own precision.
     """
     modules = list(model.modules())
     training = [module for module in modules if module.training]
     attributes = [(module, dict(module.__dict__), _registries(module)) for module in modules]
-    # Read off the modules at hand: each walk over a deep tree takes as long as a small network's layer.
+    # Read from `modules`, because each walk over a deep module tree takes as long as a small layer.
     owned = {id(b): b for module in modules for b in module._buffers.values() if b is not None}
     buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in owned.values()]
     python_state, numpy_state = random.getstate(), np.random.get_state()
@@ -51,10 +51,10 @@ def undisturbed(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
             with PostponedInterrupts():
                 _restore(attributes)
                 for buffer, version, contents in buffers:
-                    # Running statistics are written without a new version; an equal buffer is left alone, since a copy
-                    # would spoil a backward that is still to come.
+                    # Running statistics change without a new version. Equal buffers are not copied to, because that
+                    # would break a pending backward.
                     if buffer._version != version or not torch.equal(buffer, contents):
-                        if buffer.shape != contents.shape:  # an observer's, on its first forward
+                        if buffer.shape != contents.shape:  # a fake-quantise observer on its first forward
                             buffer.resize_(contents.shape)
                         buffer.copy_(contents)
                 for module in training:
@@ -64,14 +64,15 @@ def undisturbed(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
 
 
 def is_fake_quantiser(module: nn.Module) -> bool:
-    """True of torch's fake-quantise modules (`torch.ao.quantization`), by the switches that all of them have."""
+    """True for torch's fake-quantise modules (`torch.ao.quantization`): all of them have this switch."""
     return "fake_quant_enabled" in module._buffers
 
 
 def _stop_observer(module: nn.Module) -> None:
-    """Let a fake-quantise module keep its scales, which observers also change in eval mode.
+    """Stop the observer of a fake-quantise module, which would change the scales even in eval mode.
 
-    Scales per channel are shown whether or not the module rounds now. A module whose observer has never run has none.
+    Scales per channel must be traced, so quantisation is on for them. A module whose observer never ran has no scales,
+    so quantisation is off.
     """
     scale = getattr(module, "scale", None)
     extremes = getattr(getattr(module, "activation_post_process", None), "min_val", None)
@@ -86,7 +87,7 @@ def _stop_observer(module: nn.Module) -> None:
             switch.fill_(value)
 
 
-# The dictionaries of every module that no forward writes to: hooks.
+# Dictionaries of every module that a forward does not write to: hooks.
 _HOOKS = {name for name, value in nn.Module().__dict__.items() if isinstance(value, dict)} - {
     "_parameters",
     "_buffers",
@@ -95,7 +96,7 @@ _HOOKS = {name for name, value in nn.Module().__dict__.items() if isinstance(val
 
 
 def _registries(module: nn.Module) -> dict[str, dict[Any, Any]]:
-    """Copies of a module's dictionaries, by the name of the attribute."""
+    """Attribute -> copy, for the attributes of a module that are dictionaries."""
     return {
         name: dict(value) for name, value in module.__dict__.items() if isinstance(value, dict) and name not in _HOOKS
     }

@@ -1,0 +1,78 @@
+"""Remove the channels of a run's network that cost nothing, and write the smaller network to a file.
+
+These are channels that are constant for every frame and channels that nobody reads, as after unstructured pruning; with
+--calibration-frames also those that are constant on frames of the game (dormant ones). The run is left alone. Read the
+file with gsprune.load, or show its groups with gsprune inspect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+
+import gsprune
+from gsprune.networks import example_frames
+from gsprune.rl.evaluation.protocol import EVALUATION_SEED
+from gsprune.rl.exporting.frames import played_frames
+from gsprune.rl.trained import TrainedAgent, load_agent
+from gsprune.rl.training.checkpoints import MODEL_FILE
+
+__all__ = ["Args", "main"]
+
+_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of ``gsprune compact``."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """the run folder"""
+    out: Path | None = None
+    """the file; unset: compact/model.safetensors in the run folder"""
+    calibration_frames: int = 0
+    """frames of the game on which dormant channels are constant, 16 or more; 0 looks at the weights alone"""
+    tolerance: float = 0.0
+    """spread of a dormant channel's values, as a fraction of the largest value that the layer behind it reads"""
+    dry_run: bool = False
+    """only show what would be removed"""
+    seed: int = 0
+    """seed of levels and actions for the calibration frames"""
+
+
+def main(args: Args) -> None:
+    """Compact the network of the newest checkpoint, and say what was removed."""
+    if args.calibration_frames < 0:
+        raise ValueError(f"`calibration_frames` must be at least 0, got {args.calibration_frames}")
+    console = Console()
+    agent = load_agent(args.run)
+    for complaint in agent.complaints:
+        console.print(complaint, highlight=False, soft_wrap=True)
+    report = gsprune.compact(
+        agent.network,
+        example_inputs=example_frames(observation_shape=agent.environment.observation_shape),
+        calibration=_calibration(args, agent, console),
+        tolerance=args.tolerance,
+        dry_run=args.dry_run,
+    )
+    console.print(str(report), highlight=False, soft_wrap=True)
+    if args.dry_run:
+        return
+    path = args.out or args.run / "compact" / MODEL_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    gsprune.save(agent.network, path, run=str(args.run), step=agent.step)
+    console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def _calibration(args: Args, agent: TrainedAgent, console: Console) -> list[torch.Tensor] | None:
+    """Batches of frames that the agent has played; None without."""
+    if not args.calibration_frames:
+        return None
+    with console.status("playing frames to calibrate on"):
+        frames = played_frames(agent, args.calibration_frames, EVALUATION_SEED + args.seed)
+    return list(torch.split(torch.from_numpy(frames), _BATCH))

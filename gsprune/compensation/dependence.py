@@ -1,0 +1,81 @@
+"""The elements of a forward's tensors that depend on the network's inputs; all others are constants of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gsprune.compensation.dependence_rules import Reading, rule_of
+from gsprune.tracing.call import Call, outputs_of
+from gsprune.tracing.operation_mode import OperationMode
+from gsprune.tracing.rules.registry import Operation
+
+__all__ = ["InputDependence"]
+
+
+class InputDependence(OperationMode):
+    """Finds the elements that depend on the inputs, and those that only depend on weights.
+
+    Every memory has a mask with one bool per element, so views need no rules. A tensor that no watched operation made
+    (an input) depends on the inputs as a whole, and so does the output of an operation without a rule that reads an
+    element that does. A value that would be another one for inputs of another size counts as dependent, too.
+
+    Args:
+        tensors: the parameters and buffers of the network.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()
+        # Address of a memory -> (the memory, which is kept so that no other gets its address, element size, mask).
+        self._masks: dict[int, tuple[torch.UntypedStorage, int, Tensor]] = {}
+        self._code_depends = False
+        for tensor in tensors:
+            self._set(tensor, False)
+
+    def mask(self, tensor: Tensor) -> Tensor:
+        """Bool of the tensor's shape: True where an element depends on the inputs."""
+        if tensor.layout == torch.strided and not self._code_depends:
+            _, size, mask = self._masks.get(_address(tensor), (None, 0, tensor))
+            if size == tensor.element_size():
+                return mask.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        return torch.ones(tensor.shape, dtype=torch.bool, device=tensor.device)
+
+    def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation and note which of its outputs' elements depend on the inputs."""
+        inputs = Call(operation.name, args, kwargs, None).tensors()
+        is_fresh = operation.name == "aten.lift_fresh"  # a tensor of numbers written in the code
+        depends = not is_fresh and any(bool(self.mask(tensor).any()) for tensor in inputs)
+        rule = rule_of(operation)
+        # Before the operation, which may overwrite an input.
+        masks = rule(Reading(func, args, kwargs, self.mask)) if depends and rule is not None else []
+        result = func(*args, **kwargs)
+        if depends and torch.Tag.data_dependent_output in func.tags:
+            self._code_depends = True  # Python goes on with a number that depends on the inputs
+        addresses = set(map(_address, inputs))
+        for index, output in enumerate(outputs_of(result)):
+            if is_fresh or operation.mutable or _address(output) not in addresses:  # no view
+                is_random = operation.random and rule is None
+                self._set(output, masks[index] if index < len(masks) else depends or is_random)
+        if operation.mutable and not outputs_of(result):
+            for tensor in inputs:
+                self._set(tensor, depends)
+        return result
+
+    def _set(self, tensor: Tensor, mask: Tensor | bool) -> None:
+        """Note the mask of a tensor: one for its elements, or one bool for all."""
+        if tensor.layout != torch.strided:
+            return
+        storage, size = tensor.untyped_storage(), tensor.element_size()
+        if self._masks.get(_address(tensor), (None, 0))[1] != size:
+            whole = torch.zeros(storage.nbytes() // size, dtype=torch.bool, device=tensor.device)
+            self._masks[_address(tensor)] = (storage, size, whole)
+        own = self._masks[_address(tensor)][2].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        own.copy_(mask) if isinstance(mask, Tensor) else own.fill_(mask)
+
+
+def _address(tensor: Tensor) -> int:
+    """Address of a tensor's memory; -1 of a sparse one."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else -1

@@ -1,0 +1,87 @@
+"""Folds the constants that removed units had into the biases of the layers that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsprune.compensation.consumer import Consumer
+from gsprune.compensation.removable import RemovableUnits
+from gsprune.compensation.targets import dense_aliases, find_targets
+from gsprune.compensation.weights import as_matrices
+from gsprune.errors import RewriteError
+from gsprune.rewrite.adjustment import SmallerNetwork
+from gsprune.rewrite.agreement import DoubtError, compare, settle
+from gsprune.rewrite.plan import RewritePlan
+from gsprune.rewrite.session import Session
+from gsprune.tracing.temporary_eval import temporary_eval
+
+__all__ = ["ConstantFolding"]
+
+
+class ConstantFolding:
+    """Adds W c to the bias of every layer that read the constants c of removed units, then compares the outputs.
+
+    Args:
+        units: the analysis of the network.
+        is_exact: whether the output must be that of the dense network on the example.
+    """
+
+    def __init__(self, units: RemovableUnits, *, is_exact: bool) -> None:
+        self._units, self._is_exact = units, is_exact
+        self._dense: dict[int, Tensor] = {}
+        self._expected: Any = None
+
+    def observe(self, session: Session, plan: RewritePlan) -> None:
+        """Run the dense network on the example."""
+        self._dense = dense_aliases(plan)
+        if self._is_exact:
+            self._expected = self._output(session)
+
+    def adjust(self, network: SmallerNetwork) -> Sequence[str]:
+        """Write the biases of the smaller network.
+
+        Raises:
+            RewriteError: its output is not the dense network's.
+        """
+        for weight, axis in self._units.axes.items():
+            kept = network.plan.kept.get(weight, {}).get(axis)
+            if kept is not None and weight in self._units.inputs:
+                self._fold(network, Consumer(weight, axis, kept, np.arange(len(kept), dtype=np.int64)[:, None]))
+        if self._is_exact:
+            self._check(self._output(network.session))
+        self._dense, self._expected = {}, None
+        return ()
+
+    def _fold(self, network: SmallerNetwork, consumer: Consumer) -> None:
+        inputs = self._units.inputs[consumer.weight]
+        use, constants = inputs.use, self._units.constants(consumer.weight).reshape(inputs.use.groups, -1)
+        length = self._units.graph.shapes[consumer.weight][consumer.axis]
+        removed = torch.ones(length, dtype=torch.bool, device=constants.device)
+        removed[torch.from_numpy(consumer.kept).to(constants.device)] = False
+        constants = constants * (removed.reshape(use.groups, -1) if use.transposed else removed)
+        if not inputs.places or not constants.any():
+            return
+        for target in find_targets(network, consumer, inputs.places, self._dense):
+            matrices = as_matrices(target.rows(consumer), consumer.axis, use.groups, use.transposed)
+            target.add_constant(torch.einsum("goip,gi->go", matrices, constants).flatten())
+
+    def _output(self, session: Session) -> Any:
+        assert session.example is not None
+        with temporary_eval(session.model):
+            return session.example.call(session.model)
+
+    def _check(self, output: Any) -> None:
+        try:
+            difference = compare(output, self._expected)
+        except DoubtError as doubt:
+            difference = settle(doubt, None, None)
+        if difference is not None:
+            raise RewriteError(
+                f"removing constant units changed the output ({difference}); nothing was changed. Exclude the layers"
+                " that are special with `ignore=`, or report the network"
+            )

@@ -1,0 +1,138 @@
+"""The values that weights read from their channels: which are constants, and which depend on the network's inputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from gsprune.arrays import BoolArray
+from gsprune.compensation.dependence import InputDependence
+from gsprune.compensation.recording import common_constants, watch_calls
+from gsprune.compensation.uses import ConstantPlace, Use
+from gsprune.rewrite.tensors import canonical_tensors
+from gsprune.tracing.example import Example
+from gsprune.tracing.graph import Graph
+
+__all__ = ["ReadInputs", "find_read_inputs"]
+
+# A spread of this many roundings, at the scale of the consumer's largest input, passes for none.
+_ROUNDINGS = 64
+
+
+@dataclass
+class ReadInputs:
+    """The inputs of one consumer, over all its uses and all data.
+
+    Attributes:
+        use: one of its uses, for groups and kind of the operation.
+        places: biases and running means that take a constant; none if it has no place.
+        pads: True if zero padding gives a constant other than zero a border.
+        low, high: (channels,) float64, least and greatest value of each channel that is read.
+        depends: (channels,) True where a channel depends on the network's inputs.
+    """
+
+    use: Use
+    places: tuple[ConstantPlace, ...]
+    pads: bool
+    low: Tensor
+    high: Tensor
+    depends: Tensor
+
+    def within(self, tolerance: float) -> Tensor:
+        """(channels,) True where a channel is constant on the data, up to `tolerance` of the largest input."""
+        return self.high - self.low <= self._margin(tolerance)
+
+    def zero(self, tolerance: float) -> Tensor:
+        """(channels,) True where a channel is zero on the data, up to `tolerance` of the largest input."""
+        return torch.maximum(self.high.abs(), self.low.abs()) <= self._margin(tolerance)
+
+    def foldable(self, tolerance: float) -> Tensor:
+        """(channels,) True where the consumer's biases can take a channel that is constant."""
+        return self.zero(tolerance) if self.pads or not self.places else torch.ones_like(self.depends)
+
+    @property
+    def constant(self) -> Tensor:
+        """(channels,) float64, the middle of each channel's values."""
+        return (self.low + self.high) / 2
+
+    def per_position(self, channels: Tensor, length: int) -> BoolArray:
+        """(length,) for the positions of the weight's input axis: True where all channels that a position reads are.
+
+        A position of a grouped convolution reads one channel of every group.
+        """
+        result: BoolArray = channels.reshape(-1, length).all(0).cpu().numpy()
+        return result
+
+    def _margin(self, tolerance: float) -> Tensor:
+        rounding = _ROUNDINGS * torch.finfo(self.use.inputs.dtype).eps
+        return max(tolerance, rounding) * torch.maximum(self.high.abs(), self.low.abs()).max()
+
+
+def find_read_inputs(
+    model: nn.Module, graph: Graph, calls: Sequence[Example], *, for_any_input: bool
+) -> tuple[dict[str, ReadInputs], dict[str, str]]:
+    """Run the network and look at what its weights read.
+
+    Args:
+        model: the network.
+        graph: its groups.
+        calls: the data.
+        for_any_input: find the channels that depend on the inputs; else every channel counts as dependent.
+
+    Returns:
+        weight -> its inputs, for weights that read channels of a group and that are reached; and weight -> reason, for
+        weights whose channels may be read in another way, too.
+    """
+    members = {(member.tensor, member.axis, member.role) for group in graph.groups for member in group.members}
+    axes = {tensor: axis for role in ("out", "in") for tensor, axis, each in sorted(members) if each == role}
+    consumers = {tensor for tensor, _, role in members if role == "in"}
+    axes_per_role = Counter((tensor, role) for tensor, _, role in members)
+    unclear = {tensor: "channels go along several of its axes" for (tensor, _), n in axes_per_role.items() if n > 1}
+    dependence = InputDependence(canonical_tensors(model).values()) if for_any_input else None
+    found: dict[str, ReadInputs] = {}
+
+    def look(batch: int, use: Use) -> None:
+        del batch
+        if use.weight not in consumers:
+            unclear[use.weight] = "it reads the channels that it makes"
+            return
+        with _disable_current_modes():
+            inputs, depends = _rows(use.inputs, use), None
+            if dependence is not None:
+                depends = _rows(dependence.mask(use.inputs), use).any(0)
+            else:
+                depends = torch.ones_like(inputs[0], dtype=torch.bool)
+            low, high = (extreme.double() for extreme in torch.aminmax(inputs, dim=0))
+            new = ReadInputs(replace(use, inputs=inputs[:0]), (), use.padding > 0, low, high, depends)
+            earlier = found.get(use.weight)
+            found[use.weight] = new if earlier is None else _merged(earlier, new)
+
+    with dependence or nullcontext():
+        watchers = watch_calls(model, axes, calls, look)
+    for watcher in watchers:
+        unclear |= {name: f"{op} reads it" for name, op in watcher.unsupported.items() if name in consumers}
+    for name, inputs in found.items():
+        inputs.places = common_constants(watchers, name)
+    return {name: inputs for name, inputs in found.items() if name not in unclear}, unclear
+
+
+def _rows(tensor: Tensor, use: Use) -> Tensor:
+    """(rows, channels) of the inputs of a use, or of their mask."""
+    return tensor.movedim(use.channel_axis, -1).flatten(0, -2)
+
+
+def _merged(one: ReadInputs, other: ReadInputs) -> ReadInputs:
+    """The inputs of two uses of one weight."""
+    return replace(
+        one,
+        pads=one.pads or other.pads,
+        low=torch.minimum(one.low, other.low),
+        high=torch.maximum(one.high, other.high),
+        depends=one.depends | other.depends,
+    )

@@ -1,0 +1,87 @@
+"""The states of a training's environments: how episodes begin, go into a checkpoint, and go on from one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+
+from gsprune.arrays import Uint8Array
+from gsprune.distributed.ranks import Ranks
+from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
+from gsprune.rl.envs.registry import make_environments
+from gsprune.rl.training.checkpoints import TrainingState
+from gsprune.rl.training.config import TrainConfig
+
+__all__ = ["EnvironmentStates", "training_request"]
+
+_MAX_SEED = 2**30  # leaves room for the number of an environment below 2**31
+
+
+def training_request(config: TrainConfig, num_envs: int, first_env: int = 0) -> EnvironmentRequest:
+    """A request for `num_envs` of the training's environments, from number `first_env` on."""
+    request = configured_request(vars(config), "train", num_envs, config.seed)
+    return replace(request, first_env=first_env, num_threads=config.env_threads)
+
+
+class EnvironmentStates:
+    """The states of the environments of one process among those of all.
+
+    Checkpoints hold them as one process with all environments would, so that any number of processes can go on.
+
+    Args:
+        config: the options.
+        description: of the environment.
+        envs: the environments of this process.
+        ranks: the processes of the training.
+        share: the environments of this process, by their numbers among all.
+    """
+
+    def __init__(
+        self, config: TrainConfig, description: EnvironmentDescription, envs: Any, ranks: Ranks, share: range
+    ) -> None:
+        self._config = config
+        self._description = description
+        self._envs = envs
+        self._ranks = ranks
+        self._share = share
+
+    def begin(self) -> Uint8Array:
+        """Start the episodes, each process the ones that one with all environments would have in its place."""
+        if self._ranks.is_alone or not self._description.can_save_states:
+            return cast(Uint8Array, self._envs.reset()[0])
+        whole: Any = make_environments(replace(training_request(self._config, self._config.num_envs), num_threads=0))
+        state = whole.get_state()
+        whole.close()
+        return cast(Uint8Array, self._envs.set_state(state.part(self._share)))
+
+    def put(self, state: TrainingState) -> None:
+        """Add the states of the environments of all processes, where they can be saved."""
+        saved = self._description.state_type
+        if saved is None:
+            return
+        parts = self._ranks.gather(self._envs.get_state())
+        joined = self._envs.get_state() if parts is None else saved.joined(parts)
+        state.values["envs"] = joined.config
+        state.put("envs", joined.arrays)
+
+    def resume(self, state: TrainingState, global_step: int, say: Callable[[str], None]) -> Uint8Array:
+        """Go on within the episodes of a checkpoint, or begin new ones where states cannot be saved.
+
+        Args:
+            state: of the checkpoint.
+            global_step: environment steps that are over.
+            say: tells the user a line.
+        """
+        saved = self._description.state_type
+        if saved is not None:
+            whole = saved(state.values["envs"], state.get("envs"))
+            return cast(Uint8Array, self._envs.set_state(whole.part(self._share)))
+        say(f"{self._config.env_id} cannot save its state: new episodes begin; all else is as in the checkpoint")
+        # Other episodes than those that the training began with, and a stream of its own for each environment.
+        sequence = np.random.SeedSequence([self._config.seed, global_step])
+        seed = int(sequence.generate_state(1)[0]) % _MAX_SEED + self._share.start
+        return cast(Uint8Array, self._envs.reset(seed=seed)[0])

@@ -1,0 +1,78 @@
+"""Small copies of the finished runs of a sweep, from which `gsprune report` makes the same tables and pictures.
+
+    python scripts/thin_runs.py runs/minatar docs/results/minatar
+    gsprune report docs/results/minatar --out report
+
+A copy has the options, the summary and `--rows` rows of metrics, evenly spread and with the last; losses are left out.
+A row stands for those since the one before: it has all their episodes, and the largest effect of their pruning steps.
+So the curves have fewer points, and dips are blurred; all else in the report is the same. A copy that exists stays as
+it is, so that the script can run while the sweep goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gsprune.files import write_atomically
+from gsprune.rl.training.metrics import read_metrics
+
+Row = Mapping[str, Any]
+
+_LEFT_OUT = ("losses/", "charts/episodic_length")
+_RETURN, _EPISODES = "charts/return_since_last", "charts/episodes_since_last"
+_LARGEST = ("pruning/kl", "pruning/value_error", "pruning/action_change")
+
+
+def thinned(rows: Sequence[Row], number: int) -> list[dict[str, Any]]:
+    """`number` of the rows, evenly spread and with the last, or all where there are fewer."""
+    ends = sorted({max(1, round(len(rows) * part / number)) for part in range(1, number + 1)})
+    begins = [0, *ends[:-1]]
+    return [_joined(rows[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+
+
+def _joined(rows: Sequence[Row]) -> dict[str, Any]:
+    row = {name: _rounded(value) for name, value in rows[-1].items() if not name.startswith(_LEFT_OUT)}
+    episodes = sum(row[_EPISODES] for row in rows)
+    row[_EPISODES] = episodes
+    if episodes:
+        row[_RETURN] = _rounded(sum(row[_RETURN] * row[_EPISODES] for row in rows if row[_EPISODES]) / episodes)
+    for name in _LARGEST:
+        values = [row[name] for row in rows if row.get(name) is not None]
+        if values:
+            row[name] = _rounded(max(values))
+    return row
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Copy what has finished and is not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, help="folder of a sweep")
+    parser.add_argument("out", type=Path, help="folder of the copies")
+    parser.add_argument("--rows", type=int, default=50, help="rows of metrics that a run keeps")
+    args = parser.parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    shutil.copy(args.sweep / "sweep.json", args.out)
+    for summary in sorted(args.sweep.rglob("summary.json")):
+        target = args.out / summary.parent.relative_to(args.sweep)
+        if (target / "summary.json").exists():
+            continue
+        target.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps(row) for row in thinned(read_metrics(summary.parent), args.rows)]
+        write_atomically(target / "metrics.jsonl", ("\n".join(lines) + "\n").encode())
+        shutil.copy(summary.parent / "config.json", target)
+        shutil.copy(summary, target)
+        sys.stdout.write(f"{target}\n")
+
+
+if __name__ == "__main__":
+    main()
