@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from gsprune.arrays import AnyArray, IntArray, Uint8Array
 from gsprune.errors import CheckpointError, GspruneError
 
 __all__ = ["FrameStore"]
-
-IntArray = npt.NDArray[np.int64]
-Frames = npt.NDArray[np.uint8]
 
 
 class FrameStore:
@@ -52,7 +51,7 @@ class FrameStore:
         self.is_reopened = path is not None and path.exists()
         shape = (rows * num_envs, int(np.prod(frame_shape, dtype=np.int64)))
         self._map: np.memmap[tuple[int, ...], np.dtype[np.uint8]] | None = None
-        self._frames: Frames
+        self._frames: Uint8Array
         if path is None:
             self._frames = np.empty(shape, dtype=np.uint8)
         else:
@@ -62,10 +61,15 @@ class FrameStore:
 
     @property
     def nbytes(self) -> int:
-        """Size of the ring in bytes."""
+        """Size of the frames in bytes."""
         return self._frames.nbytes
 
-    def write(self, row: int, frames: Frames) -> None:
+    @property
+    def index_nbytes(self) -> int:
+        """Memory of everything else: none."""
+        return 0
+
+    def write(self, row: int, frames: Uint8Array) -> None:
         """Store one vector step.
 
         Args:
@@ -75,7 +79,7 @@ class FrameStore:
         first = row * self.num_envs
         self._frames[first : first + self.num_envs] = frames.reshape(self.num_envs, -1)
 
-    def gather(self, rows: IntArray, envs: IntArray, out: Frames) -> Frames:
+    def gather(self, rows: IntArray, envs: IntArray, out: Uint8Array) -> Uint8Array:
         """Copy frames out.
 
         Args:
@@ -95,6 +99,13 @@ class FrameStore:
         """Write the file's pages to disk, so that they survive a power cut; nothing in memory."""
         if self._map is not None:
             self._map.flush()
+
+    def state_dict(self) -> dict[str, AnyArray]:
+        """Return nothing: there is no state besides the frames."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Do nothing: there is no state besides the frames."""
 
 
 def _reserve(path: Path, size: int) -> None:
