@@ -1,4 +1,4 @@
-"""Where a replay buffer's frames lie: a ring of uint8 rows in memory or in a file."""
+"""Where a replay buffer's frames lie: a table of uint8 frames in memory or in a file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["FrameStore"]
 
 
 class FrameStore:
-    """A ring of `rows` vector steps of `num_envs` frames each; every frame is stored once.
+    """A table of `rows` times `columns` frames: a row for each vector step, a column for each environment.
 
-    In a file the ring outlives the process. The kernel writes its pages back whenever it likes, so after a crash the
-    file is *ahead* of the last checkpoint: what was written since lies over the oldest rows. The ring itself knows
+    In a file the frames outlive the process. The kernel writes its pages back whenever it likes, so after a crash the
+    file is *ahead* of the last checkpoint: what was written since lies over the oldest rows. The table itself knows
     nothing of that; its user keeps spare rows (see `gsprune.rl.algorithms.dqn.replay`).
 
     Attributes:
@@ -27,14 +27,14 @@ class FrameStore:
         is_reopened: whether the file was there before.
     """
 
-    def __init__(self, rows: int, num_envs: int, frame_shape: tuple[int, ...], path: Path | None = None) -> None:
-        """Open the ring; an existing file of the right size keeps its content.
+    def __init__(self, rows: int, columns: int, frame_shape: tuple[int, ...], path: Path | None = None) -> None:
+        """Open the table; an existing file of the right size keeps its content.
 
         Args:
-            rows: vector steps in the ring, >= 1.
-            num_envs: frames per row, >= 1.
+            rows: number of rows, >= 1.
+            columns: frames per row, >= 1.
             frame_shape: shape of one frame.
-            path: file that holds the ring; None keeps it in memory.
+            path: file that holds the frames; None keeps them in memory.
 
         Raises:
             ValueError: a size is < 1.
@@ -42,14 +42,14 @@ class FrameStore:
             GspruneError: the disk has no room for the file (which is reserved at once: a memory map that hits a full
                 disk later would kill the process).
         """
-        if rows < 1 or num_envs < 1:
-            raise ValueError(f"`rows` and `num_envs` must be at least 1, got {rows} and {num_envs}")
+        if rows < 1 or columns < 1:
+            raise ValueError(f"`rows` and `columns` must be at least 1, got {rows} and {columns}")
         self.rows = rows
-        self.num_envs = num_envs
+        self.columns = columns
         self.frame_shape = frame_shape
         self.path = path
         self.is_reopened = path is not None and path.exists()
-        shape = (rows * num_envs, int(np.prod(frame_shape, dtype=np.int64)))
+        shape = (rows * columns, int(np.prod(frame_shape, dtype=np.int64)))
         self._map: np.memmap[tuple[int, ...], np.dtype[np.uint8]] | None = None
         self._frames: Uint8Array
         if path is None:
@@ -70,21 +70,30 @@ class FrameStore:
         return 0
 
     def write(self, row: int, frames: Uint8Array) -> None:
-        """Store one vector step.
+        """Store one row.
 
         Args:
             row: in [0, rows).
-            frames: (num_envs, *frame_shape) uint8.
+            frames: (columns, *frame_shape) uint8.
         """
-        first = row * self.num_envs
-        self._frames[first : first + self.num_envs] = frames.reshape(self.num_envs, -1)
+        first = row * self.columns
+        self._frames[first : first + self.columns] = frames.reshape(self.columns, -1)
 
-    def gather(self, rows: IntArray, envs: IntArray, out: Uint8Array) -> Uint8Array:
+    def write_column(self, column: int, frames: Uint8Array) -> None:
+        """Store one column.
+
+        Args:
+            column: in [0, columns).
+            frames: (rows, *frame_shape) uint8.
+        """
+        self._frames[column :: self.columns] = frames.reshape(self.rows, -1)
+
+    def gather(self, rows: IntArray, columns: IntArray, out: Uint8Array) -> Uint8Array:
         """Copy frames out.
 
         Args:
             rows: (B,) int64 in [0, rows).
-            envs: (B,) int64 in [0, num_envs).
+            columns: (B,) int64 in [0, columns).
             out: (B, *frame_shape) uint8, contiguous, is overwritten; a fresh block of megabytes at every call would
                 cost more in page faults than the copy.
 
@@ -92,7 +101,7 @@ class FrameStore:
             `out`.
         """
         # Any mode but "raise" writes straight into `out`; the indices are in range.
-        np.take(self._frames, rows * self.num_envs + envs, axis=0, out=out.reshape(len(rows), -1), mode="clip")
+        np.take(self._frames, rows * self.columns + columns, axis=0, out=out.reshape(len(rows), -1), mode="clip")
         return out
 
     def flush(self) -> None:

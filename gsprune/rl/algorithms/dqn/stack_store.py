@@ -56,13 +56,15 @@ class StackStore:
         self.num_envs = num_envs
         self.frame_shape = frame_shape
         self.stack = stack
-        self._images = FrameStore(rows + stack - 1, num_envs, (channels // stack, *sides), path)
-        self._newest = np.zeros(rows, dtype=np.int64)  # the row of the newest images among those of the images
+        # A row for each environment: the images of a stack are neighbours, which makes copying them twice as fast.
+        self._images = FrameStore(num_envs, rows + stack - 1, (channels // stack, *sides), path)
+        self._newest = np.zeros(rows, dtype=np.int64)  # the column of the newest images
         # Images of each stack that lie in the ring, its own row's included; 0 where nothing is stored yet.
         self._depths = np.zeros((rows, num_envs), dtype=np.min_scalar_type(stack + 1))
         # True where black images fill the rest of a stack, False where copies of its oldest stored image do.
         self._black = np.zeros((rows, num_envs), dtype=np.bool_)
         self._before = np.empty((num_envs, *frame_shape), dtype=np.uint8)
+        self._ages = np.arange(stack)[::-1].copy()  # of the images in a stack, in steps
 
     @property
     def path(self) -> Path | None:
@@ -98,14 +100,14 @@ class StackStore:
         before = (row - 1) % self.rows
         if self._depths[before].any():
             self._depths[row], self._black[row] = self._continued(before, stacks)
-            newest = (self._newest[before] + 1) % self._images.rows
+            newest = (self._newest[before] + 1) % self._images.columns
         else:
-            # The first step may come in the midst of an episode: its older images get rows of their own.
+            # The first step may come in the midst of an episode: its older images get columns of their own.
             newest = self.stack - 1
             for older in range(newest):
-                self._images.write(older, stacks[:, older])
+                self._images.write_column(older, stacks[:, older])
             self._depths[row], self._black[row] = self.stack, False
-        self._images.write(newest, stacks[:, -1])
+        self._images.write_column(newest, stacks[:, -1])
         self._newest[row] = newest
 
     def _continued(self, before: int, stacks: Uint8Array) -> tuple[AnyArray, BoolArray]:
@@ -138,14 +140,14 @@ class StackStore:
         Returns:
             `out`.
         """
-        ages = np.arange(self.stack)[::-1]
-        depths = self._depths[rows, envs].astype(np.int64)[:, None]
-        sources = (self._newest[rows][:, None] - np.minimum(ages, depths - 1)) % self._images.rows  # (B, stack)
+        depths = self._depths[rows, envs]
+        are_whole = depths.min(initial=self.stack) == self.stack
+        ages = self._ages if are_whole else np.minimum(self._ages, depths[:, None].astype(np.int64) - 1)
+        columns = (self._newest[rows][:, None] - ages) % self._images.columns
         images = out.reshape(len(rows) * self.stack, *self._images.frame_shape)
-        self._images.gather(sources.ravel(), envs.repeat(self.stack), images)
-        black = self._black[rows, envs][:, None] & (ages >= depths)
-        if black.any():
-            images[black.ravel()] = 0
+        self._images.gather(envs.repeat(self.stack), columns.ravel(), images)
+        if not are_whole:
+            images[(self._black[rows, envs][:, None] & (self._ages >= depths[:, None])).ravel()] = 0
         return out
 
     def flush(self) -> None:

@@ -172,7 +172,8 @@ class DQNTrainer(Trainer[DQNConfig]):
             errors.append(error)
         self.sum_gradients()
         self.method.after_backward()
-        torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
+        if config.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
         self.optimizer.step()
         self.method.after_optimizer_step()
         self.replay.update(batch.leaves, torch.cat(errors).cpu().numpy())
