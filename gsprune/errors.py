@@ -8,6 +8,7 @@ out. Everything else that can go wrong is one of these::
     ├── ScoreError        a score is not finite, or a criterion has nothing to read
     ├── RewriteError      the smaller network could not be built or failed its check; nothing was changed
     ├── CheckpointError   a file is damaged, or of another architecture
+    ├── EvaluationError   an episode does not end
     ├── ExportError       an exported network does not compute what the network does; no file was left
     ├── DistributedError  the ranks of a process group do not agree, or one of them has failed or ended
     └── MissingExtraError an optional dependency is not installed (also an ImportError)
@@ -20,6 +21,7 @@ import torch
 __all__ = [
     "CheckpointError",
     "DistributedError",
+    "EvaluationError",
     "ExportError",
     "GspruneError",
     "MissingExtraError",
@@ -50,6 +52,10 @@ class RewriteError(GspruneError):
 
 class CheckpointError(GspruneError):
     """A checkpoint is truncated, tampered with, or belongs to another architecture."""
+
+
+class EvaluationError(GspruneError):
+    """An evaluation was given up: an episode is longer than the limit, or never ends."""
 
 
 class ExportError(GspruneError):

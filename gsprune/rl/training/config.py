@@ -61,6 +61,8 @@ class TrainConfig(ABC):
     """folder of a run: begin with the widths it ended at, freshly initialised, instead of the dense ones"""
     learning_rate: float | None = None
     """step size of Adam; unset: the published one of the encoder, which falls with width"""
+    adam_eps: float = 1e-5
+    """term in the denominator of Adam's steps"""
 
     pruning: PruningMethod = "group"
     """none; group: coupled channels leave together and the network gets smaller; or a baseline that keeps its size:
@@ -175,6 +177,8 @@ class TrainConfig(ABC):
         check_at_least(self, 0, "eval_episodes", "eval_interval_episodes", "checkpoint_minutes")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}")
+        if not self.adam_eps > 0:
+            raise ValueError(f"`adam_eps` must be above 0, got {self.adam_eps}")
         refuse_idle(self)
 
     @abstractmethod

@@ -32,7 +32,10 @@ class Summarized(Protocol):
     size: NetworkSize
     global_step: int
     sparsity: float
-    evaluation_seconds: float
+
+    @property
+    def evaluation_seconds(self) -> float:
+        """Seconds of all evaluations."""
 
     @property
     def environment(self) -> EnvironmentDescription:

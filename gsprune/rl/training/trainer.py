@@ -17,7 +17,6 @@ from gsprune.distributed.gradients import GradientSum
 from gsprune.distributed.ranks import Ranks
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
-from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig, evaluate_tracks
 from gsprune.rl.training.checkpoints import (
     MODEL_FILE,
     TrainingState,
@@ -31,6 +30,7 @@ from gsprune.rl.training.config import TrainConfig, resolve_device
 from gsprune.rl.training.environment_states import EnvironmentStates, training_request
 from gsprune.rl.training.from_scratch import take_widths
 from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, NoMetrics, Row, RowSink
+from gsprune.rl.training.own_evaluations import OwnEvaluations
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
 from gsprune.rl.training.step_effect import AgentOutputs, StepEffect
@@ -56,7 +56,6 @@ class Trainer(ABC, Generic[ConfigT]):
         iteration: iterations that are over.
         global_step: environment steps that are over.
         sparsity: what the pruning method has reached, in its own unit.
-        evaluation_seconds: seconds of all evaluations, of the processes before this one, too.
         ranks: the processes that train together. Each plays its share of the environments; the gradients add up, so
             that all hold the same network, and the first writes the files.
         share: the environments of this process, by their numbers among all.
@@ -106,17 +105,17 @@ class Trainer(ABC, Generic[ConfigT]):
         if config.widths_of is not None and not resumes:
             take_widths(self.agent, Path(config.widths_of))
             self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
-        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self._learning_rate(), eps=1e-5)
+        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self._learning_rate(), eps=config.adam_eps)
         self.sum_gradients = GradientSum(self.agent.parameters(), self.ranks)
         self.envs: Any = make_environments(training_request(config, len(self.share), self.share.start))
         self._env_states = EnvironmentStates(config, self.environment, self.envs, self.ranks, self.share)
         self.ended = EpisodeLog(self.share.start)
         self.episodes = EpisodeTracker()
         self.compilation = CompiledWhileResting(config.compile, say)
+        self._evaluations = OwnEvaluations(config, self.policy, self.device, say)
         self.iteration = self.global_step = 0
         self.sparsity = 0.0
         self._seconds_before = 0.0  # of training, in the processes before this one
-        self.evaluation_seconds = 0.0
         self._saved_iteration = -1  # of the newest checkpoint
         self._on_activity: OnActivity = lambda step, activity: None
         state = self._load_network() if resumes else None
@@ -212,6 +211,11 @@ class Trainer(ABC, Generic[ConfigT]):
         """Seconds of training without evaluations, of the processes before this one, too."""
         return self._seconds_before + time.monotonic() - self._started
 
+    @property
+    def evaluation_seconds(self) -> float:
+        """Seconds of all evaluations, of the processes before this one, too."""
+        return self._evaluations.seconds
+
     def build_dense(self) -> nn.Module:
         """The network as it is at the start, initialised from PyTorch's global random state."""
         agent = self._build_agent().to(self.device)
@@ -262,24 +266,11 @@ class Trainer(ABC, Generic[ConfigT]):
         return self.iteration == self.config.num_iterations
 
     def evaluate(self, episodes: int) -> dict[str, float]:
-        """Mean returns of `episodes` episodes as ``eval/train_return`` and ``eval/test_return``; {} for none."""
-        if episodes == 0:
-            return {}
-        config = self.config
-        protocol = ProtocolConfig(
-            config.env_id,
-            config.distribution_mode,
-            episodes,
-            config.eval_num_envs,
-            seed=EVALUATION_SEED + config.seed,
-            env_options=config.env_options,
-        )
-        began = time.monotonic()
-        results = evaluate_tracks(self.policy, protocol, device=self.device)
-        seconds = time.monotonic() - began
-        self.evaluation_seconds += seconds
-        self._started += seconds  # An evaluation is not part of the training time.
-        return {f"eval/{name}_return": result.mean for name, result in results.items()}
+        """Mean returns of `episodes` episodes; see `OwnEvaluations.returns`."""
+        before = self.evaluation_seconds
+        returns = self._evaluations.returns(episodes)
+        self._started += self.evaluation_seconds - before  # An evaluation is not part of the training time.
+        return returns
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint of now, between two iterations; all processes together.
@@ -343,14 +334,10 @@ class Trainer(ABC, Generic[ConfigT]):
         return config.pruning != "group" or not config.prune_begin <= progress < config.prune_end
 
     def _evaluate_if_due(self) -> dict[str, float]:
-        """Returns on training levels and on the full distribution, at `eval_points` points of the training."""
-        points, last = self.config.eval_points, self.config.num_iterations
-        before, now = (points * iteration // last for iteration in (self.iteration - 1, self.iteration))
-        # The end has an evaluation of its own; the first process plays alone, the others wait for it.
-        if before == now or self.iteration == last or not self.ranks.is_first:
+        """Mean returns, at `eval_points` points of the training; the first process plays, the others wait for it."""
+        if not self.ranks.is_first or not self._evaluations.is_due(self.iteration):
             return {}
-        if self.config.eval_interval_episodes:
-            self._report_activity(0, "evaluating")
+        self._report_activity(0, "evaluating")
         return self.evaluate(self.config.eval_interval_episodes)
 
     def _checkpoint_is_due(self) -> bool:
@@ -379,7 +366,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.iteration, self.global_step = values["iteration"], values["global_step"]
         self._saved_iteration = self.iteration
         self._seconds_before = values["seconds"]
-        self.evaluation_seconds = values.get("evaluation_seconds", 0.0)  # Older checkpoints count it as training.
+        self._evaluations.seconds = values.get("evaluation_seconds", 0.0)  # Older checkpoints count it as training.
         self.sparsity = values["sparsity"]
         self.compilation.compilations = values["compilations"]
         self.method.load_state_dict(state.get_tree("method"))

@@ -335,6 +335,16 @@ def test_pieces_of_a_batch_add_up_to_the_whole_batch(start):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+def test_gradients_are_scaled_down_to_the_norm_unless_it_is_none(start, monkeypatch):
+    norms = []
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, norm: norms.append(norm))
+    for name, norm in (("limited", 0.25), ("free", None)):
+        trainer = start(name, pruning="none", max_grad_norm=norm, adam_eps=1e-8)
+        trainer.train(should_stop=stop_at(trainer, 2))
+        assert trainer.optimizer.param_groups[0]["eps"] == 1e-8
+    assert norms == [0.25]
+
+
 def test_any_number_of_workers_gives_the_same_metrics_and_weights(start):
     one, three = start("one", microbatch_size=3, workers=1), start("three", microbatch_size=3, workers=3)
     for trainer in (one, three):
