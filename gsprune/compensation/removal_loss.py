@@ -10,10 +10,8 @@ from gsprune.arrays import Float64Array
 from gsprune.compensation.solve import RIDGES
 from gsprune.tracing.graph import IntArray
 
-__all__ = ["RemovalLoss", "scoring_ridge"]
+__all__ = ["RemovalLoss"]
 
-# Downdates of an inverse lose as many digits as the ridge has zeros: with this one six are left.
-_LEAST_RIDGE = 1e-10
 # A mean square below this share of the input's own is rounding.
 _ROUNDING = 1e-20
 # A cost below this share of what all inputs could cost at most is rounding.
@@ -45,7 +43,7 @@ class RemovalLoss:
         if len(weight) > weight.shape[1]:  # only inner products of columns count
             weight = torch.linalg.qr(weight, mode="r").R * (weight != 0).any(0)
         scale, values, vh = _spectrum(factor)
-        ridge = scoring_ridge(values, vh, samples)
+        ridge = _scoring_ridge(values, vh, samples)
         self.ridge = ridge * scale**2
         # Everything is relative to the largest moment, so that the inverse neither overflows nor vanishes.
         self._weight = weight * scale
@@ -127,19 +125,20 @@ def _spectrum(factor: Tensor) -> tuple[float, Tensor, Tensor]:
     return (scale, values / scale, vh) if scale > 0 else (0.0, torch.zeros_like(values), vh)
 
 
-def scoring_ridge(values: Tensor, vh: Tensor, samples: int) -> float:
+def _scoring_ridge(values: Tensor, vh: Tensor, samples: int) -> float:
     """The ridge with the least expected error if every input is predicted from all others.
 
     The candidates and the criterion, generalised cross-validation, are those of the compensation (`solve`). There the
     ridge is chosen for each predicted input; the inverse of the moments has one for all of them. It has the least
-    geometric mean of the errors: an arithmetic mean would not count inputs that the others determine.
+    geometric mean of the errors: an arithmetic mean would not count inputs that the others determine. It has no lower
+    bound for the movement by training, with which duplicates would not be free.
 
     Args:
         values: (directions,) singular values of the inputs, the largest is 1; all zero for inputs of zero.
         vh: (directions, inputs) their right singular vectors.
         samples: degrees of freedom of the samples.
     """
-    ridges = values.new_tensor([ridge for ridge in RIDGES if ridge >= _LEAST_RIDGE])
+    ridges = values.new_tensor(RIDGES)  # downdates lose as many digits as the least of them has zeros: six are left
     squares, loads = values.square()[:, None], vh.square().mT
     outside = vh.shape[1] - vh.shape[0]  # directions in which there is no sample
     rest = (1 - loads.sum(1, keepdim=True)).clamp_min(0) * (outside > 0)
@@ -148,7 +147,7 @@ def scoring_ridge(values: Tensor, vh: Tensor, samples: int) -> float:
     inverse_square = loads @ shrunk.square() + rest / ridges.square()
     errors = loads @ (squares * shrunk.square()) / inverse.square()
     freedom = vh.shape[1] - 1 - ridges * (shrunk.sum(0) + outside / ridges - inverse_square / inverse)
-    errors = errors / (1 - freedom / samples).clamp_min(_LEAST_RIDGE).square()
+    errors = errors / (1 - freedom / samples).clamp_min(RIDGES[0]).square()
     sizes = loads @ squares
     expected = errors + _ROUNDING * sizes
     return float(ridges[expected[sizes[:, 0] > _ROUNDING].log().sum(0).argmin()])
