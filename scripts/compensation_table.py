@@ -221,8 +221,9 @@ def run_agents(table: Table, runs: Sequence[Path], num_frames: int) -> None:
     """Fill the table with agents: `num_frames` of 2,000 frames fit, and 2,000 frames of other episodes test."""
     for run in runs:
         agent = load_agent(run)
-        name = "-".join(str(agent.config[key]) for key in ("algorithm", "encoder", "width"))
-        seed = agent.config["seed"]
+        config = agent.config
+        name = f"{config['algorithm']} {config['encoder']} x{config['width']:g} {config['env_id']} {agent.step}"
+        seed = config["seed"]
         if table.has(name, seed, SPARSITIES[-1], "random", MODES[-1]):
             continue
         fitted, tested = (torch.cat(list(frames_of(agent, 2000, play))) for play in (1, 2))
