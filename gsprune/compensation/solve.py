@@ -17,6 +17,12 @@ __all__ = ["Map", "solve", "solve_constant"]
 # A fixed ridge of 1e-5 or 1e-4 changes the KL by less than 3 %, except behind a flattened picture, where it has 0.2 to
 # 1.1 times as much. 1e-2 has 0.3 to 1.9 times as much. A fixed ridge of that size misses exact dependencies.
 RIDGES = (1e-26, 1e-22, 1e-18, 1e-15, 1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+# The least ridge is this times the share that stays unexplained times the kept inputs' mean square. Cross-validation
+# alone takes a ridge next to zero where many inputs meet few samples. A kept channel that fires once on the calibration
+# data then gets a weight in the thousands.
+# Measured on a Nature agent (512 frames, steps of 10 to 50 %): with 10 the KL is 0.005 to 0.9 times that with 0. With 100
+# it is up to a third smaller or larger than with 10, and 1.2 times as large on a ResNet on digits.
+LEAST_RIDGE = 10.0
 # A mean square below this share of the input's own is rounding.
 _ROUNDING = 1e-30
 
@@ -44,7 +50,8 @@ def solve(moments: Moments, has_constant: bool) -> Map:
         D, c = argmin sum |r - D z - c|^2 + ridge |D|^2
 
     D = 0 leaves the kept channels as they are. The ridge of each input is the candidate with the least generalised
-    cross-validation error (Golub, Heath and Wahba 1979, https://doi.org/10.1080/00401706.1979.10489751).
+    cross-validation error (Golub, Heath and Wahba 1979, https://doi.org/10.1080/00401706.1979.10489751), but not below
+    `LEAST_RIDGE`.
 
     Args:
         moments: of at least one sample.
@@ -63,7 +70,10 @@ def solve(moments: Moments, has_constant: bool) -> Map:
     errors = beyond[:, :, None] + projected.square().mT @ shrunk.square()
     errors = errors + _ROUNDING * factor[:, :, end:].square().sum(1)[:, :, None]
     freedom = 1 - ((1 - shrunk).sum(1) + has_constant) / moments.samples
-    chosen = (errors / freedom.clamp_min(1e-3).square()[:, None, :]).argmin(2)  # (groups, inputs)
+    scores = errors / freedom.clamp_min(1e-3).square()[:, None, :]
+    share = (scores / errors[:, :, -1:].clamp_min(torch.finfo(errors.dtype).tiny)).clamp_max(1)
+    least = LEAST_RIDGE * share * (squares.mean((1, 2)) / moments.samples)[:, None, None]
+    chosen = scores.masked_fill(ridges[:, None, :] < least, torch.inf).argmin(2)  # (groups, inputs)
     ridge = ridges.gather(1, chosen)
     weight = (values[:, :, None] / (squares + ridge[:, None, :]) * projected).mT @ vh
     constant = None
