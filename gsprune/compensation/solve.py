@@ -20,8 +20,8 @@ RIDGES = (1e-26, 1e-22, 1e-18, 1e-15, 1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4
 # The least ridge is this times the share that stays unexplained times the kept inputs' mean square. Cross-validation
 # alone takes a ridge next to zero where many inputs meet few samples. A kept channel that fires once on the calibration
 # data then gets a weight in the thousands.
-# Measured on a Nature agent (512 frames, steps of 10 to 50 %): with 10 the KL is 0.005 to 0.9 times that with 0. With 100
-# it is up to a third smaller or larger than with 10, and 1.2 times as large on a ResNet on digits.
+# Measured on a Nature agent (512 frames, steps of 10 to 50 %): with 10 the KL is 0.005 to 0.9 times that with 0. With
+# 100 it is up to a third smaller or larger than with 10, and 1.2 times as large on a ResNet on digits.
 LEAST_RIDGE = 10.0
 # A mean square below this share of the input's own is rounding.
 _ROUNDING = 1e-30
