@@ -1,7 +1,7 @@
-"""Reads a command's options into its `Args`, with the options of the help in groups.
+"""Parses a command's options into its `Args`. The help shows the options in groups.
 
-tyro prints one group per nested dataclass. The options of a command are a flat dataclass, because trainers and run
-folders read them by name. `parse` nests them for tyro and flattens what tyro returns; the names stay as they are.
+tyro prints one group per nested dataclass. But the options of a command are a flat dataclass, because trainers and run
+folders read them by name. So `parse` nests them for tyro and flattens the result. The options' names do not change.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def parse(
         argv: the arguments after the command's words.
         prog: the command's words, for the usage line.
         description: the text above the options.
-        default: the values of options that `argv` leaves out; None takes those of `args_type`.
+        default: the values of options that are not in `argv`; None uses the defaults of `args_type`.
         groups: title of a group -> its options, in the order of the help; None prints one list.
 
     Raises:
@@ -106,7 +106,7 @@ def _helps_of_class(owner: type[Any]) -> dict[str, str]:
 
 
 def _check_choices(args_type: type[Any], argv: Sequence[str]) -> None:
-    """Raise a ValueError for the first value that is none of its option's choices: tyro's message suggests nothing."""
+    """Raise a ValueError, with a suggestion, for the first value that is not among its option's choices."""
     hints = get_type_hints(args_type)
     for word, following in zip(argv, [*argv[1:], ""], strict=False):
         flag, equals, attached = word.partition("=")

@@ -52,7 +52,7 @@ class Args:
     out: Path | None = None
     """file to write, .mp4 or .gif; unset: a window, or without a display play.mp4 and play.gif in the run folder"""
     device: str = "cpu"
-    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one"""
+    """cpu, cuda, cuda:1, ...; auto uses a GPU if there is one"""
 
 
 def main(args: Args) -> None:

@@ -1,4 +1,4 @@
-"""Carries out a choice of units: rewrite, repair or refuse, report. Pruning steps and `compact` share it."""
+"""Removes chosen units: rewrites, repairs or refuses, and reports. Pruning steps and `compact` share this."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ __all__ = ["Execution", "execute"]
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """How a choice is carried out.
+    """Options for removing chosen units.
 
     Attributes:
         selection: the request, for the report.
         ignore: modules whose outputs keep their width.
         backend: slices the tensors.
         dry_run: only report what would be removed.
-        adjustments: change weights of the smaller network.
-        consensus: the ranks that take the step together; None for one process.
+        adjustments: changes of the smaller network's weights.
+        consensus: the ranks that take the step together; None for a single process.
     """
 
     selection: Selection
@@ -55,14 +55,14 @@ def execute(
     optimizers: Sequence[Optimizer],
     followers: Sequence[nn.Module],
 ) -> PruneReport:
-    """Remove the units that are not chosen to stay.
+    """Remove the units that `choose` does not keep.
 
     Args:
         session: the model, with its binding and structure.
-        choose: returns (units,) bool, True for the units to keep; groups of the names that it gets keep their width. It
-            is called again without the groups that a failed rewrite was due to.
+        choose: takes names of groups that must keep their width; returns (units,) bool, True for units to keep. After a
+            failed rewrite it is called again with the groups that caused the failure.
         how: the options.
-        optimizers: whose states follow.
+        optimizers: optimizers whose states are sliced along.
         followers: modules of the model's architecture.
 
     Raises:
@@ -76,7 +76,7 @@ def execute(
     ignored = ignored_groups(session.model, session.groups.traced, how.ignore)
     rewrite_options = RewriteOptions(how.backend, how.adjustments, how.consensus)
     budget = ForwardBudget()
-    attempt = session  # with the links and refused groups that earlier attempts found
+    attempt = session  # later attempts add links and refused groups
     while True:
         keep = choose(ignored.union(attempt.refused))
         changes = np.count_nonzero(keep) < len(keep)  # `all` goes through Python
@@ -91,7 +91,7 @@ def execute(
             break
         attempt = _after_refusal(attempt, result, budget)
     if not changes or how.dry_run:
-        session.model.__dict__[SESSION_ATTRIBUTE] = session  # so that the next step need not trace
+        session.model.__dict__[SESSION_ATTRIBUTE] = session  # the next step need not trace again
     names = session.bound.parameter_names
     context = Context(how.selection, session.initial_widths, ignored, attempt.refused, names)
     seconds, after = time.perf_counter() - started, result.structure
@@ -101,10 +101,10 @@ def execute(
 
 
 def _after_refusal(session: Session, refusal: Refusal, budget: ForwardBudget) -> Session:
-    """The session for the next attempt, which leaves the groups alone that were in the way.
+    """The session for the next attempt, in which the groups that caused the failure keep their width.
 
     Raises:
-        RewriteError: no group is in the way, or the forwards are used up.
+        RewriteError: no group caused the failure, or the budget of forwards is used up.
     """
     if not refusal.groups or budget.left <= 0:
         raise RewriteError(

@@ -1,4 +1,4 @@
-"""The picture of pruning steps: the return, and how much each step changed the policy and the values."""
+"""The plot of pruning steps: the return, and how much each step changed the policy and the values."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _EFFECTS = (
     ("pruning/value_error", "value change / std", True),
 )
 _MAX_COLUMNS = 4
-# Lines of more steps than this would fill the panel.
+# More dotted lines than this would fill the panel.
 _MOST_LINES = 30
 
 
 def step_effects(runs: Sequence[Run], looks: Mapping[str, Look]) -> Figure | None:
-    """The return over training, and below it a point for every pruning step.
+    """Plot the return over training, and below it a point for every pruning step.
 
-    The panels of one game stand above each other. Dotted lines mark the steps, unless there are too many of them.
+    The panels of one game are stacked. Dotted lines mark the steps, unless there are too many of them.
 
     Args:
-        runs: the runs; those that no step changed are left out, except for their return in games of the others.
-        looks: how each method is drawn.
+        runs: the runs. Runs without a measured step appear only with their return, in the games of other runs.
+        looks: the plot style of each method.
 
     Returns:
         The figure, or None if no run has measured a step.

@@ -1,4 +1,4 @@
-"""Pictures over all games: normalised scores with their intervals, and performance profiles."""
+"""Plots over all games: normalised scores with their intervals, and performance profiles."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def score_intervals(scores: MethodScores, looks: Mapping[str, Look], seed: int =
     """Interquartile mean and mean of the normalised test scores, with 95 % stratified bootstrap intervals.
 
     Args:
-        scores: per method; those without a score are left out.
-        looks: how each method is drawn.
-        seed: of the bootstrap.
+        scores: the scores of each method; methods without a score are omitted.
+        looks: the plot style of each method.
+        seed: seed of the bootstrap.
 
     Returns:
         The figure, or None if no method has a score.
@@ -52,9 +52,9 @@ def performance_profiles(scores: MethodScores, looks: Mapping[str, Look], seed: 
     """For every threshold the share of runs whose normalised test return is above it, with a 95 % band.
 
     Args:
-        scores: per method; those without a score are left out.
-        looks: how each method is drawn.
-        seed: of the bootstrap.
+        scores: the scores of each method; methods without a score are omitted.
+        looks: the plot style of each method.
+        seed: seed of the bootstrap.
 
     Returns:
         The figure, or None if no method has two runs: a profile of one run is a step.

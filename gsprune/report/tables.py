@@ -58,13 +58,13 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
             )
         )
     headings = (
-        "method", "runs", "steps", "train return", "test return", "sparsity", "channels gone", "params gone", "params",
-        "MACs (M)", "latency (ms)", "time",
+        "method", "runs", "steps", "train return", "test return", "sparsity", "channels removed", "params removed",
+        "params", "MACs (M)", "latency (ms)", "time",
     )  # fmt: skip
     note = (
         "Means over runs; in brackets the 95 % bootstrap interval over them, of two or three runs hardly more than "
         "their range. Runs: 1/2 says that one of two is finished. Test return: on the full distribution of levels. "
-        "Sparsity is what the method counts: channels that are gone, or weights that are masked but still computed "
+        "Sparsity is what the method counts: channels that are removed, or weights that are masked but still computed "
         "with. Latency: one frame, one thread. Time: of the training, without evaluations."
     )
     return Table(game, headings, tuple(rows), note)

@@ -51,7 +51,7 @@ def test_a_docstring_of_several_lines_is_one_paragraph() -> None:
     lines = [line.strip("│ ") for line in help_of("train", "ppo").splitlines()]
     start = next(index for index, line in enumerate(lines) if line.startswith("--preset"))
     assert all(len(line) > 60 for line in lines[start : start + 2] if "default" not in line)
-    assert "two CPU cores); other options given come before it (default: paper)" in lines
+    assert "(minutes on two CPU cores); options on the command line override them" in lines
 
 
 def test_a_misspelt_choice_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,7 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
         raise CheckpointError(
-            f"no checkpoint could be written to {str(folder)!r}: {reason}; make room and go on with"
+            f"no checkpoint could be written to {str(folder)!r}: {reason}; make room and resume with"
             f" --resume {folder.parent}"
         ) from error
     for old in checkpoint_folders(folder)[:-_KEPT]:

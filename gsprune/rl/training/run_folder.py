@@ -63,7 +63,7 @@ class RunFolder:
         if (path / "config.json").exists():
             lock.close()
             raise ValueError(
-                f"{str(path)!r} holds a run already; go on with --resume {path}, or choose another --run-dir"
+                f"{str(path)!r} holds a run already; resume it with --resume {path}, or choose another --run-dir"
             )
         text = json.dumps({"algorithm": algorithm, **config}, indent=2)
         write_atomically(path / "config.json", text.encode())
@@ -76,7 +76,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open the folder of a run that is to go on.
+        """Open and lock the folder of a run to resume it.
 
         Raises:
             ValueError: there is no run, or another process is in it.

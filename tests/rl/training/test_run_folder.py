@@ -19,7 +19,7 @@ def test_a_new_run_keeps_its_options(tmp_path: Path) -> None:
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     RunFolder.create(tmp_path, "ppo", {"seed": 3}).close()
-    with pytest.raises(ValueError, match="holds a run already; go on with --resume"):
+    with pytest.raises(ValueError, match="holds a run already; resume it with --resume"):
         RunFolder.create(tmp_path, "ppo", {"seed": 4})
     assert read_config(tmp_path)["seed"] == 3
 
