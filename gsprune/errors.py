@@ -8,6 +8,7 @@ out. All other errors are::
     ├── ScoreError        a score is not finite, or a criterion lacks its data
     ├── RewriteError      the smaller network could not be built or failed its check; nothing was changed
     ├── CheckpointError   a file is damaged, or of another architecture
+    ├── EvaluationError   an episode does not end
     ├── ExportError       a network cannot be exported, or its export has other outputs; no file was written
     ├── DistributedError  the ranks of a process group do not agree, or one of them has failed or ended
     └── MissingExtraError an optional dependency is not installed (also an ImportError)
@@ -20,6 +21,7 @@ import torch
 __all__ = [
     "CheckpointError",
     "DistributedError",
+    "EvaluationError",
     "ExportError",
     "GspruneError",
     "MissingExtraError",
@@ -50,6 +52,10 @@ class RewriteError(GspruneError):
 
 class CheckpointError(GspruneError):
     """A checkpoint is damaged, or belongs to another architecture."""
+
+
+class EvaluationError(GspruneError):
+    """An evaluation was given up: an episode is longer than the limit, or never ends."""
 
 
 class ExportError(GspruneError):

@@ -1,8 +1,8 @@
 """Sparsity schedules: the sparsity of a network as a function of training progress.
 
 A schedule is a frozen object that maps progress in [0, 1] to a sparsity: 0 up to `begin`, `final` from `end` on, and
-never decreasing in between. By default the sparsity rises at every call. With `events` it rises only so many times: the
-k-th of n events comes at ``begin + (end - begin) * k / n``.
+never decreasing in between. By default the sparsity rises at every call. With `events` it rises only that many times:
+the k-th of n events comes at ``begin + (end - begin) * k / n``.
 """
 
 from __future__ import annotations

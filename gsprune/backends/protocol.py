@@ -55,7 +55,7 @@ class Backend(Protocol):
         """
 
     def select_groups(self, scores: Float32Array, first_unit: IntArray, kept: IntArray) -> BoolArray:
-        """The units of every group with the highest scores; of equal scores the lower index is kept.
+        """The units of every group with the highest scores. On a tie the lower index is kept.
 
         Args:
             scores: (units,) float32 without NaN, concatenated by group.

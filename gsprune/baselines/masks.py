@@ -193,7 +193,7 @@ def keep_highest(scores: Tensor, present: Tensor, masked: int) -> Tensor:
         masked: number of False entries, at least that of `present`.
 
     Returns:
-        bool of the same shape. Of equal scores the lower index is kept.
+        bool of the same shape. On a tie the lower index is kept.
     """
     flat = scores.flatten().masked_fill(~present.flatten(), -torch.inf)
     order = torch.sort(flat, descending=True, stable=True).indices

@@ -162,18 +162,18 @@ def read_contents(path: str | os.PathLike[str]) -> Contents:
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
-    """A file's document, taken apart.
+    """The parts of a file's document.
 
     Attributes:
         path: the file, for messages.
-        tensors: name -> contents, of all that was written.
-        layout: name -> shape and dtype, of all that was written or has been pruned.
+        tensors: name -> contents, for all tensors in the file.
+        layout: name -> shape and dtype, for all tensors in the file and all pruned tensors.
         aliases: other names of tied tensors -> canonical name.
-        pruning: what `_pruning_document` made; None where the model was never pruned.
+        pruning: the result of `_pruning_document`; None if the model was never pruned.
         kept: tensor -> {axis: kept indices}.
         attributes: module -> {attribute: value}.
-        optimizers: type and state of each.
-        metadata: the user's.
+        optimizers: type and state of each optimizer.
+        metadata: the metadata of `save`.
     """
 
     path: Path
@@ -187,7 +187,7 @@ class _Saved:
     metadata: dict[str, Any]
 
     def dense_shape(self, name: str) -> Shape:
-        """The shape that a tensor had when first seen."""
+        """The first-seen shape of a tensor."""
         dense: Mapping[str, Shape] = {} if self.pruning is None else self.pruning["dense_shapes"]
         return dense.get(name, self.layout[name][0])
 
@@ -202,7 +202,7 @@ def _saved(path: Path, document: dict[str, Any]) -> _Saved:
         if lacking:
             raise CheckpointError(
                 f"{path} lacks {lacking} of the pruning state: it was written by another version of gsprune;"
-                " read it with that one"
+                " read it with that version"
             )
         kept = {} if pruning is None else pruning["kept"]
         return _Saved(
@@ -331,12 +331,12 @@ def _check_optimizers(saved: _Saved, optimizers: Sequence[Optimizer]) -> None:
     for each, record in zip(optimizers, saved.optimizers, strict=False):
         if type(each).__name__ != record["type"]:
             raise CheckpointError(f"{saved.path} holds the state of {record['type']}, got a {type(each).__name__}")
-        ours = [len(group["params"]) for group in each.param_groups]
-        theirs = [len(group["params"]) for group in record["state"]["param_groups"]]
-        if ours != theirs:
+        sizes = [len(group["params"]) for group in each.param_groups]
+        saved_sizes = [len(group["params"]) for group in record["state"]["param_groups"]]
+        if sizes != saved_sizes:
             raise CheckpointError(
-                f"{saved.path} holds a {record['type']} with parameter groups of {theirs} parameters, got "
-                f"groups of {ours}"
+                f"{saved.path} holds a {record['type']} with parameter groups of {saved_sizes} parameters, got "
+                f"groups of {sizes}"
             )
 
 

@@ -20,8 +20,8 @@ from gsprune.errors import GspruneError, MissingExtraError
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "train ppo": ("gsprune.cli.train_ppo", "train an agent by PPO while its network shrinks"),
-    "train dqn": ("gsprune.cli.train_dqn", "train an agent by DQN while its network shrinks"),
+    "train ppo": ("gsprune.cli.train_ppo", "train an agent with PPO while its network shrinks"),
+    "train dqn": ("gsprune.cli.train_dqn", "train an agent with DQN while its network shrinks"),
     "eval": ("gsprune.cli.eval", "evaluate a run on training levels, on all levels and under pixel noise"),
     "play": ("gsprune.cli.play", "play episodes with a run's agent in a window, or record them as mp4 and GIF"),
     "report": ("gsprune.cli.report", "make tables and pictures of one or many runs"),

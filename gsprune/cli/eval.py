@@ -18,6 +18,7 @@ from rich.table import Table
 
 from gsprune.checks import counted
 from gsprune.files import write_atomically
+from gsprune.rl.evaluation.episodes import MAX_EPISODE_STEPS
 from gsprune.rl.evaluation.protocol import (
     CLEAN_TRACKS,
     EVALUATION_SEED,
@@ -44,6 +45,8 @@ class Args:
     """also play all levels with Gaussian pixel noise of standard deviation 5, 15 and 30"""
     num_envs: int = 64
     """number of parallel environments"""
+    max_episode_steps: int = MAX_EPISODE_STEPS
+    """longest allowed episode; a longer one ends the evaluation with an error"""
     seed: int | None = None
     """seed of levels, actions and noise; unset: that of the run's own evaluation"""
     device: str = "auto"
@@ -69,6 +72,7 @@ def main(args: Args) -> None:
         num_envs=args.num_envs,
         seed=EVALUATION_SEED + agent.config["seed"] if args.seed is None else args.seed,
         env_options=agent.config.get("env_options", ""),
+        max_episode_steps=args.max_episode_steps,
     )
     tracks = CLEAN_TRACKS + (NOISE_TRACKS if args.noise else ())
     with console.status("") as status:

@@ -107,7 +107,7 @@ def _finished_run(config: TrainConfig, options: RunOptions) -> Path | None:
     if options.resume is None:
         return None
     refuse_changes(options, options.resume, idle_options(config))
-    return options.resume if RunFolder.guest(options.resume).is_finished else None
+    return options.resume if RunFolder.without_lock(options.resume).is_finished else None
 
 
 def _open_folder(config: TrainConfig, options: RunOptions, algorithm: str, ranks: Ranks) -> RunFolder:
@@ -123,7 +123,7 @@ def _open_folder(config: TrainConfig, options: RunOptions, algorithm: str, ranks
         return folders[0].path
 
     path = ranks.from_first(open_it)
-    return folders[0] if folders else RunFolder.guest(path)
+    return folders[0] if folders else RunFolder.without_lock(path)
 
 
 def _create_trainer(make_trainer: MakeTrainer, run: RunFolder, resume: bool, console: Console, ranks: Ranks) -> Trainer:
@@ -132,7 +132,7 @@ def _create_trainer(make_trainer: MakeTrainer, run: RunFolder, resume: bool, con
         return make_trainer(run, resume, lambda line: _say(console, line), ranks)
     except BaseException:
         if not checkpoint_folders(run.checkpoints):
-            run.withdraw()
+            run.undo_create()
         raise
 
 

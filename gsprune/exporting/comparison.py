@@ -130,7 +130,7 @@ def _has_choices(output: npt.NDArray[Any]) -> bool:
 def _choices(expected: npt.NDArray[Any], got: npt.NDArray[Any], tolerance: float) -> tuple[int, int]:
     """(examples with the same argmax, other examples whose two candidates are equal up to the tolerance)."""
     rows = np.arange(len(expected))
-    ours, theirs = expected.argmax(axis=1), got.argmax(axis=1)
-    same = ours == theirs
-    gap = expected[rows, ours] - expected[rows, theirs]
+    chosen, exported_choice = expected.argmax(axis=1), got.argmax(axis=1)
+    same = chosen == exported_choice
+    gap = expected[rows, chosen] - expected[rows, exported_choice]
     return int(same.sum()), int((~same & (gap <= tolerance)).sum())

@@ -90,12 +90,12 @@ def _checked_gradients(source: ScoreSource, criterion: str) -> tuple[dict[str, T
                 raise ScoreError(
                     f"importance {criterion!r} needs the gradient of {member.tensor!r} (group {group.name!r}), which "
                     f"has none: prune after loss.backward() and before optimizer.zero_grad(), keep the group's width "
-                    f"with ignore=({group.name!r},), or take importance='l1'"
+                    f"with ignore=({group.name!r},), or use importance='l1'"
                 )
         if skipped.issuperset(member.tensor for member in members):
             raise ScoreError(
                 f"importance {criterion!r} needs a gradient in group {group.name!r}, whose weights are all frozen: "
-                f"keep the group's width with ignore=({group.name!r},), or take importance='l1'"
+                f"keep the group's width with ignore=({group.name!r},), or use importance='l1'"
             )
     return gradients, frozenset(skipped)
 
@@ -105,6 +105,6 @@ def _strided(gradient: Tensor, criterion: str, name: str, group: str) -> Tensor:
         raise ScoreError(
             f"importance {criterion!r} cannot read the gradient of {name!r} (group {group!r}), which is "
             f"{gradient.layout}: make it dense (`parameter.grad = parameter.grad.to_dense()`), or call "
-            f"optimizer.zero_grad() and take importance='l1'"
+            f"optimizer.zero_grad() and use importance='l1'"
         )
     return gradient

@@ -1,4 +1,4 @@
-"""A signal that asks a training to stop between two iterations."""
+"""A context in which signals request a stop between two iterations of a training."""
 
 from __future__ import annotations
 

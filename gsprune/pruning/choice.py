@@ -1,4 +1,4 @@
-"""The choice of a step: scores, and from them the units to keep."""
+"""Scores the units and chooses those to keep."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def prune_step(
             generates one that fits the first layer. For inputs of another size the model is traced again.
         forward: callable(model, *example_inputs) -> outputs; None uses that of an earlier step, or calls the model.
         importance: "l1", "l2", "taylor", "bn_scale", "lamp", "fpgm", "hessian", "activation", "random", an
-            `Importance`, or a function from a weight, as a (positions, rest) matrix, to one number per position.
+            `Importance`, or a function from a weight, as a (positions, others) matrix, to one number per position.
         scope: "local": the same ratio in every group; "global": one threshold; "isomorphic": one per kind of group.
         target: the unit of `sparsity`: "channels", "params" or "macs" ("macs" needs a real example); or "latency": a
             budget in milliseconds on this machine. It is met within 10 % by one ratio for all groups, which is found by

@@ -128,9 +128,11 @@ def sensitivity(
             units = np.flatnonzero(~select_units(structure, scores, {}, request, backend=provider)[first:last])
             with temporary_eval(module):
                 output = masked_output(module, example, tensors, _kept(graph, {group.name: units}))
-            lost = _share(scores[first:last], units)
+            score_lost = _share(scores[first:last], units)
             rows.append(
-                SensitivityRow(group.name, float(ratio), group.width, units, lost, _relative_change(output, dense))
+                SensitivityRow(
+                    group.name, float(ratio), group.width, units, score_lost, _relative_change(output, dense)
+                )
             )
     return Sensitivity(tuple(rows), tuple(sorted(float(ratio) for ratio in ratios)))
 
@@ -149,9 +151,9 @@ def _share(scores: Float32Array, units: IntArray) -> float:
 
 
 def _relative_change(output: Any, dense: Any) -> float:
-    ours, theirs = _flat(output), _flat(dense)
-    scale = float(theirs.norm())
-    return float((ours - theirs).norm()) / scale if scale > 0 else 0.0
+    masked, reference = _flat(output), _flat(dense)
+    scale = float(reference.norm())
+    return float((masked - reference).norm()) / scale if scale > 0 else 0.0
 
 
 def _flat(output: Any) -> Tensor:

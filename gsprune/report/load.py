@@ -80,13 +80,13 @@ class Run:
 
     def last(self, key: str) -> float | None:
         """The newest value of a metric, or None."""
-        known = [row[key] for row in self.rows if row.get(key) is not None]
-        return float(known[-1]) if known else None
+        values = [row[key] for row in self.rows if row.get(key) is not None]
+        return float(values[-1]) if values else None
 
     def largest(self, key: str) -> float | None:
         """The largest value of a metric, or None."""
-        known = [float(row[key]) for row in self.rows if row.get(key) is not None]
-        return max(known, default=None)
+        values = [float(row[key]) for row in self.rows if row.get(key) is not None]
+        return max(values, default=None)
 
     def widths(self) -> dict[str, FloatArray]:
         """Group -> (T,) widths over the rows; groups in the order of the forward pass."""

@@ -71,7 +71,7 @@ def train(
             trainer.close()
     except BaseException:
         if not any(run.checkpoints.glob("step-*")):
-            run.withdraw()
+            run.undo_create()
         raise
     finally:
         run.close()

@@ -232,7 +232,7 @@ class TrainConfig(ABC):
             raise ValueError(f"`target` latency needs pruning group, got {self.pruning}, which saves no time")
         if self.scope != "local":
             raise ValueError(
-                f"`target` latency seeks one ratio for all groups: `scope` must be local, got {self.scope}"
+                f"`scope` must be local with `target` latency, which finds one ratio for all groups, got {self.scope}"
             )
 
     def scaled_learning_rate(self, base: float, nature: float) -> float:

@@ -52,8 +52,8 @@ def without_idle(config: Config, base: TrainConfig) -> Config:
         config: the preset `base` with the user's changes.
         base: a preset, perhaps for another pruning method.
     """
-    defaults, known = _defaults(config), {field.name for field in fields(base)}
-    idle = [name for name in idle_options(config) if name in known and getattr(config, name) == getattr(base, name)]
+    defaults, names = _defaults(config), {field.name for field in fields(base)}
+    idle = [name for name in idle_options(config) if name in names and getattr(config, name) == getattr(base, name)]
     return replace(config, **{name: defaults[name] for name in idle})
 
 

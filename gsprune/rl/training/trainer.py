@@ -17,7 +17,6 @@ from gsprune.distributed.gradients import GradientSum
 from gsprune.distributed.ranks import Ranks
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
-from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig, evaluate_tracks
 from gsprune.rl.training.checkpoints import (
     MODEL_FILE,
     TrainingState,
@@ -31,6 +30,7 @@ from gsprune.rl.training.config import TrainConfig, resolve_device
 from gsprune.rl.training.environment_states import EnvironmentStates, training_request
 from gsprune.rl.training.from_scratch import take_widths
 from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, NoMetrics, Row, RowSink
+from gsprune.rl.training.own_evaluations import OwnEvaluations
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
 from gsprune.rl.training.step_effect import AgentOutputs, StepEffect
@@ -56,7 +56,6 @@ class Trainer(ABC, Generic[ConfigT]):
         iteration: number of finished iterations.
         global_step: number of environment steps in them.
         sparsity: the sparsity that the pruning method has reached, in its own unit.
-        evaluation_seconds: seconds of all evaluations, including those before the run was resumed.
         ranks: the processes that train together. Each plays its share of the environments. Gradients are summed, so all
             have the same network. The first process writes the files.
         share: the numbers of this process's environments among all.
@@ -113,10 +112,10 @@ class Trainer(ABC, Generic[ConfigT]):
         self.ended = EpisodeLog(self.share.start)
         self.episodes = EpisodeTracker()
         self.compilation = StableWidthCompiler(config.compile, say)
+        self._evaluations = OwnEvaluations(config, self.policy, self.device, say)
         self.iteration = self.global_step = 0
         self.sparsity = 0.0
         self._seconds_before = 0.0  # training time before the run was resumed
-        self.evaluation_seconds = 0.0
         self._saved_iteration = -1  # iteration of the newest checkpoint
         self._on_activity: OnActivity = lambda step, activity: None
         state = self._load_network() if resumes else None
@@ -212,6 +211,11 @@ class Trainer(ABC, Generic[ConfigT]):
         """Seconds of training without evaluations, including those before the run was resumed."""
         return self._seconds_before + time.monotonic() - self._started
 
+    @property
+    def evaluation_seconds(self) -> float:
+        """Seconds of all evaluations, including those before the run was resumed."""
+        return self._evaluations.seconds
+
     def build_dense(self) -> nn.Module:
         """The dense network, initialised from PyTorch's global random state."""
         agent = self._build_agent().to(self.device)
@@ -225,7 +229,7 @@ class Trainer(ABC, Generic[ConfigT]):
         on_row: Callable[[int, Row], None] = lambda step, row: None,
         on_activity: OnActivity = lambda step, activity: None,
     ) -> bool:
-        """Train to the end, or until asked to stop.
+        """Train to the end, or until `should_stop` returns True.
 
         Args:
             should_stop: called after every iteration; all processes stop if it returns True in one.
@@ -262,24 +266,11 @@ class Trainer(ABC, Generic[ConfigT]):
         return self.iteration == self.config.num_iterations
 
     def evaluate(self, episodes: int) -> dict[str, float]:
-        """Mean returns of `episodes` episodes as ``eval/train_return`` and ``eval/test_return``; {} for 0 episodes."""
-        if episodes == 0:
-            return {}
-        config = self.config
-        protocol = ProtocolConfig(
-            config.env_id,
-            config.distribution_mode,
-            episodes,
-            config.eval_num_envs,
-            seed=EVALUATION_SEED + config.seed,
-            env_options=config.env_options,
-        )
-        began = time.monotonic()
-        results = evaluate_tracks(self.policy, protocol, device=self.device)
-        seconds = time.monotonic() - began
-        self.evaluation_seconds += seconds
-        self._started += seconds  # evaluations do not count as training time
-        return {f"eval/{name}_return": result.mean for name, result in results.items()}
+        """Mean returns of `episodes` episodes; see `OwnEvaluations.returns`."""
+        before = self.evaluation_seconds
+        returns = self._evaluations.returns(episodes)
+        self._started += self.evaluation_seconds - before  # evaluations do not count as training time
+        return returns
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint between two iterations. All processes must call this.
@@ -343,14 +334,10 @@ class Trainer(ABC, Generic[ConfigT]):
         return config.pruning != "group" or not config.prune_begin <= progress < config.prune_end
 
     def _evaluate_if_due(self) -> dict[str, float]:
-        """Evaluate at `eval_points` points of the training; {} at other times."""
-        points, last = self.config.eval_points, self.config.num_iterations
-        before, now = (points * iteration // last for iteration in (self.iteration - 1, self.iteration))
-        # There is a separate final evaluation. Only the first process evaluates; the others wait for it.
-        if before == now or self.iteration == last or not self.ranks.is_first:
+        """Mean returns at `eval_points` points of the training. The first process plays; the others wait for it."""
+        if not self.ranks.is_first or not self._evaluations.is_due(self.iteration):
             return {}
-        if self.config.eval_interval_episodes:
-            self._report_activity(0, "evaluating")
+        self._report_activity(0, "evaluating")
         return self.evaluate(self.config.eval_interval_episodes)
 
     def _checkpoint_is_due(self) -> bool:
@@ -379,7 +366,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.iteration, self.global_step = values["iteration"], values["global_step"]
         self._saved_iteration = self.iteration
         self._seconds_before = values["seconds"]
-        self.evaluation_seconds = values.get("evaluation_seconds", 0.0)  # older checkpoints count it as training
+        self._evaluations.seconds = values.get("evaluation_seconds", 0.0)  # older checkpoints count it as training
         self.sparsity = values["sparsity"]
         self.compilation.compilations = values["compilations"]
         self.method.load_state_dict(state.get_tree("method"))

@@ -93,13 +93,13 @@ class Workers:
         """
 
         def gradients_of(piece: PieceT) -> tuple[tuple[Tensor | None, ...], ResultT]:
-            loss, rest = loss_of(piece)
-            return torch.autograd.grad(loss, parameters, allow_unused=True), rest
+            loss, result = loss_of(piece)
+            return torch.autograd.grad(loss, parameters, allow_unused=True), result
 
-        rests = []
+        results = []
         for parameter in parameters:
             parameter.grad = None
-        for gradients, rest in self.map(gradients_of, pieces):
+        for gradients, result in self.map(gradients_of, pieces):
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is None:
                     continue
@@ -107,8 +107,8 @@ class Workers:
                     parameter.grad = torch.empty_like(parameter).copy_(gradient)
                 else:
                     parameter.grad += gradient
-            rests.append(rest)
-        return rests
+            results.append(result)
+        return results
 
 
 def start_workers(count: int | None, torch_threads: int | None, whole_batches: bool) -> Workers:

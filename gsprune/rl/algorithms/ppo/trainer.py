@@ -63,7 +63,7 @@ class PPOTrainer(Trainer[PPOConfig]):
         )
         self.reward_normalizer = RewardNormalizer(config.num_envs, config.gamma)
         self._policy = self.compilation.wrap("the network for acting", self._forward)
-        # With several processes the pieces of a minibatch differ in size, and every size would be compiled anew.
+        # With several processes the pieces of a minibatch differ in size, and every size would need a compilation.
         self._losses_of = (
             self.compilation.wrap("the network for learning", self._losses) if self.ranks.is_alone else self._losses
         )
@@ -74,8 +74,18 @@ class PPOTrainer(Trainer[PPOConfig]):
                 group["lr"] = self._learning_rate() * (1 - self.progress)
         explained_variance = self._collect()
         losses = self._update()
-        self._prune((self.iteration + 1) / self.config.num_iterations, self._event_frames())
+        if self._event_is_due():
+            self._prune(self._progress_after(self.iteration + 1), self._event_frames())
         return {**losses, "losses/explained_variance": explained_variance}
+
+    def _progress_after(self, iterations: int) -> float:
+        """The share of the training that is over after so many iterations."""
+        return iterations / self.config.num_iterations
+
+    def _event_is_due(self) -> bool:
+        """After every `prune_interval`-th iteration, and after the one in which the schedule ends."""
+        before, now = self._progress_after(self.iteration), self._progress_after(self.iteration + 1)
+        return (self.iteration + 1) % self.config.prune_interval == 0 or before < self.config.prune_end <= now
 
     def _event_frames(self) -> Tensor:
         """Frames for a pruning event: from the whole rollout for `compensate`, else the frames of its last step."""
