@@ -28,8 +28,8 @@ class RunOptions:
     """The folder of a run, and the source of its options."""
 
     preset: str = "paper"
-    """defaults of all other options: paper (the published ones) or quick (minutes on two CPU cores); options on the
-    command line override them"""
+    """defaults of all other options: paper (the published ones), quick (minutes on two CPU cores) or atari (CleanRL's,
+    for games such as ALE/Pong-v5); options on the command line override them"""
     run_dir: Path | None = None
     """new folder of this run; unset: a folder in runs/ named after game, method, seed and time"""
     resume: Path | None = None

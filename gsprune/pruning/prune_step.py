@@ -12,11 +12,10 @@ from torch.optim import Optimizer
 
 from gsprune.backends import BackendName
 from gsprune.checks import check_choice, check_flag
-from gsprune.compensation.calibration import calibration_calls
-from gsprune.compensation.compensation import Compensation
 from gsprune.distributed.consensus import consensus_of
 from gsprune.engines import LatencyBudget, RoundTo, multiple_of
 from gsprune.importance import resolve_importance
+from gsprune.pruning.calibration_data import Compensate, check_calibration_data, with_calibration
 from gsprune.pruning.checked_model import checked_model
 from gsprune.pruning.latency_target import options_within_budget
 from gsprune.pruning.options import ChoiceOptions, ImportanceSpec, StepOptions, check_sparsity, latency_budget
@@ -71,7 +70,7 @@ def prune_step(
     round_to: RoundTo = 1,
     min_channels: int | Mapping[str, int] = 1,
     rescale: bool = False,
-    compensate: Literal["none", "bias", "linear"] = "none",
+    compensate: Compensate = "none",
     calibration: Any = None,
     backend: BackendName = "auto",
     dry_run: bool = False,
@@ -101,8 +100,10 @@ def prune_step(
         example_inputs: tensor, tuple or dict; needed at most once per model. None uses that of an earlier step, or
             generates one that fits the first layer. For inputs of another size the model is traced again.
         forward: callable(model, *example_inputs) -> outputs; None uses that of an earlier step, or calls the model.
-        importance: "l1", "l2", "taylor", "bn_scale", "lamp", "fpgm", "hessian", "activation", "random", an
-            `Importance`, or a function from a weight, as a (positions, others) matrix, to one number per position.
+        importance: "l1", "l2", "taylor", "bn_scale", "lamp", "fpgm", "hessian", "activation", "random",
+            "reconstruction", an `Importance`, or a function from a weight, as a (positions, others) matrix, to one
+            number per position. "reconstruction" needs ``compensate="linear"``: the score of a channel is the error
+            that remains if the layers that read it predict it from the others.
         scope: "local": the same ratio in every group; "global": one threshold; "isomorphic": one per kind of group.
         target: the unit of `sparsity`: "channels", "params" or "macs" ("macs" needs a real example); or "latency": a
             budget in milliseconds on this machine. It is met within 10 % by one ratio for all groups, which is found by
@@ -115,10 +116,12 @@ def prune_step(
         compensate: how the layers that read removed channels are compensated: "linear" predicts removed channels from
             kept ones (a least-squares map that is folded into weights and biases), "bias" replaces them by their mean,
             "none" does nothing. Followers get the same map.
-        calibration: a few hundred inputs for `compensate`: a tensor, tuple or dict like `example_inputs`, or an
-            iterable of them. None uses the example. They run once before and once after the removal.
+        calibration: a few hundred inputs for `compensate`, for the importance "reconstruction" (which needs them) and
+            for "activation": a tensor, tuple or dict like `example_inputs`, or an iterable of them. None uses the
+            example. A compensated step runs them once before and once after the removal.
         backend: "auto", "cpp", "triton" or "torch".
-        dry_run: only report what would be removed.
+        dry_run: only report what would be removed. With `compensate`, the step is made and rolled back, and
+            `PruneReport.output_change` has the change of the output on `calibration`.
         process_group: the ``torch.distributed`` group whose ranks train this network together; all of them must call.
             Scores that depend on data are averaged over the ranks. The choices of all ranks are compared before
             anything is changed, so the step happens on all ranks or on none.
@@ -150,8 +153,10 @@ def prune_step(
             round_to=multiple_of(round_to),
             min_channels=min_channels,
         )
+        scores = resolve_importance(importance)
+        check_calibration_data(scores, compensate, calibration, example_inputs)
         options = StepOptions(
-            choice=ChoiceOptions(selection, resolve_importance(importance), ignore),
+            choice=ChoiceOptions(selection, scores, ignore),
             rescale=check_flag("rescale", rescale),
             backend=backend,
             dry_run=check_flag("dry_run", dry_run),
@@ -160,10 +165,7 @@ def prune_step(
         optimizers = as_optimizers(optimizer)
         following = as_followers(followers, module)
         session = open_session(module, example_inputs, forward, following.copies)
-        if compensate != "none" and not options.dry_run:
-            calls = calibration_calls(calibration, session.example)
-            stack = None if consensus is None else consensus.stacked
-            options = replace(options, compensation=Compensation(calls, compensate, stack))
+        options = with_calibration(options, compensate, calibration, session.example)
         if target in ("macs", "latency"):
             _check_example(session, target)
         if budget is not None and budget.reached > 0:

@@ -61,6 +61,8 @@ class TrainConfig(ABC):
     """folder of a run: start from its final widths with new random weights, instead of the dense widths"""
     learning_rate: float | None = None
     """step size of Adam; unset: the encoder's published one, which decreases with width"""
+    adam_eps: float = 1e-5
+    """term in the denominator of Adam's steps"""
 
     pruning: PruningMethod = "group"
     """none; group: remove coupled channels, so that the network gets smaller; or a baseline that keeps its size:
@@ -72,8 +74,9 @@ class TrainConfig(ABC):
     prune_end: float = 0.8
     """fraction of the training after which the final sparsity is reached"""
     importance: str = "l1"
-    """score of channels, highest kept: activation, bn_scale, fpgm, hessian, l1, l2, lamp, random or taylor; or your own
-    as package.module:name, a gsprune.Criterion (class or object) or a function of a weight matrix"""
+    """score of channels, highest kept: activation, bn_scale, fpgm, hessian, l1, l2, lamp, random, reconstruction or
+    taylor; or your own as package.module:name, a gsprune.Criterion (class or object) or a function of a weight matrix;
+    reconstruction needs `compensate` linear"""
     scope: Literal["local", "global", "isomorphic"] = "local"
     """where channels compete: within their group, over all groups, or over groups of the same kind"""
     target: Literal["channels", "params", "macs", "latency"] = "channels"
@@ -95,8 +98,8 @@ class TrainConfig(ABC):
     """how the layers that read removed channels are compensated: linear predicts them from the kept channels, bias
     replaces them by their mean, none does nothing"""
     calibration_frames: int = 512
-    """frames per process on which `compensate` is fitted at every pruning step, from the last rollout (PPO) or the
-    replay (DQN)"""
+    """frames per process for `compensate` and for importance reconstruction at every pruning step, from the last
+    rollout (PPO) or the replay (DQN)"""
     backend: Literal["auto", "cpp", "triton", "torch"] = "auto"
     """backend for scoring and slicing: the C++ core, Triton kernels or plain PyTorch; auto chooses by device"""
 
@@ -174,6 +177,8 @@ class TrainConfig(ABC):
         check_at_least(self, 0, "eval_episodes", "eval_interval_episodes", "checkpoint_minutes")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}")
+        if not self.adam_eps > 0:
+            raise ValueError(f"`adam_eps` must be above 0, got {self.adam_eps}")
         refuse_idle(self)
 
     @abstractmethod
@@ -189,9 +194,14 @@ class TrainConfig(ABC):
         return {}
 
     @property
+    def calibrates(self) -> bool:
+        """True if a pruning step needs frames, for compensation or for its scores."""
+        return self.compensate != "none" or configured_importance(self.importance).needs_calibration
+
+    @property
     def num_calibration_frames(self) -> int:
-        """Frames per process for the compensation of a pruning step; 0 without compensation."""
-        return 0 if self.compensate == "none" else self.calibration_frames
+        """Frames per process that a pruning step reads; 0 if it needs none."""
+        return self.calibration_frames if self.calibrates else 0
 
     @property
     def budget(self) -> LatencyBudget | None:
@@ -201,7 +211,7 @@ class TrainConfig(ABC):
         return LatencyBudget(self.latency_budget_ms, self.latency_engine, batch=self.latency_batch)
 
     def _check_frames(self, option: str, frames: int, needed_beside: int = 0) -> None:
-        """Raise an error if there are too few frames for `compensate`.
+        """Raise an error if there are too few frames for a pruning step.
 
         Args:
             option: the options that determine the number of frames.
@@ -209,11 +219,11 @@ class TrainConfig(ABC):
             needed_beside: number of frames that are not available for calibration.
         """
         least = MIN_EXAMPLES + needed_beside
-        if self.compensate != "none" and frames < least:
-            raise ValueError(
-                f"`{option}` must be at least {least} with `compensate` {self.compensate}, which is fitted on frames,"
-                f" got {frames}"
-            )
+        if self.calibrates and frames < least:
+            reader = f"`importance` {self.importance}, which scores"
+            if self.compensate != "none":
+                reader = f"`compensate` {self.compensate}, which is fitted"
+            raise ValueError(f"`{option}` must be at least {least} with {reader} on frames, got {frames}")
 
     def schedule(self) -> Polynomial:
         """The cubic schedule of the training, which ends at the sparsity or the latency budget."""

@@ -48,7 +48,7 @@ class GroupPruning:
             ranks: the processes that train the network; None for a single process.
         """
         importance = configured_importance(config.importance)
-        self._compensates = config.compensate != "none"
+        self._calibrates = config.calibrates
         self._calibration: list[Tensor] = []  # the frames of the present step
         options: dict[str, Any] = {
             "optimizer": optimizer,
@@ -61,27 +61,28 @@ class GroupPruning:
             "min_channels": config.min_channels,
             "rescale": config.rescale,
             "compensate": config.compensate,
-            "calibration": self._calibration if self._compensates else None,
+            "calibration": self._calibration if self._calibrates else None,
             "backend": config.backend,
             "process_group": None if ranks is None else ranks.group,
         }
         self._schedule = config.schedule()
         self._requested: object = 0.0  # request of the last step: a sparsity or a budget
         self._pruner = gsprune.Pruner(model, self._schedule, **options)
+        without_data = {**options, "compensate": "none", "calibration": None}
         if config.budget is not None:
             # Raise an error for an unreachable budget now, not after a fifth of the training. The answer is cached.
-            gsprune.prune_step(model, config.budget, **{**options, "importance": "l1"}, dry_run=True)
+            gsprune.prune_step(model, config.budget, **{**without_data, "importance": "l1"}, dry_run=True)
         elif _scores_now(importance):
             # Raise an error now if the criterion cannot score a group.
-            gsprune.prune_step(model, config.sparsity, **options, dry_run=True)
+            gsprune.prune_step(model, config.sparsity, **without_data, dry_run=True)
 
     def is_due(self, progress: float) -> bool:
         """True if the scheduled sparsity or budget differs from that of the last step."""
         return self._schedule(progress) != self._requested
 
     def step(self, progress: float, frames: Tensor) -> gsprune.PruneReport:
-        """Prune to the schedule's sparsity at `progress`. Compensation is fitted on `frames`."""
-        if self._compensates:
+        """Prune to the schedule's sparsity at `progress`, with `frames` for calibration."""
+        if self._calibrates:
             self._calibration[:] = [frames]
         try:
             report = self._pruner.step(progress)

@@ -88,9 +88,9 @@ class PPOTrainer(Trainer[PPOConfig]):
         return (self.iteration + 1) % self.config.prune_interval == 0 or before < self.config.prune_end <= now
 
     def _event_frames(self) -> Tensor:
-        """Frames for a pruning event: from the whole rollout for `compensate`, else the frames of its last step."""
+        """Frames for a pruning event: from the whole rollout for calibration, else the frames of its last step."""
         config = self.config
-        if config.compensate == "none":
+        if not config.calibrates:
             return self.rollout.frames[-1]
         return self.rollout.spread_frames(config.calibration_frames, (config.seed, self.iteration))
 

@@ -220,11 +220,11 @@ def test_criteria_scopes_targets_and_rescaling_of_the_core_are_options_of_a_run(
     assert run(tmp_path, config)[-1]["pruning/sparsity"] == pytest.approx(0.8, abs=0.03)
 
 
-@pytest.mark.parametrize("compensate", ["bias", "linear"])
+@pytest.mark.parametrize(("compensate", "importance"), [("bias", "l1"), ("linear", "l1"), ("linear", "reconstruction")])
 def test_a_compensated_run_shrinks_and_resumes_to_the_same_metrics(
-    tmp_path: Path, compensate: Literal["bias", "linear"]
+    tmp_path: Path, compensate: Literal["bias", "linear"], importance: str
 ) -> None:
-    config = replace(TINY, encoder="nature", compensate=compensate, calibration_frames=24)
+    config = replace(TINY, encoder="nature", compensate=compensate, importance=importance, calibration_frames=24)
     rows = run(tmp_path / "whole", config)
     run(tmp_path / "parts", config, stop_after=3)
     assert run(tmp_path / "parts", config, resume=True) == rows
@@ -397,6 +397,7 @@ BAD = [
     ({"compensate": "liner"}, "`compensate` must be one of none, bias, linear, got 'liner'"),
     ({"compensate": "linear", "calibration_frames": 15}, "`calibration_frames` must be at least 16, got 15"),
     ({"compensate": "linear", "num_steps": 4}, "`num_envs \\* num_steps` must be at least 16 with `compensate` linear"),
+    ({"importance": "reconstruction", "num_steps": 4}, "with `importance` reconstruction, which scores on frames"),
     ({"round_to": 0}, "`round_to` must be at least 1, got 0"),
     ({"round_to": "onnx"}, "`round_to` must be a whole number, a mapping, or one of 'onnxruntime'"),
     ({"target": "latency"}, "`latency_budget_ms` needs target latency .* got None and latency"),
