@@ -91,7 +91,7 @@ def test_another_choice_is_an_error_on_all_ranks_with_both_hashes(tmp_path: Path
     assert len(set(hashes)) == 2
     assert "rank 0 has" in text
     assert "rank 1 has" in text
-    assert "begin with equal weights on all ranks" in text
+    assert "start with equal weights on all ranks" in text
     assert [(error, same) for error, _, same in results] == [("DistributedError", True)] * 2
 
 
