@@ -69,7 +69,7 @@ def solve(moments: Moments, has_constant: bool) -> Map:
     # No combination of the kept inputs reaches this.
     beyond = (lost - u @ projected).square().sum(1) + factor[:, end:, end:].square().sum(1)
     squares = values.square()[:, :, None]
-    ridges = _ridges(squares, moments.num_kept)
+    ridges = _ridges(squares, factor[:, :, 1:end].square().mean(2).sum(1))
     shrunk = ridges[:, None, :] / (squares + ridges[:, None, :])  # (groups, directions, candidates)
     powers, total = projected.square().mT, factor[:, :, end:].square().sum(1)
     errors = beyond[:, :, None] + powers @ shrunk.square() + _ROUNDING * total[:, :, None]
@@ -88,16 +88,16 @@ def solve(moments: Moments, has_constant: bool) -> Map:
     return Map(weight, constant, _mean_square(moments), unexplained)
 
 
-def _ridges(squares: Tensor, num_kept: int) -> Tensor:
+def _ridges(squares: Tensor, mean_square: Tensor) -> Tensor:
     """(groups, candidates): that of exact dependencies, then those of all others.
 
     Args:
         squares: (groups, directions, 1), the eigenvalues of the kept inputs' moments.
-        num_kept: how many inputs are kept.
+        mean_square: (groups,) over the kept inputs, summed over samples. Means count: kept inputs that are constant
+            vary by their rounding alone, and nothing may be read off that.
     """
     largest = squares.amax((1, 2))[:, None]
-    movement = _MOVEMENT**2 * squares.sum((1, 2))[:, None] / num_kept
-    ridges = torch.maximum(largest * squares.new_tensor(RIDGES), movement)
+    ridges = torch.maximum(largest * squares.new_tensor(RIDGES), _MOVEMENT**2 * mean_square[:, None])
     return torch.cat([largest * _EXACT_RIDGE, ridges], 1) + torch.finfo(squares.dtype).tiny
 
 
