@@ -125,7 +125,7 @@ def _points(value: float) -> str:
 
 
 def _small(value: float) -> str:
-    return f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
+    return f"{value:.0e}" if value < 0.001 else f"{value:.2g}"
 
 
 def _two_digits(value: float) -> str:
