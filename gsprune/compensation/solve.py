@@ -18,14 +18,14 @@ __all__ = ["Map", "solve", "solve_constant"]
 RIDGES = (1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 # What float64 resolves, for exact dependencies.
 _EXACT_RIDGE = 1e-26
-# A dependency is exact if it leaves this share of the mean square (the rounding of float32), and if the squares of its
-# coefficients add up to less than this: two inputs that are seldom above zero may depend on each other by chance.
-_EXACT_SHARE, _EXACT_NORM = 1e-12, 1e5
 # How far training moves each kept input before the next step, relative to the root mean square of all of them. Without
 # it, inputs that are nearly always zero get coefficients that grow at every step: a PPO agent on MinAtar's Space
 # Invaders had head weights of 0.7, 57 and 1,000,000 after three steps of 2 %, and its return fell from 30 to 0. With
 # 0.03 and with 0.1 none became larger than 0.34 in the same steps.
 _MOVEMENT = 0.03
+# A dependency is exact if it leaves this share of the mean square (the rounding of float32), and if its coefficients
+# are at most so many times as long as a unit's own: inputs that are seldom above zero may fit each other by chance.
+_EXACT_SHARE, _EXACT_LENGTH = 1e-12, 10.0
 # A mean square below this share of the input's own is rounding.
 _ROUNDING = 1e-30
 
@@ -47,7 +47,7 @@ class Map:
     unexplained: Tensor
 
 
-def solve(moments: Moments, has_constant: bool) -> Map:
+def solve(moments: Moments, has_constant: bool, lengths: Tensor | float = 1.0) -> Map:
     """The map with the least expected error on new samples.
 
         D, c = argmin sum |r - D z - c|^2 + ridge |D|^2
@@ -60,6 +60,7 @@ def solve(moments: Moments, has_constant: bool) -> Map:
     Args:
         moments: of at least one sample.
         has_constant: whether there may be a c.
+        lengths: (inputs,) float64, Euclidean length of the coefficients with which each input was made until now.
     """
     factor, end = moments.factor, 1 + moments.num_kept
     start = int(has_constant)  # below the first row, every column has its mean taken out
@@ -69,14 +70,15 @@ def solve(moments: Moments, has_constant: bool) -> Map:
     # No combination of the kept inputs reaches this.
     beyond = (lost - u @ projected).square().sum(1) + factor[:, end:, end:].square().sum(1)
     squares = values.square()[:, :, None]
-    ridges = _ridges(squares, moments.num_kept)
+    movement = _MOVEMENT**2 * squares.sum((1, 2)) / moments.num_kept  # (groups,)
+    ridges = _ridges(squares, movement)
     shrunk = ridges[:, None, :] / (squares + ridges[:, None, :])  # (groups, directions, candidates)
     powers, total = projected.square().mT, factor[:, :, end:].square().sum(1)
     errors = beyond[:, :, None] + powers @ shrunk.square() + _ROUNDING * total[:, :, None]
     freedom = (1 - ((1 - shrunk).sum(1) + has_constant) / moments.samples).clamp_min(1e-3)
     generalised = errors / freedom.square()[:, None, :]
     norms = (powers @ (squares / (squares + ridges[:, None, :1]).square())).squeeze(2)
-    is_exact = (generalised[:, :, 0] <= _EXACT_SHARE * total) & (norms <= _EXACT_NORM)
+    is_exact = (generalised[:, :, 0] <= _EXACT_SHARE * total) & (norms.sqrt() <= _EXACT_LENGTH * lengths)
     chosen = torch.where(is_exact, 0, 1 + generalised[:, :, 1:].argmin(2))  # (groups, inputs)
     ridge = ridges.gather(1, chosen)
     weight = (values[:, :, None] / (squares + ridge[:, None, :]) * projected).mT @ vh
@@ -88,16 +90,15 @@ def solve(moments: Moments, has_constant: bool) -> Map:
     return Map(weight, constant, _mean_square(moments), unexplained)
 
 
-def _ridges(squares: Tensor, num_kept: int) -> Tensor:
+def _ridges(squares: Tensor, movement: Tensor) -> Tensor:
     """(groups, candidates): that of exact dependencies, then those of all others.
 
     Args:
         squares: (groups, directions, 1), the eigenvalues of the kept inputs' moments.
-        num_kept: how many inputs are kept.
+        movement: (groups,), the least ridge of what is not exact.
     """
     largest = squares.amax((1, 2))[:, None]
-    movement = _MOVEMENT**2 * squares.sum((1, 2))[:, None] / num_kept
-    ridges = torch.maximum(largest * squares.new_tensor(RIDGES), movement)
+    ridges = torch.maximum(largest * squares.new_tensor(RIDGES), movement[:, None])
     return torch.cat([largest * _EXACT_RIDGE, ridges], 1) + torch.finfo(squares.dtype).tiny
 
 

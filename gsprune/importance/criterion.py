@@ -39,6 +39,7 @@ class ScoreSource:
         model: the network, if the caller has it.
         run: calls a model on the calibration data, once per batch; None if there is no data.
         calibration: the calls of the calibration data that the user passed; empty if there are none.
+        stack: gathers arrays of all ranks of a process group along a new first axis; None for one process.
         notes: lines for the step's report; a criterion appends to it.
     """
 
@@ -49,6 +50,7 @@ class ScoreSource:
     model: nn.Module | None = None
     run: Callable[[nn.Module], Any] | None = None
     calibration: Sequence[Example] = ()
+    stack: Callable[[Mapping[str, Float64Array]], dict[str, Float64Array]] | None = None
     notes: list[str] = field(default_factory=list)
 
     @property

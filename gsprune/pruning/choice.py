@@ -43,6 +43,7 @@ def choose_units(
         session.model,
         run if calls else None,
         options.calibration,
+        None if consensus is None else consensus.stacked,
     )
     scores = options.importance.unit_scores(source, average=None if consensus is None else consensus.mean)
     keep = select_units(
