@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from gsprune.rl.algorithms import registry as algorithms
 from gsprune.rl.algorithms.dqn.config import DQNConfig
 from gsprune.rl.algorithms.ppo.algorithm import PPO
 from gsprune.rl.algorithms.ppo.config import PPOConfig
+from gsprune.rl.algorithms.ppo.returns import RewardNormalizer
 from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
 from gsprune.rl.envs import registry as environments
 from gsprune.rl.envs.gymnasium import GymnasiumGames
@@ -31,6 +32,7 @@ from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.evaluation.protocol import ProtocolConfig, evaluate_tracks
 from gsprune.rl.exporting.frames import played_frames
 from gsprune.rl.exporting.policy import export_policy
+from gsprune.rl.objects import object_name
 from gsprune.rl.training.metrics import read_metrics
 from gsprune.rl.training.run_folder import RunFolder
 
@@ -319,3 +321,31 @@ def test_a_run_whose_episodes_never_end_is_trained_and_summed_up_without_an_eval
     assert len(told) == 2  # at the first point of the training, and at its end
     assert "an episode has not ended after 40 steps" in told[0]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_return"] is None
+
+
+@pytest.mark.parametrize("norm_reward", [True, False])
+def test_the_return_of_a_truncated_episode_counts_the_value_of_its_last_observation(
+    own: Any, tmp_path: Path, norm_reward: bool
+) -> None:
+    config = replace(PPO_TINY, env_id=object_name(own.Lights), encoder=object_name(own.Encoder), gamma=0.5)
+    config = replace(config, norm_reward=norm_reward)
+    run = RunFolder.create(tmp_path / "run", "ppo", asdict(config))
+    trainer = PPOTrainer(config, run, say=quiet)
+    steps = []
+    step = trainer.envs.step
+    trainer.envs.step = lambda actions: steps.append(step(actions)) or steps[-1]
+    trainer._collect()
+    rollout = trainer.rollout
+    normalizer = RewardNormalizer(2, 0.5)
+    steps_of_rollout = zip(rollout.rewards, rollout.ended, strict=True)
+    rewards = [normalizer(raw, ended) if norm_reward else raw for raw, ended in steps_of_rollout]
+    returns = rollout.minibatch(torch.arange(32)).returns.view(16, 2)
+    _, _, _, truncated, infos = steps[11]
+    assert truncated.all()
+    with torch.no_grad():
+        final_values = trainer.agent(torch.from_numpy(np.stack(infos["final_obs"])))[1]
+    assert final_values.abs().min() > 1e-3
+    torch.testing.assert_close(returns[11], torch.from_numpy(rewards[11]) + 0.5 * final_values)
+    assert not rollout.final_values[:11].any()
+    trainer.close()
+    run.close()

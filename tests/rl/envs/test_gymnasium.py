@@ -13,6 +13,7 @@ from gsprune.rl.envs.gymnasium import GymnasiumProvider
 from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import provider_of
 from gsprune.rl.objects import object_name
+from gsprune.rl.training.truncation import truncated_episodes
 
 PROVIDER = GymnasiumProvider()
 
@@ -87,6 +88,11 @@ def test_episodes_end_by_truncation_and_begin_anew_in_the_same_step(asynchronous
     assert (frames == 0).all()
     assert infos["episode"]["r"].tolist() == [10.0, 10.0]
     assert infos["episode"]["l"].tolist() == [5, 5]
+    episodes = truncated_episodes(terminated, truncated, infos)
+    assert episodes is not None
+    assert episodes.envs.tolist() == [0, 1]
+    assert (episodes.observations[:, :3] == 4).all()
+    assert (episodes.observations[:, 3:] == 5).all()
     envs.close()
 
 

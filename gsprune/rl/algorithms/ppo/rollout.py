@@ -47,7 +47,9 @@ class Rollout:
         logprobs: (T, N) float32.
         values: (T + 1, N) float32; the last row is the value of what follows the rollout.
         rewards: (T, N) float32 on the host; as the game gave them for the action.
-        terminated: (T, N) bool on the host; where the action ended an episode.
+        ended: (T, N) bool on the host; where the action ended an episode.
+        final_values: (T, N) float32 on the host; where the action truncated an episode, the value of its last
+            observation, which no row of `values` has; else 0.
     """
 
     def __init__(
@@ -83,7 +85,8 @@ class Rollout:
         self.logprobs = torch.empty(shape, device=device)
         self.values = torch.empty((num_steps + 1, len(self._share)), device=device)
         self.rewards = np.empty(shape, np.float32)
-        self.terminated = np.empty(shape, np.bool_)
+        self.ended = np.empty(shape, np.bool_)
+        self.final_values = np.zeros(shape, np.float32)
         self._advantages = torch.empty(num_steps * num_envs, device=device)
         self._returns = torch.empty(num_steps * num_envs, device=device)
 
