@@ -22,6 +22,7 @@ import gsprune.rl
 from gsprune.cli import main
 from gsprune.rl.algorithms import registry as algorithms
 from gsprune.rl.algorithms.dqn.config import DQNConfig
+from gsprune.rl.algorithms.dqn.trainer import DQNTrainer
 from gsprune.rl.algorithms.ppo.algorithm import PPO
 from gsprune.rl.algorithms.ppo.config import PPOConfig
 from gsprune.rl.algorithms.ppo.returns import RewardNormalizer
@@ -321,6 +322,31 @@ def test_a_run_whose_episodes_never_end_is_trained_and_summed_up_without_an_eval
     assert len(told) == 2  # at the first point of the training, and at its end
     assert "an episode has not ended after 40 steps" in told[0]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_return"] is None
+
+
+def test_the_replay_of_dqn_bootstraps_from_the_last_observation_before_a_time_limit(own: Any, tmp_path: Path) -> None:
+    config = replace(DQN_TINY, env_id=object_name(own.Lights), encoder=object_name(own.Encoder), n_step=3, gamma=0.5)
+    run = RunFolder.create(tmp_path / "run", "dqn", asdict(config))
+    trainer = DQNTrainer(config, run, say=quiet)
+    steps = []
+    step = trainer.envs.step
+    trainer.envs.step = lambda actions: steps.append(step(actions)) or steps[-1]
+    for _ in range(16):
+        trainer._act()
+    last = [int(picture.flat[0]) for picture in steps[11][4]["final_obs"]]
+    assert last != [int(picture.flat[0]) for picture in steps[11][0]]
+    batch = trainer.replay.sample(300, np.random.default_rng(0))
+    times, envs = np.divmod(batch.leaves, 2)
+    for time, discount in ((8, 0.125), (9, 0.125), (10, 0.25), (11, 0.5)):
+        for env in range(2):
+            found = (times == time) & (envs == env)
+            assert found.any()
+            assert set(batch.discounts[found]) == {np.float32(discount)}
+            picture = int(steps[10][0][env].flat[0]) if time == 8 else last[env]
+            assert set(batch.next_observations[found].ravel()) == {picture}
+    assert (batch.discounts > 0).all()
+    trainer.close()
+    run.close()
 
 
 @pytest.mark.parametrize("norm_reward", [True, False])
