@@ -22,7 +22,10 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "train ppo": ("gsprune.cli.train_ppo", "train an agent by PPO while its network shrinks"),
     "train dqn": ("gsprune.cli.train_dqn", "train an agent by DQN while its network shrinks"),
-    "eval": ("gsprune.cli.eval", "evaluate a run on training levels, on all levels and under pixel noise"),
+    "eval": (
+        "gsprune.cli.eval",
+        "evaluate the agent of a run, also under pixel noise",
+    ),
     "play": ("gsprune.cli.play", "show the agent of a run at play, in a window or as mp4 and GIF"),
     "report": ("gsprune.cli.report", "make tables and pictures of one or many runs"),
     "sweep": ("gsprune.cli.sweep", "train games x methods x seeds in local processes or on a Ray cluster"),

@@ -44,11 +44,11 @@ class Args:
     calibration_frames: int = 512
     """frames from which the ranges of activations are taken for int8"""
     episodes: int = 200
-    """episodes on test levels that the float and the int8 policy play, each"""
+    """episodes that the float and the int8 policy play, each; of Procgen on all levels"""
     num_envs: int = 50
     """environments that step together in these episodes"""
     seed: int = 0
-    """seed of levels and actions in the episodes played here"""
+    """seed of the episodes played here, and of the actions"""
 
 
 def main(args: Args) -> None:
@@ -94,7 +94,7 @@ def _int8_lines(quantized: QuantizedPolicy) -> str:
         [
             f"{quantized.path} ({quantized.size / 1e3:,.0f} kB, int8): the same greedy action on {found.same_choice} of"
             f" {counted(found.examples, 'frame')}; contract in {quantized.contract}",
-            f"return on test levels: float32 {before.mean:.2f} ({before.low:.2f} to {before.high:.2f}), int8"
+            f"return: float32 {before.mean:.2f} ({before.low:.2f} to {before.high:.2f}), int8"
             f" {after.mean:.2f} ({after.low:.2f} to {after.high:.2f}); loss {quantized.loss:.2f}"
             f" ({_share(quantized.loss, before.mean)}), {counted(len(after.returns), 'episode')} each",
         ]

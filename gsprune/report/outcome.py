@@ -18,8 +18,9 @@ class Outcome:
         run: the run.
         steps: environment steps trained.
         seconds: of training, without evaluations.
-        train_return: mean return on the training levels, at the end or at the last evaluation.
-        test_return: mean return on the full distribution, likewise.
+        train_return: mean return on the training levels, at the end or at the last evaluation; None where an
+            environment has none.
+        test_return: mean return on the full distribution, or of an environment that has no other levels, likewise.
         training_return: mean return of the last 100 training episodes.
         sparsity: fraction of channels that are removed, or of weights that are masked.
         channel_sparsity: fraction of the channels that are removed.

@@ -37,8 +37,10 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
         The table.
     """
     rows = []
+    of_game = [outcome for outcome in outcomes if outcome.run.game == game]
+    has_levels = not _has_only_test_returns(of_game)
     for method in methods:
-        here = [outcome for outcome in outcomes if (outcome.run.game, outcome.run.method) == (game, method)]
+        here = [outcome for outcome in of_game if outcome.run.method == method]
         if not here:
             continue
         rows.append(
@@ -46,7 +48,7 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
                 method,
                 _run_count(here),
                 _mean(here, lambda o: o.steps, format_steps),
-                _return_cell([o.train_return for o in here], seed),
+                *([_return_cell([o.train_return for o in here], seed)] if has_levels else []),
                 _return_cell([o.test_return for o in here], seed),
                 _mean(here, lambda o: o.sparsity, percent),
                 _mean(here, lambda o: o.channel_sparsity, percent),
@@ -58,12 +60,13 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
             )
         )
     headings = (
-        "method", "runs", "steps", "train return", "test return", "sparsity", "channels gone", "params gone", "params",
-        "MACs (M)", "latency (ms)", "time",
+        "method", "runs", "steps", *(("train return", "test return") if has_levels else ("return",)), "sparsity",
+        "channels gone", "params gone", "params", "MACs (M)", "latency (ms)", "time",
     )  # fmt: skip
     note = (
         "Means over runs; in brackets the 95 % bootstrap interval over them, of two or three runs hardly more than "
-        "their range. Runs: 1/2 says that one of two is finished. Test return: on the full distribution of levels. "
+        "their range. Runs: 1/2 says that one of two is finished. "
+        f"{'Test return: on the full distribution of levels. ' if has_levels else ''}"
         "Sparsity is what the method counts: channels that are gone, or weights that are masked but still computed "
         "with. Latency: one frame, one thread. Time: of the training, without evaluations."
     )
@@ -143,7 +146,8 @@ def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str], seed: int =
     if not rows:
         return None
     headings = ("method", "game", "runs", "no noise", *(f"sigma {track.noise_sigma:g}" for track in NOISE_TRACKS))
-    note = "Return on the full distribution of levels with Gaussian pixel noise, in grey levels of 0 to 255."
+    levels = " on the full distribution of levels" if any(o.train_return is not None for o in outcomes) else ""
+    note = f"Return{levels} with Gaussian pixel noise, in grey levels of 0 to 255."
     return Table("Pixel noise", headings, tuple(rows), note)
 
 
@@ -218,6 +222,11 @@ def write_runs_csv(outcomes: Sequence[Outcome], path: Path) -> None:
             dips = dips_of(run)
             values += [None if dips is None else getattr(dips, name) for name in dip_figures]
             writer.writerow([run.method, run.game, run.seed, run.finished, *values, run.folder])
+
+
+def _has_only_test_returns(outcomes: Sequence[Outcome]) -> bool:
+    """True for an environment without training levels, once it has been evaluated."""
+    return all(o.train_return is None for o in outcomes) and any(o.test_return is not None for o in outcomes)
 
 
 def _run_count(outcomes: Sequence[Outcome]) -> str:

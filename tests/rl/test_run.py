@@ -134,7 +134,7 @@ def test_an_environment_and_an_encoder_of_ones_own_train_prune_evaluate_and_expo
     assert np.isfinite(rows[-1]["losses/policy_loss"])
     protocol = ProtocolConfig(agent.config["env_id"], episodes=2, num_envs=2, env_options=agent.config["env_options"])
     results = evaluate_tracks(agent.policy, protocol)
-    assert results["train"] is results["test"]
+    assert list(results) == ["test"]  # training and test levels are the same
     assert results["test"].mean_length == 12
     assert results["test"].normalised is None
 
@@ -184,6 +184,26 @@ def test_the_command_line_takes_environment_and_encoder_from_a_file(
     assert json.loads((tmp_path / "run" / "eval.json").read_text())["tracks"]["test"]["normalised"] is None
     assert main(["inspect", str(tmp_path / "run")]) == 0
     assert "conv" in capsys.readouterr().out
+
+
+def test_results_without_a_test_split_are_named_without_words_of_procgen(
+    own: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(PPO_TINY, eval_interval_episodes=2, eval_points=2)
+    gsprune.rl.train(config, tmp_path / "run", envs=own.Lights, encoder=own.Encoder, say=quiet)
+    summary = (tmp_path / "run" / "summary.md").read_text()
+    assert "| return | " in summary
+    rows = read_metrics(tmp_path / "run")
+    assert [key for row in rows for key in row if key.startswith("eval/")] == ["eval/test_return"]
+    assert main(["eval", str(tmp_path / "run"), "--episodes", "2", "--num-envs", "2", "--noise"]) == 0
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "report")]) == 0
+    printed = capsys.readouterr().out
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "| method | runs | steps | return | sparsity |" in report
+    assert "as they are" in printed
+    for text in (summary, printed, report):
+        for words in ("training levels", "full distribution", "easy", "test return", "train return"):
+            assert words not in text
 
 
 def test_a_network_of_ones_own_trains_and_shrinks(own: Any, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class QuantizedPolicy:
         contract: the JSON file beside it.
         size: of the file, bytes.
         comparison: with the float policy, on the same frames.
-        before: test levels played by the float policy.
+        before: the track "test" played by the float policy.
         after: the same levels played by this one.
     """
 
@@ -87,7 +87,7 @@ class QuantizedPolicy:
 
     @property
     def loss(self) -> float:
-        """Mean return lost on test levels, reward units; negative where the quantised policy does better."""
+        """Mean return lost, reward units; negative where the quantised policy does better."""
         return self.before.mean - self.after.mean
 
 
@@ -131,7 +131,7 @@ def quantize_policy(
 
 
 def _played(agent: TrainedAgent, session: Session, config: ProtocolConfig, one_by_one: bool) -> TrackResult:
-    """The test track, played by an ONNX file."""
+    """The track "test", played by an ONNX file."""
 
     def outputs(frames: Tensor) -> Tensor:
         array = np.ascontiguousarray(frames.numpy())

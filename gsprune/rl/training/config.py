@@ -117,7 +117,7 @@ class TrainConfig(ABC):
     """compile the network by torch.compile while its widths rest, before and after the schedule; eager in between"""
 
     eval_episodes: int = 2500
-    """episodes at the end, on training levels and again on the full distribution; 0 skips them"""
+    """episodes at the end, in Procgen on training levels and again on the full distribution; 0 skips them"""
     eval_interval_episodes: int = 1000
     """episodes of each evaluation during training; 0 skips them"""
     eval_points: int = 10

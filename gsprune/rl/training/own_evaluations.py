@@ -59,8 +59,9 @@ class OwnEvaluations:
     def returns(self, episodes: int) -> dict[str, float]:
         """Mean returns of `episodes` episodes as ``eval/train_return`` and ``eval/test_return``.
 
-        The result is empty for 0 episodes, and if an episode does not end. The user is told so, and `is_due` is False
-        from then on, because the next evaluation would probably take as long for nothing.
+        An environment without a test split has the latter alone. The result is empty for 0 episodes, and if an episode
+        does not end. The user is told so, and `is_due` is False from then on, because the next evaluation would
+        probably take as long for nothing.
         """
         if episodes == 0:
             return {}
