@@ -159,6 +159,7 @@ class AtariProvider:
             observation_shape=(channels, height, width),
             action_space=space,
             score_range=self.score_range(request),
+            stack=channels,
             layout="the last 4 frames in grey, 84 x 84, the newest last; one for every 4 frames of the game",
             play={
                 "package": "ale-py",

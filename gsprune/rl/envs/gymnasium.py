@@ -132,6 +132,7 @@ def _described(env_id: str, options: str) -> EnvironmentDescription:
         return EnvironmentDescription(
             observation_shape=(channels, height, width),
             action_space=env.action_space,
+            stack=own.stack,
             layout="channels first; of a stack the newest image last",
             play={
                 "package": "gymnasium",

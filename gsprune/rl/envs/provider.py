@@ -83,6 +83,7 @@ class EnvironmentDescription:
         state_type: class of saved states. The vector environment then has ``get_state()``, which returns one, and
             ``set_state(state)``, which returns the present observations. None where states cannot be saved.
         has_test_split: False if training and test levels are the same.
+        stack: number of images in one observation, whose C planes follow each other, the newest image last.
         action_meanings: a name per action; None if they have none.
         layout: how the environment's own frames relate to the observations, for the contract of an export.
         play: JSON values by which the environment can be made without gsprune, for the contract of an export.
@@ -93,6 +94,7 @@ class EnvironmentDescription:
     score_range: ScoreRange | None = None
     state_type: type[SavedState] | None = None
     has_test_split: bool = False
+    stack: int = 1
     action_meanings: tuple[str, ...] | None = None
     layout: str = "channels first"
     play: Mapping[str, Any] | None = None

@@ -68,7 +68,9 @@ def test_images_of_every_kind_become_channels_first(
 ) -> None:
     if "size" in options:
         pytest.importorskip("cv2", reason="resizing needs OpenCV, of the extra 'box2d'")
-    assert PROVIDER.describe(request_of(space, options)).observation_shape == shape
+    found = PROVIDER.describe(request_of(space, options))
+    assert found.observation_shape == shape
+    assert found.stack == (4 if "stack=4" in options else 2 if "stack=2" in options else 1)
 
 
 @pytest.mark.parametrize("asynchronous", ["true", "false"])
