@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -146,8 +145,7 @@ def test_an_environment_and_an_encoder_of_ones_own_train_prune_evaluate_and_expo
     assert contract["action"]["space"] == space
     assert contract["outputs"][0]["name"] == ("means" if actions == "box" else "logits")
     command = [sys.executable, str(EXAMPLE), str(report.path), "--episodes", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    played = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    played = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "2 episodes of own_lights:Lights, mean return" in played.stdout
 
 
