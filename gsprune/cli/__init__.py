@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "play": ("gsprune.cli.play", "show the agent of a run at play, in a window or as mp4 and GIF"),
     "report": ("gsprune.cli.report", "make tables and pictures of one or many runs"),
-    "sweep": ("gsprune.cli.sweep", "train games x methods x seeds in local processes or on a Ray cluster"),
+    "sweep": ("gsprune.cli.sweep", "train environments x methods x seeds in local processes or on a Ray cluster"),
     "export": ("gsprune.cli.export", "write the policy of a run as ONNX or a PyTorch program, with a contract"),
     "compact": ("gsprune.cli.compact", "remove the channels of a run's network that cost nothing"),
     "latency": ("gsprune.cli.latency", "time the networks of runs, dense and pruned, in several engines"),

@@ -1,8 +1,8 @@
 """Remove the channels of a run's network that cost nothing, and write the smaller network to a file.
 
-These are channels that are constant for every frame and channels that nobody reads, as after unstructured pruning; with
---calibration-frames also those that are constant on frames of the game (dormant ones). The run is left alone. Read the
-file with gsprune.load, or show its groups with gsprune inspect.
+These are channels that are constant for every frame, and channels that nobody reads, as after unstructured pruning.
+Dormant channels are constant on frames that the agent meets; --calibration-frames looks for them, too. The run is left
+alone. Read the file with gsprune.load, or show its groups with gsprune inspect.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Args:
     out: Path | None = None
     """the file; unset: compact/model.safetensors in the run folder"""
     calibration_frames: int = 0
-    """frames of the game on which dormant channels are constant, 16 or more; 0 looks at the weights alone"""
+    """frames of the environment on which dormant channels are constant, 16 or more; 0 looks at the weights alone"""
     tolerance: float = 0.0
     """spread of a dormant channel's values, as a fraction of the largest value that the layer behind it reads"""
     dry_run: bool = False
     """only show what would be removed"""
     seed: int = 0
-    """seed of levels and actions for the calibration frames"""
+    """seed of the episodes and actions for the calibration frames"""
 
 
 def main(args: Args) -> None:

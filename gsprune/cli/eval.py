@@ -93,14 +93,15 @@ def _table(results: dict[str, TrackResult], agent: TrainedAgent, config: Protoco
     each = " each" if len(results) > 1 else ""
     caption = f"{counted(count, 'episode')}{each}; interval: 95 % bootstrap over episodes"
     table = Table("levels" if has_levels else "observations", title=title, caption=caption)
-    for heading in ("return", "interval", "normalised", "episode length"):
+    is_normalised = all(result.normalised is not None for result in results.values())
+    for heading in ("return", "interval", *(["normalised"] if is_normalised else []), "episode length"):
         table.add_column(heading, justify="right")
     for name, result in results.items():
         table.add_row(
             name if has_levels else _observations(name),
             f"{result.mean:.2f}",
             f"{result.low:.2f} to {result.high:.2f}",
-            "" if result.normalised is None else f"{result.normalised:.3f}",
+            *([f"{result.normalised:.3f}"] if is_normalised else []),
             f"{result.mean_length:.0f}",
         )
     return table

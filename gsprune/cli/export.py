@@ -1,7 +1,7 @@
 """Export the policy of a run's newest checkpoint for a device: logits or Q values of uint8 frames.
 
-It is checked on frames of the game: a policy that acts otherwise than the agent is an error and leaves no file. Beside
-the file lies a JSON contract: shapes, what the actions mean, widths, training, return.
+It is checked on frames that the agent meets: a policy that acts otherwise is an error and leaves no file. Beside the
+file lies a JSON contract: shapes, what the actions mean, widths, training, return.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Args:
     batch: Literal["dynamic", "1"] = "dynamic"
     """any number of frames per call, or one, which some engines insist on"""
     frames: int = 1000
-    """frames of the game on which outputs and greedy actions must agree with PyTorch's"""
+    """frames of the environment on which outputs and greedy actions must agree with PyTorch's"""
     int8: bool = False
     """also write a statically quantised copy, and measure its loss of return; onnx only"""
     calibration_frames: int = 512

@@ -28,10 +28,10 @@ class RunOptions:
     """Where a run lies, and what it starts from."""
 
     preset: str = "paper"
-    """values to start from: paper (the published ones) or quick (minutes on two CPU cores); other options given come
-    before it"""
+    """values to start from: paper (the published ones), quick (minutes on two CPU cores) or atari (those of
+    CleanRL for Atari games); other options given come before it"""
     run_dir: Path | None = None
-    """the new folder of this run; unset: a name made of game, method, seed and time under runs/"""
+    """the new folder of this run; unset: a name made of environment, method, seed and time under runs/"""
     resume: Path | None = None
     """folder of a run that was interrupted: go on with it, with its own options"""
     rank_timeout_minutes: float = 30.0

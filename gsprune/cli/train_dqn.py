@@ -1,4 +1,4 @@
-"""Train an agent by DQN on a Procgen game while its network shrinks."""
+"""Train an agent by DQN on images, while its network shrinks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train an agent by PPO on a Procgen game while its network shrinks."""
+"""Train an agent by PPO on images, while its network shrinks."""
 
 from __future__ import annotations
 

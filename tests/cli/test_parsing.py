@@ -51,7 +51,7 @@ def test_a_docstring_of_several_lines_is_one_paragraph() -> None:
     lines = [line.strip("│ ") for line in help_of("train", "ppo").splitlines()]
     start = next(index for index, line in enumerate(lines) if line.startswith("--preset"))
     assert all(len(line) > 60 for line in lines[start : start + 2] if "default" not in line)
-    assert "two CPU cores); other options given come before it (default: paper)" in lines
+    assert "given come before it (default: paper)" in lines
 
 
 def test_a_misspelt_choice_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,3 +85,11 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
 def test_completion_without_a_file_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--tyro-write-completion", "bash"]) == 2
     assert "needs a shell (bash, zsh, tcsh) and a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["sweep", "eval", "export", "compact"])
+def test_the_help_of_commands_for_every_environment_names_levels_only_with_procgen(command: str) -> None:
+    text = " ".join(help_of(command).replace("│", " ").split())
+    assert "the run folder" in text or "YAML file" in text
+    for words in ("Procgen games", "test levels", "seed of levels"):
+        assert words not in text

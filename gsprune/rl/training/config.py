@@ -35,13 +35,15 @@ class TrainConfig(ABC):
 
     env_id: str = "bigfish"
     """the environment: a Procgen game (bigfish, bossfight, caveflyer, chaser, climber, coinrun, dodgeball, fruitbot,
-    heist, jumper, leaper, maze, miner, ninja, plunder or starpilot), or an Atari game such as ALE/Pong-v5"""
+    heist, jumper, leaper, maze, miner, ninja, plunder or starpilot), an Atari game such as ALE/Pong-v5, an environment
+    of gymnasium with images such as CarRacing-v3, or your own as package.module:factory"""
     env_options: str = ""
-    """options of the environment, as name=value,name=value"""
+    """options of the environment, as name=value,name=value: for gymnasium size, grey, stack, key, asynchronous, and
+    arguments of its constructor; for Atari sticky_actions, episodic_life, clip_rewards, noop_max, full_actions"""
     distribution_mode: Literal["easy", "hard"] = "easy"
     """difficulty of Procgen's levels; training plays levels 0-199 of easy, 0-499 of hard"""
     seed: int = 1
-    """seed of everything that is random: weights, actions, minibatches, levels"""
+    """seed of everything that is random: weights, actions, minibatches, episodes"""
     total_timesteps: int = 25_000_000
     """environment steps of the whole training, over all environments"""
     num_envs: int = 64
