@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 import gsprune
+from gsprune.checks import suggestion
 from gsprune.errors import GspruneError, MissingExtraError
 
 __all__ = ["COMMANDS", "main"]
@@ -119,11 +120,24 @@ def _show_commands(arguments: Sequence[str]) -> int:
     if rest and rest[0] in ("-h", "--help"):
         sys.stdout.write(f"gsprune: gradual group-structured pruning of networks while they train\n\n{table}\n")
         return 0
-    complaint = f"there is no command {' '.join(arguments[:2])!r}"
-    if not rest:
-        complaint = f"gsprune {first} needs one of these" if first else "a command is missing"
+    if not arguments:
+        complaint = "a command is missing"
+    elif first and (not rest or rest[0].startswith("-")):
+        complaint = f"gsprune {first} needs one of these"
+    else:
+        complaint = _unknown_command(arguments)
     sys.stderr.write(f"gsprune: {complaint}\n{table}\n")
     return _USAGE_ERROR
+
+
+def _unknown_command(arguments: Sequence[str]) -> str:
+    """The complaint about a command that does not exist, with the one that is spelled most like it."""
+    two_words = " ".join(arguments[:2])
+    near = suggestion(two_words, [command for command in COMMANDS if " " in command])
+    if near:
+        return f"there is no command {two_words!r}{near}"
+    first_words = [command.split()[0] for command in COMMANDS]
+    return f"there is no command {arguments[0]!r}{suggestion(arguments[0], first_words)}"
 
 
 def _complain(error: BaseException, code: int) -> int:

@@ -28,8 +28,8 @@ class RunOptions:
     """Where a run lies, and what it starts from."""
 
     preset: str = "paper"
-    """values to start from: paper (the published ones), quick (minutes on two CPU cores) or atari (those of
-    CleanRL for Atari games); other options given come before it"""
+    """values to start from: paper (the published ones), quick (minutes on two CPU cores) or atari (CleanRL's, for games
+    such as ALE/Pong-v5); other options given come before it"""
     run_dir: Path | None = None
     """the new folder of this run; unset: a name made of environment, method, seed and time under runs/"""
     resume: Path | None = None

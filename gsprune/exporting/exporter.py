@@ -16,7 +16,7 @@ from gsprune.checks import check_flag, check_number
 from gsprune.engines.latency import with_batch
 from gsprune.engines.onnxruntime import open_session
 from gsprune.engines.portable_call import PortableCall, portable_call
-from gsprune.engines.quiet import quiet
+from gsprune.engines.suppress_warnings import suppress_warnings
 from gsprune.errors import ExportError, GspruneError
 from gsprune.exporting.check_inputs import check_tensors
 from gsprune.exporting.comparison import Comparison, Exported, compare
@@ -219,7 +219,7 @@ def _write(call: PortableCall, file: Path, chosen: Format, dynamic_batch: bool) 
 
 def _write_program(call: PortableCall, file: Path, dynamic_batch: bool) -> Exported:
     shapes = {"inputs": tuple({0: torch.export.Dim("batch")} for _ in call.inputs)} if dynamic_batch else None
-    with quiet(), torch.no_grad():
+    with suppress_warnings(), torch.no_grad():
         program = torch.export.export(call.module, call.inputs, dynamic_shapes=shapes, strict=False)
         torch.export.save(program, str(file))
         module = torch.export.load(str(file)).module()

@@ -8,8 +8,8 @@ them. A *normalizer* (`gsprune.importance.normalizers`) makes groups comparable.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gsprune.arrays import Float64Array
 from gsprune.backends import Backend
 from gsprune.errors import ScoreError
+from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph, Group
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
@@ -27,7 +28,7 @@ __all__ = ["CRITERIA", "Criterion", "ScoreSource", "register_criterion"]
 
 @dataclass(frozen=True)
 class ScoreSource:
-    """Everything that a criterion may read. A criterion must not change any of it.
+    """Everything that a criterion may read. A criterion must not change any of it, except for `notes`.
 
     Attributes:
         structure: the groups of the network at present.
@@ -36,6 +37,8 @@ class ScoreSource:
         backend: computes sums over weights.
         model: the network, if the caller has it.
         run: calls a model on the calibration data, once per batch; None if there is no data.
+        calibration: the calls of the calibration data that the user passed; empty if there are none.
+        notes: lines for the step's report; a criterion appends to it.
     """
 
     structure: Structure
@@ -44,6 +47,8 @@ class ScoreSource:
     backend: Backend
     model: nn.Module | None = None
     run: Callable[[nn.Module], Any] | None = None
+    calibration: Sequence[Example] = ()
+    notes: list[str] = field(default_factory=list)
 
     @property
     def graph(self) -> Graph:
@@ -92,11 +97,13 @@ class Criterion(ABC):
         default_normalizer: the same for the normalizer.
         reads_data: True if the statistics depend on data, as gradients do. Then the ranks of a process group average
             them.
+        needs_calibration: True if a step without `calibration` is an error, before anything is computed.
     """
 
     default_reduction: ClassVar[str] = "mean"
     default_normalizer: ClassVar[str] = "none"
     reads_data: ClassVar[bool] = False
+    needs_calibration: ClassVar[bool] = False
 
     @abstractmethod
     def statistics(self, source: ScoreSource) -> Mapping[str, Float64Array]:

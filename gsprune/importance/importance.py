@@ -90,6 +90,22 @@ class Importance:
             raise _not_finite(scores, structure, bad)
         return scores
 
+    @property
+    def name(self) -> str:
+        """The name of the criterion, for messages: the registered one, else that of its class."""
+        kind = type(self._resolved())
+        return next((repr(name) for name, registered in CRITERIA.items() if registered is kind), kind.__name__)
+
+    @property
+    def reads_data(self) -> bool:
+        """See `Criterion.reads_data`."""
+        return self._resolved().reads_data
+
+    @property
+    def needs_calibration(self) -> bool:
+        """See `Criterion.needs_calibration`."""
+        return self._resolved().needs_calibration
+
     def state_dict(self) -> dict[str, Any]:
         """The state of the criterion, JSON-compatible; most have none."""
         return self._resolved().state_dict()

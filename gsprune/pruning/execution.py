@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from gsprune.arrays import BoolArray
 from gsprune.backends import Backend
+from gsprune.compensation.rehearsal import RehearsalOver
 from gsprune.distributed.consensus import Consensus
 from gsprune.errors import RewriteError
 from gsprune.pruning.ignore import ignored_groups
@@ -38,6 +39,7 @@ class Execution:
         dry_run: only report what would be removed.
         adjustments: change weights of the smaller network.
         consensus: the ranks that take the step together; None for one process.
+        rehearses: make the changes of a dry run and take them back; one of the adjustments is a `Rehearsal`.
     """
 
     selection: Selection
@@ -46,6 +48,7 @@ class Execution:
     dry_run: bool
     adjustments: Sequence[Adjustment] = ()
     consensus: Consensus | None = None
+    rehearses: bool = False
 
 
 def execute(
@@ -80,11 +83,14 @@ def execute(
     while True:
         keep = choose(ignored.union(attempt.refused))
         changes = np.count_nonzero(keep) < len(keep)  # `all` goes through Python
+        only_counts = how.dry_run and not how.rehearses
         if how.consensus is not None:
-            how.consensus.check_choice(session.groups, keep, final=how.dry_run or not changes)
+            how.consensus.check_choice(session.groups, keep, final=only_counts or not changes)
         result: Rewritten | Refusal = Rewritten(session.groups)
-        if changes and how.dry_run:
+        if changes and only_counts:
             result = Rewritten(session.groups.pruned(keep)[0])
+        elif changes and how.dry_run:
+            result = _rehearse(attempt, keep, rewrite_options, budget)
         elif changes:
             result = rewrite_network(attempt, keep, optimizers, bindings, rewrite_options, budget)
         if isinstance(result, Rewritten):
@@ -98,6 +104,18 @@ def execute(
     report = PruneReport(changes, seconds, how.dry_run, result.notes, session.groups, after, keep, context)
     warn_after_step(session, report)
     return report
+
+
+def _rehearse(session: Session, keep: BoolArray, options: RewriteOptions, budget: ForwardBudget) -> Rewritten | Refusal:
+    """Rewrite the model alone, to look at it, and take everything back."""
+    try:
+        result = rewrite_network(session, keep, (), (), options, budget)
+    except RehearsalOver:
+        if options.consensus is not None:
+            options.consensus.check("that the rewritten network works", final=True)
+        return Rewritten(session.groups.pruned(keep)[0])
+    assert isinstance(result, Refusal)
+    return result
 
 
 def _after_refusal(session: Session, refusal: Refusal, budget: ForwardBudget) -> Session:

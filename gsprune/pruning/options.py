@@ -15,6 +15,7 @@ from gsprune.distributed.consensus import Consensus
 from gsprune.engines import LatencyBudget
 from gsprune.importance import Criterion, Importance
 from gsprune.selection import Selection
+from gsprune.tracing.example import Example
 
 __all__ = ["ChoiceOptions", "ImportanceSpec", "StepOptions", "check_sparsity", "latency_budget"]
 
@@ -23,11 +24,12 @@ ImportanceSpec = str | Importance | Criterion | Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class ChoiceOptions:
-    """The choice of units: sparsity, scope, target and limits (`selection`), scores, and ignored parts."""
+    """The choice of units: sparsity, scope, target and limits (`selection`), scores and their data, ignored parts."""
 
     selection: Selection
     importance: Importance
     ignore: Sequence[str | nn.Module | type]
+    calibration: Sequence[Example] = ()
 
 
 @dataclass(frozen=True, slots=True)

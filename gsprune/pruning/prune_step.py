@@ -12,11 +12,10 @@ from torch.optim import Optimizer
 
 from gsprune.backends import BackendName
 from gsprune.checks import check_choice, check_flag
-from gsprune.compensation.calibration import calibration_calls
-from gsprune.compensation.compensation import Compensation
 from gsprune.distributed.consensus import consensus_of
 from gsprune.engines import LatencyBudget, RoundTo, multiple_of
 from gsprune.importance import resolve_importance
+from gsprune.pruning.calibration_data import Compensate, check_calibration_data, with_calibration
 from gsprune.pruning.checked_model import checked_model
 from gsprune.pruning.latency_target import options_within_budget
 from gsprune.pruning.options import ChoiceOptions, ImportanceSpec, StepOptions, check_sparsity, latency_budget
@@ -71,7 +70,7 @@ def prune_step(
     round_to: RoundTo = 1,
     min_channels: int | Mapping[str, int] = 1,
     rescale: bool = False,
-    compensate: Literal["none", "bias", "linear"] = "none",
+    compensate: Compensate = "none",
     calibration: Any = None,
     backend: BackendName = "auto",
     dry_run: bool = False,
@@ -100,8 +99,10 @@ def prune_step(
         example_inputs: tensor, tuple or dict; needed at most once per model. None takes that of an earlier step, or
             makes one from the first layer. Another size than before means other MACs: the model is traced again.
         forward: callable(model, *example_inputs) -> outputs; None takes that of an earlier step, or calls the model.
-        importance: "l1", "l2", "taylor", "bn_scale", "lamp", "fpgm", "hessian", "activation", "random", an
-            `Importance`, or a function from a weight, as a (positions, rest) matrix, to one number per position.
+        importance: "l1", "l2", "taylor", "bn_scale", "lamp", "fpgm", "hessian", "activation", "random",
+            "reconstruction", an `Importance`, or a function from a weight, as a (positions, rest) matrix, to one number
+            per position. "reconstruction" goes with ``compensate="linear"``: the cost of a channel is what remains of
+            its loss when the layers behind it read it off the others.
         scope: "local": the same ratio in every group; "global": one threshold; "isomorphic": one per kind of group.
         target: what `sparsity` counts: "channels", "params" or "macs" ("macs" needs a real example); or "latency": a
             budget of milliseconds on this machine, met by a common ratio of channels that is found by measuring (once:
@@ -114,10 +115,12 @@ def prune_step(
         compensate: how the layers behind removed channels make up for them: "linear" reads them off the channels that
             stay (a least-squares map, written into the layers' weights and biases), "bias" replaces them by their mean,
             "none" does nothing. Followers get the same map.
-        calibration: inputs for that: a tensor, a tuple or dict of inputs as `example_inputs`, or an iterable of them;
-            a few hundred. None takes the example. They run once before and once after the removal.
+        calibration: inputs for `compensate` and for the importances "reconstruction" (needed) and "activation": a
+            tensor, a tuple or dict of inputs as `example_inputs`, or an iterable of them; a few hundred. None takes the
+            example. A compensated step runs them once before and once after the removal.
         backend: "auto", "cpp", "triton" or "torch".
-        dry_run: only report what would be removed.
+        dry_run: only report what would be removed. With `compensate`, the step is made on the model and taken back, and
+            `PruneReport.output_change` says how much the output on `calibration` would change.
         process_group: the ``torch.distributed`` group whose ranks train this network together; all of them must call.
             Scores that depend on data are averaged over the ranks, and before anything is changed every rank's choice
             is compared: the step happens on all ranks or on none.
@@ -149,8 +152,10 @@ def prune_step(
             round_to=multiple_of(round_to),
             min_channels=min_channels,
         )
+        scores = resolve_importance(importance)
+        check_calibration_data(scores, compensate, calibration, example_inputs)
         options = StepOptions(
-            choice=ChoiceOptions(selection, resolve_importance(importance), ignore),
+            choice=ChoiceOptions(selection, scores, ignore),
             rescale=check_flag("rescale", rescale),
             backend=backend,
             dry_run=check_flag("dry_run", dry_run),
@@ -159,10 +164,7 @@ def prune_step(
         optimizers = as_optimizers(optimizer)
         following = as_followers(followers, module)
         session = open_session(module, example_inputs, forward, following.copies)
-        if compensate != "none" and not options.dry_run:
-            calls = calibration_calls(calibration, session.example)
-            stack = None if consensus is None else consensus.stacked
-            options = replace(options, compensation=Compensation(calls, compensate, stack))
+        options = with_calibration(options, compensate, calibration, session.example)
         if target in ("macs", "latency"):
             _check_example(session, target)
         if budget is not None and budget.reached > 0:

@@ -10,6 +10,7 @@ from torch import nn
 
 from gsprune.checks import check_number
 from gsprune.importance import resolve_importance
+from gsprune.pruning.calibration_data import check_calibration_data
 from gsprune.pruning.prune_step import prune_step
 from gsprune.pruning.report import PruneReport
 from gsprune.schedules import Schedule
@@ -26,7 +27,9 @@ class Pruner:
         options: the keyword arguments of `prune_step`.
 
     Raises:
-        TypeError: an option that `prune_step` does not have.
+        TypeError: an option that `prune_step` does not have, or calibration data of another type.
+        ValueError: there is no calibration data where it is needed, or too little. An empty list passes, to be filled
+            before the first step.
     """
 
     def __init__(self, model: nn.Module, schedule: Schedule | Callable[[float], Any], **options: Any) -> None:
@@ -40,6 +43,12 @@ class Pruner:
         self.model = model
         self.schedule = schedule
         self._importance = resolve_importance(options.pop("importance", "l1"))
+        check_calibration_data(
+            self._importance,
+            options.get("compensate", "none"),
+            options.get("calibration"),
+            options.get("example_inputs"),
+        )
         self._options = options
         self._progress = 0.0
 

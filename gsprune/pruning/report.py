@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gsprune.arrays import BoolArray
 from gsprune.checks import counted
+from gsprune.compensation.rehearsal import OutputChange
 from gsprune.compensation.removable import CompactionReport
 from gsprune.compensation.report import CompensationReport
 from gsprune.selection import Selection, Shortfall, dense_shapes, group_layers, shortfall
@@ -74,6 +75,7 @@ class PruneReport:
         notes: whatever else a user should know, e.g. that an optimizer's history was reset.
         compensation: how well the consumers of the removed channels were compensated; None without `compensate`.
         compaction: the channels that `gsprune.compact` removes, by reason; None of other steps.
+        output_change: how much the output would change, with and without compensation; of dry runs with `compensate`.
     """
 
     changed: bool
@@ -86,6 +88,7 @@ class PruneReport:
     _context: Context = field(repr=False)
     compensation: CompensationReport | None = None
     compaction: CompactionReport | None = None
+    output_change: OutputChange | None = None
 
     @cached_property
     def groups(self) -> tuple[GroupChange, ...]:

@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from gsprune.arrays import Float32Array
@@ -22,7 +21,7 @@ from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.selection import Selection, select_units
 from gsprune.tracing.graph import Graph, IntArray
-from gsprune.tracing.outputs import tensors_in
+from gsprune.tracing.relative_change import relative_change
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
 
@@ -130,7 +129,7 @@ def sensitivity(
                 output = masked_output(module, example, tensors, _kept(graph, {group.name: units}))
             lost = _share(scores[first:last], units)
             rows.append(
-                SensitivityRow(group.name, float(ratio), group.width, units, lost, _relative_change(output, dense))
+                SensitivityRow(group.name, float(ratio), group.width, units, lost, relative_change(output, dense))
             )
     return Sensitivity(tuple(rows), tuple(sorted(float(ratio) for ratio in ratios)))
 
@@ -146,15 +145,3 @@ def _share(scores: Float32Array, units: IntArray) -> float:
     wide = scores.astype(np.float64)
     total = float(wide.sum())
     return float(wide[units].sum()) / total if total > 0 else 0.0
-
-
-def _relative_change(output: Any, dense: Any) -> float:
-    ours, theirs = _flat(output), _flat(dense)
-    scale = float(theirs.norm())
-    return float((ours - theirs).norm()) / scale if scale > 0 else 0.0
-
-
-def _flat(output: Any) -> Tensor:
-    """All floating-point outputs in a row, float64 on the CPU."""
-    parts = [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
-    return torch.cat([part.detach().to("cpu", torch.float64).reshape(-1) for part in parts] or [torch.zeros(0)])

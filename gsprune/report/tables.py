@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from gsprune.report.cells import bracketed, mean_cell, return_cell, run_count
 from gsprune.report.dips import dips_of
 from gsprune.report.outcome import Outcome
 from gsprune.report.style import format_seconds, format_steps
 from gsprune.report.table import UNKNOWN, Table, percent
 from gsprune.rl.evaluation.protocol import CLEAN_TRACKS, NOISE_TRACKS
 from gsprune.rl.evaluation.statistics import (
-    Interval,
     bootstrap_interval,
     improvement_interval,
     interquartile_mean,
@@ -46,17 +46,17 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
         rows.append(
             (
                 method,
-                _run_count(here),
-                _mean(here, lambda o: o.steps, format_steps),
-                *([_return_cell([o.train_return for o in here], seed)] if has_levels else []),
-                _return_cell([o.test_return for o in here], seed),
-                _mean(here, lambda o: o.sparsity, percent),
-                _mean(here, lambda o: o.channel_sparsity, percent),
-                _mean(here, lambda o: o.param_sparsity, percent),
-                _mean(here, lambda o: o.params, lambda value: f"{value:,.0f}"),
-                _mean(here, lambda o: o.macs, lambda value: f"{value / 1e6:.2f}"),
-                _mean(here, lambda o: o.latency_ms, lambda value: f"{value:.2f}"),
-                _mean(here, lambda o: o.seconds, format_seconds),
+                run_count(here),
+                mean_cell(here, lambda o: o.steps, format_steps),
+                *([return_cell([o.train_return for o in here], seed)] if has_levels else []),
+                return_cell([o.test_return for o in here], seed),
+                mean_cell(here, lambda o: o.sparsity, percent),
+                mean_cell(here, lambda o: o.channel_sparsity, percent),
+                mean_cell(here, lambda o: o.param_sparsity, percent),
+                mean_cell(here, lambda o: o.params, lambda value: f"{value:,.0f}"),
+                mean_cell(here, lambda o: o.macs, lambda value: f"{value / 1e6:.2f}"),
+                mean_cell(here, lambda o: o.latency_ms, lambda value: f"{value:.2f}"),
+                mean_cell(here, lambda o: o.seconds, format_seconds),
             )
         )
     headings = (
@@ -101,14 +101,14 @@ def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baselin
             other = {game: scores[baseline][game] for game in shared}
             single = all(len(values) == 1 for values in (*shared.values(), *other.values()))
             probability = improvement_interval(shared, other, rng=np.random.default_rng(seed))
-            better = _bracketed(probability, digits=2, alone=single)
+            better = bracketed(probability, digits=2, alone=single)
         rows.append(
             (
                 method,
                 str(len(scores[method])),
                 str(count),
-                _bracketed(interval, digits=3, alone=count == len(scores[method])),
-                _bracketed(average, digits=3, alone=count == len(scores[method])),
+                bracketed(interval, digits=3, alone=count == len(scores[method])),
+                bracketed(average, digits=3, alone=count == len(scores[method])),
                 better,
             )
         )
@@ -141,7 +141,7 @@ def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str], seed: int =
             tracks = [run.evaluation.get("tracks", {}) for run in here]
             noisy = [track for track in tracks if all(name in track for name in names)]
             if noisy:
-                cells = (_return_cell([track[name]["mean"] for track in noisy], seed) for name in names)
+                cells = (return_cell([track[name]["mean"] for track in noisy], seed) for name in names)
                 rows.append((method, game, str(len(noisy)), *cells))
     if not rows:
         return None
@@ -171,9 +171,9 @@ def effect_table(outcomes: Sequence[Outcome], methods: Sequence[str]) -> Table |
             ]
             if here:
                 cells = (
-                    _mean(here, lambda o: o.largest_kl, lambda value: f"{value:.3g}"),
-                    _mean(here, lambda o: o.largest_action_change, percent),
-                    _mean(here, lambda o: o.largest_value_error, lambda value: f"{value:.3g}"),
+                    mean_cell(here, lambda o: o.largest_kl, lambda value: f"{value:.3g}"),
+                    mean_cell(here, lambda o: o.largest_action_change, percent),
+                    mean_cell(here, lambda o: o.largest_value_error, lambda value: f"{value:.3g}"),
                 )
                 rows.append((method, game, str(len(here)), *cells))
     if not rows:
@@ -227,27 +227,3 @@ def write_runs_csv(outcomes: Sequence[Outcome], path: Path) -> None:
 def _has_only_test_returns(outcomes: Sequence[Outcome]) -> bool:
     """True for an environment without training levels, once it has been evaluated."""
     return all(o.train_return is None for o in outcomes) and any(o.test_return is not None for o in outcomes)
-
-
-def _run_count(outcomes: Sequence[Outcome]) -> str:
-    finished = sum(outcome.run.finished for outcome in outcomes)
-    return str(finished) if finished == len(outcomes) else f"{finished}/{len(outcomes)}"
-
-
-def _mean(outcomes: Sequence[Outcome], figure: Callable[[Outcome], float | None], text: Callable[[float], str]) -> str:
-    known = [value for value in map(figure, outcomes) if value is not None]
-    return text(float(np.mean(known))) if known else UNKNOWN
-
-
-def _return_cell(values: Sequence[float | None], seed: int) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return UNKNOWN
-    interval = bootstrap_interval({"game": known}, mean, rng=np.random.default_rng(seed))
-    return _bracketed(interval, digits=2, alone=len(known) == 1)
-
-
-def _bracketed(interval: Interval, digits: int, alone: bool = False) -> str:
-    """An estimate with its interval, or without where a single run gives none."""
-    text = f"{interval.estimate:.{digits}f}"
-    return text if alone else f"{text} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gsprune.checks import counted
 from gsprune.report.dips import dip_table
+from gsprune.report.learning import learning_table
 from gsprune.report.load import Run
 from gsprune.report.outcome import Outcome, outcome_of
 from gsprune.report.plot_step_effects import step_effects
@@ -96,8 +97,8 @@ def _with_latency(outcome: Outcome, latencies: Mapping[Path, float]) -> Outcome:
 def _tables(runs: Sequence[Run], outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str) -> list[Table]:
     games = sorted({run.game for run in runs})
     tables: list[Table | None] = [game_table(outcomes, game, methods) for game in games]
-    tables += [aggregate_table(outcomes, methods, baseline), noise_table(outcomes, methods)]
-    tables += [effect_table(outcomes, methods), dip_table(runs, methods)]
+    tables += [learning_table(runs, methods, baseline), aggregate_table(outcomes, methods, baseline)]
+    tables += [noise_table(outcomes, methods), effect_table(outcomes, methods), dip_table(runs, methods)]
     return [table for table in tables if table is not None]
 
 

@@ -32,7 +32,13 @@ def test_a_report_is_one_page_with_all_its_pictures(study: Path, tmp_path: Path)
         "wall_clock.png", "scores.png", "profiles.png",
     }  # fmt: skip
     assert all((tmp_path / "out" / name).read_bytes().startswith(PNG) for name in pictures)
-    assert [table.title for table in report.tables] == ["bigfish", "maze", "All games", "Dips after pruning"]
+    assert [table.title for table in report.tables] == [
+        "bigfish",
+        "maze",
+        "Learning",
+        "All games",
+        "Dips after pruning",
+    ]
     assert "8 runs, all finished" in text
     assert (tmp_path / "out" / "runs.csv").is_file()
 

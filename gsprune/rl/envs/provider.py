@@ -83,10 +83,13 @@ class EnvironmentDescription:
         state_type: class of saved states. The vector environment then has ``get_state()``, which returns one, and
             ``set_state(state)``, which returns the present observations. None where states cannot be saved.
         has_test_split: False if training and test levels are the same.
-        stack: number of images in one observation, whose C planes follow each other, the newest image last.
         action_meanings: a name per action; None if they have none.
         layout: how the environment's own frames relate to the observations, for the contract of an export.
         play: JSON values by which the environment can be made without gsprune, for the contract of an export.
+        stack: images in one observation, of C / `stack` channels each, the oldest first; DQN's replay stores every
+            image once. Each observation is the one before with its oldest image replaced by a new one at the end. The
+            first of an episode is one image behind black ones, or behind copies of itself. The replay verifies this.
+            `gsprune play` shows the newest image.
     """
 
     observation_shape: tuple[int, int, int]
@@ -94,10 +97,10 @@ class EnvironmentDescription:
     score_range: ScoreRange | None = None
     state_type: type[SavedState] | None = None
     has_test_split: bool = False
-    stack: int = 1
     action_meanings: tuple[str, ...] | None = None
     layout: str = "channels first"
     play: Mapping[str, Any] | None = None
+    stack: int = 1
 
     @property
     def can_save_states(self) -> bool:

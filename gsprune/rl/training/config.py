@@ -63,6 +63,8 @@ class TrainConfig(ABC):
     """folder of a run: begin with the widths it ended at, freshly initialised, instead of the dense ones"""
     learning_rate: float | None = None
     """step size of Adam; unset: the published one of the encoder, which falls with width"""
+    adam_eps: float = 1e-5
+    """term in the denominator of Adam's steps"""
 
     pruning: PruningMethod = "group"
     """none; group: coupled channels leave together and the network gets smaller; or a baseline that keeps its size:
@@ -74,8 +76,9 @@ class TrainConfig(ABC):
     prune_end: float = 0.8
     """fraction of the training after which the final sparsity holds"""
     importance: str = "l1"
-    """the score by which channels stay: activation, bn_scale, fpgm, hessian, l1, l2, lamp, random or taylor; or your
-    own as package.module:name, a gsprune.Criterion (class or object) or a function of a weight matrix"""
+    """the score by which channels stay: activation, bn_scale, fpgm, hessian, l1, l2, lamp, random, reconstruction or
+    taylor; or your own as package.module:name, a gsprune.Criterion (class or object) or a function of a weight matrix;
+    reconstruction belongs to `compensate` linear"""
     scope: Literal["local", "global", "isomorphic"] = "local"
     """where channels compete: within their group, over all groups, or over groups of the same kind"""
     target: Literal["channels", "params", "macs", "latency"] = "channels"
@@ -97,8 +100,8 @@ class TrainConfig(ABC):
     """how the layers behind removed channels make up for them: linear predicts them from the kept channels, bias
     replaces them by their mean, none does nothing"""
     calibration_frames: int = 512
-    """frames on which `compensate` is fitted at every pruning step, of the last rollout (PPO) or the replay (DQN), in
-    each process"""
+    """frames on which `compensate` is fitted and importance reconstruction scores at every pruning step, of the last
+    rollout (PPO) or the replay (DQN), in each process"""
     backend: Literal["auto", "cpp", "triton", "torch"] = "auto"
     """what scores and slices: the C++ core, the Triton kernels or plain PyTorch; auto picks by device"""
 
@@ -176,6 +179,8 @@ class TrainConfig(ABC):
         check_at_least(self, 0, "eval_episodes", "eval_interval_episodes", "checkpoint_minutes")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}")
+        if not self.adam_eps > 0:
+            raise ValueError(f"`adam_eps` must be above 0, got {self.adam_eps}")
         refuse_idle(self)
 
     @abstractmethod
@@ -191,9 +196,14 @@ class TrainConfig(ABC):
         return {}
 
     @property
+    def calibrates(self) -> bool:
+        """True if a pruning step needs frames, for compensation or for its scores."""
+        return self.compensate != "none" or configured_importance(self.importance).needs_calibration
+
+    @property
     def num_calibration_frames(self) -> int:
-        """Frames that a pruning step is fitted on in each process; 0 without compensation."""
-        return 0 if self.compensate == "none" else self.calibration_frames
+        """Frames that a pruning step reads in each process; 0 if it needs none."""
+        return self.calibration_frames if self.calibrates else 0
 
     @property
     def budget(self) -> LatencyBudget | None:
@@ -203,7 +213,7 @@ class TrainConfig(ABC):
         return LatencyBudget(self.latency_budget_ms, self.latency_engine, batch=self.latency_batch)
 
     def _check_frames(self, option: str, frames: int, needed_beside: int = 0) -> None:
-        """Complain of too few frames for `compensate`.
+        """Complain of too few frames for a pruning step.
 
         Args:
             option: the options that decide how many frames there are.
@@ -211,11 +221,11 @@ class TrainConfig(ABC):
             needed_beside: how many of them cannot be taken.
         """
         least = MIN_EXAMPLES + needed_beside
-        if self.compensate != "none" and frames < least:
-            raise ValueError(
-                f"`{option}` must be at least {least} with `compensate` {self.compensate}, which is fitted on frames,"
-                f" got {frames}"
-            )
+        if self.calibrates and frames < least:
+            reader = f"`importance` {self.importance}, which scores"
+            if self.compensate != "none":
+                reader = f"`compensate` {self.compensate}, which is fitted"
+            raise ValueError(f"`{option}` must be at least {least} with {reader} on frames, got {frames}")
 
     def schedule(self) -> Polynomial:
         """The cubic schedule of the sparsity, or of the way to the budget, over the training."""

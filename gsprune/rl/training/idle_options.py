@@ -68,8 +68,8 @@ def idle_options(config: TrainConfig) -> dict[str, str]:
         idle |= {name: idle.get(name, f"with `target` {config.target}") for name in _LATENCY}
     elif config.pruning == "group":
         idle["sparsity"] = "with `target` latency, whose schedule ends at `latency_budget_ms`"
-    if config.pruning == "group" and config.compensate == "none":
-        idle["calibration_frames"] = "with `compensate` none"
+    if config.pruning == "group" and not config.calibrates:
+        idle["calibration_frames"] = f"with `compensate` none and `importance` {config.importance}"
     if config.eval_interval_episodes == 0:
         idle["eval_points"] = "with `eval_interval_episodes` 0"
         if config.eval_episodes == 0:

@@ -48,7 +48,7 @@ class GroupPruning:
             ranks: the processes that train it; None for one alone.
         """
         importance = configured_importance(config.importance)
-        self._compensates = config.compensate != "none"
+        self._calibrates = config.calibrates
         self._calibration: list[Tensor] = []  # the frames of the present step
         options: dict[str, Any] = {
             "optimizer": optimizer,
@@ -61,27 +61,28 @@ class GroupPruning:
             "min_channels": config.min_channels,
             "rescale": config.rescale,
             "compensate": config.compensate,
-            "calibration": self._calibration if self._compensates else None,
+            "calibration": self._calibration if self._calibrates else None,
             "backend": config.backend,
             "process_group": None if ranks is None else ranks.group,
         }
         self._schedule = config.schedule()
         self._requested: object = 0.0  # by the last step: a sparsity or a budget
         self._pruner = gsprune.Pruner(model, self._schedule, **options)
+        without_data = {**options, "compensate": "none", "calibration": None}
         if config.budget is not None:
             # A budget that cannot be met is an error now, not after a fifth of the training; the answer is kept.
-            gsprune.prune_step(model, config.budget, **{**options, "importance": "l1"}, dry_run=True)
+            gsprune.prune_step(model, config.budget, **{**without_data, "importance": "l1"}, dry_run=True)
         elif _scores_now(importance):
             # So is a criterion that cannot score one of the groups.
-            gsprune.prune_step(model, config.sparsity, **options, dry_run=True)
+            gsprune.prune_step(model, config.sparsity, **without_data, dry_run=True)
 
     def is_due(self, progress: float) -> bool:
         """True if the schedule asks for something else than at the last step."""
         return self._schedule(progress) != self._requested
 
     def step(self, progress: float, frames: Tensor) -> gsprune.PruneReport:
-        """Prune to the sparsity that the schedule has at `progress`; compensation is fitted on `frames`."""
-        if self._compensates:
+        """Prune to the sparsity that the schedule has at `progress`; it is calibrated on `frames`."""
+        if self._calibrates:
             self._calibration[:] = [frames]
         try:
             report = self._pruner.step(progress)

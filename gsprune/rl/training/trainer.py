@@ -105,7 +105,7 @@ class Trainer(ABC, Generic[ConfigT]):
         if config.widths_of is not None and not resumes:
             take_widths(self.agent, Path(config.widths_of))
             self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
-        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self._learning_rate(), eps=1e-5)
+        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self._learning_rate(), eps=config.adam_eps)
         self.sum_gradients = GradientSum(self.agent.parameters(), self.ranks)
         self.envs: Any = make_environments(training_request(config, len(self.share), self.share.start))
         self._env_states = EnvironmentStates(config, self.environment, self.envs, self.ranks, self.share)

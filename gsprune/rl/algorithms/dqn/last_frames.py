@@ -7,12 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from gsprune.arrays import BoolArray, Uint8Array
+from gsprune.arrays import BoolArray, IntArray, Uint8Array
 from gsprune.rl.training.truncation import Truncated
 
 __all__ = ["LastFrames"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 class LastFrames:

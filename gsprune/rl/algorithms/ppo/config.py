@@ -48,6 +48,8 @@ class PPOConfig(TrainConfig):
     """normalise advantages in each minibatch"""
     microbatch_size: int | None = None
     """minibatches go through the network in pieces of this size; unset: 64 on the CPU (its caches), whole on a GPU"""
+    prune_interval: int = 1
+    """iterations from one pruning event to the next; the end of the schedule is an event, too"""
 
     def check(self) -> None:
         """Complain of the first option that is wrong.
@@ -56,7 +58,7 @@ class PPOConfig(TrainConfig):
             ValueError: names the option, its value, the constraint and the way out.
         """
         super().check()
-        check_at_least(self, 1, "num_steps", "num_minibatches", "update_epochs", "microbatch_size")
+        check_at_least(self, 1, "num_steps", "num_minibatches", "update_epochs", "microbatch_size", "prune_interval")
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be in [0, 1], got {getattr(self, name)}")

@@ -76,13 +76,23 @@ class PPOTrainer(Trainer[PPOConfig]):
                 group["lr"] = self._learning_rate() * (1 - self.progress)
         explained_variance = self._collect()
         losses = self._update()
-        self._prune((self.iteration + 1) / self.config.num_iterations, self._event_frames())
+        if self._event_is_due():
+            self._prune(self._progress_after(self.iteration + 1), self._event_frames())
         return {**losses, "losses/explained_variance": explained_variance}
 
+    def _progress_after(self, iterations: int) -> float:
+        """The share of the training that is over after so many iterations."""
+        return iterations / self.config.num_iterations
+
+    def _event_is_due(self) -> bool:
+        """After every `prune_interval`-th iteration, and after the one in which the schedule ends."""
+        before, now = self._progress_after(self.iteration), self._progress_after(self.iteration + 1)
+        return (self.iteration + 1) % self.config.prune_interval == 0 or before < self.config.prune_end <= now
+
     def _event_frames(self) -> Tensor:
-        """Frames for a pruning event: of the whole rollout to compensate on, else those of its last step."""
+        """Frames for a pruning event: of the whole rollout to calibrate on, else those of its last step."""
         config = self.config
-        if config.compensate == "none":
+        if not config.calibrates:
             return self.rollout.frames[-1]
         return self.rollout.spread_frames(config.calibration_frames, (config.seed, self.iteration))
 

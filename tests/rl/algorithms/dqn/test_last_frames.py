@@ -49,10 +49,10 @@ def test_a_window_that_a_time_limit_cuts_goes_on_with_the_last_frame() -> None:
 def test_a_last_frame_leaves_with_its_row_and_a_new_one_may_take_its_place() -> None:
     replay = PrioritizedReplay(OPTIONS, 2, SHAPE)
     add_steps(replay, range(4), {(2, 0), (2, 1)})
-    empty = PrioritizedReplay(OPTIONS, 2, SHAPE).nbytes
-    assert replay.nbytes == empty + 2 * 4
+    empty = PrioritizedReplay(OPTIONS, 2, SHAPE).index_nbytes
+    assert replay.index_nbytes == empty + 2 * 4
     add_steps(replay, range(4, 20), {(2 + LIVE, 1)})
-    assert replay.nbytes == empty + 4
+    assert replay.index_nbytes == empty + 4
     assert bootstraps(replay, 0)[12] == (15, 0.125)
     assert bootstraps(replay, 1)[12] == (212, 0.5)
 

@@ -146,6 +146,12 @@ def test_an_iteration_tells_its_steps_and_what_it_does(tmp_path: Path) -> None:
         del told[:20]
 
 
+def test_pruning_events_come_every_so_many_iterations_and_once_when_the_schedule_ends(tmp_path: Path) -> None:
+    config = replace(TINY, total_timesteps=320, prune_interval=3, prune_begin=0.2, prune_end=0.8)
+    channels = [row["pruning/channel_sparsity"] for row in run(tmp_path, config)]
+    assert [after for after in range(1, 11) if channels[after - 1] > max(channels[: after - 1], default=0)] == [3, 6, 8]
+
+
 def test_training_time_is_without_evaluations_also_in_a_resumed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,11 +220,11 @@ def test_criteria_scopes_targets_and_rescaling_of_the_core_are_options_of_a_run(
     assert run(tmp_path, config)[-1]["pruning/sparsity"] == pytest.approx(0.8, abs=0.03)
 
 
-@pytest.mark.parametrize("compensate", ["bias", "linear"])
+@pytest.mark.parametrize(("compensate", "importance"), [("bias", "l1"), ("linear", "l1"), ("linear", "reconstruction")])
 def test_a_compensated_run_shrinks_and_resumes_to_the_same_metrics(
-    tmp_path: Path, compensate: Literal["bias", "linear"]
+    tmp_path: Path, compensate: Literal["bias", "linear"], importance: str
 ) -> None:
-    config = replace(TINY, encoder="nature", compensate=compensate, calibration_frames=24)
+    config = replace(TINY, encoder="nature", compensate=compensate, importance=importance, calibration_frames=24)
     rows = run(tmp_path / "whole", config)
     run(tmp_path / "parts", config, stop_after=3)
     assert run(tmp_path / "parts", config, resume=True) == rows
@@ -391,6 +397,7 @@ BAD = [
     ({"compensate": "liner"}, "`compensate` must be one of none, bias, linear, got 'liner'"),
     ({"compensate": "linear", "calibration_frames": 15}, "`calibration_frames` must be at least 16, got 15"),
     ({"compensate": "linear", "num_steps": 4}, "`num_envs \\* num_steps` must be at least 16 with `compensate` linear"),
+    ({"importance": "reconstruction", "num_steps": 4}, "with `importance` reconstruction, which scores on frames"),
     ({"round_to": 0}, "`round_to` must be at least 1, got 0"),
     ({"round_to": "onnx"}, "`round_to` must be a whole number, a mapping, or one of 'onnxruntime'"),
     ({"target": "latency"}, "`latency_budget_ms` goes with target latency .* got None and latency"),
