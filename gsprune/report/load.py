@@ -52,7 +52,7 @@ class Run:
 
     @property
     def game(self) -> str:
-        """The Procgen game."""
+        """The id of the environment."""
         return str(self.config["env_id"])
 
     @property

@@ -18,8 +18,9 @@ class Outcome:
         run: the run.
         steps: environment steps trained.
         seconds: training time, without evaluations.
-        train_return: mean return on the training levels, at the end or at the last evaluation.
-        test_return: the same on the full distribution of levels.
+        train_return: mean return on the training levels, at the end or at the last evaluation; None for an environment
+            without such levels.
+        test_return: the same on the full distribution of levels, or in an environment without levels.
         training_return: mean return of the last 100 training episodes.
         sparsity: fraction of channels that are removed, or of weights that are masked.
         channel_sparsity: fraction of the channels that are removed.

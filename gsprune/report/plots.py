@@ -117,7 +117,7 @@ def return_against_latency(outcomes: Sequence[Outcome], styles: Mapping[str, Plo
         axis.plot(*zip(*front, strict=True), color="0.6", linewidth=1, zorder=0)
         axis.set_title(game)
         axis.set_xlabel("latency of one frame (ms)")
-        axis.set_ylabel("return on test levels")
+        axis.set_ylabel("return of evaluations")
         axis.set_xlim(left=0)
         axis.margins(0.12)
     method_legend(figure, [m for m in styles if any(o.run.method == m for o in complete)], styles, lines=False)

@@ -37,8 +37,10 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
         The table.
     """
     rows = []
+    of_game = [outcome for outcome in outcomes if outcome.run.game == game]
+    has_levels = not _has_only_test_returns(of_game)
     for method in methods:
-        selected = [outcome for outcome in outcomes if (outcome.run.game, outcome.run.method) == (game, method)]
+        selected = [outcome for outcome in of_game if outcome.run.method == method]
         if not selected:
             continue
         rows.append(
@@ -46,7 +48,7 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
                 method,
                 run_count(selected),
                 mean_cell(selected, lambda o: o.steps, format_steps),
-                return_cell([o.train_return for o in selected], seed),
+                *([return_cell([o.train_return for o in selected], seed)] if has_levels else []),
                 return_cell([o.test_return for o in selected], seed),
                 mean_cell(selected, lambda o: o.sparsity, percent),
                 mean_cell(selected, lambda o: o.channel_sparsity, percent),
@@ -58,13 +60,13 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
             )
         )
     headings = (
-        "method", "runs", "steps", "train return", "test return", "sparsity", "channels removed", "params removed",
-        "params", "MACs (M)", "latency (ms)", "time",
+        "method", "runs", "steps", *(("train return", "test return") if has_levels else ("return",)), "sparsity",
+        "channels removed", "params removed", "params", "MACs (M)", "latency (ms)", "time",
     )  # fmt: skip
     note = (
         "Means over runs; in brackets the 95 % bootstrap interval over runs, which is hardly more than the range for "
-        "two or three runs. Runs: 1/2 means that one of two is finished. Test return: on the full distribution of "
-        "levels. "
+        "two or three runs. Runs: 1/2 means that one of two is finished. "
+        f"{'Test return: on the full distribution of levels. ' if has_levels else ''}"
         "Sparsity: the fraction of channels that are removed, or of weights that are masked (which saves no time). "
         "Latency: one frame, one thread. Time: of the training, without evaluations."
     )
@@ -144,7 +146,8 @@ def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str], seed: int =
     if not rows:
         return None
     headings = ("method", "game", "runs", "no noise", *(f"sigma {track.noise_sigma:g}" for track in NOISE_TRACKS))
-    note = "Return on the full distribution of levels with Gaussian pixel noise, in grey levels of 0 to 255."
+    levels = " on the full distribution of levels" if any(o.train_return is not None for o in outcomes) else ""
+    note = f"Return{levels} with Gaussian pixel noise, in grey levels of 0 to 255."
     return Table("Pixel noise", headings, tuple(rows), note)
 
 
@@ -219,3 +222,8 @@ def write_runs_csv(outcomes: Sequence[Outcome], path: Path) -> None:
             dips = dips_of(run)
             values += [None if dips is None else getattr(dips, name) for name in dip_figures]
             writer.writerow([run.method, run.game, run.seed, run.finished, *values, run.folder])
+
+
+def _has_only_test_returns(outcomes: Sequence[Outcome]) -> bool:
+    """True for an environment without training levels, once it has been evaluated."""
+    return all(o.train_return is None for o in outcomes) and any(o.test_return is not None for o in outcomes)

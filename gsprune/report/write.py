@@ -108,6 +108,7 @@ def _pictures(
     """Draw all plots that have data; return (file name, caption) of each."""
     styles = plot_styles(methods)
     scores = {method: normalised_scores(outcomes, method) for method in methods}
+    levels = " on the full distribution of levels" if any(o.train_return is not None for o in outcomes) else ""
     band = "Line: mean over runs; band: its 95 % bootstrap interval."
     candidates: list[tuple[str, str, Callable[[], Figure | None]]] = [
         (
@@ -124,8 +125,8 @@ def _pictures(
         ),
         (
             "curves_test.png",
-            f"Return on the full distribution of levels at the evaluations during training. {band}",
-            lambda: learning_curves(runs, styles, "eval/test_return", "return on test levels"),
+            f"Return{levels} at the evaluations during training. {band}",
+            lambda: learning_curves(runs, styles, "eval/test_return", "return of evaluations"),
         ),
         (
             "return_latency.png",

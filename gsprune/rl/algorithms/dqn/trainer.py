@@ -26,6 +26,7 @@ from gsprune.rl.networks import configured_network
 from gsprune.rl.training.checkpoints import TrainingState
 from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
+from gsprune.rl.training.truncation import truncated_episodes
 
 __all__ = ["DQNTrainer"]
 
@@ -150,7 +151,10 @@ class DQNTrainer(Trainer[DQNConfig]):
         chosen[mine] = greedy
         actions = epsilon_greedy(chosen, self.epsilon, self._num_actions, self._rng)[mine]
         self.next_frames, rewards, terminated, truncated, infos = self.envs.step(actions)
-        self.replay.add(self._as_stored(frames), actions, rewards, terminated | truncated)
+        cut = truncated_episodes(terminated, truncated, infos)
+        if cut is not None:
+            cut = cut._replace(observations=self._as_stored(cut.observations))
+        self.replay.add(self._as_stored(frames), actions, rewards, terminated | truncated, cut)
         self.ended.add(infos)
         self.env_steps += self.config.num_envs
 
