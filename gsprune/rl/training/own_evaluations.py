@@ -60,7 +60,8 @@ class OwnEvaluations:
         """Mean returns of `episodes` episodes as ``eval/train_return`` and ``eval/test_return``.
 
         An environment without a test split has only the latter. The result is empty for 0 episodes. It is also empty if
-        an episode does not end. Then a line is printed, and `is_due` is False from now on, because the next evaluation would probably fail after the same time.
+        an episode does not end. Then a line is printed, and `is_due` is False from now on, because the next evaluation
+        would probably fail after the same time.
         """
         if episodes == 0:
             return {}
