@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from gsprune.report.style import looks, new_figure
+from gsprune.report.style import new_figure, plot_styles
 
 TORCH_PRUNING = "l1, Torch-Pruning"
 MODES = ("none", "bias", "linear")
@@ -147,13 +147,13 @@ def draw(path: Path, results: Results, networks: Sequence[str], measure: str, la
     columns = {"Torch-Pruning": (TORCH_PRUNING, "none"), **{mode: ("l1", mode) for mode in MODES}}
     if not any(row["criterion"] == TORCH_PRUNING for row in results.rows):
         del columns["Torch-Pruning"]
-    style = looks(columns)
+    styles = plot_styles(columns)
     figure, axes = new_figure(len(networks), 1, width=3.4)
     for axis, network in zip(axes[0], networks, strict=True):
         for name, column in columns.items():
             values = [results.value(measure, network, sparsity, *column) for sparsity in results.sparsities]
-            look = style[name]
-            axis.plot(results.sparsities, values, look.line, color=look.colour, marker=look.marker, label=name)
+            style = styles[name]
+            axis.plot(results.sparsities, values, style.line, color=style.colour, marker=style.marker, label=name)
         axis.set_title(agent_name(network) if network.startswith("ppo") else network, fontsize=10)
         axis.set_xticks(results.sparsities, [f"{sparsity:.0%}" for sparsity in results.sparsities])
         axis.set_xlabel("channels removed")

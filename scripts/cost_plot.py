@@ -27,7 +27,7 @@ from torch import nn
 
 import gsprune
 from gsprune import _core
-from gsprune.report.style import looks, new_figure
+from gsprune.report.style import new_figure, plot_styles
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
 from floors import Floor, seconds_of
@@ -129,7 +129,7 @@ def draw(points: Sequence[Point], target: Path) -> None:
     """Cost against parameters, both logarithmic; floors are dashed."""
     figure, axes = new_figure(1, 1, width=6.0, height=4.0)
     axis = axes[0][0]
-    look = looks([WITH_MOMENTS, ALONE])
+    look = plot_styles([WITH_MOMENTS, ALONE])
     for kind in look:
         chosen = [point for point in points if point.kind == kind]
         x = [point.parameters for point in chosen]
