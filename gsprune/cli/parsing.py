@@ -1,7 +1,7 @@
-"""Reads a command's options into its `Args`, with the options of the help in groups.
+"""Parses a command's options into its `Args`. The help shows the options in groups.
 
-tyro prints one group per nested dataclass. The options of a command are a flat dataclass, because trainers and run
-folders read them by name. `parse` nests them for tyro and flattens what tyro returns; the names stay as they are.
+tyro prints one group per nested dataclass. But the options of a command are a flat dataclass, because trainers and run
+folders read them by name. So `parse` nests them for tyro and flattens the result. The options' names do not change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["form_of", "parse"]
 Args = TypeVar("Args")
 Groups = Mapping[str, Sequence[str]]  # title -> names of options
 
-_MAX_COLUMNS = 120  # of the text above the options, however wide the terminal is
+_MAX_COLUMNS = 120  # maximum width of the text above the options
 _METAVARS = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
 
 
@@ -46,7 +46,7 @@ def parse(
         argv: the arguments after the command's words.
         prog: the command's words, for the usage line.
         description: the text above the options.
-        default: the values of options that `argv` leaves out; None takes those of `args_type`.
+        default: the values of options that are not in `argv`; None uses the defaults of `args_type`.
         groups: title of a group -> its options, in the order of the help; None prints one list.
 
     Raises:
@@ -79,7 +79,7 @@ def form_of(args_type: type[Any], default: Any = None, groups: Groups | None = N
 
 
 def _argument(hint: Any, text: str | None) -> Any:
-    """What tyro's help shows of an option. An empty default is left out, because `text` explains the unset option."""
+    """Settings for tyro's help of an option. Empty defaults are hidden, because `text` explains the unset option."""
     kinds = [kind for kind in _kinds(hint) if kind is not NoneType]
     metavar = None
     if all(kind in _METAVARS for kind in kinds):
@@ -98,7 +98,7 @@ def _default_text(default: str) -> str:
 
 
 def _wrapped(description: str) -> str:
-    """The paragraphs in lines that fit the terminal, indented like the options, which makes tyro keep the lines."""
+    """The paragraphs, wrapped to the terminal and indented like the options, because tyro keeps indented lines."""
     columns = min(shutil.get_terminal_size().columns, _MAX_COLUMNS)
     paragraphs = [" ".join(text.split()) for text in description.strip().split("\n\n")]
     return "\n".join(
@@ -142,7 +142,7 @@ def _helps_of_class(owner: type[Any]) -> dict[str, str]:
 
 
 def _check_choices(args_type: type[Any], argv: Sequence[str]) -> None:
-    """Raise a ValueError for the first value that is none of its option's choices: tyro's message suggests nothing."""
+    """Raise a ValueError, with a suggestion, for the first value that is not among its option's choices."""
     hints = get_type_hints(args_type)
     for i, word in enumerate(argv):
         flag, equals, attached = word.partition("=")
@@ -157,7 +157,7 @@ def _check_choices(args_type: type[Any], argv: Sequence[str]) -> None:
 
 
 def _is_other_value(hint: Any, value: str) -> bool:
-    """Whether an option accepts the value beside its named choices."""
+    """True if an option accepts the value in addition to its named choices."""
     kinds = list(_kinds(hint))
     return (int in kinds and value.isdecimal()) or (NoneType in kinds and value == "None")
 
@@ -171,7 +171,7 @@ def _choices(hint: Any) -> tuple[str, ...]:
 
 
 def _kinds(hint: Any) -> Iterator[Any]:
-    """The types and the literal values of which an option's value, or one of its values, can be."""
+    """The types and literal values that are allowed for an option's value, or for each of its values."""
     origin = get_origin(hint)
     if origin is Literal:
         yield from get_args(hint)

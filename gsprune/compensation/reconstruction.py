@@ -32,8 +32,8 @@ class Reconstruction(Criterion):
     is the largest cost up to its own removal. So the scores have the order of the removals, which is what scope "local"
     needs, and they compare costs of single units, which is what scope "global" needs.
 
-    Consumers whose inputs cannot be described (`gsprune.compensation`) do not count; the report names them. Ranks of a
-    process group score their own data, and the scores are averaged.
+    Consumers whose inputs cannot be described (`gsprune.compensation`) do not count; the report names them. The moments
+    are those of all ranks of a process group.
 
     Source: Hassibi and Stork 1993, Second order derivatives for network pruning: optimal brain surgeon,
     https://proceedings.neurips.cc/paper/1992/hash/303ed4c69846ab36c2904d3ba8573050-Abstract.html
@@ -55,6 +55,9 @@ class Reconstruction(Criterion):
         if left_out:
             reasons = "; ".join(f"{weight}: {reason}" for weight, reason in left_out.items())
             source.notes.append(f"importance 'reconstruction' does not count these consumers: {reasons}")
+        if source.stack is not None:
+            for name, each in inputs.items():
+                each.moments = each.moments.of_all_ranks(name, source.stack)
         return {group.name: greedy_scores(*_losses(group, source, inputs))[np.newaxis] for group in source.groups}
 
 

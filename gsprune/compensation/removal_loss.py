@@ -10,10 +10,8 @@ from gsprune.arrays import Float64Array
 from gsprune.compensation.solve import RIDGES
 from gsprune.tracing.graph import IntArray
 
-__all__ = ["RemovalLoss", "scoring_ridge"]
+__all__ = ["RemovalLoss"]
 
-# Downdates of an inverse lose as many digits as the ridge has zeros: with this one six are left.
-_LEAST_RIDGE = 1e-10
 # A mean square below this share of the input's own is rounding.
 _ROUNDING = 1e-20
 # A cost below this share of what all inputs could cost at most is rounding.
@@ -45,7 +43,7 @@ class RemovalLoss:
         if len(weight) > weight.shape[1]:  # only inner products of columns count
             weight = torch.linalg.qr(weight, mode="r").R * (weight != 0).any(0)
         scale, values, vh = _spectrum(factor)
-        ridge = scoring_ridge(values, vh, samples)
+        ridge = _scoring_ridge(values, vh, samples)
         self.ridge = ridge * scale**2
         # Everything is relative to the largest moment, so that the inverse neither overflows nor vanishes.
         self._weight = weight * scale
@@ -53,8 +51,8 @@ class RemovalLoss:
         self._inverse.diagonal().add_(1 / ridge)
         self._set_positions(units)
         self._smallest = _SMALLEST * float(self._weight.square().sum())
-        columns = self._weight[:, self._positions]
-        self._penalty = ridge * columns.square().sum((0, 2))  # (units,)
+        self._penalty = ridge * self._weight.square().sum(0)[self._positions].sum(1)  # (units,)
+        self._keep_only(np.arange(len(self._present)))
 
     def _set_positions(self, units: IntArray) -> None:
         """Sort the inputs by unit; units with fewer inputs than others get inputs of weight zero."""
@@ -79,12 +77,12 @@ class RemovalLoss:
         It is negative where a unit goes that only stood in for removed ones: the ridge on its change goes with it.
         """
         at = self._positions
-        columns = self._weight[:, at]  # (outputs, units, inputs of a unit)
         if at.shape[1] == 1:
-            found = columns[:, :, 0].square().sum(0) / self._inverse.diagonal()[at[:, 0]]
+            found = (torch.linalg.vector_norm(self._weight, dim=0).square() / self._inverse.diagonal())[at[:, 0]]
         else:
+            columns = self._weight.mT[at]  # (units, inputs of a unit, outputs)
             blocks = torch.linalg.cholesky(self._inverse[at[:, :, None], at[:, None, :]])
-            found = torch.linalg.solve_triangular(blocks, columns.permute(1, 2, 0), upper=False).square().sum((1, 2))
+            found = torch.linalg.solve_triangular(blocks, columns, upper=False).square().sum((1, 2))
         costs = np.zeros(self._num_units)
         costs[self._present] = (found - self._penalty).cpu().numpy()
         return np.where(np.abs(costs) > self._smallest, costs, 0.0)
@@ -97,13 +95,27 @@ class RemovalLoss:
         gone = self._positions[row]
         across = self._inverse[gone]
         change = torch.linalg.solve(across[:, gone], across)
-        self._weight -= self._weight[:, gone] @ change
-        self._inverse -= across.mT @ change
+        self._weight.addmm_(self._weight[:, gone], change, alpha=-1)
+        self._inverse.addmm_(across.mT, change, alpha=-1)
         self._weight[:, gone] = 0
         self._inverse[gone] = 0
         self._inverse[:, gone] = 0
         self._inverse[gone, gone] = 1
         self._penalty[row] = 0
+        self._is_left[row] = False
+        if 2 * np.count_nonzero(self._is_left) < len(self._is_left):
+            self._keep_only(np.flatnonzero(self._is_left))
+
+    def _keep_only(self, rows: IntArray) -> None:
+        """Drop all inputs but those of some units: an update reads no others."""
+        device = self._inverse.device
+        before = self._positions.cpu().numpy()[rows]
+        read, positions = np.unique(before, return_inverse=True)
+        inputs, units = torch.from_numpy(read).to(device), torch.from_numpy(rows).to(device)
+        self._positions = torch.from_numpy(positions.reshape(before.shape)).to(device)
+        self._inverse, self._weight = self._inverse[inputs][:, inputs], self._weight[:, inputs]
+        self._penalty = self._penalty[units]
+        self._present, self._is_left = self._present[rows], np.ones(len(rows), dtype=bool)
 
 
 def _spectrum(factor: Tensor) -> tuple[float, Tensor, Tensor]:
@@ -113,19 +125,20 @@ def _spectrum(factor: Tensor) -> tuple[float, Tensor, Tensor]:
     return (scale, values / scale, vh) if scale > 0 else (0.0, torch.zeros_like(values), vh)
 
 
-def scoring_ridge(values: Tensor, vh: Tensor, samples: int) -> float:
+def _scoring_ridge(values: Tensor, vh: Tensor, samples: int) -> float:
     """The ridge with the least expected error if every input is predicted from all others.
 
     The candidates and the criterion, generalised cross-validation, are those of the compensation (`solve`). There the
     ridge is chosen for each predicted input; the inverse of the moments has one for all of them. It has the least
-    geometric mean of the errors: an arithmetic mean would not count inputs that the others determine.
+    geometric mean of the errors: an arithmetic mean would not count inputs that the others determine. It has no lower
+    bound for the movement by training, with which duplicates would not be free.
 
     Args:
         values: (directions,) singular values of the inputs, the largest is 1; all zero for inputs of zero.
         vh: (directions, inputs) their right singular vectors.
         samples: degrees of freedom of the samples.
     """
-    ridges = values.new_tensor([ridge for ridge in RIDGES if ridge >= _LEAST_RIDGE])
+    ridges = values.new_tensor(RIDGES)  # downdates lose as many digits as the least of them has zeros: six are left
     squares, loads = values.square()[:, None], vh.square().mT
     outside = vh.shape[1] - vh.shape[0]  # directions in which there is no sample
     rest = (1 - loads.sum(1, keepdim=True)).clamp_min(0) * (outside > 0)
@@ -134,7 +147,7 @@ def scoring_ridge(values: Tensor, vh: Tensor, samples: int) -> float:
     inverse_square = loads @ shrunk.square() + rest / ridges.square()
     errors = loads @ (squares * shrunk.square()) / inverse.square()
     freedom = vh.shape[1] - 1 - ridges * (shrunk.sum(0) + outside / ridges - inverse_square / inverse)
-    errors = errors / (1 - freedom / samples).clamp_min(_LEAST_RIDGE).square()
+    errors = errors / (1 - freedom / samples).clamp_min(RIDGES[0]).square()
     sizes = loads @ squares
     expected = errors + _ROUNDING * sizes
     return float(ridges[expected[sizes[:, 0] > _ROUNDING].log().sum(0).argmin()])

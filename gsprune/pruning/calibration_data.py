@@ -1,4 +1,4 @@
-"""The calibration data of a step: checked early, and handed to the criterion and to the compensation."""
+"""Checks the calibration data of a step early, and passes them to the criterion and to the compensation."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Compensate = Literal["none", "bias", "linear"]
 def check_calibration_data(
     importance: Importance, compensate: Compensate, calibration: Any, example_inputs: Any
 ) -> None:
-    """Complain of calibration data that a step would refuse, without running the network.
+    """Raise an error for calibration data that a step would refuse, without running the network.
 
     Args:
         importance: the scores.
-        compensate: as in `prune_step`; so are `calibration` and `example_inputs`.
-        calibration: the data; a list may be empty, to be filled before the step.
-        example_inputs: stands in for the data of a compensation.
+        compensate: as in `prune_step`.
+        calibration: as in `prune_step`, but an empty list is accepted, to be filled before the step.
+        example_inputs: as in `prune_step`; used for a compensation without `calibration`.
 
     Raises:
-        TypeError: a batch is of another type.
-        ValueError: there is no data, or there are too few examples.
+        TypeError: a batch has a wrong type.
+        ValueError: data are missing, or there are too few examples.
     """
     if calibration is None and importance.needs_calibration:
         raise ValueError(
-            f"`importance` {importance.name} needs `calibration`, and got none: pass a few hundred inputs of the kind"
-            " that the network works on, or take another importance, e.g. 'l1'"
+            f"`importance` {importance.name} needs `calibration`, and got none: pass a few hundred typical inputs, or"
+            " use another importance, e.g. 'l1'"
         )
     if compensate != "none" or importance.needs_calibration:
         check_calibration(calibration, example_inputs, _purpose(importance, compensate))
@@ -43,10 +43,10 @@ def check_calibration_data(
 def with_calibration(
     options: StepOptions, compensate: Compensate, calibration: Any, example: Example | None
 ) -> StepOptions:
-    """The options of a step with the calibration data, which is read once for the criterion and the compensation.
+    """The options of a step with calibration data, which the criterion and the compensation share.
 
     Raises:
-        TypeError: a batch is of another type.
+        TypeError: a batch has a wrong type.
         ValueError: there are too few examples.
     """
     importance, consensus = options.choice.importance, options.consensus

@@ -1,4 +1,4 @@
-"""The choice of a step: scores, and from them the units to keep."""
+"""Scores the units and chooses those to keep."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["choose_units"]
 def choose_units(
     session: Session, options: ChoiceOptions, frozen: frozenset[str], backend: Backend, consensus: Consensus | None
 ) -> tuple[BoolArray, list[str]]:
-    """The units to keep, and lines for the report; groups in `frozen` keep their width.
+    """Choose the units to keep. Groups in `frozen` keep their width.
 
     Scores that depend on data are averaged over the ranks of `consensus`.
 
     Returns:
-        (units,) bool, True for the units to keep; and the criterion's remarks.
+        (units,) bool, True for the units to keep; and the criterion's notes for the report.
 
     Raises:
         ScoreError: a score is not finite.
@@ -43,6 +43,7 @@ def choose_units(
         session.model,
         run if calls else None,
         options.calibration,
+        None if consensus is None else consensus.stacked,
     )
     scores = options.importance.unit_scores(source, average=None if consensus is None else consensus.mean)
     keep = select_units(

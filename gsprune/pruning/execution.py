@@ -1,4 +1,4 @@
-"""Carries out a choice of units: rewrite, repair or refuse, report. Pruning steps and `compact` share it."""
+"""Removes chosen units: rewrites, repairs or refuses, and reports. Pruning steps and `compact` share this."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ __all__ = ["Execution", "execute"]
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """How a choice is carried out.
+    """Options for removing chosen units.
 
     Attributes:
         selection: the request, for the report.
         ignore: modules whose outputs keep their width.
         backend: slices the tensors.
         dry_run: only report what would be removed.
-        adjustments: change weights of the smaller network.
-        consensus: the ranks that take the step together; None for one process.
-        rehearses: make the changes of a dry run and take them back; one of the adjustments is a `Rehearsal`.
+        adjustments: changes of the smaller network's weights.
+        consensus: the ranks that take the step together; None for a single process.
+        rehearses: make the changes of a dry run and roll them back; one of the adjustments is a `Rehearsal`.
     """
 
     selection: Selection
@@ -58,14 +58,14 @@ def execute(
     optimizers: Sequence[Optimizer],
     followers: Sequence[nn.Module],
 ) -> PruneReport:
-    """Remove the units that are not chosen to stay.
+    """Remove the units that `choose` does not keep.
 
     Args:
         session: the model, with its binding and structure.
-        choose: returns (units,) bool, True for the units to keep; groups of the names that it gets keep their width. It
-            is called again without the groups that a failed rewrite was due to.
+        choose: takes names of groups that must keep their width; returns (units,) bool, True for units to keep. After a
+            failed rewrite it is called again with the groups that caused the failure.
         how: the options.
-        optimizers: whose states follow.
+        optimizers: optimizers whose states are sliced along.
         followers: modules of the model's architecture.
 
     Raises:
@@ -79,7 +79,7 @@ def execute(
     ignored = ignored_groups(session.model, session.groups.traced, how.ignore)
     rewrite_options = RewriteOptions(how.backend, how.adjustments, how.consensus)
     budget = ForwardBudget()
-    attempt = session  # with the links and refused groups that earlier attempts found
+    attempt = session  # later attempts add links and refused groups
     while True:
         keep = choose(ignored.union(attempt.refused))
         changes = np.count_nonzero(keep) < len(keep)  # `all` goes through Python
@@ -97,7 +97,7 @@ def execute(
             break
         attempt = _after_refusal(attempt, result, budget)
     if not changes or how.dry_run:
-        session.model.__dict__[SESSION_ATTRIBUTE] = session  # so that the next step need not trace
+        session.model.__dict__[SESSION_ATTRIBUTE] = session  # the next step need not trace again
     names = session.bound.parameter_names
     context = Context(how.selection, session.initial_widths, ignored, attempt.refused, names)
     seconds, after = time.perf_counter() - started, result.structure
@@ -107,7 +107,7 @@ def execute(
 
 
 def _rehearse(session: Session, keep: BoolArray, options: RewriteOptions, budget: ForwardBudget) -> Rewritten | Refusal:
-    """Rewrite the model alone, to look at it, and take everything back."""
+    """Rewrite the model without optimizers and followers for an inspection, and roll everything back."""
     try:
         result = rewrite_network(session, keep, (), (), options, budget)
     except RehearsalOver:
@@ -119,10 +119,10 @@ def _rehearse(session: Session, keep: BoolArray, options: RewriteOptions, budget
 
 
 def _after_refusal(session: Session, refusal: Refusal, budget: ForwardBudget) -> Session:
-    """The session for the next attempt, which leaves the groups alone that were in the way.
+    """The session for the next attempt, in which the groups that caused the failure keep their width.
 
     Raises:
-        RewriteError: no group is in the way, or the forwards are used up.
+        RewriteError: no group caused the failure, or the budget of forwards is used up.
     """
     if not refusal.groups or budget.left <= 0:
         raise RewriteError(

@@ -1,4 +1,4 @@
-"""One pruning step on a traced model: the choice by scores, carried out by `execute`."""
+"""One pruning step on a traced model: chooses units by scores and calls `execute`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def take_step(
     optimizers: Sequence[Optimizer] = (),
     followers: Sequence[nn.Module] = (),
 ) -> PruneReport:
-    """Take one step on a traced model; the state of a seeded criterion advances only if the step succeeds.
+    """Take one step on a traced model. A criterion's state advances only if the step succeeds.
 
     Raises:
         ValueError: an option, an optimizer or a follower does not fit the model.

@@ -122,3 +122,17 @@ def test_moments_of_all_ranks_are_those_of_all_samples() -> None:
     assert together.weight is not None
     assert found.weight is not None
     torch.testing.assert_close(found.weight, together.weight, rtol=0, atol=1e-12)
+
+
+def test_a_channel_that_almost_never_fires_gets_no_large_weight() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 256, 121, generator=generator, dtype=torch.float64)
+    x[:, :, 120] = x[:, :, :8].sum(2) + torch.randn(256, generator=generator, dtype=torch.float64)
+    x[:, :, 0] = 0
+    x[:, 3, 0] = 1e-4
+    x[:, 3, 120] += 30
+    moments = Moments(torch.arange(120)[None], 121)
+    moments.add(x, x[:, :, :120], 0.0)
+    weight = solve(moments, has_constant=True).weight
+    assert weight is not None
+    assert weight[0, 120].abs().max() < 2

@@ -1,4 +1,4 @@
-"""Pictures of agents side by side, each below its caption."""
+"""Pictures of agents side by side, each with a caption above it."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _TEXT_COLOUR = (190, 196, 204)
 
 
 class Pictures:
-    """Draws the moments of the same players again and again; all pictures have the same size."""
+    """Draws moments of a fixed set of players. All pictures have the same size."""
 
     def __init__(self, players: Sequence[Player], first: Sequence[Moment], scale: int) -> None:
-        """Lay the pictures out.
+        """Compute the layout.
 
         Args:
-            players: from left to right.
-            first: a moment of each.
-            scale: picture pixels per pixel of a frame, in either direction.
+            players: the players from left to right.
+            first: a moment of each player.
+            scale: picture pixels per pixel of a frame, in both directions.
         """
         self._players = players
         self._scale = scale
@@ -85,9 +85,9 @@ def colours(frame: Uint8Array, stack: int = 1) -> Uint8Array:
     """The newest picture of an observation, as (H, W, 3).
 
     Args:
-        frame: (C, H, W), the planes of one picture after those of the other; the newest picture is last.
-        stack: number of pictures. One with three planes is in colour, as is one with four, whose last is transparency;
-            of others the last plane is shown in grey.
+        frame: (C, H, W), a stack of pictures, the newest last.
+        stack: number of pictures. A picture with three planes is in colour, as is one with four, whose last is
+            transparency; of others the last plane is shown in grey.
     """
     picture = frame[-(len(frame) // stack) :]
     planes = picture[:3] if len(picture) in (3, 4) else np.repeat(picture[-1:], 3, axis=0)

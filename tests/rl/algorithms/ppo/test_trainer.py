@@ -110,7 +110,7 @@ def test_the_schedule_can_end_at_a_budget_of_milliseconds(tmp_path: Path, monkey
     assert rows[4]["pruning/params"] / 110_160 == pytest.approx(0.25, rel=0.1)
     short = replace(config, latency_budget_ms=0.0001)
     folder = RunFolder.create(tmp_path / "short", "ppo", asdict(short))
-    with pytest.raises(ValueError, match=r"asks for 0\.0001 ms in eager .* ask for more time"):  # before any training
+    with pytest.raises(ValueError, match=r"is 0\.0001 ms in eager .* use a larger budget"):  # before any training
         PPOTrainer(short, folder)
     folder.close()
 
@@ -400,11 +400,11 @@ BAD = [
     ({"importance": "reconstruction", "num_steps": 4}, "with `importance` reconstruction, which scores on frames"),
     ({"round_to": 0}, "`round_to` must be at least 1, got 0"),
     ({"round_to": "onnx"}, "`round_to` must be a whole number, a mapping, or one of 'onnxruntime'"),
-    ({"target": "latency"}, "`latency_budget_ms` goes with target latency .* got None and latency"),
-    ({"latency_budget_ms": 1.0}, "`latency_budget_ms` goes with target latency .* got 1.0 and channels"),
+    ({"target": "latency"}, "`latency_budget_ms` needs target latency .* got None and latency"),
+    ({"latency_budget_ms": 1.0}, "`latency_budget_ms` needs target latency .* got 1.0 and channels"),
     ({**IN_TIME, "latency_budget_ms": 0.0}, "`milliseconds` must be above 0"),
     ({**IN_TIME, "pruning": "structured"}, "`target` latency needs pruning group, got structured"),
-    ({**IN_TIME, "scope": "global"}, "`scope` must be local, got global"),
+    ({**IN_TIME, "scope": "global"}, "`scope` must be local with `target` latency.*got global"),
 ]
 
 
