@@ -37,7 +37,7 @@ def check_number(
         TypeError: `value` is not a real number.
         ValueError: `value` is NaN or out of bounds.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, (float, Real)):  # abstract classes are slow
         raise TypeError(f"`{argument}` must be a number, got {value!r}")
     number = float(value)
     if (
@@ -65,7 +65,7 @@ def check_whole(argument: str, value: object, *, at_least: int, meaning: str = "
         TypeError: `value` is not a whole number.
         ValueError: `value` is below `at_least`.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if isinstance(value, bool) or not isinstance(value, (int, Integral)):
         raise TypeError(f"`{argument}` must be a whole number, got {value!r}")
     if value < at_least:
         raise ValueError(f"`{argument}` must be at least {at_least}{meaning and f', {meaning}'}, got {value}")
