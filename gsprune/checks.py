@@ -9,7 +9,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
-__all__ = ["check_choice", "check_flag", "check_number", "check_whole", "counted", "suggestion"]
+__all__ = ["check_choice", "check_flag", "check_number", "check_whole", "counted", "listed", "suggestion"]
 
 
 def check_number(
@@ -99,6 +99,12 @@ def check_choice(argument: str, value: object, choices: Iterable[str]) -> str:
 def counted(count: int, noun: str) -> str:
     """A number with its noun in the singular or plural: "1 run", "2 runs"; the plural takes an s."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """The first names and the number of others: "a, b and 3 more"."""
+    every = list(names)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
 def suggestion(value: object, choices: Iterable[str]) -> str:

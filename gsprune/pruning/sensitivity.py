@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -121,7 +120,7 @@ def sensitivity(
     with temporary_eval(module):
         dense = example.call(module)
     rows = []
-    for group, (first, last) in zip(graph.groups, pairwise(structure.first_unit.tolist()), strict=True):
+    for group, first, last in structure.spans():
         for ratio in sorted(ratios) if group.name not in frozen else ():
             # No first-seen widths are passed: the ratio is one of the present width. The name is no glob here.
             request = Selection({escape(group.name): ratio})

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from gsprune.checks import listed
 from gsprune.errors import PruneWarning
 from gsprune.pruning.report import PruneReport
 from gsprune.rewrite.session import Session
@@ -65,10 +66,9 @@ def _warn_of_unseen(model: nn.Module, graph: Graph) -> None:
     """Name the parts that the example did not run: the channels that they read are not certain."""
     names = graph.unseen
     if names:
-        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         _warn(
-            f"the example did not run {listed} of {type(model).__name__}: these parts keep their widths, as do the"
-            " channels beside them that they may read (report.protected); they fail if they read others. Let it run"
+            f"the example did not run {listed(names)} of {type(model).__name__}: these parts keep their widths, as do"
+            " the channels beside them that they may read (report.protected); they fail if they read others. Let it run"
             " every part, e.g. forward=lambda model, x: [model(x, task) for task in tasks]"
         )
 

@@ -70,8 +70,7 @@ def group_layers(group: Group) -> frozenset[str]:
 
     A parameter of the model itself belongs to no layer and has its own name.
     """
-    layers = {member.tensor.rpartition(".")[0] or member.tensor for member in group.members if member.role == "out"}
-    return frozenset({group.name, *layers})
+    return frozenset({group.name, *group.layers("out")})
 
 
 def matching_groups(graph: Graph, pattern: str) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gsprune.checks import listed
 from gsprune.selection.options import Selection, per_group
 from gsprune.selection.widths import WidthLimits
 from gsprune.tracing.structure import Structure
@@ -30,7 +31,7 @@ class Shortfall:
     final: bool
 
     def __str__(self) -> str:
-        parts = [f"{cause} ({_listed(names)})" for cause, names in self.causes.items()]
+        parts = [f"{cause} ({listed(names)})" for cause, names in self.causes.items()]
         return f"more was asked for than could go: held by {', '.join(parts)}"
 
 
@@ -84,7 +85,3 @@ def _causes(limits: WidthLimits, frozen: list[str | None]) -> list[str | None]:
         cause if cause is not None else reasons[can_move.index(True) if any(can_move) else -1]
         for cause, *can_move in zip(frozen, *movable, strict=True)
     ]
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
