@@ -15,7 +15,7 @@ from gsprune.report.series import Curve
 from gsprune.rl.training.metrics import read_metrics
 from gsprune.rl.training.run_folder import holds_run, read_config
 
-__all__ = ["Run", "find_runs", "load_run", "load_runs"]
+__all__ = ["RunRecord", "find_runs", "load_run", "load_runs"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -31,7 +31,7 @@ _NOT_A_METHOD = frozenset(
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """The files of one run, read into memory.
 
     Attributes:
@@ -126,7 +126,7 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: Path) -> RunRecord:
     """Read one run folder.
 
     Raises:
@@ -142,7 +142,7 @@ def load_run(folder: Path) -> Run:
         rows = []
     except ValueError as error:
         raise ValueError(f"{str(folder / 'metrics.jsonl')!r} is damaged: {error}") from error
-    return Run(
+    return RunRecord(
         folder,
         " ".join(_label_parts(config)),
         config,
@@ -152,7 +152,7 @@ def load_run(folder: Path) -> Run:
     )
 
 
-def load_runs(paths: Iterable[Path]) -> list[Run]:
+def load_runs(paths: Iterable[Path]) -> list[RunRecord]:
     """All runs at or below the paths, labelled so that the methods among them can be told apart.
 
     A run of a sweep has the name its method has there. For others the label is made of what differs among algorithm,
@@ -172,7 +172,7 @@ def load_runs(paths: Iterable[Path]) -> list[Run]:
     return _in_sweep_order(labelled, list(names.values()))
 
 
-def _shortened(runs: Sequence[Run]) -> list[Run]:
+def _shortened(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """The runs, labelled without the words that all labels share; what is said of the pruning stays."""
     parts = [_label_parts(run.config) for run in runs]
     kept = [i for i in range(3) if len({part[i] for part in parts}) > 1]
@@ -182,7 +182,7 @@ def _shortened(runs: Sequence[Run]) -> list[Run]:
     ]
 
 
-def _distinguished(runs: Sequence[Run]) -> list[Run]:
+def _distinguished(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """The runs, with the options in which those of equal label differ added to it."""
     labelled = []
     for run in runs:
@@ -194,7 +194,7 @@ def _distinguished(runs: Sequence[Run]) -> list[Run]:
     return labelled
 
 
-def _in_sweep_order(runs: list[Run], methods: Sequence[str]) -> list[Run]:
+def _in_sweep_order(runs: list[RunRecord], methods: Sequence[str]) -> list[RunRecord]:
     """Methods in the order in which the sweep names them, so that colours and rows follow the study."""
     rank = {method: i for i, method in reversed(list(enumerate(methods)))}
     return sorted(runs, key=lambda run: rank.get(run.method, len(rank)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gsprune.report.load import Run
+from gsprune.report.load import RunRecord
 from gsprune.rl.envs.registry import score_range_of
 
 __all__ = ["Outcome", "outcome_of"]
@@ -33,7 +33,7 @@ class Outcome:
         largest_value_error: largest change of the values by a pruning step, in their standard deviations, likewise.
     """
 
-    run: Run
+    run: RunRecord
     steps: int | None
     seconds: float | None
     train_return: float | None
@@ -63,7 +63,7 @@ class Outcome:
         return None if self.test_return is None or scale is None else scale.normalised(self.test_return)
 
 
-def outcome_of(run: Run) -> Outcome:
+def outcome_of(run: RunRecord) -> Outcome:
     """Collect the figures of a run.
 
     An evaluation by `gsprune eval` comes before the summary's if it is of the newest checkpoint and as many episodes,
@@ -91,7 +91,7 @@ def outcome_of(run: Run) -> Outcome:
     )
 
 
-def _return(run: Run, levels: str) -> float | None:
+def _return(run: RunRecord, levels: str) -> float | None:
     evaluated = _evaluated(run, levels)
     if evaluated is not None:
         return evaluated
@@ -99,7 +99,7 @@ def _return(run: Run, levels: str) -> float | None:
     return run.last(f"eval/{levels}_return") if final is None else float(final)
 
 
-def _evaluated(run: Run, levels: str) -> float | None:
+def _evaluated(run: RunRecord, levels: str) -> float | None:
     """The mean by `gsprune eval`, if it is of the newest checkpoint and of no fewer episodes than the run's own."""
     evaluation = run.evaluation
     track = evaluation.get("tracks", {}).get(levels)
