@@ -52,14 +52,13 @@ def check_number(
     return number
 
 
-def check_whole(argument: str, value: object, *, at_least: int, meaning: str = "") -> int:
+def check_whole(argument: str, value: object, *, at_least: int) -> int:
     """A whole number that is not too small, as an int.
 
     Args:
         argument: name of the argument, for the message.
         value: the argument; booleans and floats are not whole numbers.
         at_least: smallest allowed value.
-        meaning: what the number stands for, added to the message.
 
     Raises:
         TypeError: `value` is not a whole number.
@@ -68,7 +67,7 @@ def check_whole(argument: str, value: object, *, at_least: int, meaning: str = "
     if isinstance(value, bool) or not isinstance(value, (int, Integral)):
         raise TypeError(f"`{argument}` must be a whole number, got {value!r}")
     if value < at_least:
-        raise ValueError(f"`{argument}` must be at least {at_least}{meaning and f', {meaning}'}, got {value}")
+        raise ValueError(f"`{argument}` must be at least {at_least}, got {value}")
     return int(value)
 
 

@@ -56,7 +56,7 @@ def learning_table(runs: Sequence[RunRecord], methods: Sequence[str], baseline: 
                         method,
                         game,
                         str(len(here)),
-                        return_cell([mean_return(run) for run in here], seed=0),
+                        return_cell([mean_return(run) for run in here]),
                         f"{level:.2f}",
                         f"{len(steps)}/{len(here)}",
                         format_steps(float(np.mean(steps))) if steps else UNKNOWN,
