@@ -4,8 +4,8 @@
     python scripts/compensation_table.py agents runs/starpilot-* --csv docs/results/compensation-agents.csv
 
 `digits` trains a ResNet, a ConvNeXt and a ViT on scikit-learn's digits; Torch-Pruning's result stands beside gsprune's
-(needs scikit-learn and the extra `bench`). `agents` reads run folders of ``gsprune train``. Both append to the csv,
-skip rows that it has, and print a table in Markdown.
+(needs scikit-learn and the extra `bench`). `agents` reads run folders of ``gsprune train``. Both append to the csv and
+skip rows that it has. `compensation_results.py` makes the page's tables and pictures of both files.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ import csv
 import math
 import sys
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
@@ -72,22 +70,6 @@ class Table:
             if len(self.rows) == 1:
                 writer.writeheader()
             writer.writerow(row)
-
-    def markdown(self) -> str:
-        """One line per network, sparsity and criterion: change and error for each mode, medians over the seeds."""
-        cells: dict[tuple[str, ...], dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-        for row in self.rows:
-            modes = cells[row["network"], row["sparsity"], row["criterion"]]
-            modes[row["compensate"]].append((float(row["change"]), float(row["error"])))
-        lines = ["| network | removed | criterion | change: none / bias / linear | error: none / bias / linear |"]
-        lines += ["|---|---:|---|---:|---:|"]
-        for (network, sparsity, criterion), modes in cells.items():
-            columns = [
-                " / ".join(f"{median(v[i] for v in modes[mode]):.3g}" for mode in MODES if mode in modes)
-                for i in range(2)
-            ]
-            lines.append(f"| {network} | {float(sparsity):.0%} | {criterion} | {columns[0]} | {columns[1]} |")
-        return "\n".join(lines) + "\n"
 
 
 def measure_steps(
@@ -221,8 +203,9 @@ def run_agents(table: Table, runs: Sequence[Path], num_frames: int) -> None:
     """Fill the table with agents: `num_frames` of 2,000 frames fit, and 2,000 frames of other episodes test."""
     for run in runs:
         agent = load_agent(run)
-        name = "-".join(str(agent.config[key]) for key in ("algorithm", "encoder", "width"))
-        seed = agent.config["seed"]
+        config = agent.config
+        name = f"{config['algorithm']} {config['encoder']} x{config['width']:g} {config['env_id']} {agent.step}"
+        seed = config["seed"]
         if table.has(name, seed, SPARSITIES[-1], "random", MODES[-1]):
             continue
         fitted, tested = (torch.cat(list(frames_of(agent, 2000, play))) for play in (1, 2))
@@ -254,7 +237,7 @@ def run_agents(table: Table, runs: Sequence[Path], num_frames: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Fill the csv and print the table."""
+    """Fill the csv."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", choices=("agents", "digits"))
     parser.add_argument("runs", nargs="*", type=Path, help="run folders, for agents")
@@ -267,7 +250,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_digits(table)
     else:
         run_agents(table, args.runs, args.frames)
-    sys.stdout.write(table.markdown())
 
 
 if __name__ == "__main__":

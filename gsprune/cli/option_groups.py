@@ -17,7 +17,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("latency_budget_ms", "latency_engine", "latency_batch", "round_to", "min_channels", "rescale"),
         *("compensate", "calibration_frames", "backend"),
     ),
-    "algorithm": ("learning_rate",),
+    "algorithm": ("learning_rate", "adam_eps"),
     "evaluation": ("eval_episodes", "eval_interval_episodes", "eval_points", "eval_num_envs"),
     "machine": (
         *("device", "workers", "torch_threads", "env_threads", "channels_last", "amp", "compile"),
@@ -28,7 +28,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def groups_of(args_type: type[Any]) -> dict[str, list[str]]:
-    """Title of a group -> the options that this command has of it, in the order of the dataclass.
+    """Title of a group -> its options in this command, in the order of the dataclass.
 
     An option without an entry in `GROUPS` goes to "run" if it is one of `RunOptions`, and to "algorithm" otherwise.
     """

@@ -70,7 +70,7 @@ class Moments:
             self._add(left, gone, 0.0)
 
     def _add(self, z: Tensor, lost: Tensor, padding: float) -> None:
-        added = torch.cat([torch.ones_like(z[:, :, :1]), z, lost], 2)
+        added = torch.cat([torch.ones_like(lost[:, :, :1]), z, lost], 2)
         padded = torch.zeros_like(added[:, :1])
         padded[:, :, 0] = (z.shape[1] * padding / (1 - padding)) ** 0.5
         self.factor = torch.linalg.qr(torch.cat([self.factor, added, padded], 1), mode="r").R

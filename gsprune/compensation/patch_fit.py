@@ -34,6 +34,8 @@ class PatchFit:
 
     def __post_init__(self) -> None:
         self._base = torch.cat([target.base.double().flatten(1) for target in self.targets])
+        rows = torch.cat([target.rows(self.consumer).flatten(1) for target in self.targets])
+        self._lengths = rows.square().sum(1).sqrt()
 
     def add(self, use: Use, sample: Sample | PatchSample) -> None:
         """Add a sample; `use` is the weight's first one in the pruned network."""
@@ -56,7 +58,7 @@ class PatchFit:
         """
         assert self._moments is not None
         moments = self._moments if stack is None else self._moments.of_all_ranks(self.consumer.weight, stack)
-        self.map = solve(moments, bool(self.targets[0].constants))
+        self.map = solve(moments, bool(self.targets[0].constants), self._lengths)
         self.apply()
 
     def apply(self) -> None:

@@ -140,7 +140,7 @@ def portable_call(
     for name, value in named:
         if not isinstance(value, Tensor):
             raise TypeError(
-                f"`example_inputs` must hold tensors alone to be exported, got {type(value).__name__}"
+                f"`example_inputs` must contain only tensors to be exported, got {type(value).__name__}"
                 f"{'' if name is None else f' for {name!r}'}; bind other values in `forward=lambda model, x: ...`"
             )
     inputs = tuple(value.detach().cpu().contiguous() for _, value in named)

@@ -1,4 +1,4 @@
-"""Cells of the tables: means over runs, with intervals where there are several."""
+"""Cells of tables: means over runs, with intervals if there are several runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["bracketed", "mean_cell", "return_cell", "run_count"]
 
 
 def run_count(outcomes: Sequence[Outcome]) -> str:
-    """The number of runs; 1/2 says that one of two is finished."""
+    """The number of runs; 1/2 means that one of two is finished."""
     finished = sum(outcome.run.finished for outcome in outcomes)
     return str(finished) if finished == len(outcomes) else f"{finished}/{len(outcomes)}"
 
@@ -23,21 +23,21 @@ def run_count(outcomes: Sequence[Outcome]) -> str:
 def mean_cell(
     outcomes: Sequence[Outcome], figure: Callable[[Outcome], float | None], text: Callable[[float], str]
 ) -> str:
-    """The mean of a figure over the runs in which it is known."""
-    known = [value for value in map(figure, outcomes) if value is not None]
-    return text(float(np.mean(known))) if known else UNKNOWN
+    """The mean of a result over the runs that have it."""
+    values = [value for value in map(figure, outcomes) if value is not None]
+    return text(float(np.mean(values))) if values else UNKNOWN
 
 
 def return_cell(values: Sequence[float | None]) -> str:
-    """The mean of the known returns, one per run, with its 95 % bootstrap interval."""
-    known = [value for value in values if value is not None]
-    if not known:
+    """The mean of returns, one per run, with its 95 % bootstrap interval; None is omitted."""
+    returns = [value for value in values if value is not None]
+    if not returns:
         return UNKNOWN
-    interval = bootstrap_interval({"game": known}, mean, rng=resampling())
-    return bracketed(interval, digits=2, alone=len(known) == 1)
+    interval = bootstrap_interval({"game": returns}, mean, rng=resampling())
+    return bracketed(interval, digits=2, alone=len(returns) == 1)
 
 
 def bracketed(interval: Interval, digits: int, alone: bool = False) -> str:
-    """An estimate with its interval, or without where a single run gives none."""
+    """An estimate with its interval in brackets, or without it for a single run (`alone`)."""
     text = f"{interval.estimate:.{digits}f}"
     return text if alone else f"{text} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

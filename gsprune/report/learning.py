@@ -1,4 +1,4 @@
-"""How quickly agents learn: the mean return over the training, and the steps until a return is reached."""
+"""The speed of learning: the mean return over the training, and the steps until a return is reached."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHARE = 0.9  # of the way from the baseline's first return to its last
 
 
 def mean_return(run: RunRecord) -> float | None:
-    """The area under a run's training return, divided by the steps that it spans; None without two points."""
+    """The area under a run's training return, divided by its number of steps; None with fewer than two points."""
     curve = run.curve(_RETURN).finite()
     if len(curve.x) < 2:
         return None
@@ -34,12 +34,12 @@ def steps_until(run: RunRecord, level: float) -> int | None:
 
 
 def learning_table(runs: Sequence[RunRecord], methods: Sequence[str], baseline: str) -> Table | None:
-    """How quickly each method learns; a row per game and method.
+    """The speed of learning of each method, with one row per game and method.
 
     Args:
         runs: all runs.
         methods: the order of the rows.
-        baseline: the method whose return at the end is the measure.
+        baseline: the method whose final return determines the level to reach.
 
     Returns:
         The table, or None if the baseline has no return.
@@ -48,17 +48,17 @@ def learning_table(runs: Sequence[RunRecord], methods: Sequence[str], baseline: 
     for game in sorted({run.game for run in runs}):
         level = _level([run for run in runs if (run.game, run.method) == (game, baseline)])
         for method in methods if level is not None else ():
-            here = [run for run in runs if (run.game, run.method) == (game, method)]
-            if here and level is not None:
-                steps = [count for run in here if (count := steps_until(run, level)) is not None]
+            own_runs = [run for run in runs if (run.game, run.method) == (game, method)]
+            if own_runs and level is not None:
+                steps = [count for run in own_runs if (count := steps_until(run, level)) is not None]
                 rows.append(
                     (
                         method,
                         game,
-                        str(len(here)),
-                        return_cell([mean_return(run) for run in here]),
+                        str(len(own_runs)),
+                        return_cell([mean_return(run) for run in own_runs]),
                         f"{level:.2f}",
-                        f"{len(steps)}/{len(here)}",
+                        f"{len(steps)}/{len(own_runs)}",
                         format_steps(float(np.mean(steps))) if steps else UNKNOWN,
                     )
                 )
@@ -75,8 +75,8 @@ def learning_table(runs: Sequence[RunRecord], methods: Sequence[str], baseline: 
 
 def _level(baseline: Sequence[RunRecord]) -> float | None:
     curves = [run.curve(_RETURN).finite() for run in baseline]
-    known = [curve.y for curve in curves if len(curve.y)]
-    if not known:
+    returns = [curve.y for curve in curves if len(curve.y)]
+    if not returns:
         return None
-    first, last = np.mean([values[0] for values in known]), np.mean([values[-1] for values in known])
+    first, last = np.mean([values[0] for values in returns]), np.mean([values[-1] for values in returns])
     return float(first + _SHARE * (last - first))

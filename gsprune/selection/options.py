@@ -39,9 +39,9 @@ class Selection:
             "channels".
         scope: "local": the same ratio in every group; "global": one threshold over all scores; "isomorphic": one for
             every kind of group.
-        target: the unit of `sparsity`. "channels": a fraction of every group's width (local), or of the sum of those
-            compared with each other; "params" and "macs": of the whole network's.
-        round_to: widths are rounded up to a multiple, groups narrower than it are left alone; or {glob: number}.
+        target: the unit of `sparsity`. "channels": the fraction of every group's width (local), or of the total width
+            of groups that are compared with each other. "params" and "macs": the fraction of the network's total.
+        round_to: the multiple to which widths are rounded up; narrower groups stay as they are; or {glob: number}.
         min_channels: the smallest width; or {glob: number}.
         parameters: names of the tensors that are parameters, for target "params".
 
@@ -66,9 +66,9 @@ class Selection:
 
 
 def group_layers(group: Group) -> frozenset[str]:
-    """Names by which a group can be selected: its own, and those of the layers whose outputs are in it.
+    """Names that select a group: its own name and the names of the layers whose outputs are in it.
 
-    A parameter of the model itself belongs to no layer and has its own name.
+    A parameter of the model itself belongs to no layer and is listed by its own name.
     """
     return frozenset({group.name, *group.layers("out")})
 
@@ -84,14 +84,14 @@ def matching_groups(graph: Graph, pattern: str) -> list[str]:
 
 
 def per_group(argument: str, spec: _Number | Mapping[str, _Number], graph: Graph, default: _Number) -> list[_Number]:
-    """The number that an option of a `Selection` asks of every group, in the graph's order.
+    """The value of an option of a `Selection` for every group, in the graph's order.
 
     Args:
         argument: the option's name, for messages.
         spec: one number for all groups, or {glob: number}. A module's name stands for all layers inside it. If several
             globs match a group, the first one wins.
         graph: the groups.
-        default: the number of groups that no glob matches.
+        default: the value for groups that no glob matches.
 
     Raises:
         ValueError: a glob matches no group.
@@ -99,7 +99,7 @@ def per_group(argument: str, spec: _Number | Mapping[str, _Number], graph: Graph
     if not isinstance(spec, Mapping):
         return [spec] * len(graph.groups)
     values = {group.name: default for group in graph.groups}
-    for pattern in reversed(list(spec)):  # so that the first glob overwrites the later ones
+    for pattern in reversed(list(spec)):  # the first glob overwrites the later ones
         names = matching_groups(graph, pattern) or matching_groups(graph, f"{pattern}.*")
         if not names:
             raise ValueError(_unmatched(argument, pattern, graph))
@@ -135,9 +135,9 @@ def _unmatched(argument: str, pattern: str, graph: Graph) -> str:
                 f"`{argument}` names {pattern!r}, whose channels are never removed ({protected.reason}); "
                 f"leave it out of `{argument}`"
             )
-    known = sorted(set().union(*(group_layers(group) for group in graph.groups)) if graph.groups else set())
-    near = difflib.get_close_matches(pattern, known, n=3) or [name for name in known if name.startswith(pattern)][:3]
-    hint = f"near matches: {', '.join(map(repr, near))}" if near else f"there are: {', '.join(known[:8]) or 'none'}"
+    names = sorted(set().union(*(group_layers(group) for group in graph.groups)) if graph.groups else set())
+    near = difflib.get_close_matches(pattern, names, n=3) or [name for name in names if name.startswith(pattern)][:3]
+    hint = f"near matches: {', '.join(map(repr, near))}" if near else f"there are: {', '.join(names[:8]) or 'none'}"
     return (
         f"`{argument}` names {pattern!r}, which matches no group and no layer of one; {hint} "
         f"(print(gsprune.trace(model)) shows all)"

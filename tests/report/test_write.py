@@ -48,7 +48,7 @@ def test_one_dense_run_that_is_still_going_has_a_report(write_run: RunWriter, tm
     report = write_report(load_runs([tmp_path / "run"]), tmp_path / "out")
     assert report.pictures == ("curves_training.png", "curves_time.png", "wall_clock.png")
     assert (
-        "1 run, 0 finished; the figures of the others are provisional" in (tmp_path / "out" / "report.md").read_text()
+        "1 run, 0 finished; the results of the others are provisional" in (tmp_path / "out" / "report.md").read_text()
     )
 
 

@@ -157,6 +157,7 @@ class AtariProvider:
         channels, height, width = shape
         return EnvironmentDescription(
             observation_shape=(channels, height, width),
+            stack=channels,
             action_space=space,
             score_range=self.score_range(request),
             layout="the last 4 frames in grey, 84 x 84, the newest last; one for every 4 frames of the game",

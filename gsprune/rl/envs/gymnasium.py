@@ -131,6 +131,7 @@ def _described(env_id: str, options: str) -> EnvironmentDescription:
         channels, height, width = cast(tuple[int, int, int], env.observation_space.shape)
         return EnvironmentDescription(
             observation_shape=(channels, height, width),
+            stack=own.stack,
             action_space=env.action_space,
             layout="channels first; of a stack the newest image last",
             play={

@@ -86,6 +86,9 @@ class EnvironmentDescription:
         action_meanings: a name per action; None if they have none.
         layout: how the environment's own frames relate to the observations, for the contract of an export.
         play: JSON values by which the environment can be made without gsprune, for the contract of an export.
+        stack: images in one observation, of C / `stack` channels each, the oldest first; DQN's replay stores every
+            image once. Each observation is the one before with its oldest image replaced by a new one at the end. The
+            first of an episode is one image behind black ones, or behind copies of itself. The replay verifies this.
     """
 
     observation_shape: tuple[int, int, int]
@@ -96,6 +99,7 @@ class EnvironmentDescription:
     action_meanings: tuple[str, ...] | None = None
     layout: str = "channels first"
     play: Mapping[str, Any] | None = None
+    stack: int = 1
 
     @property
     def can_save_states(self) -> bool:

@@ -1,4 +1,4 @@
-"""The evaluations of a run by itself: at some points of the training, and at its end."""
+"""The evaluations that a run makes itself, during the training and at its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OwnEvaluations:
     """Evaluates the agent of a run on the tracks without noise.
 
     Attributes:
-        seconds: of all evaluations, those of earlier processes of the run included.
+        seconds: time of all evaluations, including those before the run was resumed.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class OwnEvaluations:
         device: torch.device,
         say: Callable[[str], None],
     ) -> None:
-        """Evaluate nothing yet.
+        """Store the arguments.
 
         Args:
             config: the options of the run.
             policy: makes the policy of the present agent.
-            device: of the agent.
-            say: tells the user a line.
+            device: the agent's device.
+            say: prints a line for the user.
         """
         self._config = config
         self._policy = policy
@@ -45,10 +45,10 @@ class OwnEvaluations:
         self.seconds = 0.0
 
     def is_due(self, iteration: int) -> bool:
-        """True after the iterations at which the training is evaluated; the end has an evaluation of its own.
+        """True if an evaluation during the training is due. The final evaluation does not count.
 
         Args:
-            iteration: number of iterations that are over, at least 1.
+            iteration: number of finished iterations, at least 1.
         """
         points, last = self._config.eval_points, self._config.num_iterations
         if self._config.eval_interval_episodes == 0 or self._has_given_up or iteration == last:
@@ -59,8 +59,8 @@ class OwnEvaluations:
     def returns(self, episodes: int) -> dict[str, float]:
         """Mean returns of `episodes` episodes as ``eval/train_return`` and ``eval/test_return``.
 
-        The result is empty for 0 episodes, and if an episode does not end. The user is told so, and `is_due` is False
-        from then on, because the next evaluation would probably take as long for nothing.
+        The result is empty for 0 episodes. It is also empty if an episode does not end. Then a line is printed, and
+        `is_due` is False from now on, because the next evaluation would probably fail after the same time.
         """
         if episodes == 0:
             return {}

@@ -86,6 +86,7 @@ def test_an_option_that_others_switch_off_is_refused(config: TrainConfig, messag
         PPOConfig(target="latency", latency_budget_ms=1.0, latency_engine="compiled", latency_batch=4),
         PPOConfig(eval_interval_episodes=0, eval_num_envs=32),
         PPOConfig(compensate="bias", calibration_frames=64),
+        PPOConfig(importance="reconstruction", calibration_frames=64),
         DQNConfig(pruning="redo", prune_interval=10),
         DQNConfig(replay_storage="memory", priority_alpha=0.0),
     ],

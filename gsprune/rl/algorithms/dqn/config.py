@@ -3,7 +3,7 @@
 The preset "atari" has the hyperparameters of CleanRL's ``dqn_atari.py``
 (https://docs.cleanrl.dev/rl-algorithms/dqn/#dqn_ataripy). CleanRL plays one environment and learns after every fourth
 step; here four environments step together and each of their steps is followed by one update, which is the same ratio.
-Targets are those of double DQN. The replay takes 29 GB of disk, as there; set `replay_capacity` for less.
+Targets are those of double DQN. ``docs/guide/dqn.md`` compares the two line by line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class DQNConfig(TrainConfig):
     batch_size: int = 512
     """transitions per gradient step"""
     replay_capacity: int = 1_000_000
-    """transitions kept; each takes the bytes of one observation, 12,288 for Procgen and 28,224 for Atari"""
+    """transitions kept; each takes the bytes of one image, 12,288 for Procgen and 7,056 for Atari"""
     replay_storage: Literal["disk", "memory"] = "disk"
     """where the frames of the replay lie: in a memory-mapped file of the run folder, so that a resumed run has them
     again, or in memory, where a resumed run fills its replay anew"""
@@ -52,8 +52,8 @@ class DQNConfig(TrainConfig):
     """share of random actions after exploration; it begins at 1"""
     exploration_fraction: float = 0.1
     """fraction of the training over which the share of random actions falls"""
-    max_grad_norm: float = 10.0
-    """gradients are scaled down to this norm"""
+    max_grad_norm: float | None = 10.0
+    """gradients are scaled down to this norm; None leaves them as they are"""
     prune_interval: int = 2_000
     """gradient steps between pruning steps (and between two looks of ReDo at the activations)"""
     log_interval: int = 50
@@ -76,8 +76,9 @@ class DQNConfig(TrainConfig):
         if not 0 < self.exploration_fraction <= 1:
             raise ValueError(f"`exploration_fraction` must be in (0, 1], got {self.exploration_fraction}")
         for name in ("max_grad_norm", "priority_eps"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}` must be above 0, got {value}")
         window = self.num_envs * self.n_step
         for name in ("replay_capacity", "learning_starts"):
             if getattr(self, name) < window + self.num_envs:
@@ -163,6 +164,8 @@ PRESETS: dict[str, DQNConfig] = {
         num_features=512,
         width=1,
         learning_rate=1e-4,
+        adam_eps=1e-8,
+        max_grad_norm=None,
         total_timesteps=10_000_000,
         num_envs=4,
         batch_size=32,
@@ -170,7 +173,6 @@ PRESETS: dict[str, DQNConfig] = {
         replay_spare=20_000,
         n_step=1,
         priority_alpha=0.0,
-        priority_beta=0.5,
         target_interval=1_000,
         learning_starts=80_000,
         epsilon_final=0.01,

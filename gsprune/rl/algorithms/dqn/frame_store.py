@@ -1,26 +1,25 @@
-"""Where a replay buffer's frames lie: a ring of uint8 rows in memory or in a file."""
+"""Where a replay buffer's frames lie: a table of uint8 frames in memory or in a file."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from gsprune.arrays import AnyArray, IntArray, Uint8Array
 from gsprune.errors import CheckpointError, GspruneError
 
 __all__ = ["FrameStore"]
 
-IntArray = npt.NDArray[np.int64]
-Frames = npt.NDArray[np.uint8]
-
 
 class FrameStore:
-    """A ring of `rows` vector steps of `num_envs` frames each; every frame is stored once.
+    """A table of `rows` times `columns` frames: a row for each vector step, a column for each environment.
 
-    In a file the ring outlives the process. The kernel writes its pages back whenever it likes, so after a crash the
-    file is *ahead* of the last checkpoint: what was written since lies over the oldest rows. The ring itself knows
+    In a file the frames outlive the process. The kernel writes its pages back whenever it likes, so after a crash the
+    file is *ahead* of the last checkpoint: what was written since lies over the oldest rows. The table itself knows
     nothing of that; its user keeps spare rows (see `gsprune.rl.algorithms.dqn.replay`).
 
     Attributes:
@@ -28,14 +27,14 @@ class FrameStore:
         is_reopened: whether the file was there before.
     """
 
-    def __init__(self, rows: int, num_envs: int, frame_shape: tuple[int, ...], path: Path | None = None) -> None:
-        """Open the ring; an existing file of the right size keeps its content.
+    def __init__(self, rows: int, columns: int, frame_shape: tuple[int, ...], path: Path | None = None) -> None:
+        """Open the table; an existing file of the right size keeps its content.
 
         Args:
-            rows: vector steps in the ring, >= 1.
-            num_envs: frames per row, >= 1.
+            rows: number of rows, >= 1.
+            columns: frames per row, >= 1.
             frame_shape: shape of one frame.
-            path: file that holds the ring; None keeps it in memory.
+            path: file that holds the frames; None keeps them in memory.
 
         Raises:
             ValueError: a size is < 1.
@@ -43,16 +42,16 @@ class FrameStore:
             GspruneError: the disk has no room for the file (which is reserved at once: a memory map that hits a full
                 disk later would kill the process).
         """
-        if rows < 1 or num_envs < 1:
-            raise ValueError(f"`rows` and `num_envs` must be at least 1, got {rows} and {num_envs}")
+        if rows < 1 or columns < 1:
+            raise ValueError(f"`rows` and `columns` must be at least 1, got {rows} and {columns}")
         self.rows = rows
-        self.num_envs = num_envs
+        self.columns = columns
         self.frame_shape = frame_shape
         self.path = path
         self.is_reopened = path is not None and path.exists()
-        shape = (rows * num_envs, int(np.prod(frame_shape, dtype=np.int64)))
+        shape = (rows * columns, int(np.prod(frame_shape, dtype=np.int64)))
         self._map: np.memmap[tuple[int, ...], np.dtype[np.uint8]] | None = None
-        self._frames: Frames
+        self._frames: Uint8Array
         if path is None:
             self._frames = np.empty(shape, dtype=np.uint8)
         else:
@@ -62,25 +61,39 @@ class FrameStore:
 
     @property
     def nbytes(self) -> int:
-        """Size of the ring in bytes."""
+        """Size of the frames in bytes."""
         return self._frames.nbytes
 
-    def write(self, row: int, frames: Frames) -> None:
-        """Store one vector step.
+    @property
+    def index_nbytes(self) -> int:
+        """Memory of everything else: none."""
+        return 0
+
+    def write(self, row: int, frames: Uint8Array) -> None:
+        """Store one row.
 
         Args:
             row: in [0, rows).
-            frames: (num_envs, *frame_shape) uint8.
+            frames: (columns, *frame_shape) uint8.
         """
-        first = row * self.num_envs
-        self._frames[first : first + self.num_envs] = frames.reshape(self.num_envs, -1)
+        first = row * self.columns
+        self._frames[first : first + self.columns] = frames.reshape(self.columns, -1)
 
-    def gather(self, rows: IntArray, envs: IntArray, out: Frames) -> Frames:
+    def write_column(self, column: int, frames: Uint8Array) -> None:
+        """Store one column.
+
+        Args:
+            column: in [0, columns).
+            frames: (rows, *frame_shape) uint8.
+        """
+        self._frames[column :: self.columns] = frames.reshape(self.rows, -1)
+
+    def gather(self, rows: IntArray, columns: IntArray, out: Uint8Array) -> Uint8Array:
         """Copy frames out.
 
         Args:
             rows: (B,) int64 in [0, rows).
-            envs: (B,) int64 in [0, num_envs).
+            columns: (B,) int64 in [0, columns).
             out: (B, *frame_shape) uint8, contiguous, is overwritten; a fresh block of megabytes at every call would
                 cost more in page faults than the copy.
 
@@ -88,13 +101,20 @@ class FrameStore:
             `out`.
         """
         # Any mode but "raise" writes straight into `out`; the indices are in range.
-        np.take(self._frames, rows * self.num_envs + envs, axis=0, out=out.reshape(len(rows), -1), mode="clip")
+        np.take(self._frames, rows * self.columns + columns, axis=0, out=out.reshape(len(rows), -1), mode="clip")
         return out
 
     def flush(self) -> None:
         """Write the file's pages to disk, so that they survive a power cut; nothing in memory."""
         if self._map is not None:
             self._map.flush()
+
+    def state_dict(self) -> dict[str, AnyArray]:
+        """Return nothing: there is no state besides the frames."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Do nothing: there is no state besides the frames."""
 
 
 def _reserve(path: Path, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Prioritised n-step replay: frames stored once as uint8, windows and next observations found by index."""
+"""Prioritised n-step replay: images stored once as uint8, stacks, windows and next observations found by index."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from gsprune.arrays import BoolArray, Float32Array, IntArray, Uint8Array
 from gsprune.compensation.spread import spread, spread_apart
 from gsprune.errors import CheckpointError
-from gsprune.rl.algorithms.dqn.frame_store import Frames, FrameStore
+from gsprune.rl.algorithms.dqn.frame_store import FrameStore
 from gsprune.rl.algorithms.dqn.losses import importance_weights, n_step_returns, priorities
+from gsprune.rl.algorithms.dqn.stack_store import StackStore
 from gsprune.rl.algorithms.dqn.sum_tree import SumTree
 from gsprune.rl.training.step_effect import held_out_count
 
 __all__ = ["PrioritizedReplay", "ReplayBatch", "ReplayOptions"]
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -59,12 +56,12 @@ class ReplayBatch:
         leaves: (B,) int64, what `PrioritizedReplay.update` takes.
     """
 
-    observations: Frames
+    observations: Uint8Array
     actions: IntArray
-    returns: FloatArray
-    discounts: FloatArray
-    next_observations: Frames
-    weights: FloatArray
+    returns: Float32Array
+    discounts: Float32Array
+    next_observations: Uint8Array
+    weights: Float32Array
     leaves: IntArray
 
 
@@ -75,6 +72,9 @@ class PrioritizedReplay:
     observation t + n is there, n steps later; an episode's end inside a window cuts its return, so the last steps of
     an episode are sampled like all others. The sum tree has one leaf per row and environment, and leaves outside
     [newest - capacity, newest - n] have weight zero: sampling goes by logical time, not by what the rows contain.
+
+    Where observations are stacks of the last images, every image is stored once. Batches are the same as if whole
+    stacks were stored.
 
     With `path` the frames lie in a memory-mapped file, everything else goes into the checkpoint (`state_dict`). After
     a crash the file is ahead of the checkpoint. Therefore the ring has `spare_steps` rows more than are sampled:
@@ -89,18 +89,21 @@ class PrioritizedReplay:
         frame_shape: tuple[int, ...],
         path: Path | None = None,
         spare_steps: int = 0,
+        stack: int = 1,
     ) -> None:
         """An empty buffer; call `load_state_dict` to go on with the content of `path`.
 
         Args:
             options: sizes and exponents.
             num_envs: environments N.
-            frame_shape: shape of one observation (uint8).
+            frame_shape: shape of one observation (uint8); (C, H, W) for a stack.
             path: file of the frames; None keeps them in memory.
             spare_steps: extra rows in vector steps where `path` is given: twice the longest checkpoint interval.
+            stack: images in one observation, the oldest first; of each image C / `stack` channels are stored.
 
         Raises:
-            ValueError: the capacity is too small for one window, or a file has no spare rows.
+            ValueError: the capacity is too small for one window, a file has no spare rows, or `stack` does not divide
+                the channels.
             CheckpointError: the file is of another configuration.
             GspruneError: no room on the disk.
         """
@@ -115,14 +118,19 @@ class PrioritizedReplay:
         self.num_envs = num_envs
         self._live = live
         self._rows = live + (spare_steps if path is not None else 0)
-        self._frames = FrameStore(self._rows, num_envs, frame_shape, path)
+        self._frames: FrameStore | StackStore
+        if stack == 1:
+            self._frames = FrameStore(self._rows, num_envs, frame_shape, path)
+        else:
+            self._frames = StackStore(self._rows, num_envs, frame_shape, stack, path)
+        self._stack = stack
         self._actions = np.zeros((self._rows, num_envs), dtype=np.int32)
         self._rewards = np.zeros((self._rows, num_envs), dtype=np.float32)
         self._terminated = np.zeros((self._rows, num_envs), dtype=np.bool_)
         self._tree = SumTree(self._rows * num_envs)
         self._max_priority = 1.0
         self._steps = 0
-        self._out: Frames = np.empty((2, 0, *frame_shape), dtype=np.uint8)
+        self._out: Uint8Array = np.empty((2, 0, *frame_shape), dtype=np.uint8)
         self._saved = 0  # steps at the last checkpoint
 
     @property
@@ -131,10 +139,15 @@ class PrioritizedReplay:
         return max(0, min(self._steps, self._live) - self.options.n_step) * self.num_envs
 
     @property
-    def nbytes(self) -> int:
-        """Memory (or disk) of the frames plus memory of everything else, in bytes."""
+    def frame_nbytes(self) -> int:
+        """Size of the frames in bytes, on disk or in memory."""
+        return self._frames.nbytes
+
+    @property
+    def index_nbytes(self) -> int:
+        """Memory of everything else in bytes."""
         small = self._actions.nbytes + self._rewards.nbytes + self._terminated.nbytes
-        return self._frames.nbytes + small + self._tree.nbytes
+        return self._frames.index_nbytes + small + self._tree.nbytes
 
     @property
     def path(self) -> Path | None:
@@ -157,7 +170,7 @@ class PrioritizedReplay:
         """
         return self._frames.path is not None and 2 * (self._steps + upcoming - self._saved) > self._rows - self._live
 
-    def add(self, observations: Frames, actions: IntArray, rewards: FloatArray, terminated: BoolArray) -> None:
+    def add(self, observations: Uint8Array, actions: IntArray, rewards: Float32Array, terminated: BoolArray) -> None:
         """Store one vector step.
 
         Args:
@@ -166,6 +179,9 @@ class PrioritizedReplay:
             rewards: (N,) float32, after the actions.
             terminated: (N,) bool, whether the episode ended with this step; the next step's observation is then the
                 first of a new episode.
+
+        Raises:
+            GspruneError: the observations are not the stacks that they are described as; nothing is stored.
         """
         row = self._steps % self._rows
         self._frames.write(row, observations)
@@ -175,6 +191,14 @@ class PrioritizedReplay:
         self._weigh(self._steps - self._live, 0.0)
         self._weigh(self._steps - self.options.n_step, self._max_priority)
         self._steps += 1
+
+    def cut_episodes(self) -> None:
+        """End all episodes with the newest step, because the next observations are of others.
+
+        A resumed run whose environments cannot save their states begins new episodes.
+        """
+        if self._steps > 0:
+            self._terminated[(self._steps - 1) % self._rows] = True
 
     def _weigh(self, time: int, weight: float) -> None:
         """Give all transitions of a logical time the same weight."""
@@ -209,7 +233,7 @@ class PrioritizedReplay:
             leaves=leaves,
         )
 
-    def spread_frames(self, count: int, seed: Sequence[int]) -> Frames:
+    def spread_frames(self, count: int, seed: Sequence[int]) -> Uint8Array:
         """Observations that are spread evenly over the replay, whatever their priorities.
 
         Args:
@@ -221,18 +245,18 @@ class PrioritizedReplay:
         """
         return self._frames_at(spread(count, self.size, seed))
 
-    def held_out_frames(self, num_calibration: int, seed: Sequence[int]) -> Frames:
+    def held_out_frames(self, num_calibration: int, seed: Sequence[int]) -> Uint8Array:
         """Observations as `spread_frames`, none of those that it returns for `num_calibration`."""
         return self._frames_at(spread_apart(held_out_count(self.size), self.size, seed, num_calibration))
 
-    def _frames_at(self, positions: IntArray) -> Frames:
+    def _frames_at(self, positions: IntArray) -> Uint8Array:
         """Observations by their positions in the replay, the oldest first."""
         oldest = max(0, self._steps - self._live)
         times, envs = np.divmod(positions, self.num_envs)
         out = np.empty((len(positions), *self._frames.frame_shape), dtype=np.uint8)
         return self._frames.gather((oldest + times) % self._rows, envs, out)
 
-    def update(self, leaves: IntArray, errors: FloatArray) -> None:
+    def update(self, leaves: IntArray, errors: Float32Array) -> None:
         """Set the priorities of sampled transitions to their new errors.
 
         Args:
@@ -255,6 +279,7 @@ class PrioritizedReplay:
             "rewards": self._rewards.copy(),
             "terminated": self._terminated.copy(),
             "priorities": self._tree.leaves.copy(),
+            **self._frames.state_dict(),
         }
 
     def checkpointed(self) -> None:
@@ -280,7 +305,8 @@ class PrioritizedReplay:
         if list(state["layout"]) != self._layout():
             raise CheckpointError(
                 f"the checkpoint's replay has the layout {list(state['layout'])}, this run's {self._layout()} "
-                "(live steps, rows, environments, n, frame shape): resume with the options of the run that wrote it"
+                "(live steps, rows, environments, n, frame shape, images per stack if above 1): resume with the options"
+                " of the run that wrote it"
             )
         self._steps = int(state["steps"])
         self._max_priority = float(state["max_priority"])
@@ -288,7 +314,9 @@ class PrioritizedReplay:
         self._rewards[:] = state["rewards"]
         self._terminated[:] = state["terminated"]
         self._tree.set_range(0, np.asarray(state["priorities"], dtype=np.float64))
+        self._frames.load_state_dict(state)
         self._saved = self._steps
 
     def _layout(self) -> list[int]:
-        return [self._live, self._rows, self.num_envs, self.options.n_step, *self._frames.frame_shape]
+        layout = [self._live, self._rows, self.num_envs, self.options.n_step, *self._frames.frame_shape]
+        return layout if self._stack == 1 else [*layout, self._stack]

@@ -65,16 +65,8 @@ class DQNTrainer(Trainer[DQNConfig]):
         config = self.config
         self.target = copy.deepcopy(self.agent).requires_grad_(False)
         self._batch_size = len(self.ranks.share(config.batch_size, "batch_size"))
-        on_disk = config.replay_storage == "disk"
-        channels, height, width = self.environment.observation_shape
         self._num_actions = num_actions(self.environment)
-        self.replay = PrioritizedReplay(
-            replace(config.replay, capacity=config.replay_capacity // config.num_envs * len(self.share)),
-            len(self.share),
-            (height, width, channels),
-            path=self._replay_file() if on_disk else None,
-            spare_steps=config.replay_spare // config.num_envs if on_disk else 0,
-        )
+        self.replay = self._build_replay()
         self.env_steps = self.updates = 0
         self._learning_starts = config.learning_starts
         self._rng = np.random.default_rng(config.seed)
@@ -85,6 +77,27 @@ class DQNTrainer(Trainer[DQNConfig]):
         self._greedy = self.compilation.wrap("the acting network", self._greedy_actions)
         self._targets = self.compilation.wrap("the targets", self._double_dqn_targets)
         self._loss = self.compilation.wrap("the loss", self._q_loss)
+
+    def _build_replay(self) -> PrioritizedReplay:
+        """The replay of this process's environments, which may have its content in a file already."""
+        config, stack = self.config, self.environment.stack
+        on_disk = config.replay_storage == "disk"
+        replay = PrioritizedReplay(
+            replace(config.replay, capacity=config.replay_capacity // config.num_envs * len(self.share)),
+            len(self.share),
+            self._as_stored(np.empty((1, *self.environment.observation_shape), np.uint8)).shape[1:],
+            path=self._replay_file() if on_disk else None,
+            spare_steps=config.replay_spare // config.num_envs if on_disk else 0,
+            stack=stack,
+        )
+        disk, memory = replay.frame_nbytes if on_disk else 0, replay.index_nbytes
+        memory += 0 if on_disk else replay.frame_nbytes
+        self.say(
+            f"the replay takes {disk / 1e9:.2f} GB of disk and {memory / 1e9:.2f} GB of memory"
+            + ("" if self.ranks.is_alone else " in each process")
+            + ("" if stack == 1 else f"; observations are stacks of {stack} images, each image is stored once")
+        )
+        return replay
 
     def _followers(self) -> tuple[nn.Module, ...]:
         return (self.target,)
@@ -137,8 +150,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         chosen[mine] = greedy
         actions = epsilon_greedy(chosen, self.epsilon, self._num_actions, self._rng)[mine]
         self.next_frames, rewards, terminated, truncated, infos = self.envs.step(actions)
-        # Procgen draws colours last; stored like that, rows are copied as they are and come back channels-last.
-        self.replay.add(frames.transpose(0, 2, 3, 1), actions, rewards, terminated | truncated)
+        self.replay.add(self._as_stored(frames), actions, rewards, terminated | truncated)
         self.ended.add(infos)
         self.env_steps += self.config.num_envs
 
@@ -150,7 +162,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         """
         config = self.config
         batch = self.replay.sample(self._batch_size, self._sampling_rng)
-        tensors = _to_device(batch, self.device)
+        tensors = self._tensors(batch)
         size = config.microbatch_size or (_CPU_MICROBATCH if self.device.type == "cpu" else config.batch_size)
         pieces = list(zip(*(torch.split(tensor, size) for tensor in tensors), strict=True))
         totals = torch.zeros(2, device=self.device)
@@ -160,7 +172,8 @@ class DQNTrainer(Trainer[DQNConfig]):
             errors.append(error)
         self.sum_gradients()
         self.method.after_backward()
-        torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
+        if config.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
         self.optimizer.step()
         self.method.after_optimizer_step()
         self.replay.update(batch.leaves, torch.cat(errors).cpu().numpy())
@@ -169,19 +182,41 @@ class DQNTrainer(Trainer[DQNConfig]):
             self._prune(self._progress_at(self.env_steps), self._event_frames(tensors[0]))
         return totals
 
+    def _as_stored(self, frames: Uint8Array) -> Uint8Array:
+        """Observations (N, C, H, W) as the replay stores them.
+
+        Stacks stay as they are, one image behind the other. Other observations get their channels last: so Procgen
+        draws them, so they are copied without a change of order, and so they come back channels-last.
+        """
+        return frames if self.environment.stack > 1 else frames.transpose(0, 2, 3, 1)
+
+    def _frames(self, stored: Uint8Array) -> Tensor:
+        """Observations of the replay as (B, C, H, W)."""
+        frames = torch.from_numpy(stored).to(self.device)
+        return frames if self.environment.stack > 1 else frames.permute(0, 3, 1, 2)
+
+    def _tensors(self, batch: ReplayBatch) -> tuple[Tensor, ...]:
+        """Observations, actions, returns, discounts, next observations and weights."""
+        return (
+            self._frames(batch.observations),
+            torch.from_numpy(batch.actions).to(self.device),
+            torch.from_numpy(batch.returns).to(self.device),
+            torch.from_numpy(batch.discounts).to(self.device),
+            self._frames(batch.next_observations),
+            torch.from_numpy(batch.weights).to(self.device),
+        )
+
     def _event_frames(self, batch: Tensor) -> Tensor:
-        """Frames for a pruning event: of the whole replay to compensate on, else those of the last batch."""
+        """Frames for a pruning event: of the whole replay to calibrate on, else those of the last batch."""
         config = self.config
-        if config.compensate == "none":
+        if not config.calibrates:
             return batch
-        return _frames(self.replay.spread_frames(config.calibration_frames, (config.seed, self.updates)), self.device)
+        return self._frames(self.replay.spread_frames(config.calibration_frames, (config.seed, self.updates)))
 
     def _held_out_frames(self) -> Tensor:
         """Other frames of the replay."""
         config = self.config
-        return _frames(
-            self.replay.held_out_frames(config.num_calibration_frames, (config.seed, self.updates)), self.device
-        )
+        return self._frames(self.replay.held_out_frames(config.num_calibration_frames, (config.seed, self.updates)))
 
     def _outputs(self, frames: Tensor) -> AgentOutputs:
         """The values of all actions, which are the policy, too."""
@@ -280,6 +315,8 @@ class DQNTrainer(Trainer[DQNConfig]):
             self._sampling_rng.bit_generator.state = values["sampling"][self.ranks.rank]
         if not self.ranks.any(not self.replay.is_restorable)[0]:  # all have theirs, or all begin anew
             self.replay.load_state_dict(state.get(f"replay-{self.ranks.rank}"))
+            if not self.environment.can_save_states:
+                self.replay.cut_episodes()
         elif self.iteration < self.config.num_iterations:
             self._learning_starts = self.env_steps + self.config.learning_starts
             file = self.replay.path
@@ -287,19 +324,3 @@ class DQNTrainer(Trainer[DQNConfig]):
             self.say(
                 f"the replay was {where} and is gone: learning goes on after {self.config.learning_starts:,} new steps"
             )
-
-
-def _to_device(batch: ReplayBatch, device: torch.device) -> tuple[Tensor, ...]:
-    """Observations, actions, returns, discounts, next observations and weights, frames as (B, C, H, W)."""
-    return (
-        _frames(batch.observations, device),
-        torch.from_numpy(batch.actions).to(device),
-        torch.from_numpy(batch.returns).to(device),
-        torch.from_numpy(batch.discounts).to(device),
-        _frames(batch.next_observations, device),
-        torch.from_numpy(batch.weights).to(device),
-    )
-
-
-def _frames(frames: Uint8Array, device: torch.device) -> Tensor:
-    return torch.from_numpy(frames).to(device).permute(0, 3, 1, 2)

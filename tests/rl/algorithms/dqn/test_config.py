@@ -29,6 +29,30 @@ def test_the_defaults_are_the_published_ones():
     assert config.scaled_learning_rate(base=1e-4, nature=1e-4) == 1e-4
 
 
+def test_the_preset_for_atari_has_the_values_of_cleanrl():
+    config = PRESETS["atari"]
+    published = {
+        "total_timesteps": 10_000_000,
+        "learning_rate": 1e-4,
+        "adam_eps": 1e-8,
+        "max_grad_norm": None,
+        "replay_capacity": 1_000_000,
+        "gamma": 0.99,
+        "target_interval": 1_000,
+        "batch_size": 32,
+        "epsilon_final": 0.01,
+        "exploration_fraction": 0.1,
+        "learning_starts": 80_000,
+        "num_envs": 4,  # one update after each of their steps: CleanRL's train frequency of 4
+        "n_step": 1,
+        "priority_alpha": 0.0,
+        "encoder": "nature",
+        "num_features": 512,
+        "width": 1,
+    }
+    assert {name: getattr(config, name) for name in published} == published
+
+
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_the_presets_are_valid(name):
     PRESETS[name].check()
@@ -40,6 +64,7 @@ def test_the_presets_are_valid(name):
         ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"epsilon_final": 1.5}, r"`epsilon_final` must be in \[0, 1\], got 1.5"),
         ({"exploration_fraction": 0.0}, r"`exploration_fraction` must be in \(0, 1\], got 0.0"),
+        ({"adam_eps": 0.0}, "`adam_eps` must be above 0, got 0.0"),
         ({"max_grad_norm": 0.0}, "`max_grad_norm` must be above 0, got 0.0"),
         ({"replay_capacity": 511}, r"`replay_capacity` must be at least num_envs \* \(n_step \+ 1\) = 512, got 511"),
         ({"learning_starts": 100}, r"`learning_starts` must be at least num_envs \* \(n_step \+ 1\) = 512, got 100"),

@@ -106,8 +106,8 @@ def test_only_the_newest_capacity_transitions_are_sampled_whatever_the_ring_cont
 
 def test_frames_are_stored_once():
     replay = PrioritizedReplay(ReplayOptions(capacity=1000), 4, (64, 64, 3))
-    assert replay._frames.nbytes == 1000 * 64 * 64 * 3
-    assert replay.nbytes < 1.01 * replay._frames.nbytes
+    assert replay.frame_nbytes == 1000 * 64 * 64 * 3
+    assert replay.index_nbytes < 0.01 * replay.frame_nbytes
 
 
 def test_new_transitions_get_the_highest_priority_seen():

@@ -181,7 +181,7 @@ def test_criteria_scopes_targets_and_rescaling_of_the_core_are_options_of_a_run(
 
 
 def test_a_compensated_run_shrinks_agent_and_target_and_resumes_to_the_same_metrics(start, monkeypatch):
-    changes = {"compensate": "linear", "calibration_frames": 20}
+    changes = {"compensate": "linear", "importance": "reconstruction", "calibration_frames": 20}
     whole = start("whole", **changes)
     reports, step = [], whole.method.step
 
@@ -333,6 +333,16 @@ def test_pieces_of_a_batch_add_up_to_the_whole_batch(start):
         trainer.train(should_stop=stop_at(trainer, 4))
     for ours, theirs in zip(whole.agent.parameters(), pieces.agent.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_scaled_down_to_the_norm_unless_it_is_none(start, monkeypatch):
+    norms = []
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, norm: norms.append(norm))
+    for name, norm in (("limited", 0.25), ("free", None)):
+        trainer = start(name, pruning="none", max_grad_norm=norm, adam_eps=1e-8)
+        trainer.train(should_stop=stop_at(trainer, 2))
+        assert trainer.optimizer.param_groups[0]["eps"] == 1e-8
+    assert norms == [0.25]
 
 
 def test_any_number_of_workers_gives_the_same_metrics_and_weights(start):

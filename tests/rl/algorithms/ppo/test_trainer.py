@@ -110,7 +110,7 @@ def test_the_schedule_can_end_at_a_budget_of_milliseconds(tmp_path: Path, monkey
     assert rows[4]["pruning/params"] / 110_160 == pytest.approx(0.25, rel=0.1)
     short = replace(config, latency_budget_ms=0.0001)
     folder = RunFolder.create(tmp_path / "short", "ppo", asdict(short))
-    with pytest.raises(ValueError, match=r"asks for 0\.0001 ms in eager .* ask for more time"):  # before any training
+    with pytest.raises(ValueError, match=r"is 0\.0001 ms in eager .* use a larger budget"):  # before any training
         PPOTrainer(short, folder)
     folder.close()
 
@@ -220,11 +220,11 @@ def test_criteria_scopes_targets_and_rescaling_of_the_core_are_options_of_a_run(
     assert run(tmp_path, config)[-1]["pruning/sparsity"] == pytest.approx(0.8, abs=0.03)
 
 
-@pytest.mark.parametrize("compensate", ["bias", "linear"])
+@pytest.mark.parametrize(("compensate", "importance"), [("bias", "l1"), ("linear", "l1"), ("linear", "reconstruction")])
 def test_a_compensated_run_shrinks_and_resumes_to_the_same_metrics(
-    tmp_path: Path, compensate: Literal["bias", "linear"]
+    tmp_path: Path, compensate: Literal["bias", "linear"], importance: str
 ) -> None:
-    config = replace(TINY, encoder="nature", compensate=compensate, calibration_frames=24)
+    config = replace(TINY, encoder="nature", compensate=compensate, importance=importance, calibration_frames=24)
     rows = run(tmp_path / "whole", config)
     run(tmp_path / "parts", config, stop_after=3)
     assert run(tmp_path / "parts", config, resume=True) == rows
@@ -397,13 +397,14 @@ BAD = [
     ({"compensate": "liner"}, "`compensate` must be one of none, bias, linear, got 'liner'"),
     ({"compensate": "linear", "calibration_frames": 15}, "`calibration_frames` must be at least 16, got 15"),
     ({"compensate": "linear", "num_steps": 4}, "`num_envs \\* num_steps` must be at least 16 with `compensate` linear"),
+    ({"importance": "reconstruction", "num_steps": 4}, "with `importance` reconstruction, which scores on frames"),
     ({"round_to": 0}, "`round_to` must be at least 1, got 0"),
     ({"round_to": "onnx"}, "`round_to` must be a whole number, a mapping, or one of 'onnxruntime'"),
-    ({"target": "latency"}, "`latency_budget_ms` goes with target latency .* got None and latency"),
-    ({"latency_budget_ms": 1.0}, "`latency_budget_ms` goes with target latency .* got 1.0 and channels"),
+    ({"target": "latency"}, "`latency_budget_ms` needs target latency .* got None and latency"),
+    ({"latency_budget_ms": 1.0}, "`latency_budget_ms` needs target latency .* got 1.0 and channels"),
     ({**IN_TIME, "latency_budget_ms": 0.0}, "`milliseconds` must be above 0"),
     ({**IN_TIME, "pruning": "structured"}, "`target` latency needs pruning group, got structured"),
-    ({**IN_TIME, "scope": "global"}, "`scope` must be local, got global"),
+    ({**IN_TIME, "scope": "global"}, "`scope` must be local with `target` latency.*got global"),
 ]
 
 
