@@ -96,7 +96,8 @@ def agents_table(results: Results, algorithm: str) -> str:
                     results.cell(name, network, sparsity, columns, form)
                     for name, form in (("change", _small), ("error", _two_digits))
                 )
-                lines.append(f"| {agent_name(network)} | {sparsity:.0%} | {criterion} | {change} | {error} |")
+                if change.strip("-/ "):
+                    lines.append(f"| {agent_name(network)} | {sparsity:.0%} | {criterion} | {change} | {error} |")
     return "\n".join(lines) + "\n"
 
 
@@ -124,7 +125,7 @@ def _points(value: float) -> str:
 
 
 def _small(value: float) -> str:
-    return f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
+    return f"{value:.0e}" if value < 0.001 else f"{value:.2g}"
 
 
 def _two_digits(value: float) -> str:
@@ -141,24 +142,25 @@ def tables(digits: Results, agents: Results) -> dict[str, str]:
     }
 
 
-def draw(path: Path, results: Results, measure: str, label: str, *, is_log: bool) -> None:
+def draw(path: Path, results: Results, networks: Sequence[str], measure: str, label: str, *, is_log: bool) -> None:
     """One panel per network: a measure over the removed share, by l1."""
-    columns = [(TORCH_PRUNING, "none"), *(("l1", mode) for mode in MODES)]
-    columns = [(c, m) for c, m in columns if any((r["criterion"], r["compensate"]) == (c, m) for r in results.rows)]
-    names = [mode if criterion == "l1" else "Torch-Pruning" for criterion, mode in columns]
-    style = looks(names)
-    figure, axes = new_figure(len(results.networks), 1, width=3.4)
-    for axis, network in zip(axes[0], results.networks, strict=True):
-        for name, column in zip(names, columns, strict=True):
+    columns = {"Torch-Pruning": (TORCH_PRUNING, "none"), **{mode: ("l1", mode) for mode in MODES}}
+    if not any(row["criterion"] == TORCH_PRUNING for row in results.rows):
+        del columns["Torch-Pruning"]
+    style = looks(columns)
+    figure, axes = new_figure(len(networks), 1, width=3.4)
+    for axis, network in zip(axes[0], networks, strict=True):
+        for name, column in columns.items():
             values = [results.value(measure, network, sparsity, *column) for sparsity in results.sparsities]
             look = style[name]
             axis.plot(results.sparsities, values, look.line, color=look.colour, marker=look.marker, label=name)
-        axis.set_title(network if len(network.split()) < 5 else agent_name(network), fontsize=10)
+        axis.set_title(agent_name(network) if network.startswith("ppo") else network, fontsize=10)
+        axis.set_xticks(results.sparsities, [f"{sparsity:.0%}" for sparsity in results.sparsities])
         axis.set_xlabel("channels removed")
         if is_log:
             axis.set_yscale("log")
     axes[0][0].set_ylabel(label)
-    axes[0][0].legend(frameon=False)
+    axes[0][0].legend(frameon=False, fontsize=8)
     figure.savefig(path)
 
 
@@ -170,9 +172,9 @@ def main(folder: Path) -> None:
     for name, table in tables(digits, agents).items():
         text = re.sub(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", rf"\1\n{table}\n\2", text, flags=re.DOTALL)
     page.write_text(text)
-    draw(folder / "images" / "compensation-digits.png", digits, "error", "loss of accuracy", is_log=False)
-    label = "KL divergence, or changed actions of DQN"
-    draw(folder / "images" / "compensation-agents.png", agents, "change", label, is_log=True)
+    images, ppo = folder / "images", [name for name in agents.networks if name.startswith("ppo")]
+    draw(images / "compensation-digits.png", digits, digits.networks, "error", "loss of accuracy", is_log=False)
+    draw(images / "compensation-agents.png", agents, ppo, "change", "KL divergence", is_log=True)
 
 
 if __name__ == "__main__":

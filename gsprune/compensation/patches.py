@@ -15,7 +15,7 @@ from gsprune.compensation.uses import Use
 __all__ = ["PatchSample", "num_patch_rows"]
 
 # A fit on patches may take so many times the layer's own multiplications on the calibration data. The measurement is in
-# docs/concepts/compensation.md.
+# docs/results/compensation.md.
 _COST = 2.0
 # Fewer rows per column fit their noise. More change little.
 _MIN_ROWS_PER_COLUMN = 4

@@ -70,7 +70,8 @@ def solve(moments: Moments, has_constant: bool, lengths: Tensor | float = 1.0) -
     # No combination of the kept inputs reaches this.
     beyond = (lost - u @ projected).square().sum(1) + factor[:, end:, end:].square().sum(1)
     squares = values.square()[:, :, None]
-    movement = _MOVEMENT**2 * squares.sum((1, 2)) / moments.num_kept  # (groups,)
+    # Means count: kept inputs that are constant vary by their rounding alone, and nothing may be read off that.
+    movement = _MOVEMENT**2 * factor[:, :, 1:end].square().mean(2).sum(1)  # (groups,)
     ridges = _ridges(squares, movement)
     shrunk = ridges[:, None, :] / (squares + ridges[:, None, :])  # (groups, directions, candidates)
     powers, total = projected.square().mT, factor[:, :, end:].square().sum(1)

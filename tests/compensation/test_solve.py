@@ -136,3 +136,12 @@ def test_a_channel_that_almost_never_fires_gets_no_large_weight() -> None:
     weight = solve(moments, has_constant=True).weight
     assert weight is not None
     assert weight[0, 120].abs().max() < 2
+
+
+def test_nothing_is_read_off_the_rounding_of_constant_inputs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(200, 4, generator=generator, dtype=torch.float64)
+    inputs[:, :3] = 1 + 1e-15 * inputs[:, :3]
+    weight = solve(moments_of(inputs, [0, 1, 2]), has_constant=True).weight
+    assert weight is not None
+    assert weight.abs().max() < 1

@@ -56,7 +56,7 @@ class TrainConfig(ABC):
     """your own whole network as package.module:factory, a callable(environment description) -> torch.nn.Module with the
     outputs of the algorithm's network; unset: the encoder with the algorithm's heads"""
     width: float = 2
-    """multiplier of the convolutions' filters (the paper's tau), at least 1"""
+    """multiplier of the convolutions' filters (tau in Impoola), at least 1"""
     widths_of: str | None = None
     """folder of a run: start from its final widths with new random weights, instead of the dense widths"""
     learning_rate: float | None = None
