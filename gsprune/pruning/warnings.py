@@ -68,8 +68,9 @@ def _warn_of_unseen(model: nn.Module, graph: Graph) -> None:
     if names:
         _warn(
             f"the example did not run {listed(names)} of {type(model).__name__}. These modules keep their widths, and"
-            " so do the channels that they seem to read (report.protected). If they read other channels, they will fail."
-            " Pass an example that runs every module, e.g. forward=lambda model, x: [model(x, task) for task in tasks]"
+            " so do the channels that they seem to read (report.protected). If they read other channels, they will"
+            " fail. Pass an example that runs every module,"
+            " e.g. forward=lambda model, x: [model(x, task) for task in tasks]"
         )
 
 
