@@ -6,11 +6,10 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from gsprune.report.cells import bracketed, mean_cell, return_cell, run_count
 from gsprune.report.dips import dips_of
 from gsprune.report.outcome import Outcome
+from gsprune.report.series import resampling
 from gsprune.report.style import format_seconds, format_steps
 from gsprune.report.table import UNKNOWN, Table, percent
 from gsprune.rl.evaluation.protocol import CLEAN_TRACKS, NOISE_TRACKS
@@ -24,14 +23,13 @@ from gsprune.rl.evaluation.statistics import (
 __all__ = ["aggregate_table", "effect_table", "game_table", "noise_table", "normalised_scores", "write_runs_csv"]
 
 
-def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], seed: int = 0) -> Table:
+def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str]) -> Table:
     """The results of one game: one row per method with means over its runs, and bootstrap intervals of returns.
 
     Args:
         outcomes: the outcomes of all runs; other games are omitted.
         game: the game.
         methods: the order of the rows.
-        seed: seed of the bootstrap.
 
     Returns:
         The table.
@@ -48,8 +46,8 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
                 method,
                 run_count(selected),
                 mean_cell(selected, lambda o: o.steps, format_steps),
-                *([return_cell([o.train_return for o in selected], seed)] if has_levels else []),
-                return_cell([o.test_return for o in selected], seed),
+                *([return_cell([o.train_return for o in selected])] if has_levels else []),
+                return_cell([o.test_return for o in selected]),
                 mean_cell(selected, lambda o: o.sparsity, percent),
                 mean_cell(selected, lambda o: o.channel_sparsity, percent),
                 mean_cell(selected, lambda o: o.param_sparsity, percent),
@@ -73,14 +71,13 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
     return Table(game, headings, tuple(rows), note)
 
 
-def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str, seed: int = 0) -> Table | None:
+def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str) -> Table | None:
     """Results over all games: interquartile mean of normalised test returns, and probability to beat the baseline.
 
     Args:
         outcomes: the outcomes of all runs; runs without a test return are omitted.
         methods: the order of the rows.
         baseline: the method to compare the others with.
-        seed: seed of the bootstrap.
 
     Returns:
         The table, or None if fewer than two runs have a test return.
@@ -92,15 +89,15 @@ def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baselin
     for method in methods:
         if not scores[method]:
             continue
-        interval = bootstrap_interval(scores[method], interquartile_mean, rng=np.random.default_rng(seed))
-        average = bootstrap_interval(scores[method], mean, rng=np.random.default_rng(seed))
+        interval = bootstrap_interval(scores[method], interquartile_mean, rng=resampling())
+        average = bootstrap_interval(scores[method], mean, rng=resampling())
         count = sum(len(values) for values in scores[method].values())
         shared = {game: values for game, values in scores[method].items() if game in scores.get(baseline, {})}
         better = UNKNOWN
         if shared and method != baseline:
             other = {game: scores[baseline][game] for game in shared}
             single = all(len(values) == 1 for values in (*shared.values(), *other.values()))
-            probability = improvement_interval(shared, other, rng=np.random.default_rng(seed))
+            probability = improvement_interval(shared, other, rng=resampling())
             better = bracketed(probability, digits=2, alone=single)
         rows.append(
             (
@@ -122,13 +119,12 @@ def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baselin
     return Table("All games", headings, tuple(rows), note)
 
 
-def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str], seed: int = 0) -> Table | None:
+def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str]) -> Table | None:
     """Test returns under pixel noise, as measured by `gsprune eval --noise`, with one row per game and method.
 
     Args:
         outcomes: the outcomes of all runs; runs without the noise track are omitted.
         methods: the order of the rows.
-        seed: seed of the bootstrap.
 
     Returns:
         The table, or None if no run has the noise track.
@@ -141,7 +137,7 @@ def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str], seed: int =
             tracks = [run.evaluation.get("tracks", {}) for run in selected]
             noisy = [track for track in tracks if all(name in track for name in names)]
             if noisy:
-                cells = (return_cell([track[name]["mean"] for track in noisy], seed) for name in names)
+                cells = (return_cell([track[name]["mean"] for track in noisy]) for name in names)
                 rows.append((method, game, str(len(noisy)), *cells))
     if not rows:
         return None
