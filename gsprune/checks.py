@@ -1,4 +1,4 @@
-"""Checks of arguments: one form of message for a wrong type and one for a value out of range."""
+"""Checks of arguments, with uniform messages for a wrong type and for a value out of range."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_number(
     below: float | None = None,
     meaning: str = "",
 ) -> float:
-    """A real number inside its bounds, as a float.
+    """Check that a real number is inside its bounds; return it as a float.
 
     Args:
         argument: name of the argument, for the message.
@@ -31,7 +31,7 @@ def check_number(
         above: largest value that is too small.
         at_most: largest allowed value.
         below: smallest value that is too large.
-        meaning: what the number stands for, added to the message.
+        meaning: the meaning of the number, for the message.
 
     Raises:
         TypeError: `value` is not a real number.
@@ -53,13 +53,13 @@ def check_number(
 
 
 def check_whole(argument: str, value: object, *, at_least: int, meaning: str = "") -> int:
-    """A whole number that is not too small, as an int.
+    """Check that a whole number is not too small; return it as an int.
 
     Args:
         argument: name of the argument, for the message.
         value: the argument; booleans and floats are not whole numbers.
         at_least: smallest allowed value.
-        meaning: what the number stands for, added to the message.
+        meaning: the meaning of the number, for the message.
 
     Raises:
         TypeError: `value` is not a whole number.
@@ -73,21 +73,21 @@ def check_whole(argument: str, value: object, *, at_least: int, meaning: str = "
 
 
 def check_flag(argument: str, value: object) -> bool:
-    """True or False.
+    """Check that a value is True or False; return it.
 
     Raises:
-        TypeError: `value` is neither; numbers do not count.
+        TypeError: `value` is neither. Numbers are not accepted.
     """
-    if not isinstance(value, (bool, np.bool_)):  # a union would be built at every call
+    if not isinstance(value, (bool, np.bool_)):  # faster than a union, which is built at every call
         raise TypeError(f"`{argument}` must be True or False, got {value!r}")
     return bool(value)
 
 
 def check_choice(argument: str, value: object, choices: Iterable[str]) -> str:
-    """One of several names.
+    """Check that a value is one of several names; return it.
 
     Raises:
-        ValueError: `value` is none of them; the message suggests the nearest.
+        ValueError: `value` is none of them; the message suggests the nearest one.
     """
     names = tuple(choices)
     if not isinstance(value, str) or value not in names:
@@ -97,12 +97,12 @@ def check_choice(argument: str, value: object, choices: Iterable[str]) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number with its noun in the singular or plural: "1 run", "2 runs"; the plural takes an s."""
+    """A number with its noun in the singular or in the plural with an s: "1 run", "2 runs"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def suggestion(value: object, choices: Iterable[str]) -> str:
-    """The choice that is spelled most like `value`, as the end of a message; "" if none is close."""
+    """The choice with the spelling nearest to `value`, as the end of a message; "" if none is close."""
     near = get_close_matches(str(value), list(choices), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 

@@ -1,14 +1,15 @@
 """The exceptions and the warning of gsprune.
 
-A bad argument is a ``ValueError`` or a ``TypeError`` that names the argument, its value, the constraint and the way
-out. Everything else that can go wrong is one of these::
+A bad argument raises a ``ValueError`` or a ``TypeError`` that names the argument, its value, the constraint and the way
+out. All other errors are::
 
     GspruneError
     ├── TraceError        the network's groups could not be found
-    ├── ScoreError        a score is not finite, or a criterion has nothing to read
+    ├── ScoreError        a score is not finite, or a criterion lacks its data
     ├── RewriteError      the smaller network could not be built or failed its check; nothing was changed
     ├── CheckpointError   a file is damaged, or of another architecture
-    ├── ExportError       an exported network does not compute what the network does; no file was left
+    ├── EvaluationError   an episode does not end
+    ├── ExportError       a network cannot be exported, or its export has other outputs; no file was written
     ├── DistributedError  the ranks of a process group do not agree, or one of them has failed or ended
     └── MissingExtraError an optional dependency is not installed (also an ImportError)
 """
@@ -20,6 +21,7 @@ import torch
 __all__ = [
     "CheckpointError",
     "DistributedError",
+    "EvaluationError",
     "ExportError",
     "GspruneError",
     "MissingExtraError",
@@ -45,15 +47,19 @@ class ScoreError(GspruneError):
 
 
 class RewriteError(GspruneError):
-    """The smaller network could not be built or failed its check; model, optimizer and followers are as before."""
+    """The smaller network could not be built or failed its check; nothing was changed."""
 
 
 class CheckpointError(GspruneError):
-    """A checkpoint is truncated, tampered with, or belongs to another architecture."""
+    """A checkpoint is damaged, or belongs to another architecture."""
+
+
+class EvaluationError(GspruneError):
+    """An evaluation was given up: an episode is longer than the limit, or never ends."""
 
 
 class ExportError(GspruneError):
-    """A network could not be exported, or the exported one computes something else; no file was left."""
+    """A network could not be exported, or the exported network has other outputs; no file was written."""
 
 
 class DistributedError(GspruneError):
@@ -77,9 +83,9 @@ def install_command(extra: str) -> str:
 
 
 class PruneWarning(UserWarning):
-    """More sparsity was asked for than can be reached, and nothing could be removed."""
+    """The requested sparsity cannot be reached, or parts of the network may be pruned otherwise than intended."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, which says nothing of the network. Torch's CPU allocator raises a mere RuntimeError."""
+    """True if memory ran out, which is not the network's fault. Torch's CPU allocator raises a plain RuntimeError."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,4 +1,4 @@
-"""Files that are whole whenever a process or the machine stops, and locks between processes."""
+"""Atomic writes of files, and locks between processes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["lock_file", "replacement", "sync_folder", "write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that, whenever the machine stops, the disk has either the old file or the whole new one.
+    """Write a file atomically: after a crash the disk has either the old file or the complete new one.
 
     Args:
         path: the file; its folder exists.
         data: its contents.
 
     Raises:
-        OSError: the file cannot be written; an old file is as before.
+        OSError: the file cannot be written; an old file is kept.
     """
     with replacement(path) as partial:
         partial.write_bytes(data)
@@ -28,7 +28,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replacement(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to. The file there replaces `path` at the end of the block, unless it raises."""
+    """Yield a temporary path. At the end of the block the file there replaces `path`, unless the block raises."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -42,7 +42,7 @@ def replacement(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names of a folder's files on disk, on systems that can open a folder."""
+    """Flush a folder's list of files to disk, on systems that can open a folder."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -58,10 +58,10 @@ def lock_file(path: Path, in_use: Callable[[str], str]) -> IO[str]:
 
     Args:
         path: the lock file; created if missing.
-        in_use: from the id of the process that has the lock, the message of the error.
+        in_use: id of the process that has the lock -> message of the error.
 
     Returns:
-        the open file. Closing it unlocks it, and so does the end of the process, however it ends.
+        the open file. Closing it releases the lock, and so does the end of the process, even after a crash.
 
     Raises:
         ValueError: another process has the lock.

@@ -1,8 +1,8 @@
-"""How sparse a network is to be, as training goes on.
+"""Sparsity schedules: the sparsity of a network as a function of training progress.
 
-A schedule is a frozen object that maps progress in [0, 1] to a sparsity: 0 up to `begin`, `final` from `end` on, never
-falling in between. With `events` it rises in that many equal intervals instead of at every call: the k-th of n events
-comes at ``begin + (end - begin) * k / n``.
+A schedule is a frozen object that maps progress in [0, 1] to a sparsity: 0 up to `begin`, `final` from `end` on, and
+never decreasing in between. By default the sparsity rises at every call. With `events` it rises only that many times:
+the k-th of n events comes at ``begin + (end - begin) * k / n``.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from gsprune.engines.budget import LatencyBudget
 
 __all__ = ["Cosine", "Cubic", "Exponential", "Linear", "OneShot", "Polynomial", "Schedule"]
 
-# Progress is often step / steps: an event must not be missed by a rounding error.
+# Progress is often step / steps, whose rounding error must not delay an event.
 _EVENT_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """What all schedules share.
+    """Base class of all schedules.
 
     Attributes:
         final: the sparsity reached at `end`, in [0, 1); or {glob of group or layer names: sparsity}; or, for
             target="latency", a `LatencyBudget`.
         begin: progress up to which nothing is pruned, in [0, 1].
         end: progress from which on the sparsity is `final`, in [begin, 1].
-        events: how many times the sparsity rises, at least 1; None: at every call.
+        events: number of times that the sparsity rises, >= 1; None: at every call.
 
     Raises:
-        TypeError: something is not a number.
-        ValueError: a number out of its range, or begin > end.
+        TypeError: a value is not a number.
+        ValueError: a number is out of its range, or begin > end.
     """
 
     final: float | Mapping[str, float] | LatencyBudget
@@ -57,17 +57,17 @@ class Schedule(ABC):
                 raise ValueError(f"`events` must be at least 1, or None for every call, got {self.events}")
 
     def __call__(self, progress: float) -> float | dict[str, float] | LatencyBudget:
-        """The sparsity at some point of training.
+        """The sparsity at a point of training.
 
         Args:
             progress: fraction of training that is done, in [0, 1].
 
         Returns:
-            a number in [0, final], or one for every glob where `final` is a mapping; a budget with the way to it that
-            is done where `final` is one.
+            a number in [0, final]; for a mapping one number per glob; for a `LatencyBudget` the budget with `reached`
+            set to the fraction of the way.
 
         Raises:
-            ValueError: progress outside [0, 1].
+            ValueError: `progress` is outside [0, 1].
         """
         if not 0 <= _number("progress", progress) <= 1:
             raise ValueError(f"`progress` must be in [0, 1], the fraction of training that is done, got {progress!r}")
@@ -80,14 +80,14 @@ class Schedule(ABC):
 
     @abstractmethod
     def rise(self, elapsed: float, final: float) -> float:
-        """The fraction of `final` that is reached.
+        """The fraction of `final` to reach.
 
         Args:
             elapsed: fraction of the way from `begin` to `end`, in (0, 1).
             final: the sparsity to reach, in [0, 1).
 
         Returns:
-            a number in [0, 1] that does not fall with `elapsed`.
+            a number in [0, 1] that does not decrease with `elapsed`.
         """
 
     @staticmethod
@@ -115,7 +115,7 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    """s(u) = final · (1 - (1 - u)^power): fast at first, then ever slower (for power > 1).
+    """s(u) = final · (1 - (1 - u)^power): fast at first, then slower and slower (for power > 1).
 
     Source: Zhu & Gupta 2017, To prune, or not to prune, eq. 1 (power 3), https://arxiv.org/abs/1710.01878
 
@@ -189,7 +189,7 @@ class Exponential(Schedule):
 
 @dataclass(frozen=True)
 class OneShot(Schedule):
-    """All at once: 0 up to `begin`, `final` as soon as progress is past it; `end` only bounds `begin`."""
+    """A single step: 0 up to `begin`, `final` after it. `end` is only the upper bound of `begin`."""
 
     end: float = 1.0
 

@@ -23,3 +23,12 @@ def on_files(files: Any, config: Any) -> Any:
         notebook = jupytext.writes(notebook_of(page), fmt="ipynb")
         files.append(File.generated(config, f"tutorials/{name}.ipynb", content=notebook))
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Link a tutorial's notebook below its title; mkdocs calls this for each page. Code hosts have no such file."""
+    path = Path(page.file.src_uri)
+    if path.parent.name != "tutorials" or path.stem not in TUTORIALS:
+        return markdown
+    title, rest = markdown.split("\n", 1)
+    return f"{title}\n\nAlso as [a notebook]({path.stem}.ipynb).\n{rest}"

@@ -51,12 +51,13 @@ def test_any_choice_is_not_overrun_and_stays_when_repeated_also_after_loading(
         "scope": scope,
         "target": target,
         "example_inputs": example(net),
+        "calibration": [example(net, 16, 1)],
     }
     dense, dense_params, dense_macs = copy.deepcopy(net), count(net), gsprune.trace(net, example(net)).macs()
     try:
         report = gsprune.prune_step(net, sparsity, **options)
     except gsprune.ScoreError:
-        assert criterion == "activation"  # it cannot read layers that are not torch's own
+        assert criterion in ("activation", "reconstruction")  # they cannot read every layer
         return
     left = {
         "channels": sum(group.after for group in report.groups) / max(1, sum(group.initial for group in report.groups)),

@@ -7,14 +7,14 @@
 
 namespace gsprune {
 
-/// Neighbouring dimensions of a dense tensor, as one.
+/// One axis of interest, or the merged dimensions between two of them.
 struct AxisRun {
     std::int64_t size;
-    int axis;  // -1 where its positions are of no interest one by one
+    int axis;  // -1 for merged dimensions
 };
 
-/// A dense tensor's dimensions in memory order, as rest, axis, rest, axis, ..., rest: a run per axis of `axes`, and all
-/// that lies between two of them as one. A rest that is not there has size 1.
+/// The dimensions of a dense tensor in memory order as rest, axis, rest, ..., axis, rest. Every axis of `axes` is a
+/// run; the dimensions between two of them are merged into a rest, which has size 1 if there are none.
 std::vector<AxisRun> axis_runs(const View& view, const Order& order, const std::vector<int>& axes);
 
 }  // namespace gsprune

@@ -10,7 +10,7 @@ namespace gsprune {
 
 namespace {
 
-constexpr std::int64_t max_programs = (std::int64_t{1} << 31U) - 1;  // of a grid's first dimension, on every device
+constexpr std::int64_t max_programs = (std::int64_t{1} << 31U) - 1;  // CUDA's limit for a grid's first dimension
 
 }  // namespace
 

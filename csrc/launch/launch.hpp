@@ -7,41 +7,41 @@
 #include "tensor/ceil_div.hpp"
 #include "tensor/views.hpp"
 
-// What the tables of all launches share. A table is an array of int64 that a kernel reads: a row of fields per job, the
-// first of which is the first program that works on it, and for every program its job.
+// The parts that all launch tables share. A table is an int64 array that a Triton kernel reads. It holds one row of
+// fields per job, beginning with the job's first program, and the job number of every program.
 
 namespace gsprune {
 
-/// A piece of a matrix that one program works on; kernels are compiled for the sizes.
+/// The shape of the matrix pieces that programs work on. Kernels are compiled for it.
 struct TileSize {
     std::int64_t rows;
     std::int64_t columns;
 };
 
-/// How many tiles cover a matrix.
+/// The number of tiles that cover a matrix.
 constexpr std::int64_t count_tiles(std::int64_t rows, std::int64_t columns, const TileSize& tile) noexcept {
     return ceil_div(rows, tile.rows) * ceil_div(columns, tile.columns);
 }
 
-/// The tile of which the fewest cover a matrix; of equal ones the first.
+/// The index of the tile size that covers a matrix with the fewest tiles; the first one on a tie.
 std::size_t best_tile(std::int64_t rows, std::int64_t columns, const std::vector<TileSize>& tiles) noexcept;
 
-/// How many tiles one program goes down: most where there are many, so that those of a small launch find a
-/// multiprocessor each.
+/// Limits of the number of tiles (steps) per program. A small launch gets one step, so that its tiles spread over all
+/// multiprocessors.
 struct StepLimits {
-    std::int64_t max_steps;   // at most so many ...
-    std::int64_t busy_tiles;  // ... and one for every so many of all tiles
+    std::int64_t max_steps;
+    std::int64_t busy_tiles;  // tiles of the launch per step
 
     [[nodiscard]] std::int64_t most(std::int64_t all_tiles) const noexcept {
         return std::clamp<std::int64_t>(all_tiles / busy_tiles, 1, max_steps);
     }
 };
 
-/// How the programs of a launch go over a job's tiles.
+/// The programs of one job: (row_tiles, column_tiles), each of which works down `steps` tiles.
 struct Grid {
     std::int64_t column_tiles;
-    std::int64_t steps;      // down the rows, by one program
-    std::int64_t row_tiles;  // of `steps` tiles each
+    std::int64_t steps;
+    std::int64_t row_tiles;
 
     Grid(std::int64_t rows, std::int64_t columns, const TileSize& tile, std::int64_t most_steps) noexcept
         : column_tiles(ceil_div(columns, tile.columns)),
@@ -51,22 +51,22 @@ struct Grid {
     [[nodiscard]] std::int64_t programs() const noexcept { return row_tiles * column_tiles; }
 };
 
-/// The job of every program.
+/// Maps every program of a launch to its job.
 class Owners {
 public:
-    /// `work` is what the launch does, as messages call it.
+    /// `work` names the launch in messages, as in "slicing".
     explicit Owners(const char* work) : work_(work) {}
 
-    /// The next job takes that many programs; returns the first. Throws std::invalid_argument where a grid cannot have
-    /// so many.
+    /// Gives the next job `programs` programs; returns its first one. Throws std::invalid_argument if the grid gets too
+    /// large.
     std::int64_t add(std::int64_t programs);
 
     [[nodiscard]] std::int64_t programs() const noexcept { return programs_; }
 
-    /// How many numbers hold them, two per number.
+    /// Entries that the job numbers take in a table: they are int32, two per entry.
     [[nodiscard]] std::size_t length() const noexcept { return (static_cast<std::size_t>(programs_) + 1) / 2; }
 
-    /// The last of an odd count with a zero; returns where they begin.
+    /// Appends the job numbers, padded with a zero; returns the index of the first entry.
     std::int64_t append_to(std::vector<std::int64_t>& table) const;
 
 private:
@@ -75,7 +75,7 @@ private:
     std::vector<std::int64_t> counts_;  // per job
 };
 
-/// The address as kernels are told it.
+/// The address as a table entry.
 inline std::int64_t address_of(const View& view) noexcept {
     return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(view.data));
 }

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int none = -1;
 
-/// Partials of one axis lie as (outer, length, inner); outer is counted per tile.
+/// The layout (outer, length, inner) of one axis' partial sums; `outer` counts those of one tile.
 struct Fold {
     int axis = none;
     std::int64_t outer = 1;
@@ -16,14 +16,14 @@ struct Fold {
     std::int64_t inner = 1;
 };
 
-/// A tensor as rows x columns, and which axis is summed from its row and its column partials.
+/// A tensor as a matrix, with the axis that its row partials and the axis that its column partials sum up to.
 struct Matrix {
     std::int64_t rows;
     std::int64_t columns;
     Fold by_row;
     Fold by_column;
-    std::size_t tile = 0;        // index
-    std::int64_t num_tiles = 0;  // of that kind
+    std::size_t tile = 0;  // index of the tile size
+    std::int64_t num_tiles = 0;
 
     void choose_tile(const std::vector<TileSize>& tiles) noexcept {
         tile = best_tile(rows, columns, tiles);
@@ -31,7 +31,7 @@ struct Matrix {
     }
 };
 
-/// The matrix whose partials give the sums along one or two axes, in as few tiles as can be.
+/// The matrix with the fewest tiles whose partials give the sums along one or two axes.
 Matrix as_matrix(const View& view, const Order& order, const std::vector<int>& axes,
                  const std::vector<TileSize>& tiles) {
     const std::vector<AxisRun> runs = axis_runs(view, order, axes);
@@ -56,13 +56,13 @@ Matrix as_matrix(const View& view, const Order& order, const std::vector<int>& a
     return rows.num_tiles <= columns.num_tiles ? rows : columns;
 }
 
-/// One read of one tensor.
+/// One pass over one tensor.
 struct Task {
     const SumJob* job;
     Matrix matrix;
-    std::int64_t first_sum;  // of the job, in the flat array
+    std::int64_t first_sum;  // index of the job's first sum in the flat array
 
-    /// Where in the flat array the sums of an axis begin.
+    /// Index of the first sum of an axis in the flat array.
     [[nodiscard]] std::int64_t sums_of(int axis) const noexcept {
         std::int64_t at = first_sum;
         for (const int other : job->axes) {

@@ -8,24 +8,24 @@
 
 namespace gsprune {
 
-/// How the scoring kernels are made, see `kernels/score.py`.
+/// Constants of the scoring kernels in `kernels/score.py`.
 struct ScoreTiling {
-    std::vector<TileSize> tiles;  // of which a job's fields name one by its index
+    std::vector<TileSize> tiles;
     std::int64_t fold_outputs;
     StepLimits limits;
 };
 
-/// What one launch that reads all tensors and one that folds its partial sums work on.
+/// The table of two launches: the first reads all tensors, the second folds the partial sums.
 ///
-/// Per job of the first: first program, address, other address, dtype, rows, columns, column tiles, steps, tile, and
-/// where its row and its column partials begin, -1 where nobody wants them. Per vector of the second: first program,
-/// where its partials begin, outer, length, inner (they lie as these three, and are summed over the outer and the inner
-/// one), and where its sums go: as a flat array, the axes of one tensor after the other.
+/// Fields of a job of the first launch: first program, address, address of the other tensor, dtype, rows, columns,
+/// column tiles, steps, index of the tile size, start of the row partials, start of the column partials (-1: not
+/// needed). Fields of a vector of the second launch: first program, start of its partials, their layout (outer, length,
+/// inner), index of its first sum. The kernel sums over outer and inner.
 struct ScoreTables {
     std::vector<std::int64_t> table;
     std::int64_t num_jobs = 0;
-    std::int64_t owners = 0;     // where in the table the first launch's programs have their jobs
-    std::int64_t fold_base = 0;  // where the second launch's vectors begin
+    std::int64_t owners = 0;     // index of the first launch's job numbers in the table
+    std::int64_t fold_base = 0;  // index of the second launch's fields
     std::int64_t num_folds = 0;
     std::int64_t fold_owners = 0;
     std::int64_t programs = 0;
@@ -34,9 +34,8 @@ struct ScoreTables {
     std::int64_t num_sums = 0;
 };
 
-/// Tensors are dense, and others lie as they do; a tensor with more than two axes is read once per two of them.
-///
-/// Throws std::invalid_argument where a grid gets too large.
+/// Tensors must be dense, with the layout of their others. A tensor with more than two axes is read once per two axes.
+/// Throws std::invalid_argument if a grid gets too large.
 ScoreTables score_tables(const std::vector<SumJob>& jobs, const ScoreTiling& tiling);
 
 }  // namespace gsprune

@@ -20,19 +20,19 @@ std::int64_t alignment_of(const View& view) noexcept {
     return bits & -bits;
 }
 
-/// One dimension of a matrix: an axis, or several and what lies between them as one.
+/// One dimension of a matrix: an axis, or several axes merged with the dimensions between them.
 struct Side {
     std::int64_t kept = 1;
     std::int64_t size = 1;
-    std::int64_t positions = 0;  // where they begin; the zero that stands first serves what is not sliced
+    std::int64_t positions = 0;  // index of the first kept position; 0, the single zero, for a whole dimension
 };
 
-/// The kept positions of all patterns, one list behind the other, each list once.
+/// The lists of kept positions of all patterns, each distinct list once.
 class Positions {
 public:
     [[nodiscard]] const std::vector<std::int64_t>& all() const noexcept { return all_; }
 
-    /// Of neighbouring runs, the first and the last of which are axes.
+    /// Merges the runs [begin, end); the first and the last one are axes.
     Side side(const SlicePattern& pattern, const std::vector<AxisRun>& runs, std::size_t begin, std::size_t end) {
         Side side;
         Key key;
@@ -42,14 +42,14 @@ public:
             side.kept *= keep == nullptr ? runs[i].size : keep->count;
             key.emplace_back(runs[i].size, keep);
         }
-        const auto [known, is_new] = starts_.try_emplace(std::move(key), static_cast<std::int64_t>(all_.size()));
-        if (is_new) append(known->first, 0, 0);
-        side.positions = known->second;
+        const auto [entry, is_new] = starts_.try_emplace(std::move(key), static_cast<std::int64_t>(all_.size()));
+        if (is_new) append(entry->first, 0, 0);
+        side.positions = entry->second;
         return side;
     }
 
 private:
-    using Key = std::vector<std::pair<std::int64_t, const Keep*>>;  // size of a run, what is kept of it, null: all
+    using Key = std::vector<std::pair<std::int64_t, const Keep*>>;  // size of a run and its kept positions (null: all)
 
     void append(const Key& runs, std::size_t run, std::int64_t base) {
         const auto& [size, keep] = runs[run];
@@ -71,7 +71,7 @@ private:
     std::map<Key, std::int64_t> starts_;
 };
 
-/// A tensor as the kernel sees it, in elements but for the word.
+/// A tensor as the kernel reads it. All sizes count elements.
 struct Matrix {
     std::int64_t before = 1;
     Side first;
@@ -80,14 +80,14 @@ struct Matrix {
     std::int64_t after = 1;
 };
 
-/// The fields of a job, and how many tiles it has.
+/// The size fields of a job.
 struct Cut {
     std::int64_t word = 1;
     std::size_t tile = 0;
     std::int64_t rows = 0;
     std::int64_t columns = 0;
     std::int64_t pitch = 0;
-    std::int64_t words = 0;  // behind the second axis
+    std::int64_t words = 0;  // after the second axis
     std::int64_t num_tiles = 0;
 
     Cut() = default;
@@ -121,7 +121,7 @@ public:
     [[nodiscard]] SliceTables result() && {
         const std::int64_t most_steps = tiling_.limits.most(all_tiles_);
         Owners owners("slicing");
-        std::vector<std::pair<std::int64_t, Grid>> places;  // first programs
+        std::vector<std::pair<std::int64_t, Grid>> places;  // first program and grid of each job
         places.reserve(jobs_.size());
         for (const Job& job : jobs_) {
             const Grid grid(job.cut.rows, job.cut.columns, tiling_.tiles[job.cut.tile], most_steps);
@@ -146,7 +146,7 @@ public:
     }
 
 private:
-    using Sides = std::array<std::int64_t, 7>;  // a job's last fields
+    using Sides = std::array<std::int64_t, 7>;  // the last fields of a job
     static constexpr std::size_t num_fields = 10 + std::tuple_size<Sides>::value;
 
     struct Job {
@@ -156,10 +156,10 @@ private:
         Sides sides;
     };
 
-    /// How a tensor is sliced, wherever it lies: a weight, its gradient and its moments mostly share it.
+    /// The fields of a job without its addresses. A weight, its gradient and its moments usually share them.
     struct Plan {
         View source;
-        std::int64_t alignment = -1;  // none yet
+        std::int64_t alignment = -1;  // -1: not made yet
         Cut cut;
         Sides sides{};
 
@@ -171,7 +171,7 @@ private:
     Plan make_plan(const SliceJob& job) {
         Matrix matrix = whole_matrix(job);
         Cut cut(matrix, job.source, tiling_.tiles);
-        // A single axis, or none, can be looked for along the rows or along the columns.
+        // With at most one sliced axis, the axis may lie along the rows or along the columns.
         if (matrix.second.positions == 0) {
             Matrix other = matrix;
             std::swap(other.first, other.second);
@@ -191,7 +191,7 @@ private:
                  cut.words, matrix.second.positions}};
     }
 
-    /// The first sliced axis along the rows.
+    /// The matrix with the first sliced axis along the rows.
     Matrix whole_matrix(const SliceJob& job) {
         const SlicePattern& pattern = patterns_[job.pattern];
         std::vector<int> axes;
@@ -224,7 +224,7 @@ private:
 
     const std::vector<SlicePattern>& patterns_;
     const SliceTiling& tiling_;
-    std::vector<Plan> plans_;  // per pattern the last one made
+    std::vector<Plan> plans_;  // the latest plan of each pattern
     Positions positions_;
     std::vector<Job> jobs_;
     std::int64_t all_tiles_ = 0;

@@ -10,8 +10,8 @@ namespace gsprune {
 
 namespace {
 
-/// Linux lists every cache of a processor, with the size that it shares with its neighbours. On processors of several
-/// dies `sysconf` adds up the caches of all dies, of which a core fills one.
+/// The largest cache of the first processor in Linux's list. On processors with several dies `sysconf` returns the sum
+/// over all dies, but a core fills the cache of its own die only.
 std::int64_t listed_bytes() {
     std::int64_t largest = 0;
     for (int index = 0; index < 8; ++index) {

@@ -4,7 +4,7 @@
 
 namespace gsprune {
 
-/// Bytes of the last-level cache that the first processor reaches; 0 where the system does not say. Looked up once.
+/// Size of the last-level cache of the first processor; 0 if unknown. Looked up once.
 std::int64_t last_level_cache_bytes() noexcept;
 
 }  // namespace gsprune

@@ -18,17 +18,17 @@ namespace gsprune {
 
 namespace {
 
-// A cache line: blocks are aligned to it, and the line before a block holds its header.
+// Blocks are aligned to cache lines. The line before a block holds its header.
 constexpr std::size_t alignment = 64;
 // Huge pages cause 512 times fewer page faults than pages of 4 KB, and fewer TLB misses.
 constexpr std::size_t huge_page = std::size_t{2} << 20U;
-// The C library serves shorter blocks as fast.
+// The C library allocates shorter blocks just as fast.
 constexpr std::size_t shortest_kept = std::size_t{4} << 10U;
-// Kept in reserve even when nothing is in use, so that small networks never wait for the system.
+// Kept even when no block is in use, so that small networks never wait for the system.
 constexpr std::size_t smallest_reserve = std::size_t{16} << 20U;
 
 struct Header {
-    std::size_t capacity;  // usable bytes behind the header
+    std::size_t capacity;  // usable bytes after the header
 };
 static_assert(sizeof(Header) <= alignment);
 
@@ -39,7 +39,7 @@ constexpr std::align_val_t alignment_of(std::size_t capacity) noexcept {
 Header* allocate(std::size_t capacity) {
     void* memory = ::operator new(alignment + capacity, alignment_of(capacity));
 #if defined(__linux__)
-    // A hint: failure changes nothing.
+    // Only a hint: a failure does no harm.
     if (capacity >= huge_page) static_cast<void>(madvise(memory, alignment + capacity, MADV_HUGEPAGE));
 #endif
     return new (memory) Header{capacity};
@@ -62,7 +62,7 @@ public:
         const std::lock_guard<std::mutex> guard(mutex);
         in_use_ -= block->capacity;
         if (block->capacity < shortest_kept || !keep(block)) return deallocate(block);
-        // More than the next step can need, since steps make networks smaller.
+        // The next step needs less than the present one, since steps make networks smaller.
         while (in_reserve_ > std::max(smallest_reserve, in_use_ + in_use_ / 4)) give_back_oldest();
     }
 
@@ -83,8 +83,8 @@ public:
 private:
     using Blocks = std::list<Header*>;
 
-    /// The shortest block of the reserve that is long enough, unless more than three eighths would be left over: a
-    /// network of which every step removes a tenth of the channels then finds blocks two steps later.
+    /// The shortest reserved block that fits, or null if more than three eighths of it would stay unused. With this
+    /// limit, a network that loses a tenth of its channels per step reuses its blocks two steps later.
     Header* take(std::size_t capacity) noexcept {
         const auto found = by_capacity_.lower_bound(capacity);
         if (found == by_capacity_.end() || found->first > capacity / 5 * 8) return nullptr;
@@ -95,7 +95,7 @@ private:
         return block;
     }
 
-    /// False where there is no memory to note it down.
+    /// Adds a block to the reserve; false if there is no memory for the entry.
     bool keep(Header* block) noexcept {
         try {
             Blocks one{block};
@@ -111,7 +111,7 @@ private:
     void give_back_oldest() noexcept {
         Header* block = oldest_first_.front();
         in_reserve_ -= block->capacity;
-        by_capacity_.erase(by_capacity_.lower_bound(block->capacity));  // of equal ones the oldest stands first
+        by_capacity_.erase(by_capacity_.lower_bound(block->capacity));  // the first of equal keys is the oldest
         oldest_first_.pop_front();
         deallocate(block);
     }
@@ -129,7 +129,7 @@ void before_fork() noexcept { pool().mutex.lock(); }
 void after_fork() noexcept { pool().mutex.unlock(); }
 #endif
 
-/// Never destroyed: tensors may die after the static objects of the process.
+/// Never destroyed: some tensors outlive the process' static objects.
 BlockPool& pool() {
     static BlockPool* const the_pool = [] {
         auto* fresh = new BlockPool;

@@ -19,10 +19,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// To fall asleep and be woken takes 10 to 50 us, so who waits for less looks again and again for as long. Nobody does
-// so for longer: where another process has the core, the one who is waited for needs it.
-constexpr auto patience = std::chrono::microseconds(50);
-// From the beginning of a call of the core to its tasks (ResNet-50: 0.2 to 0.3 ms to read its tensors).
+// Sleeping and waking takes 10 to 50 us, so threads spin for that long before they sleep. They do not spin longer,
+// because the thread that they wait for may need the core.
+constexpr auto spin_time = std::chrono::microseconds(50);
+// Time from the start of a core call to its tasks (ResNet-50: 0.2 to 0.3 ms to read its tensors).
 constexpr auto longest_expectation = std::chrono::microseconds(300);
 
 inline void pause() noexcept {
@@ -33,13 +33,13 @@ inline void pause() noexcept {
 #endif
 }
 
-/// Looks until `holds()` or the time is over; returns what it saw last.
+/// Spins until `holds()` or until `time` has passed; returns the last value of `holds()`.
 template <class Condition>
-bool watch(Clock::duration time, Condition holds) noexcept {
-    constexpr int looks_per_clock = 16;  // a look at the clock takes as long as a pause
+bool spin(Clock::duration time, Condition holds) noexcept {
+    constexpr int checks_per_clock = 16;  // reading the clock takes as long as a pause
     const auto end = Clock::now() + time;
     for (;;) {
-        for (int i = 0; i < looks_per_clock; ++i) {
+        for (int i = 0; i < checks_per_clock; ++i) {
             if (holds()) return true;
             pause();
         }
@@ -49,13 +49,13 @@ bool watch(Clock::duration time, Condition holds) noexcept {
 
 }  // namespace
 
-/// Helpers asleep on a condition variable. Never destroyed: they may still sleep when the process ends.
+/// Helper threads that sleep on a condition variable. Never destroyed: they may still sleep at process exit.
 ///
-/// Whoever sleeps has announced it before looking a last time, and whoever changes what is looked at reads afterwards
-/// who has announced it: all four in one order (sequentially consistent), so that nobody sleeps through a change.
+/// A thread announces its sleep before it checks its condition a last time. A thread that changes the condition reads
+/// the announcements afterwards. All these accesses are sequentially consistent, so no thread misses a change.
 class Pool {
 public:
-    /// False where another run has the helpers.
+    /// Returns false if another run has the helpers.
     bool begin(Tasks& run, int num_helpers) noexcept {
         num_helpers = std::min(num_helpers, most_helpers);
         if (!callers_.try_lock()) return false;
@@ -67,11 +67,11 @@ public:
         return true;
     }
 
-    /// Nobody may join any more; returns when all have left.
+    /// Closes the run to further helpers and waits for those at work.
     void end() noexcept {
         const auto all_have_left = [this] { return seats_.load() == 0; };
         seats_.fetch_and(seat - 1);
-        if (!watch(patience, all_have_left)) {
+        if (!spin(spin_time, all_have_left)) {
             std::unique_lock<std::mutex> guard(mutex_);
             is_caller_asleep_.store(true);
             done_.wait(guard, all_have_left);
@@ -90,7 +90,7 @@ public:
     }
 
 private:
-    // A seat that may still be taken counts this much, a helper at work counts one.
+    // `seats_` counts this much for each free seat and 1 for each helper at work.
     static constexpr int seat = 1 << 16;
     static constexpr int most_helpers = 1023;
     static constexpr Clock::rep never = std::numeric_limits<Clock::rep>::min();
@@ -100,7 +100,7 @@ private:
             try {
                 std::thread([this, number = static_cast<std::size_t>(num_helpers_ + 1)] { serve(number); }).detach();
             } catch (const std::exception&) {
-                return;  // no more threads, or memory for them, to be had: the caller does the work
+                return;  // no thread or memory available: the caller does the work
             }
             ++num_helpers_;
         }
@@ -111,7 +111,7 @@ private:
         if (num_asleep == 0) return;
         {
             const std::lock_guard<std::mutex> guard(mutex_);
-        }  // they have looked a last time and are waiting
+        }  // a helper that announced its sleep now waits on `wake_`
         for (int i = 0; i < std::min(num_wanted, num_asleep); ++i) wake_.notify_one();
     }
 
@@ -122,7 +122,7 @@ private:
                 sleep();
                 continue;
             }
-            // A share of its own at every run, but for helpers that were made for runs of more threads.
+            // A helper keeps its share from run to run, unless it was made for runs with more threads.
             current_->work(number < current_->num_shares_ ? number : taken);
             if (seats_.fetch_sub(1) == 1 && is_caller_asleep_.load()) {
                 const std::lock_guard<std::mutex> guard(mutex_);
@@ -131,7 +131,7 @@ private:
         }
     }
 
-    /// The number of the seat, from 1 on; 0 where none is free.
+    /// The number of the seat, from 1 on; 0 if none is free.
     std::size_t take_seat() noexcept {
         int seats = seats_.load();
         while (seats >= seat) {
@@ -152,11 +152,11 @@ private:
             wake_.wait(guard, [&] { return is_seat_free() || left() > Clock::duration::zero(); });
             num_asleep_.fetch_sub(1);
         }
-        watch(left(), is_seat_free);
+        spin(left(), is_seat_free);
     }
 
-    std::mutex callers_;        // held by the one run that is served, from its begin to its end
-    Tasks* current_ = nullptr;  // read by who has taken a seat
+    std::mutex callers_;        // locked by the run that has the helpers, from `begin` to `end`
+    Tasks* current_ = nullptr;  // read by helpers with a seat
     int num_helpers_ = 0;
     std::atomic<int> seats_{0};
     std::atomic<int> num_asleep_{0};
@@ -172,7 +172,7 @@ namespace {
 std::atomic<Pool*> the_pool{nullptr};
 
 #ifdef GSPRUNE_HAS_FORK
-/// The threads of a pool do not exist in a forked child, and its locks may be held: the child makes a new one.
+/// A forked child makes a new pool: it has none of the threads, and the locks may be locked.
 void forget_pool() noexcept { the_pool.store(nullptr); }
 #endif
 

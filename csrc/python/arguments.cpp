@@ -5,9 +5,9 @@ namespace py = pybind11;
 namespace gsprune {
 
 std::int64_t read_integer(py::handle value, const ArgumentName& argument) {
-    const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));  // NumPy's integers, too
-    const long long known = number ? PyLong_AsLongLong(number.ptr()) : -1;
-    if (known != -1 || PyErr_Occurred() == nullptr) return known;
+    const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));  // accepts NumPy's integers
+    const long long integer = number ? PyLong_AsLongLong(number.ptr()) : -1;
+    if (integer != -1 || PyErr_Occurred() == nullptr) return integer;
     if (PyErr_ExceptionMatches(PyExc_TypeError) == 0 && PyErr_ExceptionMatches(PyExc_OverflowError) == 0) {
         throw py::error_already_set();
     }
@@ -38,8 +38,8 @@ Isa parse_isa(const std::string& name) {
         if (name == isa_names[i]) return static_cast<Isa>(i);
     }
     const std::string best = isa_names[static_cast<int>(best_isa())];
-    throw py::value_error("`isa` must be 'auto', or 'plain', 'avx2' or 'avx512' up to '" + best +
-                          "', the best of this machine, got '" + name + "'");
+    throw py::value_error("`isa` must be 'auto', 'plain', 'avx2' or 'avx512', at most '" + best +
+                          "' on this machine, got '" + name + "'");
 }
 
 }  // namespace gsprune

@@ -8,32 +8,32 @@
 
 #include "machine/isa.hpp"
 
-// Checks that several bindings share; they throw ValueError or TypeError naming the argument.
+// Argument checks that several bindings share. They throw ValueError or TypeError with the argument's name.
 
 namespace gsprune {
 
 inline std::string text(std::int64_t value) { return std::to_string(value); }
 inline std::string text(std::size_t value) { return std::to_string(value); }
 
-/// `tensors[7]`, spelled out only for messages.
+/// An entry such as `tensors[7]`, formatted only for messages.
 struct ArgumentName {
     const char* list;
     std::size_t index;
     [[nodiscard]] std::string text() const { return std::string(list) + "[" + std::to_string(index) + "]"; }
 };
 
-/// The integer that `value`, which stands in that argument, must be; else TypeError.
+/// Converts an integer of that argument; TypeError if it is none or needs more than 64 bits.
 std::int64_t read_integer(pybind11::handle value, const ArgumentName& argument);
 
-/// A list argument `name` has an entry per tensor.
+/// Checks that the list `name` has one entry per tensor.
 void check_length(std::size_t got, std::size_t expected, const char* name);
 
 void check_threads(int num_threads);
 
-/// "auto" is the best of the machine; others must be known and not better than that.
+/// "auto" is the best instruction set of the machine. Others must be supported by it.
 Isa parse_isa(const std::string& name);
 
-/// The member of `Enum` that `names` calls so; `names` are in its order.
+/// The member of `Enum` with that name; `names` are in the order of `Enum`.
 template <class Enum, std::size_t count>
 Enum parse_name(const std::string& name, const char* const (&names)[count], const char* argument) {
     std::string allowed;
@@ -44,10 +44,10 @@ Enum parse_name(const std::string& name, const char* const (&names)[count], cons
     throw pybind11::value_error("`" + std::string(argument) + "` must be " + allowed + "', got '" + name + "'");
 }
 
-/// A `types.SimpleNamespace`: results with names. (Making an object of a class of pybind11 crashes without memory.)
+/// A `types.SimpleNamespace`. (Making an object of a pybind11 class crashes when memory runs out.)
 pybind11::object as_namespace(const pybind11::dict& fields);
 
-/// Names as a tuple, for Python to read.
+/// Names as a Python tuple.
 template <std::size_t count>
 pybind11::tuple as_tuple(const char* const (&names)[count]) {
     pybind11::tuple tuple(count);

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-// NumPy arrays that are read where they lie: contiguous, of exactly these types.
+// Contiguous NumPy arrays of exactly these dtypes, read without a copy.
 
 namespace gsprune {
 
@@ -13,15 +13,15 @@ using ScoreArray = pybind11::array_t<float, pybind11::array::c_style>;
 using BoolArray = pybind11::array_t<bool, pybind11::array::c_style>;
 using SumArray = pybind11::array_t<double, pybind11::array::c_style>;
 
-// The checks throw ValueError naming the argument.
+// The checks throw ValueError with the argument's name.
 
-/// One dimension, aligned.
+/// Requires one dimension and aligned memory.
 void check_vector(const pybind11::array& array, const char* name);
 
-/// A vector of that many entries.
+/// Requires a vector with `size` entries.
 void check_size(const pybind11::array& array, std::int64_t size, const char* name);
 
-/// A vector that begins at 0 and never falls.
+/// Requires an ascending vector that begins with 0.
 void check_bounds(const IndexArray& bounds, const char* name);
 
 }  // namespace gsprune

@@ -4,7 +4,7 @@
 
 namespace gsprune {
 
-// Each fills the submodule of `_core` that is named like it.
+// Each function fills the submodule of `_core` with its name.
 void bind_launch(pybind11::module_& module);
 void bind_machine(pybind11::module_& module);
 void bind_memory(pybind11::module_& module);

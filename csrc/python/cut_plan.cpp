@@ -28,7 +28,7 @@ py::tuple tuple_at(py::handle list, std::size_t index, std::size_t size, const c
     return py::reinterpret_borrow<py::tuple>(entry);
 }
 
-/// A number in [0, size), the entry `index` of the list `name`.
+/// Reads a number in [0, size), the entry `index` of the list `name`.
 std::size_t number_at(const py::list& list, std::size_t index, std::size_t size, const char* name) {
     const std::int64_t number = read_integer(list[index], {name, index});
     if (number < 0 || static_cast<std::uint64_t>(number) >= size) {
@@ -38,10 +38,10 @@ std::size_t number_at(const py::list& list, std::size_t index, std::size_t size,
     return static_cast<std::size_t>(number);
 }
 
-/// The distinct ways of slicing: axes and what is kept of them.
+/// The distinct patterns of a step: axes with their kept positions.
 class CutPatterns {
 public:
-    /// `cuts` holds tuples of (axis, vector); `keeps` the positions kept of every vector, None where all are.
+    /// `cuts` holds tuples of (axis, vector), `keeps` the kept positions of every vector (None: all).
     CutPatterns(const py::tuple& cuts, const py::list& keeps) : number_of_(cuts.size()) {
         for (std::size_t i = 0; i < cuts.size(); ++i) {
             const py::handle axes = cuts[i];
@@ -68,7 +68,7 @@ public:
     [[nodiscard]] const py::list& all() const noexcept { return patterns_; }
     [[nodiscard]] std::size_t num_cuts() const noexcept { return number_of_.size(); }
 
-    /// The number of a cut's pattern; null where nothing goes.
+    /// The number of a cut's pattern; null if the cut removes nothing.
     [[nodiscard]] const py::object& number_of(std::size_t cut) const noexcept { return number_of_[cut]; }
 
 private:
@@ -76,11 +76,11 @@ private:
     std::vector<py::object> number_of_;
 };
 
-/// Collects the gradients and the optimizer states that are sliced as their parameters are.
-class Followers {
+/// Collects the gradients and optimizer states that are sliced like their parameters.
+class Dependents {
 public:
-    /// `tensors` are the parameters, with `pattern_of` each; what follows is appended to both.
-    Followers(py::list& tensors, py::list& pattern_of)
+    /// Appends to `tensors`, which begins with the parameters, and to their `pattern_of`.
+    Dependents(py::list& tensors, py::list& pattern_of)
         : tensors_(tensors), pattern_of_(pattern_of), num_parameters_(tensors.size()) {
         shapes_.reserve(num_parameters_);
         index_of_.reserve(num_parameters_);
@@ -100,12 +100,12 @@ public:
             if (has_shape_of(i, peek_shape(gradient))) {
                 add(gradient, i);
             } else {
-                rest_.append(py::make_tuple(i, py::none(), name, gradient));
+                others_.append(py::make_tuple(i, py::none(), name, gradient));
             }
         }
     }
 
-    /// `states` is parameter -> {key: value}; `which` optimizer's.
+    /// `states` is the parameter -> {key: value} of optimizer number `which`.
     void add_states(const py::dict& states, std::size_t which) {
         PyObject* parameter = nullptr;
         PyObject* state = nullptr;
@@ -113,16 +113,16 @@ public:
         while (PyDict_Next(states.ptr(), &position, &parameter, &state) != 0) {
             const auto found = index_of_.find(parameter);
             if (found == index_of_.end()) continue;
-            const auto held = py::reinterpret_borrow<py::object>(state);  // Python code of subclasses may let it go
+            const auto owned = py::reinterpret_borrow<py::object>(state);  // a subclass' code may drop it meanwhile
             if (PyDict_Check(state)) {
                 add_state(state, found->second, which);
             } else {
-                rest_.append(py::make_tuple(found->second, which, py::none(), held));
+                others_.append(py::make_tuple(found->second, which, py::none(), owned));
             }
         }
     }
 
-    [[nodiscard]] const py::list& rest() const noexcept { return rest_; }
+    [[nodiscard]] const py::list& others() const noexcept { return others_; }
 
 private:
     void add_state(PyObject* state, std::size_t owner, std::size_t which) {
@@ -131,13 +131,13 @@ private:
         Py_ssize_t position = 0;
         while (PyDict_Next(state, &position, &key, &value) != 0) {
             if (value == Py_None || PyFloat_CheckExact(value) || PyLong_CheckExact(value)) continue;
-            const auto held_key = py::reinterpret_borrow<py::object>(key);
-            const auto held = py::reinterpret_borrow<py::object>(value);
-            const std::optional<View> shape = peek_shape(held);
+            const auto owned_key = py::reinterpret_borrow<py::object>(key);
+            const auto owned = py::reinterpret_borrow<py::object>(value);
+            const std::optional<View> shape = peek_shape(owned);
             if (has_shape_of(owner, shape)) {
-                add(held, owner);
+                add(owned, owner);
             } else if (!shape || shape->numel() != 1) {
-                rest_.append(py::make_tuple(owner, which, held_key, held));
+                others_.append(py::make_tuple(owner, which, owned_key, owned));
             }
         }
     }
@@ -157,27 +157,27 @@ private:
     std::size_t num_parameters_;
     std::vector<std::optional<View>> shapes_;
     std::unordered_map<PyObject*, std::size_t> index_of_;
-    py::list rest_;
+    py::list others_;
 };
 
-/// What some modules contribute to a step.
+/// The tensors and integers of modules that a step changes.
 class Plan {
 public:
     Plan(const CutPatterns& patterns, const IndexArray& starts) : patterns_(patterns), starts_(starts) {}
 
-    /// The tensors of a module that are cut, each once: a module may share some with one before.
+    /// Adds the tensors of a module that are cut. A tensor that several modules share is added once.
     void add_tensors(const py::list& tensors, const py::list& cut_of) {
         check_length(cut_of.size(), tensors.size(), "cut_of");
         for (std::size_t i = 0; i < tensors.size(); ++i) {
             const py::object& number = patterns_.number_of(number_at(cut_of, i, patterns_.num_cuts(), "cut_of"));
             const py::handle tensor = tensors[i];
-            if (!number || !known_.insert(tensor.ptr()).second) continue;
+            if (!number || !added_.insert(tensor.ptr()).second) continue;
             tensors_.append(tensor);
             pattern_of_.append(number);
         }
     }
 
-    /// The integers of a module that change: (attributes, name, vector, multiplier, divisor) of each that may.
+    /// Adds the integers of a module that change. `values` are (attributes, name, vector, multiplier, divisor).
     void add_entries(const py::list& values) {
         const std::int64_t num_vectors = starts_.size() - 1;
         for (std::size_t i = 0; i < values.size(); ++i) {
@@ -186,9 +186,9 @@ public:
             const std::int64_t vector = read_integer(value[2], name);
             const std::int64_t multiplier = read_integer(value[3], name);
             const std::int64_t divisor = read_integer(value[4], name);
-            constexpr std::int64_t most = std::int64_t{1} << 31U;  // lengths stay far below, so products fit
+            constexpr std::int64_t largest = std::int64_t{1} << 31U;  // a vector's length times this fits 64 bits
             if (!PyDict_Check(value[0].ptr()) || vector < 0 || vector >= num_vectors || multiplier < 0 ||
-                multiplier > most || divisor < 1) {
+                multiplier > largest || divisor < 1) {
                 throw py::value_error("`" + name.text() +
                                       "` must be (dictionary, name, vector, multiplier in [0, 2^31], divisor >= 1)");
             }
@@ -213,7 +213,7 @@ public:
 private:
     const CutPatterns& patterns_;
     const IndexArray& starts_;
-    std::unordered_set<PyObject*> known_;
+    std::unordered_set<PyObject*> added_;
     py::list tensors_;
     py::list pattern_of_;
     py::list entries_;
@@ -230,30 +230,30 @@ py::list list_in(const py::tuple& tuple, std::size_t index) {
 py::object plan_cuts(const py::tuple& cuts, const py::list& keeps, const IndexArray& starts, const py::list& modules,
                      const py::list& states) {
     if (starts.ndim() != 1 || starts.size() < 1)
-        throw py::value_error("`starts` must have one dimension, and an entry");
-    const NoCollection no_collection;  // it may call Python code, which may change the states that are being read
+        throw py::value_error("`starts` must have one dimension and at least one entry");
+    const NoCollection no_collection;  // a collection may run Python code that changes the states
     const CutPatterns patterns(cuts, keeps);
     Plan plan(patterns, starts);
-    std::size_t num_of_first = 0;
+    std::size_t num_in_first = 0;
     for (std::size_t i = 0; i < modules.size(); ++i) {
         const py::tuple module = tuple_at(modules, i, 3, "modules");
         plan.add_tensors(list_in(module, 0), list_in(module, 1));
-        if (i == 0) num_of_first = plan.tensors().size();
+        if (i == 0) num_in_first = plan.tensors().size();
         plan.add_entries(list_in(module, 2));
     }
     const std::size_t num_owned = plan.tensors().size();
-    Followers followers(plan.tensors(), plan.pattern_of());
-    followers.add_gradients();
+    Dependents dependents(plan.tensors(), plan.pattern_of());
+    dependents.add_gradients();
     for (std::size_t i = 0; i < states.size(); ++i) {
         if (!PyDict_Check(py::handle(states[i]).ptr())) {
             throw py::type_error("`states[" + text(i) + "]` must be a dictionary");
         }
-        followers.add_states(py::reinterpret_borrow<py::dict>(states[i]), i);
+        dependents.add_states(py::reinterpret_borrow<py::dict>(states[i]), i);
     }
     return as_namespace(py::dict("patterns"_a = patterns.all(), "tensors"_a = plan.tensors(),
                                  "pattern_of"_a = plan.pattern_of(), "num_owned"_a = num_owned,
-                                 "num_of_first"_a = num_of_first, "entries"_a = plan.entries(),
-                                 "others"_a = followers.rest()));
+                                 "num_of_first"_a = num_in_first, "entries"_a = plan.entries(),
+                                 "others"_a = dependents.others()));
 }
 
 }  // namespace gsprune

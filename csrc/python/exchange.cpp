@@ -30,14 +30,14 @@ py::object call(const py::object& function, Arguments... arguments) {
     return py::reinterpret_steal<py::object>(result);
 }
 
-/// Null where there is none: whoever reads the object says what it should be.
+/// The storage of a tensor, null if it has none; the later `read_tensor` then raises the error.
 py::object storage_of(py::handle object) {
     try {
         return call(torch().untyped_storage, object);
     } catch (const py::error_already_set& error) {
         const bool is_refusal =
             error.matches(PyExc_TypeError) || error.matches(PyExc_AttributeError) || error.matches(PyExc_RuntimeError);
-        if (!is_refusal) throw;  // an interrupt, no memory
+        if (!is_refusal) throw;  // an interrupt, or out of memory
         return {};
     }
 }
@@ -62,12 +62,13 @@ Entry entry_at(const py::list& entries, std::size_t index) {
 Exchange::Exchange(const py::list& tensors, std::size_t num_owned, const py::list& entries)
     : tensors_(tensors), entries_(entries) {
     storages_.reserve(tensors.size());
-    by_set_.reserve(tensors.size());
+    uses_set_.reserve(tensors.size());
     for (std::size_t i = 0; i < tensors.size(); ++i) {
         const py::handle tensor = tensors[i];
         storages_.push_back(storage_of(tensor));
-        by_set_.push_back(i < num_owned || !storages_[i] || attribute(tensor, torch().requires_grad).ptr() == Py_True);
-        if (!by_set_.back()) without_versions_.append(tensor);
+        uses_set_.push_back(i < num_owned || !storages_[i] ||
+                            attribute(tensor, torch().requires_grad).ptr() == Py_True);
+        if (!uses_set_.back()) without_versions_.append(tensor);
     }
     befores_.reserve(entries.size());
     for (std::size_t i = 0; i < entries.size(); ++i) {
@@ -82,31 +83,31 @@ void Exchange::install(const py::list& replacements, const ViewOf& view_of) {
     replacements_ = replacements;
     view_of_ = &view_of;
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
-        if (!storages_[i]) throw std::runtime_error("torch gave no storage of `tensors[" + std::to_string(i) + "]`");
+        if (!storages_[i]) throw std::runtime_error("torch has no storage for `tensors[" + std::to_string(i) + "]`");
         if (view_of(i).data == nullptr) offsets_.emplace(i, tensors_[i].attr("storage_offset")());
     }
     try {
         change();
     } catch (...) {
-        take_back();
+        roll_back();
         throw;
     }
 }
 
-/// The versions come last: raising them is a call of Python, in which signals are handled.
+/// Versions are incremented last: that is a Python call, in which signals are handled.
 void Exchange::change() {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
-        num_given_ = i + 1;
-        give(i);
+        num_replaced_ = i + 1;
+        replace(i);
     }
     set_entries();
     if (!without_versions_.empty()) torch().increment_version(without_versions_);
 }
 
-/// `set_` where autograd may hold an accumulator of the tensor's, which `.data =` would leave with the old shape: the
-/// next backward would fail. The latter takes a quarter of the time; it does not raise the tensor's version.
-void Exchange::give(std::size_t index) const {
-    if (by_set_[index]) {
+/// Assigning `.data` takes a quarter of the time of `set_`, but does not increment the tensor's version. It also leaves
+/// the old shape in autograd's accumulator of the tensor, so that the next backward would fail.
+void Exchange::replace(std::size_t index) const {
+    if (uses_set_[index]) {
         call(torch().set, tensors_[index], replacements_[index]);
     } else {
         set_attribute(tensors_[index], torch().data, replacements_[index]);
@@ -123,13 +124,13 @@ void Exchange::set_entries() {
     }
 }
 
-/// The replacement takes over what the tensor stood on, and hands it on.
-void Exchange::give_back(std::size_t index) const {
+/// Gives the replacement the tensor's former storage, then replaces the tensor again.
+void Exchange::restore(std::size_t index) const {
     const View& before = (*view_of_)(index);
     const py::object& storage = storages_[index];
     py::object offset;
-    if (const auto known = offsets_.find(index); known != offsets_.end()) {
-        offset = known->second;
+    if (const auto found = offsets_.find(index); found != offsets_.end()) {
+        offset = found->second;
     } else {
         const auto begin = storage.attr("data_ptr")().cast<std::uintptr_t>();
         const auto data = reinterpret_cast<std::uintptr_t>(before.data);
@@ -137,25 +138,25 @@ void Exchange::give_back(std::size_t index) const {
     }
     torch().set(replacements_[index], storage, offset, as_tuple(before.shape, before.ndim),
                 as_tuple(before.strides, before.ndim));
-    give(index);
+    replace(index);
 }
 
-void Exchange::take_back() noexcept {
+void Exchange::roll_back() noexcept {
     for (std::size_t i = num_set_; i-- > 0;) {
         const Entry entry = entry_at(entries_, i);
         const py::object& before = befores_[i];
         const int failed = before.ptr() != nullptr
                                ? PyDict_SetItem(entry.dictionary.ptr(), entry.key.ptr(), before.ptr())
                                : PyDict_DelItem(entry.dictionary.ptr(), entry.key.ptr());
-        if (failed != 0) PyErr_Clear();  // it was not there yet
+        if (failed != 0) PyErr_Clear();  // the entry was not set yet
     }
-    for (std::size_t i = num_given_; i-- > 0;) {
+    for (std::size_t i = num_replaced_; i-- > 0;) {
         for (bool is_done = false; !is_done;) {
             try {
-                give_back(i);
+                restore(i);
                 is_done = true;
             } catch (py::error_already_set& error) {
-                // An interrupt that Python code of the tensor's (a dispatch mode, a subclass) heard: once more.
+                // Python code of the tensor (a dispatch mode, a subclass) may raise an interrupt: try again.
                 is_done = !error.matches(PyExc_KeyboardInterrupt);
                 error.discard_as_unraisable("gsprune, while taking a rewrite back");
             } catch (const std::exception&) {

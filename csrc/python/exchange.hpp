@@ -11,48 +11,48 @@
 
 namespace gsprune {
 
-/// Lets tensors take over what their replacements stand on, and gives dictionaries other values: all, or none.
+/// A transaction that replaces the storage of tensors and sets dictionary entries.
 ///
-/// It is one call for the interpreter, so no signal is handled between its changes, as long as garbage is not
-/// collected. Threads may see a part of them: torch lets the GIL go in some of its own calls.
+/// The interpreter sees one call, so no signal is handled between the changes unless garbage is collected. Other
+/// threads may see a part of the changes, because some torch calls release the GIL.
 class Exchange {
 public:
     using ViewOf = std::function<const View&(std::size_t index)>;
 
-    /// Looks up what will be replaced, and keeps the tensors' memory until the end; changes nothing. This may run
-    /// Python code (of subclasses, of modes), which may do anything to the tensors: addresses are to be read
-    /// afterwards. The first `num_owned` tensors, and what requires a gradient, may be known to graphs. `entries` are
-    /// (dictionary, key, value).
+    /// Looks up the old storages and entries, and keeps the storages alive; changes nothing. `entries` are (dictionary,
+    /// key, value).
+    ///
+    /// Autograd graphs may refer to the first `num_owned` tensors and to those that require a gradient. Python code of
+    /// subclasses and modes may run here, so callers must read addresses afterwards.
     Exchange(const pybind11::list& tensors, std::size_t num_owned, const pybind11::list& entries);
     Exchange(const Exchange&) = delete;
     Exchange& operator=(const Exchange&) = delete;
 
-    /// Every tensor takes over storage, sizes and strides of its replacement, every entry its value; where that fails,
-    /// everything is taken back. `view_of` a tensor's index says how it lies in memory before that. The caller has
-    /// switched gradients off.
+    /// Gives every tensor the storage, sizes and strides of its replacement, then sets the entries; rolls back on
+    /// failure. `view_of` returns the old view of a tensor. Gradients must be disabled.
     void install(const pybind11::list& replacements, const ViewOf& view_of);
 
     [[nodiscard]] const pybind11::list& tensors() const noexcept { return tensors_; }
 
 private:
     void change();
-    void give(std::size_t index) const;
-    void give_back(std::size_t index) const;
+    void replace(std::size_t index) const;
+    void restore(std::size_t index) const;
     void set_entries();
-    void take_back() noexcept;
+    void roll_back() noexcept;
 
     pybind11::list tensors_;
     pybind11::list entries_;
-    std::vector<pybind11::object> storages_;  // of the tensors, before; null where one has none
-    std::vector<pybind11::object> befores_;   // of the entries; null: there was none
-    std::vector<bool> by_set_;
-    pybind11::list without_versions_;  // tensors whose version does not rise by itself
+    std::vector<pybind11::object> storages_;  // old storages of the tensors; null: none
+    std::vector<pybind11::object> befores_;   // old values of the entries; null: no entry
+    std::vector<bool> uses_set_;              // true: `set_`, false: `.data =`
+    pybind11::list without_versions_;         // tensors whose version must be incremented
     pybind11::list replacements_;
     const ViewOf* view_of_ = nullptr;
-    std::unordered_map<std::size_t, pybind11::object>
-        offsets_;                // of tensors without elements, whose addresses are null
-    std::size_t num_given_ = 0;  // tensors that may have changed
-    std::size_t num_set_ = 0;    // entries that may have changed
+    // Of tensors without elements: their addresses are null.
+    std::unordered_map<std::size_t, pybind11::object> offsets_;
+    std::size_t num_replaced_ = 0;  // tensors that may have changed
+    std::size_t num_set_ = 0;       // entries that may have changed
 };
 
 }  // namespace gsprune

@@ -1,4 +1,4 @@
-// What the Triton kernels are told, for tensors on any one device: nothing here reads or writes their elements.
+// Tables for the Triton kernels, for tensors on any one device. Nothing here reads or writes elements.
 
 #include "python/bindings.hpp"
 
@@ -39,7 +39,7 @@ std::vector<TileSize> read_tiles(const TileSizes& sizes) {
         if (rows < 1 || columns < 1) throw py::value_error("`tiles` must be >= 1 in both directions");
         tiles.push_back({rows, columns});
     }
-    if (tiles.empty()) throw py::value_error("`tiles` must hold one at least");
+    if (tiles.empty()) throw py::value_error("`tiles` must not be empty");
     return tiles;
 }
 
@@ -47,7 +47,7 @@ constexpr const char* table_name = "gsprune.table";
 constexpr const char* results_name = "gsprune.results";
 constexpr const char* exchange_name = "gsprune.exchange";
 
-/// For what has methods of no use to Python, and of which pybind11 must not run out of memory to make an object.
+/// Wraps a C++ object that Python only passes on. (Making an object of a pybind11 class crashes when memory runs out.)
 template <class T>
 py::capsule as_capsule(std::unique_ptr<T> owned, const char* name) {
     py::capsule capsule(owned.get(), name, [](void* object) { delete static_cast<T*>(object); });
@@ -62,7 +62,7 @@ T& from_capsule(const py::capsule& capsule, const char* name) {
     return *object;
 }
 
-/// An array that owns the numbers, which are not copied.
+/// Moves the numbers into an array, without a copy.
 Table as_array(std::vector<std::int64_t> table) {
     auto owned = std::make_unique<std::vector<std::int64_t>>(std::move(table));
     const std::vector<std::int64_t>& numbers = *owned;
@@ -74,18 +74,18 @@ dlpack::Device device_of_first(const py::list& tensors) {
     return tensors.empty() ? dlpack::cpu : device_of(tensors[0], {"tensors", 0});
 }
 
-/// Tensors whose addresses a kernel is told. While others are made Python code may run (of modes, of subclasses) and do
-/// anything to these, so their addresses are read last.
+/// Tensors that a kernel reads. Their addresses are read last, because making other tensors may run Python code (of
+/// modes or subclasses) that moves them.
 class Sources {
 public:
     explicit Sources(const dlpack::Device& device) : device_(device) {}
 
-    /// `view` is what was read of `tensor`; it outlives this object.
+    /// `view` is the view of `tensor`; it must outlive this object.
     void add(View& view, py::handle tensor, const ArgumentName& name) {
         sources_.push_back({&view, py::reinterpret_borrow<py::object>(tensor), name});
     }
 
-    /// The same, but of a copy whose dimensions lie in `order` without gaps.
+    /// Adds a dense copy with the dimensions in `order`.
     void add_copy(View& view, py::handle tensor, const Order& order) {
         set_dense_strides(view, order);
         const py::object copy = TorchMaker(tensor.attr("device")).make(view, tensor);
@@ -93,7 +93,7 @@ public:
         copies_.append(copy);
     }
 
-    /// `add_copy` where the tensor has gaps or overlaps, else `add`.
+    /// Adds the tensor, or a copy if it has gaps or overlaps.
     void add_dense(View& view, py::handle tensor, const ArgumentName& name) {
         const Order order = memory_order(view);
         if (view.numel() == 0 || is_dense(view, order)) {
@@ -103,7 +103,7 @@ public:
         }
     }
 
-    /// To be called when nothing will be made any more. Throws std::runtime_error where a tensor is not what it was.
+    /// Call this after the last tensor has been made. Throws std::runtime_error if a tensor has changed its layout.
     void read_addresses() const {
         for (const Source& source : sources_) {
             const View now = read_tensor(source.tensor, source.name, device_).view;
@@ -114,7 +114,7 @@ public:
         }
     }
 
-    /// They must outlive the launch.
+    /// These must outlive the launch.
     [[nodiscard]] const py::list& copies() const noexcept { return copies_; }
 
 private:
@@ -139,16 +139,16 @@ py::object make_score_tables(const py::list& tensors, const py::list& axes, cons
                              std::int64_t max_steps, std::int64_t busy_tiles) {
     if (fold_outputs < 1) throw py::value_error("`fold_outputs` must be >= 1");
     const ScoreTiling tiling{read_tiles(tiles), fold_outputs, read_limits(max_steps, busy_tiles)};
-    const Statistic known = parse_statistic(statistic);
+    const Statistic summand = parse_statistic(statistic);
     const dlpack::Device device = device_of_first(tensors);
-    std::vector<SumJob> jobs = read_sum_jobs(tensors, axes, others, known, device);
-    const py::list known_others = needs_other(known) ? py::reinterpret_borrow<py::list>(others) : py::list();
+    std::vector<SumJob> jobs = read_sum_jobs(tensors, axes, others, summand, device);
+    const py::list other_tensors = needs_other(summand) ? py::reinterpret_borrow<py::list>(others) : py::list();
     Sources sources(device);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
         SumJob& job = jobs[i];
         sources.add_dense(job.values, tensors[i], {"tensors", i});
-        if (!needs_other(known)) continue;
-        const py::object other = known_others[i];
+        if (!needs_other(summand)) continue;
+        const py::object other = other_tensors[i];
         if (same_layout(job.values, job.others)) {
             sources.add(job.others, other, {"others", i});
         } else {
@@ -169,22 +169,22 @@ py::object make_slice_tables(const py::list& tensors, const py::list& patterns, 
                              std::int64_t busy_tiles) {
     const SliceTiling tiling{read_tiles(tiles), max_columns, read_limits(max_steps, busy_tiles)};
     check_length(pattern_of.size(), tensors.size(), "pattern_of");
-    const NoCollection no_collection;  // which a few hundred new objects would bring about
-    const Patterns known(patterns);
+    const NoCollection no_collection;  // a few hundred new objects would trigger a collection
+    const Patterns resolved(patterns);
     const dlpack::Device device = device_of_first(tensors);
     std::vector<SliceJob> jobs(tensors.size());
     std::vector<dlpack::DataType> types(tensors.size());
     for (std::size_t i = 0; i < jobs.size(); ++i) {
-        read_slice_job(jobs[i], types[i], tensors[i], pattern_of[i], i, known, device);
+        read_slice_job(jobs[i], types[i], tensors[i], pattern_of[i], i, resolved, device);
     }
     Sources sources(device);
     for (std::size_t i = 0; i < jobs.size(); ++i) sources.add_dense(jobs[i].source, tensors[i], {"tensors", i});
     const py::object where = tensors.empty() ? py::none() : py::object(tensors[0].attr("device"));
-    auto maker = std::make_unique<TensorMaker>(where, known.all().size());
+    auto maker = std::make_unique<TensorMaker>(where, resolved.all().size());
     for (std::size_t i = 0; i < jobs.size(); ++i) maker->add(jobs[i].target, types[i], tensors[i], jobs[i].pattern);
     maker->allocate();
     sources.read_addresses();
-    SliceTables made = slice_tables(jobs, known.all(), tiling);
+    SliceTables made = slice_tables(jobs, resolved.all(), tiling);
     return as_namespace(py::dict("results"_a = as_capsule(std::move(maker), results_name),
                                  "table"_a = as_array(std::move(made.table)), "num_jobs"_a = made.num_jobs,
                                  "keep_base"_a = made.keep_base, "owners"_a = made.owners, "programs"_a = made.programs,
@@ -196,10 +196,10 @@ py::list take_results(const py::capsule& results) {
     return from_capsule<TensorMaker>(results, results_name).make();
 }
 
-/// An `Exchange` whose replacements somebody else makes, of tensors on any one device.
+/// An `Exchange` of tensors on any one device, with replacements made by the caller.
 class PreparedExchange {
 public:
-    /// Lists of its own: the caller's may change until it is installed.
+    /// Copies the lists, because the caller's may change before `install`.
     PreparedExchange(const py::list& tensors, std::size_t num_owned, const py::list& entries)
         : exchange_(copy_of(tensors), num_owned, copy_of(entries)) {
         views_.reserve(exchange_.tensors().size());
@@ -250,18 +250,17 @@ void bind_launch(py::module_& module) {
     module.def("score_tables", &make_score_tables, py::arg("tensors"), py::arg("axes"), py::arg("others"),
                py::arg("statistic"), py::arg("tiles"), py::arg("fold_outputs"), py::arg("max_steps"),
                py::arg("busy_tiles"),
-               "The fields of `ScoreTables`, and copies of tensors that must outlive the launch: the table has their"
-               " addresses.");
+               "The fields of `ScoreTables`, and `copies` of tensors that must outlive the launch.");
     module.def("slice_tables", &make_slice_tables, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
                py::arg("tiles"), py::arg("max_columns"), py::arg("max_steps"), py::arg("busy_tiles"),
-               "New tensors, unfilled, as `results`; the fields of `SliceTables`; and copies that must outlive the"
-               " launch.");
-    module.def("take_results", &take_results, py::arg("results"), "The new tensors, once.");
+               "The fields of `SliceTables`, new unfilled tensors as `results`, and `copies` of tensors that must"
+               " outlive the launch.");
+    module.def("take_results", &take_results, py::arg("results"), "Return the new tensors; to be called once.");
     module.def("prepare_exchange", &prepare_exchange, py::arg("tensors"), py::arg("num_owned"), py::arg("entries"),
-               "For `install_exchange`; keeps the tensors' memory as long as it lives.");
+               "An argument for `install_exchange`, which keeps the tensors' memory alive.");
     module.def("install_exchange", &install_exchange, py::arg("exchange"), py::arg("replacements"),
-               "The tensors take over what their replacements stand on, every (dictionary, key, value) is set: all, or"
-               " where it fails nothing.");
+               "Give the tensors the storage of their replacements and set every (dictionary, key, value), or change"
+               " nothing on failure.");
 }
 
 }  // namespace gsprune

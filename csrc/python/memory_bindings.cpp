@@ -12,8 +12,8 @@ void bind_memory(py::module_& module) {
             const PoolUse use = pool_use();
             return py::make_tuple(use.in_use, use.in_reserve);
         },
-        "Bytes of all blocks in use, and of those in reserve.");
-    module.def("trim_reserve", &trim_reserve, "Give reserved memory back; returns the number of bytes.");
+        "Bytes of the blocks in use and of the reserve.");
+    module.def("trim_reserve", &trim_reserve, "Free the reserve; returns the number of bytes.");
 }
 
 }  // namespace gsprune

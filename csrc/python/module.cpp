@@ -1,5 +1,5 @@
-// The module `gsprune._core` with a submodule per topic. The files of this folder are the only ones that know Python:
-// they check every argument, own the results and release the GIL around the work.
+// The module `gsprune._core` with one submodule per topic. Only the files of this folder use Python. They check every
+// argument, own the results and release the GIL during the work.
 
 #include <pybind11/pybind11.h>
 
@@ -12,12 +12,12 @@ PYBIND11_MODULE(_core, module) {
         pybind11::module_ submodule = module.def_submodule(name, doc);
         fill(submodule);
     };
-    bind("launch", &gsprune::bind_launch, "What the Triton kernels work on.");
-    bind("machine", &gsprune::bind_machine, "What the core found out about this machine.");
-    bind("memory", &gsprune::bind_memory, "The memory that new tensors stand on.");
+    bind("launch", &gsprune::bind_launch, "Tables and results of the Triton kernels.");
+    bind("machine", &gsprune::bind_machine, "Properties of this machine.");
+    bind("memory", &gsprune::bind_memory, "The memory pool of new tensors.");
     bind("score", &gsprune::bind_score, "Sums of statistics along axes.");
-    bind("select", &gsprune::bind_select, "How many units stay, and which.");
-    bind("slice", &gsprune::bind_slice, "The plan of a step, its slices, and all its changes at once.");
-    bind("tensor", &gsprune::bind_tensor, "What the core knows of torch.");
+    bind("select", &gsprune::bind_select, "Selection of the kept units.");
+    bind("slice", &gsprune::bind_slice, "Planning, slicing and rewriting.");
+    bind("tensor", &gsprune::bind_tensor, "The connection to torch.");
     bind("units", &gsprune::bind_units, "Groups as flat arrays of units.");
 }

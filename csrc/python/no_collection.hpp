@@ -4,7 +4,7 @@
 
 namespace gsprune {
 
-/// No collection of garbage as long as it lives: one may call Python code, in which signals are handled and other
+/// Disables garbage collection during a scope. A collection may run Python code, in which signals are handled and other
 /// threads run. Needs the GIL.
 class NoCollection {
 public:

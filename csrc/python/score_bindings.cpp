@@ -16,9 +16,9 @@ namespace {
 
 SumArray sum_axes(const py::list& tensors, const py::list& axes, const py::object& others, const std::string& statistic,
                   int num_threads, const std::string& isa) {
-    const Statistic known = parse_statistic(statistic);
-    const Isa known_isa = parse_isa(isa);
-    std::vector<SumJob> jobs = read_sum_jobs(tensors, axes, others, known, dlpack::cpu);
+    const Statistic summand = parse_statistic(statistic);
+    const Isa instructions = parse_isa(isa);
+    std::vector<SumJob> jobs = read_sum_jobs(tensors, axes, others, summand, dlpack::cpu);
     check_threads(num_threads);
     const auto length = [](const SumJob& job, int axis) { return job.values.shape[static_cast<std::size_t>(axis)]; };
     std::int64_t total = 0;
@@ -34,7 +34,7 @@ SumArray sum_axes(const py::list& tensors, const py::list& axes, const py::objec
         }
     }
     const py::gil_scoped_release unlocked;
-    axis_sums(jobs, known, known_isa, num_threads);
+    axis_sums(jobs, summand, instructions, num_threads);
     return sums;
 }
 
@@ -44,11 +44,10 @@ void bind_score(py::module_& module) {
     module.attr("STATISTICS") = as_tuple(statistic_names);
     module.def(
         "needs_other", [](const std::string& statistic) { return needs_other(parse_statistic(statistic)); },
-        py::arg("statistic"), "Whether a statistic reads a second tensor.");
-    module.def(
-        "axis_sums", &sum_axes, py::arg("tensors"), py::arg("axes"), py::arg("others"), py::arg("statistic"),
-        py::arg("num_threads"), py::arg("isa"),
-        "Float64 sums along axes in one array, the vectors of one tensor after the other; one pass over memory.");
+        py::arg("statistic"), "True if the statistic reads a second tensor.");
+    module.def("axis_sums", &sum_axes, py::arg("tensors"), py::arg("axes"), py::arg("others"), py::arg("statistic"),
+               py::arg("num_threads"), py::arg("isa"),
+               "Float64 sums along axes in one array, ordered by tensor, then by axis.");
 }
 
 }  // namespace gsprune

@@ -15,7 +15,7 @@ namespace gsprune {
 
 namespace {
 
-/// The first score that is NaN or infinite, -1 where there is none.
+/// Index of the first NaN or infinite score, -1 if there is none.
 std::int64_t first_not_finite(const ScoreArray& scores) {
     check_vector(scores, "scores");
     const float* values = scores.data();
@@ -60,10 +60,10 @@ BoolArray select(const ScoreArray& scores, const IndexArray& first_unit, const I
 
 void bind_select(py::module_& module) {
     module.def("first_not_finite", &first_not_finite, py::arg("scores").noconvert(),
-               "Index of the first score that is NaN or infinite, -1 where there is none.");
+               "Index of the first NaN or infinite score, -1 if there is none.");
     module.def("select_groups", &select, py::arg("scores").noconvert(), py::arg("first_unit").noconvert(),
                py::arg("kept").noconvert(),
-               "Per unit whether it is among the `kept` highest of its group; of equal scores the lower index is.");
+               "Mask of the `kept` highest scores of each group; of equal scores the lower index is kept.");
 }
 
 }  // namespace gsprune

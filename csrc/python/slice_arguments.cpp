@@ -13,7 +13,7 @@ namespace gsprune {
 
 namespace {
 
-/// The shape of the result, checked.
+/// Shrinks the shape of `view` to the kept positions, checked.
 void shrink(View& view, const SlicePattern& pattern, std::size_t which, std::size_t index) {
     for (const AxisKeep& entry : pattern) {
         const auto axis = static_cast<std::size_t>(entry.axis);
@@ -37,7 +37,7 @@ void shrink(View& view, const SlicePattern& pattern, std::size_t which, std::siz
 Patterns::Patterns(const py::list& patterns) {
     for (std::size_t i = 0; i < patterns.size(); ++i) {
         SlicePattern resolved;
-        // What makes its entries on the way would take their arrays away again.
+        // A generator would drop its arrays while they are in use.
         if (!py::isinstance<py::tuple>(patterns[i]) && !py::isinstance<py::list>(patterns[i])) {
             throw py::value_error("`patterns[" + text(i) + "]` must be a tuple or a list");
         }
@@ -50,21 +50,20 @@ Patterns::Patterns(const py::list& patterns) {
                 throw py::value_error("`patterns[" + text(i) + "]` has axis " + text(axis) +
                                       ", which must lie in [0, ndim)");
             }
-            const int known_axis = static_cast<int>(axis);
             for (const AxisKeep& other : resolved) {
-                if (other.axis == known_axis) {
+                if (other.axis == axis) {
                     throw py::value_error("`patterns[" + text(i) + "]` has axis " + text(axis) + " twice");
                 }
             }
-            resolved.push_back({known_axis, resolve(PyTuple_GET_ITEM(entry.ptr(), 1), i)});
+            resolved.push_back({static_cast<int>(axis), resolve(PyTuple_GET_ITEM(entry.ptr(), 1), i)});
         }
         patterns_.push_back(std::move(resolved));
     }
 }
 
 const Keep* Patterns::resolve(py::handle positions, std::size_t index) {
-    const Keep*& known = keep_of_[positions.ptr()];
-    if (known != nullptr) return known;
+    const Keep*& cached = keep_of_[positions.ptr()];
+    if (cached != nullptr) return cached;
     const bool is_array = py::isinstance<IndexArray>(positions);
     const auto array = is_array ? py::reinterpret_borrow<IndexArray>(positions) : IndexArray();
     if (!is_array || array.ndim() != 1 || reinterpret_cast<std::uintptr_t>(array.data()) % alignof(std::int64_t) != 0) {
@@ -78,8 +77,8 @@ const Keep* Patterns::resolve(py::handle positions, std::size_t index) {
                               "]` must hold positions >= 0 in ascending order without repeats, got " +
                               text(array.data()[bad]) + " at index " + text(bad));
     }
-    known = &keeps_.emplace_back(std::move(keep));
-    return known;
+    cached = &keeps_.emplace_back(std::move(keep));
+    return cached;
 }
 
 void read_slice_job(SliceJob& job, dlpack::DataType& type, py::handle tensor, py::handle pattern, std::size_t index,

@@ -20,7 +20,7 @@ namespace gsprune {
 
 namespace {
 
-/// The slices of one call: checked, then allocated, then filled while torch learns of them.
+/// The slices of one call: checked, then allocated, then filled while torch makes the tensor objects.
 class Slices {
 public:
     Slices(const py::list& tensors, const py::list& patterns, const py::list& pattern_of, int num_threads)
@@ -41,7 +41,7 @@ public:
         }
     }
 
-    /// Memory for the slices: the largest first, so that the blocks of the pool serve as many tensors as they can.
+    /// Allocates the largest slices first, so that the pool's blocks fit more tensors.
     void allocate() {
         new_.reserve(jobs_.size());
         order_ = slice_order(jobs_);
@@ -52,7 +52,7 @@ public:
         return SliceTasks(jobs_, order_, patterns_.all(), isa, num_threads_);
     }
 
-    /// The tensors, which live as long as this object at least: other threads may be filling them.
+    /// The tensors. They live at least as long as this object, because other threads may be filling them.
     const py::list& make() {
         for (std::size_t i = 0; i < order_.size(); ++i) made_[order_[i]] = new_[i].hand_over();
         return made_;
@@ -67,17 +67,17 @@ private:
     std::vector<SliceJob> jobs_;
     std::vector<dlpack::DataType> types_;
     std::vector<std::size_t> order_;
-    std::vector<NewTensor> new_;  // in that order
+    std::vector<NewTensor> new_;  // in the order of `order_`
     py::list made_;
 };
 
 py::list slice_tensors(const py::list& tensors, const py::list& patterns, const py::list& pattern_of, int num_threads,
                        const std::string& isa) {
     check_threads(num_threads);
-    const Isa known_isa = parse_isa(isa);
+    const Isa instructions = parse_isa(isa);
     Slices slices(tensors, patterns, pattern_of, num_threads);
     slices.allocate();
-    SliceTasks run = slices.begin(known_isa);
+    SliceTasks run = slices.begin(instructions);
     const py::list made = slices.make();
     {
         const py::gil_scoped_release unlocked;
@@ -86,17 +86,17 @@ py::list slice_tensors(const py::list& tensors, const py::list& patterns, const 
     return made;
 }
 
-/// Slices are filled before anybody can see them. From the reading of addresses until then no Python code runs and the
-/// GIL is held, so that nobody takes a tensor's memory away.
+/// The slices are filled before they are visible. From reading the addresses until then the GIL is held and no Python
+/// code runs, so no tensor's memory can be freed.
 void rewrite_tensors(const py::list& tensors, const py::list& patterns, const py::list& pattern_of,
                      std::size_t num_owned, const py::list& entries, int num_threads, const std::string& isa) {
     check_threads(num_threads);
-    const Isa known_isa = parse_isa(isa);
+    const Isa instructions = parse_isa(isa);
     const NoCollection no_collection;
     Exchange exchange(tensors, num_owned, entries);
     Slices slices(tensors, patterns, pattern_of, num_threads);
     slices.allocate();
-    SliceTasks run = slices.begin(known_isa);
+    SliceTasks run = slices.begin(instructions);
     const py::list& made = slices.make();
     run.finish();
     exchange.install(made, [&slices](std::size_t i) -> const View& { return slices.jobs()[i].source; });
@@ -106,13 +106,13 @@ void rewrite_tensors(const py::list& tensors, const py::list& patterns, const py
 
 void bind_slice(py::module_& module) {
     module.def("plan_cuts", &plan_cuts, py::arg("cuts"), py::arg("keeps"), py::arg("starts"), py::arg("modules"),
-               py::arg("states"), "The plan of a step: the tensors to slice and the integers to set. Changes nothing.");
+               py::arg("states"), "Plan a step: the tensors to slice and the integers to set. Changes nothing.");
     module.def("slice", &slice_tensors, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
                py::arg("num_threads"), py::arg("isa"), "The kept part of every tensor in new tensors.");
     module.def(
         "rewrite", &rewrite_tensors, py::arg("tensors"), py::arg("patterns"), py::arg("pattern_of"),
         py::arg("num_owned"), py::arg("entries"), py::arg("num_threads"), py::arg("isa"),
-        "Every tensor becomes its slice, every (dictionary, key, value) is set: all, or where it fails nothing.");
+        "Replace every tensor by its slice and set every (dictionary, key, value), or change nothing on failure.");
 }
 
 }  // namespace gsprune

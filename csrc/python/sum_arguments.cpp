@@ -12,7 +12,7 @@ namespace gsprune {
 
 namespace {
 
-/// Axes of one job: distinct and in range.
+/// Reads the axes of one job and checks that they are distinct and in range.
 std::vector<int> read_axes(py::handle entry, int ndim, std::size_t index) {
     std::vector<int> axes;
     if (PySequence_Check(entry.ptr()) == 0) {
@@ -27,16 +27,15 @@ std::vector<int> read_axes(py::handle entry, int ndim, std::size_t index) {
             throw py::value_error("`axes[" + text(index) + "]` must lie in [0, " + std::to_string(ndim) +
                                   "), the dimensions of `tensors[" + text(index) + "]`, got " + text(axis));
         }
-        const int known = static_cast<int>(axis);
         for (const int other : axes) {
-            if (other == known) throw py::value_error("`axes[" + text(index) + "]` has " + text(axis) + " twice");
+            if (other == axis) throw py::value_error("`axes[" + text(index) + "]` has " + text(axis) + " twice");
         }
-        axes.push_back(known);
+        axes.push_back(static_cast<int>(axis));
     }
     return axes;
 }
 
-/// Checks one job, all but its results.
+/// Fills and checks one job, except for its results.
 void read_sum_job(SumJob& job, py::handle tensor, py::handle axes, py::handle other, bool reads_other,
                   std::size_t index, const dlpack::Device& device) {
     const TorchTensor values = read_tensor(tensor, {"tensors", index}, device);
@@ -74,11 +73,11 @@ std::vector<SumJob> read_sum_jobs(const py::list& tensors, const py::list& axes,
     check_length(axes.size(), tensors.size(), "axes");
     const bool has_others = !others.is_none();
     if (has_others && !py::isinstance<py::list>(others)) throw py::type_error("`others` must be a list or None");
-    const py::list known = has_others ? py::reinterpret_borrow<py::list>(others) : py::list();
-    if (has_others) check_length(known.size(), tensors.size(), "others");
+    const py::list other_tensors = has_others ? py::reinterpret_borrow<py::list>(others) : py::list();
+    if (has_others) check_length(other_tensors.size(), tensors.size(), "others");
     std::vector<SumJob> jobs(tensors.size());
     for (std::size_t i = 0; i < tensors.size(); ++i) {
-        const py::handle other = has_others ? py::handle(known[i]) : py::handle(Py_None);
+        const py::handle other = has_others ? py::handle(other_tensors[i]) : py::handle(Py_None);
         read_sum_job(jobs[i], tensors[i], axes[i], other, needs_other(statistic), i, device);
     }
     return jobs;

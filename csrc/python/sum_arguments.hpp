@@ -12,8 +12,8 @@ namespace gsprune {
 
 Statistic parse_statistic(const std::string& name);
 
-/// A call's jobs, checked; where their sums go is left open. All tensors must be on `device`; `others` is a list, or
-/// None where the statistic needs none. Throws ValueError or TypeError.
+/// The checked jobs of a call, without results. All tensors must be on `device`; `others` is a list, or None if the
+/// statistic reads no second tensor. Throws ValueError or TypeError.
 std::vector<SumJob> read_sum_jobs(const pybind11::list& tensors, const pybind11::list& axes,
                                   const pybind11::object& others, Statistic statistic, const dlpack::Device& device);
 

@@ -14,15 +14,15 @@ namespace gsprune {
 
 namespace {
 
-// As torch aligns CUDA tensors.
+// Torch's alignment of CUDA tensors.
 constexpr std::int64_t line = 512;
-// Torch, too, packs tensors of up to 1 MiB into larger pieces of memory, and takes longer ones as they come.
+// Torch's allocator also packs tensors of up to 1 MiB, and allocates larger ones separately.
 constexpr std::size_t longest_shared = std::size_t{1} << 20U;
-// Tensors of one kind go together, those of several need not: with these limits the memory of 150 steps of impala-4 was
-// at most 1.4 times its tensors (1.2 with global scope, which cuts few layers at a time), with blocks of 4 MiB of any
-// kinds 3.2 times (6.9), for six allocations more per step.
-constexpr std::size_t own_block = std::size_t{64} << 10U;       // a kind of so many bytes has a block of its own
-constexpr std::size_t longest_block = std::size_t{256} << 10U;  // of several kinds
+// The next step replaces tensors of one kind together, but not those of several kinds. With these limits, 150 steps of
+// impala-4 used at most 1.4 times the memory of the tensors (1.2 with global scope, which cuts fewer layers per step).
+// With mixed blocks of 4 MiB it was 3.2 times (6.9), for six allocations fewer per step.
+constexpr std::size_t own_block = std::size_t{64} << 10U;  // a kind with at least this many bytes gets its own block
+constexpr std::size_t longest_block = std::size_t{256} << 10U;  // the most bytes of a block of several kinds
 
 std::size_t in_lines(const View& view) {
     return static_cast<std::size_t>(ceil_div(view.numel() * view.itemsize, line) * line);
@@ -30,40 +30,39 @@ std::size_t in_lines(const View& view) {
 
 }  // namespace
 
-/// Torch's memory under several tensors; as long as one of them, or its maker, lives.
+/// A block of torch's memory with several tensors. It lives as long as one of them or its maker.
 class TensorMaker::Block {
 public:
     Block(py::object memory, std::size_t num_tensors, std::size_t num_dims) : memory_(std::move(memory)) {
-        told_.reserve(num_tensors);
+        exports_.reserve(num_tensors);
         sizes_.reserve(2 * num_dims);
     }
     Block(const Block&) = delete;
     Block& operator=(const Block&) = delete;
 
-    /// A tensor at `view.data`, which lies in the block, as the `index`-th of all; for `num_tensors` times, of
-    /// `num_dims` dimensions together.
+    /// Adds the tensor at `view.data` in the block, number `index` of all tensors. The constructor's `num_tensors` and
+    /// `num_dims` (of all tensors together) must not be exceeded.
     void add(std::size_t index, const View& view, const dlpack::DataType& type, const dlpack::Device& device) {
-        Told& told = told_.emplace_back();
-        told.index = index;
-        told.block = this;
+        Export& exported = exports_.emplace_back();
+        exported.index = index;
+        exported.block = this;
         std::int64_t* shape = append(view.shape, view.ndim);
         std::int64_t* strides = append(view.strides, view.ndim);
-        told.managed.tensor = {view.data, device, view.ndim, type, shape, strides, 0};
-        told.managed.version = {1, 0};
-        told.managed.context = &told;
-        told.managed.deleter = &Told::drop;
+        exported.managed.tensor = {view.data, device, view.ndim, type, shape, strides, 0};
+        exported.managed.version = {1, 0};
+        exported.managed.context = &exported;
+        exported.managed.deleter = &Export::drop;
     }
 
     void hand_over(py::list& made) {
-        for (Told& told : told_) {
-            made[told.index] = import_tensor(told.managed);
-            told.is_handed_over = true;
+        for (Export& exported : exports_) {
+            made[exported.index] = import_tensor(exported.managed);
+            exported.is_handed_over = true;
             ++num_holders_;
         }
     }
 
-    /// Any thread may let go of a tensor, with or without the GIL. What is left when the interpreter has gone is the
-    /// system's to take.
+    /// Any thread may drop a tensor, with or without the GIL. After the interpreter has ended the block is leaked.
     void release() noexcept {
         if (--num_holders_ != 0 || Py_IsInitialized() == 0) return;
         const PyGILState_STATE state = PyGILState_Ensure();
@@ -74,16 +73,16 @@ public:
 private:
     ~Block() = default;
 
-    struct Told {
+    struct Export {
         dlpack::ManagedTensor managed{};
         std::size_t index = 0;
         Block* block = nullptr;
         bool is_handed_over = false;
 
-        /// Torch drops what it could not take over, too.
+        /// Torch calls this also for a tensor that it failed to import.
         static void drop(dlpack::ManagedTensor* managed) {
-            const auto* told = static_cast<Told*>(managed->context);
-            if (told->is_handed_over) told->block->release();
+            const auto* exported = static_cast<Export*>(managed->context);
+            if (exported->is_handed_over) exported->block->release();
         }
     };
 
@@ -94,9 +93,9 @@ private:
     }
 
     py::object memory_;
-    std::atomic<std::size_t> num_holders_{1};  // its maker
-    // Torch has addresses in these: they never grow beyond what was reserved.
-    std::vector<Told> told_;
+    std::atomic<std::size_t> num_holders_{1};  // 1: the maker
+    // Torch has addresses of elements, so these must not grow beyond their reserved size.
+    std::vector<Export> exports_;
     std::vector<std::int64_t> sizes_;
 };
 
@@ -169,7 +168,7 @@ void TensorMaker::allocate_block(const Shared& shared) {
 
 py::list TensorMaker::make() {
     if (!made_) throw std::runtime_error("`results` were taken before");
-    py::list made = std::move(made_);  // also where it fails: what torch has taken over once must not be offered again
+    py::list made = std::move(made_);  // cleared even on failure: no tensor may be handed over twice
     for (const std::unique_ptr<Block, Release>& block : blocks_) block->hand_over(made);
     blocks_.clear();
     return made;

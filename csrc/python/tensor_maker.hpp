@@ -12,28 +12,28 @@
 
 namespace gsprune {
 
-/// Makes tensors in torch's memory on any device; short ones share a block of it, but each has a storage of its own.
+/// Makes tensors in torch's memory on any device. Short tensors share a block, but each has its own storage.
 ///
-/// For CUDA tensors torch takes 2.5 to 6 us to allocate each, and 1 us to free it (docs/concepts/gpu.md): more than all
-/// else that a step does with them. A block comes back to torch with the last of its tensors: those of one kind stand
-/// together, which the next step that cuts one of them replaces together. Memory is there before the tensors are, so
-/// that it can be filled meanwhile.
+/// Torch takes 2.5 to 6 us to allocate a CUDA tensor and 1 us to free it (docs/concepts/gpu.md), longer than the rest
+/// of a step's work on it. A block is freed with the last of its tensors. So tensors of one kind, which later steps
+/// replace together, share a block. The memory exists before the tensor objects, so it can be filled while they are
+/// made.
 class TensorMaker {
 public:
-    /// On that device (a `torch.device`). Tensors of a kind have mostly one shape, and go together.
+    /// `device` is a `torch.device`. Tensors of one kind mostly have one shape and are replaced together.
     TensorMaker(const pybind11::object& device, std::size_t num_kinds);
     ~TensorMaker();
     TensorMaker(const TensorMaker&) = delete;
     TensorMaker& operator=(const TensorMaker&) = delete;
 
-    /// Another tensor, of the shape and strides of `view` and the dtype of `like`; `type` is what `read_tensor` found
-    /// of `like`. Both outlive `allocate`.
+    /// Requests a tensor with the shape and strides of `view` and the dtype of `like`, whose DLPack type is `type`.
+    /// `view` and `like` must live until `allocate` returns.
     void add(View& view, const dlpack::DataType& type, pybind11::handle like, std::size_t kind);
 
-    /// Every view gets its data.
+    /// Sets the data of every view.
     void allocate();
 
-    /// All tensors, to be called once.
+    /// Returns all tensors; to be called once.
     pybind11::list make();
 
 private:

@@ -14,7 +14,7 @@ namespace gsprune {
 
 namespace {
 
-/// What `data_ptr` of a tensor or a storage says; null where torch refuses, since there is no memory.
+/// `data_ptr` of a tensor or storage; null if torch refuses because there is no memory.
 std::byte* data_of(py::handle object) {
     PyObject* const arguments[] = {object.ptr()};
     PyObject* address = PyObject_VectorcallMethod(torch().data_ptr.ptr(), arguments, 1, nullptr);
@@ -56,7 +56,7 @@ std::string text(const dlpack::Device& device) {
     return "DLPack device type " + std::to_string(device.type);
 }
 
-/// An argument that is to be read, and where it must be.
+/// The name of an argument, and the device that it must be on.
 struct Argument {
     const ArgumentName& name;
     const dlpack::Device& device;
@@ -82,8 +82,8 @@ void check_ndim(std::int64_t ndim, const Argument& argument) {
     }
 }
 
-/// Conjugation and negation of views are bits that the memory does not show. Such a view is complex, or the imaginary
-/// part of a complex tensor, whose neighbours are two elements apart; the others need not be asked.
+/// Refuses conjugated and negated views, whose memory holds other values. They are complex, or the imaginary part of a
+/// complex tensor, whose strides are at least 2. Other tensors need no check.
 void check_bits(py::handle object, const View& view, bool is_complex, const Argument& argument) {
     const auto ndim = static_cast<std::size_t>(view.ndim);
     for (std::size_t dim = 0; dim < ndim && !is_complex; ++dim) {
@@ -97,8 +97,8 @@ void check_bits(py::handle object, const View& view, bool is_complex, const Argu
 TorchTensor read_by_api(py::handle object, const Argument& argument) {
     dlpack::Tensor raw{};
     if (torch().api->peek(object.ptr(), &raw) != 0) {
-        const py::error_already_set cause;  // torch's own trace stands behind the first line
-        const std::string why = cause.what();
+        const py::error_already_set cause;
+        const std::string why = cause.what();  // a message line, then torch's trace
         argument.refuse("one that cannot be read: " + why.substr(0, why.find('\n')));
     }
     argument.check_device(raw.device);
@@ -117,7 +117,7 @@ TorchTensor read_by_api(py::handle object, const Argument& argument) {
     return tensor;
 }
 
-/// Empty where it is neither the CPU nor a CUDA device.
+/// Empty if the device is neither the CPU nor a CUDA device.
 std::optional<dlpack::Device> device_by_attributes(py::handle object) {
     const py::object device = object.attr("device");
     const auto type = device.attr("type").cast<std::string>();
@@ -158,21 +158,21 @@ TorchTensor read_by_attributes(py::handle object, const Argument& argument) {
 
 }  // namespace
 
-/// What torch is told of a tensor. It stands in the block of the data: the fewer places a step visits, the better.
-struct NewTensor::Told {
+/// The DLPack description of a tensor, stored at the start of the tensor's own block for locality.
+struct NewTensor::Export {
     dlpack::ManagedTensor managed;
     bool is_handed_over;
 
-    /// Where the data begins in the block: behind this and the sizes, on a line of its own.
+    /// Offset of the data in the block: after this object, shape and strides, aligned to a cache line.
     static constexpr std::size_t data_offset(std::size_t ndim) noexcept {
         constexpr std::size_t line = 64;
-        return (sizeof(Told) + 2 * sizeof(std::int64_t) * ndim + line - 1) / line * line;
+        return (sizeof(Export) + 2 * sizeof(std::int64_t) * ndim + line - 1) / line * line;
     }
 
-    /// Torch drops what it could not take over, too.
+    /// Torch calls this also for a tensor that it failed to import.
     static void drop(dlpack::ManagedTensor* managed) {
-        auto* told = static_cast<Told*>(managed->context);
-        if (told->is_handed_over) release_block(told);
+        auto* exported = static_cast<Export*>(managed->context);
+        if (exported->is_handed_over) release_block(exported);
     }
 };
 
@@ -183,30 +183,30 @@ NewTensor::NewTensor(View& view, const dlpack::DataType& type, py::handle like) 
     }
     const auto ndim = static_cast<std::size_t>(view.ndim);
     const auto num_bytes = static_cast<std::size_t>(view.numel() * view.itemsize);
-    const std::size_t offset = Told::data_offset(ndim);
+    const std::size_t offset = Export::data_offset(ndim);
     void* block = acquire_block(offset + num_bytes);
     view.data = num_bytes == 0 ? nullptr : static_cast<std::byte*>(block) + offset;
-    told_ = new (block) Told{};
-    auto* shape = reinterpret_cast<std::int64_t*>(told_ + 1);
+    export_ = new (block) Export{};
+    auto* shape = reinterpret_cast<std::int64_t*>(export_ + 1);
     std::copy_n(view.shape.begin(), ndim, shape);
     std::copy_n(view.strides.begin(), ndim, shape + ndim);
-    told_->managed.version = {1, 0};
-    told_->managed.context = told_;
-    told_->managed.deleter = &Told::drop;
-    told_->managed.tensor = {view.data, {dlpack::device_cpu, 0}, view.ndim, type, shape, shape + ndim, 0};
+    export_->managed.version = {1, 0};
+    export_->managed.context = export_;
+    export_->managed.deleter = &Export::drop;
+    export_->managed.tensor = {view.data, dlpack::cpu, view.ndim, type, shape, shape + ndim, 0};
 }
 
 NewTensor::NewTensor(NewTensor&& other) noexcept
-    : told_(std::exchange(other.told_, nullptr)), made_(std::move(other.made_)) {}
+    : export_(std::exchange(other.export_, nullptr)), made_(std::move(other.made_)) {}
 
 NewTensor::~NewTensor() {
-    if (told_ != nullptr) release_block(told_);
+    if (export_ != nullptr) release_block(export_);
 }
 
 py::object NewTensor::hand_over() {
-    if (told_ == nullptr) return std::move(made_);
-    py::object tensor = import_tensor(told_->managed);
-    std::exchange(told_, nullptr)->is_handed_over = true;
+    if (export_ == nullptr) return std::move(made_);
+    py::object tensor = import_tensor(export_->managed);
+    std::exchange(export_, nullptr)->is_handed_over = true;
     return tensor;
 }
 
@@ -229,13 +229,13 @@ TorchMaker::TorchMaker(py::handle device, std::size_t num_kinds)
 
 py::object TorchMaker::make(View& view, py::handle like, std::size_t kind) {
     static const auto* const names = new py::tuple(py::make_tuple("dtype", "device"));
-    Kind& known = kinds_[kind];
-    if (!known.shape || !equal_layout(known.view, view)) {
-        known = {view, as_tuple(view.shape, view.ndim), as_tuple(view.strides, view.ndim)};
+    Kind& cached = kinds_[kind];
+    if (!cached.shape || !equal_layout(cached.view, view)) {
+        cached = {view, as_tuple(view.shape, view.ndim), as_tuple(view.strides, view.ndim)};
     }
     const auto dtype = py::reinterpret_steal<py::object>(PyObject_GetAttr(like.ptr(), torch().dtype.ptr()));
     if (!dtype) throw py::error_already_set();
-    PyObject* arguments[] = {known.shape.ptr(), known.strides.ptr(), dtype.ptr(), device_.ptr()};
+    PyObject* arguments[] = {cached.shape.ptr(), cached.strides.ptr(), dtype.ptr(), device_.ptr()};
     PyObject* made = PyObject_Vectorcall(torch().empty_strided.ptr(), arguments, 2, names->ptr());
     if (made == nullptr) throw py::error_already_set();
     auto tensor = py::reinterpret_steal<py::object>(made);
@@ -258,17 +258,17 @@ void check_type(py::handle object, const ArgumentName& argument) {
                           py::str(py::type::handle_of(object)).cast<std::string>());
 }
 
-/// Subclasses that wrap others (DTensor), zeros that nobody has written, and what views a storage that was resized to
-/// nothing have no memory: their address is null and what they lie behind the beginning of their storage. Of torch's
-/// own classes those are left out whose offset is no smaller than the first address that a system gives anybody: to ask
-/// for the storage of every tensor would cost a small network's step 2 %.
+/// Refuses tensors without memory: wrapper subclasses such as DTensor, zero tensors that are not materialized, and
+/// views of a storage that was resized to nothing. Their address is their offset in the storage, starting at null. For
+/// torch's own classes an address above the first mappable page passes, because asking every tensor for its storage
+/// would cost 2 % of a small network's step.
 void check_memory(py::handle object, const View& view, const Argument& argument) {
     constexpr std::uintptr_t first_address = 1U << 16U;
     if (view.numel() == 0) return;
-    const bool is_torchs_own =
+    const bool is_torch_class =
         Py_TYPE(object.ptr()) == torch().tensor_type || Py_TYPE(object.ptr()) == torch().parameter_type;
     if (reinterpret_cast<std::uintptr_t>(view.data) >= first_address &&
-        (is_torchs_own || data_of(object.attr("untyped_storage")()) != nullptr)) {
+        (is_torch_class || data_of(object.attr("untyped_storage")()) != nullptr)) {
         return;
     }
     argument.refuse("one without memory of its own: " + py::str(py::type::handle_of(object)).cast<std::string>());
@@ -278,9 +278,9 @@ void check_memory(py::handle object, const View& view, const Argument& argument)
 
 TorchTensor read_tensor(py::handle object, const ArgumentName& argument, const dlpack::Device& device) {
     check_type(object, argument);
-    const Argument known{argument, device};
-    TorchTensor tensor = torch().api != nullptr ? read_by_api(object, known) : read_by_attributes(object, known);
-    check_memory(object, tensor.view, known);
+    const Argument wanted{argument, device};
+    TorchTensor tensor = torch().api != nullptr ? read_by_api(object, wanted) : read_by_attributes(object, wanted);
+    check_memory(object, tensor.view, wanted);
     return tensor;
 }
 

@@ -16,43 +16,43 @@
 
 namespace gsprune {
 
-/// A tensor of the caller; valid while the caller holds it.
+/// A tensor of the caller, valid while the caller keeps it alive.
 struct TorchTensor {
     View view;
-    dlpack::DataType type{};     // as torch says it; unset where there is no exchange table
-    std::optional<DType> dtype;  // empty: not one of the dtypes that can be summed
+    dlpack::DataType type{};     // unset without an exchange table
+    std::optional<DType> dtype;  // empty if the dtype cannot be summed
 };
 
-/// Throws ValueError naming `argument` unless `object` is a strided tensor with whole-byte elements on that device.
+/// Reads a strided tensor with whole-byte elements on that device; else throws ValueError with the argument's name.
 TorchTensor read_tensor(pybind11::handle object, const ArgumentName& argument,
                         const dlpack::Device& device = dlpack::cpu);
 
-/// Where `object` is. Throws ValueError naming `argument` where that is neither the CPU nor a CUDA device.
+/// The device of `object`. Throws ValueError if it is neither the CPU nor a CUDA device.
 dlpack::Device device_of(pybind11::handle object, const ArgumentName& argument);
 
-/// The shape of `object` where it is a strided tensor that can be read quickly, else empty; never throws. A subclass
-/// may run Python code.
+/// The shape of `object`; empty if it is no strided tensor or torch has no exchange table. Never throws, but may run
+/// Python code of a subclass.
 std::optional<View> peek_shape(pybind11::handle object) noexcept;
 
-/// The first `ndim` of a view's sizes or strides, as torch takes them.
+/// The first `ndim` sizes or strides of a view as a Python tuple.
 pybind11::tuple as_tuple(const std::array<std::int64_t, max_dims>& numbers, int ndim);
 
-/// Whether torch has an exchange table, by which it takes tensors over.
+/// True if torch has an exchange table and so can import tensors.
 bool can_import() noexcept;
 
-/// A tensor on memory that is not torch's, which it gives back by `managed.deleter`; `can_import` must hold.
+/// A torch tensor on the memory of `managed`, freed by `managed.deleter`. Needs `can_import`.
 pybind11::object import_tensor(dlpack::ManagedTensor& managed);
 
-/// Where a tensor is, as the exchange table has it; `can_import` must hold.
+/// The device of a tensor in DLPack's terms. Needs `can_import`.
 dlpack::Device raw_device_of(pybind11::handle object);
 
 /// Makes tensors in torch's own memory.
 class TorchMaker {
 public:
-    /// On that device (a `torch.device`). Tensors are of some kinds, each of which has mostly one shape.
+    /// `device` is a `torch.device`. Tensors of one kind mostly have one shape, whose tuples are cached.
     explicit TorchMaker(pybind11::handle device, std::size_t num_kinds = 1);
 
-    /// A tensor of the shape and strides of `view`, whose data it sets, and the dtype of `like`.
+    /// Makes a tensor with the shape and strides of `view` and the dtype of `like`; sets the data of `view`.
     pybind11::object make(View& view, pybind11::handle like, std::size_t kind = 0);
 
 private:
@@ -66,14 +66,12 @@ private:
     std::vector<Kind> kinds_;
 };
 
-/// A new tensor with storage of its own: its memory is there at once, torch learns of it later.
-///
-/// So threads can fill it while torch's objects are made. The memory stays where it is until a tensor owns it, or this
-/// object ends.
+/// A new CPU tensor with its own storage. The memory exists before torch's tensor object, so threads can fill it while
+/// the objects are made. Until `hand_over`, this object owns the memory.
 class NewTensor {
 public:
-    /// Of the shape and strides of `view`, whose data it sets, and the dtype of `like`; `type` is what `read_tensor`
-    /// found of `like`. Throws std::bad_alloc.
+    /// Has the shape and strides of `view`, whose data it sets, and the dtype of `like`, whose DLPack type is `type`.
+    /// Throws std::bad_alloc.
     NewTensor(View& view, const dlpack::DataType& type, pybind11::handle like);
     ~NewTensor();
     NewTensor(NewTensor&& other) noexcept;
@@ -83,9 +81,9 @@ public:
     pybind11::object hand_over();
 
 private:
-    struct Told;
-    Told* told_ = nullptr;   // at the start of the block; null where torch has made the tensor
-    pybind11::object made_;  // by torch
+    struct Export;
+    Export* export_ = nullptr;  // the start of the block; null if torch made the tensor
+    pybind11::object made_;     // the tensor, if torch made it
 };
 
 }  // namespace gsprune

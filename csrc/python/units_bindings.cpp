@@ -1,4 +1,4 @@
-// The groups of a network as flat arrays of units. They are small, so the GIL is kept.
+// Groups as flat arrays of units. The arrays are small, so the GIL is kept.
 
 #include "units/units.hpp"
 
@@ -55,7 +55,7 @@ Units read_units(const IndexArray& first_unit, const IndexArray& ids, const Inde
     check_bounds(starts, "starts");
     const Units units{first_unit.data(), first_unit.size() - 1, ids.data(), starts.data(), starts.size() - 1};
     check_size(ids, units.num_positions(), "ids");
-    std::uint64_t largest = 0;  // a negative one counts as very large
+    std::uint64_t largest = 0;  // a negative id counts as a very large one
     for (std::int64_t i = 0; i < units.num_positions(); ++i) {
         largest = std::max(largest, static_cast<std::uint64_t>(units.ids[i]));
     }
@@ -69,7 +69,7 @@ Units read_units(const IndexArray& first_unit, const IndexArray& ids, const Inde
     return units;
 }
 
-/// The sums of every axis, which stay where they are: one vector after the other.
+/// The axes, whose sums follow each other in `sums` and are not copied.
 std::vector<AxisOfUnits> read_axes(const SumArray& sums, const IndexArray& vectors, const IndexArray& slots,
                                    const IndexArray& members, const Units& units) {
     check_vector(vectors, "vectors");
@@ -99,7 +99,7 @@ std::vector<AxisOfUnits> read_axes(const SumArray& sums, const IndexArray& vecto
     return axes;
 }
 
-/// Throws ValueError where a count is negative; returns how many statistics there are.
+/// The number of statistics. Throws ValueError if a count is negative.
 std::int64_t count_statistics(const IndexArray& members, const IndexArray& first_unit) {
     check_size(members, first_unit.size() - 1, "members");
     std::int64_t count = 0;
@@ -125,13 +125,14 @@ SumArray reduce(const SumArray& statistics, const IndexArray& members, const Ind
                 const std::string& reduction) {
     check_bounds(first_unit, "first_unit");
     check_size(statistics, count_statistics(members, first_unit), "statistics");
-    const auto known = parse_name<Reduction>(reduction, reduction_names, "reduction");
+    const auto chosen = parse_name<Reduction>(reduction, reduction_names, "reduction");
     SumArray reduced(first_unit.data()[members.size()]);
-    reduce_members(first_unit.data(), members.size(), statistics.data(), members.data(), known, reduced.mutable_data());
+    reduce_members(first_unit.data(), members.size(), statistics.data(), members.data(), chosen,
+                   reduced.mutable_data());
     return reduced;
 }
 
-/// Entries of `base`, which lives as long as they do.
+/// A slice of `base`, which it keeps alive.
 IndexArray part(const IndexArray& base, std::int64_t first, std::int64_t size) {
     return IndexArray({size}, {static_cast<py::ssize_t>(sizeof(std::int64_t))}, base.data() + first, base);
 }
@@ -171,19 +172,18 @@ py::tuple shrink(const BoolArray& keep, const BoolArray& alive, const IndexArray
 void bind_units(py::module_& module) {
     module.attr("REDUCTIONS") = as_tuple(reduction_names);
     module.def("connected_components", &label_components, py::arg("num_nodes"), py::arg("a").noconvert(),
-               py::arg("b").noconvert(), "Smallest node of every node's component.");
+               py::arg("b").noconvert(), "The smallest node of every node's component.");
     module.def("gather_units", &gather, py::arg("sums"), py::arg("vectors").noconvert(), py::arg("slots").noconvert(),
                py::arg("members").noconvert(), py::arg("first_unit").noconvert(), py::arg("ids").noconvert(),
                py::arg("starts").noconvert(),
-               "Sums along axes, one vector after the other, as (members, units) of one group after the other.");
-    module.def(
-        "reduce_members", &reduce, py::arg("statistics").noconvert(), py::arg("members").noconvert(),
-        py::arg("first_unit").noconvert(), py::arg("reduction"),
-        "(members, units) of one group after the other as one statistic per unit; 0 where there are no members.");
+               "Sums along axes as (members, units) statistics of every group, in one array.");
+    module.def("reduce_members", &reduce, py::arg("statistics").noconvert(), py::arg("members").noconvert(),
+               py::arg("first_unit").noconvert(), py::arg("reduction"),
+               "Reduce the (members, units) statistics of every group to one number per unit; 0 without members.");
     module.def(
         "shrink_units", &shrink, py::arg("keep").noconvert(), py::arg("alive").noconvert(),
         py::arg("first_unit").noconvert(), py::arg("ids").noconvert(), py::arg("starts").noconvert(),
-        "alive, first_unit, ids and starts without some units; per vector the kept positions, None where all are.");
+        "alive, first_unit, ids and starts after a removal, and the kept positions of every vector (None: all).");
 }
 
 }  // namespace gsprune

@@ -14,22 +14,22 @@ namespace gsprune {
 
 namespace {
 
-// Column sums of a panel (16 KB) stay in the first-level cache while its rows pass.
+// The column sums of a panel (16 KB) fit into the first-level cache.
 constexpr std::int64_t max_panel_cols = 2048;
-// A panel of 64 K elements takes some 20 us: long against claiming it, short against a whole network.
+// A panel of 64 K elements takes about 20 us: long compared to claiming it, short compared to a whole network.
 constexpr std::int64_t min_panel_elements = 65536;
-// Rows of a panel: every panel leaves one vector of column sums to combine, so large tensors get taller panels.
+// Every panel leaves one vector of column sums to combine, so large tensors get taller panels.
 constexpr std::int64_t min_panel_rows = 32;
 constexpr std::int64_t max_panel_rows = 128;
-// Rows shorter than this spend their time in horizontal sums; they are joined while the column sums stay small.
+// Shorter rows spend their time in horizontal sums. They are joined while the column sums stay small.
 constexpr std::int64_t short_row = 32;
 constexpr std::int64_t max_joined_cols = 65536;
 
-/// A tensor as a matrix: the slow dimensions are its rows, the fast ones its columns.
+/// A tensor as a matrix: order[0..split) are its rows, the faster dimensions its columns.
 struct MatrixJob {
     const SumJob* job = nullptr;
     Order order{};
-    int split = 0;  // order[0..split) are rows
+    int split = 0;
     std::int64_t num_rows = 1;
     std::int64_t num_cols = 1;
     std::int64_t panel_rows = 0;
@@ -46,7 +46,7 @@ struct MatrixJob {
         return job->values.shape[static_cast<std::size_t>(order[static_cast<std::size_t>(position)])];
     }
     [[nodiscard]] std::int64_t num_tasks() const noexcept { return num_row_panels * num_col_panels; }
-    /// Bytes of one dense copy, rounded up so that the next one is aligned.
+    /// Bytes of one dense copy, rounded up to keep the next one aligned.
     [[nodiscard]] std::int64_t copy_bytes() const noexcept {
         return ceil_div(num_rows * num_cols * job->values.itemsize, 64) * 64;
     }
@@ -109,7 +109,7 @@ void sum_panel(const MatrixJob& matrix, std::int64_t panel_index, PanelKernel ke
     kernel(panel);
 }
 
-/// Adds the vectors of `count` partial sums to the first, in order.
+/// Adds the other `count - 1` vectors of partial sums to the first one, in order.
 void combine(double* partials, std::int64_t count, std::int64_t length) noexcept {
     for (std::int64_t part = 1; part < count; ++part) {
         const double* addend = partials + part * length;
@@ -123,7 +123,7 @@ void reduce(const double* sums, std::int64_t before, std::int64_t size, std::int
     for (std::int64_t a = 0; a < before; ++a) {
         const double* from = sums + a * size * after;
         std::int64_t i = 0;
-        // Eight totals side by side: each of them waits for its last addition.
+        // Eight independent totals hide the latency of the additions.
         for (; i + 8 <= size; i += 8, from += 8 * after) {
             double totals[8] = {};
             for (std::int64_t b = 0; b < after; ++b) {
@@ -182,7 +182,7 @@ std::vector<MatrixJob> plan(const std::vector<SumJob>& jobs, bool reads_others) 
             order.emplace_back(-size, i);
         }
     }
-    // The largest first, so that threads do not wait at the end for one that has just begun a large tensor.
+    // Largest first, so that no thread begins a large tensor when the others are done.
     std::sort(order.begin(), order.end());
     std::vector<MatrixJob> matrices;
     matrices.reserve(order.size());
@@ -195,18 +195,18 @@ std::vector<MatrixJob> plan(const std::vector<SumJob>& jobs, bool reads_others) 
     return matrices;
 }
 
-/// Brings tensors with gaps, and pairs of different layouts, into dense copies of the weight's layout.
+/// Copies tensors with gaps, and pairs of different layouts, into dense memory in the weight's layout.
 void pack_all(std::vector<MatrixJob>& matrices, std::byte* scratch, bool reads_others, int num_threads) {
-    std::vector<MatrixJob*> loose;
+    std::vector<MatrixJob*> unpacked;
     std::vector<std::byte*> targets;
     for (MatrixJob& matrix : matrices) {
         if (!matrix.needs_packing) continue;
-        loose.push_back(&matrix);
+        unpacked.push_back(&matrix);
         targets.push_back(scratch);
         scratch += matrix.copy_bytes() * (reads_others ? 2 : 1);
     }
     auto body = [&](std::int64_t task) noexcept {
-        MatrixJob& matrix = *loose[static_cast<std::size_t>(task)];
+        MatrixJob& matrix = *unpacked[static_cast<std::size_t>(task)];
         std::byte* target = targets[static_cast<std::size_t>(task)];
         pack(matrix.job->values, matrix.order, target);
         matrix.values = target;
@@ -216,7 +216,7 @@ void pack_all(std::vector<MatrixJob>& matrices, std::byte* scratch, bool reads_o
         pack(matrix.job->others, matrix.order, target);
         matrix.others = target;
     };
-    parallel_for(static_cast<std::int64_t>(loose.size()), num_threads, body);
+    parallel_for(static_cast<std::int64_t>(unpacked.size()), num_threads, body);
 }
 
 void sum_all(const std::vector<MatrixJob>& matrices, std::atomic<std::int64_t>* pending, Statistic statistic, Isa isa,
@@ -226,7 +226,7 @@ void sum_all(const std::vector<MatrixJob>& matrices, std::atomic<std::int64_t>* 
                                             [](std::int64_t t, const MatrixJob& m) { return t < m.first_task; });
         const MatrixJob& matrix = *(after - 1);
         sum_panel(matrix, task - matrix.first_task, find_kernel(isa, matrix.job->dtype, statistic));
-        // Whoever completes a tensor combines its partial sums; their order does not depend on who that is.
+        // The thread that sums the last panel of a tensor combines the partial sums, in an order fixed by the shape.
         if (pending[&matrix - matrices.data()].fetch_sub(1, std::memory_order_acq_rel) == 1) finish(matrix);
     };
     const MatrixJob& last = matrices.back();

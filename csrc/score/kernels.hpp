@@ -7,7 +7,7 @@
 
 namespace gsprune {
 
-/// A part of a matrix whose rows are contiguous; strides count elements.
+/// A part of a matrix with contiguous rows; strides count elements.
 struct Panel {
     const std::byte* values;
     const std::byte* others;
@@ -18,8 +18,8 @@ struct Panel {
     double* col_sums;  // num_cols, written
 };
 
-/// Every kernel adds in the same order: the columns of a row in eight lanes (column j goes to lane j mod 8), the rows
-/// of a column in groups of four from the first on.
+/// All kernels add in the same order: the columns of a row in eight lanes (column j in lane j mod 8), the rows of a
+/// column in groups of four, beginning with the first row.
 using PanelKernel = void (*)(const Panel&) noexcept;
 
 PanelKernel plain_panel_kernel(DType dtype, Statistic statistic) noexcept;

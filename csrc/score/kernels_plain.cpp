@@ -7,7 +7,7 @@ namespace gsprune {
 
 namespace {
 
-constexpr int num_lanes = 2;  // SSE2 and NEON, which every x86-64 and every aarch64 machine has
+constexpr int num_lanes = 2;  // SSE2 and NEON, available on every x86-64 and aarch64 machine
 
 using Lanes [[gnu::vector_size(8 * num_lanes)]] = double;
 

@@ -7,7 +7,7 @@ namespace gsprune {
 
 namespace {
 
-/// An unsigned integer that orders as the floats do.
+/// Maps floats to unsigned integers in the same order.
 std::uint32_t ordered_bits(float value) noexcept {
     const float positive_zero = value + 0.0F;  // -0.0 + 0.0 is +0.0
     std::uint32_t bits = 0;
@@ -15,7 +15,7 @@ std::uint32_t ordered_bits(float value) noexcept {
     return (bits & 0x80000000U) != 0U ? ~bits : bits | 0x80000000U;
 }
 
-/// Small keys are the best: the complement of the score above the index, so that ties go to the lower index.
+/// The complement of the score, then the index: smaller keys rank higher, and ties go to the lower index.
 std::uint64_t key_of(const float* scores, std::int64_t index) noexcept {
     return (static_cast<std::uint64_t>(~ordered_bits(scores[index])) << 32U) | static_cast<std::uint64_t>(index);
 }

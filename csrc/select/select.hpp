@@ -4,11 +4,10 @@
 
 namespace gsprune {
 
-/// The highest scores of each of some groups that lie one after the other: keep[i] tells whether score i is among the
-/// `num_kept[g]` highest of its group g, whose scores begin at first_unit[g]. Of equal scores the lower index is kept.
+/// Sets keep[i] to true for the `num_kept[g]` highest scores of each group g; of equal scores the lower index is kept.
 ///
-/// `keys` is scratch for as many entries as the largest group has. No score is NaN; -0.0 equals 0.0. There are fewer
-/// than 2^32 scores, and 0 <= num_kept[g] <= the scores of g.
+/// Group g has the scores first_unit[g] to first_unit[g + 1]. `keys` is scratch space with as many entries as the
+/// largest group. Preconditions: no NaN, fewer than 2^32 scores, 0 <= num_kept[g] <= size of g. -0.0 equals 0.0.
 void select_groups(const float* scores, const std::int64_t* first_unit, std::int64_t num_groups,
                    const std::int64_t* num_kept, std::uint64_t* keys, bool* keep) noexcept;
 

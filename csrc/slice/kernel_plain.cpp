@@ -9,7 +9,7 @@ namespace {
 
 #include "slice/pieces.inc"
 
-/// By lines of a fixed size: calls of `memcpy` for 2 KB read memory at two thirds of the speed.
+/// Copies in lines of a fixed size: `memcpy` calls for 2 KB read memory at two thirds of the speed.
 std::byte* copy_run(const std::byte* source, std::byte* target, std::int64_t num_bytes) noexcept {
     std::int64_t i = 0;
     for (; i + line_bytes <= num_bytes; i += line_bytes) {
@@ -21,7 +21,7 @@ std::byte* copy_run(const std::byte* source, std::byte* target, std::int64_t num
 
 }  // namespace
 
-/// Programs for this kernel hold runs, and there are no stores past the caches without instructions of a kind.
+/// Programs for this kernel hold only runs. Portable code has no non-temporal stores, so `stream` is ignored.
 void plain_slice_kernel(const RowProgram& program, const std::byte* source, std::byte* target, std::int64_t first,
                         std::int64_t last, bool /*stream*/) noexcept {
     std::byte* next = target + first;

@@ -7,22 +7,21 @@ namespace gsprune {
 
 namespace {
 
-// Runs of this size and more on average are copied as such, which spares making a table; the copy itself is as fast by
-// either way.
+// Runs of at least this average size are copied as runs: as fast as by a table of lanes, and without making the table.
 constexpr std::int64_t long_run = 512;
-// A change of rows costs as much as two or three lines of 64 bytes; longer rows gain less by folding than tables cost.
+// A change of rows costs as much as two or three lines of 64 bytes. For longer rows, folding costs more than it saves.
 constexpr std::int64_t short_row = 512;
-// Folding rows of Impala at tau 2 into 64 KB each made slices half as slow again: tables left the first-level cache.
+// With folded rows of 64 KB, slices of IMPALA at tau 2 took 1.5 times as long: the tables left the first-level cache.
 constexpr std::int64_t max_folded_row = std::int64_t{16} << 10U;
 constexpr std::int64_t max_position = 0xFFFF;
-// Positions are written in blocks, the last of which may reach past the end of the table.
+// Positions are written in blocks; the last block may end after the table.
 constexpr std::int64_t block = 32;
 
-/// A dimension in memory order, as far as slicing tells it apart from its neighbours. Strides count bytes.
+/// One dimension, or several merged ones. Strides count bytes.
 struct Dim {
     std::int64_t size;
     std::int64_t stride;
-    const Keep* keep;  // null: whole
+    const Keep* keep;  // null: all positions
 
     [[nodiscard]] std::int64_t kept() const noexcept { return keep == nullptr ? size : keep->count; }
     [[nodiscard]] std::int64_t position(std::int64_t i) const noexcept {
@@ -30,12 +29,12 @@ struct Dim {
     }
 };
 
-/// The dimensions of a row, the slowest first, and the unbroken bytes behind one position of all of them.
+/// A row of a tensor.
 struct Row {
-    std::vector<Dim> dims;
-    std::int64_t unit;
+    std::vector<Dim> dims;  // the slowest first
+    std::int64_t unit;      // contiguous bytes at one position of all dimensions
 
-    /// Whether neighbours along the last dimension leave no gap.
+    /// True if neighbouring positions of the last dimension are contiguous.
     [[nodiscard]] bool is_dense() const noexcept { return dims.back().keep != nullptr && dims.back().stride == unit; }
 
     [[nodiscard]] std::int64_t num_bytes() const noexcept {
@@ -51,7 +50,7 @@ struct Row {
         return num_units / dims.back().kept() * static_cast<std::int64_t>(dims.back().keep->runs.size());
     }
 
-    /// Calls `add(start, length)` for every run in bytes, in the order of the target.
+    /// Calls `add(start, length)`, in bytes, for every run in the order of the target.
     template <class Add>
     void for_each_run(Add& add, std::size_t dim = 0, std::int64_t offset = 0) const {
         if (dim == dims.size()) return add(offset, unit);
@@ -65,7 +64,7 @@ struct Row {
     }
 };
 
-/// Dimensions in memory order; neighbours that stay whole and have no gap between them are one.
+/// The dimensions in memory order; contiguous neighbours that stay whole are merged.
 std::vector<Dim> coalesce(const View& source, const SlicePattern& pattern) {
     const Order order = memory_order(source);
     std::vector<Dim> dims;
@@ -74,7 +73,7 @@ std::vector<Dim> coalesce(const View& source, const SlicePattern& pattern) {
         const int axis = order[static_cast<std::size_t>(i)];
         const auto a = static_cast<std::size_t>(axis);
         const Dim dim{source.shape[a], source.strides[a] * source.itemsize, find_keep(pattern, axis, source.shape[a])};
-        if (dim.size == 1) continue;  // its keep has one position, since targets with none are not sliced
+        if (dim.size == 1) continue;  // it keeps its position, since empty targets are not sliced
         const bool joins = !dims.empty() && dims.back().keep == nullptr && dim.keep == nullptr &&
                            dims.back().stride == dim.stride * dim.size;
         if (joins) {
@@ -86,7 +85,7 @@ std::vector<Dim> coalesce(const View& source, const SlicePattern& pattern) {
     return dims;
 }
 
-/// Takes dimensions off the end of `dims` until they make a row that is not short.
+/// Moves dimensions from the end of `dims` into a row until the row is not short.
 Row take_row(std::vector<Dim>& dims, std::int64_t itemsize) {
     Row row{{}, itemsize};
     row.dims.reserve(dims.size());
@@ -106,7 +105,7 @@ Row take_row(std::vector<Dim>& dims, std::int64_t itemsize) {
     return row;
 }
 
-/// The size of the lanes to pick, 1 if runs are to be copied.
+/// The size of the lanes to gather; 1 to copy runs.
 std::int64_t choose_lane_bytes(const Row& row, Isa isa) noexcept {
     if (isa == Isa::plain || row.num_bytes() >= long_run * row.num_runs()) return 1;
     std::int64_t all = row.unit;
@@ -125,7 +124,7 @@ void write_runs(RowProgram& program, const Row& row) {
     row.for_each_run(add);
 }
 
-/// Appends positions; opens a new piece where they descend or reach too far.
+/// Appends positions; begins a new piece if positions descend or get too large.
 class TableWriter {
 public:
     TableWriter(RowProgram& program, std::int64_t num_lanes) : program_(program) {
@@ -159,11 +158,11 @@ private:
     }
 
     RowProgram& program_;
-    std::int64_t first_ = 0;                                        // lane that the piece counts from
-    std::int64_t next_ = std::numeric_limits<std::int64_t>::max();  // behind the last lane written: none yet
+    std::int64_t first_ = 0;                                        // first source lane of the piece
+    std::int64_t next_ = std::numeric_limits<std::int64_t>::max();  // the lane after the last one; max: none yet
 };
 
-/// From the first to behind the last byte.
+/// Bytes from the first to the last element.
 std::int64_t extent(const View& view) noexcept {
     std::int64_t last = 0;
     for (std::size_t dim = 0; dim < static_cast<std::size_t>(view.ndim); ++dim) {

@@ -13,9 +13,9 @@ namespace gsprune {
 
 namespace {
 
-// Long against claiming it, short against a network.
+// A task of this size takes long compared to claiming it, but not compared to a whole network.
 constexpr std::int64_t task_bytes = std::int64_t{128} << 10U;
-// To start on a tensor costs about as much as copying this.
+// Beginning a tensor costs as much as copying this many bytes.
 constexpr std::int64_t tensor_bytes = 1024;
 
 SliceKernel find_kernel(Isa isa) noexcept {
@@ -26,7 +26,7 @@ SliceKernel find_kernel(Isa isa) noexcept {
     return &plain_slice_kernel;
 }
 
-/// Programs made so far; a weight, its gradient and its moments share one.
+/// A cache of programs: a weight, its gradient and its moments share one.
 class Programs {
 public:
     Programs(const std::vector<SlicePattern>& patterns, Isa isa)
@@ -50,17 +50,17 @@ private:
     const std::vector<SlicePattern>& patterns_;
     Isa isa_;
     std::vector<std::vector<Made>> made_;  // per pattern
-    std::deque<RowProgram> programs_;      // a deque: growing moves nothing
+    std::deque<RowProgram> programs_;      // growing a deque moves no element
 };
 
-/// A job with its program and its place in a queue of all the work. Places count bytes, cut into tasks of one size.
+/// A job with its program and its place in the queue. Places count bytes; tasks are ranges of one size.
 struct Move {
     const SliceJob* job;
     const RowProgram* program;
-    std::int64_t first;      // place
-    std::int64_t num_bytes;  // to write
+    std::int64_t first;      // its place
+    std::int64_t num_bytes;  // bytes to write
 
-    /// The byte of the target where the work at `place` begins: the start of a line, so that no two tasks share one.
+    /// The target byte at `place`, rounded down to a cache line: no two tasks write to one line.
     [[nodiscard]] std::int64_t byte_at(std::int64_t place) const noexcept {
         if (place <= first) return 0;
         if (place - first >= num_bytes) return num_bytes;
@@ -137,9 +137,9 @@ private:
     SliceKernel kernel_;
     std::vector<Move> moves_;
     std::int64_t total_bytes_ = 0;
-    std::int64_t end_ = 0;  // of the queue
+    std::int64_t end_ = 0;  // the end of the queue
     bool stream_ = false;
-    std::optional<Tasks> run_;  // last: it ends before what it reads
+    std::optional<Tasks> run_;  // the last member: it must be destroyed before the data that it reads
 };
 
 std::vector<std::size_t> slice_order(const std::vector<SliceJob>& jobs) {

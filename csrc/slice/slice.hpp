@@ -15,14 +15,14 @@ struct Run {
     std::int64_t length;
 };
 
-/// Kept positions of an axis; the array is somebody else's and outlives the call.
+/// Kept positions of an axis; the caller owns the array.
 struct Keep {
     const std::int64_t* positions = nullptr;
     std::int64_t count = 0;
     std::vector<Run> runs;
 };
 
-/// Finds the runs; returns the first index at which `positions` are negative or not strictly ascending, -1 if none is.
+/// Finds the runs. Returns the first index with a negative or not strictly ascending position; -1 if there is none.
 std::int64_t resolve_keep(const std::int64_t* positions, std::int64_t count, Keep& keep);
 
 struct AxisKeep {
@@ -30,32 +30,33 @@ struct AxisKeep {
     const Keep* keep;
 };
 
-/// What is kept of a tensor: axes without an entry stay whole.
+/// The kept positions of a tensor; axes without an entry stay whole.
 using SlicePattern = std::vector<AxisKeep>;
 
-/// What is kept of an axis of that size; null where it stays whole.
+/// The kept positions of an axis of that size; null if it stays whole.
 const Keep* find_keep(const SlicePattern& pattern, int axis, std::int64_t size) noexcept;
 
 /// target[i, j, ...] = source[keep_0[i], keep_1[j], ...].
 struct SliceJob {
     View source;
-    View target;          // dense, its dimensions in memory_order(source)
-    std::size_t pattern;  // index
+    View target;          // dense, with the dimensions in memory_order(source)
+    std::size_t pattern;  // its index
 };
 
-/// Runs that write so many bytes write past the caches: what they read and write does not stay there from one step to
-/// the next. That is 5/16 of the last-level cache. With 32 MB of cache, whole steps that write 10 to 16 MB take 8 %
-/// longer through the caches, and smaller ones as long; with 260 MB, a step of impala-4 takes 1.6 times as long past
-/// them. Where the system does not tell its cache, 32 MB are assumed.
+/// Runs that write at least this many bytes use non-temporal stores: 5/16 of the last-level cache (32 MB if unknown).
+///
+/// With 32 MB of cache, steps that write 10 to 16 MB take 8 % longer with ordinary stores, smaller steps as long. With
+/// 260 MB, a step of impala-4 takes 1.6 times as long with non-temporal stores.
 std::int64_t min_stream_bytes() noexcept;
 
-/// All jobs; targets overlap nothing. Runs that write `stream_from` bytes or more write past the caches.
+/// A run of slices. Helper threads begin at once; the caller joins in `finish`.
 ///
-/// Other threads begin at once, the caller joins them in `finish`. Jobs, patterns and memory outlive the run, which
-/// writes nothing any more once it is finished or destroyed.
+/// Targets must not overlap anything. Jobs, patterns and memory must outlive the run. Nothing is written after `finish`
+/// or destruction.
 class SliceTasks {
 public:
-    /// Jobs are done in `order`. Throws std::bad_alloc before anything is written.
+    /// Works through the jobs in `order`; non-temporal stores from `stream_from` bytes on. Throws std::bad_alloc before
+    /// anything is written.
     SliceTasks(const std::vector<SliceJob>& jobs, const std::vector<std::size_t>& order,
                const std::vector<SlicePattern>& patterns, Isa isa, int num_threads,
                std::int64_t stream_from = min_stream_bytes());
@@ -63,7 +64,7 @@ public:
     SliceTasks(const SliceTasks&) = delete;
     SliceTasks& operator=(const SliceTasks&) = delete;
 
-    /// Returns when all slices are written.
+    /// Helps, and returns when all slices are written.
     void finish() noexcept;
 
 private:
@@ -71,8 +72,8 @@ private:
     std::unique_ptr<Work> work_;
 };
 
-/// The largest first, and those that are cut alike one after the other: a weight, its gradient and its moments are
-/// sliced by the same table, and by the same thread that sums the weight, which takes the largest first, too.
+/// Jobs by descending size, then by pattern. So a weight, its gradient and its moments, which share a table, follow
+/// each other, and mostly the thread that summed the weight slices it.
 std::vector<std::size_t> slice_order(const std::vector<SliceJob>& jobs);
 
 inline void slice_all(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa,

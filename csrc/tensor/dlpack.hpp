@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-// The parts of DLPack 1.x that the core uses, by the specification (https://dmlc.github.io/dlpack/latest/c_api.html).
+// The parts of DLPack 1.x that the core uses; see https://dmlc.github.io/dlpack/latest/c_api.html.
 namespace gsprune::dlpack {
 
 struct Version {
@@ -16,8 +16,8 @@ struct Device {
 };
 constexpr std::int32_t device_cpu = 1;
 constexpr std::int32_t device_cuda = 2;
-constexpr std::int32_t device_cuda_host = 3;  // pinned memory of the host
-constexpr std::int32_t device_rocm = 10;      // torch's name for it is cuda, too
+constexpr std::int32_t device_cuda_host = 3;  // pinned host memory
+constexpr std::int32_t device_rocm = 10;      // torch calls these devices "cuda", too
 constexpr Device cpu{device_cpu, 0};
 
 struct DataType {
@@ -35,7 +35,7 @@ struct Tensor {
     std::int32_t ndim;
     DataType dtype;
     std::int64_t* shape;
-    std::int64_t* strides;  // in elements; null where contiguous, before 1.2
+    std::int64_t* strides;  // in elements; before DLPack 1.2 null for contiguous tensors
     std::uint64_t byte_offset;
 };
 
@@ -54,8 +54,8 @@ struct ExchangeApi {
     int (*allocate)(Tensor* prototype, ManagedTensor** out, void* context,
                     void (*set_error)(void* context, const char* kind, const char* message));
     int (*export_managed)(void* object, ManagedTensor** out);
-    int (*import_managed)(ManagedTensor* tensor, void** out);  // takes the tensor over
-    int (*peek)(void* object, Tensor* out);                    // may be null; `out` is valid while the object is
+    int (*import_managed)(ManagedTensor* tensor, void** out);  // takes ownership
+    int (*peek)(void* object, Tensor* out);                    // may be null; `out` is valid while `object` lives
     int (*current_stream)(std::int32_t device_type, std::int32_t device_id, void** out);
 };
 

@@ -4,7 +4,7 @@
 
 namespace gsprune {
 
-/// Dtypes that can be summed; slicing moves bytes of any dtype. Python and the Triton kernels read this list.
+/// Dtypes that can be summed; slicing moves bytes of any dtype. Python and the Triton kernels use this list.
 enum class DType : std::uint8_t { float32, float64, bfloat16, float16 };
 constexpr const char* dtype_names[] = {"float32", "float64", "bfloat16", "float16"};
 

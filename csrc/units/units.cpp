@@ -20,12 +20,12 @@ std::vector<std::int64_t> group_of_units(const Units& units) {
 void gather_units(const Units& units, const std::vector<AxisOfUnits>& axes, const std::int64_t* members, double* out) {
     const std::vector<std::int64_t> group_of = group_of_units(units);
     const auto num_groups = static_cast<std::size_t>(units.num_groups);
-    std::vector<std::int64_t> first_of(num_groups);  // where the statistics of each group begin
+    std::vector<std::int64_t> first_of(num_groups);  // index of each group's first statistic
     for (std::size_t group = 1; group < num_groups; ++group) {
         const auto before = static_cast<std::int64_t>(group) - 1;
         first_of[group] = first_of[group - 1] + members[before] * units.width(before);
     }
-    std::vector<std::int64_t> row_of(num_groups);  // where the axis' row of each group begins, less its first unit
+    std::vector<std::int64_t> row_of(num_groups);  // start of the axis' row in each group, minus the first unit
     for (const AxisOfUnits& axis : axes) {
         for (std::size_t i = 0; i < num_groups; ++i) {
             const auto group = static_cast<std::int64_t>(i);
@@ -42,7 +42,7 @@ void gather_units(const Units& units, const std::vector<AxisOfUnits>& axes, cons
 
 namespace {
 
-/// As NumPy: NaN wins.
+/// The maximum; NaN wins, as in NumPy.
 double larger(double a, double b) noexcept { return a >= b || std::isnan(a) ? a : b; }
 
 template <class Combine>
@@ -91,11 +91,11 @@ void reduce_members(const std::int64_t* first_unit, std::int64_t num_groups, con
 }
 
 void shrink_units(const Units& units, const bool* keep, ShrunkUnits& after) {
-    const std::int64_t nobody = units.num_units();
-    std::vector<std::int64_t> numbers(static_cast<std::size_t>(nobody + 2));  // how many units before it stay
+    const std::int64_t num_units = units.num_units();
+    std::vector<std::int64_t> numbers(static_cast<std::size_t>(num_units + 2));  // number of kept units before a unit
     std::int64_t* number = numbers.data();
-    for (std::int64_t unit = 0; unit < nobody; ++unit) number[unit + 1] = number[unit] + (keep[unit] ? 1 : 0);
-    number[nobody + 1] = number[nobody] + 1;  // nobody's positions stay
+    for (std::int64_t unit = 0; unit < num_units; ++unit) number[unit + 1] = number[unit] + (keep[unit] ? 1 : 0);
+    number[num_units + 1] = number[num_units] + 1;  // positions without a unit stay
     for (std::int64_t group = 0; group <= units.num_groups; ++group) {
         after.first_unit[group] = number[units.first_unit[group]];
     }
@@ -107,7 +107,7 @@ void shrink_units(const Units& units, const bool* keep, ShrunkUnits& after) {
         const std::int64_t* ids = units.ids + units.starts[vector];
         const std::int64_t length = units.length(vector);
         for (std::int64_t i = 0; i < length; ++i) {
-            // Written in any case, counted where it stays: no branch to mispredict.
+            // Always write, but advance only past kept positions: no branch to mispredict.
             const std::int64_t id = number[ids[i]];
             const std::int64_t stays = number[ids[i] + 1] - id;
             out_ids[next] = id;
@@ -121,7 +121,7 @@ void shrink_units(const Units& units, const bool* keep, ShrunkUnits& after) {
 bool remaining(const bool* alive, std::int64_t num_traced, const bool* keep, std::int64_t num_units,
                bool* out) noexcept {
     if (std::count(alive, alive + num_traced, true) != num_units) return false;
-    // Past the last one alive `keep` must not be read; before it no branch is needed.
+    // `keep` has no entry after the last unit that is alive, so the loop without a branch stops there.
     std::int64_t end = num_traced;
     while (end > 0 && !alive[end - 1]) out[--end] = false;
     std::int64_t unit = 0;

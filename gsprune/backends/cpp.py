@@ -22,7 +22,7 @@ def bind_torch(
     exchange_api: object = getattr(Tensor, "__dlpack_c_exchange_api__", None),
     empty_strided: Callable[..., Tensor] = torch.empty_strided,
 ) -> None:
-    """Give the core the parts of torch that it needs; it is compiled without torch.
+    """Give the core the parts of torch that it needs, because it is compiled without torch.
 
     Args:
         exchange_api: torch's DLPack exchange table; None (torch before 2.10) reads tensor attributes instead.
@@ -47,13 +47,13 @@ class CppBackend:
     """The compiled core; see `gsprune.backends.Backend` for its methods.
 
     Args:
-        num_threads: the most threads to use; None asks ``torch.get_num_threads()`` at every call. The results do not
+        num_threads: the most threads to use; None calls ``torch.get_num_threads()`` at every use. The results do not
             depend on it.
-        isa: the instruction set: "auto", "plain", "avx2" or "avx512"; None reads the environment variable
-            ``GSPRUNE_ISA``, else takes "auto". The results do not depend on it.
+        isa: the instruction set: "auto", "plain", "avx2" or "avx512"; None uses the environment variable
+            ``GSPRUNE_ISA`` if it is set, and "auto" otherwise. The results do not depend on it.
 
     Raises:
-        ValueError: `num_threads` is below 1. An unknown instruction set is an error where it is first used.
+        ValueError: `num_threads` is below 1. An unknown instruction set raises an error at its first use.
     """
 
     name = "cpp"
@@ -95,17 +95,16 @@ class CppBackend:
         num_owned: int,
         entries: Sequence[tuple[dict[Any, Any], Any, Any]],
     ) -> None:
-        """Replace every tensor by its slice and set dictionary entries: all of it, or nothing if it fails.
+        """Replace every tensor by its slice and set dictionary entries, or change nothing if something fails.
 
-        No Python code runs between the changes. So no signal handler sees a part of them, and no thread ever sees
-        memory that is not filled yet. (Some of torch's calls let other threads run; those may see a network of which
-        a part is sliced.)
+        No Python code runs between the changes. So no signal handler sees a part of them, and no thread sees memory
+        that is not filled yet. (Some torch calls let other threads run, which may see a network that is partly sliced.)
 
         Args:
-            tensors: as for `slice`; they take over the slices' storage.
-            patterns: what is kept.
-            pattern_of: per tensor the index of its pattern.
-            num_owned: how many of the first tensors belong to modules. An autograd graph that is still alive may
+            tensors: as for `slice`; they get the slices' storage.
+            patterns: the distinct patterns.
+            pattern_of: index of each tensor's pattern.
+            num_owned: number of tensors, at the start of the list, that belong to modules. A live autograd graph may
                 accumulate into them, even if they require no gradient at present.
             entries: (dictionary, key, value), set after the tensors; attributes are entries of ``__dict__``.
 

@@ -14,9 +14,9 @@ __all__ = ["Backend", "BackendName", "Pattern", "Rewrite"]
 BackendName = Literal["auto", "cpp", "triton", "torch"]
 
 Pattern = tuple[tuple[int, IntArray], ...]
-"""What is kept of a tensor: (axis, kept positions sorted ascending without repeats, int64), each axis at most once.
+"""The kept part of a tensor: (axis, ascending int64 positions without repeats), each axis at most once.
 
-Share one pattern between a weight, its gradient and its moments: it is resolved once per call.
+Share one pattern between a weight, its gradient and its moments, because every pattern is resolved once per call.
 """
 
 Rewrite = Callable[
@@ -38,35 +38,35 @@ class Backend(Protocol):
         others: Sequence[Tensor | None] | None,
         statistic: str,
     ) -> Float64Array:
-        """Sums over everything but one axis, for each of some axes of every tensor, accumulated in float64.
+        """Sums over all axes but one, for each given axis of every tensor, accumulated in float64.
 
         Args:
             tensors: w; float32, float64, bfloat16 or float16, at least one dimension, any strides.
-            axes: of each tensor, in [0, ndim), each at most once.
-            others: g of each tensor, of its shape and dtype; None for the statistics that read only w.
+            axes: the axes of each tensor, in [0, ndim), each at most once.
+            others: g for each tensor, with the same shape and dtype; None for statistics of w only.
             statistic: the summand: "abs" |w|, "square" w², "product" w g, "abs_product" |w g| or "square_product"
                 (w g)².
 
         Returns:
-            the (shape[axis],) vectors of all axes of one tensor after the other, in one array.
+            the (shape[axis],) sums of all axes, concatenated by tensor, then by axis.
 
         Raises:
             ValueError: a dtype, shape or axis does not fit; the message names the tensor.
         """
 
     def select_groups(self, scores: Float32Array, first_unit: IntArray, kept: IntArray) -> BoolArray:
-        """The units of every group with the highest scores; of equal scores the lower index is kept.
+        """The units of every group with the highest scores. On a tie the lower index is kept.
 
         Args:
-            scores: (units,) float32 without NaN, the groups one after the other.
-            first_unit: (groups + 1,) int64, where each group begins.
-            kept: (groups,) int64, how many units each group keeps.
+            scores: (units,) float32 without NaN, concatenated by group.
+            first_unit: (groups + 1,) int64, index of each group's first unit.
+            kept: (groups,) int64, number of units that each group keeps.
 
         Returns:
             (units,) bool, True for kept units.
 
         Raises:
-            ValueError: a score is NaN, or a group has fewer units than it is to keep.
+            ValueError: a score is NaN, or a group has fewer units than it should keep.
         """
 
     def slice(self, tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
@@ -74,11 +74,11 @@ class Backend(Protocol):
 
         Args:
             tensors: any dtype and strides; not changed.
-            patterns: what is kept.
-            pattern_of: per tensor the index of its pattern.
+            patterns: the distinct patterns.
+            pattern_of: index of each tensor's pattern.
 
         Returns:
-            per tensor a new one of the same dtype, device and memory format, without grad.
+            for each tensor a new one of the same dtype, device and memory format, without grad.
 
         Raises:
             ValueError: a pattern does not fit a tensor; the message names both.
@@ -86,8 +86,8 @@ class Backend(Protocol):
 
     @property
     def rewrite(self) -> Rewrite | None:
-        """Slices tensors in place and sets dictionary entries in one call: all of it, or nothing if it fails.
+        """A function that slices tensors in place and sets dictionary entries, or changes nothing if it fails.
 
-        None if the backend cannot; then `slice` and a transaction do the same. The arguments are those of
+        None if the backend has no such function; then `slice` and a transaction are used. The arguments are those of
         `CppBackend.rewrite`.
         """

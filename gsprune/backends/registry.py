@@ -1,4 +1,4 @@
-"""From a backend's name to the backend."""
+"""Returns backends by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def get_backend(name: BackendName, device: torch.device) -> Backend:
 
     Args:
         name: ``auto`` takes ``cpp`` for CPU tensors, ``triton`` for CUDA tensors and ``torch`` for any other device.
-        device: where the tensors are.
+        device: the tensors' device.
 
     Raises:
         TypeError: the name is not a string.
@@ -30,7 +30,7 @@ def get_backend(name: BackendName, device: torch.device) -> Backend:
     return _cached_backend(name, device)
 
 
-@cache  # a backend has no state, and a step takes one every time
+@cache  # a backend has no state, and every step needs one
 def _cached_backend(name: str, device: torch.device) -> Backend:
     chosen = {"cpu": "cpp", "cuda": "triton"}.get(device.type, "torch") if name == "auto" else name
     if chosen == "torch":

@@ -1,4 +1,4 @@
-"""The backend of plain torch, on any device: the definition in `gsprune.kernels.reference`, slow and simple."""
+"""The backend in plain torch, on any device: slow and simple, as defined in `gsprune.kernels.reference`."""
 
 from __future__ import annotations
 

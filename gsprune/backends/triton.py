@@ -27,18 +27,18 @@ __all__ = ["TritonBackend"]
 
 
 class TritonBackend:
-    """One launch reads all weights, one slices all tensors; the host waits once, for the sums.
+    """One launch reads all weights, and one launch slices all tensors. The host waits only for the sums.
 
     See `gsprune.backends.Backend` for its methods.
 
     Attributes:
-        launches: the launches of the last call, for tests that check which path was taken.
+        launches: the launches of the last call, so that tests can check the path taken.
 
     Args:
-        device: the kind of device that the tensors are on.
+        device: a device of the tensors' type.
 
     Raises:
-        ValueError: it is not a CUDA device, and the kernels are not interpreted.
+        ValueError: the device is not a CUDA device, and the kernels are not interpreted.
     """
 
     name = "triton"
@@ -66,7 +66,7 @@ class TritonBackend:
         return found
 
     def select_groups(self, scores: Float32Array, first_unit: IntArray, kept: IntArray) -> BoolArray:
-        """See `Backend.select_groups`; the core does it, since the scores are on the host."""
+        """See `Backend.select_groups`. The core is used, because the scores are on the host."""
         return _core.select.select_groups(scores, first_unit, kept)
 
     def slice(self, tensors: Sequence[Tensor], patterns: Sequence[Pattern], pattern_of: Sequence[int]) -> list[Tensor]:
@@ -85,15 +85,15 @@ class TritonBackend:
         num_owned: int,
         entries: Sequence[tuple[dict[Any, Any], Any, Any]],
     ) -> None:
-        """See `CppBackend.rewrite`, which differs in two points.
+        """See `CppBackend.rewrite`. This method differs in two points.
 
-        Here the tensors are filled in the order of the current stream, for which work on other streams must wait. And
-        Python code may run before the exchange (but not during it). So the exchange checks that no tensor has moved
-        since it was sliced.
+        The tensors are filled in the order of the current stream, so work on other streams must wait for it. And Python
+        code may run before the exchange (but not during it), so the exchange checks that no tensor has moved since it
+        was sliced.
 
         Raises:
             ValueError: as for `slice`.
-            RuntimeError: a tensor has moved meanwhile; nothing is exchanged.
+            RuntimeError: a tensor has moved; nothing is changed.
         """
         with torch.no_grad():
             exchange = _core.launch.prepare_exchange(list(tensors), num_owned, list(entries))
@@ -107,7 +107,7 @@ class TritonBackend:
         `record_stream` would take 5 us per tensor, and ignores tensors that share a block. (A user who makes tensors
         on another stream and slices them on the default one must synchronize the two.)
         """
-        self._streams.add(current_stream())  # from Triton: torch makes an object of it, which takes 5 us
+        self._streams.add(current_stream())  # Triton's function: torch's takes 5 us, because it makes an object
         if self._streams != {DEFAULT_STREAM}:
             torch.cuda.current_stream().synchronize()
 

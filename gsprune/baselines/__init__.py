@@ -1,1 +1,1 @@
-"""What group pruning is compared with: masks, and ReDo; a trainer takes any of them by one flag."""
+"""Baselines for group pruning: structured and unstructured masks, and ReDo. Trainers select one by `pruning`."""

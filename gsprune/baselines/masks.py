@@ -1,4 +1,4 @@
-"""Masked weights that stay masked: in the network, its followers, its gradients and the optimizer's moments."""
+"""Masks of weights, applied to the network, its followers, its gradients and the optimizer's moments."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Layer = nn.Conv2d | nn.Linear
 
 
 class MaskedPruning(ABC):
-    """Sets weights to zero on a schedule and keeps them there; the network's size and speed stay as they were.
+    """Sets weights to zero on a schedule and keeps them at zero. The network's size and speed do not change.
 
-    A masked weight has a gradient, and Adam's moments move it even without one. So the gradients are masked before
-    they are clipped (they must not count in the norm), and after the optimizer's step the weights and every tensor of
-    its state that has the weight's shape.
+    A masked weight has a gradient, and Adam's moments move it even without one. So the gradients are masked before they
+    are clipped, because they must not count in the norm. After the optimizer's step the weights are masked, and so is
+    every optimizer state of a weight's shape.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class MaskedPruning(ABC):
         followers: Sequence[nn.Module] = (),
         ignore: Sequence[str] = (),
     ) -> None:
-        """Nothing is masked yet.
+        """Start without masked weights.
 
         Args:
-            model: its convolutions and linear layers are masked.
+            model: the network, whose convolutions and linear layers will be masked.
             schedule: progress in [0, 1] -> sparsity in [0, 1).
-            optimizers: of the model's parameters.
-            followers: modules of the same structure (a target network), masked along.
-            ignore: globs of layer names that are left alone: the heads.
+            optimizers: the optimizers of the model's parameters.
+            followers: modules of the same structure (a target network), which get the same masks.
+            ignore: globs of layer names to leave alone, such as the heads.
 
         Raises:
             ValueError: a glob matches nothing, no layer is left, or a follower has another structure.
@@ -54,19 +54,19 @@ class MaskedPruning(ABC):
             name: torch.ones_like(parameter, dtype=torch.bool) for name, parameter in self._parameters()
         }
         self._sparsity = 0.0
-        self._requested = 0.0  # by the last step of this process
+        self._requested = 0.0  # sparsity of this process's last step
 
     @abstractmethod
     def _choose(self, layer: Layer, weight_mask: Tensor, sparsity: float) -> dict[str, Tensor]:
         """New masks of one layer.
 
         Args:
-            layer: as it is.
+            layer: the layer with its present weights.
             weight_mask: bool, the present mask of its weight.
-            sparsity: that is to be reached.
+            sparsity: the sparsity to reach.
 
         Returns:
-            {"weight": bool mask, "bias": bool mask}; what is left out stays as it is. Masks only ever lose.
+            {"weight": bool mask, "bias": bool mask}; an omitted mask does not change. False entries must stay False.
         """
 
     @abstractmethod
@@ -74,14 +74,14 @@ class MaskedPruning(ABC):
         """The sparsity of the present masks."""
 
     def is_due(self, progress: float) -> bool:
-        """True if the schedule asks for another sparsity than at the last step."""
+        """True if the scheduled sparsity differs from that of the last step."""
         return self._schedule(progress) != self._requested
 
     def step(self, progress: float, frames: Tensor) -> SparsityReport:
-        """Mask what the schedule asks for; what is masked stays so.
+        """Mask weights up to the scheduled sparsity. Masked weights stay masked.
 
         Args:
-            progress: fraction of training that is over, in [0, 1].
+            progress: fraction of training that is done, in [0, 1].
             frames: not used.
         """
         del frames
@@ -116,10 +116,10 @@ class MaskedPruning(ABC):
         return dict(self._masks)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the masks of a checkpoint and apply them.
+        """Restore the masks of a checkpoint and apply them.
 
         Raises:
-            CheckpointError: they are of another network; nothing is changed.
+            CheckpointError: the masks are of another network; nothing is changed.
         """
         expected = {name: tuple(mask.shape) for name, mask in self._masks.items()}
         found = {name: tuple(mask.shape) for name, mask in state.items()}
@@ -133,7 +133,7 @@ class MaskedPruning(ABC):
 
     @property
     def masks(self) -> Mapping[str, Tensor]:
-        """Parameter name -> bool mask, True where the weight lives."""
+        """Parameter name -> bool mask, False for masked weights."""
         return self._masks
 
     def _parameters(self) -> Iterator[tuple[str, Tensor]]:
@@ -167,7 +167,7 @@ def maskable_layers(model: nn.Module, ignore: Sequence[str]) -> dict[str, Layer]
     """Convolutions and linear layers by name, without those whose name matches a glob of `ignore`.
 
     Raises:
-        ValueError: a glob matches none of them, or none is left.
+        ValueError: a glob matches no layer, or no layer is left.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     for pattern in ignore:
@@ -180,20 +180,20 @@ def maskable_layers(model: nn.Module, ignore: Sequence[str]) -> dict[str, Layer]
 
 
 def masked_count(size: int, sparsity: float) -> int:
-    """How many of `size` are masked: rounded down, as the widths of group pruning are."""
+    """The number of masked elements out of `size`, rounded down like the removed width in group pruning."""
     return int(size * sparsity + 1e-9)
 
 
 def keep_highest(scores: Tensor, present: Tensor, masked: int) -> Tensor:
-    """A mask that loses the lowest scores.
+    """A mask that is False for the lowest scores.
 
     Args:
         scores: any shape, higher = keep.
-        present: bool of the same shape; what is False stays False.
-        masked: how many shall be False; never fewer than are.
+        present: bool of the same shape; False entries stay False.
+        masked: number of False entries, at least that of `present`.
 
     Returns:
-        bool of the same shape. Of equal scores the lower index is kept.
+        bool of the same shape. On a tie the lower index is kept.
     """
     flat = scores.flatten().masked_fill(~present.flatten(), -torch.inf)
     order = torch.sort(flat, descending=True, stable=True).indices
@@ -203,7 +203,7 @@ def keep_highest(scores: Tensor, present: Tensor, masked: int) -> Tensor:
 
 
 def _twins(layers: Mapping[str, Layer], follower: nn.Module) -> dict[str, Tensor]:
-    """The follower's parameters by the names of the model's."""
+    """The follower's parameters by the names of the model's parameters."""
     parameters = dict(follower.named_parameters())
     twins: dict[str, Tensor] = {}
     for name, layer in layers.items():

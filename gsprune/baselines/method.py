@@ -1,4 +1,4 @@
-"""What a trainer knows of the ways to make a network sparse: one protocol, so that a flag chooses."""
+"""The protocol of the methods that make a network sparse, as trainers use it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["NoPruning", "SparsityMethod", "SparsityReport", "StepReport"]
 
 
 class StepReport(Protocol):
-    """What a trainer reads of the report of a step; `gsprune.PruneReport` has it too."""
+    """The properties of a step's report that trainers use; `gsprune.PruneReport` has them, too."""
 
     @property
     def changed(self) -> bool:
-        """Whether the network was changed."""
+        """True if the network was changed."""
 
     @property
     def sparsity(self) -> float:
-        """Fraction that is gone since the start: of channels, or of masked weights."""
+        """The fraction of channels removed, or of weights masked, since the start."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class SparsityReport:
     """The report of a method that masks or re-initialises.
 
     Attributes:
-        changed: whether the network was changed.
-        sparsity: fraction of the maskable weights (unstructured), of the filters (structured), or 0.
-        units: how many weights, filters or units the step has newly masked or re-initialised.
+        changed: True if the network was changed.
+        sparsity: the masked fraction of weights (unstructured) or filters (structured), or 0.
+        units: number of weights, filters or units that the step masked or re-initialised.
     """
 
     changed: bool
@@ -41,39 +41,40 @@ class SparsityReport:
 class SparsityMethod(Protocol):
     """A way to make a network sparse while it trains.
 
-    A trainer calls `step` at its pruning events (PPO: every iteration; DQN: every so many updates), `after_backward`
-    between ``loss.backward()`` and the clipping of gradients, `after_optimizer_step` after ``optimizer.step()``.
+    A trainer calls `step` at its pruning events (at intervals of iterations for PPO, of updates for DQN),
+    `after_backward` between ``loss.backward()`` and the clipping of gradients, and `after_optimizer_step` after
+    ``optimizer.step()``.
     """
 
     def is_due(self, progress: float) -> bool:
-        """True if `step` may change the network at this progress; False is certain, True is not."""
+        """False if `step` will certainly not change the network at this progress; True if it may."""
 
     def step(self, progress: float, frames: Tensor) -> StepReport:
-        """Follow the schedule.
+        """Prune or mask up to the scheduled sparsity.
 
         Args:
-            progress: fraction of training that is over, in [0, 1].
-            frames: a recent batch of observations, for methods that look at activations and for compensation.
+            progress: fraction of training that is done, in [0, 1].
+            frames: a recent batch of observations, for methods that read activations and for compensation.
         """
 
     def after_backward(self) -> None:
-        """See to the gradients."""
+        """Adjust the gradients."""
 
     def after_optimizer_step(self) -> None:
-        """See to the weights and the optimizer's moments."""
+        """Adjust the weights and the optimizer's moments."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beyond model and optimizer: tensors, numbers and strings."""
+        """The state that a resumed run needs besides model and optimizer: tensors, numbers and strings."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore a result of `state_dict`."""
 
 
 class NoPruning:
-    """The dense network, or a small one from scratch."""
+    """Leaves the network as it is: dense, or small from scratch."""
 
     def is_due(self, progress: float) -> bool:
-        """False: no step changes anything."""
+        """Return False: no step changes the network."""
         del progress
         return False
 
@@ -89,9 +90,9 @@ class NoPruning:
         """Change nothing."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
+        """Return {}: this method has no state."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take nothing."""
+        """Do nothing: this method has no state."""
         del state

@@ -1,4 +1,4 @@
-"""ReDo: units that have fallen asleep are re-initialised; nothing gets smaller."""
+"""ReDo: re-initialises dormant units. The network does not get smaller."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class ReDo:
 
         s_u = E|a_u| / mean_v E|a_v|;   dormant: s_u <= threshold
 
-    a_u is a unit's activation as the layers behind it read it, after the non-linearity, averaged over a batch, over
-    space and over the layers that read it; v runs over all units of the same group. A dormant unit's incoming weights
-    and bias are drawn anew from the layer's initial distribution, its outgoing weights become zero (so the network's
-    output changes only by what the unit still gave) and the optimizer's moments of all these weights become zero.
+    a_u is the activation of a unit in the inputs of the layers that read it (after the non-linearity), averaged over a
+    batch, over space and over these layers; v runs over all units of the same group. A dormant unit's incoming weights
+    and bias are initialised again. Its outgoing weights become zero, so the network's output changes only by the
+    unit's small contribution. The optimizer's moments of all these weights become zero, too.
 
-    The published method speaks of plain layers. Here a unit is a unit of a group, so that a channel of a residual
-    stream, which several layers write and read, is recycled as a whole; where one layer writes and one reads, both
+    The published method is defined for plain layers. Here a unit is a unit of a group, so a channel of a residual
+    stream, which several layers write and read, is recycled as a whole. If one layer writes and one layer reads, both
     definitions agree.
 
     Source: Sokar et al. 2023, https://arxiv.org/abs/2302.12902
@@ -53,14 +53,14 @@ class ReDo:
         """Look up the layers of every group.
 
         Args:
-            model: of convolutions and linear layers.
+            model: a network of convolutions and linear layers.
             graph: its groups, from `gsprune.trace`.
-            optimizers: of the model's parameters.
-            threshold: share of the group's mean activation up to which a unit is dormant, >= 0.
-            interval: calls of `step` per look at the activations, >= 1.
-            seed: of the new weights.
-            average: the mean of named activations over several processes, weighted by the number of their frames; None
-                where there is one.
+            optimizers: the optimizers of the model's parameters.
+            threshold: fraction of the group's mean activation up to which a unit is dormant, >= 0.
+            interval: number of `step` calls between two checks for dormant units, >= 1.
+            seed: seed of the new weights.
+            average: averages named activations over several processes, weighted by their numbers of frames; None for a
+                single process.
 
         Raises:
             ValueError: an option is out of range, or a group has members other than convolutions and linear layers.
@@ -82,12 +82,12 @@ class ReDo:
         }
 
     def is_due(self, progress: float) -> bool:
-        """True if the next `step` looks at the activations."""
+        """True if the next `step` checks for dormant units."""
         del progress
         return (self._calls + 1) % self._interval == 0
 
     def step(self, progress: float, frames: Tensor) -> SparsityReport:
-        """Every `interval` calls, recycle what is dormant on this batch.
+        """Every `interval` calls, recycle the units that are dormant on this batch.
 
         Args:
             progress: not used.
@@ -98,8 +98,7 @@ class ReDo:
         if self._calls % self._interval:
             return SparsityReport(changed=False, sparsity=0.0)
         dormant = self.dormant(frames)
-        # First everything that leads to dormant units, then everything that leads away: a weight between two of them
-        # ends at zero.
+        # First all incoming weights, then all outgoing ones, so that a weight between two dormant units becomes zero.
         for role in _ORDER:
             for group in self._groups:
                 if len(dormant[group.name]):
@@ -112,7 +111,7 @@ class ReDo:
         """Dormant units by group: sorted int64 unit indices.
 
         Args:
-            frames: batch of observations, what the model takes.
+            frames: batch of observations.
         """
         activations = self._input_means(frames)
         found = {}
@@ -131,11 +130,11 @@ class ReDo:
         """Change nothing."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Calls so far and the generator of new weights."""
+        """The number of calls and the state of the generator of new weights."""
         return {"calls": self._calls, "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore a result of `state_dict`."""
         self._calls = int(state["calls"])
         self._generator.set_state(state["generator"])
 
@@ -162,7 +161,7 @@ class ReDo:
 
     @torch.no_grad()
     def _recycle(self, group: Group, units: IntArray, role: Role) -> None:
-        """Re-initialise the weights that lead to `units` ("out"), or zero those that lead away from them ("in")."""
+        """Initialise the incoming weights of `units` again ("out"), or zero their outgoing weights ("in")."""
         for member in group.members:
             if member.role != role:
                 continue
@@ -181,7 +180,7 @@ class ReDo:
                         value.index_fill_(member.axis, positions, 0.0)
 
     def _fresh(self, layer: Layer, parameter: nn.Parameter, axis: int, count: int) -> Tensor:
-        """New values of `count` positions along `axis` from PyTorch's default distribution, U(±1/√fan_in)."""
+        """New values for `count` positions along `axis` from PyTorch's default distribution, U(±1/√fan_in)."""
         shape = list(parameter.shape)
         shape[axis] = count
         bound = 1.0 / math.sqrt(layer.weight[0].numel())
@@ -194,14 +193,14 @@ def _layer_of(model: nn.Module, parameter: str) -> Layer:
     layer = model.get_submodule(parameter.rpartition(".")[0])
     if not isinstance(layer, nn.Conv2d | nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups > 1):
         raise ValueError(
-            f"ReDo knows plain Conv2d and Linear layers only, {parameter!r} belongs to a {type(layer).__name__}: "
-            "take another method for this network"
+            f"ReDo supports only plain Conv2d and Linear layers, but {parameter!r} belongs to a "
+            f"{type(layer).__name__}: use another method for this network"
         )
     return layer
 
 
 def _per_unit(means: Tensor, member: Member, num_units: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Mean over the positions of each unit (the 64 columns of a channel after a flatten)."""
+    """Mean over the positions of each unit (e.g. the 64 columns of a channel after a flatten)."""
     owned = member.units >= 0
     units = member.units[owned]
     sums = np.bincount(units, weights=means.numpy()[owned], minlength=num_units)

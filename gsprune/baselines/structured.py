@@ -1,4 +1,4 @@
-"""Structured pruning without groups: whole filters become zero, each layer on its own."""
+"""Structured pruning without groups: whole filters become zero, in each layer independently."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["StructuredPruning"]
 
 @final
 class StructuredPruning(MaskedPruning):
-    """In every layer the filters of least L1 norm are masked with their biases, the same fraction in each.
+    """Masks the filters of least L1 norm with their biases, the same fraction in every layer.
 
-    The layers that a residual stream ties together choose different filters, so hardly a channel of the stream could
-    be removed: that is what groups are for. The dense columns behind a flatten and the inputs of the next layer stay.
+    Layers on one residual stream choose different filters, so hardly any channel of the stream could be removed. (Group
+    pruning solves this.) The weights that read a masked filter's output are not masked.
 
     Source: Li et al. 2017, https://arxiv.org/abs/1608.08710
     """

@@ -13,7 +13,7 @@ __all__ = ["UnstructuredPruning"]
 
 @final
 class UnstructuredPruning(MaskedPruning):
-    """In every layer the weights of least magnitude are masked, the same fraction in each; biases stay.
+    """Masks the weights of least magnitude, the same fraction in every layer. Biases stay.
 
     Source: Zhu & Gupta 2017, https://arxiv.org/abs/1710.01878; in RL: Graesser et al. 2022,
     https://arxiv.org/abs/2206.10369

@@ -1,8 +1,8 @@
-"""Saving a network with its optimizer and what pruning has done to it, and loading it into a dense one.
+"""Saves a network with its optimizer and pruning state, and loads it into a dense network.
 
-A file holds the tensors at their present widths, the kept indices in the dense numbering, the first-seen widths and the
-integers of user code that had to follow: so it can be loaded into a freshly built, dense model, which is then as small,
-and goes on being pruned as the saved one would have.
+A file has the tensors at their present widths, the kept indices in the dense numbering, the first-seen widths, and the
+stored sizes in user code that were adjusted. So a newly built dense model can load it. The model is then as small as
+the saved one, and further steps prune it as they would have pruned the saved one.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ def save(
 ) -> None:
     """Write a network, dense or pruned, to one file: safetensors with JSON in its header, no pickle.
 
-    The file is complete or as it was before, also when the process dies. Tied tensors are written once; buffers that
-    are not part of the ``state_dict`` are not written.
+    The write is atomic: after a crash the old file or the complete new one exists. Tied tensors are written once.
+    Buffers that are not part of the ``state_dict`` are not written.
 
     Args:
         model: the network.
         path: the file, e.g. ``agent.safetensors``; its folder exists.
-        optimizer: one or several, whose states are to go along.
-        metadata: anything to get back from `load`: None, booleans, numbers, strings, tensors, and lists, tuples and
+        optimizer: one or several optimizers, whose states are saved, too.
+        metadata: values that `load` will return: None, booleans, numbers, strings, tensors, and lists, tuples and
             dictionaries of them.
 
     Raises:
-        TypeError: something that a file cannot hold; the message names it.
+        TypeError: a value cannot be stored; the message names it.
         OSError: the file cannot be written.
     """
     file = _checked_path(path)
@@ -84,22 +84,23 @@ def load(
 ) -> dict[str, Any]:
     """Read a file of `save` into a model of the same architecture, dense or of the file's widths.
 
-    The model's parameters stay the same objects, so that optimizers made of them stay valid. If anything goes wrong,
-    model and optimizers are as before.
+    The model's parameters stay the same objects, so optimizers of them stay valid. On failure the model and the
+    optimizers are not changed.
 
     Args:
         path: the file.
-        into: the model; freshly built, or as wide as the saved one.
-        optimizer: one or several over `into`'s parameters, in the order in which they were saved; None leaves the
-            file's optimizer states alone.
+        into: the model; newly built, or as wide as the saved one.
+        optimizer: one or several optimizers of `into`'s parameters, in the order of `save`; None ignores the file's
+            optimizer states.
 
     Returns:
-        the metadata given to `save`.
+        the metadata of `save`.
 
     Raises:
-        CheckpointError: the file is damaged, or holds another architecture or optimizer; names the first difference.
+        CheckpointError: the file is damaged, or has another architecture or optimizer. The message names the first
+            difference.
         OSError: the file cannot be read.
-        RewriteError: `into` must shrink, and its parameters are in shared memory or parts of a larger tensor.
+        RewriteError: `into` must shrink, but its parameters are in shared memory or parts of a larger tensor.
         TypeError: `into` is not a module, or `path` is no path.
     """
     module = unwrapped(_checked_module("into", into))
@@ -109,13 +110,13 @@ def load(
     tensors = canonical_tensors(module)
     must_shrink = _check_architecture(saved, module, tensors)
     _check_optimizers(saved, optimizers)
-    torch.clear_autocast_cache()  # casts of the present weights, which an autocast block would go on to use
+    torch.clear_autocast_cache()  # an autocast block around this call would use cast copies of the old weights
     with PostponedInterrupts(), Transaction() as transaction:
         if must_shrink:
             rewrite_to(module, saved.kept, transaction=transaction, attributes=saved.attributes)
         _install(saved, tensors, transaction)
         for each, record in zip(optimizers, saved.optimizers, strict=False):
-            # Setting what is there already makes the transaction remember it.
+            # Setting the present values makes the transaction remember them.
             transaction.set_entries([(each.__dict__, key, each.__dict__[key]) for key in ("state", "param_groups")])
             each.load_state_dict(record["state"])
         transaction.set_entries([(module.__dict__, SESSION_ATTRIBUTE, _pruning_state(saved, session_of(module)))])
@@ -124,14 +125,14 @@ def load(
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The contents of a file of `save` that need no model to be read.
+    """The contents of a file of `save` that can be read without a model.
 
     Attributes:
-        groups: of coupled channels, as wide as they were saved; () where the network was never pruned.
+        groups: groups of coupled channels with their saved widths; () if the network was never pruned.
         initial_widths: group -> width before the first pruning step.
-        shapes: tensor -> shape, of all parameters and buffers in the file.
+        shapes: tensor -> shape, for all parameters and buffers in the file.
         dense_shapes: tensor -> shape before the first pruning step.
-        metadata: the user's.
+        metadata: the metadata of `save`.
     """
 
     groups: tuple[Group, ...]
@@ -145,7 +146,7 @@ def read_contents(path: str | os.PathLike[str]) -> Contents:
     """Read the contents of a file of `save` without a model.
 
     Raises:
-        CheckpointError: the file is damaged, or none of `save`.
+        CheckpointError: the file is damaged, or was not written by `save`.
         OSError: the file cannot be read.
     """
     file = _checked_path(path)
@@ -161,18 +162,18 @@ def read_contents(path: str | os.PathLike[str]) -> Contents:
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
-    """A file's document, taken apart.
+    """The parts of a file's document.
 
     Attributes:
         path: the file, for messages.
-        tensors: name -> contents, of all that was written.
-        layout: name -> shape and dtype, of all that was written or has been pruned.
+        tensors: name -> contents, for all tensors in the file.
+        layout: name -> shape and dtype, for all tensors in the file and all pruned tensors.
         aliases: other names of tied tensors -> canonical name.
-        pruning: what `_pruning_document` made; None where the model was never pruned.
+        pruning: the result of `_pruning_document`; None if the model was never pruned.
         kept: tensor -> {axis: kept indices}.
         attributes: module -> {attribute: value}.
-        optimizers: type and state of each.
-        metadata: the user's.
+        optimizers: type and state of each optimizer.
+        metadata: the metadata of `save`.
     """
 
     path: Path
@@ -186,7 +187,7 @@ class _Saved:
     metadata: dict[str, Any]
 
     def dense_shape(self, name: str) -> Shape:
-        """The shape that a tensor had when first seen."""
+        """The first-seen shape of a tensor."""
         dense: Mapping[str, Shape] = {} if self.pruning is None else self.pruning["dense_shapes"]
         return dense.get(name, self.layout[name][0])
 
@@ -201,7 +202,7 @@ def _saved(path: Path, document: dict[str, Any]) -> _Saved:
         if lacking:
             raise CheckpointError(
                 f"{path} lacks {lacking} of the pruning state: it was written by another version of gsprune;"
-                " read it with that one"
+                " read it with that version"
             )
         kept = {} if pruning is None else pruning["kept"]
         return _Saved(
@@ -241,7 +242,7 @@ def _pruning_document(state: Session) -> dict[str, Any]:
 
 
 def _groups_document(groups: Sequence[Group]) -> dict[str, Any]:
-    """Groups with their index vectors, of which there are few distinct ones, apart."""
+    """Groups as JSON-compatible data. Index vectors are stored separately, because few of them are distinct."""
     vectors: dict[bytes, int] = {}
     documents = [
         {
@@ -271,7 +272,7 @@ def _groups(document: Mapping[str, Any]) -> tuple[Group, ...]:
 
 
 def _pruning_state(saved: _Saved, before: Session | None) -> Session:
-    """The state of the loaded model; it is traced anew at the next step, with the example if one was known."""
+    """The session of the loaded model. The next step traces it again, with the session's former example if any."""
     example = None if before is None else before.example
     if saved.pruning is None:
         return Session(structure=None, example=example, initial_widths={})
@@ -289,12 +290,12 @@ def _pruning_state(saved: _Saved, before: Session | None) -> Session:
 
 
 def _check_architecture(saved: _Saved, module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
-    """Compare a file with a model; returns whether the model is dense and must shrink to the file's widths."""
+    """Compare a file with a model; return True if the model is dense and must shrink to the file's widths."""
     for name in [*saved.layout, *_persistent(module, tensors)]:
         if name not in tensors:
-            raise _difference(saved, f"the file has {name!r}, which the model has not")
+            raise _difference(saved, f"the file has {name!r}, but the model does not")
         if name not in saved.layout:
-            raise _difference(saved, f"the model has {name!r}, which the file has not")
+            raise _difference(saved, f"the model has {name!r}, but the file does not")
     aliases = _aliases(module, tensors)
     for name in [*saved.aliases, *aliases]:
         if saved.aliases.get(name) != aliases.get(name):
@@ -330,12 +331,12 @@ def _check_optimizers(saved: _Saved, optimizers: Sequence[Optimizer]) -> None:
     for each, record in zip(optimizers, saved.optimizers, strict=False):
         if type(each).__name__ != record["type"]:
             raise CheckpointError(f"{saved.path} holds the state of {record['type']}, got a {type(each).__name__}")
-        ours = [len(group["params"]) for group in each.param_groups]
-        theirs = [len(group["params"]) for group in record["state"]["param_groups"]]
-        if ours != theirs:
+        sizes = [len(group["params"]) for group in each.param_groups]
+        saved_sizes = [len(group["params"]) for group in record["state"]["param_groups"]]
+        if sizes != saved_sizes:
             raise CheckpointError(
-                f"{saved.path} holds a {record['type']} with parameter groups of {theirs} parameters, got "
-                f"groups of {ours}"
+                f"{saved.path} holds a {record['type']} with parameter groups of {saved_sizes} parameters, got "
+                f"groups of {sizes}"
             )
 
 
@@ -357,7 +358,7 @@ def _aliases(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, str]
 
 
 def _persistent(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of what the ``state_dict`` would hold: all but buffers registered with ``persistent=False``."""
+    """Names of the tensors in the ``state_dict``: all but buffers registered with ``persistent=False``."""
     passing = {
         f"{prefix}.{name}" if prefix else name
         for prefix, owner in module.named_modules()

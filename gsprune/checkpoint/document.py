@@ -1,8 +1,9 @@
-"""The file of a checkpoint: one safetensors file with a JSON document and a checksum in its header; no pickle.
+"""Checkpoint files: safetensors, without pickle, with a JSON document and a checksum in the header.
 
-A document may hold None, booleans, numbers, strings, lists, tuples, dictionaries and tensors, in any nesting. It is
-written as JSON in which a dictionary is ``{"items": [[key, value], ...]}`` (its keys need not be strings), a tuple is
-``{"tuple": [...]}`` and a tensor ``{"tensor": name, "memory_format": ...}``; the tensors themselves are contiguous.
+A document consists of None, booleans, numbers, strings, lists, tuples, dictionaries and tensors, in any nesting. JSON
+lacks some of these types. A dictionary, whose keys need not be strings, is ``{"items": [[key, value], ...]}``, a tuple
+is ``{"tuple": [...]}`` and a tensor is ``{"tensor": name, "memory_format": ...}``. The tensors in the file are
+contiguous.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ _MEMORY_FORMATS = {"channels_last": torch.channels_last, "channels_last_3d": tor
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document so that the file is there as a whole or as before.
+    """Write a document. On failure an existing file is kept.
 
     Args:
         path: the file; its folder exists.
-        document: what to write; tensors may have any device and strides.
+        document: the document; tensors may have any device and strides.
 
     Raises:
-        TypeError: a value that cannot be written, named by its place in the document.
+        TypeError: a value cannot be written; the message names its place in the document.
         OSError: the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
@@ -49,7 +50,7 @@ def write_document(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Read what `write_document` wrote.
+    """Read a file of `write_document`.
 
     Args:
         path: the file.
@@ -58,7 +59,7 @@ def read_document(path: Path) -> dict[str, Any]:
         the document; tensors on the CPU, each with its own storage, in their memory format.
 
     Raises:
-        CheckpointError: the file is truncated, was changed since, is of a newer format or none of ours.
+        CheckpointError: the file is truncated, modified, of another format version, or was not written by gsprune.
         OSError: the file cannot be read.
     """
     data = path.read_bytes()
@@ -83,7 +84,7 @@ def _header(path: Path, data: bytes) -> dict[str, str]:
     size = int.from_bytes(data[:_HEADER_SIZE_BYTES], "little")
     try:
         header = json.loads(data[_HEADER_SIZE_BYTES : _HEADER_SIZE_BYTES + size])
-    except ValueError as error:  # UnicodeDecodeError is one, too
+    except ValueError as error:  # includes UnicodeDecodeError
         raise CheckpointError(f"{path} is no checkpoint, or a damaged one: its header cannot be read") from error
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not {"gsprune_format", "gsprune", "sha256"} <= set(metadata):
@@ -101,7 +102,7 @@ def _digest(body: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _encoded(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON-compatible data; its tensors go to `tensors` under the place they have in the document."""
+    """`value` as JSON-compatible data. Its tensors are added to `tensors`, named after their place in the document."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, Tensor):
@@ -138,7 +139,7 @@ def _encoded_tensor(tensor: Tensor, place: str, tensors: dict[str, Tensor]) -> d
 
 
 def _memory_format(tensor: Tensor) -> str:
-    # By strides: a 1x1 kernel counts as contiguous in either format, and yet convolutions look at its strides.
+    # Compare strides: a 1x1 kernel counts as contiguous in both formats, but convolutions depend on its strides.
     for name, dimensions in (("channels_last", 4), ("channels_last_3d", 5)):
         if tensor.ndim == dimensions and tensor.stride() != torch.empty(tensor.shape, device="meta").stride():
             like = torch.empty(tensor.shape, device="meta", memory_format=_MEMORY_FORMATS[name])

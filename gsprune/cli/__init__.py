@@ -1,9 +1,9 @@
 """The command line: ``gsprune train ppo``, ``gsprune inspect`` and so on.
 
 A command is a module of this package with a dataclass `Args`, whose field docstrings are the help, and ``main(args)``,
-which returns nothing or an exit code. A module may also have ``defaults(argv) -> Args``, for defaults that depend on
-the arguments (presets), ``normalized(argv) -> argv``, for words that the parser would misread, and
-``groups_of(Args)``, for the groups of its help. `COMMANDS` lists the commands; a module is imported only when
+which returns nothing or an exit code. A module may have more functions: ``defaults(argv) -> Args`` returns defaults
+that depend on the arguments (presets), ``normalized(argv) -> argv`` rewrites words that the parser would misread, and
+``groups_of(Args)`` returns the option groups of the help. `COMMANDS` lists the commands. A module is imported only when
 its command is called.
 """
 
@@ -15,19 +15,20 @@ import sys
 from collections.abc import Sequence
 
 import gsprune
+from gsprune.checks import suggestion
 from gsprune.errors import GspruneError, MissingExtraError
 
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "train ppo": ("gsprune.cli.train_ppo", "train an agent by PPO while its network shrinks"),
-    "train dqn": ("gsprune.cli.train_dqn", "train an agent by DQN while its network shrinks"),
+    "train ppo": ("gsprune.cli.train_ppo", "train an agent with PPO while its network shrinks"),
+    "train dqn": ("gsprune.cli.train_dqn", "train an agent with DQN while its network shrinks"),
     "eval": ("gsprune.cli.eval", "evaluate a run on training levels, on all levels and under pixel noise"),
-    "play": ("gsprune.cli.play", "show the agent of a run at play, in a window or as mp4 and GIF"),
+    "play": ("gsprune.cli.play", "play episodes with a run's agent in a window, or record them as mp4 and GIF"),
     "report": ("gsprune.cli.report", "make tables and pictures of one or many runs"),
     "sweep": ("gsprune.cli.sweep", "train games x methods x seeds in local processes or on a Ray cluster"),
     "export": ("gsprune.cli.export", "write the policy of a run as ONNX or a PyTorch program, with a contract"),
-    "compact": ("gsprune.cli.compact", "remove the channels of a run's network that cost nothing"),
+    "compact": ("gsprune.cli.compact", "remove channels of a run's network that do not affect its output"),
     "latency": ("gsprune.cli.latency", "time the networks of runs, dense and pruned, in several engines"),
     "inspect": (
         "gsprune.cli.inspect",
@@ -103,7 +104,7 @@ def _complete(arguments: Sequence[str]) -> int:
 
 
 def _show_commands(arguments: Sequence[str]) -> int:
-    """Answer --help and --version, or complain about a missing or unknown command; with the list of commands."""
+    """Print the help, the version, or an error for a missing or unknown command."""
     if "--version" in arguments[:1]:
         sys.stdout.write(f"gsprune {gsprune.__version__}\n")
         return 0
@@ -116,11 +117,24 @@ def _show_commands(arguments: Sequence[str]) -> int:
     if rest and rest[0] in ("-h", "--help"):
         sys.stdout.write(f"gsprune: gradual group-structured pruning of networks while they train\n\n{table}\n")
         return 0
-    complaint = f"there is no command {' '.join(arguments[:2])!r}"
-    if not rest:
-        complaint = f"gsprune {first} needs one of these" if first else "a command is missing"
+    if not arguments:
+        complaint = "a command is missing"
+    elif first and (not rest or rest[0].startswith("-")):
+        complaint = f"gsprune {first} needs one of these"
+    else:
+        complaint = _unknown_command(arguments)
     sys.stderr.write(f"gsprune: {complaint}\n{table}\n")
     return _USAGE_ERROR
+
+
+def _unknown_command(arguments: Sequence[str]) -> str:
+    """The error message for an unknown command, with a suggestion."""
+    two_words = " ".join(arguments[:2])
+    near = suggestion(two_words, [command for command in COMMANDS if " " in command])
+    if near:
+        return f"there is no command {two_words!r}{near}"
+    first_words = [command.split()[0] for command in COMMANDS]
+    return f"there is no command {arguments[0]!r}{suggestion(arguments[0], first_words)}"
 
 
 def _complain(error: BaseException, code: int) -> int:

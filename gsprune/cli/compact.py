@@ -1,8 +1,8 @@
-"""Remove the channels of a run's network that cost nothing, and write the smaller network to a file.
+"""Remove channels of a run's network that do not affect its output, and write the smaller network to a file.
 
-These are channels that are constant for every frame and channels that nobody reads, as after unstructured pruning; with
---calibration-frames also those that are constant on frames of the game (dormant ones). The run is left alone. Read the
-file with gsprune.load, or show its groups with gsprune inspect.
+These are channels that are constant for every input and channels that no layer reads, as after unstructured pruning.
+With --calibration-frames, channels that are constant on frames of the game (dormant ones) are removed, too. The run is
+not changed. Read the file with gsprune.load, or show its groups with gsprune inspect.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Args:
     run: Annotated[Path, tyro.conf.Positional]
     """the run folder"""
     out: Path | None = None
-    """the file; unset: compact/model.safetensors in the run folder"""
+    """the file to write; unset: compact/model.safetensors in the run folder"""
     calibration_frames: int = 0
-    """frames of the game on which dormant channels are constant, 16 or more; 0 looks at the weights alone"""
+    """frames of the game for finding dormant channels, at least 16; 0 uses the weights only"""
     tolerance: float = 0.0
-    """spread of a dormant channel's values, as a fraction of the largest value that the layer behind it reads"""
+    """largest spread of a dormant channel's values, as a fraction of the largest value in its consumer's input"""
     dry_run: bool = False
     """only show what would be removed"""
     seed: int = 0
@@ -46,7 +46,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    """Compact the network of the newest checkpoint, and say what was removed."""
+    """Compact the network of the newest checkpoint, and print the report."""
     if args.calibration_frames < 0:
         raise ValueError(f"`calibration_frames` must be at least 0, got {args.calibration_frames}")
     console = Console()
@@ -70,7 +70,7 @@ def main(args: Args) -> None:
 
 
 def _calibration(args: Args, agent: TrainedAgent, console: Console) -> list[torch.Tensor] | None:
-    """Batches of frames that the agent has played; None without."""
+    """Batches of frames that the agent plays; None without calibration."""
     if not args.calibration_frames:
         return None
     with console.status("playing frames to calibrate on"):

@@ -1,4 +1,4 @@
-"""Completion scripts for shells, made by tyro from the options of all commands."""
+"""Completion scripts for shells, which tyro generates from the options of all commands."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def write_completion(modules: Mapping[str, str], arguments: Sequence[str]) -> No
 
 
 def _one_of(forms: Mapping[str, Any]) -> Any:
-    """A type of which tyro makes one subcommand per form."""
+    """A union type that tyro turns into one subcommand per form."""
     choices: list[Any] = [Annotated[form, tyro.conf.subcommand(name)] for name, form in forms.items()]
     return functools.reduce(operator.or_, choices)

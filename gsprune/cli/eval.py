@@ -1,7 +1,7 @@
-"""Evaluate the newest checkpoint of a run, also while it is going on: training levels, all levels, pixel noise.
+"""Evaluate the newest checkpoint of a run, even of one in progress: training levels, all levels, pixel noise.
 
-Every environment plays the same number of episodes, so that short ones are not over-counted. The result is printed and
-written to eval.json in the run folder, where `gsprune report` finds it.
+Every environment plays the same number of episodes, so that short episodes are not over-counted. The result is printed
+and written to eval.json in the run folder, where `gsprune report` reads it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rich.table import Table
 
 from gsprune.checks import counted
 from gsprune.files import write_atomically
+from gsprune.rl.evaluation.episodes import MAX_EPISODE_STEPS
 from gsprune.rl.evaluation.protocol import (
     CLEAN_TRACKS,
     EVALUATION_SEED,
@@ -43,11 +44,13 @@ class Args:
     noise: bool = False
     """also play all levels with Gaussian pixel noise of standard deviation 5, 15 and 30"""
     num_envs: int = 64
-    """environments that step together"""
+    """number of parallel environments"""
+    max_episode_steps: int = MAX_EPISODE_STEPS
+    """longest allowed episode; a longer one ends the evaluation with an error"""
     seed: int | None = None
-    """seed of levels, actions and noise; unset: the one with which the run evaluates itself"""
+    """seed of levels, actions and noise; unset: that of the run's own evaluation"""
     device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one"""
+    """cpu, cuda, cuda:1, ...; auto uses a GPU if there is one"""
     torch_threads: int | None = None
     """threads of PyTorch on the CPU; unset: PyTorch's own choice"""
 
@@ -69,6 +72,7 @@ def main(args: Args) -> None:
         num_envs=args.num_envs,
         seed=EVALUATION_SEED + agent.config["seed"] if args.seed is None else args.seed,
         env_options=agent.config.get("env_options", ""),
+        max_episode_steps=args.max_episode_steps,
     )
     tracks = CLEAN_TRACKS + (NOISE_TRACKS if args.noise else ())
     with console.status("") as status:

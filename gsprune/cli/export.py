@@ -1,7 +1,7 @@
 """Export the policy of a run's newest checkpoint for a device: logits or Q values of uint8 frames.
 
-It is checked on frames of the game: a policy that acts otherwise than the agent is an error and leaves no file. Beside
-the file lies a JSON contract: shapes, what the actions mean, widths, training, return.
+The export is checked on frames of the game: if it chooses other actions than the agent, that is an error and no file is
+written. A JSON contract next to the file has shapes, the meaning of actions, widths, training and return.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ class Args:
     out: Path | None = None
     """the file; unset: export/policy.onnx or export/policy.pt2 in the run folder"""
     batch: Literal["dynamic", "1"] = "dynamic"
-    """any number of frames per call, or one, which some engines insist on"""
+    """number of frames per call: any, or 1, which some engines require"""
     frames: int = 1000
     """frames of the game on which outputs and greedy actions must agree with PyTorch's"""
     int8: bool = False
     """also write a statically quantised copy, and measure its loss of return; onnx only"""
     calibration_frames: int = 512
-    """frames from which the ranges of activations are taken for int8"""
+    """frames that determine the ranges of activations for int8"""
     episodes: int = 200
-    """episodes on test levels that the float and the int8 policy play, each"""
+    """episodes on test levels for each of the float and the int8 policy"""
     num_envs: int = 50
-    """environments that step together in these episodes"""
+    """number of parallel environments in these episodes"""
     seed: int = 0
-    """seed of levels and actions in the episodes played here"""
+    """seed of levels and actions in these episodes"""
 
 
 def main(args: Args) -> None:
-    """Export, and say what was written."""
+    """Export the policy, and print the report."""
     if args.frames < 1:
         raise ValueError(f"`frames` must be at least 1, got {args.frames}")
     if args.int8 and args.format != "onnx":
-        raise ValueError("`int8` needs --format onnx: it is made by ONNX Runtime's tools")
+        raise ValueError("`int8` needs --format onnx, because ONNX Runtime's tools make it")
     if args.calibration_frames < 32:
         raise ValueError(f"`calibration_frames` must be at least 32, got {args.calibration_frames}")
     console = Console()

@@ -35,11 +35,11 @@ class Args:
     """Options of ``gsprune inspect``."""
 
     path: Annotated[Path | None, tyro.conf.Positional] = None
-    """a run folder, one of its checkpoints, or a file of gsprune.save; left out: a built-in network"""
+    """run folder, checkpoint of a run, or file of gsprune.save; unset: a built-in network"""
     encoder: EncoderName | None = None
     """the built-in network; unset: impoola"""
     width: float | None = None
-    """its factor on the filters of the convolutions; unset: 2"""
+    """multiplier of the built-in network's filters; unset: 2"""
 
 
 def main(args: Args) -> None:
@@ -83,9 +83,9 @@ def build_model(options: Mapping[str, Any]) -> tuple[nn.Module, ObservationShape
 def groups_table(
     groups: Sequence[Group], shapes: Mapping[str, tuple[int, ...]], first_widths: Mapping[str, int], title: str
 ) -> Table:
-    """One row per group: its width, its first width, what one unit costs, and the layers it ties.
+    """A table with one row per group: its present and first width, parameters per channel, and layers.
 
-    Layers are named below the module that all groups share, since full names do not fit into 80 columns.
+    Layer names omit the module that all groups share, because full names do not fit into 80 columns.
     """
     shared = _shared_module([group.name for group in groups])
     table = Table(title=f"{title} (names below {shared})" if shared else title, box=box.SIMPLE_HEAD)
@@ -94,21 +94,21 @@ def groups_table(
         table.add_column(heading, justify="right")
     table.add_column("written by", overflow="fold")
     table.add_column("read by", overflow="fold")
-    table.caption = "cost: parameters that go with one channel"
+    table.caption = "cost: parameters removed with one channel"
     for group in groups:
         table.add_row(
-            _below(shared, group.name),
+            _relative_name(shared, group.name),
             str(group.width),
             str(first_widths[group.name]),
             f"{_params_per_unit(shapes, group):,.0f}",
-            "\n".join(_below(shared, name) for name in _layers(group, "out")),
-            "\n".join(_below(shared, name) for name in _layers(group, "in")),
+            "\n".join(_relative_name(shared, name) for name in _layers(group, "out")),
+            "\n".join(_relative_name(shared, name) for name in _layers(group, "in")),
         )
     return table
 
 
 def _shared_module(names: Sequence[str]) -> str:
-    """The innermost module that holds all of these layers; "" where that is the network itself."""
+    """The innermost module that contains all of these layers; "" for the network itself."""
     parts = [name.split(".")[:-1] for name in names]
     shared = []
     for column in zip(*parts, strict=False):
@@ -118,18 +118,18 @@ def _shared_module(names: Sequence[str]) -> str:
     return ".".join(shared)
 
 
-def _below(module: str, name: str) -> str:
-    """A layer's name without the module that all share."""
+def _relative_name(module: str, name: str) -> str:
+    """A layer's name relative to a module."""
     return name.removeprefix(f"{module}.") if module else name
 
 
 def _show_file(path: Path, console: Console) -> None:
-    """Print what a file of `gsprune.save` tells: its network's code is not needed."""
+    """Print the contents of a file of `gsprune.save`, which does not need the network's code."""
     contents = read_contents(path)
     if contents.groups:
         console.print(groups_table(contents.groups, contents.shapes, contents.initial_widths, str(path)))
     else:
-        console.print(f"{path}: the network was never pruned, so the file holds no groups", highlight=False)
+        console.print(f"{path}: the network was never pruned, so the file has no groups", highlight=False)
     now, first = (sum(map(math.prod, shapes.values())) for shapes in (contents.shapes, contents.dense_shapes))
     console.print(f"numbers in parameters and buffers: {now:,} of {first:,}", highlight=False)
     for name, value in contents.metadata.items():
@@ -137,7 +137,7 @@ def _show_file(path: Path, console: Console) -> None:
 
 
 def _saved_model(path: Path, console: Console) -> tuple[str, nn.Module, NetworkSize, ObservationShape]:
-    """A title, the network of a run or checkpoint as small as it is, its first size, and the observations' shape."""
+    """The title, pruned network, dense size and observation shape of a run or checkpoint."""
     if (path / "config.json").is_file():
         checkpoint, complaints = latest_checkpoint(path / "checkpoints")
         for complaint in complaints:
@@ -163,7 +163,7 @@ def _layers(group: Group, role: str) -> list[str]:
 
 
 def _params_per_unit(shapes: Mapping[str, tuple[int, ...]], group: Group) -> float:
-    """Parameters that leave with one unit, averaged over the units."""
+    """The average number of parameters that are removed with one unit."""
     total = 0.0
     for member in group.members:
         shape = shapes.get(member.tensor, ())  # a file lacks buffers that are not part of the ``state_dict``

@@ -1,7 +1,7 @@
-"""Time the networks of runs, dense and pruned, in the engines that would run them: median, p99, a table and a picture.
+"""Time the networks of runs, dense and pruned, in inference engines: median and p99 as a table and a plot.
 
-All networks take turns in every setting, so that other load on the machine slows them alike. Without a run, the command
-times a built-in network at several sparsities.
+All networks are timed in turns in every setting, so that other load on the machine slows them alike. Without a run, the
+command times a built-in network at several sparsities.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Args:
     """Options of ``gsprune latency``."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """run folders: the network of the newest checkpoint of each, and the dense one it began with"""
+    """run folders: for each the network of the newest checkpoint, and the dense network at the start"""
     encoder: EncoderName | None = None
     """without runs: the built-in network; unset: impoola"""
     width: float | None = None
-    """without runs: the factor on the filters of its convolutions; unset: 2"""
+    """without runs: multiplier of the built-in network's filters; unset: 2"""
     sparsity: tuple[float, ...] = ()
     """without runs: fractions of the channels to remove; unset: 0.8"""
     round_to: tuple[int | WidthPreset, ...] = ()
-    """without runs: round widths up to a multiple, or to an engine's preset; each value is timed; unset: 1"""
+    """without runs: multiples or presets of engines to which widths are rounded up; each is timed; unset: 1"""
     batches: tuple[int, ...] = (1, 256)
     """frames per call"""
     engines: tuple[str, ...] = ("eager", "compiled", "onnxruntime")
@@ -56,7 +56,7 @@ class Args:
     threads: tuple[int, ...] = (1, 2)
     """threads of the engine"""
     seconds: float = 5.0
-    """maximum timing per network and setting, in seconds"""
+    """the most seconds of timing per network and setting"""
     out: Path = Path("latency")
     """folder for latency.md, latency.json and latency.png"""
 
@@ -67,8 +67,8 @@ def main(args: Args) -> None:
         raise ValueError(f"`seconds` must be above 0, got {args.seconds}")
     for name in ("encoder", "width", "sparsity", "round_to"):
         if args.runs and getattr(args, name) not in (None, ()):
-            raise ValueError(f"`{name}` is for a built-in network, but runs have their own; leave it or the runs out")
-    with _writing_to(args.out):  # found now, and not after minutes of timing
+            raise ValueError(f"`{name}` is for a built-in network, but runs have their own; leave out either")
+    with _writing_to(args.out):  # raises now rather than after minutes of timing
         args.out.mkdir(parents=True, exist_ok=True)
     console = Console()
     networks, references, shape = _of_runs(args.runs) if args.runs else _built_in(args)
@@ -91,7 +91,7 @@ def main(args: Args) -> None:
 
 
 _Networks = tuple[dict[str, nn.Module], dict[str, str], ObservationShape]
-"""Label -> network, label -> label of its dense network, and the shape of their observations."""
+"""{label: network}, {label: label of its dense network} and the shape of observations."""
 
 
 def _of_runs(runs: tuple[Path, ...]) -> _Networks:
@@ -142,7 +142,7 @@ def _agent(encoder: EncoderName, width: float) -> nn.Module:
 
 
 def _per_network(table: Table) -> list[RichTable]:
-    """One table per network without the number of calls, which fits into 80 columns."""
+    """One table per network, without the number of calls, so that it fits into 80 columns."""
     tables: dict[str, RichTable] = {}
     for network, *cells in table.rows:
         if network not in tables:
@@ -162,7 +162,7 @@ def _write(folder: Path, table: Table, rows: list[EngineLatency]) -> None:
 
 @contextmanager
 def _writing_to(folder: Path) -> Iterator[None]:
-    """A block that writes into the folder of the results."""
+    """A context that turns an OSError into an error that names the folder."""
     try:
         yield
     except OSError as error:

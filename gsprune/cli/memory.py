@@ -1,4 +1,4 @@
-"""How the process gets its memory."""
+"""Settings of the process's memory allocator."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep the memory of freed tensors for the next ones, instead of giving it back to the system.
+    """Make glibc reuse the memory of freed tensors instead of returning it to the system.
 
-    A training step on the CPU allocates and frees the same large activations over and over. By default each of them is
-    mapped anew, and every page of it is a fault at first touch: that took 5 to 15 % of a step of Impoola on one core.
-    The process keeps the memory of its peak, which a training reaches again in every step.
+    A training step on the CPU allocates and frees the same large activations again and again. By default each of them
+    is mapped again, and every page causes a page fault: that took 5 to 15 % of a step of Impoola on one core. With this
+    setting the process keeps its peak memory, which a training needs in every step anyway.
 
-    Large tensors lie on huge pages, where the system gives any: another 4 to 6 % of a step of Impala on one core,
-    within the noise of a whole training. PyTorch reads the variable that asks for them when it allocates, so call
-    this before.
+    Large tensors also use huge pages if the system has any. That saved another 4 to 6 % of a step of Impala on one
+    core, but the effect on a whole training is within noise. Call this before PyTorch allocates memory, because PyTorch
+    reads the environment variable then.
 
     Returns:
-        whether it did; elsewhere than on glibc nothing is changed.
+        True if the setting was applied; False on systems without glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

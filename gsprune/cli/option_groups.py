@@ -28,7 +28,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def groups_of(args_type: type[Any]) -> dict[str, list[str]]:
-    """Title of a group -> the options that this command has of it, in the order of the dataclass.
+    """Title of a group -> its options in this command, in the order of the dataclass.
 
     An option without an entry in `GROUPS` goes to "run" if it is one of `RunOptions`, and to "algorithm" otherwise.
     """

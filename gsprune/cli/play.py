@@ -1,8 +1,8 @@
-"""Show the agent of a run at play: in a window, or as an mp4 and a GIF where there is no display.
+"""Play episodes with a run's agent: in a window, or as mp4 and GIF files if there is no display.
 
-The caption has the return so far, the widths of the network and the milliseconds of one frame on one thread. A run does
-not keep its agent of before the pruning: to see pruned and dense side by side, train the dense one as a run of its own
-(`gsprune train ppo --pruning none`) and name it by --beside. Without it only the one agent is shown.
+The caption shows the return so far, the widths of the network and the milliseconds per frame on one thread. To compare
+a pruned agent with a dense one side by side, train a dense run (`gsprune train ppo --pruning none`) and pass its folder
+as --beside. (A run does not keep its agent from before pruning.)
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ class Args:
     episodes: int | None = None
     """episodes of each agent; unset: as many as fit into --seconds"""
     seconds: float = 20.0
-    """length at most"""
+    """maximum length"""
     levels: Literal["train", "test"] = "test"
     """the training levels, or all levels"""
     seed: int = 0
-    """seed of levels and actions; both agents meet the same levels"""
+    """seed of levels and actions; both agents play the same levels"""
     fps: int = 15
     """environment steps per second"""
     scale: int = 4
-    """factor by which frames are enlarged"""
+    """enlargement of frames"""
     out: Path | None = None
     """file to write, .mp4 or .gif; unset: a window, or without a display play.mp4 and play.gif in the run folder"""
     device: str = "cpu"
-    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one"""
+    """cpu, cuda, cuda:1, ...; auto uses a GPU if there is one"""
 
 
 def main(args: Args) -> None:
-    """Play, and say what was shown or written."""
+    """Play in a window, or write the files and print their names."""
     console = Console()
     config = PlayConfig(args.levels, args.seed, args.episodes, args.seconds, args.fps, args.scale)
     agents = _agents(args, console)
@@ -70,7 +70,7 @@ def main(args: Args) -> None:
         _show(players, config, args.run.resolve().name)
         return
     if obstacle is not None:
-        _say(console, f"{obstacle}: no window, files instead")
+        _say(console, f"{obstacle}: writing files instead of opening a window")
     with console.status("playing"):
         film = filmed(players, config)
     for path in paths:

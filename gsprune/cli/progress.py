@@ -1,4 +1,4 @@
-"""The live display of a training: a bar in a terminal, a line now and then elsewhere."""
+"""The live display of a training: a progress bar in a terminal, otherwise a line from time to time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["TrainingDisplay"]
 _LINES = 20  # without a terminal: this many lines over the whole training
 _BAR_WIDTH = 12
 _REMAINING = len("0:00:00")
-_ESTIMATE_SECONDS = 3600.0  # an iteration may take minutes, and the time that is left is told from several
+_ESTIMATE_SECONDS = 3600.0  # the remaining time is estimated from several iterations, which may take minutes each
 _SILENCE_SECONDS = 10.0  # without a terminal: between two lines of the first iteration
 
 
@@ -24,7 +24,7 @@ class TrainingDisplay:
     """Shows steps per second, return, sparsity and widths while a training runs."""
 
     def __init__(self, console: Console, total_steps: int, first_step: int = 0) -> None:
-        """Prepare; the display is there within the context.
+        """Prepare the display, which is visible within the context.
 
         Args:
             console: the console to draw on.
@@ -35,7 +35,7 @@ class TrainingDisplay:
         self._total = total_steps
         self._next_line = first_step
         self._row: Row | None = None
-        self._said = time.monotonic()
+        self._printed = time.monotonic()
         self._progress = Progress(
             BarColumn(bar_width=_BAR_WIDTH),
             MofNCompleteColumn(),
@@ -73,12 +73,12 @@ class TrainingDisplay:
     def show_activity(self, step: int, activity: str) -> None:
         """Move the bar within an iteration, and show what the trainer is doing."""
         self._progress.update(self._task, completed=step, description=self._description(activity))
-        if self._row is None and not self._console.is_terminal and time.monotonic() - self._said >= _SILENCE_SECONDS:
-            self._said = time.monotonic()
+        if self._row is None and not self._console.is_terminal and time.monotonic() - self._printed >= _SILENCE_SECONDS:
+            self._printed = time.monotonic()
             self.say(f"first iteration: {activity}, step {step:,} of {self._total:,}")
 
     def _description(self, activity: str = "") -> str:
-        """The newest metrics and the activity, as far as there is room."""
+        """The newest metrics and the activity, as far as they fit."""
         if self._row is None:
             return f"first iteration: {activity}"
         text = describe(self._row)
@@ -88,7 +88,7 @@ class TrainingDisplay:
 
     @property
     def _room(self) -> int:
-        """Characters of the line that the bar, the count and the time leave; rich would cut the count instead."""
+        """Characters that remain beside the bar, the count and the time. With a longer text rich cuts the count."""
         count = 2 * len(str(self._total)) + 1
         return self._console.width - _BAR_WIDTH - count - _REMAINING - 3
 
@@ -98,10 +98,10 @@ class TrainingDisplay:
 
 
 class _TimeLeft(TimeRemainingColumn):
-    """Estimates the time that is left from whole iterations: a rollout is faster than the learning after it."""
+    """Estimates the remaining time from whole iterations, because a rollout is faster than the learning after it."""
 
     def render(self, task: Task) -> Text:
-        """The time that the task of whole iterations takes yet."""
+        """The remaining time of the task that counts whole iterations."""
         return super().render(task.fields.get("pace", task))
 
 

@@ -1,4 +1,4 @@
-"""Make a report of one or many runs, finished or going on: report.md with tables and pictures, and runs.csv."""
+"""Make a report of one or many runs, finished or in progress: report.md with tables and plots, and runs.csv."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from gsprune.report.write import write_report
 
 __all__ = ["Args", "main"]
 
-# What fits into 80 columns; report.md has the rest.
-_IN_TERMINAL = ("method", "runs", "train return", "test return", "params gone", "latency (ms)", "time")
+# The columns that fit into 80 characters; report.md has the rest.
+_IN_TERMINAL = ("method", "runs", "train return", "test return", "params removed", "latency (ms)", "time")
 _LONGEST_WHOLE_NAME = 24  # longer names of methods are broken into lines
 
 
@@ -29,14 +29,14 @@ class Args:
     """Options of ``gsprune report``."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """run folders, or folders that hold some at any depth, such as a sweep's"""
+    """run folders, or folders that contain run folders at any depth, such as a sweep's"""
     out: Path = Path("report")
-    """the report's folder; files of an older report in it are overwritten"""
+    """folder of the report; files of an older report are overwritten"""
     baseline: str | None = None
-    """the method that the others are compared with; unset: the first dense one"""
+    """method to compare the others with; unset: the first dense one"""
     latency: bool = False
-    """time all networks anew, side by side on this machine, instead of taking what each run measured at its end; do so
-    after a sweep, whose runs disturb each other's clocks"""
+    """time all networks again, in turns on this machine, instead of using the times of each run's end; recommended
+    after a sweep, whose runs slow each other down"""
 
 
 def main(args: Args) -> None:
@@ -51,7 +51,7 @@ def main(args: Args) -> None:
             latencies = measured_latencies(runs)
     report = write_report(runs, args.out, args.baseline, latencies)
     for table in report.tables:
-        if table.headings[0] == "method":  # the others have a row per run, which may be hundreds
+        if table.headings[0] == "method":  # other tables may have hundreds of rows, one per run
             console.print(_for_terminal(table))
     pictures = counted(len(report.pictures), "picture")
     console.print(f"{pictures}, runs.csv and report.md are in {report.folder}", highlight=False, soft_wrap=True)
@@ -59,7 +59,7 @@ def main(args: Args) -> None:
 
 def _for_terminal(table: Table) -> RichTable:
     shown = [i for i, heading in enumerate(table.headings) if heading in _IN_TERMINAL]
-    if "train return" not in table.headings:  # not that of a game: it is narrow enough
+    if "train return" not in table.headings:  # a narrow table: all columns fit
         shown = list(range(len(table.headings)))
     rich = RichTable(title=table.title)
     longest = max((len(row[0]) for row in table.rows), default=0)

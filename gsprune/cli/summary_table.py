@@ -1,4 +1,4 @@
-"""The table at the end of a run, in the terminal."""
+"""Prints the summary of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["print_summary"]
 
 
 def print_summary(summary: RunSummary, folder: Path, console: Console) -> None:
-    """Print what came out of a run and where it lies."""
+    """Print the results of a run as tables, and the names of its files."""
     network = Table("network", title=f"{summary.env_id}, pruning: {summary.pruning}")
     for heading in ("start", "end"):
         network.add_column(heading, justify="right")

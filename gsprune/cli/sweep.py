@@ -1,8 +1,8 @@
 """Train games x methods x seeds, from a YAML file or from options, in local processes or on a Ray cluster.
 
-A sweep can be stopped (Ctrl-C) and started again with the same command: finished trials are skipped, interrupted ones
-go on from their last checkpoint. Each trial is a run folder OUT/GAME/METHOD/seed-N, its output lies beside it in
-seed-N.log; `gsprune report OUT` makes the report.
+A sweep can be stopped (Ctrl-C) and resumed with the same command: finished trials are skipped, interrupted ones resume
+from their last checkpoint. Each trial has a run folder OUT/GAME/METHOD/seed-N, and its output is in seed-N.log next to
+the folder. `gsprune report OUT` makes the report.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Args:
     out: Path | None = None
     """the sweep's folder; unset: runs/NAME for a study NAME.yaml, else runs/sweep"""
     workers: int | None = None
-    """trials at a time; unset: 1, on a Ray cluster as many as fit"""
+    """number of parallel trials; unset: 1, on a Ray cluster as many as fit"""
     threads: int | None = None
-    """threads of each trial, for the network and for the environments; unset: their own choice, too many for several
-    workers"""
+    """threads of each trial, for the network and for the environments; unset: as in gsprune train, too many for
+    several workers"""
     engine: Literal["local", "ray"] = "local"
-    """where trials run: processes of this machine, or a Ray cluster, whose machines must all see the sweep's folder"""
+    """where trials run: in processes of this machine, or on a Ray cluster whose machines share the sweep's folder"""
     address: str | None = None
     """address of the Ray cluster, like ray://HOST:10001 or auto; unset: RAY_ADDRESS, else start Ray on this machine"""
     cpus_per_trial: float | None = None
@@ -67,7 +67,7 @@ class Args:
     options: str = ""
     """options of every trial, in quotes: --options "--preset quick --width 1"; a method's own options override them"""
     dry_run: bool = False
-    """print the commands of the trials, and run none"""
+    """print the trials' commands without running them"""
 
 
 def normalized(argv: Sequence[str]) -> list[str]:
@@ -90,7 +90,7 @@ def main(args: Args) -> int:
     study = _study(args)
     out = args.out or Path("runs") / (args.study.stem if args.study is not None else "sweep")
     if args.engine == "ray":
-        out = out.resolve()  # the workers' current folder is another
+        out = out.resolve()  # Ray workers have another working directory
     elif args.address is not None:
         raise ValueError(f"`address` is {args.address!r}, which is for Ray; add --engine ray")
     elif args.cpus_per_trial is not None or args.gpus_per_trial:
@@ -113,7 +113,7 @@ def main(args: Args) -> int:
 
 @contextmanager
 def _launcher(args: Args) -> Iterator[Launcher]:
-    """Where the trials run."""
+    """The launcher of the trials."""
     variables = variables_for(args.threads)
     if args.engine == "local":
         yield LocalLauncher(1 if args.workers is None else args.workers, variables)
@@ -127,7 +127,7 @@ def _launcher(args: Args) -> Iterator[Launcher]:
 
 
 def _study(args: Args) -> Study:
-    """The study of the file, with what the options say put in its place."""
+    """The study of the file, overridden by the options."""
     study = None if args.study is None else read_study(args.study)
     common = {} if study is None else dict(study.common)
     if study is None and not (args.games and args.seeds and args.methods):
@@ -142,7 +142,7 @@ def _study(args: Args) -> Study:
 
 
 def _check_options(trials: Sequence[Trial]) -> None:
-    """Read every method's options as its trainer will, so that a wrong one stops the sweep before anything is run."""
+    """Parse every method's options like its trainer, so that a wrong option is found before any trial runs."""
     command = f"train {trials[0].algorithm}"
     module = importlib.import_module(COMMANDS[command][0])
     for trial in {trial.method: trial for trial in trials}.values():
@@ -169,7 +169,7 @@ def _conclude(jobs: list[Job], interrupted: bool, out: Path, console: Console) -
     if finished:
         console.print(f"make the report with: gsprune report {out}", highlight=False, soft_wrap=True)
     if finished < len(jobs):
-        console.print("go on with the same command", highlight=False)
+        console.print("resume with the same command", highlight=False)
     if interrupted:
         return _INTERRUPTED
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""Train an agent by DQN on a Procgen game while its network shrinks."""
+"""Train an agent with DQN while its network shrinks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Args(DQNConfig, RunOptions):
 
 
 def defaults(argv: Sequence[str]) -> Args:
-    """The preset's values, or those of the run that is to go on."""
+    """The values of the preset, or those of the run to resume."""
     return defaults_for(Args, PRESETS, "dqn", argv)
 
 

@@ -1,4 +1,4 @@
-"""Train an agent by PPO on a Procgen game while its network shrinks."""
+"""Train an agent with PPO while its network shrinks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Args(PPOConfig, RunOptions):
 
 
 def defaults(argv: Sequence[str]) -> Args:
-    """The preset's values, or those of the run that is to go on."""
+    """The values of the preset, or those of the run to resume."""
     return defaults_for(Args, PRESETS, "ppo", argv)
 
 

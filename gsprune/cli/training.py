@@ -1,4 +1,4 @@
-"""What every ``gsprune train`` does around its trainer: the folder, the signals, the display and the summary."""
+"""The parts of ``gsprune train`` that all algorithms share: run folder, signals, display and summary."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from gsprune.rl.training.trainer import OnActivity
 __all__ = ["MakeTrainer", "Trainer", "run_training"]
 
 _INTERRUPTED = 130
-_LAUNCHER_SECONDS = 3.0  # in which torchrun has passed a Ctrl-C on
+_LAUNCHER_SECONDS = 3.0  # torchrun forwards a Ctrl-C within this time
 
 
 class Trainer(Summarized, Protocol):
-    """What PPO's and DQN's trainers have in common."""
+    """The interface of the algorithms' trainers."""
 
     def train(
         self, should_stop: Callable[[], bool], on_row: Callable[[int, Row], None], on_activity: OnActivity
     ) -> bool:
-        """Train to the end (True), or until asked to stop, with a checkpoint of then (False)."""
+        """Train to the end and return True; or, if asked to stop, write a checkpoint and return False."""
 
     def close(self) -> None:
         """Close environments and files."""
 
 
 MakeTrainer = Callable[[RunFolder, bool, Callable[[str], None], Ranks], Trainer]
-"""(run folder, whether to resume, a function that tells the user a line, all processes) -> trainer."""
+"""(run folder, True to resume, function that prints a line, ranks) -> trainer."""
 
 
 def run_training(config: TrainConfig, options: RunOptions, make_trainer: MakeTrainer, algorithm: str) -> int:
-    """Train in a run folder, from the beginning or from its last checkpoint; with all processes of a launcher.
+    """Train in a run folder, from the start or from its last checkpoint, alone or in all processes of a launcher.
 
     Args:
         config: the options of the trainer.
@@ -57,61 +57,61 @@ def run_training(config: TrainConfig, options: RunOptions, make_trainer: MakeTra
         algorithm: "ppo" or "dqn".
 
     Returns:
-        exit code: 0, or 130 if the run was stopped and can go on.
+        exit code: 0, or 130 if the run was stopped and can be resumed.
     """
     config.check()
-    provider_of(config.env_id).require()  # A missing package ends the command before a run folder is made.
+    provider_of(config.env_id).require()  # raises before a run folder is made if a package is missing
     keep_freed_memory()
     on_gpus = resolve_device(config.device).type == "cuda"
     with joined_ranks(on_gpus, options.rank_timeout_minutes) as ranks:
-        # In a function of its own: once it returns, no trainer holds the group of processes that is then left.
+        # A separate function, so that no trainer refers to the process group when `joined_ranks` leaves it.
         return _run(config, options, make_trainer, algorithm, ranks)
 
 
 def _run(config: TrainConfig, options: RunOptions, make_trainer: MakeTrainer, algorithm: str, ranks: Ranks) -> int:
-    """`run_training`, among all processes."""
+    """Do the work of `run_training` in one of the processes."""
     console = Console(quiet=not ranks.is_first)
     finished = ranks.from_first(lambda: _finished_run(config, options))
     if finished is not None:
-        _say(console, f"the run is finished, nothing was changed; {_way_to_results(finished)}")
+        _say(console, f"the run is finished, nothing was changed; {_results_hint(finished)}")
         return 0
-    run = _opened(config, options, algorithm, ranks)
+    run = _open_folder(config, options, algorithm, ranks)
     _say(console, f"run folder: {run.path}")
     if not ranks.is_alone:
         _say(console, f"{ranks.size} processes, {config.num_envs} environments together")
     try:
-        trainer = _begun(make_trainer, run, options.resume is not None, console, ranks)
+        trainer = _create_trainer(make_trainer, run, options.resume is not None, console, ranks)
         try:
             complete = _train(trainer, config, console, ranks)
             if complete and ranks.is_first:
                 _conclude(trainer, config, run, console)
         except KeyboardInterrupt:
-            _say(console, f"go on from the last checkpoint {_way_on(algorithm, run)}")
+            _say(console, f"resume from the last checkpoint {_resume_hint(algorithm, run)}")
             raise
         finally:
             trainer.close()
     except DistributedError:
-        _say(console, f"go on from the last checkpoint, on any number of processes, {_way_on(algorithm, run)}")
+        _say(console, f"resume from the last checkpoint, on any number of processes, {_resume_hint(algorithm, run)}")
         raise
     finally:
         run.close()
     if complete:
         return 0
     _say(console, f"stopped after {trainer.global_step:,} steps; the checkpoint is in {run.checkpoints}")
-    _say(console, f"go on {_way_on(algorithm, run)}")
+    _say(console, f"resume {_resume_hint(algorithm, run)}")
     return _INTERRUPTED
 
 
 def _finished_run(config: TrainConfig, options: RunOptions) -> Path | None:
-    """The folder of the run that is to go on, if it is finished; it is not locked, as nothing is written."""
+    """The folder of the run to resume if that run is already finished, else None. The folder is not locked."""
     if options.resume is None:
         return None
     refuse_changes(options, options.resume, idle_options(config))
-    return options.resume if RunFolder.guest(options.resume).is_finished else None
+    return options.resume if RunFolder.without_lock(options.resume).is_finished else None
 
 
-def _opened(config: TrainConfig, options: RunOptions, algorithm: str, ranks: Ranks) -> RunFolder:
-    """The run's folder, opened by the first process for all."""
+def _open_folder(config: TrainConfig, options: RunOptions, algorithm: str, ranks: Ranks) -> RunFolder:
+    """The run's folder. The first process opens and locks it for all."""
     folders: list[RunFolder] = []
 
     def open_it() -> Path:
@@ -123,16 +123,16 @@ def _opened(config: TrainConfig, options: RunOptions, algorithm: str, ranks: Ran
         return folders[0].path
 
     path = ranks.from_first(open_it)
-    return folders[0] if folders else RunFolder.guest(path)
+    return folders[0] if folders else RunFolder.without_lock(path)
 
 
-def _begun(make_trainer: MakeTrainer, run: RunFolder, resume: bool, console: Console, ranks: Ranks) -> Trainer:
-    """The trainer; a run that cannot begin, for a budget that nothing meets, say, leaves no folder behind."""
+def _create_trainer(make_trainer: MakeTrainer, run: RunFolder, resume: bool, console: Console, ranks: Ranks) -> Trainer:
+    """Create the trainer. On failure, for example for an unreachable latency budget, remove a new run's folder."""
     try:
         return make_trainer(run, resume, lambda line: _say(console, line), ranks)
     except BaseException:
         if not checkpoint_folders(run.checkpoints):
-            run.withdraw()
+            run.undo_create()
         raise
 
 
@@ -148,16 +148,16 @@ def _train(trainer: Trainer, config: TrainConfig, console: Console, ranks: Ranks
                 raise
 
 
-def _way_on(algorithm: str, run: RunFolder) -> str:
+def _resume_hint(algorithm: str, run: RunFolder) -> str:
     return f"with: gsprune train {algorithm} --resume {run.path}"
 
 
-def _way_to_results(run: Path) -> str:
+def _results_hint(run: Path) -> str:
     return f"its results are in {run / 'summary.md'}; to evaluate it again: gsprune eval {run}"
 
 
 def _conclude(trainer: Trainer, config: TrainConfig, run: RunFolder, console: Console) -> None:
-    """Evaluate, time, and leave the results in the folder and on the screen."""
+    """Evaluate the agent and time its network; write the results to the folder and print them."""
     doing = "evaluating the agent and timing its network"
     if not console.is_terminal:
         _say(console, doing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from gsprune.tracing.example import Example, as_example
 from gsprune.tracing.outputs import tensors_in
 
-__all__ = ["MIN_EXAMPLES", "calibration_calls"]
+__all__ = ["MIN_EXAMPLES", "calibration_calls", "check_calibration"]
 
 # Fewer examples say next to nothing about the channels: the map would fit their noise.
 MIN_EXAMPLES = 16
@@ -33,25 +33,54 @@ def calibration_calls(calibration: Any, example: Example | None, purpose: str = 
     forward = None if example is None else example.forward
     if calibration is None:
         calls = [] if example is None else [example]
-    elif isinstance(calibration, Tensor | tuple | Mapping):
-        calls = [as_example(calibration, forward, "calibration")]
-    elif isinstance(calibration, Iterable):
-        calls = [as_example(batch, forward, "calibration") for batch in calibration]
     else:
+        calls = [as_example(batch, forward, "calibration") for batch in _batches(calibration)]
+    if example is not None:
+        calls = [replace(call, autocast=example.autocast) for call in calls]
+    _check_count(calls, purpose, "the example" if calibration is None else "`calibration`")
+    return calls
+
+
+def check_calibration(calibration: Any, example_inputs: Any, purpose: str = "`compensate`") -> None:
+    """Complain of calibration data that the first step would refuse; data loaders, iterators and empty lists pass.
+
+    Args:
+        calibration: as in `calibration_calls`. An empty list is to be filled before the first step.
+        example_inputs: stands in for `calibration` if that is None; None if the first step finds one.
+        purpose: what the data is for, in messages.
+
+    Raises:
+        TypeError: a batch is of another type.
+        ValueError: there are fewer than `MIN_EXAMPLES` examples.
+    """
+    if calibration is None and example_inputs is not None:
+        _check_count([as_example(example_inputs, None)], purpose, "the example")
+    elif calibration is not None:
+        batches = _batches(calibration)
+        # A data loader may be long, and an iterator can be read only once.
+        calls = [as_example(batch, None, "calibration") for batch in batches] if isinstance(batches, Sequence) else []
+        if calls:
+            _check_count(calls, purpose, "`calibration`")
+
+
+def _batches(calibration: Any) -> Iterable[Any]:
+    if isinstance(calibration, Tensor | tuple | Mapping):
+        return (calibration,)
+    if not isinstance(calibration, Iterable):
         raise TypeError(
             "`calibration` must be a tensor, a tuple of inputs, a dict of inputs or an iterable of these, got"
             f" {type(calibration).__name__}"
         )
-    if example is not None:
-        calls = [replace(call, autocast=example.autocast) for call in calls]
+    return calibration
+
+
+def _check_count(calls: Sequence[Example], purpose: str, source: str) -> None:
     count = sum(_num_examples(call) for call in calls)
     if count < MIN_EXAMPLES:
-        source = "the example" if calibration is None else "`calibration`"
         raise ValueError(
             f"{purpose} needs at least {MIN_EXAMPLES} examples of real inputs, and {source} has {count}: pass"
             " `calibration=` a few hundred inputs of the kind that the network works on"
         )
-    return calls
 
 
 def _num_examples(call: Example) -> int:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
 
 from gsprune.compensation.fitting import ConsumerFit
 from gsprune.compensation.moments import Stack
-from gsprune.compensation.recording import Recording, num_rows, watch_calls
+from gsprune.compensation.patch_fit import PatchFit
+from gsprune.compensation.recording import Recording, watch_calls
 from gsprune.compensation.report import CompensationReport, ConsumerReport
-from gsprune.compensation.targets import dense_aliases, find_targets
+from gsprune.compensation.targets import dense_aliases, dense_weights, find_targets
 from gsprune.compensation.uses import Use
 from gsprune.errors import RewriteError
 from gsprune.rewrite.adjustment import SmallerNetwork
@@ -53,7 +55,10 @@ class Compensation:
     def observe(self, session: Session, plan: RewritePlan) -> None:
         """Run the dense network."""
         self._dense = dense_aliases(plan)
-        self._recording = Recording(session.model, session.groups.graph, plan.kept, self.calls)
+        weights_of = partial(dense_weights, session, plan, dense_tensors=self._dense)
+        self._recording = Recording(
+            session.model, session.groups.graph, plan.kept, self.calls, weights_of if self.mode == "linear" else None
+        )
 
     def adjust(self, network: SmallerNetwork) -> Sequence[str]:
         """Run the pruned network and write its weights.
@@ -63,10 +68,13 @@ class Compensation:
         """
         recording = self._recording
         assert recording is not None
-        fits: dict[str, ConsumerFit] = {}
+        fits: dict[str, ConsumerFit | PatchFit] = {}
         for name, consumer in recording.consumers.items():
             targets = list(find_targets(network, consumer, recording.constants[name], self._dense))
-            fits[name] = ConsumerFit(consumer, targets, self.mode == "linear")
+            if recording.samples_patches(name):
+                fits[name] = PatchFit(consumer, targets)
+            else:
+                fits[name] = ConsumerFit(consumer, targets, self.mode == "linear")
         skipped = dict(recording.skipped)
         arrivals: Counter[tuple[int, str]] = Counter()
 
@@ -76,12 +84,12 @@ class Compensation:
             samples = recording.samples.get((batch, use.weight), [])
             if use.weight not in fits or arrivals[batch, use.weight] > 1:
                 return
-            if not samples or num_rows(use) != samples[0].num_rows:
+            if not samples or not samples[0].matches(use):
                 skipped[use.weight] = "channels of another axis of its inputs are removed, too"
                 del fits[use.weight]
                 return
-            for number, sample in enumerate(samples):
-                fits[use.weight].add(use, sample.dense, sample.of(use) if number == 0 else None)
+            for sample in samples:
+                fits[use.weight].add(use, sample)
             if not fits[use.weight].is_finite():
                 raise RewriteError(
                     f"the inputs of {use.weight!r} are NaN or infinite on `calibration`; nothing was changed. Pass"
@@ -96,7 +104,7 @@ class Compensation:
         self._recording, self._dense = None, {}
         return (str(self.report),)
 
-    def _report(self, fits: dict[str, ConsumerFit], skipped: dict[str, str]) -> CompensationReport:
+    def _report(self, fits: dict[str, ConsumerFit | PatchFit], skipped: dict[str, str]) -> CompensationReport:
         reports = []
         for name, fit in fits.items():
             explained = fit.explained()

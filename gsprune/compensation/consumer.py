@@ -22,12 +22,15 @@ class Consumer:
         kept: sorted positions along the axis that stay.
         columns: (channels, positions) int64: the positions along the axis that belong to each channel. One position
             per channel, unless the axis is a flattened picture that is compensated per channel.
+        by_channel: `columns` for a compensation per channel, where channels have equally many positions, two or more;
+            else None.
     """
 
     weight: str
     axis: int
     kept: IntArray
     columns: IntArray
+    by_channel: IntArray | None = None
 
     @property
     def kept_channels(self) -> IntArray:
@@ -62,11 +65,12 @@ def find_consumers(
                 owners[member.units >= 0] = [[index, unit] for unit in member.units[member.units >= 0]]
     consumers, left = [], {}
     for (tensor, axis), owners in units.items():
-        columns = _columns(owners, max_columns)
+        by_channel = _by_channel(owners, max_columns)
+        columns = by_channel if len(owners) > max_columns else np.arange(len(owners), dtype=np.int64)[:, None]
         if columns is None:
             left[tensor] = f"it has {len(owners)} inputs, more than {max_columns}, and they are no flattened picture"
         else:
-            consumers.append(Consumer(tensor, axis, kept[tensor][axis], columns))
+            consumers.append(Consumer(tensor, axis, kept[tensor][axis], columns, by_channel))
     return consumers, left
 
 
@@ -80,16 +84,14 @@ def find_output_axes(graph: Graph, kept: Mapping[str, Mapping[int, IntArray]]) -
     }
 
 
-def _columns(owners: IntArray, max_columns: int) -> IntArray | None:
-    """Positions of each channel; None where a long axis does not hold equally many of every channel.
+def _by_channel(owners: IntArray, max_channels: int) -> IntArray | None:
+    """Positions of each channel; None where an axis does not hold equally many of every channel, and more than one.
 
     Args:
         owners: (positions, 2), the group and the unit of each position.
-        max_columns: longest axis that is compensated per position.
+        max_channels: the most channels.
     """
-    if len(owners) <= max_columns:
-        return np.arange(len(owners), dtype=np.int64)[:, None]
     _, inverse, counts = np.unique(owners, axis=0, return_inverse=True, return_counts=True)
-    if counts.min() != counts.max() or len(counts) > max_columns:
+    if counts.min() != counts.max() or counts[0] == 1 or len(counts) > max_channels:
         return None
     return np.argsort(inverse.reshape(-1), kind="stable").reshape(len(counts), -1)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from gsprune.compensation.consumer import Consumer
 from gsprune.compensation.moments import Moments, Stack
+from gsprune.compensation.patches import PatchSample
+from gsprune.compensation.sample import Sample
 from gsprune.compensation.solve import Map, solve, solve_constant
 from gsprune.compensation.targets import Target
 from gsprune.compensation.uses import Use
@@ -36,16 +38,11 @@ class ConsumerFit:
     _moments: Moments | None = field(default=None, init=False)
     _use: Use | None = field(default=None, init=False)
 
-    def add(self, use: Use, dense: Tensor, pruned: Tensor | None) -> None:
-        """Add rows of the consumer's inputs.
-
-        Args:
-            use: where they were seen.
-            dense: (rows, inputs), of the dense network.
-            pruned: (rows, kept), of the pruned network; None takes the kept ones of `dense`.
-        """
-        consumer = self.consumer
-        x = _in_groups(dense, consumer.columns, use.groups)
+    def add(self, use: Use, sample: Sample | PatchSample) -> None:
+        """Add a sample; `use` is the weight's first one in the pruned network."""
+        assert isinstance(sample, Sample)
+        consumer, pruned = self.consumer, sample.left(use)
+        x = _in_groups(sample.dense, consumer.columns, use.groups)
         kept = _kept_in_groups(consumer, use, x.device)
         if pruned is None:
             z = x.gather(2, kept[:, None].expand(-1, x.shape[1], -1))

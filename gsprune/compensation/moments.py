@@ -49,13 +49,28 @@ class Moments:
             pruned: (groups, samples, kept), those in the pruned network.
             padding: the share of zero padding in what the consumer reads, in [0, 1).
         """
-        rows = max(self.factor.shape[2], 1024)  # at a time, so that memory stays within that of the factor
-        for x, z in zip(torch.split(dense, rows, 1), torch.split(pruned, rows, 1), strict=True):
-            self._add(x.double(), z.double(), padding)
+        for x, z in zip(torch.split(dense, self._rows, 1), torch.split(pruned, self._rows, 1), strict=True):
+            left = z.double()
+            lost = x.double().scatter_add(2, self.kept[:, None].expand(-1, z.shape[1], -1), -left)
+            self._add(left, lost, padding)
 
-    def _add(self, x: Tensor, z: Tensor, padding: float) -> None:
-        lost = x.scatter_add(2, self.kept[:, None].expand(-1, z.shape[1], -1), -z)
-        added = torch.cat([torch.ones_like(z[:, :, :1]), z, lost], 2)
+    @property
+    def _rows(self) -> int:
+        """How many samples are added at a time, so that memory stays within that of the factor."""
+        return max(self.factor.shape[2], 1024)
+
+    def add_lost(self, z: Tensor, lost: Tensor) -> None:
+        """Add samples of z and r themselves, without padding.
+
+        Args:
+            z: (groups, samples, kept) float64.
+            lost: (groups, samples, inputs) float64.
+        """
+        for left, gone in zip(torch.split(z, self._rows, 1), torch.split(lost, self._rows, 1), strict=True):
+            self._add(left, gone, 0.0)
+
+    def _add(self, z: Tensor, lost: Tensor, padding: float) -> None:
+        added = torch.cat([torch.ones_like(lost[:, :, :1]), z, lost], 2)
         padded = torch.zeros_like(added[:, :1])
         padded[:, :, 0] = (z.shape[1] * padding / (1 - padding)) ** 0.5
         self.factor = torch.linalg.qr(torch.cat([self.factor, added, padded], 1), mode="r").R

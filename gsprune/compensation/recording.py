@@ -1,15 +1,16 @@
-"""Samples of all consumers' inputs in the dense network."""
+"""The dense network's pass: samples of all consumers' inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from gsprune.compensation.consumer import Consumer, find_consumers, find_output_axes
-from gsprune.compensation.spread import spread
+from gsprune.compensation.patches import PatchSample, num_patch_rows
+from gsprune.compensation.sample import Sample
 from gsprune.compensation.uses import ConstantPlace, Use, UseWatcher
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.example import Example
@@ -17,38 +18,15 @@ from gsprune.tracing.graph import Graph, IntArray
 from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.temporary_eval import temporary_eval
 
-__all__ = ["MAX_COLUMNS", "Recording", "Sample", "common_constants", "watch_calls"]
+__all__ = ["MAX_COLUMNS", "Recording", "common_constants", "watch_calls"]
 
 # A longer input axis (a flattened picture) is compensated per channel: its moments would take 128 MB and more.
 MAX_COLUMNS = 4096
-# The samples of one consumer, over all batches: at least so many, and so many per input.
+# The samples of one consumer, over all batches: at least so many, and so many per input. A flattened picture of which
+# there are fewer per kept input is compensated per channel, where every position is a sample. Measured on an agent of
+# the Nature encoder (512 frames, 50 % removed, 512 inputs kept): KL 0.0004 instead of 0.016.
 _MIN_SAMPLES = 8192
 _SAMPLES_PER_INPUT = 8
-
-
-class Sample:
-    """Rows of the inputs of one use.
-
-    Args:
-        use: the use, in the dense network.
-        most: how many rows are kept; they are spread evenly, with jitter.
-        seed: of the jitter.
-    """
-
-    def __init__(self, use: Use, most: int, seed: Sequence[int]) -> None:
-        self.num_rows = num_rows(use)
-        self._rows = torch.from_numpy(spread(most, self.num_rows, seed)).to(use.inputs.device)
-        self.dense = self.of(use)
-
-    def of(self, use: Use) -> Tensor:
-        """(rows, inputs): the same rows of another network's inputs."""
-        x = use.inputs.detach().movedim(use.channel_axis, -1)
-        return x[self._rows] if x.ndim == 2 else x[torch.unravel_index(self._rows, x.shape[:-1])]
-
-
-def num_rows(use: Use) -> int:
-    """The number of vectors of inputs that a use reads."""
-    return use.inputs.numel() // use.inputs.shape[use.channel_axis]
 
 
 class Recording:
@@ -59,6 +37,8 @@ class Recording:
         graph: its groups.
         kept: tensor -> {axis: positions that stay}, of everything that is cut.
         calls: the calibration data.
+        weights_of: name of a convolution's weight -> (outputs, inputs, kernel) what is read off its patches, see
+            `PatchSample`; None samples no patches.
 
     Attributes:
         consumers: weight -> the consumer, in the order of the forward; only those that can be compensated.
@@ -73,12 +53,14 @@ class Recording:
         graph: Graph,
         kept: Mapping[str, Mapping[int, IntArray]],
         calls: Sequence[Example],
+        weights_of: Callable[[str], Tensor] | None,
     ) -> None:
         found, self.skipped = find_consumers(graph, kept, MAX_COLUMNS)
-        consumers = {consumer.weight: consumer for consumer in found}
+        consumers = self._found = {consumer.weight: consumer for consumer in found}
         self.axes = {**find_output_axes(graph, kept), **{name: c.axis for name, c in consumers.items()}}
-        self.samples: dict[tuple[int, str], list[Sample]] = {}
-        self._num_batches = len(calls)
+        self.samples: dict[tuple[int, str], list[Sample | PatchSample]] = {}
+        self._num_batches, self._weights_of = len(calls), weights_of
+        self._patch_weights: dict[str, Tensor | None] = {}
         watchers = watch_calls(model, self.axes, calls, self._record)
         used = dict.fromkeys(name for _, name in self.samples)
         for name in consumers:
@@ -90,16 +72,53 @@ class Recording:
         for name in used:
             if name not in consumers:
                 self.skipped[name] = "it reads the channels that it makes"
-        self.consumers: dict[str, Consumer] = {
-            name: consumers[name] for name in used if name in consumers and name not in self.skipped
+        self.consumers = {
+            name: self._with_enough_samples(consumers[name])
+            for name in used
+            if name in consumers and name not in self.skipped
         }
         self.constants = {name: common_constants(watchers, name) for name in self.consumers}
 
+    def samples_patches(self, weight: str) -> bool:
+        """True if a weight's samples are patches."""
+        return self._patch_weights.get(weight) is not None
+
+    def _with_enough_samples(self, consumer: Consumer) -> Consumer:
+        """Compensate a flattened picture per channel if there are too few samples for one column per input."""
+        batches = [samples for (_, name), samples in self.samples.items() if name == consumer.weight]
+        rows = [
+            len(sample.dense)
+            for samples in batches
+            for sample in samples
+            if isinstance(sample, Sample) and sample.is_of_matrix
+        ]
+        if consumer.by_channel is None or not rows or sum(rows) >= _SAMPLES_PER_INPUT * len(consumer.kept):
+            return consumer
+        return replace(consumer, columns=consumer.by_channel)
+
     def _record(self, batch: int, use: Use) -> None:
         samples = self.samples.setdefault((batch, use.weight), [])
+        seed, is_first = (batch, len(samples)), not samples
+        weights = self._weights_for_patches(use)
+        if weights is not None:
+            consumer = self._found[use.weight]
+            most = num_patch_rows(use, len(consumer.kept), weights, self._num_batches)
+            samples.append(PatchSample(use, consumer, weights, max(most, 1), seed, is_first))
+            return
         inputs = use.inputs.shape[use.channel_axis]
         most = max(_MIN_SAMPLES, _SAMPLES_PER_INPUT * inputs) // self._num_batches
-        samples.append(Sample(use, max(most, 1), (batch, len(samples))))
+        samples.append(Sample(use, max(most, 1), seed, is_first))
+
+    def _weights_for_patches(self, use: Use) -> Tensor | None:
+        """What the patches of a use are multiplied by; None if its first use was not worth a fit per patch."""
+        if use.weight not in self._patch_weights:
+            consumer, weights = self._found.get(use.weight), None
+            if consumer is not None and self._weights_of is not None and use.kernel is not None:
+                weights = self._weights_of(use.weight)
+                if num_patch_rows(use, len(consumer.kept), weights, self._num_batches) == 0:
+                    weights = None
+            self._patch_weights[use.weight] = weights
+        return self._patch_weights[use.weight]
 
 
 def watch_calls(

@@ -13,10 +13,11 @@ from gsprune.compensation.consumer import Consumer
 from gsprune.compensation.uses import ConstantPlace
 from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.plan import RewritePlan
+from gsprune.rewrite.session import Session
 from gsprune.rewrite.tensors import named_tensors
 from gsprune.tracing.graph import IntArray
 
-__all__ = ["Target", "dense_aliases", "find_targets"]
+__all__ = ["Target", "dense_aliases", "dense_weights", "find_targets"]
 
 
 @dataclass
@@ -78,24 +79,48 @@ def find_targets(
         places: biases and running means that take the consumer's constant.
         dense_tensors: `dense_aliases` from before the step.
     """
-    traced = network.session.groups.traced
+    session, plan = network.session, network.plan
+    traced = session.groups.traced
     scaled = any(queries.tensor == consumer.weight for queries in traced.queries)
-    outputs = {a: kept for a, kept in network.plan.kept[consumer.weight].items() if a != consumer.axis}
+    outputs = {a: kept for a, kept in plan.kept[consumer.weight].items() if a != consumer.axis}
+    for weight, tensors, (old, new) in _weights(session, plan, consumer.weight, dense_tensors):
+        pruned, constants = network.writable(weight), []
+        for place in places:
+            owner = tensors.get(new + place.tensor.removeprefix(old))
+            if owner is not None:
+                sign = -1.0 if place.tensor.endswith("running_mean") else 1.0
+                kept = plan.kept.get(place.tensor, {}).get(0)
+                start = place.start if kept is None else int(np.searchsorted(kept, place.start))
+                constants.append((network.writable(owner), start, sign))
+        yield Target(dense_tensors[id(weight)], pruned, constants, outputs, scaled)
+
+
+def dense_weights(session: Session, plan: RewritePlan, weight: str, dense_tensors: Mapping[int, Tensor]) -> Tensor:
+    """The dense weights of the targets that `find_targets` finds, without removed outputs, one after another.
+
+    Args:
+        session: of the model, before the step.
+        plan: the removal.
+        weight: canonical name of a convolution's weight.
+        dense_tensors: `dense_aliases`.
+    """
+    weights = [dense_tensors[id(tensor)] for tensor, _, _ in _weights(session, plan, weight, dense_tensors)]
+    kept = plan.kept[weight].get(0)
+    if kept is not None:
+        weights = [tensor.index_select(0, torch.from_numpy(kept).to(tensor.device)) for tensor in weights]
+    return torch.cat(weights)
+
+
+def _weights(
+    session: Session, plan: RewritePlan, weight: str, dense_tensors: Mapping[int, Tensor]
+) -> Iterator[tuple[Tensor, dict[str, Tensor], tuple[str, str]]]:
+    """(tensor, all tensors of its module, prefixes of the names of original and copy) of every weight of that name."""
     prefixes = [("", "")]
-    prefixes += [(f"{old}.", f"{new}.") for new, old in traced.copies.items() if consumer.weight.startswith(f"{old}.")]
-    for binding in network.bindings:
+    copies = session.groups.traced.copies
+    prefixes += [(f"{old}.", f"{new}.") for new, old in copies.items() if weight.startswith(f"{old}.")]
+    for binding in plan.bindings:
         tensors = {**named_tensors(binding.module), **binding.tensors}
         for old, new in prefixes:
-            weight = tensors.get(new + consumer.weight.removeprefix(old))
-            dense = None if weight is None else dense_tensors.get(id(weight))
-            if weight is None or dense is None:
-                continue
-            pruned, constants = network.writable(weight), []
-            for place in places:
-                owner = tensors.get(new + place.tensor.removeprefix(old))
-                if owner is not None:
-                    sign = -1.0 if place.tensor.endswith("running_mean") else 1.0
-                    kept = network.plan.kept.get(place.tensor, {}).get(0)
-                    start = place.start if kept is None else int(np.searchsorted(kept, place.start))
-                    constants.append((network.writable(owner), start, sign))
-            yield Target(dense, pruned, constants, outputs, scaled)
+            tensor = tensors.get(new + weight.removeprefix(old))
+            if tensor is not None and id(tensor) in dense_tensors:
+                yield tensor, tensors, (old, new)

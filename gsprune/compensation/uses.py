@@ -14,7 +14,7 @@ from gsprune.tracing.call import Call, outputs_of
 from gsprune.tracing.operation_mode import OperationMode
 from gsprune.tracing.rules.registry import Operation
 
-__all__ = ["ConstantPlace", "Use", "UseWatcher", "padding_share"]
+__all__ = ["ConstantPlace", "Kernel", "Use", "UseWatcher", "padding_share"]
 
 _MARK = "_gsprune_product"
 # Index of the arguments (bias, left factor, right factor) of products; None where there is no such argument.
@@ -37,6 +37,29 @@ class ConstantPlace(NamedTuple):
     start: int
 
 
+class Kernel(NamedTuple):
+    """Geometry of a convolution, one number per axis of the picture in each.
+
+    Attributes:
+        sizes: of the kernel.
+        stride: of its positions.
+        padding: on either side.
+        dilation: of the kernel.
+    """
+
+    sizes: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    def output_sizes(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Sizes of the outputs of a picture."""
+        return tuple(
+            (size + 2 * pad - gap * (width - 1) - 1) // step + 1
+            for size, width, step, pad, gap in zip(sizes, *self, strict=True)
+        )
+
+
 @dataclass(frozen=True)
 class Use:
     """One operation that sums over a consumer's input axis.
@@ -48,6 +71,7 @@ class Use:
         groups: the number of convolution groups.
         transposed: whether it is a transposed convolution.
         padding: the share of zero padding in what it reads, in [0, 1).
+        kernel: of a convolution with one group that is not transposed; else None.
     """
 
     weight: str
@@ -56,6 +80,7 @@ class Use:
     groups: int = 1
     transposed: bool = False
     padding: float = 0.0
+    kernel: Kernel | None = None
 
 
 @dataclass
@@ -156,8 +181,12 @@ class UseWatcher(OperationMode):
             is_depthwise = x.shape[1] == args[8]  # mixes no channels
             if name is None or self.axes.get(name) != axis or weight.shape != self._shape(name) or is_depthwise:
                 return None
-            padding = 0.0 if transposed else padding_share(x.shape[2:], weight.shape[2:], *args[3:6])
-            return Use(name, x, 1, args[8], transposed, padding)
+            if transposed:
+                return Use(name, x, 1, args[8], transposed)
+            sizes = tuple(weight.shape[2:])
+            kernel = Kernel(sizes, *(tuple(v if len(v) > 1 else v * len(sizes)) for v in args[3:6]))
+            padding = padding_share(x.shape[2:], kernel)
+            return Use(name, x, 1, args[8], padding=padding, kernel=kernel if args[8] == 1 else None)
         if op == "aten.linear":
             name = self._name_of(args[1])
             return None if name is None or not self._meets(name, args[1], -1) else Use(name, args[0], -1)
@@ -238,22 +267,15 @@ class UseWatcher(OperationMode):
         return tuple(place for place in dict.fromkeys(places) if place is not None)
 
 
-def padding_share(
-    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> float:
+def padding_share(sizes: Sequence[int], kernel: Kernel) -> float:
     """The share of zero padding among all that a convolution reads, in [0, 1).
 
     Args:
         sizes: of the picture.
-        kernel: sizes of the kernel.
-        stride: per axis, or one for all; so are `padding` and `dilation`.
-        padding: on either side.
-        dilation: of the kernel.
+        kernel: of the convolution.
     """
     inside = 1.0
-    for i, (size, width) in enumerate(zip(sizes, kernel, strict=True)):
-        step, pad, gap = (values[i] if len(values) > 1 else values[0] for values in (stride, padding, dilation))
-        outputs = (size + 2 * pad - gap * (width - 1) - 1) // step + 1
+    for size, outputs, width, step, pad, gap in zip(sizes, kernel.output_sizes(sizes), *kernel, strict=True):
         reads = (torch.arange(outputs) * step - pad)[:, None] + torch.arange(width) * gap
         inside *= float(((reads >= 0) & (reads < size)).double().mean())
     return 1 - inside

@@ -1,1 +1,1 @@
-"""How Python finds the compiled core ``gsprune._core`` and knows that it fits the C++ sources."""
+"""Finds the compiled core ``gsprune._core`` and checks that it was built from the present C++ sources."""

@@ -1,8 +1,8 @@
-"""Loads the compiled core ``gsprune._core`` when this module is imported, which is the first thing the package does.
+"""Loads the compiled core ``gsprune._core`` at import. The package imports this module first.
 
-After ``pip install .`` the core lies in the installed package only. Python started in the root of the clone imports the
+After ``pip install .`` only the installed package has the core. Python started in the root of the clone imports the
 source folder, which has no core. Then the installed core is loaded, provided that it was built from the ``csrc/`` of
-this clone. A core that was built from other sources is an error, because its functions may take other arguments.
+this clone. A core from other sources is an error, because its functions may take other arguments.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""One pruning step on several ranks: statistics are averaged, choices are compared before anything is changed.
+"""One pruning step on several ranks: statistics are averaged, and choices are compared before anything is changed.
 
-Every rank takes part in the same sequence of *exchanges*, each an all-gather of one record of fixed size. A record
-names its stage and what the rank has there, or the error that kept it from getting there. So a rank that fails, for
-whatever reason, makes all ranks fail at their next exchange, and none waits for another that never comes.
+Every rank takes part in the same sequence of *exchanges*. An exchange is an all-gather of one record of fixed size. A
+record has the name of its stage and the rank's data, or the error of the rank. So if a rank fails, all ranks fail at
+their next exchange, and no rank waits forever.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _RECORD_BYTES = 512
 _DIGEST_LETTERS = 16
 _MESSAGE_LETTERS = 240
 _WAY_OUT = (
-    "begin with equal weights on all ranks (DDP sees to that; else torch.distributed.broadcast), average gradients"
-    " before the step, and give all ranks the same options"
+    "start with equal weights on all ranks (DDP does that; otherwise use torch.distributed.broadcast), average"
+    " gradients before the step, and give all ranks the same options"
 )
 
 FloatArray = npt.NDArray[np.float64]
@@ -42,12 +42,12 @@ class Consensus:
     """The ranks of a process group during one step.
 
     Args:
-        group: whose ranks take the step together.
-        device: where the network is; a group of NCCL alone needs tensors there, any other takes them on the host.
+        group: the process group.
+        device: the network's device. A group that supports only NCCL exchanges tensors there, others on the host.
 
     Raises:
         TypeError: `group` is not a process group that this process belongs to.
-        ValueError: the group is of NCCL alone and the network on the CPU.
+        ValueError: the group supports only NCCL, but the network is on the CPU.
     """
 
     def __init__(self, group: ProcessGroup, device: torch.device) -> None:
@@ -61,8 +61,8 @@ class Consensus:
         only_cuda = dist.get_backend(group) == "nccl"
         if only_cuda and device.type != "cuda":
             raise ValueError(
-                f"`process_group` is of NCCL, which moves CUDA tensors alone, but the model is on {str(device)!r}: move"
-                " it to the GPU, or give a group of gloo"
+                f"`process_group` uses NCCL, which supports only CUDA tensors, but the model is on {str(device)!r}:"
+                " move it to the GPU, or pass a group that uses gloo"
             )
         self._group = group
         self._ranks = dist.get_process_group_ranks(group)
@@ -70,11 +70,11 @@ class Consensus:
         self._is_over = False
 
     def mean(self, statistics: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """The mean over the ranks; arguments and errors as of `stacked`."""
+        """The mean over the ranks, with the arguments and errors of `stacked`."""
         return {name: parts.sum(0) / len(parts) for name, parts in self.stacked(statistics).items()}
 
     def stacked(self, statistics: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """Name -> (ranks, ...) the arrays of all ranks in their order, the same on all of them to the last bit.
+        """Name -> (ranks, ...), the arrays of all ranks, bitwise the same on all ranks.
 
         Args:
             statistics: name -> float64 array; equal names and shapes on all ranks.
@@ -86,22 +86,22 @@ class Consensus:
         self.check("which statistics to gather", repr(sorted(shapes.items())).encode())
         names = sorted(statistics)
         flat = np.concatenate([np.zeros(0), *(statistics[name].ravel() for name in names)])
-        # Gathered, to be added in the order of the ranks: an all-reduce promises no order.
+        # Gather, so that callers can add in the order of the ranks: an all-reduce guarantees no order.
         parts = torch.stack(self._all_gather(torch.from_numpy(flat).to(self._device))).cpu().numpy()
         ends = np.cumsum([statistics[name].size for name in names])
         pieces = np.split(parts, ends[:-1], axis=1)
         return {name: piece.reshape(-1, *shapes[name]) for name, piece in zip(names, pieces, strict=True)}
 
     def check_choice(self, structure: Structure, keep: BoolArray, final: bool) -> None:
-        """Make sure that all ranks have the same groups and keep the same units.
+        """Check that all ranks have the same groups and keep the same units.
 
         Args:
-            structure: the network's groups as they are now.
-            keep: (units,) bool, what to keep.
-            final: whether the step ends with this, since nothing is to be changed.
+            structure: the present groups of the network.
+            keep: (units,) bool, True for units to keep.
+            final: True if this is the step's last exchange, because it changes nothing.
 
         Raises:
-            DistributedError: they differ, or another rank has failed.
+            DistributedError: groups or units differ, or another rank has failed.
         """
         names = repr([(group.name, group.width) for group in structure.traced.groups])
         axes = repr(sorted(structure.of_axis.items()))
@@ -110,15 +110,15 @@ class Consensus:
         self.check("which channels to keep", *parts, final=final)
 
     def check(self, what: str, *parts: bytes, final: bool = False) -> None:
-        """Make sure that all ranks have come here with the same bytes.
+        """Check that all ranks have the same data at this stage.
 
         Args:
-            what: what they agree on, for the message; the name of the stage.
-            parts: what is compared.
-            final: whether the step has no exchange after this one.
+            what: the name of the stage and of the data, for messages.
+            parts: the data to compare.
+            final: True if this is the step's last exchange.
 
         Raises:
-            DistributedError: they differ, or another rank has failed.
+            DistributedError: data differ, or another rank has failed.
         """
         digest = hashlib.sha256(what.encode())
         for part in parts:
@@ -133,23 +133,23 @@ class Consensus:
         self._is_over = final
 
     def from_first(self, what: str, question: Callable[[], float]) -> float:
-        """The first rank's answer on all ranks, to a question that each would answer differently (a measurement).
+        """Call a function whose result differs by rank (a measurement) on the first rank; return its result everywhere.
 
         Args:
             what: the name of the stage.
-            question: asked on the first rank alone.
+            question: called on the first rank only.
 
         Raises:
             DistributedError: another rank has failed.
         """
         import torch.distributed as dist
 
-        mine = question() if dist.get_rank(self._group) == 0 else None
-        answer: float = self._exchange({"answer": mine}, what)[0]["answer"]
+        own_answer = question() if dist.get_rank(self._group) == 0 else None
+        answer: float = self._exchange({"answer": own_answer}, what)[0]["answer"]
         return answer
 
     def fail(self, error: BaseException) -> None:
-        """Tell the other ranks that this one has failed, so that they fail too, at their next exchange."""
+        """Report an error to the other ranks, which then fail at their next exchange."""
         if self._is_over:
             return
         self._is_over = True
@@ -157,10 +157,10 @@ class Consensus:
         try:
             self._gather_records({"error": text.encode("ascii", "replace").decode()})
         except DistributedError:
-            return  # this rank's own error is the one to be told
+            return  # this rank raises its own error
 
     def _exchange(self, record: dict[str, Any], what: str) -> list[dict[str, Any]]:
-        """The records of all ranks, in their order."""
+        """The records of all ranks, by rank."""
         records = self._gather_records({"stage": what, **record})
         for rank, other in zip(self._ranks, records, strict=True):
             if "error" in other:
@@ -178,15 +178,15 @@ class Consensus:
 
     def _gather_records(self, record: dict[str, Any]) -> list[dict[str, Any]]:
         text = json.dumps(record).encode().ljust(_RECORD_BYTES)
-        mine = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(self._device)
-        return [json.loads(bytes(other.tolist())) for other in self._all_gather(mine)]
+        encoded = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(self._device)
+        return [json.loads(bytes(other.tolist())) for other in self._all_gather(encoded)]
 
-    def _all_gather(self, mine: Tensor) -> list[Tensor]:
+    def _all_gather(self, tensor: Tensor) -> list[Tensor]:
         import torch.distributed as dist
 
-        parts = [torch.empty_like(mine) for _ in self._ranks]
+        parts = [torch.empty_like(tensor) for _ in self._ranks]
         try:
-            dist.all_gather(parts, mine, group=self._group)
+            dist.all_gather(parts, tensor, group=self._group)
         except RuntimeError as error:
             self._is_over = True
             raise DistributedError(
@@ -198,11 +198,11 @@ class Consensus:
 
 @contextmanager
 def consensus_of(group: ProcessGroup | None, model: object) -> Iterator[Consensus | None]:
-    """The consensus of a step; what goes wrong within its context is told to the other ranks.
+    """A context with the consensus of a step. Errors inside are reported to the other ranks.
 
     Args:
-        group: None for a step that this process takes alone.
-        model: the network; says where the records must lie.
+        group: the process group; None for a single process.
+        model: the network, whose device is used for the records.
     """
     if group is None:
         yield None

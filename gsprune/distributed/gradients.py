@@ -1,4 +1,4 @@
-"""Gradients of several ranks, added up in a few flat buckets."""
+"""Sums the gradients of several ranks in a few flat buckets."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from gsprune.distributed.ranks import Ranks
 
 __all__ = ["GradientSum"]
 
-_BUCKET_BYTES = 25 * 2**20  # as DDP's: large enough that latency does not count, small enough that copies overlap
+_BUCKET_BYTES = 25 * 2**20  # as in DDP: large enough to hide latency, small enough to overlap copies
 
 
 class GradientSum:
     """Replaces every gradient by its sum over the ranks.
 
-    Each rank differentiates its part of the loss over the whole batch, so that the sum is the gradient of the whole.
-    The buckets are laid out anew whenever the parameters' shapes have changed, which a pruning step does.
+    Each rank differentiates its part of the loss over the whole batch, so the sum is the gradient of the whole loss.
+    The buckets are allocated again if the parameters' shapes have changed, as in a pruning step.
 
     Args:
-        parameters: of the network, in the same order on all ranks.
-        ranks: who add up.
+        parameters: the network's parameters, in the same order on all ranks.
+        ranks: the ranks.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
@@ -33,7 +33,7 @@ class GradientSum:
 
     @torch.no_grad()
     def __call__(self) -> None:
-        """Add up; a rank that had no part in the loss contributes zeros.
+        """Sum the gradients. A missing gradient counts as zeros.
 
         Raises:
             DistributedError: a rank has ended or does not answer.
@@ -42,7 +42,7 @@ class GradientSum:
             return
         shapes = [parameter.shape for parameter in self._parameters]
         if shapes != self._shapes:
-            self._shapes, self._buckets = shapes, self._laid_out()
+            self._shapes, self._buckets = shapes, self._allocate()
         remaining = iter(self._parameters)
         for flat, views in self._buckets:
             members = [next(remaining) for _ in views]
@@ -55,8 +55,8 @@ class GradientSum:
                 assert parameter.grad is not None
                 parameter.grad.copy_(view)
 
-    def _laid_out(self) -> list[tuple[Tensor, list[Tensor]]]:
-        """Buckets of neighbouring parameters of one dtype and device, and the place of each parameter in them."""
+    def _allocate(self) -> list[tuple[Tensor, list[Tensor]]]:
+        """New buckets for consecutive parameters of one dtype and device, each with a view per parameter."""
         runs: list[list[nn.Parameter]] = []
         size = 0
         for parameter in self._parameters:

@@ -1,7 +1,7 @@
 """The processes of one data-parallel training, and the collectives between them.
 
-Small things (rewards, flags, states of environments) go through the host; gradients stay where they are. The group is
-of gloo on the CPU, and of gloo and NCCL together where the network is on GPUs.
+Small data (rewards, flags, states of environments) is exchanged through the host; gradients stay on their device. The
+process group uses gloo on the CPU, and both gloo and NCCL if the network is on GPUs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gsprune.errors import DistributedError
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Ranks", "joined_ranks", "ranks_asked_for"]
+__all__ = ["Ranks", "joined_ranks", "num_launched_ranks"]
 
 T = TypeVar("T")
 DType = TypeVar("DType", bound=np.generic)
@@ -33,17 +33,17 @@ _DIGEST_LETTERS = 16
 
 
 class Ranks:
-    """All processes of a training; a process alone is one of one, for which everything here costs nothing.
+    """The processes of a training. With a single process, all collectives return at once.
 
     Attributes:
-        rank: the number of this process, from 0.
-        size: how many there are.
-        local_rank: its number among those of this machine.
-        group: of all of them; None for a process alone.
+        rank: number of this process, from 0.
+        size: number of processes.
+        local_rank: number of this process among those of its machine.
+        group: the process group; None for a single process.
     """
 
     def __init__(self, group: ProcessGroup | None = None, local_rank: int = 0) -> None:
-        """Use `joined_ranks`; without arguments, a process alone."""
+        """Use `joined_ranks` instead. Without arguments this is a single process."""
         self.group = group
         self.local_rank = local_rank
         self.rank, self.size = 0, 1
@@ -63,28 +63,28 @@ class Ranks:
         return self.group is None
 
     def share(self, total: int, name: str) -> range:
-        """This rank's part of `total` things: the ranks' parts follow each other and differ by one at most.
+        """This rank's part of `total` items. Parts are contiguous, and their sizes differ by at most one.
 
         Args:
-            total: how many there are.
-            name: what they are called in a complaint.
+            total: number of items.
+            name: their name in error messages.
 
         Raises:
-            ValueError: there are fewer than ranks.
+            ValueError: there are fewer items than ranks.
         """
         if total < self.size:
             raise ValueError(f"`{name}` must be at least the number of processes, {self.size}, got {total}")
         return range(total * self.rank // self.size, total * (self.rank + 1) // self.size)
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Per flag, whether it is set on any rank; the same answer on all."""
+        """For every flag True if it is set on any rank; the result is the same on all ranks."""
         if self.is_alone:
             return flags
         counts = self.sum(torch.tensor(flags, dtype=torch.int64))
         return tuple(bool(count) for count in counts.tolist())
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """`tensor` becomes the sum over all ranks, in place, the same on all; returns it."""
+        """Replace `tensor` in place by the sum over all ranks, which is the same on all; return it."""
         if not self.is_alone:
             import torch.distributed as dist
 
@@ -93,7 +93,7 @@ class Ranks:
         return tensor
 
     def columns(self, array: npt.NDArray[DType]) -> npt.NDArray[DType]:
-        """The ranks' columns next to each other, on all ranks.
+        """Concatenate the columns of all ranks, on all ranks.
 
         Args:
             array: (T, n); T is the same on all ranks, n is the rank's own.
@@ -108,17 +108,17 @@ class Ranks:
 
         Args:
             arrays: name -> float64 tensor on the host; equal names and shapes on all ranks.
-            weight: how much this rank counts.
+            weight: the weight of this rank.
         """
         if self.is_alone:
             return dict(arrays)
         parts = self._all((dict(arrays), weight))
         total = sum(share for _, share in parts)
-        # Added in the order of the ranks: an all-reduce promises no order.
+        # Add in the order of the ranks: an all-reduce guarantees no order.
         return {name: torch.stack([part[name] * (share / total) for part, share in parts]).sum(0) for name in arrays}
 
     def gather(self, value: T) -> list[T] | None:
-        """The values of all ranks, in their order, on the first; None on the others."""
+        """The values of all ranks, by rank, on the first rank; None on the others."""
         if self.is_alone:
             return [value]
         import torch.distributed as dist
@@ -129,10 +129,10 @@ class Ranks:
         return found
 
     def from_first(self, function: Callable[[], T]) -> T:
-        """Call `function` on the first rank alone and return its result on all ranks.
+        """Call `function` on the first rank only, and return its result on all ranks.
 
         Raises:
-            DistributedError: on the other ranks, if it failed on the first.
+            DistributedError: on the other ranks, if `function` failed on the first.
         """
         if self.is_alone:
             return function()
@@ -156,10 +156,10 @@ class Ranks:
         return result
 
     def check_equal(self, what: str, model: nn.Module) -> None:
-        """Make sure that all ranks hold the same network, to the last bit.
+        """Check that all ranks have the same network, bit for bit.
 
         Raises:
-            DistributedError: they do not; on all ranks, with the hashes of all.
+            DistributedError: networks differ. It is raised on all ranks and shows all hashes.
         """
         if self.is_alone:
             return
@@ -171,12 +171,12 @@ class Ranks:
         if len(set(digests)) > 1:
             found = ", ".join(f"rank {rank} has {text}" for rank, text in enumerate(digests))
             raise DistributedError(
-                f"{what} differ between the ranks (hashes: {found}); nothing was changed. Go on from the last"
+                f"{what} differ between the ranks (hashes: {found}); nothing was changed. Resume from the last"
                 " checkpoint, on machines of one kind, with one version of PyTorch"
             )
 
     def _all(self, value: T) -> list[T]:
-        """The values of all ranks, in their order, on all."""
+        """The values of all ranks, by rank, on all ranks."""
         import torch.distributed as dist
 
         found: list[Any] = [None] * self.size
@@ -186,7 +186,7 @@ class Ranks:
 
     @contextmanager
     def _collective(self) -> Iterator[None]:
-        """Tell the loss of a rank from other errors."""
+        """Raise a `DistributedError` for errors of a collective."""
         try:
             yield
         except RuntimeError as error:
@@ -195,30 +195,29 @@ class Ranks:
             ) from error
 
 
-def ranks_asked_for() -> int:
-    """How many processes the launcher has started, by the environment that torchrun sets; 1 without one."""
+def num_launched_ranks() -> int:
+    """The number of processes that a launcher has started, from torchrun's environment variables; 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 @contextmanager
 def joined_ranks(with_gpus: bool, timeout_minutes: float) -> Iterator[Ranks]:
-    """Join the processes that a launcher like torchrun has started; without one, a process alone.
+    """Join the processes that a launcher like torchrun has started; without one, yield a single process.
 
     Args:
-        with_gpus: whether gradients lie on GPUs.
-        timeout_minutes: how long to wait for a rank that does not answer. One whose process has ended is noticed at
-            once by gloo.
+        with_gpus: True if gradients are on GPUs.
+        timeout_minutes: time to wait for a rank that does not answer. Gloo notices at once if a process has ended.
 
     Raises:
         ValueError: `timeout_minutes` is not above 0.
     """
     if not timeout_minutes > 0:
         raise ValueError(f"`rank_timeout_minutes` must be above 0, got {timeout_minutes}")
-    if ranks_asked_for() == 1:
+    if num_launched_ranks() == 1:
         yield Ranks()
         return
     import torch.distributed as dist
-    import torch.distributed.nn  # imported later (optimizers do), its default arguments would hold the group for ever
+    import torch.distributed.nn  # a later import (by optimizers) would keep the group alive in default arguments
 
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if with_gpus:
@@ -227,8 +226,8 @@ def joined_ranks(with_gpus: bool, timeout_minutes: float) -> Iterator[Ranks]:
     dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
     ranks = Ranks(dist.group.WORLD, local_rank)
     yield ranks
-    # Not after an error: taking leave would wait for a rank that is gone.
-    # Nothing may hold the group now: its threads would go on and could meet the end of the interpreter, which aborts.
+    # Not after an error: leaving would wait for a rank that has ended.
+    # Drop all references to the group. Its threads would outlive the interpreter, which then aborts.
     ranks.group = None
-    gc.collect()  # trainers are in cycles
+    gc.collect()  # trainers are part of reference cycles
     dist.destroy_process_group()

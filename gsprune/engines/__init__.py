@@ -1,4 +1,4 @@
-"""Engines: what runs a network on a device, which widths suit it, and how long a forward takes."""
+"""Engines run networks on a device. This package also has the widths that suit them and measures latency."""
 
 from gsprune.engines.budget import LatencyBudget as LatencyBudget
 from gsprune.engines.engine import Engine as Engine

@@ -1,4 +1,4 @@
-"""The budget of time that `target="latency"` prunes to."""
+"""The latency budget of `target="latency"`."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["LatencyBudget"]
 
 @dataclass(frozen=True)
 class LatencyBudget:
-    """Milliseconds that one forward may take on this machine.
+    """The most milliseconds that one forward may take on this machine.
 
     A budget can be the `final` value of a schedule: widths then shrink until the network meets it.
 
     Attributes:
         milliseconds: median time of one forward, > 0.
-        engine: what runs the network: "eager", "compiled", "onnxruntime", "onnxruntime-int8" or one of your own.
-        threads: of the engine on the CPU, >= 1.
+        engine: "eager", "compiled", "onnxruntime", "onnxruntime-int8" or a registered engine.
+        threads: CPU threads of the engine, >= 1.
         batch: examples per forward, >= 1; None takes the batch of the example inputs.
-        reached: fraction of the final sparsity, in [0, 1]: how far a schedule has come. Schedules set it.
+        reached: progress of the schedule, as a fraction of the final sparsity in [0, 1]. Schedules set it.
 
     Raises:
         TypeError: a value is not a number.
-        ValueError: a number out of its range, or an unknown engine.
+        ValueError: a number is out of its range, or the engine is unknown.
     """
 
     milliseconds: float

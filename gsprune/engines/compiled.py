@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from gsprune.engines.eager import Eager
-from gsprune.engines.quiet import quiet
+from gsprune.engines.suppress_warnings import suppress_warnings
 from gsprune.engines.timing import Forward
 
 __all__ = ["Compiled"]
 
 
 class Compiled(Eager):
-    """PyTorch's compiler, with frozen weights: they are packed once, and additions are fused into convolutions."""
+    """PyTorch's compiler with frozen weights, so that weights are packed once and additions fused into convolutions."""
 
     settings: Mapping[str, Any] = {**Eager.settings, "compile": {"dynamic": False}, "inductor": {"freezing": True}}
 
@@ -25,10 +25,10 @@ class Compiled(Eager):
         import torch._inductor as inductor
 
         forward = super().forward_of(torch.compile(module, **self.settings["compile"]), inputs)
-        with quiet(), inductor.config.patch(self.settings["inductor"]):
+        with suppress_warnings(), inductor.config.patch(self.settings["inductor"]):
             forward()
         return forward
 
     def unload(self) -> None:
-        """Forget compiled code: with code for eight other networks, PyTorch silently stops compiling."""
+        """Discard compiled code: after eight networks, PyTorch silently stops compiling."""
         torch.compiler.reset()

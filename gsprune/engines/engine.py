@@ -13,7 +13,7 @@ __all__ = ["Engine", "package_version"]
 
 
 class Engine(Protocol):
-    """Runs networks on the CPU. An engine subclasses this, defines `load`, and is registered under a name.
+    """Runs networks on the CPU. Subclasses define `load` and are registered under a name.
 
     Attributes:
         package: the installed package that runs networks. Stored measurements are valid for one version of it.
@@ -27,11 +27,11 @@ class Engine(Protocol):
         """Load a network.
 
         Args:
-            call: the network and its inputs, not to be changed.
-            threads: number of threads of one forward, >= 1. PyTorch uses as many during this call and later ones.
+            call: the network and its inputs; must not be changed.
+            threads: number of threads of one forward, >= 1. PyTorch is set to the same number.
 
         Returns:
-            a function without arguments that runs the network on the inputs of `call`.
+            a function that runs the network on the inputs of `call`.
 
         Raises:
             MissingExtraError: a package that the engine needs is not installed.

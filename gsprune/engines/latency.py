@@ -1,4 +1,4 @@
-"""Latency of networks by the clock: calls in turns, on the same input."""
+"""Latency of networks: timed calls in turns, on the same input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.checks import check_number, check_whole
-from gsprune.engines.timing import Forward, Latency, timed_in_turns
+from gsprune.engines.timing import Forward, Latency, forwards_in_turns
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.tracing.example import Example, as_example, first_outputs
 from gsprune.tracing.temporary_eval import temporary_eval
@@ -64,8 +64,8 @@ def latencies(
         one `Latency` per model.
 
     Raises:
-        ValueError: no model, a number below its least, or inputs on which a model fails.
-        TypeError: something is not of its type.
+        ValueError: there is no model, a number is too small, or a model fails on the inputs.
+        TypeError: an argument has a wrong type.
     """
     _check_models(models)
     if batch is not None:
@@ -83,16 +83,24 @@ def latencies(
             first_outputs(model, example)
         _synchronize(device)
         size = _batch_size((*example.args, *example.kwargs.values()))
-        return timed_in_turns(runs, calls, warmup, max_seconds, batch=size, device=str(device))
+        return forwards_in_turns(
+            runs,
+            torch.get_num_threads(),
+            batch=size,
+            calls=calls,
+            warmup=warmup,
+            max_seconds=max_seconds,
+            device=str(device),
+        )
 
 
 def _check_models(models: Sequence[nn.Module]) -> None:
     if isinstance(models, nn.Module) or not isinstance(models, Sequence):
-        raise TypeError(f"`models` must be a list of networks, got {type(models).__name__}; for one call `latency`")
+        raise TypeError(f"`models` must be a list of networks, got {type(models).__name__}; for one, call `latency`")
     if not models:
         raise ValueError("`models` must be at least 1, got 0")
     for model in models:
-        unwrapped(model)  # raises where it is no network
+        unwrapped(model)  # raises if it is no network
 
 
 def _timed_call(model: nn.Module, example: Example, device: torch.device) -> Forward:
@@ -113,7 +121,7 @@ def _device(model: nn.Module) -> torch.device:
 
 
 def _on(device: torch.device, example: Example, batch: int | None) -> Example:
-    """The example on the device and of the batch size."""
+    """The example on the device with the batch size."""
     return Example(
         tuple(with_batch(value, device, batch) for value in example.args),
         {name: with_batch(value, device, batch) for name, value in example.kwargs.items()},
@@ -125,7 +133,7 @@ def with_batch(value: Any, device: torch.device, batch: int | None) -> Any:
     """A tensor on `device`, cut or repeated to `batch` examples along its first axis; anything else as it is.
 
     Raises:
-        ValueError: there is no example to be repeated.
+        ValueError: the tensor has no example to repeat.
     """
     if not isinstance(value, Tensor):
         return value

@@ -29,7 +29,7 @@ class OnnxRuntime(Engine):
     package = "onnxruntime"
     settings: Mapping[str, Any] = {
         "inter_op_num_threads": 1,
-        # Threads that go on spinning after a call would slow down whatever is timed next.
+        # Threads that keep spinning after a call would slow down the next timed network.
         _SPINNING_STOP: "1",
         "dynamic_batch": False,
     }
@@ -50,11 +50,11 @@ def open_session(model: Path | bytes, threads: int = 1) -> Session:
 
     Args:
         model: an ONNX file, or its contents.
-        threads: that share the work of one operator, >= 1.
+        threads: threads per operator, >= 1.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        Exception: whatever ONNX Runtime raises for a network that it cannot run.
+        Exception: ONNX Runtime cannot run the network.
     """
     try:
         import onnxruntime

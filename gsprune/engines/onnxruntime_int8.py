@@ -15,7 +15,7 @@ __all__ = ["OnnxRuntimeInt8"]
 
 
 class OnnxRuntimeInt8(OnnxRuntime):
-    """The statically quantised network. The inputs of the call give the ranges, which do not change its speed."""
+    """Runs the statically quantised network. It is calibrated on the call's inputs only: ranges do not affect speed."""
 
     settings: Mapping[str, Any] = {**OnnxRuntime.settings, "quantized": "S8S8"}
 

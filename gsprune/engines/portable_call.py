@@ -1,4 +1,4 @@
-"""A network that is called with tensors in and tensors out, as exporters and engines want it."""
+"""A network as a function from tensors to tensors, for exporters and engines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.arrays import AnyArray
-from gsprune.engines.quiet import quiet
+from gsprune.engines.suppress_warnings import suppress_warnings
 from gsprune.errors import MissingExtraError
 from gsprune.rewrite.session import SESSION_ATTRIBUTE
 from gsprune.rewrite.tensors import unwrapped
@@ -26,7 +26,7 @@ __all__ = ["PortableCall", "portable_call"]
 
 
 class _Call(nn.Module):
-    """A network's call with tensors in by position and tensors out, flat."""
+    """A network that takes its inputs by position and returns a flat tuple of tensors."""
 
     def __init__(self, model: nn.Module, names: Sequence[str | None], forward: Callable[..., Any] | None) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class _Call(nn.Module):
         self._forward = forward
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The tensors of the network's output, in their order."""
+        """The tensors of the network's output."""
         args = [value for name, value in zip(self._names, inputs, strict=True) if name is None]
         kwargs = {name: value for name, value in zip(self._names, inputs, strict=True) if name is not None}
         output = self.model(*args, **kwargs) if self._forward is None else self._forward(self.model, *args, **kwargs)
@@ -47,11 +47,11 @@ class PortableCall:
     """A copy of a network on the CPU in eval mode, and the inputs of one call.
 
     Attributes:
-        module: takes `inputs` by position, returns a flat tuple of tensors.
-        inputs: tensors on the CPU, contiguous.
+        module: takes `inputs` by position and returns a flat tuple of tensors.
+        inputs: contiguous tensors on the CPU.
         input_names: one per input.
         output_names: one per output.
-        outputs: of the call, tensors on the CPU.
+        outputs: the result of the call.
     """
 
     module: nn.Module
@@ -73,23 +73,23 @@ class PortableCall:
 
     @cached_property
     def onnx(self) -> bytes:
-        """The contents of an ONNX file for inputs of this size alone; see `write_onnx` for errors."""
+        """The contents of an ONNX file with a fixed batch size; see `write_onnx` for errors."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "network.onnx"
             self.write_onnx(file, dynamic_batch=False)
             return file.read_bytes()
 
     def write_onnx(self, path: Path, dynamic_batch: bool = True) -> None:
-        """Write an ONNX file by PyTorch's own exporter.
+        """Write an ONNX file with PyTorch's exporter.
 
         Args:
             path: the file.
-            dynamic_batch: leave the first axis of all inputs open. The inputs should then have at least two examples:
-                the exporter takes an axis of length 1 for fixed. False fixes the axis to the inputs' own length.
+            dynamic_batch: make the first axis of all inputs dynamic. The inputs should then have at least two examples,
+                because the exporter fixes an axis of length 1. False fixes the axis to the inputs' length.
 
         Raises:
             MissingExtraError: onnx or onnxscript is not installed.
-            Exception: whatever the exporter raises for a network that it cannot take.
+            Exception: the exporter does not support the network.
         """
         for package in ("onnx", "onnxscript"):
             try:
@@ -97,7 +97,7 @@ class PortableCall:
             except ImportError as error:
                 raise MissingExtraError(package, "export") from error
         batch = torch.export.Dim("batch")
-        with quiet():
+        with suppress_warnings():
             program = torch.onnx.export(
                 self.module,
                 self.inputs,
@@ -108,7 +108,7 @@ class PortableCall:
                 verbose=False,
             )
             assert program is not None
-            # Every node carries the exporting machine's stack trace: half of a small file, and nobody's business.
+            # Remove the stack traces of the exporting machine: half of a small file, and private.
             for node in program.model.graph.all_nodes():
                 node.metadata_props.clear()
             program.save(str(path), external_data=False)
@@ -121,19 +121,18 @@ def portable_call(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
 ) -> PortableCall:
-    """Copy a network to the CPU, in eval mode, for export; the network itself is not touched.
+    """Copy a network to the CPU, in eval mode, for export. The network itself is not changed.
 
     Args:
         model: the network.
         example_inputs: tensor, tuple of positional inputs or dict of inputs by name; tensors only.
         forward: callable(model, *example_inputs) -> outputs; None calls the model.
-        input_names: names of the inputs in the file; None takes those of the call's parameters.
+        input_names: names of the inputs in the file; None takes the names of the called function's parameters.
         output_names: names of the outputs; None takes "output", or "output_0" and so on.
 
     Raises:
         TypeError: an input is not a tensor, or names are not strings.
-        ValueError: the network fails on the inputs, the number of names is not that of inputs or outputs, or there is
-            no output.
+        ValueError: the network fails on the inputs or returns no tensor, or the number of names is wrong.
     """
     example = as_example(example_inputs, forward)
     named: list[tuple[str | None, Any]] = [(None, value) for value in example.args]
@@ -141,14 +140,14 @@ def portable_call(
     for name, value in named:
         if not isinstance(value, Tensor):
             raise TypeError(
-                f"`example_inputs` must hold tensors alone to be exported, got {type(value).__name__}"
+                f"`example_inputs` must contain only tensors to be exported, got {type(value).__name__}"
                 f"{'' if name is None else f' for {name!r}'}; bind other values in `forward=lambda model, x: ...`"
             )
     inputs = tuple(value.detach().cpu().contiguous() for _, value in named)
     copy = deepcopy(unwrapped(model)).cpu().eval()
     copy.__dict__.pop(SESSION_ATTRIBUTE, None)
     for tensor in (*copy.parameters(), *copy.buffers()):
-        tensor.data = tensor.data.contiguous()  # ExecuTorch refuses weights that lie channels-last
+        tensor.data = tensor.data.contiguous()  # ExecuTorch refuses channels-last weights
     module = _Call(copy, [name for name, _ in named], forward).eval()
     with torch.no_grad():
         arguments = dict(zip(example.kwargs, inputs[len(example.args) :], strict=True))
@@ -177,7 +176,7 @@ def _names(argument: str, names: Sequence[str] | None, default: Sequence[str]) -
 
 
 def _parameter_names(model: nn.Module, example: Example) -> list[str]:
-    """What the called function calls its tensors, where that can be told; else input_0 and so on."""
+    """The names of the called function's parameters; input_0 and so on for inputs that go to `*args`."""
     function = example.forward if example.forward is not None else model.forward
     parameters = list(inspect.signature(function).parameters.values())[0 if example.forward is None else 1 :]
     positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -1,4 +1,4 @@
-"""Static quantisation of an ONNX file to 8-bit integers, by ONNX Runtime's own tools."""
+"""Static quantisation of an ONNX file to 8-bit integers with ONNX Runtime's tools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gsprune.arrays import AnyArray
-from gsprune.engines.quiet import quiet
+from gsprune.engines.suppress_warnings import suppress_warnings
 from gsprune.errors import ExportError, MissingExtraError
 
 __all__ = ["quantize"]
@@ -27,14 +27,14 @@ def quantize(
 
     Args:
         path: the float file; not changed.
-        quantized: the file to write; an older one is as it was if anything goes wrong.
-        calibration: inputs by name, such as the network will meet; at least one.
+        quantized: the file to write; an existing file is kept on failure.
+        calibration: typical inputs by name; at least one.
 
     Returns:
         `quantized`.
 
     Raises:
-        ValueError: no calibration inputs.
+        ValueError: there are no calibration inputs.
         ExportError: ONNX Runtime cannot quantise the file.
         MissingExtraError: onnx or onnxruntime is not installed.
     """
@@ -47,7 +47,7 @@ def quantize(
     target = Path(quantized)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-        """The calibration inputs one by one, as ONNX Runtime asks for them."""
+        """An iterator over the calibration inputs with ONNX Runtime's interface."""
 
         def __init__(self) -> None:
             self._inputs = iter(calibration)
@@ -59,7 +59,7 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         prepared, written = Path(folder) / "prepared.onnx", Path(folder) / target.name
         try:
-            with quiet():
+            with suppress_warnings():
                 quantization.shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
                 quantization.quantize_static(
                     str(prepared),

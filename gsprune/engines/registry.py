@@ -27,7 +27,7 @@ def register_engine(name: str, engine: Engine) -> None:
     """Add an engine, or replace one.
 
     Args:
-        name: its name in `LatencyBudget` and on the command line.
+        name: the name for `LatencyBudget` and the command line.
         engine: the engine.
     """
     ENGINES[name] = engine
@@ -43,10 +43,10 @@ def get_engine(name: str) -> Engine:
 
 
 def load(name: str, calls: Sequence[PortableCall], threads: int = 1) -> list[Forward]:
-    """Load networks into an engine, to be timed together; networks loaded before are unloaded.
+    """Load networks into an engine after unloading all others.
 
     Args:
-        name: of the engine.
+        name: the engine's name.
         calls: the networks.
         threads: number of threads of one forward, >= 1.
 

@@ -1,8 +1,8 @@
 """Stored latency measurements of this machine: widths of a network -> milliseconds.
 
-A table is a JSON file below ``$GSPRUNE_CACHE`` (else ``$XDG_CACHE_HOME/gsprune``, else ``~/.cache/gsprune``) whose name
-is a hash of the machine, the engine, its settings and version, threads, batch and the dense network. Deleting it is
-safe.
+A table is a JSON file below ``$GSPRUNE_CACHE`` (else ``$XDG_CACHE_HOME/gsprune``, else ``~/.cache/gsprune``). Its name
+is a hash of the machine, the engine with its settings and version, threads, batch and the dense network. It is safe to
+delete.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["WidthTable", "cache_folder", "table_key"]
 
 
 class WidthTable:
-    """The table of one network in one engine on one machine; every change is on disk before the call returns."""
+    """The table of one network in one engine on one machine. Every change is written to disk at once."""
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         """Read the table, or start an empty one.
@@ -62,7 +62,7 @@ class WidthTable:
     def _read(self) -> dict[str, Any]:
         try:
             content: dict[str, Any] = json.loads(self.path.read_text())
-        except (OSError, ValueError):  # none yet, or damaged: what is measured again is no loss
+        except (OSError, ValueError):  # missing or damaged: measure again
             return {}
         return content
 
@@ -74,7 +74,7 @@ class WidthTable:
         except OSError as error:
             raise ValueError(
                 f"the table of latencies cannot be written to {str(self.path)!r} ({error.strerror}); set GSPRUNE_CACHE"
-                " to a folder that can"
+                " to a writable folder"
             ) from error
 
 
@@ -114,7 +114,7 @@ def _joined(widths: Mapping[str, int]) -> str:
 
 
 def _machine() -> str:
-    """The machine as far as it matters to the clock: its name, its processor and how many cores we may use."""
+    """The properties of the machine that affect timings: its name, its processor and the number of usable cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{platform.node()}, {_processor()}, {cores} cores"
 

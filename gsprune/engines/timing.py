@@ -1,8 +1,7 @@
-"""Timing on a machine that other processes use, too.
+"""Timing on a machine with other processes.
 
-Where other processes want the same cores, the system takes a core away during a call, and the median tells more about
-the neighbours than about the network. The system counts these interruptions. Calls without one show what the network
-takes by itself.
+If other processes need the same cores, the system interrupts calls, and the median depends on these processes more than
+on the network. The system counts the interruptions, so the median of the uninterrupted calls can be taken.
 """
 
 from __future__ import annotations
@@ -20,13 +19,12 @@ import torch
 
 from gsprune.checks import counted
 
-__all__ = ["Forward", "Latency", "forwards_in_turns", "timed_in_turns", "torch_threads", "undisturbed_milliseconds"]
+__all__ = ["Forward", "Latency", "forwards_in_turns", "torch_threads", "undisturbed_milliseconds"]
 
 Forward = Callable[[], Any]
 """One forward of a network on its inputs."""
 
-# Fewer say nothing about a median, however slow the network is.
-_LEAST_CALLS = 10
+_LEAST_CALLS = 10  # for a median, however slow the network is
 _LONGEST_TURN = 10  # calls
 _TURN_SECONDS = 0.1
 _FAST_QUANTILE = 0.1
@@ -37,11 +35,11 @@ class Latency:
     """Durations of forwards.
 
     Attributes:
-        seconds: (calls,) of every timed call, in the order of the calls.
+        seconds: (calls,) duration of every timed call.
         batch: examples per call.
-        device: where the network ran.
-        threads: of the engine, on the CPU.
-        interrupted: (calls,) whether the system took a core away during the call; empty if it never did.
+        device: the network's device.
+        threads: CPU threads of the engine.
+        interrupted: (calls,) True for calls that the system interrupted; may be empty if there are none.
     """
 
     seconds: tuple[float, ...]
@@ -57,25 +55,22 @@ class Latency:
 
     @property
     def p99(self) -> float:
-        """99 of 100 calls take at most so long, in seconds; with fewer than 100 calls this is the slowest."""
+        """The 99th percentile of all calls, in seconds; with fewer than 100 calls this is the slowest."""
         return float(np.quantile(self.seconds, 0.99, method="higher"))
 
     @property
     def undisturbed_calls(self) -> int:
-        """The number of calls without an interruption."""
+        """The number of uninterrupted calls."""
         return len(self.seconds) - sum(self.interrupted)
 
     @property
     def is_quiet(self) -> bool:
-        """True if at least ten calls had no interruption."""
+        """True if at least ten calls were not interrupted."""
         return self.undisturbed_calls >= _LEAST_CALLS
 
     @property
     def undisturbed(self) -> float:
-        """The median of the calls without an interruption, in seconds.
-
-        With fewer than ten of them, the fastest tenth of all calls is closer to it.
-        """
+        """The median of the uninterrupted calls, in seconds; with fewer than ten of them, the 0.1 quantile of all."""
         if not self.is_quiet:
             return float(np.quantile(self.seconds, _FAST_QUANTILE))
         if not self.interrupted:
@@ -90,47 +85,6 @@ class Latency:
         )
 
 
-def timed_in_turns(
-    forwards: Sequence[Forward], calls: int, warmup: int, max_seconds: float, batch: int = 1, device: str = "cpu"
-) -> list[Latency]:
-    """Time several networks in turns, so that other load on the machine slows all of them alike.
-
-    A fast network has a few calls per turn: networks at work run alone and find their weights and code in the caches.
-    So the first call of such a turn is not kept.
-
-    Args:
-        forwards: one per network.
-        calls: of each network, >= 1.
-        warmup: calls of each before them, which are not kept.
-        max_seconds: end earlier, but after at least ten calls, when all calls together have taken so long.
-        batch: examples per call, for the result.
-        device: where the networks run, for the result.
-
-    Returns:
-        one `Latency` per network.
-    """
-    found: list[list[tuple[float, bool]]] = [[] for _ in forwards]
-    for forward in forwards:
-        for _ in range(warmup):
-            forward()
-    in_a_row = _calls_per_turn(forwards, calls)
-    began = time.perf_counter()
-    for index in range(math.ceil(calls / in_a_row)):
-        if len(found[0]) >= _LEAST_CALLS and time.perf_counter() - began > max_seconds:
-            break
-        for turn in range(len(forwards)):
-            which = (turn + index) % len(forwards)  # in changing order, so that none always runs after the same one
-            if in_a_row > 1:
-                forwards[which]()
-            found[which] += [_timed(forwards[which]) for _ in range(in_a_row)]
-    threads = torch.get_num_threads()
-    results = []
-    for each in found:
-        seconds, interrupted = zip(*each[:calls], strict=True)
-        results.append(Latency(seconds, batch, device, threads, interrupted))
-    return results
-
-
 def forwards_in_turns(
     forwards: Sequence[Forward],
     threads: int,
@@ -139,20 +93,55 @@ def forwards_in_turns(
     calls: int = 500,
     warmup: int = 10,
     max_seconds: float = 10.0,
+    device: str = "cpu",
 ) -> list[Latency]:
-    """Time networks of an engine in turns, as `timed_in_turns` does, with this number of threads."""
+    """Time several networks in turns, so that other load on the machine slows all of them alike.
+
+    A fast network has several calls per turn, because deployed networks find their weights and code in the caches. The
+    first call of such a turn is not timed.
+
+    Args:
+        forwards: one per network.
+        threads: of PyTorch, >= 1.
+        batch: examples per call, for the result.
+        calls: timed calls of each network, >= 1.
+        warmup: untimed calls of each network before the timed ones.
+        max_seconds: time limit for all timed calls together; each network has at least ten calls.
+        device: the networks' device, for the result.
+
+    Returns:
+        one `Latency` per network.
+    """
+    found: list[list[tuple[float, bool]]] = [[] for _ in forwards]
     with torch_threads(threads):
-        return timed_in_turns(forwards, calls, warmup, max_seconds, batch)
+        for forward in forwards:
+            for _ in range(warmup):
+                forward()
+        in_a_row = _calls_per_turn(forwards, calls)
+        began = time.perf_counter()
+        for index in range(math.ceil(calls / in_a_row)):
+            if len(found[0]) >= _LEAST_CALLS and time.perf_counter() - began > max_seconds:
+                break
+            for turn in range(len(forwards)):
+                which = (turn + index) % len(forwards)  # the order changes: no network always follows the same one
+                if in_a_row > 1:
+                    forwards[which]()
+                found[which] += [_timed(forwards[which]) for _ in range(in_a_row)]
+    results = []
+    for each in found:
+        seconds, interrupted = zip(*each[:calls], strict=True)
+        results.append(Latency(seconds, batch, device, threads, interrupted))
+    return results
 
 
 def undisturbed_milliseconds(forward: Forward, threads: int, seconds: float = 0.5, patience: float = 4.0) -> float:
-    """The median time of the calls without an interruption.
+    """The median time of the uninterrupted calls.
 
     Args:
         forward: the network's forward.
         threads: of PyTorch, >= 1.
-        seconds: how long to measure, but at least ten calls.
-        patience: how many seconds longer, while fewer than ten calls had no interruption.
+        seconds: duration of the measurement; at least ten calls are made.
+        patience: additional seconds, used while fewer than ten calls were uninterrupted.
     """
     began = time.perf_counter()
     whole = Latency((), 1, "cpu", threads)
@@ -176,7 +165,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def _calls_per_turn(forwards: Sequence[Forward], calls: int) -> int:
-    """The number of calls of a turn: 1 for a single network, or if one network is slow."""
+    """The number of timed calls per turn: 1 for a single network, or if one network is slow."""
     if len(forwards) == 1 or calls == 1:
         return 1
     slowest = max(_timed(forward)[0] for forward in forwards)
@@ -184,7 +173,7 @@ def _calls_per_turn(forwards: Sequence[Forward], calls: int) -> int:
 
 
 def _timed(forward: Forward) -> tuple[float, bool]:
-    """The seconds of one call, and whether the system interrupted it."""
+    """The seconds of one call, and True if the system interrupted it."""
     switches = _involuntary_switches()
     began = time.perf_counter()
     forward()
@@ -193,7 +182,7 @@ def _timed(forward: Forward) -> tuple[float, bool]:
 
 
 def _involuntary_switches() -> int:
-    """How often the system has taken a core away from this process; 0 where it does not count."""
+    """How often the system has taken a core away from this process; 0 on Windows, which does not count."""
     if sys.platform == "win32":
         return 0
     import resource

@@ -1,7 +1,7 @@
-"""Widths that engines like: presets for `round_to`.
+"""Presets for `round_to`: width multiples that suit an engine.
 
-Widths are always rounded up, and groups narrower than the multiple are left alone, so a preset never removes more than
-was asked for.
+Widths are rounded up, and groups narrower than the multiple stay as they are. So a preset never removes more than was
+requested.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ WIDTH_MULTIPLES: Mapping[str, int] = {
     # Channels are stored in bricks of 16 (NHCWB16): https://gitlab.arm.com/artificial-intelligence/ethos-u/ethos-u-vela
     "ethos-u": 16,
 }
-"""Preset -> the multiple of which its engine has no padding and no slow kernel."""
+"""Preset -> the multiple for which its engine needs neither padding nor a slow kernel."""
 
 
 def multiple_of(round_to: RoundTo) -> int | Mapping[str, int]:
     """`round_to` with the name of a preset replaced by its multiple.
 
     Raises:
-        ValueError: there is no such preset.
+        ValueError: the preset is unknown.
     """
     if not isinstance(round_to, str):
         return round_to

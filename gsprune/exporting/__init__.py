@@ -1,4 +1,4 @@
-"""From a network to a file that a device runs, checked against the network, with a contract beside it."""
+"""Exports networks to files for deployment, compares their outputs, and writes a contract."""
 
 from gsprune.exporting.exporter import ExportReport as ExportReport
 from gsprune.exporting.exporter import export as export

@@ -24,11 +24,11 @@ class Comparison:
     """The result of a comparison.
 
     Attributes:
-        examples: how many were compared.
-        max_abs_diff: the largest difference of any element of any output.
-        same_choice: examples in which the largest element of the first output is at the same place; None where the
-            first output is not of shape (examples, choices).
-        ties: the other ones, whose two candidates differ by no more than the tolerance.
+        examples: number of examples.
+        max_abs_diff: the largest absolute difference over all elements of all outputs.
+        same_choice: number of examples with the same argmax of the first output; None if the first output's shape is
+            not (examples, choices).
+        ties: number of examples with another argmax, but whose two candidates differ by at most the tolerance.
     """
 
     examples: int
@@ -44,13 +44,13 @@ def compare(
 
     Args:
         call: the network.
-        exported: what was made of it.
-        inputs: of the network, with equally many examples along their first axes.
-        tolerance: how much an element may differ: absolute, or relative to the largest output where that is above 1.
+        exported: the exported network.
+        inputs: the network's inputs, with the same number of examples along their first axes.
+        tolerance: the largest allowed difference of an element, relative to the largest output if that is above 1.
         chunk_size: examples per call.
 
     Raises:
-        ExportError: shapes, values or choices differ, or the exported network fails.
+        ExportError: shapes, values or the argmax differ, or the exported network fails.
     """
     examples = len(inputs[0]) if inputs and inputs[0].ndim else 1
     worst, same, ties, choices = 0.0, 0, 0, True
@@ -76,12 +76,12 @@ def compare(
 def measured_comparison(
     call: PortableCall, exported: Exported, inputs: Sequence[Tensor], chunk_size: int = 100
 ) -> Comparison:
-    """The same as `compare` for what is known to differ, e.g. a quantised network: nothing is demanded.
+    """Like `compare`, but without limits, for networks with other outputs, such as quantised ones.
 
     Args:
         call: the network; its first output is compared.
-        exported: what was made of it.
-        inputs: of the network, with equally many examples along their first axes.
+        exported: the exported network.
+        inputs: the network's inputs, with the same number of examples along their first axes.
         chunk_size: examples per call.
     """
     examples, worst, same = len(inputs[0]), 0.0, 0
@@ -96,7 +96,7 @@ def measured_comparison(
 def _checked(
     expected: Sequence[npt.NDArray[Any]], got: Sequence[npt.NDArray[Any]], names: Sequence[str], tolerance: float
 ) -> float:
-    """The largest difference, which is within the tolerance."""
+    """The largest difference; raises an error if it exceeds the tolerance."""
     if len(got) != len(expected):
         raise ExportError(f"the exported network has {len(got)} outputs, the network has {len(expected)}")
     worst = 0.0
@@ -128,9 +128,9 @@ def _has_choices(output: npt.NDArray[Any]) -> bool:
 
 
 def _choices(expected: npt.NDArray[Any], got: npt.NDArray[Any], tolerance: float) -> tuple[int, int]:
-    """(examples with the same largest element, others whose two candidates are equal up to the tolerance)."""
+    """(examples with the same argmax, other examples whose two candidates are equal up to the tolerance)."""
     rows = np.arange(len(expected))
-    ours, theirs = expected.argmax(axis=1), got.argmax(axis=1)
-    same = ours == theirs
-    gap = expected[rows, ours] - expected[rows, theirs]
+    chosen, exported_choice = expected.argmax(axis=1), got.argmax(axis=1)
+    same = chosen == exported_choice
+    gap = expected[rows, chosen] - expected[rows, exported_choice]
     return int(same.sum()), int((~same & (gap <= tolerance)).sum())

@@ -1,4 +1,4 @@
-"""The contract: a JSON file beside an exported network that says how to call it and what it is."""
+"""The contract: a JSON file next to an exported network that describes its inputs, outputs, size and origin."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["call_entry", "contract_path", "encoded", "file_entry", "network_entr
 
 
 def contract_path(path: Path) -> Path:
-    """Where the contract of an exported file lies: policy.onnx -> policy.onnx.json."""
+    """Path of an exported file's contract: policy.onnx -> policy.onnx.json."""
     return path.with_name(f"{path.name}.json")
 
 
@@ -48,9 +48,9 @@ def call_entry(call: PortableCall, dynamic_batch: bool) -> dict[str, Any]:
 
 
 def network_entry(model: nn.Module, example_inputs: Any, forward: Callable[..., Any] | None) -> dict[str, Any]:
-    """Widths (the first ones, too, of a pruned network), parameters and MACs.
+    """Parameters, MACs and widths; for a pruned network the first widths, too.
 
-    A network that cannot be traced has parameters alone.
+    A network that cannot be traced has only the number of parameters.
     """
     module = unwrapped(model)
     entry: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in module.parameters())}
@@ -92,7 +92,7 @@ def encoded(entries: Mapping[str, Any]) -> bytes:
     try:
         text = json.dumps({**entries, **made_by}, indent=2)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"`contract` must hold JSON values alone: {error}") from error
+        raise TypeError(f"`contract` must hold only JSON values: {error}") from error
     return f"{text}\n".encode()
 
 

@@ -1,4 +1,4 @@
-"""`gsprune.export`: a network as an ONNX file or a PyTorch program, checked before it is left on disk."""
+"""`gsprune.export`: writes a network as an ONNX file or a PyTorch program, after a check of its outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gsprune.checks import check_flag, check_number
 from gsprune.engines.latency import with_batch
 from gsprune.engines.onnxruntime import open_session
 from gsprune.engines.portable_call import PortableCall, portable_call
-from gsprune.engines.quiet import quiet
+from gsprune.engines.suppress_warnings import suppress_warnings
 from gsprune.errors import ExportError, GspruneError
 from gsprune.exporting.check_inputs import check_tensors
 from gsprune.exporting.comparison import Comparison, Exported, compare
@@ -29,7 +29,7 @@ Format = Literal["onnx", "torch"]
 
 _SUFFIXES: Mapping[str, Format] = {".onnx": "onnx", ".pt2": "torch"}
 _CPU = torch.device("cpu")
-# An exporter takes an axis of length 1 for fixed, and equal lengths of two inputs for one.
+# Exporters fix axes of length 1, and treat axes of equal length as one dimension.
 _BATCH_OF_EXPORT = 2
 _OTHER_BATCHES = (1, 3)
 _CHECKED_AT_ONCE = 100
@@ -40,11 +40,11 @@ class ExportReport:
     """The files of an export, and the comparison of outputs.
 
     Attributes:
-        path: the exported network.
-        contract: the JSON file beside it.
+        path: the exported file.
+        contract: the JSON file next to it.
         format: "onnx" or "torch".
-        size: of the exported file, bytes.
-        comparison: how its outputs compare with the network's.
+        size: bytes of the exported file.
+        comparison: the comparison of its outputs with the network's.
     """
 
     path: Path
@@ -76,34 +76,34 @@ def export(
     output_names: Sequence[str] | None = None,
     contract: Mapping[str, Any] | None = None,
 ) -> ExportReport:
-    """Write a network for deployment, with a JSON contract beside it.
+    """Write a network for deployment, with a JSON contract next to it.
 
-    The exported network is run (by ONNX Runtime, or by the PyTorch program read back) and compared with the network
-    before anything is left at `path`; whatever goes wrong leaves no file, and an older one as it was. The network is
-    not touched: a copy in eval mode on the CPU is exported.
+    The exported network is loaded and run (by ONNX Runtime or PyTorch), and its outputs are compared with the
+    network's, before `path` is written. On failure no file is written, and an existing one is kept. The network is not
+    changed: a copy in eval mode on the CPU is exported.
 
     Args:
-        model: any module; a pruned one is exported as small as it is.
-        path: the file, ``.onnx`` or ``.pt2``; the contract is the same name and ``.json``.
+        model: any module, dense or pruned.
+        path: the file, ``.onnx`` or ``.pt2``. The contract has the same name with ``.json`` appended.
         example_inputs: tensor, tuple of positional inputs or dict of inputs by name; tensors only.
-        format: "onnx", or "torch" for `torch.export`; None tells it from the suffix.
+        format: "onnx", or "torch" for `torch.export`; None chooses by the suffix.
         forward: callable(model, *example_inputs) -> outputs, e.g. ``lambda agent, x: agent(x)[0]`` for the policy
             alone; None calls the model.
-        dynamic_batch: leave the first axis of all inputs open; False fixes it to that of the example.
-        check_inputs: inputs of the same kind to compare on, as many examples as you like; None takes `example_inputs`.
-        tolerance: how much outputs may differ: absolute, or relative to the largest output where that is above 1.
-        input_names: in the file; None takes the names of the call's parameters.
-        output_names: in the file; None takes "output", or "output_0" and so on.
-        contract: JSON values to be added to the contract.
+        dynamic_batch: make the first axis of all inputs dynamic; False fixes it to the example's length.
+        check_inputs: inputs for the comparison, with any number of examples; None uses `example_inputs`.
+        tolerance: the largest allowed difference of outputs, relative to the largest output if that is above 1.
+        input_names: names of the inputs in the file; None uses the names of the called function's parameters.
+        output_names: names of the outputs in the file; None uses "output", or "output_0" and so on.
+        contract: JSON values to add to the contract.
 
     Returns:
-        what was written.
+        the files and the comparison.
 
     Raises:
-        ValueError: an unknown format, a bad number or name, a `path` that cannot be written, or inputs on which the
-            network fails.
-        TypeError: an argument is not of its type, an input is not a tensor, or `contract` is not JSON.
-        ExportError: the network cannot be exported, or the exported one computes something else.
+        ValueError: the format is unknown, a number or a name is invalid, `path` cannot be written, or the network fails
+            on the inputs.
+        TypeError: an argument has a wrong type, an input is not a tensor, or `contract` is not JSON.
+        ExportError: the network cannot be exported, or the exported network has other outputs.
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
     """
     target = _target(path)
@@ -125,7 +125,7 @@ def export(
         "network": network_entry(model, example_inputs, forward),
         **dict(contract or {}),
     }
-    encoded(entries)  # so that what is not JSON is found before the work begins
+    encoded(entries)  # raises before the work begins if the contract is not JSON
     _make_folder(target)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         file = Path(folder) / target.name
@@ -183,21 +183,21 @@ def _check_options(tolerance: Any, dynamic_batch: Any, contract: Any) -> None:
 
 
 def _with_open_batch(call_on: Callable[[Any], PortableCall], example_inputs: Any) -> PortableCall:
-    """The call with the batch of the export, which is not the example's."""
+    """The call with the batch size for exports instead of the example's."""
     inputs = _with_batch(example_inputs, _BATCH_OF_EXPORT)
     try:
         return call_on(inputs)
     except ValueError as error:
-        call_on(example_inputs)  # raises where the example itself is at fault
+        call_on(example_inputs)  # raises if the example itself is invalid
         raise ExportError(
-            f"with a batch of {_BATCH_OF_EXPORT}: {error}; a fixed batch has `dynamic_batch=False`"
+            f"with a batch of {_BATCH_OF_EXPORT}: {error}; pass `dynamic_batch=False` to fix the batch"
         ) from error
 
 
 def _format(path: Path, chosen: str | None) -> Format:
     if chosen is None:
         if path.suffix not in _SUFFIXES:
-            raise ValueError(f"`path` must end in .onnx or .pt2, or `format` be given; got {str(path)!r}")
+            raise ValueError(f"`path` must end in .onnx or .pt2, or pass `format`; got {str(path)!r}")
         return _SUFFIXES[path.suffix]
     if chosen not in get_args(Format):
         raise ValueError(f"`format` must be 'onnx' or 'torch', got {chosen!r}")
@@ -219,7 +219,7 @@ def _write(call: PortableCall, file: Path, chosen: Format, dynamic_batch: bool) 
 
 def _write_program(call: PortableCall, file: Path, dynamic_batch: bool) -> Exported:
     shapes = {"inputs": tuple({0: torch.export.Dim("batch")} for _ in call.inputs)} if dynamic_batch else None
-    with quiet(), torch.no_grad():
+    with suppress_warnings(), torch.no_grad():
         program = torch.export.export(call.module, call.inputs, dynamic_shapes=shapes, strict=False)
         torch.export.save(program, str(file))
         module = torch.export.load(str(file)).module()
@@ -232,13 +232,15 @@ def _write_program(call: PortableCall, file: Path, dynamic_batch: bool) -> Expor
 
 
 def _check_batches(call: PortableCall, runner: Exported, tolerance: float) -> None:
-    """Other batch sizes than the exported one must do as well."""
+    """Compare outputs on other batch sizes than that of the export."""
     for batch in _OTHER_BATCHES:
         inputs = [with_batch(value, _CPU, batch) for value in call.inputs]
         try:
             compare(call, runner, inputs, tolerance)
         except ExportError as error:
-            raise ExportError(f"with a batch of {batch}: {error}; a fixed batch has `dynamic_batch=False`") from error
+            raise ExportError(
+                f"with a batch of {batch}: {error}; pass `dynamic_batch=False` to fix the batch"
+            ) from error
 
 
 def _with_batch(example_inputs: Any, batch: int) -> Any:
@@ -257,10 +259,10 @@ def _with_batch(example_inputs: Any, batch: int) -> Any:
 
 
 def _whole_batches(call: PortableCall, checks: tuple[Tensor, ...]) -> tuple[int, tuple[Tensor, ...]]:
-    """The fixed batch, and as many examples to check on as fill batches of it."""
+    """The fixed batch size, and the examples to check, whose number is a multiple of it."""
     first = call.inputs[0]
     if first.ndim == 0 or any(len(value) != len(first) for value in call.inputs if value.ndim):
-        return 1, checks  # the inputs have no axis of examples in common: one call it is
+        return 1, checks  # the inputs share no axis of examples, so there is only one call
     batch = len(first)
     count = max(1, len(checks[0]) // batch) * batch
     return batch, tuple(with_batch(value, _CPU, count) for value in checks)

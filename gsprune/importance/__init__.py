@@ -1,4 +1,4 @@
-"""How important a unit is: criteria, reductions and normalizers."""
+"""Importance scores of units: criteria, reductions and normalizers."""
 
 from gsprune.importance.activation import Activation as Activation
 from gsprune.importance.criterion import CRITERIA as CRITERIA

@@ -1,4 +1,4 @@
-"""The criterion that reads the outputs of layers."""
+"""A criterion that reads the outputs of layers."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _READABLE = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
 class Activation(Criterion):
     """x_mu = Σ over the positions of unit u of mean |a|, with a the output of layer m over batch and space.
 
-    The members are the layers whose weights open the group's channels. Only torch's linear, embedding and convolution
-    layers, and classes derived from them, are read: the axes of other layers' outputs are unknown. The root's layer is
-    the first, and the default reduction uses the first alone. The model runs in eval mode without gradients; modes,
-    buffers and random generators are restored.
+    The members are the layers that write the group's channels. Only torch's linear, embedding and convolution layers
+    and classes derived from them are read, because the channel axis of other layers' outputs is unknown. The root's
+    layer is the first, and the default reduction uses only the first. The model runs in eval mode without gradients;
+    modes, buffers and random generators are restored.
 
     Source: Molchanov et al. 2017, Pruning convolutional neural networks for resource efficient inference, sec. 2.2
     ("activation"), https://arxiv.org/abs/1611.06440
@@ -80,7 +80,7 @@ class _MeanMagnitude:
     """Mean |output| of one layer per position of its channel axis."""
 
     def __init__(self, weight: Tensor, member: Member) -> None:
-        # Channels are the last axis of a matrix product, and come before the space of a convolution.
+        # The channel axis is the last one of a matrix product, and the one before the spatial axes of a convolution.
         self.axis = -1 if weight.ndim == 2 else 1 - weight.ndim
         self.width = weight.shape[member.axis]
         self.total: Tensor | None = None
@@ -96,7 +96,7 @@ class _MeanMagnitude:
         self.elements += values.shape[1]
 
     def value(self) -> Float64Array | None:
-        """(width,) float64; None if the layer had no such output."""
+        """(width,) float64; None if the layer was not called, or not with an output of this width."""
         if self.total is None or self.elements == 0:
             return None
         result: Float64Array = (self.total / self.elements).cpu().numpy()
@@ -120,7 +120,7 @@ def _statistics_of(group: Group, members: Sequence[Member], means: dict[str, _Me
     if not rows:
         raise ScoreError(
             f"importance 'activation' found no linear, embedding or convolution layer in group {group.name!r} whose "
-            f"output it can read: take another importance, e.g. 'l1', or keep the group's width with "
+            f"output it can read: use another importance, e.g. 'l1', or keep the group's width with "
             f"ignore=({group.name!r},)"
         )
     return np.stack(rows)

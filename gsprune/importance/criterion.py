@@ -1,15 +1,16 @@
 """The protocol of a criterion, and the registry of criteria by name.
 
 An importance has three independent parts. A *criterion* (this module, and one file per family) gives a statistic of
-every unit in every member of a group. A *reduction* (`_core.units.REDUCTIONS`) makes one number per unit of
-them. A *normalizer* (`gsprune.importance.normalizers`) makes groups comparable. `gsprune.Importance` combines them.
+every unit in every member of a group. A *reduction* (`_core.units.REDUCTIONS`) combines the members' statistics into
+one number per unit. A *normalizer* (`gsprune.importance.normalizers`) makes groups comparable. `gsprune.Importance`
+combines the three.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from gsprune.arrays import Float64Array
 from gsprune.backends import Backend
 from gsprune.errors import ScoreError
+from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph, Group
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
@@ -27,7 +29,7 @@ __all__ = ["CRITERIA", "Criterion", "ScoreSource", "register_criterion"]
 
 @dataclass(frozen=True)
 class ScoreSource:
-    """Everything that a criterion may read. A criterion must not change any of it.
+    """Everything that a criterion may read. A criterion must not change any of it, except for `notes`.
 
     Attributes:
         structure: the groups of the network at present.
@@ -36,6 +38,9 @@ class ScoreSource:
         backend: computes sums over weights.
         model: the network, if the caller has it.
         run: calls a model on the calibration data, once per batch; None if there is no data.
+        calibration: the calls of the calibration data that the user passed; empty if there are none.
+        stack: gathers arrays of all ranks of a process group along a new first axis; None for one process.
+        notes: lines for the step's report; a criterion appends to it.
     """
 
     structure: Structure
@@ -44,6 +49,9 @@ class ScoreSource:
     backend: Backend
     model: nn.Module | None = None
     run: Callable[[nn.Module], Any] | None = None
+    calibration: Sequence[Example] = ()
+    stack: Callable[[Mapping[str, Float64Array]], dict[str, Float64Array]] | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def graph(self) -> Graph:
@@ -89,21 +97,23 @@ class Criterion(ABC):
 
     Attributes:
         default_reduction: the reduction that `Importance` uses if none is given.
-        default_normalizer: the same for the normalizer.
+        default_normalizer: the normalizer that `Importance` uses if none is given.
         reads_data: True if the statistics depend on data, as gradients do. Then the ranks of a process group average
             them.
+        needs_calibration: True if a step without `calibration` must raise an error.
     """
 
     default_reduction: ClassVar[str] = "mean"
     default_normalizer: ClassVar[str] = "none"
     reads_data: ClassVar[bool] = False
+    needs_calibration: ClassVar[bool] = False
 
     @abstractmethod
     def statistics(self, source: ScoreSource) -> Mapping[str, Float64Array]:
         """Statistics of all groups of `source.groups`.
 
-        A criterion of weights returns one row per weight, the root's first. A criterion that scores units as a whole
-        (from data, or from several weights together) returns a single row, which every reduction leaves as it is.
+        A criterion of weights returns one row per weight, the root's first. A criterion of whole units (from data, or
+        from several weights together) returns a single row, which reductions do not change.
 
         Args:
             source: the network.
@@ -112,11 +122,11 @@ class Criterion(ABC):
             group name -> (rows, units) float64, at least one row.
 
         Raises:
-            ScoreError: a group has nothing that this criterion reads; the message names the group and a way out.
+            ScoreError: a group lacks the data that this criterion reads; the message names the group and a way out.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """The state to save, so that a resumed run goes on as if it was never interrupted; JSON-compatible."""
+        """The JSON-compatible state that a resumed run needs to continue as if it was never interrupted."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The criterion that removes units which other units can replace."""
+"""A criterion with low scores for units that other units can replace."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _unit_rows(weight: Tensor, member: Member, num_units: int) -> Tensor:
 
 
 def _distances(rows: Tensor) -> Float64Array:
-    # Subtraction instead of matrix products, so that equal units have distance zero exactly.
+    # Without matrix products, so that the distance of equal units is exactly zero.
     distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
     result: Float64Array = distances.sum(dim=1).cpu().numpy()
     return result

@@ -1,4 +1,4 @@
-"""The criterion that is a user's function of one weight matrix."""
+"""A criterion from a user's function of one weight matrix."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MatrixFunction = Callable[[Tensor], Tensor]
 
 
 class FromFunction(Criterion):
-    """A criterion made of a function of one weight, as a matrix.
+    """A criterion from a function of one weight as a matrix.
 
         statistic(unit) = Σ over the unit's positions p of function(matrix)[p]
 
-    The function gets the weight as a (positions, everything else) float64 tensor without gradient, with the axis that
-    the group ties first. It returns one number per position.
+    The function gets the weight as a (positions, other elements) float64 tensor without gradient. Its first axis is the
+    group's axis of the weight. It returns one number per position.
 
     Args:
         function: the function.

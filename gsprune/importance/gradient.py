@@ -20,9 +20,9 @@ __all__ = ["Hessian", "Taylor"]
 class Taylor(Criterion):
     """x_mu = Σ |w · g| over all elements of unit u in member m; with `joint`, |Σ w · g|.
 
-    The first-order estimate of the change of the loss when elements are removed: one by one, so that they cannot
-    cancel, or with `joint` the whole unit at once. g is ``.grad`` of the last backward. A frozen weight without a
-    gradient is skipped if another weight of its group has one.
+    The first-order estimate of the change of the loss if elements are removed: each element by itself, so that effects
+    cannot cancel, or with `joint` the whole unit at once. g is ``.grad`` of the last backward. A frozen weight without
+    a gradient is skipped if another weight of its group has a gradient.
 
     Source: Molchanov et al. 2019, Importance estimation for neural network pruning, sec. 3,
     https://arxiv.org/abs/1906.10771
@@ -50,7 +50,7 @@ class Hessian(Criterion):
 
     Optimal brain damage: the second-order loss ½ Σ h w², with the diagonal h of the Hessian replaced by the squared
     gradient (the empirical Fisher information of the batch behind ``.grad``). A frozen weight without a gradient is
-    skipped if another weight of its group has one.
+    skipped if another weight of its group has a gradient.
 
     Source: LeCun et al. 1989, Optimal brain damage,
     https://proceedings.neurips.cc/paper/1989/hash/6c9882bbac1c7093bd25041881277658-Abstract.html
@@ -64,7 +64,7 @@ class Hessian(Criterion):
 
 
 def _gradients(source: ScoreSource, criterion: str) -> tuple[list[Tensor], frozenset[str]]:
-    """The gradients of the summed weights, in their order, and the names of skipped frozen weights."""
+    """The gradients of the summed weights, in the order of the weights, and the names of skipped frozen weights."""
     weights = map(source.tensors.__getitem__, summed_axes(source).names)
     gradients = [weight.grad for weight in weights]
     present = [gradient for gradient in gradients if gradient is not None and gradient.layout is torch.strided]
@@ -90,12 +90,12 @@ def _checked_gradients(source: ScoreSource, criterion: str) -> tuple[dict[str, T
                 raise ScoreError(
                     f"importance {criterion!r} needs the gradient of {member.tensor!r} (group {group.name!r}), which "
                     f"has none: prune after loss.backward() and before optimizer.zero_grad(), keep the group's width "
-                    f"with ignore=({group.name!r},), or take importance='l1'"
+                    f"with ignore=({group.name!r},), or use importance='l1'"
                 )
         if skipped.issuperset(member.tensor for member in members):
             raise ScoreError(
                 f"importance {criterion!r} needs a gradient in group {group.name!r}, whose weights are all frozen: "
-                f"keep the group's width with ignore=({group.name!r},), or take importance='l1'"
+                f"keep the group's width with ignore=({group.name!r},), or use importance='l1'"
             )
     return gradients, frozenset(skipped)
 
@@ -105,6 +105,6 @@ def _strided(gradient: Tensor, criterion: str, name: str, group: str) -> Tensor:
         raise ScoreError(
             f"importance {criterion!r} cannot read the gradient of {name!r} (group {group!r}), which is "
             f"{gradient.layout}: make it dense (`parameter.grad = parameter.grad.to_dense()`), or call "
-            f"optimizer.zero_grad() and take importance='l1'"
+            f"optimizer.zero_grad() and use importance='l1'"
         )
     return gradient

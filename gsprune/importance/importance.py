@@ -1,4 +1,4 @@
-"""An importance: criterion, reduction and normalizer together."""
+"""An importance: a criterion, a reduction and a normalizer."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = ["Importance", "resolve_importance"]
 
 @dataclass(frozen=True)
 class Importance:
-    """How important the units of a group are: higher = keep.
+    """The rule that scores the units of a group: higher = keep.
 
         score = normalizer(reduction(statistic of every member))
 
     computed in float64 and rounded once, at the end, to float32.
 
     Attributes:
-        criterion: a name, a `Criterion`, or a function from a (positions, everything else) float64 matrix to one number
+        criterion: a name, a `Criterion`, or a function from a (positions, other elements) float64 matrix to one number
             per position. The constructor replaces names and functions by a `Criterion`.
-        reduction: "mean", "sum", "max", "prod" or "first" (the root's); None takes the criterion's default.
-        normalizer: "none", "sum", "mean", "max", "standardization", "gaussian" or "lamp"; None takes the criterion's
+        reduction: "mean", "sum", "max", "prod" or "first" (the root's); None uses the criterion's default.
+        normalizer: "none", "sum", "mean", "max", "standardization", "gaussian" or "lamp"; None uses the criterion's
             default.
 
     Raises:
@@ -63,7 +63,7 @@ class Importance:
         source: ScoreSource,
         average: Callable[[Mapping[str, Float64Array]], Mapping[str, Float64Array]] | None = None,
     ) -> Float32Array:
-        """Scores of the units of all groups that may lose some.
+        """Scores of the units of all groups that can be pruned.
 
         Args:
             source: the network.
@@ -74,7 +74,7 @@ class Importance:
             (units,) float32 over all groups of the structure, finite; 0 in groups that are not scored.
 
         Raises:
-            ScoreError: a group has nothing to read, or a score that is not finite; the message names the group.
+            ScoreError: a group lacks the criterion's data, or a score is not finite; the message names the group.
         """
         structure = source.structure
         counts = zip(structure.traced.groups, structure.units_of_groups(), strict=True)
@@ -89,6 +89,22 @@ class Importance:
         if bad >= 0:
             raise _not_finite(scores, structure, bad)
         return scores
+
+    @property
+    def name(self) -> str:
+        """The name of the criterion, for messages: the registered name, or else the class name."""
+        kind = type(self._resolved())
+        return next((repr(name) for name, registered in CRITERIA.items() if registered is kind), kind.__name__)
+
+    @property
+    def reads_data(self) -> bool:
+        """See `Criterion.reads_data`."""
+        return self._resolved().reads_data
+
+    @property
+    def needs_calibration(self) -> bool:
+        """See `Criterion.needs_calibration`."""
+        return self._resolved().needs_calibration
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the criterion, JSON-compatible; most have none."""
@@ -114,7 +130,7 @@ class Importance:
 
 
 def resolve_importance(spec: str | Importance | Criterion | MatrixFunction) -> Importance:
-    """The importance that a user's ``importance=`` stands for.
+    """Convert a user's ``importance=`` to an `Importance`.
 
     Args:
         spec: a criterion's name, an `Importance`, a `Criterion` or a function (see `Importance.criterion`).

@@ -1,4 +1,4 @@
-"""The criterion that reads the scales of normalisation layers."""
+"""A criterion that reads the scales of normalisation layers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["NormScale"]
 class NormScale(Criterion):
     """x_mu = Σ |γ| over all positions of unit u in norm layer m.
 
-    γ is the one-axis ``weight`` of a batch, instance, group, layer or RMS norm (a PReLU is no norm). The criterion
-    orders channels well only if training has pushed γ towards zero, e.g. with an L1 penalty.
+    γ is the one-axis ``weight`` of a batch, instance, group, layer or RMS norm (not of a PReLU). The criterion ranks
+    channels well only if training has pushed γ towards zero, e.g. with an L1 penalty.
 
     Source: Liu et al. 2017, Learning efficient convolutional networks through network slimming, sec. 3,
     https://arxiv.org/abs/1708.06519
@@ -40,8 +40,8 @@ class NormScale(Criterion):
         ]
         if not rows:
             raise ScoreError(
-                f"importance 'bn_scale' needs a norm layer with a weight, group {group.name!r} has none: take another "
-                f"importance, e.g. 'l1'; in Python, ignore=({group.name!r},) keeps the group's width, too"
+                f"importance 'bn_scale' needs a norm layer with a weight, but group {group.name!r} has none: use "
+                f"another importance, e.g. 'l1'; in Python, ignore=({group.name!r},) keeps the group's width, too"
             )
         return np.stack(rows)
 

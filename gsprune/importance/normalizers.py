@@ -2,7 +2,7 @@
 
 All take the float64 scores x of one group. If a divisor is zero, all scores of the group are equal and become zero.
 Differences below 2**-32 of the largest score are rounding noise of the sums, and count as zero. Otherwise noise would
-rank equally important channels, and every backend would choose others.
+rank equally important channels, and backends would choose different ones.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def _gaussian(scores: Float64Array) -> Float64Array:
 
 
 def _lamp(scores: Float64Array) -> Float64Array:
-    """y_u = x_u / Σ_{v: x_v >= x_u} x_v, with the units in ascending order; of equal units the higher index is first.
+    """y_u = x_u / Σ_{v: x_v >= x_u} x_v, with the units in ascending order; on a tie the higher index comes first.
 
     The least important unit gets its share of the whole group, the most important one gets 1.
 
     Source: Lee et al. 2021, Layer-adaptive sparsity for the magnitude-based pruning, sec. 3.1,
     https://arxiv.org/abs/2010.07611 (there x = w², one unit per weight)
     """
-    # Sorted in float32, so that noise does not order equal scores.
+    # Sort in float32, so that noise does not order equal scores.
     order = np.lexsort((-np.arange(len(scores)), scores.astype(np.float32)))
     ascending = scores[order]
     remaining = np.cumsum(ascending[::-1])[::-1]

@@ -15,11 +15,11 @@ __all__ = ["Random"]
 
 @register_criterion("random")
 class Random(Criterion):
-    """x_u uniform in [0, 1), from a generator of its own; the same for all members.
+    """x_u uniform in [0, 1), from a separate generator; the same for all members.
 
-    Every step seeds a new generator with `seed` and the present widths. So a network that has shrunk draws other
-    numbers. A dry run and the step after it draw the same ones, as do a copy, a loaded network and the ranks of a
-    process group. The global generators of torch and NumPy are not touched.
+    Every step seeds a new generator with `seed` and the present widths. So a network that has shrunk gets new numbers.
+    A dry run and the step after it get the same numbers, and so do copies, loaded networks and the ranks of a process
+    group. The global generators of torch and NumPy are not used.
 
     Args:
         seed: >= 0.

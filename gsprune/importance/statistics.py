@@ -23,10 +23,10 @@ __all__ = ["FlatStatistics", "member_sums", "summed_axes"]
 
 
 class FlatStatistics(Mapping[str, Float64Array]):
-    """Group name -> (rows, units) float64, stored as one array; without groups that have no statistics.
+    """Group name -> (rows, units) float64, stored as one array. Groups without statistics are omitted.
 
     Args:
-        values: the (rows, units) of one group after the other.
+        values: the (rows, units) statistics of all groups, concatenated.
         rows: (groups,) int64, the number of rows of each group of the structure; 0 if it has no statistics.
         structure: the groups of the network.
     """
@@ -43,10 +43,10 @@ class FlatStatistics(Mapping[str, Float64Array]):
         Args:
             statistics: the result of `criterion.statistics`.
             source: the network.
-            criterion: for the message.
+            criterion: the criterion, for messages.
 
         Raises:
-            ScoreError: a group is left out, or its statistics have another shape than (rows, units).
+            ScoreError: a group is missing, or its statistics have another shape than (rows, units).
         """
         if isinstance(statistics, cls):
             return statistics
@@ -58,7 +58,7 @@ class FlatStatistics(Mapping[str, Float64Array]):
                 continue
             if group.name not in statistics:
                 raise ScoreError(
-                    f"{type(criterion).__name__}.statistics() left out group {group.name!r}: it must return statistics "
+                    f"{type(criterion).__name__}.statistics() omitted group {group.name!r}: it must return statistics "
                     "for every group of `source.groups`"
                 )
             found = statistics[group.name]
@@ -79,8 +79,8 @@ class FlatStatistics(Mapping[str, Float64Array]):
         """(units,) float64 over all groups; 0 in groups that have no statistics.
 
         Args:
-            reduction: one of `_core.units.REDUCTIONS`: "mean", "sum", "max" or "prod" of the members, or "first", the
-                root's.
+            reduction: one of `_core.units.REDUCTIONS`: "mean", "sum", "max" or "prod" over the members, or "first" (the
+                root's).
         """
         return _core.units.reduce_members(self.values_of_all, self.rows, self.structure.first_unit, reduction)
 
@@ -117,7 +117,7 @@ class SummedAxes:
         names: the tensors.
         axes: the axes of each tensor.
         vectors: (axes,) int64, the structure's vector of each axis.
-        slots: (axes, groups) int64, the row of the axis in each group's statistics; 0 if the group does not tie it.
+        slots: (axes, groups) int64, the row of the axis in each group's statistics; 0 if the axis is not in the group.
         rows: (groups,) int64, the number of scored members; 0 for groups that are not scored.
     """
 
@@ -143,13 +143,13 @@ def member_sums(
     others: list[Tensor] | None = None,
     skipped: frozenset[str] = frozenset(),
 ) -> FlatStatistics:
-    """Sums over every unit in every scored member; each tensor is read once for all its axes.
+    """Sums over every unit in every scored member. Each tensor is read once for all its axes.
 
     Args:
         source: the network.
         statistic: the summand; see `Backend.axis_sums`.
-        others: the second factor of every tensor of `summed_axes(source, skipped)`, for the statistics of products.
-        skipped: names of tensors to leave out; every group must have another scored member.
+        others: the second factor for every tensor of `summed_axes(source, skipped)`, for statistics of products.
+        skipped: names of tensors to omit; every group must have another scored member.
 
     Returns:
         group name -> (scored members, units) float64, the root's first.

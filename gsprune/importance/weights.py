@@ -15,7 +15,7 @@ __all__ = ["as_matrix", "layer_of", "scored_members", "unit_sums"]
 
 
 def as_matrix(weight: Tensor, axis: int) -> Tensor:
-    """`weight` as a (shape[axis], everything else) float64 tensor without gradient."""
+    """`weight` as a (shape[axis], other elements) float64 tensor without gradient."""
     return weight.detach().movedim(axis, 0).flatten(1).to(torch.float64)
 
 
@@ -32,7 +32,7 @@ def scored_members(group: Group, source: ScoreSource) -> tuple[Member, ...]:
         source: the network.
 
     Raises:
-        ScoreError: the group has none.
+        ScoreError: the group has no such member.
     """
     members = tuple(
         member
@@ -56,11 +56,11 @@ def unit_sums(values: Float64Array, member: Member, num_units: int) -> Float64Ar
 
     Args:
         values: (shape[axis],) float64, one per position of the member's axis.
-        member: has the unit of every position.
+        member: the member, with the unit of every position.
         num_units: the number of units of the group.
 
     Returns:
         (num_units,) float64.
     """
-    # Positions of no unit (-1) are counted in front and dropped, which is cheaper than selecting the others.
+    # Positions without a unit (-1) are counted in the first bin, which is dropped: faster than selecting the others.
     return np.asarray(np.bincount(member.units + 1, weights=values, minlength=num_units + 1)[1:], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: postponed during a change of a model, or taken as a request to stop."""
+"""Handlers of SIGINT and SIGTERM: postpone a signal while a model changes, or request a stop."""
 
 from gsprune.interrupts.postponed import PostponedInterrupts as PostponedInterrupts
 from gsprune.interrupts.stop_request import StopRequest as StopRequest

@@ -1,4 +1,4 @@
-"""Handlers of signals for the time of a block."""
+"""A context with its own signal handlers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class SignalHandlers(ABC):
-    """A context that handles SIGINT and SIGTERM by its method `handle`, and puts the old handlers back at its end.
+    """A context that handles SIGINT and SIGTERM with its method `handle`, and restores the old handlers at its end.
 
-    Python runs handlers in the main thread alone; in another thread this context changes nothing.
+    Python runs handlers only in the main thread. In another thread this context changes nothing.
 
     Attributes:
         previous: the old handler of each signal that `handle` has replaced.
@@ -42,12 +42,12 @@ class SignalHandlers(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Put the old handlers back."""
+        """Restore the old handlers."""
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
     def replaces(self, handler: Handler) -> bool:
-        """Whether a signal with this handler is handled here: each but those of C code, which cannot be put back."""
+        """True if a signal with this handler is handled here. Handlers of C code are kept: they cannot be restored."""
         return handler is not None
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Interrupts that wait until a change of a model is complete or taken back."""
+"""Postpones interrupts until a change of a model is complete or rolled back."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["PostponedInterrupts"]
 
 
 class PostponedInterrupts(SignalHandlers):
-    """Signals that have a handler in Python wait during this context; the handlers run at its end.
+    """Postpones signals with a Python handler: the handlers run at the end of this context.
 
-    An interrupt can land between any two steps of the interpreter, also between the last line of a ``try`` and the
-    first of its ``finally``, where nothing would undo the change. A second Ctrl-C interrupts at once, for a forward
-    that hangs.
+    An interrupt can occur between any two steps of the interpreter, even between the last line of a ``try`` and the
+    first line of its ``finally``, where the change would not be rolled back. A second Ctrl-C interrupts at once, in
+    case a forward hangs.
     """
 
     def __init__(self) -> None:
@@ -25,17 +25,17 @@ class PostponedInterrupts(SignalHandlers):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Put the old handlers back, and call those of the signals that came."""
+        """Restore the old handlers, and call those of the received signals."""
         super().__exit__(kind, error, trace)
         for number, frame in self._received.items():
             self._call_previous(number, frame)
 
     def replaces(self, handler: Handler) -> bool:
-        """Only handlers in Python: the system's own ones cannot be called later."""
+        """True for Python handlers. The system's handlers cannot be called later."""
         return callable(handler)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Keep the signal for later; a second SIGINT is passed on at once."""
+        """Store the signal for later. A second SIGINT is handled at once."""
         if number == signal.SIGINT and number in self._received:
             self._call_previous(number, frame)
         self._received[number] = frame

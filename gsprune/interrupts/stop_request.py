@@ -1,4 +1,4 @@
-"""A signal that asks a training to stop between two iterations."""
+"""A context in which signals request a stop between two iterations of a training."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["StopRequest"]
 
 
 class StopRequest(SignalHandlers):
-    """The first SIGINT or SIGTERM in this context asks to stop; a later SIGINT interrupts at once.
+    """In this context the first SIGINT or SIGTERM requests a stop, and a later SIGINT interrupts at once.
 
     Attributes:
-        requested: whether to stop at the next opportunity.
-        ends_by_itself: set it before an error that ends the process leaves the context. SIGTERM then no longer ends
-            the process, so that it can print the error: a launcher sends SIGTERM to all ranks when one has ended.
+        requested: True if the training should stop.
+        ends_by_itself: set this to True before an error leaves the context and ends the process. SIGTERM is then
+            ignored, so that the process can print the error. (A launcher sends SIGTERM to all ranks if one has ended.)
     """
 
     def __init__(self, on_request: Callable[[], None], grace: float = 0.0) -> None:
-        """Prepare; `__enter__` installs the handlers.
+        """Prepare the context; `__enter__` installs the handlers.
 
         Args:
-            on_request: called once, at the first signal, to tell the user what will happen.
-            grace: seconds in which a further SIGINT counts as the same one. Under a launcher each process gets the
-                terminal's Ctrl-C twice.
+            on_request: called once, at the first signal, to inform the user.
+            grace: seconds in which another SIGINT is ignored. Under a launcher every process gets the terminal's Ctrl-C
+                twice.
         """
         super().__init__()
         self.requested = False
@@ -40,7 +40,7 @@ class StopRequest(SignalHandlers):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Put the old handlers back, but ignore SIGTERM if the process ends by itself."""
+        """Restore the old handlers, but ignore SIGTERM if the process ends by itself."""
         if self.ends_by_itself and signal.SIGTERM in self.previous:
             self.previous[signal.SIGTERM] = signal.SIG_IGN
         super().__exit__(kind, error, trace)

@@ -1,4 +1,4 @@
-"""The encoders of the paper at any width, and the agents made of them."""
+"""The Nature, Impala and Impoola encoders at any width, and agents with these encoders."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def build_encoder(
 
     Args:
         name: "nature", "impala" or "impoola".
-        width: factor on the filters of its convolutions (the paper's tau), >= 1.
+        width: multiplier of its filters (tau in Impoola), >= 1.
         observation_shape: (C, H, W) of one observation.
         num_features: size of the output; not scaled by `width`.
 
     Raises:
-        ValueError: there is no such encoder, `width` is below 1, or the observations are too small.
+        ValueError: the encoder is unknown, `width` is below 1, or the observations are too small.
     """
     if name not in get_args(EncoderName):
         raise ValueError(f"`name` must be 'nature', 'impala' or 'impoola', got {name!r}")

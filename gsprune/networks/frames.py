@@ -1,4 +1,4 @@
-"""Parts that all encoders share: the shape and the scale of observations, and widths."""
+"""Shared parts of all encoders: the shape and the scale of observations, and widths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ObservationShape: TypeAlias = tuple[int, int, int]
 """(C, H, W) of one observation."""
 
 FRAME_SHAPE: ObservationShape = (3, 64, 64)
-"""The shape of observations where no other is given: that of Procgen, for which the encoders were published."""
+"""The default shape of observations: that of Procgen, for which the encoders were published."""
 
 
 def unit_interval(frames: Tensor) -> Tensor:

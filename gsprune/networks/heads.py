@@ -23,7 +23,7 @@ class ActorCritic(nn.Module):
     """One encoder shared by a policy and a value function.
 
     Attributes:
-        heads: names of the output layers, which masks leave alone.
+        heads: names of the output layers, which are never masked.
         log_std: (num_outputs,) logarithms of the standard deviations of a Gaussian policy, which do not depend on the
             observation; absent for discrete actions.
     """
@@ -31,12 +31,12 @@ class ActorCritic(nn.Module):
     heads: ClassVar[tuple[str, ...]] = ("actor", "critic")
 
     def __init__(self, encoder: Encoder, num_actions: int, is_gaussian: bool = False) -> None:
-        """Put the heads on `encoder`; their width, the number of outputs and one value, is never pruned.
+        """Add the heads to `encoder`. Their outputs are never pruned.
 
         Args:
             encoder: a module.
-            num_actions: outputs of the policy: logits of discrete actions, or means of continuous ones.
-            is_gaussian: have `log_std`, beginning at 0.
+            num_actions: number of the policy's outputs: logits of discrete actions, or means of continuous ones.
+            is_gaussian: add `log_std`, with initial values of 0.
         """
         super().__init__()
         self.encoder = encoder
@@ -47,7 +47,7 @@ class ActorCritic(nn.Module):
         self._reset_heads()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew, at the present widths."""
+        """Initialise all weights again, at the present widths."""
         _reset_layers(cast(nn.Module, self.encoder))
         self._reset_heads()
         if hasattr(self, "log_std"):
@@ -74,20 +74,20 @@ class QNetwork(nn.Module):
     """An encoder with a head of action values.
 
     Attributes:
-        heads: names of the output layers, which masks leave alone.
+        heads: names of the output layers, which are never masked.
     """
 
     heads: ClassVar[tuple[str, ...]] = ("head",)
 
     def __init__(self, encoder: Encoder, num_actions: int) -> None:
-        """Put the head on `encoder`; its width, the number of actions, is never pruned."""
+        """Add the head to `encoder`. Its outputs, one per action, are never pruned."""
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.num_features, num_actions)
         _make_orthogonal(self.head, gain=0.01)
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew, at the present widths."""
+        """Initialise all weights again, at the present widths."""
         _reset_layers(cast(nn.Module, self.encoder))
         _make_orthogonal(self.head, gain=0.01)
 
@@ -114,7 +114,7 @@ def _make_orthogonal(layer: nn.Linear, gain: float) -> None:
 
 
 def _reset_layers(encoder: nn.Module) -> None:
-    """PyTorch's default initialisation, as when the layers were made."""
+    """Initialise the layers again, with PyTorch's defaults."""
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.reset_parameters()

@@ -1,7 +1,7 @@
 """The Impala-CNN encoder (Espeholt et al. 2018, https://arxiv.org/abs/1802.01561) and Impoola, its variant that pools.
 
-Impoola (Trumpp et al. 2025, https://arxiv.org/abs/2503.05546) averages over space before the dense layer, which takes
-most of the parameters and nearly none of the multiplications away.
+Impoola (Trumpp et al. 2025, https://arxiv.org/abs/2503.05546) averages over space before the dense layer. It has far
+fewer parameters, but nearly as many multiplications.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class ConvSequence(nn.Module):
 
 
 class ImpalaEncoder(nn.Module):
-    """Three `ConvSequence` and a dense layer; with `pooled`, the mean over space comes before the dense layer.
+    """Three `ConvSequence` and a dense layer; with `pooled` a mean over space before the dense layer.
 
     Attributes:
         num_features: size of the output.
-        pooled: whether this is Impoola.
+        pooled: True for Impoola, False for Impala.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ImpalaEncoder(nn.Module):
         """Create the encoder with PyTorch's default initialisation.
 
         Args:
-            width: the paper's tau, >= 1: factor on the filters (16, 32, 32) of the three stages.
+            width: tau in Impoola, >= 1: multiplier of the filters (16, 32, 32) of the three stages.
             pooled: average over space (Impoola) instead of flattening (Impala).
             num_features: size of the output; not scaled by `width`.
             observation_shape: (C, H, W) of one observation.

@@ -29,7 +29,7 @@ class NatureEncoder(nn.Module):
         """Create the encoder with PyTorch's default initialisation.
 
         Args:
-            width: factor on the filters (32, 64, 64) of the convolutions, >= 1.
+            width: multiplier of the filters (32, 64, 64) of the convolutions, >= 1.
             num_features: size of the output; not scaled by `width`.
             observation_shape: (C, H, W) of one observation; at least 36 pixels high and wide.
 
@@ -43,7 +43,7 @@ class NatureEncoder(nn.Module):
         if positions == 0:
             raise ValueError(
                 f"`observation_shape` is too small for the Nature-CNN, got {observation_shape}: it needs 36 pixels in"
-                " height and width; resize the observations, or take impala or impoola"
+                " height and width; resize the observations, or use impala or impoola"
             )
         (kernel1, stride1), (kernel2, stride2), (kernel3, stride3) = _LAYERS
         self.conv1 = nn.Conv2d(in_channels, first, kernel1, stride1)

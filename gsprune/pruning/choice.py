@@ -1,6 +1,8 @@
-"""The choice of a step: scores, and from them the units to keep."""
+"""Scores the units and chooses those to keep."""
 
 from __future__ import annotations
+
+from torch import nn
 
 from gsprune.arrays import BoolArray
 from gsprune.backends import Backend
@@ -15,18 +17,36 @@ __all__ = ["choose_units"]
 
 def choose_units(
     session: Session, options: ChoiceOptions, frozen: frozenset[str], backend: Backend, consensus: Consensus | None
-) -> BoolArray:
-    """(units,) bool, True for the units to keep; groups in `frozen` keep their width.
+) -> tuple[BoolArray, list[str]]:
+    """Choose the units to keep. Groups in `frozen` keep their width.
 
     Scores that depend on data are averaged over the ranks of `consensus`.
+
+    Returns:
+        (units,) bool, True for the units to keep; and the criterion's notes for the report.
 
     Raises:
         ScoreError: a score is not finite.
         ValueError: an option does not fit the model.
     """
-    run = None if session.example is None else session.example.call
-    source = ScoreSource(session.groups, frozen, session.bound.tensors, backend, session.model, run)
+    calls = options.calibration or (() if session.example is None else (session.example,))
+
+    def run(model: nn.Module) -> None:
+        for call in calls:
+            call.call(model)
+
+    source = ScoreSource(
+        session.groups,
+        frozen,
+        session.bound.tensors,
+        backend,
+        session.model,
+        run if calls else None,
+        options.calibration,
+        None if consensus is None else consensus.stacked,
+    )
     scores = options.importance.unit_scores(source, average=None if consensus is None else consensus.mean)
-    return select_units(
+    keep = select_units(
         session.groups, scores, session.initial_widths, options.selection, backend=backend, frozen=frozen
     )
+    return keep, source.notes

@@ -47,49 +47,49 @@ def compact(
     dry_run: bool = False,
     process_group: ProcessGroup | None = None,
 ) -> PruneReport:
-    """Remove the channels whose removal does not change the network's output.
+    """Remove channels that do not affect the network's output.
 
-    These are channels that have the same value for every input (all weights that lead to them are zero, as after
-    unstructured pruning), channels that only weights of zero read, and with `calibration` also channels that are
-    constant on it (dormant ones). Constants go into the biases of the layers that read them. Nothing is retrained.
+    These are channels that have the same value for every input (all their incoming weights are zero, as after
+    unstructured pruning), channels whose outgoing weights are all zero, and with `calibration` also channels that are
+    constant on it (dormant ones). Constants are added to the biases of the layers that read them. Nothing is retrained.
 
         >>> import torch, gsprune
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> with torch.no_grad():
         ...     _ = model[0].weight[2:5].zero_()  # three units that only have their bias
-        ...     _ = model[2].weight[:, 7].zero_()  # one unit that nobody reads
+        ...     _ = model[2].weight[:, 7].zero_()  # one unit that no layer reads
         >>> report = gsprune.compact(model, example_inputs=torch.zeros(2, 4))
         >>> model[0].out_features
         4
         >>> print(report.compaction)
         compacted: 3 constant, 1 unread, 0 dormant
 
-    A channel stays if it is the last one of its group, if a zero-padded convolution reads it as a constant other than
-    zero, if no bias can take its constant, or if it meets the others without a weight (in a layer norm, a softmax over
-    channels, queries and keys of an attention).
+    A channel stays if it is the last one of its group, if it is a constant other than zero and a zero-padded
+    convolution reads it, if no bias can take its constant, or if it is combined with other channels without a weight
+    (in a layer norm, a softmax over channels, or queries and keys of an attention).
 
     Args:
         model: the network; changed in place, as by `prune_step`.
         optimizer: a ``torch.optim.Optimizer`` or a sequence of them, whose states are sliced along.
         followers: modules of the same architecture, which lose the same channels and get the same constants.
         example_inputs: tensor, tuple or dict; needed at most once per model.
-        forward: callable(model, *example_inputs) -> outputs; None takes that of an earlier step, or calls the model.
-        calibration: inputs on which a channel may be constant: a tensor, a tuple or dict of inputs as
-            `example_inputs`, or an iterable of them; a few hundred. None looks at the weights alone.
-        tolerance: how far the values of a dormant channel may spread, as a fraction of the largest value that the layer
-            behind it reads, in [0, 1). With 0 the outputs on the calibration data do not change.
+        forward: callable(model, *example_inputs) -> outputs; None uses that of an earlier step, or calls the model.
+        calibration: a few hundred inputs for finding dormant channels: a tensor, tuple or dict like `example_inputs`,
+            or an iterable of them. None uses the weights only.
+        tolerance: the largest spread of a dormant channel's values, as a fraction of the largest value in its
+            consumer's input, in [0, 1). With 0 the outputs on the calibration data do not change.
         ignore: module names (globs), modules or module types whose outputs keep their width.
         backend: "auto", "cpp", "triton" or "torch".
         dry_run: only report what would be removed.
         process_group: the ``torch.distributed`` group whose ranks train this network together; all of them must call.
-            Channels go that all ranks can remove.
+            A channel is removed if all ranks can remove it.
 
     Returns:
-        what was done; `PruneReport.compaction` has the channels by reason.
+        the report; `PruneReport.compaction` has the channels by reason.
 
     Raises:
-        ValueError: a bad argument.
-        TypeError: an argument of a wrong type.
+        ValueError: an argument is invalid.
+        TypeError: an argument has a wrong type.
         TraceError: the network cannot be traced.
         RewriteError: the smaller network could not be built or has another output; nothing was changed.
         DistributedError: the ranks do not agree, or another rank has failed; nothing was changed on any.
@@ -99,16 +99,16 @@ def compact(
         check_number("tolerance", tolerance, at_least=0, below=1, meaning="the spread of a dormant channel's values")
         if tolerance > 0 and calibration is None:
             raise ValueError(
-                f"`tolerance` is {tolerance}, but there is no `calibration` for it: pass"
-                " a few hundred inputs of the kind that the network works on, or leave out `tolerance`"
+                f"`tolerance` is {tolerance}, but there is no `calibration`: pass a few hundred typical inputs, or"
+                " leave out `tolerance`"
             )
         dry_run = check_flag("dry_run", dry_run)
         optimizers, following = as_optimizers(optimizer), as_followers(followers, module)
         session = with_binding(module, open_session(module, example_inputs, forward, following.copies))
         if session.example is None:
             raise ValueError(
-                "`compact` runs the network on an example, which is not known (the network was pickled with a custom"
-                " `forward`, or loaded): pass `example_inputs=` and `forward=` once more"
+                "`compact` runs the network on an example, but has none (the network was pickled with a custom"
+                " `forward`, or loaded): pass `example_inputs=` and `forward=` again"
             )
         calls = None if calibration is None else calibration_calls(calibration, session.example, "`compact`")
         units = RemovableUnits(module, session.groups, session.bound.tensors, session.example, calls, tolerance)

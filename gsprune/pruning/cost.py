@@ -23,7 +23,7 @@ class LayerCost:
         name: the layer, "" for parameters of the model itself.
         params: its own parameters.
         macs: multiplications of its weights with activations, per example.
-        shape: of its weight, else of its first parameter.
+        shape: the shape of its weight, or of its first parameter.
     """
 
     name: str
@@ -34,12 +34,12 @@ class LayerCost:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Size of a network and work of one forward.
+    """Parameters of a network and MACs of one forward.
 
     Attributes:
-        params: number of parameters, tied ones once.
-        macs: multiplications of weights with activations, per example of the batch; products of activations with each
-            other (attention), biases and norms do not count.
+        params: number of parameters; tied parameters count once.
+        macs: multiplications of weights with activations, per example of the batch. Products of two activations
+            (attention), biases and norms do not count.
         layers: layers with parameters, in the order of registration.
     """
 
@@ -59,12 +59,12 @@ class Cost:
 
 
 def cost(model: nn.Module, example_inputs: Any = None, forward: Callable[..., Any] | None = None) -> Cost:
-    """Parameters and MACs of a network, by one traced forward that leaves no trace.
+    """Count parameters and MACs of a network in one traced forward. The network is not changed.
 
     Args:
         model: the network.
-        example_inputs: tensor, tuple or dict; None makes an example from the first layer, whose size the MACs of
-            convolutions depend on.
+        example_inputs: tensor, tuple or dict, whose size determines the MACs of convolutions; None generates an example
+            that fits the first layer.
         forward: callable(model, *example_inputs) -> outputs; None calls the model.
 
     Raises:

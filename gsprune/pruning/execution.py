@@ -1,4 +1,4 @@
-"""Carries out a choice of units: rewrite, repair or refuse, report. Pruning steps and `compact` share it."""
+"""Removes chosen units: rewrites, repairs or refuses, and reports. Pruning steps and `compact` share this."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from gsprune.arrays import BoolArray
 from gsprune.backends import Backend
+from gsprune.compensation.rehearsal import RehearsalOver
 from gsprune.distributed.consensus import Consensus
 from gsprune.errors import RewriteError
 from gsprune.pruning.ignore import ignored_groups
@@ -29,15 +30,16 @@ __all__ = ["Execution", "execute"]
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """How a choice is carried out.
+    """Options for removing chosen units.
 
     Attributes:
         selection: the request, for the report.
         ignore: modules whose outputs keep their width.
         backend: slices the tensors.
         dry_run: only report what would be removed.
-        adjustments: change weights of the smaller network.
-        consensus: the ranks that take the step together; None for one process.
+        adjustments: changes of the smaller network's weights.
+        consensus: the ranks that take the step together; None for a single process.
+        rehearses: make the changes of a dry run and roll them back; one of the adjustments is a `Rehearsal`.
     """
 
     selection: Selection
@@ -46,6 +48,7 @@ class Execution:
     dry_run: bool
     adjustments: Sequence[Adjustment] = ()
     consensus: Consensus | None = None
+    rehearses: bool = False
 
 
 def execute(
@@ -55,14 +58,14 @@ def execute(
     optimizers: Sequence[Optimizer],
     followers: Sequence[nn.Module],
 ) -> PruneReport:
-    """Remove the units that are not chosen to stay.
+    """Remove the units that `choose` does not keep.
 
     Args:
         session: the model, with its binding and structure.
-        choose: returns (units,) bool, True for the units to keep; groups of the names that it gets keep their width. It
-            is called again without the groups that a failed rewrite was due to.
+        choose: takes names of groups that must keep their width; returns (units,) bool, True for units to keep. After a
+            failed rewrite it is called again with the groups that caused the failure.
         how: the options.
-        optimizers: whose states follow.
+        optimizers: optimizers whose states are sliced along.
         followers: modules of the model's architecture.
 
     Raises:
@@ -76,22 +79,25 @@ def execute(
     ignored = ignored_groups(session.model, session.groups.traced, how.ignore)
     rewrite_options = RewriteOptions(how.backend, how.adjustments, how.consensus)
     budget = ForwardBudget()
-    attempt = session  # with the links and refused groups that earlier attempts found
+    attempt = session  # later attempts add links and refused groups
     while True:
         keep = choose(ignored.union(attempt.refused))
         changes = np.count_nonzero(keep) < len(keep)  # `all` goes through Python
+        only_counts = how.dry_run and not how.rehearses
         if how.consensus is not None:
-            how.consensus.check_choice(session.groups, keep, final=how.dry_run or not changes)
+            how.consensus.check_choice(session.groups, keep, final=only_counts or not changes)
         result: Rewritten | Refusal = Rewritten(session.groups)
-        if changes and how.dry_run:
+        if changes and only_counts:
             result = Rewritten(session.groups.pruned(keep)[0])
+        elif changes and how.dry_run:
+            result = _rehearse(attempt, keep, rewrite_options, budget)
         elif changes:
             result = rewrite_network(attempt, keep, optimizers, bindings, rewrite_options, budget)
         if isinstance(result, Rewritten):
             break
         attempt = _after_refusal(attempt, result, budget)
     if not changes or how.dry_run:
-        session.model.__dict__[SESSION_ATTRIBUTE] = session  # so that the next step need not trace
+        session.model.__dict__[SESSION_ATTRIBUTE] = session  # the next step need not trace again
     names = session.bound.parameter_names
     context = Context(how.selection, session.initial_widths, ignored, attempt.refused, names)
     seconds, after = time.perf_counter() - started, result.structure
@@ -100,11 +106,23 @@ def execute(
     return report
 
 
+def _rehearse(session: Session, keep: BoolArray, options: RewriteOptions, budget: ForwardBudget) -> Rewritten | Refusal:
+    """Rewrite the model without optimizers and followers for an inspection, and roll everything back."""
+    try:
+        result = rewrite_network(session, keep, (), (), options, budget)
+    except RehearsalOver:
+        if options.consensus is not None:
+            options.consensus.check("that the rewritten network works", final=True)
+        return Rewritten(session.groups.pruned(keep)[0])
+    assert isinstance(result, Refusal)
+    return result
+
+
 def _after_refusal(session: Session, refusal: Refusal, budget: ForwardBudget) -> Session:
-    """The session for the next attempt, which leaves the groups alone that were in the way.
+    """The session for the next attempt, in which the groups that caused the failure keep their width.
 
     Raises:
-        RewriteError: no group is in the way, or the forwards are used up.
+        RewriteError: no group caused the failure, or the budget of forwards is used up.
     """
     if not refusal.groups or budget.left <= 0:
         raise RewriteError(

@@ -14,16 +14,16 @@ __all__ = ["ignored_groups"]
 
 
 def ignored_groups(model: nn.Module, graph: Graph, ignore: Sequence[str | nn.Module | type]) -> frozenset[str]:
-    """Groups that hold an output of an ignored module.
+    """The groups that contain an output of an ignored module.
 
     Args:
         model: the network.
         graph: its groups.
-        ignore: module or group names (globs; a module's name covers what is inside it), modules, or module types.
+        ignore: module or group names (globs; a module's name includes its submodules), modules, or module types.
 
     Raises:
         TypeError: an entry is none of these.
-        ValueError: a name or a module that the network does not have.
+        ValueError: the network does not have a name or a module.
     """
     if isinstance(ignore, tuple) and not ignore:
         return frozenset()

@@ -1,7 +1,7 @@
-"""`target="latency"`: finds the common ratio of channels at which a network meets a budget of milliseconds.
+"""`target="latency"`: finds the common ratio of removed channels at which a network meets a latency budget.
 
-The time of a forward is measured, not modelled: engines jump at widths that suit them. Copies of the network are pruned
-to some common ratio, loaded into the engine and timed. A table on this machine keeps the measurements.
+The time of a forward is measured, not modelled, because engines are much faster at some widths. Copies of the network
+are pruned to a common ratio, loaded into the engine and timed. The measurements are stored in a table on this machine.
 The ratio is found by a secant search on the logarithm of the time, in at most `_MAX_TRIALS` measurements.
 """
 
@@ -33,21 +33,21 @@ from gsprune.selection import Selection, dense_shapes
 
 __all__ = ["Point", "options_within_budget", "search_ratio"]
 
-# Half of the 10 % that are promised: the other half is for the clock.
+# Half of the documented 10 %. The other half is for errors of the measurement.
 _TOLERANCE = 0.05
 _MAX_TRIALS = 12
 _HIGHEST_RATIO = 0.99
-_SMALLEST_STEP = 1e-3  # of the ratio; a thousandth moves no width below a thousand channels
+_SMALLEST_STEP = 1e-3  # of the ratio: smaller steps change no width below a thousand channels
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A network that was timed.
+    """The measurement of one pruned network.
 
     Attributes:
         ratio: fraction of channels removed.
         widths: group -> width.
-        milliseconds: of one forward.
+        milliseconds: time of one forward.
     """
 
     ratio: float
@@ -58,13 +58,13 @@ class Point:
 def options_within_budget(
     model: nn.Module, session: Session, options: StepOptions, budget: LatencyBudget
 ) -> StepOptions:
-    """The options with the sparsity at which the network meets its share of the budget.
+    """The options with the sparsity that the schedule requires on the way to the budget.
 
-    The model is not touched, and the sparsity of `options` is ignored. Where several ranks take the step together, the
-    first one measures for all.
+    The model is not changed, and the sparsity of `options` is ignored. With several ranks the first one measures for
+    all.
 
     Raises:
-        ValueError: not even the narrowest network is so fast, or the table cannot be written.
+        ValueError: even the narrowest network is too slow, or the table cannot be written.
         MissingExtraError: the engine is not installed.
     """
 
@@ -83,7 +83,7 @@ def _with_sparsity(options: StepOptions, sparsity: float) -> StepOptions:
 def _solve(model: nn.Module, session: Session, options: StepOptions, budget: LatencyBudget) -> float:
     """The sparsity of every group, in [0, 1), at which the network meets the budget; 0 if the network is fast enough.
 
-    The same question on the same machine has the same answer, also in another process.
+    Answers are stored, so the same question has the same answer on this machine, even in another process.
     """
     graph = session.groups.graph
     shapes = dense_shapes(graph, session.initial_widths)
@@ -93,7 +93,7 @@ def _solve(model: nn.Module, session: Session, options: StepOptions, budget: Lat
     answer = table.ratio(question)
     if answer is not None:
         return answer
-    # The time does not depend on which channels go; other criteria would need gradients, which a copy has not.
+    # The time does not depend on the choice of channels. Other criteria would need gradients, which a copy lacks.
     choice = replace(options.choice, importance=resolve_importance("l1"), ignore=ignored)
     trial = replace(options, choice=choice, dry_run=False)
 
@@ -112,14 +112,14 @@ def _solve(model: nn.Module, session: Session, options: StepOptions, budget: Lat
 
 
 def search_ratio(point: Callable[[float], Point], budget: LatencyBudget) -> float:
-    """The smallest ratio whose network meets the budget, up to the tolerance.
+    """Find the smallest ratio whose network meets the budget, up to the tolerance.
 
     Args:
-        point: ratio -> widths and milliseconds.
-        budget: the milliseconds to meet.
+        point: ratio -> measurement.
+        budget: the latency budget.
 
     Raises:
-        ValueError: not even the narrowest network does.
+        ValueError: even the narrowest network does not meet the budget.
     """
     goal = budget.milliseconds
     slow = point(0.0)
@@ -128,15 +128,15 @@ def search_ratio(point: Callable[[float], Point], budget: LatencyBudget) -> floa
     fast = point(_HIGHEST_RATIO)
     if fast.milliseconds > goal * (1 + _TOLERANCE):
         raise ValueError(
-            f"`sparsity` asks for {budget}, but with {_HIGHEST_RATIO:.0%} of the channels gone a forward still takes"
-            f" {fast.milliseconds:.3g} ms (dense: {slow.milliseconds:.3g} ms); ask for more time, or another engine"
+            f"`sparsity` is {budget}, but with {_HIGHEST_RATIO:.0%} of the channels removed a forward still takes"
+            f" {fast.milliseconds:.3g} ms (dense: {slow.milliseconds:.3g} ms); use a larger budget or another engine"
         )
     for _ in range(_MAX_TRIALS - 2):
         if abs(fast.milliseconds - goal) <= _TOLERANCE * goal or fast.ratio - slow.ratio < _SMALLEST_STEP:
             break
         middle = point(_between(slow, fast, goal))
         if middle.widths in (slow.widths, fast.widths):
-            # No width lies between, or the secant met its end: halving decides which.
+            # There is no width in between, or the secant step was too short: halve the interval instead.
             middle = point((slow.ratio + fast.ratio) / 2)
         if middle.milliseconds <= goal * (1 + _TOLERANCE):
             fast = middle
@@ -146,7 +146,7 @@ def search_ratio(point: Callable[[float], Point], budget: LatencyBudget) -> floa
 
 
 def _between(slow: Point, fast: Point, goal: float) -> float:
-    """The ratio at which the line through both points meets the goal, in logarithms of time; well inside of both."""
+    """The ratio at which the line through both points, in log time, meets the goal, but well inside the interval."""
     whole = math.log(slow.milliseconds / fast.milliseconds)
     share = math.log(slow.milliseconds / goal) / whole if whole > 0 else 0.5
     return slow.ratio + min(0.85, max(0.15, share)) * (fast.ratio - slow.ratio)
@@ -164,7 +164,7 @@ def _pruned_copy(model: nn.Module, session: Session, options: StepOptions) -> tu
 def _measured(model: nn.Module, session: Session, budget: LatencyBudget) -> float:
     example = session.example
     if example is None:
-        raise ValueError("`target` is 'latency', which needs `example_inputs` of the real size; pass them once more")
+        raise ValueError("`target` is 'latency', which needs `example_inputs` of the real size; pass them again")
     inputs: Any = {name: _sized(value, budget) for name, value in example.kwargs.items()}
     if not inputs:
         inputs = tuple(_sized(value, budget) for value in example.args)
@@ -177,6 +177,6 @@ def _sized(value: Any, budget: LatencyBudget) -> Any:
 
 
 def _question(selection: Selection, ignored: Sequence[str], budget: LatencyBudget) -> str:
-    """The options that the answer depends on, as a short text."""
+    """A short text for the budget and the options, which determine the answer."""
     options = json.dumps([selection.round_to, selection.min_channels, list(ignored)], sort_keys=True, default=dict)
     return f"{budget.milliseconds:g} ms, {hashlib.sha256(options.encode()).hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""The options of one step, in groups, and their checks; `gsprune.prune_step` documents them."""
+"""The options of one step, in groups, and their checks. `gsprune.prune_step` documents them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gsprune.distributed.consensus import Consensus
 from gsprune.engines import LatencyBudget
 from gsprune.importance import Criterion, Importance
 from gsprune.selection import Selection
+from gsprune.tracing.example import Example
 
 __all__ = ["ChoiceOptions", "ImportanceSpec", "StepOptions", "check_sparsity", "latency_budget"]
 
@@ -23,16 +24,17 @@ ImportanceSpec = str | Importance | Criterion | Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class ChoiceOptions:
-    """The choice of units: sparsity, scope, target and limits (`selection`), scores, and ignored parts."""
+    """Options for choosing units: sparsity, scope, target and limits (`selection`), scores, data, ignored modules."""
 
     selection: Selection
     importance: Importance
     ignore: Sequence[str | nn.Module | type]
+    calibration: Sequence[Example] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StepOptions:
-    """One step: the choice of units, and how it is carried out."""
+    """Options of one step: how units are chosen and removed."""
 
     choice: ChoiceOptions
     rescale: bool
@@ -43,10 +45,10 @@ class StepOptions:
 
 
 def check_sparsity(sparsity: Any) -> Any:
-    """`sparsity`, a number in [0, 1) or a mapping of globs to such numbers.
+    """Check that `sparsity` is a number in [0, 1) or a mapping of globs to such numbers, and return it.
 
     Raises:
-        TypeError: a number or a key is of another type.
+        TypeError: a number or a key has a wrong type.
         ValueError: a number is outside [0, 1).
     """
     for key, number in sparsity.items() if isinstance(sparsity, Mapping) else [("", sparsity)]:
@@ -58,18 +60,20 @@ def check_sparsity(sparsity: Any) -> Any:
 
 
 def latency_budget(sparsity: object, target: str, scope: str) -> LatencyBudget | None:
-    """The budget of milliseconds that `sparsity` stands for with target "latency"; None with another target.
+    """Convert `sparsity` to a latency budget if the target is "latency"; None for another target.
 
     Raises:
         TypeError: `sparsity` is neither a number nor a budget.
-        ValueError: a budget with another target, or another scope than "local".
+        ValueError: a budget has another target, or another scope than "local".
     """
     if not isinstance(target, str) or target != "latency":
         if isinstance(sparsity, LatencyBudget):
             raise ValueError(f"`sparsity` is a LatencyBudget, which needs target='latency'; got target={target!r}")
         return None
     if scope != "local":
-        raise ValueError(f"`scope` must be 'local' with target='latency', which seeks one ratio for all; got {scope!r}")
+        raise ValueError(
+            f"`scope` must be 'local' with target='latency', which finds one ratio for all groups; got {scope!r}"
+        )
     if isinstance(sparsity, LatencyBudget):
         return sparsity
     if isinstance(sparsity, bool) or not isinstance(sparsity, int | float):

@@ -12,11 +12,10 @@ from torch.optim import Optimizer
 
 from gsprune.backends import BackendName
 from gsprune.checks import check_choice, check_flag
-from gsprune.compensation.calibration import calibration_calls
-from gsprune.compensation.compensation import Compensation
 from gsprune.distributed.consensus import consensus_of
 from gsprune.engines import LatencyBudget, RoundTo, multiple_of
 from gsprune.importance import resolve_importance
+from gsprune.pruning.calibration_data import Compensate, check_calibration_data, with_calibration
 from gsprune.pruning.checked_model import checked_model
 from gsprune.pruning.latency_target import options_within_budget
 from gsprune.pruning.options import ChoiceOptions, ImportanceSpec, StepOptions, check_sparsity, latency_budget
@@ -38,16 +37,16 @@ __all__ = ["prune_step", "trace"]
 
 
 def trace(model: nn.Module, example_inputs: Any = None, forward: Callable[..., Any] | None = None) -> Graph:
-    """Find the groups of a network by running it once; leaves no trace in it.
+    """Find the groups of a network by running it once. The network is not changed.
 
     Args:
-        model: the network; its mode, parameters, buffers, gradients and the random generators are as before afterwards.
-        example_inputs: tensor, tuple of positional inputs or dict of inputs by name; None makes one from the first
-            layer.
+        model: the network; mode, buffers and random generators are restored.
+        example_inputs: tensor, tuple of positional inputs or dict of inputs by name; None generates one that fits the
+            first layer.
         forward: callable(model, *example_inputs) -> outputs; None calls the model.
 
     Returns:
-        the groups, what is protected and why; ``print(graph)`` is a table.
+        the groups, and the protected channels with reasons; ``print(graph)`` shows a table.
 
     Raises:
         TraceError: no example fits, or the forward fails.
@@ -71,69 +70,74 @@ def prune_step(
     round_to: RoundTo = 1,
     min_channels: int | Mapping[str, int] = 1,
     rescale: bool = False,
-    compensate: Literal["none", "bias", "linear"] = "none",
+    compensate: Compensate = "none",
     calibration: Any = None,
     backend: BackendName = "auto",
     dry_run: bool = False,
     process_group: ProcessGroup | None = None,
 ) -> PruneReport:
-    """Make the network physically smaller, now, in the middle of its training.
+    """Make the network physically smaller in the middle of its training.
 
-    The channels that are least important are removed from every tensor they run through. Parameters stay the same
-    objects; their gradients, the optimizer's moments and the followers are sliced with the same indices. It happens as
-    a whole or not at all: whatever goes wrong leaves everything as it was.
+    The least important channels are removed from every tensor that they are part of. Parameters stay the same objects.
+    Their gradients, the optimizer's moments and the followers are sliced with the same indices. A step that fails for
+    any reason changes nothing.
 
-    Call it between ``optimizer.step()`` and the next forward (between forward and backward, the backward fails).
+    Call it between ``optimizer.step()`` and the next forward. After a call between forward and backward, the backward
+    fails.
 
     Args:
         model: any module of floating-point parameters; DDP and FSDP wrappers are refused (prune ``.module``).
         sparsity: cumulative, the fraction of the first-seen width that is removed, in [0, 1); or {glob of group or
-            layer names: number}, where groups that no glob matches are left alone. With target "latency" a
-            `LatencyBudget`, or its milliseconds.
+            layer names: number}, which leaves other groups alone. With target "latency" a `LatencyBudget`, or its
+            milliseconds.
         optimizer: a ``torch.optim.Optimizer`` or a wrapper of one (Lookahead, accelerate's), or several. Their state
-            follows, as do copies of weights in their attributes; what cannot be followed is refused by name.
+            is sliced along, and so are copies of weights in their attributes. Unsupported states raise an error.
         followers: modules of the same architecture (target network, EMA copy, ``AveragedModel``), or containers of
             their tensors (torchrl's ``TensorDictParams``). A submodule of the model (momentum encoder, target network
-            inside the agent) loses the channels of its original: the only other submodule of its structure, or the one
-            that a pair names, ``followers=[(agent.target, agent.critic)]``. Copies without gradient, whose weights
-            follow a trainable submodule, are found without being named.
-        example_inputs: tensor, tuple or dict; needed at most once per model. None takes that of an earlier step, or
-            makes one from the first layer. Another size than before means other MACs: the model is traced again.
-        forward: callable(model, *example_inputs) -> outputs; None takes that of an earlier step, or calls the model.
-        importance: "l1", "l2", "taylor", "bn_scale", "lamp", "fpgm", "hessian", "activation", "random", an
-            `Importance`, or a function from a weight, as a (positions, rest) matrix, to one number per position.
+            inside the agent) loses the same channels as its original. That is the only other submodule of the same
+            structure, or the second of a pair, ``followers=[(agent.target, agent.critic)]``. Copies without gradient of
+            a trainable submodule are found automatically.
+        example_inputs: tensor, tuple or dict; needed at most once per model. None uses that of an earlier step, or
+            generates one that fits the first layer. For inputs of another size the model is traced again.
+        forward: callable(model, *example_inputs) -> outputs; None uses that of an earlier step, or calls the model.
+        importance: "l1", "l2", "taylor", "bn_scale", "lamp", "fpgm", "hessian", "activation", "random",
+            "reconstruction", an `Importance`, or a function from a weight, as a (positions, others) matrix, to one
+            number per position. "reconstruction" needs ``compensate="linear"``: the score of a channel is the error
+            that remains if the layers that read it predict it from the others.
         scope: "local": the same ratio in every group; "global": one threshold; "isomorphic": one per kind of group.
-        target: what `sparsity` counts: "channels", "params" or "macs" ("macs" needs a real example); or "latency": a
-            budget of milliseconds on this machine, met by a common ratio of channels that is found by measuring (once:
-            a table is kept), within 10 %.
+        target: the unit of `sparsity`: "channels", "params" or "macs" ("macs" needs a real example); or "latency": a
+            budget in milliseconds on this machine. It is met within 10 % by one ratio for all groups, which is found by
+            measurements. These are stored in a table and reused.
         ignore: module names (globs), modules or module types whose outputs keep their width.
-        round_to: widths are rounded up to a multiple; a number, {glob: number}, or what suits an engine:
+        round_to: the multiple to which widths are rounded up: a number, {glob: number}, or the preset of an engine:
             "onnxruntime", "tensorrt-fp16", "cmsis-nn" or "ethos-u".
-        min_channels: no width goes below; a number or {glob: number}.
+        min_channels: the smallest width; a number or {glob: number}.
         rescale: multiply kept channels by max(‖w before‖/‖w after‖, 1).
-        compensate: how the layers behind removed channels make up for them: "linear" reads them off the channels that
-            stay (a least-squares map, written into the layers' weights and biases), "bias" replaces them by their mean,
+        compensate: how the layers that read removed channels are compensated: "linear" predicts removed channels from
+            kept ones (a least-squares map that is folded into weights and biases), "bias" replaces them by their mean,
             "none" does nothing. Followers get the same map.
-        calibration: inputs for that: a tensor, a tuple or dict of inputs as `example_inputs`, or an iterable of them;
-            a few hundred. None takes the example. They run once before and once after the removal.
+        calibration: a few hundred inputs for `compensate`, for the importance "reconstruction" (which needs them) and
+            for "activation": a tensor, tuple or dict like `example_inputs`, or an iterable of them. None uses the
+            example. A compensated step runs them once before and once after the removal.
         backend: "auto", "cpp", "triton" or "torch".
-        dry_run: only report what would be removed.
+        dry_run: only report what would be removed. With `compensate`, the step is made and rolled back, and
+            `PruneReport.output_change` has the change of the output on `calibration`.
         process_group: the ``torch.distributed`` group whose ranks train this network together; all of them must call.
-            Scores that depend on data are averaged over the ranks, and before anything is changed every rank's choice
-            is compared: the step happens on all ranks or on none.
+            Scores that depend on data are averaged over the ranks. The choices of all ranks are compared before
+            anything is changed, so the step happens on all ranks or on none.
 
     Returns:
-        what was done.
+        the report of the step.
 
     Raises:
-        ValueError: a bad argument.
-        TypeError: an argument of a wrong type.
+        ValueError: an argument is invalid.
+        TypeError: an argument has a wrong type.
         TraceError: the network cannot be traced.
         ScoreError: a score is not finite.
         RewriteError: the smaller network could not be built or failed its check.
         DistributedError: the ranks do not agree, or another rank has failed; nothing was changed on any.
     """
-    # In inference mode the new tensors would be ones that no training can change.
+    # Tensors made in inference mode could not be trained.
     with consensus_of(process_group, model) as consensus, torch.inference_mode(mode=False):
         module = unwrapped(checked_model(model))
         budget = latency_budget(sparsity, target, scope)
@@ -149,8 +153,10 @@ def prune_step(
             round_to=multiple_of(round_to),
             min_channels=min_channels,
         )
+        scores = resolve_importance(importance)
+        check_calibration_data(scores, compensate, calibration, example_inputs)
         options = StepOptions(
-            choice=ChoiceOptions(selection, resolve_importance(importance), ignore),
+            choice=ChoiceOptions(selection, scores, ignore),
             rescale=check_flag("rescale", rescale),
             backend=backend,
             dry_run=check_flag("dry_run", dry_run),
@@ -159,10 +165,7 @@ def prune_step(
         optimizers = as_optimizers(optimizer)
         following = as_followers(followers, module)
         session = open_session(module, example_inputs, forward, following.copies)
-        if compensate != "none" and not options.dry_run:
-            calls = calibration_calls(calibration, session.example)
-            stack = None if consensus is None else consensus.stacked
-            options = replace(options, compensation=Compensation(calls, compensate, stack))
+        options = with_calibration(options, compensate, calibration, session.example)
         if target in ("macs", "latency"):
             _check_example(session, target)
         if budget is not None and budget.reached > 0:
@@ -172,7 +175,7 @@ def prune_step(
 
 
 def _check_example(session: Session, target: str) -> None:
-    """Refuse a target that depends on the size of the inputs where only a made-up example is at hand."""
+    """Refuse a target that depends on the inputs' size if the example was generated."""
     graph = session.groups.traced
     if graph.example_origin == "made":
         raise ValueError(

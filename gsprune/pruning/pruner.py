@@ -10,6 +10,7 @@ from torch import nn
 
 from gsprune.checks import check_number
 from gsprune.importance import resolve_importance
+from gsprune.pruning.calibration_data import check_calibration_data
 from gsprune.pruning.prune_step import prune_step
 from gsprune.pruning.report import PruneReport
 from gsprune.schedules import Schedule
@@ -26,7 +27,9 @@ class Pruner:
         options: the keyword arguments of `prune_step`.
 
     Raises:
-        TypeError: an option that `prune_step` does not have.
+        TypeError: `prune_step` does not have one of the options, or calibration data have a wrong type.
+        ValueError: calibration data are missing or too few. An empty list is accepted, to be filled before the first
+            step.
     """
 
     def __init__(self, model: nn.Module, schedule: Schedule | Callable[[float], Any], **options: Any) -> None:
@@ -40,17 +43,24 @@ class Pruner:
         self.model = model
         self.schedule = schedule
         self._importance = resolve_importance(options.pop("importance", "l1"))
+        check_calibration_data(
+            self._importance,
+            options.get("compensate", "none"),
+            options.get("calibration"),
+            options.get("example_inputs"),
+        )
         self._options = options
         self._progress = 0.0
 
     def step(self, progress: float) -> PruneReport:
-        """Bring the model to the sparsity that the schedule has at `progress`.
+        """Prune the model to the schedule's sparsity at `progress`.
 
         Args:
             progress: fraction of the training that is done, in [0, 1].
 
         Raises:
-            ValueError: `progress` is outside [0, 1]; and whatever `prune_step` raises.
+            ValueError: `progress` is outside [0, 1].
+            Exception: an error of `prune_step`.
         """
         check_number("progress", progress, at_least=0, at_most=1, meaning="the fraction of training that is done")
         report = prune_step(self.model, self.schedule(progress), importance=self._importance, **self._options)
@@ -58,17 +68,17 @@ class Pruner:
         return report
 
     def state_dict(self) -> dict[str, Any]:
-        """State for a resumed training, besides the model's checkpoint (`gsprune.save`); JSON-compatible."""
+        """The pruner's JSON-compatible state, to resume a training together with the model's checkpoint."""
         return {"progress": self._progress, "importance": self._importance.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`.
+        """Restore a state.
 
         Args:
-            state: a value of `state_dict`.
+            state: a result of `state_dict`.
 
         Raises:
-            ValueError: it is not a Pruner's state.
+            ValueError: `state` is not a Pruner's state.
         """
         if not isinstance(state, Mapping) or set(state) != {"progress", "importance"}:
             got = list(state) if isinstance(state, Mapping) else type(state).__name__

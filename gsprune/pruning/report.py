@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gsprune.arrays import BoolArray
 from gsprune.checks import counted
+from gsprune.compensation.rehearsal import OutputChange
 from gsprune.compensation.removable import CompactionReport
 from gsprune.compensation.report import CompensationReport
 from gsprune.selection import Selection, Shortfall, dense_shapes, group_layers, shortfall
@@ -65,15 +66,16 @@ class Context:
 
 @dataclass(frozen=True, eq=False)
 class PruneReport:
-    """Result of `gsprune.prune_step`; all but the first four are computed when first read.
+    """Result of `gsprune.prune_step`. Properties are computed at the first access.
 
     Attributes:
-        changed: whether anything was removed (in a dry run: would have been).
+        changed: True if channels were removed; in a dry run, if they would be.
         seconds: duration of the step.
-        dry_run: whether the network was left alone.
-        notes: whatever else a user should know, e.g. that an optimizer's history was reset.
+        dry_run: True for a dry run, which leaves the network unchanged.
+        notes: further information, for example that an optimizer's history was reset.
         compensation: how well the consumers of the removed channels were compensated; None without `compensate`.
-        compaction: the channels that `gsprune.compact` removes, by reason; None of other steps.
+        compaction: the channels that `gsprune.compact` removes, by reason; None for other steps.
+        output_change: the change of the output with and without compensation, for dry runs with `compensate`.
     """
 
     changed: bool
@@ -86,6 +88,7 @@ class PruneReport:
     _context: Context = field(repr=False)
     compensation: CompensationReport | None = None
     compaction: CompactionReport | None = None
+    output_change: OutputChange | None = None
 
     @cached_property
     def groups(self) -> tuple[GroupChange, ...]:
@@ -125,23 +128,23 @@ class PruneReport:
 
     @cached_property
     def channel_sparsity(self) -> float:
-        """Fraction of the first-seen channels, of all groups that are not ignored, that is removed."""
+        """The removed fraction of the first-seen channels. Ignored groups do not count."""
         counted = [group for group in self.groups if group.name not in self._context.ignored]
         return _fraction_removed(sum(group.initial for group in counted), sum(group.after for group in counted))
 
     @cached_property
     def param_sparsity(self) -> float:
-        """Fraction of the first-seen parameters that is removed."""
+        """The removed fraction of the first-seen parameters."""
         return _fraction_removed(self._params(self._dense_shapes), self.params_after)
 
     @cached_property
     def mac_sparsity(self) -> float:
-        """Fraction of the first-seen MACs that is removed."""
+        """The removed fraction of the first-seen MACs."""
         return _fraction_removed(replace(self._before.graph, shapes=self._dense_shapes).macs(), self.macs_after)
 
     @property
     def requested(self) -> float | Mapping[str, float]:
-        """The sparsity that was asked for."""
+        """The requested sparsity."""
         return self._context.selection.sparsity
 
     @property
@@ -153,7 +156,7 @@ class PruneReport:
 
     @cached_property
     def shortfall(self) -> Shortfall | None:
-        """The reason why the requested sparsity is not reached; None if it is, up to whole channels."""
+        """The reason why the requested sparsity is not reached; None if it is reached (in whole channels)."""
         context = self._context
         reasons = dict.fromkeys(context.ignored, "ignore")
         reasons |= dict.fromkeys(context.refused, "sizes written into the code")
@@ -201,19 +204,19 @@ class PruneReport:
         return sum(prod(shapes[name]) for name in self._context.parameters)
 
     def slice(self, name: str, tensor: Tensor, axis: int | None = None) -> Tensor:
-        """Slice a tensor outside of model and optimizer as the step sliced the model.
+        """Slice a tensor outside of the model and the optimizer as this step sliced the model.
 
         Args:
-            name: a parameter or buffer (a master weight, an own moment: a tensor of its shape before the step), or a
-                group or layer (an activation, an LSTM state: one axis as long as the layer's width before the step).
+            name: a parameter or buffer, whose shape before the step `tensor` has (a master weight, a moment); or a
+                group or layer, whose width before the step one axis has (an activation, an LSTM state).
             tensor: the tensor; not changed.
-            axis: for a group or layer, which axis holds the channels; may be left out where only one fits.
+            axis: the channel axis, for a group or layer. Needed only if several axes have the layer's width.
 
         Returns:
-            a new tensor, or `tensor` itself where the step took nothing from it.
+            a new tensor, or `tensor` itself if the step removes nothing from it.
 
         Raises:
-            TypeError: an argument of a wrong type.
+            TypeError: an argument has a wrong type.
             ValueError: the name is unknown or the shape does not fit.
         """
         if not isinstance(name, str):
@@ -244,7 +247,7 @@ class PruneReport:
         return tensor
 
     def _slice_channels(self, group: GroupChange, tensor: Tensor, axis: int | None) -> Tensor:
-        # A recurrent layer's width counts its gates; the state that users hold has one element per hidden unit.
+        # A recurrent layer's width counts its gates. Its state has one element per hidden unit.
         units = next(each.num_units for each in self._before.graph.groups if each.name == group.name)
         removed = {units: self._removed_units.get(group.name, np.empty(0, np.int64)), group.before: group.removed}
         lengths = " or ".join(str(length) for length in sorted(removed))
@@ -276,7 +279,7 @@ class PruneReport:
         total = sum(group.before - group.after for group in self.groups)
         lines.append(
             f"{verb} {counted(total, 'channel')}; {self.channel_sparsity:.1%} of channels,"
-            f" {self.param_sparsity:.1%} of parameters and {self.mac_sparsity:.1%} of MACs are gone"
+            f" {self.param_sparsity:.1%} of parameters and {self.mac_sparsity:.1%} of MACs are removed in total"
         )
         lines.append(
             f"parameters {self.params_before:,} -> {self.params_after:,}, MACs {self.macs_before:,.0f} ->"

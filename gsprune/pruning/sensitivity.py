@@ -1,4 +1,4 @@
-"""Sensitivity of the output to every group: a table to look at before choosing what to prune."""
+"""Sensitivity of the output to the removal of channels: a table by group, for choosing sparsities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from gsprune.arrays import Float32Array
@@ -22,7 +21,7 @@ from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.selection import Selection, select_units
 from gsprune.tracing.graph import Graph, IntArray
-from gsprune.tracing.outputs import tensors_in
+from gsprune.tracing.relative_change import relative_change
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
 
@@ -86,20 +85,20 @@ def sensitivity(
     ignore: Sequence[str | nn.Module | type] = (),
     backend: BackendName = "auto",
 ) -> Sensitivity:
-    """Mask a growing part of one group at a time and look at what it does; the model is as before afterwards.
+    """Measure how the output changes if a growing part of one group is masked. The model is not changed.
 
     Args:
         model: the network, dense or pruned.
-        example_inputs: tensor, tuple or dict; real data says more than noise. None takes the example of earlier steps,
-            else makes one.
-        forward: callable(model, *example_inputs) -> outputs; None takes that of earlier steps, or calls the model.
+        example_inputs: tensor, tuple or dict; real data gives more meaningful results than noise. None uses the example
+            of earlier steps, or generates one.
+        forward: callable(model, *example_inputs) -> outputs; None uses that of earlier steps, or calls the model.
         ratios: fractions of the present width, each in [0, 1).
         importance: as in `gsprune.prune_step`.
-        ignore: as in `gsprune.prune_step`; these groups are left out.
+        ignore: as in `gsprune.prune_step`; these groups are omitted.
         backend: as in `gsprune.prune_step`.
 
     Raises:
-        ValueError: a ratio outside [0, 1), or a bad argument.
+        ValueError: a ratio is outside [0, 1), or another argument is invalid.
         TraceError: the network cannot be traced.
         ScoreError: a group cannot be scored.
     """
@@ -123,14 +122,14 @@ def sensitivity(
     rows = []
     for group, (first, last) in zip(graph.groups, pairwise(structure.first_unit.tolist()), strict=True):
         for ratio in sorted(ratios) if group.name not in frozen else ():
-            # No first-seen widths are passed: the ratio is one of the present width. The name is no glob here.
+            # Without first-seen widths the ratio refers to the present width. Names may contain characters of globs.
             request = Selection({escape(group.name): ratio})
             units = np.flatnonzero(~select_units(structure, scores, {}, request, backend=provider)[first:last])
             with temporary_eval(module):
                 output = masked_output(module, example, tensors, _kept(graph, {group.name: units}))
-            lost = _share(scores[first:last], units)
+            score_lost = _share(scores[first:last], units)
             rows.append(
-                SensitivityRow(group.name, float(ratio), group.width, units, lost, _relative_change(output, dense))
+                SensitivityRow(group.name, float(ratio), group.width, units, score_lost, relative_change(output, dense))
             )
     return Sensitivity(tuple(rows), tuple(sorted(float(ratio) for ratio in ratios)))
 
@@ -146,15 +145,3 @@ def _share(scores: Float32Array, units: IntArray) -> float:
     wide = scores.astype(np.float64)
     total = float(wide.sum())
     return float(wide[units].sum()) / total if total > 0 else 0.0
-
-
-def _relative_change(output: Any, dense: Any) -> float:
-    ours, theirs = _flat(output), _flat(dense)
-    scale = float(theirs.norm())
-    return float((ours - theirs).norm()) / scale if scale > 0 else 0.0
-
-
-def _flat(output: Any) -> Tensor:
-    """All floating-point outputs in a row, float64 on the CPU."""
-    parts = [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
-    return torch.cat([part.detach().to("cpu", torch.float64).reshape(-1) for part in parts] or [torch.zeros(0)])

@@ -1,4 +1,4 @@
-"""Opens the session of a model when a step begins: traced if needed, with tensors and modules looked up once."""
+"""Opens the session of a model at the start of a step: traces the model if needed, and looks up its tensors once."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ def open_session(
     forward: Callable[..., Any] | None,
     copies: Mapping[str, str] = MappingProxyType({}),
 ) -> Session:
-    """The model's session, traced if it never was or if its tensors have changed since; the model is not touched.
+    """The session of a model, which is traced if it never was or if its tensors have changed. The model is not changed.
 
     Args:
         model: the network.
-        example_inputs: a new example, which replaces the one of the session; or None. Another size is traced again.
-        forward: the same for its call.
-        copies: {copy: original}, submodules that the user ties; new ties trace the network again.
+        example_inputs: a new example, which replaces the session's; or None. The model is traced again for another
+            size.
+        forward: a new function for calling the model, which replaces the session's; or None.
+        copies: {copy: original}, submodules that the user ties. The model is traced again for new ties.
 
     Returns:
-        the session; its binding is None where an earlier one is no longer valid.
+        the session; its binding is None if an earlier one is no longer valid.
 
     Raises:
         ValueError: a copy and its original have lost different channels.
@@ -59,7 +60,7 @@ def open_session(
         keeps_origin = example_inputs is None or not is_made
         if keeps_origin and call is not None and session.example is not None and is_same_call(call, session.example):
             return replace(session, example=replace(call, autocast=session.example.autocast))
-        # Costs depend on the call. The groups found earlier stay, unless the new call ties more.
+        # Trace again, because costs depend on the call. The earlier groups are kept, unless the new call ties more.
         groups = session.structure.graph.groups
         session = replace(session, structure=None, recorded_groups=groups, kept_before=session.kept, binding=None)
     if call is None or (is_made and example_inputs is None):
@@ -80,10 +81,10 @@ def open_session(
 
 
 def with_binding(model: nn.Module, session: Session) -> Session:
-    """The session with the model's tensors and modules, looked up unless the session has them.
+    """The session with a binding, which has the model's tensors and modules.
 
     Raises:
-        ValueError: there are no tensors.
+        ValueError: the model has no tensors.
         RewriteError: a tensor cannot be changed in place.
     """
     if session.binding is not None:
@@ -94,10 +95,10 @@ def with_binding(model: nn.Module, session: Session) -> Session:
 
 
 def follower_bindings(session: Session, followers: Sequence[nn.Module]) -> list[Binding]:
-    """The tensors and modules of modules that follow.
+    """The bindings of the followers.
 
     Raises:
-        ValueError: a follower has not the structure of the model.
+        ValueError: a follower has another structure than the model.
         RewriteError: a tensor cannot be changed in place.
     """
     if not followers:
@@ -110,7 +111,7 @@ def follower_bindings(session: Session, followers: Sequence[nn.Module]) -> list[
 
 
 def _next_call(previous: Example | None, example_inputs: Any, forward: Callable[..., Any] | None) -> Example | None:
-    """The call of this step: new inputs go through the previous `forward`, a new `forward` gets the previous inputs."""
+    """The call of this step. Inputs or a `forward` that are not passed are those of the previous call."""
     if previous is None:
         return None if example_inputs is None else as_example(example_inputs, forward)
     if example_inputs is None and forward is None:
@@ -120,7 +121,7 @@ def _next_call(previous: Example | None, example_inputs: Any, forward: Callable[
 
 
 def _with_copies(session: Session | None, copies: Mapping[str, str]) -> Session | None:
-    """`session`, to be traced anew where it was traced without one of the ties."""
+    """`session`, without its structure if it was traced without one of the ties, so that it will be traced again."""
     if session is None or session.structure is None or copies.items() <= session.structure.traced.copies.items():
         return session
     kept = session.kept
@@ -145,8 +146,8 @@ def _with_recorded_groups(graph: Graph, session: Session) -> tuple[Graph, dict[s
     """`graph` with the groups of a checkpoint or an earlier call, unless the network has changed since.
 
     Returns:
-        the graph, and group name -> reason for groups that must stay: the new call does not reach all that they run
-        through, but ties other tensors to them.
+        the graph, and group name -> reason for groups that must keep their width: the new call does not reach all of
+        their tensors, but ties other tensors to them.
     """
     recorded = session.recorded_groups
     lengths = {(member.tensor, member.axis): len(member.units) for group in recorded for member in group.members}
@@ -157,7 +158,7 @@ def _with_recorded_groups(graph: Graph, session: Session) -> tuple[Graph, dict[s
     if recorded and all(any(_axes(group) <= axes for axes in axes_of_recorded) for group in graph.groups):
         ran = [tensor for tensor, _ in lengths]
         unseen = tuple(name for name in graph.unseen if not any(tensor.startswith(f"{name}.") for tensor in ran))
-        # The units of recorded groups are numbered as the traced ones.
+        # Recorded and traced groups number their units in the same way.
         return replace(graph, groups=recorded, trail=(), unseen=unseen), {}
     partly = {
         group.name: "an earlier example ties it to tensors that the present one does not reach"
@@ -172,7 +173,7 @@ def _axes(group: Group) -> frozenset[tuple[str, int]]:
 
 
 def _partition(groups: Sequence[Group]) -> list[Any]:
-    """The groups unit for unit, to be compared."""
+    """The groups with all their units, for comparisons."""
     return [(group.name, [(m.tensor, m.axis, m.units.tolist()) for m in group.members]) for group in groups]
 
 

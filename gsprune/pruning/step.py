@@ -1,4 +1,4 @@
-"""One pruning step on a traced model: the choice by scores, carried out by `execute`."""
+"""One pruning step on a traced model: chooses units by scores and calls `execute`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from gsprune.arrays import BoolArray
 from gsprune.backends import get_backend
+from gsprune.compensation.rehearsal import Rehearsal
 from gsprune.pruning.choice import choose_units
 from gsprune.pruning.execution import Execution, execute
 from gsprune.pruning.options import StepOptions
@@ -29,7 +30,7 @@ def take_step(
     optimizers: Sequence[Optimizer] = (),
     followers: Sequence[nn.Module] = (),
 ) -> PruneReport:
-    """Take one step on a traced model; the state of a seeded criterion advances only if the step succeeds.
+    """Take one step on a traced model. A criterion's state advances only if the step succeeds.
 
     Raises:
         ValueError: an option, an optimizer or a follower does not fit the model.
@@ -55,12 +56,31 @@ def _take_step(
         parameters = session.bound.parameter_names
         choice = replace(choice, selection=replace(choice.selection, parameters=parameters))
     adjustments: list[Adjustment] = [Rescaling()] if options.rescale else []
+    rehearsal = None
     if options.compensation is not None:
-        adjustments.append(options.compensation)
+        rehearsal = Rehearsal(options.compensation) if options.dry_run else None
+        adjustments.append(rehearsal or options.compensation)
+
+    remarks: list[str] = []
 
     def choose(frozen: frozenset[str]) -> BoolArray:
-        return choose_units(session, choice, frozen, backend, options.consensus)
+        keep, remarks[:] = choose_units(session, choice, frozen, backend, options.consensus)
+        return keep
 
-    how = Execution(choice.selection, choice.ignore, backend, options.dry_run, adjustments, options.consensus)
+    how = Execution(
+        choice.selection,
+        choice.ignore,
+        backend,
+        options.dry_run,
+        adjustments,
+        options.consensus,
+        rehearses=rehearsal is not None,
+    )
     report = execute(session, choose, how, optimizers, followers)
-    return report if options.compensation is None else replace(report, compensation=options.compensation.report)
+    notes = (*remarks, *report.notes)
+    if options.compensation is None:
+        return replace(report, notes=notes) if remarks else report
+    compensated, change = options.compensation.report, None if rehearsal is None else rehearsal.change
+    if change is not None:
+        notes = (*notes, str(compensated), str(change))
+    return replace(report, notes=notes, compensation=compensated, output_change=change)

@@ -1,4 +1,4 @@
-"""The warnings of a step: parts that the example did not run, twins pruned apart, requests that cannot be met."""
+"""The warnings of a step: unreachable sparsity, modules that the example did not run, and twins pruned differently."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Removed = Mapping[str, Mapping[int, IntArray]]
 
 
 def warn_after_step(session: Session, report: PruneReport) -> None:
-    """Warn of what a user should know; always in the same words, which Python's filters show once.
+    """Warn the user if needed. The text is the same at every step, so Python's filters show it only once.
 
     Args:
         session: the session before the step.
@@ -34,7 +34,7 @@ def warn_after_step(session: Session, report: PruneReport) -> None:
 
 
 def _warn(text: str) -> None:
-    """Warn at the line outside of gsprune that asked for the step."""
+    """Warn at the line outside of gsprune that called the step."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("gsprune."):
         level, frame = level + 1, frame.f_back
@@ -42,7 +42,7 @@ def _warn(text: str) -> None:
 
 
 def _warn_if_stuck(session: Session, report: PruneReport) -> None:
-    """Give the reason why more is requested than can be removed."""
+    """Warn if nothing was removed although more was requested, and give the reason."""
     requested = report.requested
     if (max(requested.values(), default=0.0) if isinstance(requested, Mapping) else requested) <= 0:
         return
@@ -62,24 +62,24 @@ def _warn_if_stuck(session: Session, report: PruneReport) -> None:
 
 
 def _warn_of_unseen(model: nn.Module, graph: Graph) -> None:
-    """Name the parts that the example did not run: the channels that they read are not certain."""
+    """Warn of modules that the example did not run, because the channels that they read are unknown."""
     names = graph.unseen
     if names:
         listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         _warn(
-            f"the example did not run {listed} of {type(model).__name__}: these parts keep their widths, as do the"
-            " channels beside them that they may read (report.protected); they fail if they read others. Let it run"
-            " every part, e.g. forward=lambda model, x: [model(x, task) for task in tasks]"
+            f"the example did not run {listed} of {type(model).__name__}. These modules keep their widths, and so do"
+            " the channels that they seem to read (report.protected). If they read other channels, they will fail. Pass"
+            " an example that runs every module, e.g. forward=lambda model, x: [model(x, task) for task in tasks]"
         )
 
 
 def _warn_of_strays(model: nn.Module, graph: Graph, removed: Removed) -> None:
-    """Name equal parts that lost different channels, of which one learns and the other gets no gradient.
+    """Warn of two modules with the same structure that lost different channels, if only one of them has gradients.
 
-    Only the user knows whether the code mixes the two, parameter by parameter.
+    Only the user knows whether the code mixes their weights, as for a momentum encoder.
     """
     learns = [parameter.grad is not None for parameter in model.parameters()]
-    if all(learns) or not any(learns):  # gradients say nothing
+    if all(learns) or not any(learns):  # gradients do not distinguish the two
         return
     for pair in untied_twins(model, graph.copies):
         still, moving = sorted(pair, key=lambda name: _learns(model, name))

@@ -1,1 +1,1 @@
-"""Tables and pictures of one or many runs."""
+"""Tables and plots of one or many runs."""

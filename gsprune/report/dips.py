@@ -14,15 +14,15 @@ from gsprune.rl.evaluation.dips import DipSummary, ReturnSeries, summarise_dips
 
 __all__ = ["dip_table", "dips_of"]
 
-_WINDOW = 0.02  # of the training: several episodes, and short against the schedule
+_WINDOW = 0.02  # fraction of the training: several episodes, but short compared to the schedule
 _HORIZON = 0.1
 
 
 def dips_of(run: Run) -> DipSummary | None:
-    """The dips of a run's training return; None for a run that never pruned, or has no rows to tell.
+    """The dips of a run's training return; None for a run without pruning steps, or with fewer than two rows.
 
     Args:
-        run: the run; windows are 2 % of its training so far, the horizon is a tenth of it.
+        run: the run. Windows are 2 % of its training so far, the horizon is a tenth of it.
     """
     events = run.pruning_steps()
     if len(run.rows) < 2 or not events:
@@ -35,10 +35,10 @@ def dips_of(run: Run) -> DipSummary | None:
 
 
 def dip_table(runs: Sequence[Run], methods: Sequence[str]) -> Table | None:
-    """How far the training return falls after pruning, and how soon it is back; a row per run.
+    """How far the training return falls after pruning, and how soon it recovers, with one row per run.
 
     Args:
-        runs: all runs; those that never pruned are left out.
+        runs: all runs; runs without pruning are omitted.
         methods: the order of the rows.
 
     Returns:
@@ -63,10 +63,10 @@ def dip_table(runs: Sequence[Run], methods: Sequence[str]) -> Table | None:
         return None
     headings = ("run", "pruning steps", "bursts", "dip", "dip without pruning", "recovered", "recovery (steps)")
     note = (
-        "Dip: mean return before a burst of pruning steps minus the lowest windowed mean after it; negative where the "
+        "Dip: mean return before a burst of pruning steps minus the lowest windowed mean after it; negative if the "
         "return only rose. A schedule with a step per iteration is one burst. "
         f"Windows are {percent(_WINDOW)} of the training so far, the horizon is {percent(_HORIZON)}. The dip "
-        "without pruning is measured in the same way at moments with no pruning near them: what noise alone does."
+        "without pruning is measured in the same way at moments far from pruning steps; it shows the effect of noise."
     )
     return Table("Dips after pruning", headings, tuple(rows), note)
 

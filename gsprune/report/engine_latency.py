@@ -1,4 +1,4 @@
-"""Latency of networks in the engines that run them: dense and pruned, side by side."""
+"""Latency of networks in inference engines: dense and pruned, side by side."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class EngineLatency:
     """The latency of one network in one engine.
 
     Attributes:
-        network: its label.
+        network: label of the network.
         engine: name of the engine.
-        latency: of the network.
-        reference: label of the network that it is compared with, which was timed in turns with it.
+        latency: latency of the network.
+        reference: label of the network to compare with, which was timed in turns with this one.
     """
 
     network: str
@@ -47,20 +47,20 @@ def time_engines(
     on_setting: Callable[[str], None] = lambda text: None,
     observation_shape: ObservationShape = FRAME_SHAPE,
 ) -> list[EngineLatency]:
-    """Time policies that take frames, all of them in turns in every setting.
+    """Time policies on frames, all policies in turns in every setting.
 
     Args:
-        networks: label -> network of frames (B, C, H, W) uint8.
-        references: label -> label of the network that it is compared with; its own label if there is no other.
+        networks: label -> network that takes frames (B, C, H, W) uint8.
+        references: label -> label of the network to compare with, which may be the same.
         engines: names of engines.
         threads: numbers of threads.
         batches: frames per call.
-        seconds: per network and setting, at most (but ten calls).
+        seconds: time limit per network and setting; at least ten calls are made.
         on_setting: called with the next setting in words, to show progress.
         observation_shape: (C, H, W) of the frames.
 
     Raises:
-        ValueError: a number below 1, nothing to time, or an unknown engine.
+        ValueError: a number is below 1, there is nothing to time, or an engine is unknown.
         MissingExtraError: an engine is not installed.
     """
     for name, values in (("threads", threads), ("batches", batches)):
@@ -87,10 +87,11 @@ def time_engines(
 
 
 def ratios(rows: Sequence[EngineLatency]) -> list[float | None]:
-    """Per row its latency over that of its reference in the same setting.
+    """For every row the ratio of its latency to its reference's latency in the same setting.
 
-    The ratio is of the medians of undisturbed calls. If both networks have too few of those (their calls are longer
-    than the system's time slices), it is of the medians of all calls. If only one has too few, there is no ratio.
+    It is the ratio of the medians of undisturbed calls. If both networks have too few undisturbed calls (because calls
+    are longer than the system's time slices), it is the ratio of the medians of all calls. If only one network has too
+    few, there is no ratio.
     """
 
     def setting(row: EngineLatency) -> tuple[str, int, int]:
@@ -125,15 +126,15 @@ def latency_table(rows: Sequence[EngineLatency]) -> Table:
         for row, ratio in zip(rows, ratios(rows), strict=True)
     )
     note = (
-        "All networks of a setting were called in turns. Undisturbed: the median of the calls during which the system"
-        " took no core away from the process, if there are at least ten. The ratio to the dense network is of these"
-        " medians; if neither network has one, it is of the medians of all calls."
+        "All networks of a setting were called in turns. Undisturbed: the median of the calls that the system did not"
+        " interrupt, if there are at least ten. The ratio to the dense network is the ratio of these medians; if"
+        " neither network has one, it is the ratio of the medians of all calls."
     )
     return Table("Latency of one forward", headings, lines, note)
 
 
 def _frames(batch: int, observation_shape: ObservationShape) -> torch.Tensor:
-    """(B, C, H, W) uint8 noise, channels-last in memory as the frames of environments are."""
+    """(B, C, H, W) uint8 noise, channels-last in memory like the frames of environments."""
     channels, height, width = observation_shape
     noise = np.random.default_rng(0).integers(0, 256, (batch, height, width, channels), dtype=np.uint8)
     return torch.from_numpy(noise).permute(0, 3, 1, 2)

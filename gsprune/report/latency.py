@@ -20,8 +20,8 @@ _SECONDS_PER_NETWORK = 2.0
 def measured_latencies(runs: Sequence[Run]) -> Mapping[Path, float]:
     """Milliseconds of one forward with one frame on one thread, per run folder, for its newest checkpoint.
 
-    They are measured like those of a run's summary: all networks take turns, so that what else the machine does slows
-    all of them alike, and the median is that of the calls which the system did not interrupt.
+    The measurement is that of a run's summary: networks are timed in turns, so that other load on the machine slows all
+    of them alike, and the median is taken over the calls that the system did not interrupt.
 
     Args:
         runs: at least one.

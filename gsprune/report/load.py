@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _CONFIG = "config.json"
 _SWEEP = "sweep.json"
-# Fields that never make a method: what is played, by chance or by the machine, and how it is watched.
+# Options that do not distinguish methods: environment, seed, machine, evaluation and origin of the options.
 _NOT_A_METHOD = frozenset(
     {
         "env_id", "seed", "device", "torch_threads", "env_threads", "eval_episodes", "eval_interval_episodes",
@@ -40,7 +40,7 @@ class Run:
         config: the contents of ``config.json``.
         rows: the rows of ``metrics.jsonl``, oldest first.
         summary: the contents of ``summary.json``; empty before the end of the training.
-        evaluation: the contents of ``eval.json``; empty where `gsprune eval` has not run.
+        evaluation: the contents of ``eval.json``; empty if `gsprune eval` has not run.
     """
 
     folder: Path
@@ -80,26 +80,26 @@ class Run:
 
     def last(self, key: str) -> float | None:
         """The newest value of a metric, or None."""
-        known = [row[key] for row in self.rows if row.get(key) is not None]
-        return float(known[-1]) if known else None
+        values = [row[key] for row in self.rows if row.get(key) is not None]
+        return float(values[-1]) if values else None
 
     def largest(self, key: str) -> float | None:
         """The largest value of a metric, or None."""
-        known = [float(row[key]) for row in self.rows if row.get(key) is not None]
-        return max(known, default=None)
+        values = [float(row[key]) for row in self.rows if row.get(key) is not None]
+        return max(values, default=None)
 
     def widths(self) -> dict[str, FloatArray]:
-        """Per group its (T,) widths over the rows, in the order of the forward pass."""
+        """Group -> (T,) widths over the rows; groups in the order of the forward pass."""
         names = [key for key in (self.rows[0] if self.rows else {}) if key.startswith("width/")]
         return {key.removeprefix("width/"): self.column(key) for key in names}
 
     def pruning_steps(self) -> list[int]:
-        """Environment steps of the rows in which sparsity, physical or masked, rose."""
+        """Environment steps of the rows in which the sparsity (physical or masked) increased."""
         steps = self.column("step")
         rose = np.zeros(len(steps), dtype=np.bool_)
         for key in ("pruning/sparsity", "pruning/channel_sparsity"):
             values = np.nan_to_num(self.column(key))
-            # A network that was small from the start has not been pruned in the first row.
+            # The first row never counts: a network may be small from the start.
             rose |= np.diff(values, prepend=values[:1]) > 1e-12
         return [int(step) for step in steps[rose]]
 
@@ -108,19 +108,19 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     """The run folders at or below the given paths, each once, sorted within each path.
 
     Args:
-        paths: run folders, or folders that hold some at any depth (a sweep's).
+        paths: run folders, or folders that contain run folders at any depth, such as a sweep's.
 
     Raises:
-        ValueError: a path does not exist or holds no run.
+        ValueError: a path does not exist or contains no run.
     """
     found: dict[Path, None] = {}
     for path in paths:
         if not path.is_dir():
-            raise ValueError(f"there is no folder {str(path)!r}; give run folders, or a folder that holds some")
+            raise ValueError(f"there is no folder {str(path)!r}; give run folders, or a folder that contains some")
         inside = sorted(file.parent for file in path.rglob(_CONFIG) if holds_run(file.parent))
         if not inside:
             raise ValueError(
-                f"no run lies in {str(path)!r}: a run folder has the config.json that gsprune train writes"
+                f"there is no run in {str(path)!r}: a run folder has the config.json that gsprune train writes"
             )
         found.update(dict.fromkeys(inside))
     return list(found)
@@ -130,7 +130,7 @@ def load_run(folder: Path) -> Run:
     """Read one run folder.
 
     Raises:
-        ValueError: it is none, or a file in it is damaged.
+        ValueError: the folder is no run folder, or a file in it is damaged.
     """
     config = read_config(folder)
     for key in ("env_id", "seed", "algorithm"):
@@ -153,10 +153,11 @@ def load_run(folder: Path) -> Run:
 
 
 def load_runs(paths: Iterable[Path]) -> list[Run]:
-    """All runs at or below the paths, labelled so that the methods among them can be told apart.
+    """All runs at or below the paths, with a distinct label for every method.
 
-    A run of a sweep has the name its method has there. For others the label is made of what differs among algorithm,
-    network and pruning, and of every other option in which runs of the same label differ.
+    Runs of a sweep are labelled with the sweep's name of the method. The label of other runs consists of algorithm,
+    network and pruning, as far as they differ between runs. If runs of one label still differ in options, these options
+    are added.
 
     Raises:
         ValueError: as `find_runs` and `load_run`.
@@ -173,7 +174,7 @@ def load_runs(paths: Iterable[Path]) -> list[Run]:
 
 
 def _shortened(runs: Sequence[Run]) -> list[Run]:
-    """The runs, labelled without the words that all labels share; what is said of the pruning stays."""
+    """The runs with labels that omit the parts that all runs share, except for the pruning."""
     parts = [_label_parts(run.config) for run in runs]
     kept = [i for i in range(3) if len({part[i] for part in parts}) > 1]
     return [
@@ -183,19 +184,19 @@ def _shortened(runs: Sequence[Run]) -> list[Run]:
 
 
 def _distinguished(runs: Sequence[Run]) -> list[Run]:
-    """The runs, with the options in which those of equal label differ added to it."""
+    """The runs with labels that also name the options in which runs of one label differ."""
     labelled = []
     for run in runs:
-        alike = [other for other in runs if other.method == run.method]
+        same_label = [other for other in runs if other.method == run.method]
         keys = [key for key in run.config if key not in _NOT_A_METHOD]
-        differing = [key for key in keys if len({json.dumps(other.config.get(key)) for other in alike}) > 1]
+        differing = [key for key in keys if len({json.dumps(other.config.get(key)) for other in same_label}) > 1]
         extra = ", ".join(f"{key}={run.config[key]}" for key in differing)
         labelled.append(replace(run, method=f"{run.method} ({extra})" if extra else run.method))
     return labelled
 
 
 def _in_sweep_order(runs: list[Run], methods: Sequence[str]) -> list[Run]:
-    """Methods in the order in which the sweep names them, so that colours and rows follow the study."""
+    """The runs in the order of the sweep's methods, which colours and rows follow."""
     rank = {method: i for i, method in reversed(list(enumerate(methods)))}
     return sorted(runs, key=lambda run: rank.get(run.method, len(rank)))
 
@@ -213,13 +214,13 @@ def _label_parts(config: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is no such file."""
+    """Read a JSON object; empty if there is no such file."""
     try:
         content = json.loads(file.read_text())
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise ValueError(f"{str(file)!r} is damaged: {error}; delete it to have it made anew") from error
+        raise ValueError(f"{str(file)!r} is damaged: {error}; delete it, and run the command that wrote it") from error
     return content if isinstance(content, dict) else {}
 
 

@@ -17,9 +17,9 @@ class Outcome:
     Attributes:
         run: the run.
         steps: environment steps trained.
-        seconds: of training, without evaluations.
+        seconds: training time, without evaluations.
         train_return: mean return on the training levels, at the end or at the last evaluation.
-        test_return: mean return on the full distribution, likewise.
+        test_return: the same on the full distribution of levels.
         training_return: mean return of the last 100 training episodes.
         sparsity: fraction of channels that are removed, or of weights that are masked.
         channel_sparsity: fraction of the channels that are removed.
@@ -27,10 +27,11 @@ class Outcome:
         params: parameters at the end.
         macs: multiplications with weights for one frame at the end.
         latency_ms: time of one forward pass with one frame on one thread at the end, milliseconds.
-        dense_latency_ms: that of the network before pruning, measured in the same process.
-        largest_kl: largest divergence of the policy by a pruning step, on frames that compensation was not fitted on.
-        largest_action_change: largest share of greedy actions that a pruning step changed, likewise.
-        largest_value_error: largest change of the values by a pruning step, in their standard deviations, likewise.
+        dense_latency_ms: the same for the dense network, measured in the same process.
+        largest_kl: largest KL divergence of the policy over all pruning steps, on frames that compensation did not use.
+        largest_action_change: largest fraction of changed greedy actions over all pruning steps, on the same frames.
+        largest_value_error: largest change of the values over all pruning steps, in standard deviations, on the same
+            frames.
     """
 
     run: Run
@@ -52,7 +53,7 @@ class Outcome:
 
     @property
     def measured_a_step(self) -> bool:
-        """True if the effect of a pruning step is known."""
+        """True if the effect of a pruning step was measured."""
         effects = (self.largest_kl, self.largest_action_change, self.largest_value_error)
         return any(effect is not None for effect in effects)
 
@@ -64,10 +65,10 @@ class Outcome:
 
 
 def outcome_of(run: Run) -> Outcome:
-    """Collect the figures of a run.
+    """Collect the results of a run.
 
-    An evaluation by `gsprune eval` comes before the summary's if it is of the newest checkpoint and as many episodes,
-    and that before the last one made during training.
+    Returns come from `gsprune eval` if that evaluated the newest checkpoint on at least as many episodes as the run
+    itself. Otherwise they come from the summary, or from the last evaluation during training.
     """
     steps = run.last("step")
     latencies = run.summary.get("latency_ms") or (None, None)
@@ -100,7 +101,7 @@ def _return(run: Run, levels: str) -> float | None:
 
 
 def _evaluated(run: Run, levels: str) -> float | None:
-    """The mean by `gsprune eval`, if it is of the newest checkpoint and of no fewer episodes than the run's own."""
+    """The mean return of `gsprune eval`, if it used the newest checkpoint and at least the run's number of episodes."""
     evaluation = run.evaluation
     track = evaluation.get("tracks", {}).get(levels)
     if track is None or evaluation["step"] != run.last("step"):

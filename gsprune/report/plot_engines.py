@@ -1,4 +1,4 @@
-"""The picture of `gsprune latency`: one panel per batch size, one bar per network in every engine."""
+"""The plot of `gsprune latency`: one panel per batch size, one bar per network in every engine."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ import numpy as np
 
 from gsprune.checks import counted
 from gsprune.report.engine_latency import EngineLatency
-from gsprune.report.style import looks, new_figure
+from gsprune.report.style import new_figure, plot_styles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["engine_latencies"]
 
-# Of the legend's font; a key and its gaps are as wide as so many letters.
-_LETTERS_PER_INCH = 16
-_LEGEND_KEY = 8
+_LETTERS_PER_INCH = 16  # in the legend's font
+_LEGEND_KEY = 8  # width of a legend's key and gaps, in letters
 
 
 def engine_latencies(rows: Sequence[EngineLatency]) -> Figure:
-    """Medians of undisturbed calls as bars, with the figure written on each.
+    """Medians of undisturbed calls as bars with labels.
 
     Args:
-        rows: at least one.
+        rows: the latencies, at least one.
     """
     batches = list(dict.fromkeys(row.latency.batch for row in rows))
     networks = list(dict.fromkeys(row.network for row in rows))
     settings = list(dict.fromkeys((row.engine, row.latency.threads) for row in rows))
-    look = looks(networks)
+    styles = plot_styles(networks)
     panel = 1.6 + 0.38 * len(settings) * len(networks)
     figure, axes = new_figure(len(batches), 1, width=max(4.6, panel), height=3.8)
     times = {
@@ -40,8 +39,8 @@ def engine_latencies(rows: Sequence[EngineLatency]) -> Figure:
     for batch, axis in zip(batches, axes[0], strict=True):
         for index, network in enumerate(networks):
             heights = [times[network, engine, threads, batch] for engine, threads in settings]
-            places = np.arange(len(settings)) + (index - (len(networks) - 1) / 2) * width
-            bars = axis.bar(places, heights, width, color=look[network].colour, label=network)
+            positions = np.arange(len(settings)) + (index - (len(networks) - 1) / 2) * width
+            bars = axis.bar(positions, heights, width, color=styles[network].colour, label=network)
             axis.bar_label(bars, labels=[_short(height) for height in heights], fontsize=7, padding=2)
         axis.set_xticks(np.arange(len(settings)))
         labels = [f"{engine}\n{counted(threads, 'thread')}" for engine, threads in settings]
@@ -56,5 +55,5 @@ def engine_latencies(rows: Sequence[EngineLatency]) -> Figure:
 
 
 def _short(milliseconds: float) -> str:
-    """Two digits, which fit above a bar; whole milliseconds from 100 on."""
+    """A number with two digits, which fits above a bar; whole milliseconds from 100 on."""
     return f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.2g}"

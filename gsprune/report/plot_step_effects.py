@@ -1,4 +1,4 @@
-"""The picture of pruning steps: the return, and how much each step changed the policy and the values."""
+"""The plot of pruning steps: the return, and how much each step changed the policy and the values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gsprune.report.load import Run
 from gsprune.report.series import mean_band
-from gsprune.report.style import Look, draw_band, format_steps, method_legend, new_figure
+from gsprune.report.style import PlotStyle, draw_band, format_steps, method_legend, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,18 +22,18 @@ _EFFECTS = (
     ("pruning/value_error", "value change / std", True),
 )
 _MAX_COLUMNS = 4
-# Lines of more steps than this would fill the panel.
+# More dotted lines than this would fill the panel.
 _MOST_LINES = 30
 
 
-def step_effects(runs: Sequence[Run], looks: Mapping[str, Look]) -> Figure | None:
-    """The return over training, and below it a point for every pruning step.
+def step_effects(runs: Sequence[Run], styles: Mapping[str, PlotStyle]) -> Figure | None:
+    """Plot the return over training, and below it a point for every pruning step.
 
-    The panels of one game stand above each other. Dotted lines mark the steps, unless there are too many of them.
+    The panels of one game are stacked. Dotted lines mark the steps, unless there are too many of them.
 
     Args:
-        runs: the runs; those that no step changed are left out, except for their return in games of the others.
-        looks: how each method is drawn.
+        runs: the runs. Runs without a measured step appear only with their return, in the games of other runs.
+        styles: the plot style of each method.
 
     Returns:
         The figure, or None if no run has measured a step.
@@ -49,42 +49,42 @@ def step_effects(runs: Sequence[Run], looks: Mapping[str, Look]) -> Figure | Non
     for axis in columns[len(games) :].flat:
         axis.remove()
     for column, game in zip(columns, games, strict=False):
-        here = [run for run in runs if run.game == game]
-        _draw_returns(column[0], here, looks)
+        game_runs = [run for run in runs if run.game == game]
+        _draw_returns(column[0], game_runs, styles)
         column[0].set_title(game)
         for axis, (key, label, logarithmic) in zip(column[1:], effects, strict=True):
-            _draw_steps(axis, here, looks, key)
+            _draw_steps(axis, game_runs, styles, key)
             axis.set_ylabel(label)
             if logarithmic:
                 axis.set_yscale("log")
-        steps = sorted({step for run in here for step in _steps(run, [key for key, _, _ in effects])})
+        steps = sorted({step for run in game_runs for step in _steps(run, [key for key, _, _ in effects])})
         for axis in column:
             for step in steps if len(steps) <= _MOST_LINES else ():
                 axis.axvline(step, color="0.6", linestyle=":", linewidth=0.7, zorder=0)
-            axis.set_xlim(0, max(run.column("step")[-1] for run in here if run.rows))
+            axis.set_xlim(0, max(run.column("step")[-1] for run in game_runs if run.rows))
             axis.xaxis.set_major_formatter(format_steps)
         column[-1].set_xlabel("environment steps")
     shown = {run.method for run in runs if run.game in games}
-    method_legend(figure, [method for method in looks if method in shown], looks)
+    method_legend(figure, [method for method in styles if method in shown], styles)
     return figure
 
 
-def _draw_returns(axis: Axes, runs: Sequence[Run], looks: Mapping[str, Look]) -> None:
-    for method, look in looks.items():
+def _draw_returns(axis: Axes, runs: Sequence[Run], styles: Mapping[str, PlotStyle]) -> None:
+    for method, style in styles.items():
         curves = [run.curve("charts/episodic_return") for run in runs if run.method == method]
         band = mean_band(curves)
         if band is not None:
-            draw_band(axis, band, look)
+            draw_band(axis, band, style)
     axis.set_ylabel("return, last 100 episodes")
 
 
-def _draw_steps(axis: Axes, runs: Sequence[Run], looks: Mapping[str, Look], key: str) -> None:
+def _draw_steps(axis: Axes, runs: Sequence[Run], styles: Mapping[str, PlotStyle], key: str) -> None:
     """A point per step of every run."""
-    for method, look in looks.items():
+    for method, style in styles.items():
         for run in runs:
             if run.method == method:
                 curve = run.curve(key).finite()
-                axis.plot(curve.x, curve.y, look.marker, color=look.colour, markersize=4, alpha=0.8)
+                axis.plot(curve.x, curve.y, style.marker, color=style.colour, markersize=4, alpha=0.8)
 
 
 def _steps(run: Run, keys: Sequence[str]) -> list[int]:

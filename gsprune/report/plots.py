@@ -1,4 +1,4 @@
-"""The pictures of a report. Each function returns a figure; what it shows is said in its axes and its legend."""
+"""The plots of a report. Each function returns a figure with labelled axes and a legend."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from gsprune.report.load import Run
 from gsprune.report.outcome import Outcome
 from gsprune.report.series import mean_band
 from gsprune.report.style import (
-    Look,
+    PlotStyle,
     draw_band,
     format_steps,
     method_legend,
     name_rows,
     new_figure,
+    plot_styles,
     rows_inches,
     text_inches,
     wrapped,
@@ -33,15 +34,15 @@ _TIME_UNITS = ((3_600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
 def learning_curves(
-    runs: Sequence[Run], looks: Mapping[str, Look], key: str, label: str, over: str = "step"
+    runs: Sequence[Run], styles: Mapping[str, PlotStyle], key: str, label: str, over: str = "step"
 ) -> Figure | None:
     """A metric over training: one panel per game, one line per method, the mean over seeds with its band.
 
     Args:
-        runs: the runs; those without the metric are left out.
-        looks: how each method is drawn.
+        runs: the runs; runs without the metric are omitted.
+        styles: the plot style of each method.
         key: the metric, e.g. "charts/episodic_return".
-        label: what it is called on the axis.
+        label: label of the y axis.
         over: the metric on the x axis: "step" or "time/seconds".
 
     Returns:
@@ -50,7 +51,7 @@ def learning_curves(
     bands = {
         (game, method): mean_band([run.curve(key, over) for run in runs if (run.game, run.method) == (game, method)])
         for game in _games(runs)
-        for method in _methods(runs, looks)
+        for method in _methods(runs, styles)
     }
     shown = {place: band for place, band in bands.items() if band is not None}
     games = list(dict.fromkeys(game for game, _ in shown))
@@ -59,54 +60,54 @@ def learning_curves(
     figure, axes = _panels(len(games))
     unit, unit_name = _time_unit(max(band.x[-1] for band in shown.values())) if over != "step" else (1.0, "")
     for game, axis in zip(games, axes, strict=True):
-        for method in _methods(runs, looks):
+        for method in _methods(runs, styles):
             band = bands[game, method]
             if band is None:
                 continue
-            draw_band(axis, band, looks[method], unit)
+            draw_band(axis, band, styles[method], unit)
         axis.set_title(game)
         axis.set_xlabel("environment steps" if over == "step" else f"training time ({unit_name})")
         axis.set_ylabel(label)
         axis.set_xlim(left=0)
         if over == "step":
             axis.xaxis.set_major_formatter(format_steps)
-    method_legend(figure, [method for method in _methods(runs, looks) if any(m == method for _, m in shown)], looks)
+    method_legend(figure, [method for method in _methods(runs, styles) if any(m == method for _, m in shown)], styles)
     return figure
 
 
-def return_against_latency(outcomes: Sequence[Outcome], looks: Mapping[str, Look]) -> Figure | None:
-    """Test return against batch-1 latency: one panel per game, a point per method with the range over its seeds.
+def return_against_latency(outcomes: Sequence[Outcome], styles: Mapping[str, PlotStyle]) -> Figure | None:
+    """Test return against batch-1 latency: one panel per game, one point per method with the range over its seeds.
 
-    The line joins the methods that no other beats in both.
+    The line connects the Pareto-optimal methods.
 
     Args:
-        outcomes: of the runs; those without test return or latency are left out.
-        looks: how each method is drawn.
+        outcomes: the outcomes of the runs; runs without test return or latency are omitted.
+        styles: the plot style of each method.
 
     Returns:
-        The figure, or None if nothing can be placed.
+        The figure, or None if no run has both.
     """
-    known = [outcome for outcome in outcomes if outcome.test_return is not None and outcome.latency_ms is not None]
-    games = _games([outcome.run for outcome in known])
+    complete = [outcome for outcome in outcomes if outcome.test_return is not None and outcome.latency_ms is not None]
+    games = _games([outcome.run for outcome in complete])
     if not games:
         return None
     figure, axes = _panels(len(games))
     for game, axis in zip(games, axes, strict=True):
         centres = []
-        for method, look in looks.items():
-            here = [outcome for outcome in known if (outcome.run.game, outcome.run.method) == (game, method)]
-            if not here:
+        for method, style in styles.items():
+            shown = [outcome for outcome in complete if (outcome.run.game, outcome.run.method) == (game, method)]
+            if not shown:
                 continue
-            latencies = np.array([outcome.latency_ms for outcome in here], dtype=np.float64)
-            returns = np.array([outcome.test_return for outcome in here], dtype=np.float64)
+            latencies = np.array([outcome.latency_ms for outcome in shown], dtype=np.float64)
+            returns = np.array([outcome.test_return for outcome in shown], dtype=np.float64)
             x, y = latencies.mean(), returns.mean()
             axis.errorbar(
                 x,
                 y,
                 xerr=_reach(latencies),
                 yerr=_reach(returns),
-                fmt=look.marker,
-                color=look.colour,
+                fmt=style.marker,
+                color=style.colour,
                 markersize=7,
                 elinewidth=1,
                 capsize=2,
@@ -119,14 +120,14 @@ def return_against_latency(outcomes: Sequence[Outcome], looks: Mapping[str, Look
         axis.set_ylabel("return on test levels")
         axis.set_xlim(left=0)
         axis.margins(0.12)
-    method_legend(figure, [m for m in looks if any(o.run.method == m for o in known)], looks, lines=False)
+    method_legend(figure, [m for m in styles if any(o.run.method == m for o in complete)], styles, lines=False)
     return figure
 
 
 def widths_over_time(runs: Sequence[Run]) -> Figure | None:
-    """The width of every group over training: one panel per method that shrinks, its run of the lowest seed.
+    """The width of every group over training: one panel per method that shrinks, with its run of the lowest seed.
 
-    Groups whose widths are the same all along share a line.
+    Groups with equal widths share a line.
 
     Args:
         runs: the runs.
@@ -144,8 +145,8 @@ def widths_over_time(runs: Sequence[Run]) -> Figure | None:
     figure, axes = _panels(len(shown), max_columns=2, width=6.0, height=3.8)
     for run, axis in zip(shown, axes, strict=True):
         steps = run.column("step")
-        for (name, widths), look in zip(_merged(run.widths()), _width_looks(), strict=False):
-            axis.step(steps, widths, look.line, where="post", color=look.colour, linewidth=1.6, label=name)
+        for (name, widths), style in zip(_merged(run.widths()), _width_styles(), strict=False):
+            axis.step(steps, widths, style.line, where="post", color=style.colour, linewidth=1.6, label=name)
         axis.set_title(wrapped(f"{run.method}: {run.game}, seed {run.seed}"), fontsize=10)
         axis.set_xlabel("environment steps")
         axis.set_ylabel("width (channels)")
@@ -157,29 +158,29 @@ def widths_over_time(runs: Sequence[Run]) -> Figure | None:
     return figure
 
 
-def wall_clock(outcomes: Sequence[Outcome], looks: Mapping[str, Look]) -> Figure | None:
-    """Wall-clock of the training per method: a bar for the mean over seeds and games, a point for every run.
+def wall_clock(outcomes: Sequence[Outcome], styles: Mapping[str, PlotStyle]) -> Figure | None:
+    """Training time per method: a bar for the mean over seeds and games, a point for every run.
 
-    Runs of different lengths cannot be compared, so only those with the most steps are shown.
+    Runs of different lengths are not comparable, so only the runs with the max_steps steps are shown.
 
     Args:
-        outcomes: of the runs.
-        looks: how each method is drawn.
+        outcomes: the outcomes of the runs.
+        styles: the plot style of each method.
 
     Returns:
         The figure, or None if no run has a duration.
     """
-    known = [outcome for outcome in outcomes if outcome.seconds is not None and outcome.steps is not None]
-    if not known:
+    complete = [outcome for outcome in outcomes if outcome.seconds is not None and outcome.steps is not None]
+    if not complete:
         return None
-    most = max(outcome.steps or 0 for outcome in known)
-    full = [outcome for outcome in known if outcome.steps == most]
-    methods = [method for method in looks if any(outcome.run.method == method for outcome in full)]
+    max_steps = max(outcome.steps or 0 for outcome in complete)
+    full = [outcome for outcome in complete if outcome.steps == max_steps]
+    methods = [method for method in styles if any(outcome.run.method == method for outcome in full)]
     unit, unit_name = _time_unit(max(outcome.seconds or 0.0 for outcome in full))
     figure, ((axis,),) = new_figure(1, 1, width=5.5 + text_inches(methods), height=rows_inches(methods))
     for row, method in enumerate(methods):
         times = np.array([outcome.seconds for outcome in full if outcome.run.method == method], dtype=np.float64) / unit
-        axis.barh(row, times.mean(), height=0.6, color=looks[method].colour, alpha=0.75)
+        axis.barh(row, times.mean(), height=0.6, color=styles[method].colour, alpha=0.75)
         if len(times) > 1:
             axis.plot(times, np.full(len(times), row), "o", color="black", markersize=3)
         axis.annotate(
@@ -193,12 +194,12 @@ def wall_clock(outcomes: Sequence[Outcome], looks: Mapping[str, Look]) -> Figure
     name_rows(axis, methods)
     axis.grid(False, axis="y")
     axis.margins(x=0.1)
-    axis.set_xlabel(f"training time for {format_steps(most)} steps ({unit_name}); points: single runs")
+    axis.set_xlabel(f"training time for {format_steps(max_steps)} steps ({unit_name}); points: single runs")
     return figure
 
 
 def _panels(count: int, max_columns: int = _MAX_COLUMNS, width: float = 4.6, height: float = 3.2) -> tuple[Figure, Any]:
-    """A figure of `count` panels in rows, and a flat array of their axes."""
+    """A figure with `count` panels, and a flat array of their axes."""
     columns = min(count, max_columns)
     rows = -(-count // columns)
     figure, axes = new_figure(columns, rows, width, height)
@@ -208,18 +209,16 @@ def _panels(count: int, max_columns: int = _MAX_COLUMNS, width: float = 4.6, hei
     return figure, flat[:count]
 
 
-def _width_looks() -> list[Look]:
-    from gsprune.report.style import looks
-
-    return list(looks([str(i) for i in range(28)]).values())
+def _width_styles() -> list[PlotStyle]:
+    return list(plot_styles([str(i) for i in range(28)]).values())
 
 
 def _merged(widths: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Groups of equal widths under one name: the first's, and how many others."""
+    """(label, widths) of every distinct line. The label has the first group's name and the number of other groups."""
     lines: list[tuple[list[str], Any]] = []
     for name, values in widths.items():
-        for names, known in lines:
-            if np.array_equal(values, known, equal_nan=True):
+        for names, line in lines:
+            if np.array_equal(values, line, equal_nan=True):
                 names.append(name)
                 break
         else:
@@ -230,13 +229,13 @@ def _merged(widths: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _reach(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(2, 1): how far the smallest and the largest value lie from the mean; rounding may not make it negative."""
+    """(2, 1): distances of the smallest and the largest value from the mean, at least 0 in spite of rounding."""
     centre = values.mean()
     return np.maximum([[centre - values.min()], [values.max() - centre]], 0.0)
 
 
 def _pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (x, y) that no other beats with a smaller x and a larger y, by ascending x."""
+    """The points for which no other point has a smaller x and a larger y, by ascending x."""
     front: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or y > front[-1][1]:
@@ -252,6 +251,6 @@ def _games(runs: Sequence[Run]) -> list[str]:
     return sorted({run.game for run in runs})
 
 
-def _methods(runs: Sequence[Run], looks: Mapping[str, Look]) -> list[str]:
+def _methods(runs: Sequence[Run], styles: Mapping[str, PlotStyle]) -> list[str]:
     present = {run.method for run in runs}
-    return [method for method in looks if method in present]
+    return [method for method in styles if method in present]

@@ -1,4 +1,4 @@
-"""Pictures over all games: normalised scores with their intervals, and performance profiles."""
+"""Plots over all games: normalised scores with their intervals, and performance profiles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gsprune.report.style import Look, name_rows, new_figure, rows_inches, text_inches, wrapped
+from gsprune.report.style import PlotStyle, name_rows, new_figure, rows_inches, text_inches, wrapped
 from gsprune.rl.evaluation.statistics import bootstrap_interval, interquartile_mean, mean, performance_profile
 
 if TYPE_CHECKING:
@@ -21,45 +21,45 @@ MethodScores = Mapping[str, Mapping[str, Sequence[float]]]
 _THRESHOLDS = 401
 
 
-def score_intervals(scores: MethodScores, looks: Mapping[str, Look], seed: int = 0) -> Figure | None:
+def score_intervals(scores: MethodScores, styles: Mapping[str, PlotStyle], seed: int = 0) -> Figure | None:
     """Interquartile mean and mean of the normalised test scores, with 95 % stratified bootstrap intervals.
 
     Args:
-        scores: per method; those without a score are left out.
-        looks: how each method is drawn.
-        seed: of the bootstrap.
+        scores: the scores of each method; methods without a score are omitted.
+        styles: the plot style of each method.
+        seed: seed of the bootstrap.
 
     Returns:
         The figure, or None if no method has a score.
     """
-    methods = [method for method in looks if scores.get(method)]
+    methods = [method for method in styles if scores.get(method)]
     if not methods:
         return None
     figure, (axes,) = new_figure(2, 1, width=3.3 + text_inches(methods) / 2, height=rows_inches(methods))
     for axis, (name, statistic) in zip(axes, (("IQM", interquartile_mean), ("mean", mean)), strict=True):
         for row, method in enumerate(methods):
             interval = bootstrap_interval(scores[method], statistic, rng=np.random.default_rng(seed))
-            look = looks[method]
-            axis.plot([interval.low, interval.high], [row, row], color=look.colour, linewidth=7, alpha=0.4)
-            axis.plot(interval.estimate, row, look.marker, color=look.colour, markersize=7)
+            style = styles[method]
+            axis.plot([interval.low, interval.high], [row, row], color=style.colour, linewidth=7, alpha=0.4)
+            axis.plot(interval.estimate, row, style.marker, color=style.colour, markersize=7)
         axis.set_xlabel(f"{name} of normalised test return")
         name_rows(axis, methods if axis is axes[0] else [""] * len(methods))
         axis.margins(x=0.12)
     return figure
 
 
-def performance_profiles(scores: MethodScores, looks: Mapping[str, Look], seed: int = 0) -> Figure | None:
+def performance_profiles(scores: MethodScores, styles: Mapping[str, PlotStyle], seed: int = 0) -> Figure | None:
     """For every threshold the share of runs whose normalised test return is above it, with a 95 % band.
 
     Args:
-        scores: per method; those without a score are left out.
-        looks: how each method is drawn.
-        seed: of the bootstrap.
+        scores: the scores of each method; methods without a score are omitted.
+        styles: the plot style of each method.
+        seed: seed of the bootstrap.
 
     Returns:
         The figure, or None if no method has two runs: a profile of one run is a step.
     """
-    methods = [method for method in looks if sum(map(len, scores.get(method, {}).values())) > 1]
+    methods = [method for method in styles if sum(map(len, scores.get(method, {}).values())) > 1]
     if not methods:
         return None
     values = np.concatenate([np.asarray(runs) for method in methods for runs in scores[method].values()])
@@ -68,19 +68,19 @@ def performance_profiles(scores: MethodScores, looks: Mapping[str, Look], seed: 
     figure, ((axis,),) = new_figure(1, 1, width=4.6 + text_inches(methods), height=max(3.6, rows_inches(methods) / 2))
     for method in methods:
         profile = performance_profile(scores[method], thresholds, rng=np.random.default_rng(seed))
-        look = looks[method]
+        style = styles[method]
         axis.plot(
             thresholds,
             profile.share,
-            look.line,
-            color=look.colour,
-            marker=look.marker,
+            style.line,
+            color=style.colour,
+            marker=style.marker,
             markevery=_THRESHOLDS // 10,
             markersize=4,
             linewidth=1.5,
             label=wrapped(method),
         )
-        axis.fill_between(thresholds, profile.low, profile.high, color=look.colour, alpha=0.15, linewidth=0)
+        axis.fill_between(thresholds, profile.low, profile.high, color=style.colour, alpha=0.15, linewidth=0)
     axis.set_xlabel("normalised test return $t$")
     axis.set_ylabel("share of runs above $t$")
     axis.set_ylim(-0.02, 1.02)

@@ -1,4 +1,4 @@
-"""Curves of several runs brought onto common steps, and their mean with a band."""
+"""Curves of several runs at common steps, and their mean with a band."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Band", "Curve", "mean_band"]
 
 FloatArray = npt.NDArray[np.float64]
 
-_RESAMPLES = 1_000  # a band needs no finer percentiles than a line is wide
+_RESAMPLES = 1_000  # percentiles that are exact to the width of a line
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,19 @@ class Curve:
 
     Attributes:
         x: (T,) float64, ascending.
-        y: (T,) float64; NaN where there is no value yet.
+        y: (T,) float64; NaN for a missing value.
     """
 
     x: FloatArray
     y: FloatArray
 
     def finite(self) -> Curve:
-        """The points that have a value."""
-        known = np.isfinite(self.y) & np.isfinite(self.x)
-        return Curve(self.x[known], self.y[known])
+        """The points with a value."""
+        is_finite = np.isfinite(self.y) & np.isfinite(self.x)
+        return Curve(self.x[is_finite], self.y[is_finite])
 
     def at(self, x: FloatArray) -> FloatArray:
-        """(G,) values at x, on the straight line between neighbouring points, as the curve would be drawn."""
+        """(G,) values at x, interpolated linearly; NaN outside of the curve."""
         points = self.finite()
         return np.interp(x, points.x, points.y, left=np.nan, right=np.nan)
 
@@ -45,9 +45,9 @@ class Band:
     Attributes:
         x: (G,) float64.
         mean: (G,) float64.
-        low: (G,) float64; equal to `mean` where there is one curve.
+        low: (G,) float64; equal to `mean` for a single curve.
         high: (G,) float64.
-        runs: how many curves were averaged.
+        runs: number of averaged curves.
     """
 
     x: FloatArray
@@ -58,15 +58,15 @@ class Band:
 
 
 def mean_band(curves: Sequence[Curve], points: int = 200, confidence: float = 0.95, seed: int = 0) -> Band | None:
-    """The mean over curves, and a bootstrap interval over them, on the stretch that all of them cover.
+    """The mean of curves with a bootstrap interval, on the x range that all curves cover.
 
-    Where curves end at different x, the mean over those that are left would jump; so it ends with the shortest.
+    The band ends with the shortest curve, because the mean over the remaining curves would jump there.
 
     Args:
-        curves: one per run; those without a finite point are left out.
-        points: where the runs have no more points than this in all, these are shown, else an even grid of so many.
+        curves: one per run; curves without a finite point are omitted.
+        points: the most points of the band. If the runs have more points in total, a regular grid is used.
         confidence: coverage of the percentile interval.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Returns:
         The band, or None if there is nothing to show.

@@ -1,4 +1,4 @@
-"""The style of pictures: one colour, line and marker per method, legible in grey and to the colour-blind."""
+"""The style of plots: one colour, line and marker per method, legible in grey and for colour-blind people."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ if TYPE_CHECKING:
     from gsprune.report.series import Band
 
 __all__ = [
-    "Look",
+    "PlotStyle",
     "draw_band",
     "format_seconds",
     "format_steps",
-    "looks",
     "method_legend",
     "name_rows",
     "new_figure",
+    "plot_styles",
     "rows_inches",
     "text_inches",
     "wrapped",
 ]
 
-# Okabe & Ito 2008, https://jfly.uni-koeln.de/color/, without the yellow, which is too light for lines on white.
+# Okabe & Ito 2008, https://jfly.uni-koeln.de/color/, without yellow, which is too light for lines on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 Line = Literal["-", "--", "-.", ":"]
 _LINES: tuple[Line, ...] = ("-", "--", "-.", ":")
-# More numbers along an axis touch each other: 0.00225 takes half an inch, and a panel has three.
+# With more intervals the numbers on an axis would touch: 0.00225 takes half an inch, and a panel has three.
 _MOST_INTERVALS = 4
 _TICK_POINTS = 8
-_LETTER_INCHES = 0.075  # of a name in the size of ticks and legends
+_LETTER_INCHES = 0.075  # mean width of a letter in ticks and legends
 _LINE_INCHES = 0.14
 _ROW_INCHES = 0.42
 _LONGEST_LINE = 44
 
 
 @dataclass(frozen=True)
-class Look:
-    """Colour, line and marker of one method in every picture."""
+class PlotStyle:
+    """The colour, line and marker of one method in all plots."""
 
     colour: str
     line: Line
     marker: str
 
 
-def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """A look per method, in their order; the same methods look the same in all pictures of a report."""
+def plot_styles(methods: Iterable[str]) -> dict[str, PlotStyle]:
+    """The style of every method; it is the same in all plots of a report."""
     return {
-        method: Look(
+        method: PlotStyle(
             _COLOURS[i % len(_COLOURS)],
             _LINES[(i // len(_COLOURS)) % len(_LINES)],
             _MARKERS[i % len(_MARKERS)],
@@ -65,13 +65,13 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
 
 
 def new_figure(columns: int, rows: int, width: float = 4.6, height: float = 3.2) -> tuple[Figure, Any]:
-    """A figure that draws to files alone (no window system is touched) and its (rows, columns) axes.
+    """A figure for writing to files, without a window, and its (rows, columns) axes.
 
     Args:
-        columns: panels side by side.
-        rows: panels above each other.
-        width: of a panel, inches.
-        height: of a panel, inches.
+        columns: number of panels side by side.
+        rows: number of rows of panels.
+        width: width of a panel, inches.
+        height: height of a panel, inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -93,12 +93,12 @@ def new_figure(columns: int, rows: int, width: float = 4.6, height: float = 3.2)
 
 
 def wrapped(name: str) -> str:
-    """The name of a method in lines: it may list many options."""
+    """The name of a method, wrapped into lines, because it may list many options."""
     return textwrap.fill(name, _LONGEST_LINE)
 
 
 def text_inches(names: Sequence[str]) -> float:
-    """The width of the longest of the wrapped names, by which a figure must be wider."""
+    """The width of the longest line of the wrapped names."""
     return _LETTER_INCHES * max(len(line) for name in names for line in wrapped(name).splitlines())
 
 
@@ -114,25 +114,25 @@ def name_rows(axis: Axes, names: Sequence[str]) -> None:
     axis.set_ylim(len(names) - 0.5, -0.5)
 
 
-def draw_band(axis: Axes, band: Band, look: Look, unit: float = 1.0) -> None:
-    """Draw a mean over runs, and its interval where there are several; `band.x` is divided by `unit`."""
+def draw_band(axis: Axes, band: Band, style: PlotStyle, unit: float = 1.0) -> None:
+    """Draw a mean over runs, with its interval if there are several runs; `band.x` is divided by `unit`."""
     x = band.x / unit
     axis.plot(
         x,
         band.mean,
-        look.line,
-        color=look.colour,
-        marker=look.marker,
+        style.line,
+        color=style.colour,
+        marker=style.marker,
         markevery=max(1, x.size // 10),
         markersize=4,
         linewidth=1.5,
     )
     if band.runs > 1:
-        axis.fill_between(x, band.low, band.high, color=look.colour, alpha=0.18, linewidth=0)
+        axis.fill_between(x, band.low, band.high, color=style.colour, alpha=0.18, linewidth=0)
 
 
-def method_legend(figure: Figure, methods: Sequence[str], styles: Mapping[str, Look], lines: bool = True) -> None:
-    """One legend for all panels, below them, where it can hide nothing."""
+def method_legend(figure: Figure, methods: Sequence[str], styles: Mapping[str, PlotStyle], lines: bool = True) -> None:
+    """Add one legend for all panels below them, where it hides nothing."""
     from matplotlib.lines import Line2D
 
     handles = [

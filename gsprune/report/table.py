@@ -1,4 +1,4 @@
-"""A table of text, and how its cells are written."""
+"""A table of text, and the formats of its cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Table:
         title: the heading above the table.
         headings: headings of the columns. The first column is text, the others are numbers.
         rows: one tuple per row, as long as the headings.
-        note: how to read it; may be empty.
+        note: an explanation of the table; may be empty.
     """
 
     title: str

@@ -1,20 +1,20 @@
-"""The tables of a report: per game, over all games, and under pixel noise."""
+"""The tables of a report: per game, over all games, under pixel noise, and of pruning steps."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from gsprune.report.cells import bracketed, mean_cell, return_cell, run_count
 from gsprune.report.dips import dips_of
 from gsprune.report.outcome import Outcome
 from gsprune.report.style import format_seconds, format_steps
 from gsprune.report.table import UNKNOWN, Table, percent
 from gsprune.rl.evaluation.protocol import CLEAN_TRACKS, NOISE_TRACKS
 from gsprune.rl.evaluation.statistics import (
-    Interval,
     bootstrap_interval,
     improvement_interval,
     interquartile_mean,
@@ -25,59 +25,60 @@ __all__ = ["aggregate_table", "effect_table", "game_table", "noise_table", "norm
 
 
 def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], seed: int = 0) -> Table:
-    """One game: a row per method, means over its runs; returns of two runs or more with their bootstrap interval.
+    """The results of one game: one row per method with means over its runs, and bootstrap intervals of returns.
 
     Args:
-        outcomes: of all runs; those of other games are left out.
+        outcomes: the outcomes of all runs; other games are omitted.
         game: the game.
         methods: the order of the rows.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Returns:
         The table.
     """
     rows = []
     for method in methods:
-        here = [outcome for outcome in outcomes if (outcome.run.game, outcome.run.method) == (game, method)]
-        if not here:
+        selected = [outcome for outcome in outcomes if (outcome.run.game, outcome.run.method) == (game, method)]
+        if not selected:
             continue
         rows.append(
             (
                 method,
-                _run_count(here),
-                _mean(here, lambda o: o.steps, format_steps),
-                _return_cell([o.train_return for o in here], seed),
-                _return_cell([o.test_return for o in here], seed),
-                _mean(here, lambda o: o.sparsity, percent),
-                _mean(here, lambda o: o.channel_sparsity, percent),
-                _mean(here, lambda o: o.param_sparsity, percent),
-                _mean(here, lambda o: o.params, lambda value: f"{value:,.0f}"),
-                _mean(here, lambda o: o.macs, lambda value: f"{value / 1e6:.2f}"),
-                _mean(here, lambda o: o.latency_ms, lambda value: f"{value:.2f}"),
-                _mean(here, lambda o: o.seconds, format_seconds),
+                run_count(selected),
+                mean_cell(selected, lambda o: o.steps, format_steps),
+                return_cell([o.train_return for o in selected], seed),
+                return_cell([o.test_return for o in selected], seed),
+                mean_cell(selected, lambda o: o.sparsity, percent),
+                mean_cell(selected, lambda o: o.channel_sparsity, percent),
+                mean_cell(selected, lambda o: o.param_sparsity, percent),
+                mean_cell(selected, lambda o: o.params, lambda value: f"{value:,.0f}"),
+                mean_cell(selected, lambda o: o.macs, lambda value: f"{value / 1e6:.2f}"),
+                mean_cell(selected, lambda o: o.latency_ms, lambda value: f"{value:.2f}"),
+                mean_cell(selected, lambda o: o.seconds, format_seconds),
             )
         )
     headings = (
-        "method", "runs", "steps", "train return", "test return", "sparsity", "channels gone", "params gone", "params",
-        "MACs (M)", "latency (ms)", "time",
+        "method", "runs", "steps", "train return", "test return", "sparsity", "channels removed", "params removed",
+        "params", "MACs (M)", "latency (ms)", "time",
     )  # fmt: skip
     note = (
-        "Means over runs; in brackets the 95 % bootstrap interval over them, of two or three runs hardly more than "
-        "their range. Runs: 1/2 says that one of two is finished. Test return: on the full distribution of levels. "
-        "Sparsity is what the method counts: channels that are gone, or weights that are masked but still computed "
-        "with. Latency: one frame, one thread. Time: of the training, without evaluations."
+        "Means over runs; in brackets the 95 % bootstrap interval over runs, which is hardly more than the range for "
+        "two or three runs. Runs: 1/2 means that one of two is finished. Test return: on the full distribution of "
+        "levels. "
+        "Sparsity: the fraction of channels that are removed, or of weights that are masked (which saves no time). "
+        "Latency: one frame, one thread. Time: of the training, without evaluations."
     )
     return Table(game, headings, tuple(rows), note)
 
 
 def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str, seed: int = 0) -> Table | None:
-    """All games: interquartile mean of normalised test returns, and how likely a method beats the baseline.
+    """Results over all games: interquartile mean of normalised test returns, and probability to beat the baseline.
 
     Args:
-        outcomes: of all runs; those without a test return are left out.
+        outcomes: the outcomes of all runs; runs without a test return are omitted.
         methods: the order of the rows.
-        baseline: the method that the others are compared with.
-        seed: of the bootstrap.
+        baseline: the method to compare the others with.
+        seed: seed of the bootstrap.
 
     Returns:
         The table, or None if fewer than two runs have a test return.
@@ -98,34 +99,34 @@ def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baselin
             other = {game: scores[baseline][game] for game in shared}
             single = all(len(values) == 1 for values in (*shared.values(), *other.values()))
             probability = improvement_interval(shared, other, rng=np.random.default_rng(seed))
-            better = _bracketed(probability, digits=2, alone=single)
+            better = bracketed(probability, digits=2, alone=single)
         rows.append(
             (
                 method,
                 str(len(scores[method])),
                 str(count),
-                _bracketed(interval, digits=3, alone=count == len(scores[method])),
-                _bracketed(average, digits=3, alone=count == len(scores[method])),
+                bracketed(interval, digits=3, alone=count == len(scores[method])),
+                bracketed(average, digits=3, alone=count == len(scores[method])),
                 better,
             )
         )
     headings = ("method", "games", "runs", "IQM, normalised", "mean, normalised", f"P(better than {baseline})")
     note = (
         "Test returns, normalised per game (0: trivial, 1: perfect). IQM: mean of the middle half of all runs. In "
-        "brackets: 95 % stratified bootstrap interval (runs resampled within each game). P: the share of pairs of runs "
-        "in which the method has the higher return; where all pairs agree, its interval is the exact binomial one, "
+        "brackets: 95 % stratified bootstrap interval (runs resampled within each game). P: the fraction of pairs of "
+        "runs in which the method has the higher return. If all pairs agree, its interval is the exact binomial one, "
         "which is wide for few runs."
     )
     return Table("All games", headings, tuple(rows), note)
 
 
 def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str], seed: int = 0) -> Table | None:
-    """Test returns under pixel noise, where `gsprune eval --noise` has measured them; a row per game and method.
+    """Test returns under pixel noise, as measured by `gsprune eval --noise`, with one row per game and method.
 
     Args:
-        outcomes: of all runs; those without the noise track are left out.
+        outcomes: the outcomes of all runs; runs without the noise track are omitted.
         methods: the order of the rows.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Returns:
         The table, or None if no run has the noise track.
@@ -134,11 +135,11 @@ def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str], seed: int =
     rows = []
     for game in sorted({outcome.run.game for outcome in outcomes}):
         for method in methods:
-            here = [outcome.run for outcome in outcomes if (outcome.run.game, outcome.run.method) == (game, method)]
-            tracks = [run.evaluation.get("tracks", {}) for run in here]
+            selected = [outcome.run for outcome in outcomes if (outcome.run.game, outcome.run.method) == (game, method)]
+            tracks = [run.evaluation.get("tracks", {}) for run in selected]
             noisy = [track for track in tracks if all(name in track for name in names)]
             if noisy:
-                cells = (_return_cell([track[name]["mean"] for track in noisy], seed) for name in names)
+                cells = (return_cell([track[name]["mean"] for track in noisy], seed) for name in names)
                 rows.append((method, game, str(len(noisy)), *cells))
     if not rows:
         return None
@@ -148,10 +149,10 @@ def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str], seed: int =
 
 
 def effect_table(outcomes: Sequence[Outcome], methods: Sequence[str]) -> Table | None:
-    """How much the pruning step with the largest effect changed the agent; a row per game and method.
+    """The largest effect of a pruning step on the agent, with one row per game and method.
 
     Args:
-        outcomes: of all runs; those without a measured step are left out.
+        outcomes: the outcomes of all runs; runs without a measured step are omitted.
         methods: the order of the rows.
 
     Returns:
@@ -160,32 +161,32 @@ def effect_table(outcomes: Sequence[Outcome], methods: Sequence[str]) -> Table |
     rows = []
     for game in sorted({outcome.run.game for outcome in outcomes}):
         for method in methods:
-            here = [
+            selected = [
                 outcome
                 for outcome in outcomes
                 if (outcome.run.game, outcome.run.method) == (game, method) and outcome.measured_a_step
             ]
-            if here:
+            if selected:
                 cells = (
-                    _mean(here, lambda o: o.largest_kl, lambda value: f"{value:.3g}"),
-                    _mean(here, lambda o: o.largest_action_change, percent),
-                    _mean(here, lambda o: o.largest_value_error, lambda value: f"{value:.3g}"),
+                    mean_cell(selected, lambda o: o.largest_kl, lambda value: f"{value:.3g}"),
+                    mean_cell(selected, lambda o: o.largest_action_change, percent),
+                    mean_cell(selected, lambda o: o.largest_value_error, lambda value: f"{value:.3g}"),
                 )
-                rows.append((method, game, str(len(here)), *cells))
+                rows.append((method, game, str(len(selected)), *cells))
     if not rows:
         return None
     headings = ("method", "game", "runs", "KL", "greedy actions changed", "value change / std")
     note = (
-        "The largest effect of a pruning step in each run, mean over runs, measured before training goes on, on frames "
-        "that compensation was not fitted on. KL: of the policy after the step from that before it (PPO). Value "
-        "change: root mean square, in standard deviations of the values before the step. A schedule of many small "
-        "steps has a smaller largest step than one of few."
+        "The largest effect of a pruning step in each run, mean over runs, measured right after the step on frames "
+        "that compensation did not use. KL: KL(policy before || policy after), PPO only. Value change: root mean "
+        "square, in standard deviations of the values before the step. The largest step of a schedule with many small "
+        "steps is smaller than that of a schedule with few."
     )
     return Table("Effect of pruning steps", headings, tuple(rows), note)
 
 
 def normalised_scores(outcomes: Sequence[Outcome], method: str) -> dict[str, list[float]]:
-    """Per game the normalised test returns of a method's runs; games without any are left out."""
+    """Game -> normalised test returns of a method's runs; games without a test return are omitted."""
     scores: dict[str, list[float]] = {}
     for outcome in outcomes:
         value = outcome.normalised_test
@@ -195,10 +196,10 @@ def normalised_scores(outcomes: Sequence[Outcome], method: str) -> dict[str, lis
 
 
 def write_runs_csv(outcomes: Sequence[Outcome], path: Path) -> None:
-    """One line per run with its figures as plain numbers; empty where unknown.
+    """Write one line per run with its results as plain numbers; unknown results are empty.
 
     Args:
-        outcomes: of the runs.
+        outcomes: the outcomes of the runs.
         path: the file; an older one is overwritten.
     """
     figures = (
@@ -218,27 +219,3 @@ def write_runs_csv(outcomes: Sequence[Outcome], path: Path) -> None:
             dips = dips_of(run)
             values += [None if dips is None else getattr(dips, name) for name in dip_figures]
             writer.writerow([run.method, run.game, run.seed, run.finished, *values, run.folder])
-
-
-def _run_count(outcomes: Sequence[Outcome]) -> str:
-    finished = sum(outcome.run.finished for outcome in outcomes)
-    return str(finished) if finished == len(outcomes) else f"{finished}/{len(outcomes)}"
-
-
-def _mean(outcomes: Sequence[Outcome], figure: Callable[[Outcome], float | None], text: Callable[[float], str]) -> str:
-    known = [value for value in map(figure, outcomes) if value is not None]
-    return text(float(np.mean(known))) if known else UNKNOWN
-
-
-def _return_cell(values: Sequence[float | None], seed: int) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return UNKNOWN
-    interval = bootstrap_interval({"game": known}, mean, rng=np.random.default_rng(seed))
-    return _bracketed(interval, digits=2, alone=len(known) == 1)
-
-
-def _bracketed(interval: Interval, digits: int, alone: bool = False) -> str:
-    """An estimate with its interval, or without where a single run gives none."""
-    text = f"{interval.estimate:.{digits}f}"
-    return text if alone else f"{text} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

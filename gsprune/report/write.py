@@ -1,4 +1,4 @@
-"""Writes a report: one Markdown file with its tables and pictures, and the figures of every run as CSV."""
+"""Writes a report: a Markdown file with tables and plots, and a CSV file with the results of every run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from gsprune.checks import counted
 from gsprune.report.dips import dip_table
+from gsprune.report.learning import learning_table
 from gsprune.report.load import Run
 from gsprune.report.outcome import Outcome, outcome_of
 from gsprune.report.plot_step_effects import step_effects
 from gsprune.report.plots import learning_curves, return_against_latency, wall_clock, widths_over_time
 from gsprune.report.plots_over_games import performance_profiles, score_intervals
-from gsprune.report.style import looks
+from gsprune.report.style import plot_styles
 from gsprune.report.table import Table
 from gsprune.report.tables import (
     aggregate_table,
@@ -36,9 +37,9 @@ class Report:
     """The files of a report.
 
     Attributes:
-        folder: where.
-        tables: in the order of ``report.md``.
-        pictures: file names, in the order of ``report.md``.
+        folder: the folder.
+        tables: the tables in the order of ``report.md``.
+        pictures: file names of the plots in the order of ``report.md``.
     """
 
     folder: Path
@@ -49,19 +50,19 @@ class Report:
 def write_report(
     runs: Sequence[Run], folder: Path, baseline: str | None = None, latencies: Mapping[Path, float] | None = None
 ) -> Report:
-    """Write ``report.md``, ``runs.csv`` and the pictures; files of those names are overwritten.
+    """Write ``report.md``, ``runs.csv`` and the plots; existing files of these names are overwritten.
 
     Args:
-        runs: at least one; they may be unfinished.
-        folder: where to; made as needed.
-        baseline: the method that the others are compared with; None takes the first that is dense, else the first.
-        latencies: ``{run folder: milliseconds}`` that replace what the runs measured themselves.
+        runs: at least one run; runs may be unfinished.
+        folder: the folder; created if missing.
+        baseline: the method to compare the others with; None takes the first dense one, or else the first one.
+        latencies: ``{run folder: milliseconds}``, used instead of the runs' own measurements.
 
     Returns:
-        What was written.
+        The files.
 
     Raises:
-        ValueError: no run, an unknown baseline, or a folder that cannot be written.
+        ValueError: there is no run, the baseline is unknown, or the folder cannot be written.
     """
     methods = list(dict.fromkeys(run.method for run in runs))
     if not methods:
@@ -89,48 +90,48 @@ def _dense_method(runs: Sequence[Run]) -> str | None:
 
 def _with_latency(outcome: Outcome, latencies: Mapping[Path, float]) -> Outcome:
     measured = latencies.get(outcome.run.folder)
-    # What the run measured of its dense network came from another moment: the two are not to be compared.
+    # The run measured its dense network at another time, so the two latencies are not comparable.
     return outcome if measured is None else replace(outcome, latency_ms=measured, dense_latency_ms=None)
 
 
 def _tables(runs: Sequence[Run], outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str) -> list[Table]:
     games = sorted({run.game for run in runs})
     tables: list[Table | None] = [game_table(outcomes, game, methods) for game in games]
-    tables += [aggregate_table(outcomes, methods, baseline), noise_table(outcomes, methods)]
-    tables += [effect_table(outcomes, methods), dip_table(runs, methods)]
+    tables += [learning_table(runs, methods, baseline), aggregate_table(outcomes, methods, baseline)]
+    tables += [noise_table(outcomes, methods), effect_table(outcomes, methods), dip_table(runs, methods)]
     return [table for table in tables if table is not None]
 
 
 def _pictures(
     runs: Sequence[Run], outcomes: Sequence[Outcome], methods: Sequence[str], folder: Path
 ) -> list[tuple[str, str]]:
-    """Draw what there is data for; (file name, caption) of each picture."""
-    look = looks(methods)
+    """Draw all plots that have data; return (file name, caption) of each."""
+    styles = plot_styles(methods)
     scores = {method: normalised_scores(outcomes, method) for method in methods}
     band = "Line: mean over runs; band: its 95 % bootstrap interval."
     candidates: list[tuple[str, str, Callable[[], Figure | None]]] = [
         (
             "curves_training.png",
             f"Return of the last 100 training episodes over environment steps. {band}",
-            lambda: learning_curves(runs, look, "charts/episodic_return", "return, last 100 episodes"),
+            lambda: learning_curves(runs, styles, "charts/episodic_return", "return, last 100 episodes"),
         ),
         (
             "curves_time.png",
-            f"The same over the training time, without evaluations. {band}",
+            f"Return of the last 100 training episodes over training time, without evaluations. {band}",
             lambda: learning_curves(
-                runs, look, "charts/episodic_return", "return, last 100 episodes", over="time/seconds"
+                runs, styles, "charts/episodic_return", "return, last 100 episodes", over="time/seconds"
             ),
         ),
         (
             "curves_test.png",
             f"Return on the full distribution of levels at the evaluations during training. {band}",
-            lambda: learning_curves(runs, look, "eval/test_return", "return on test levels"),
+            lambda: learning_curves(runs, styles, "eval/test_return", "return on test levels"),
         ),
         (
             "return_latency.png",
-            "Test return against the latency of one frame; bars span the runs, the grey line joins the methods that no "
-            "other beats in both.",
-            lambda: return_against_latency(outcomes, look),
+            "Test return against the latency of one frame. Bars show the range over runs; the grey line connects the "
+            "Pareto-optimal methods.",
+            lambda: return_against_latency(outcomes, styles),
         ),
         (
             "widths.png",
@@ -140,30 +141,30 @@ def _pictures(
         (
             "step_effects.png",
             "Return of the last 100 training episodes, and how much each pruning step changed the policy and the "
-            "values, on frames that compensation was not fitted on. A point per step of every run.",
-            lambda: step_effects(runs, look),
+            "values, on frames that compensation did not use. One point per step of every run.",
+            lambda: step_effects(runs, styles),
         ),
         (
             "wall_clock.png",
             "Training time, without evaluations.",
-            lambda: wall_clock(outcomes, look),
+            lambda: wall_clock(outcomes, styles),
         ),
         (
             "scores.png",
             "Normalised test returns over all games with 95 % stratified bootstrap intervals.",
-            lambda: score_intervals(scores, look),
+            lambda: score_intervals(scores, styles),
         ),
         (
             "profiles.png",
             "Performance profiles with pointwise 95 % bootstrap bands.",
-            lambda: performance_profiles(scores, look),
+            lambda: performance_profiles(scores, styles),
         ),
     ]
     drawn = []
     for name, caption, draw in candidates:
         figure = draw()
         if figure is None:
-            (folder / name).unlink(missing_ok=True)  # of an older report: it would not belong to this one
+            (folder / name).unlink(missing_ok=True)  # delete an older report's plot, which would not match this one
             continue
         figure.savefig(folder / name)
         drawn.append((name, caption))
@@ -173,12 +174,12 @@ def _pictures(
 def _markdown(runs: Sequence[Run], tables: Sequence[Table], pictures: Sequence[tuple[str, str]]) -> str:
     finished = sum(run.finished for run in runs)
     state = (
-        "all finished" if finished == len(runs) else f"{finished} finished; the figures of the others are provisional"
+        "all finished" if finished == len(runs) else f"{finished} finished; the results of the others are provisional"
     )
     parts = [
         "# Report",
         "",
-        f"{counted(len(runs), 'run')}, {state}. Figures of every run: [runs.csv](runs.csv).",
+        f"{counted(len(runs), 'run')}, {state}. Results of every run: [runs.csv](runs.csv).",
         "",
     ]
     parts += [table.markdown() for table in tables]

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.transaction import Transaction
@@ -22,8 +21,8 @@ class SmallerNetwork:
     Attributes:
         session: the session before the step: `model`, `example`, and in `groups` the groups and their members.
         structure: the groups after the step.
-        plan: the removal; `plan.kept` has the kept positions of every axis that is cut.
-        bindings: the model's tensors by name, then those of every follower.
+        plan: the removal; `plan.kept` has the kept positions of every axis that is cut, and `plan.bindings` the tensors
+            of model and followers by name.
     """
 
     def __init__(
@@ -31,10 +30,9 @@ class SmallerNetwork:
         session: Session,
         structure: Structure,
         plan: RewritePlan,
-        bindings: Sequence[Binding],
         transaction: Transaction,
     ) -> None:
-        self.session, self.structure, self.plan, self.bindings = session, structure, plan, bindings
+        self.session, self.structure, self.plan = session, structure, plan
         self._transaction = transaction
         self._writable = set(map(id, plan.tensors[: plan.num_owned]))  # sliced tensors have new memory
 

@@ -161,7 +161,7 @@ class _Rewrite:
                     verification.expected_output = None
                 links = verification.check(transaction)
             self._set_linked(transaction, links, self.bindings[1:])
-            network = SmallerNetwork(session, after, plan, self.bindings, transaction)
+            network = SmallerNetwork(session, after, plan, transaction)
             notes = [note for adjustment in self.options.adjustments for note in adjustment.adjust(network)]
             transaction.set_entries(self._session_entries(links))
             if self.options.consensus is not None:  # a rank whose rewrite failed takes the others back

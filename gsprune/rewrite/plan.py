@@ -42,7 +42,7 @@ class RewritePlan:
         pattern_of: (len(tensors),) index into `patterns`.
         entries: (dictionary, key, value): attributes that follow and optimizer histories that start anew.
         notes: lines for the report.
-        model: knows the names of the model's own tensors.
+        bindings: the model's tensors by name, then those of every follower.
     """
 
     tensors: list[Tensor]
@@ -53,7 +53,7 @@ class RewritePlan:
     pattern_of: list[int]
     entries: list[Entry]
     notes: tuple[str, ...]
-    model: Binding
+    bindings: Sequence[Binding]
 
     def refuse_copies_of_weights(self) -> None:
         """Refuse to scale weights of which an optimizer keeps copies.
@@ -74,7 +74,7 @@ class RewritePlan:
         index = {id(tensor): i for i, tensor in enumerate(self.tensors[: self.num_model])}
         return {
             name: dict(self.patterns[self.pattern_of[index[id(tensor)]]])
-            for name, tensor in self.model.tensors.items()
+            for name, tensor in self.bindings[0].tensors.items()
             if id(tensor) in index
         }
 
@@ -118,7 +118,7 @@ def plan_rewrite(
         entries += binding.tuple_entries(after)
     notes = tuple(slicer.notes)
     return RewritePlan(
-        tensors, num_owned, cuts.num_of_first, num_copies, patterns, pattern_of, entries, notes, bindings[0]
+        tensors, num_owned, cuts.num_of_first, num_copies, patterns, pattern_of, entries, notes, bindings
     )
 
 

@@ -8,7 +8,7 @@ __all__ = ["train"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `train` when it is asked for: it needs gymnasium."""
+    """Import `train` at the first access, because it needs gymnasium."""
     if name == "train":
         from gsprune.rl.run import train
 

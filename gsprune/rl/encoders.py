@@ -34,13 +34,13 @@ def configured_encoder(
 
     Args:
         name: "nature", "impala", "impoola", or "package.module:factory"; see `gsprune.rl.training.config`.
-        width: factor on the filters of a built-in encoder.
+        width: multiplier of a built-in encoder's filters.
         observation_shape: (C, H, W) of one observation.
         num_features: size of a built-in encoder's output.
 
     Raises:
         ValueError: there is no such encoder.
-        TypeError: the user's factory returns something else than a module with `num_features`.
+        TypeError: the user's factory does not return a module with `num_features`.
     """
     check_encoder(name)
     if ":" not in name:

@@ -12,8 +12,8 @@ def configured_importance(name: str) -> Importance:
     """The importance of that name.
 
     Args:
-        name: a registered criterion, or "package.module:name" of a `Criterion` class, of an object of one, of an
-            `Importance`, or of a function of a weight matrix.
+        name: a registered criterion, or "package.module:name" of a `Criterion` class or object, an `Importance` or a
+            function of a weight matrix.
 
     Raises:
         ValueError: there is no such criterion.

@@ -1,4 +1,4 @@
-"""The network of a run, built from its options: an encoder with the algorithm's heads, or the user's own."""
+"""Builds the network of a run from its options: an encoder with the algorithm's heads, or a network of the user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gsprune.rl.objects import named_object
 __all__ = ["BuildNetwork", "configured_network"]
 
 BuildNetwork = Callable[[Encoder, EnvironmentDescription], nn.Module]
-"""An algorithm's network on an encoder."""
+"""(encoder, environment) -> the algorithm's network."""
 
 
 def configured_network(
@@ -24,13 +24,13 @@ def configured_network(
     """The dense network of a run, on the CPU, initialised from PyTorch's global random state.
 
     Args:
-        options: of the run, by name: `network`, or `encoder`, `width` and `num_features`.
-        environment: whose observations and actions it must fit.
-        build: the algorithm's.
+        options: the run's options by name: `network`, or `encoder`, `width` and `num_features`.
+        environment: the environment, with the observations and actions of the network.
+        build: makes the algorithm's network on an encoder.
 
     Raises:
-        ValueError: an option names nothing.
-        TypeError: the user's factory returns something else than a module.
+        ValueError: the encoder or the network is unknown.
+        TypeError: the user's factory does not return a module.
     """
     own = options.get("network")
     if own is None:

@@ -1,4 +1,4 @@
-"""Objects that options name: "package.module:name", or an object that Python code has given in this process."""
+"""Objects by name: "package.module:name" in options. Python code can also register an object of this process."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 __all__ = ["imported_module", "named_object", "object_name"]
 
-_given: dict[str, object] = {}
+_registered: dict[str, object] = {}
 
 
 def object_name(value: Any) -> str:
-    """A name under which `named_object` finds the object in this process, and elsewhere if it can be imported."""
+    """Register an object and return its name for `named_object`. Other processes can only import it by that name."""
     name = f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}"
-    if "<" in name and _given.get(name) is not value:  # functions in functions have one name for many objects
-        name = f"{name}#{len(_given)}"
-    _given[name] = value
+    if "<" in name and _registered.get(name) is not value:  # nested functions share a name
+        name = f"{name}#{len(_registered)}"
+    _registered[name] = value
     return name
 
 
@@ -25,14 +25,14 @@ def named_object(name: str, option: str) -> Any:
     """The object of a name.
 
     Args:
-        name: "package.module:name"; the module is looked for in the working directory, too.
-        option: the option that holds the name, for messages.
+        name: "package.module:name"; the module may be in the working directory.
+        option: the option with the name, for messages.
 
     Raises:
         ValueError: the module cannot be imported or has no such object.
     """
-    if name in _given:
-        return _given[name]
+    if name in _registered:
+        return _registered[name]
     module_name, _, attribute = name.partition(":")
     module = imported_module(module_name, option)
     value: Any = module
@@ -56,7 +56,7 @@ def imported_module(name: str, option: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise ValueError(
-                f"`{option}` names module {name!r}, which cannot be found; run from the folder that holds it, or add"
+                f"`{option}` names module {name!r}, which cannot be found; run from the folder that contains it, or add"
                 " that folder to PYTHONPATH"
             ) from error
         raise

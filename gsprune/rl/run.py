@@ -32,31 +32,31 @@ def train(
     resume: bool = False,
     say: Callable[[str], None] = print,
 ) -> TrainedAgent:
-    """Train an agent in a run folder, to the end.
+    """Train an agent to the end, in a run folder.
 
-    The folder is that of ``gsprune train``: the other commands read it, if `envs`, `encoder` and `network` are objects
-    at the top of a module that can be imported.
+    The folder has the format of ``gsprune train``. Other commands can read it if `envs`, `encoder` and `network` are
+    top-level objects of an importable module.
 
     Args:
-        config: the options, of the class of an algorithm; it decides which algorithm trains.
-        run_dir: a new folder, or that of the run to go on with.
+        config: the options. Their class chooses the algorithm.
+        run_dir: a new folder, or the folder of the run to resume.
         envs: makes one environment with image observations; None for ``config.env_id``.
         encoder: makes an encoder with an attribute `num_features`; None for ``config.encoder``.
-        network: makes the whole network, for PPO with outputs (logits or means, values); None for an encoder with the
-            algorithm's heads. For a Gaussian policy it has a parameter `log_std` of (action size,).
-        resume: go on with the run in the folder.
-        say: tells the user a line.
+        network: makes the whole network; None for an encoder with the algorithm's heads. For PPO the outputs are
+            (logits or means, values), and a Gaussian policy needs a parameter `log_std` of shape (action size,).
+        resume: resume the run in the folder.
+        say: prints a line for the user.
 
     Returns:
-        the agent at its end.
+        the trained agent.
 
     Raises:
-        ValueError: an option is wrong, or the folder holds a run already.
-        TypeError: an argument makes something else.
-        CheckpointError: there is nothing undamaged to go on from.
+        ValueError: an option is wrong, or the folder contains a run already.
+        TypeError: a function returns an object of a wrong type.
+        CheckpointError: there is no undamaged checkpoint to resume from.
     """
-    given = {"env_id": envs, "encoder": encoder, "network": network}
-    names: dict[str, Any] = {option: object_name(value) for option, value in given.items() if value is not None}
+    objects = {"env_id": envs, "encoder": encoder, "network": network}
+    names: dict[str, Any] = {option: object_name(value) for option, value in objects.items() if value is not None}
     config = replace(config, **names)
     algorithm = algorithm_for(config)
     config.check()
@@ -71,7 +71,7 @@ def train(
             trainer.close()
     except BaseException:
         if not any(run.checkpoints.glob("step-*")):
-            run.withdraw()
+            run.undo_create()
         raise
     finally:
         run.close()

@@ -1,4 +1,4 @@
-"""The agent of a run's newest checkpoint, also while the run goes on."""
+"""Loads the agent of a run's newest checkpoint, even of a run in progress."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class TrainedAgent:
-    """A network as small as it was at a checkpoint.
+    """The agent of a checkpoint.
 
     Attributes:
-        network: in eval mode, on `device`, in the memory format in which it was trained.
+        network: the network in eval mode, on `device`, in the memory format of the training.
         config: the run's options.
         environment: the description of its environment.
-        checkpoint: the folder it was read from.
-        step: environment steps it was trained for.
-        device: where the network lives.
-        complaints: a line per newer checkpoint that is damaged.
+        checkpoint: the folder of the checkpoint.
+        step: environment steps of its training.
+        device: the network's device.
+        complaints: one line for every newer checkpoint that is damaged.
     """
 
     network: nn.Module
@@ -50,43 +50,43 @@ class TrainedAgent:
 
     @property
     def acts(self) -> str:
-        """How it is evaluated: "sampled" for PPO, "greedy" for DQN."""
+        """The choice of actions in evaluations: "sampled" for PPO, "greedy" for DQN."""
         return self.algorithm.acts
 
     @property
     def algorithm(self) -> Algorithm:
-        """The algorithm that trained it."""
+        """The algorithm of the training."""
         return algorithm_of(self.config["algorithm"])
 
     @property
     def acting_part(self) -> nn.Module:
-        """The part of the network that acts: observations in, logits, means or Q values out."""
+        """The part of the network that acts: observations -> logits, means or Q values."""
         return self.algorithm.acting_part(self.network)
 
     def build_dense(self) -> nn.Module:
-        """A network of the size with which the run began, freshly initialised."""
+        """A dense network with new random weights."""
         return configured_network(self.config, self.environment, self.algorithm.build_network)
 
     def policy(self, generator: torch.Generator) -> Policy:
-        """The agent as the paper evaluates it; a greedy one makes no use of the generator."""
+        """The policy for evaluation, as in the paper. A greedy policy ignores the generator."""
         return self.algorithm.policy(self.acting_part, self.network, self.environment, generator, self.device)
 
 
 def load_agent(folder: Path, device: torch.device | str = "cpu") -> TrainedAgent:
-    """Read the newest undamaged checkpoint of a run; takes no lock and writes nothing.
+    """Read the newest undamaged checkpoint of a run, without a lock.
 
-    A run that is going on deletes old checkpoints: if one vanishes while it is read, the next newest is.
+    A run in progress deletes old checkpoints. If a checkpoint is deleted while it is read, the read is repeated.
 
     Args:
         folder: the run folder.
-        device: where to.
+        device: the device for the network.
 
     Returns:
         The agent.
 
     Raises:
-        ValueError: `folder` is no run.
-        CheckpointError: no checkpoint is there, or all are damaged.
+        ValueError: `folder` is no run folder.
+        CheckpointError: there is no checkpoint, or all are damaged.
     """
     config = read_config(folder)
     for _ in range(_ATTEMPTS - 1):

@@ -1,4 +1,4 @@
-"""The choice of units: from scores and a target to indices."""
+"""Chooses the units to keep from scores and a target."""
 
 from gsprune.selection.cost import CostModel as CostModel
 from gsprune.selection.cost import dense_shapes as dense_shapes

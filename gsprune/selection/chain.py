@@ -1,8 +1,8 @@
-"""Chains: the order in which groups give up width, and how far a budget reaches.
+"""Chains: the order in which groups lose width, and the part of it that a budget allows.
 
-A flip takes one step of width from one group. A chain is a fixed sequence of flips, along which widths only shrink and
-the removed part only grows. So bisection finds the longest part of a chain that stays within a budget, and a larger
-budget never gives a group more width than a smaller one.
+A flip removes one step of width from one group. A chain is a fixed sequence of flips, along which widths only shrink.
+So bisection finds the longest prefix of a chain that stays within a budget, and a larger budget never gives a group
+more width than a smaller one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gsprune.selection.widths import WidthLimits
 
 __all__ = ["Chain", "cost_floor", "merged_chain", "ratio_chain"]
 
-# Budgets are fractions of totals: the product may come out just below the whole number that was meant.
+# Budgets are fractions of totals, so rounding may put the product just below the intended whole number.
 _ABSOLUTE_TOLERANCE = 1e-9
 _RELATIVE_TOLERANCE = 1e-12
 
@@ -28,9 +28,9 @@ class Chain:
 
     Attributes:
         limits: the widths that every group may take.
-        flips: (flips,) int64, the group that flips.
+        flips: (flips,) int64, the group of every flip.
         starts: (groups,) int64, the width before the first flip.
-        steps: (groups,) int64, the width that a flip takes.
+        steps: (groups,) int64, the width that a flip removes.
     """
 
     limits: WidthLimits
@@ -44,7 +44,7 @@ class Chain:
         return self.limits.units(self.limits.allowed(self.starts - counts * self.steps))
 
     def within(self, floor: float, cost: Callable[[IntArray], float]) -> IntArray:
-        """The units after the longest part of the chain whose cost is not below `floor`.
+        """The units after the longest prefix of the chain with a cost of at least `floor`.
 
         Args:
             floor: the smallest cost allowed.
@@ -67,17 +67,17 @@ def cost_floor(dense: float, sparsity: float) -> float:
     """The smallest cost that a sparsity allows.
 
     Args:
-        dense: cost of the network as first seen.
-        sparsity: fraction of it that may be removed.
+        dense: cost of the first-seen network.
+        sparsity: fraction of the cost that may be removed.
     """
     return dense * (1.0 - sparsity) - dense * _RELATIVE_TOLERANCE - _ABSOLUTE_TOLERANCE
 
 
 def ratio_chain(limits: WidthLimits) -> Chain:
-    """Flips by growing common ratio, one channel each; at the same ratio the first group goes first.
+    """The chain that removes the same ratio from all groups, one channel per flip; on a tie earlier groups come first.
 
-    The chain starts from the first-seen widths and ignores scores. So the same request always ends at the same widths,
-    whatever steps came before.
+    The chain starts from the first-seen widths and ignores scores. So the widths depend only on the request, not on
+    earlier steps.
     """
     unfrozen = np.flatnonzero(~limits.frozen)
     widths = limits.initial[unfrozen]
@@ -88,15 +88,15 @@ def ratio_chain(limits: WidthLimits) -> Chain:
 
 
 def merged_chain(limits: WidthLimits, scores: Float32Array, pools: list[str]) -> Chain:
-    """Flips by growing score, within pools of groups that are compared with each other.
+    """The chain that removes units by ascending score, within pools of groups whose scores are comparable.
 
     The pools advance together: the next flip is the one after which the smallest fraction of its pool's first-seen
-    width is removed. Of equal scores the later group's and the higher index go first.
+    width is removed. On a tie, units of later groups and with higher indices are removed first.
 
     Args:
         limits: the widths that every group may take.
         scores: (units,) float32 over all groups; ignored for frozen ones.
-        pools: the pool's name of every group.
+        pools: name of every group's pool.
     """
     group_of = np.repeat(np.arange(len(pools)), limits.units(limits.present))
     flips, ratios = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]

@@ -1,6 +1,6 @@
-"""Parameters and MACs as a function of the groups' units, exactly and without running the network.
+"""Parameters and MACs as an exact function of the groups' units, without running the network.
 
-A tensor's size along an axis is a constant plus, for every group tied to it, the positions of the units that are kept.
+A tensor's size along an axis is a constant plus, for every group on that axis, the positions of the kept units.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class CostModel:
     """Σ over tensors of factor * numel, with the sizes of the axes linear in the units of the groups.
 
     Attributes:
-        factors: (tensors,) float64, what one element costs; whole numbers keep the sums exact below 2**53.
-        constants: (axes,) float64, size of each axis without any group's units; the axes of all tensors in a row.
-        positions: (axes, groups) float64, positions of one unit of a group on an axis.
+        factors: (tensors,) float64, the cost of one element. With whole numbers the sums are exact below 2**53.
+        constants: (axes,) float64, the size of each axis without any group's units, for the axes of all tensors.
+        positions: (axes, groups) float64, the number of positions of one unit of a group on an axis.
         starts: (tensors,) int64, the first axis of every tensor.
     """
 
@@ -37,8 +37,8 @@ class CostModel:
         """The number of parameters.
 
         Args:
-            graph: the network as it is now.
-            parameters: names of the tensors that are parameters (the others are buffers); tied ones once.
+            graph: the present network.
+            parameters: names of the tensors that are parameters (the others are buffers); tied ones count once.
         """
         names = {graph.aliases.get(name, name) for name in parameters}
         return cls._build(graph, {name: 1.0 for name in graph.shapes if name in names})
@@ -48,7 +48,7 @@ class CostModel:
         """The MACs of one example.
 
         Args:
-            graph: the network as it is now.
+            graph: the present network.
         """
         factors: dict[str, float] = {}
         for operation in graph.mac_operations:
@@ -93,12 +93,14 @@ def dense_shapes(graph: Graph, initial_widths: Mapping[str, int]) -> dict[str, t
     """Shapes of all tensors with every group at its first-seen width.
 
     Args:
-        graph: the network as it is now.
-        initial_widths: group name -> first-seen width; a group that is not listed is seen now.
+        graph: the present network.
+        initial_widths: group name -> first-seen width; the present width is used for other groups.
     """
     shapes = {name: list(shape) for name, shape in graph.shapes.items()}
     for group in graph.groups:
-        lost = initial_widths.get(group.name, group.width) // group.width_per_unit - group.num_units
+        removed_units = initial_widths.get(group.name, group.width) // group.width_per_unit - group.num_units
         for member in group.members:
-            shapes[member.tensor][member.axis] += lost * int(np.count_nonzero(member.units >= 0)) // group.num_units
+            shapes[member.tensor][member.axis] += (
+                removed_units * int(np.count_nonzero(member.units >= 0)) // group.num_units
+            )
     return {name: tuple(shape) for name, shape in shapes.items()}

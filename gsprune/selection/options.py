@@ -41,14 +41,14 @@ class Selection:
             "channels".
         scope: "local": the same ratio in every group; "global": one threshold over all scores; "isomorphic": one for
             every kind of group.
-        target: the unit of `sparsity`. "channels": a fraction of every group's width (local), or of the sum of those
-            compared with each other; "params" and "macs": of the whole network's.
-        round_to: widths are rounded up to a multiple, groups narrower than it are left alone; or {glob: number}.
+        target: the unit of `sparsity`. "channels": the fraction of every group's width (local), or of the total width
+            of groups that are compared with each other. "params" and "macs": the fraction of the network's total.
+        round_to: the multiple to which widths are rounded up; narrower groups stay as they are; or {glob: number}.
         min_channels: the smallest width; or {glob: number}.
         parameters: names of the tensors that are parameters, for target "params".
 
     Raises:
-        ValueError: an unknown scope or target.
+        ValueError: the scope or target is unknown.
     """
 
     sparsity: float | Mapping[str, float]
@@ -64,9 +64,9 @@ class Selection:
 
 
 def group_layers(group: Group) -> frozenset[str]:
-    """Names by which a group can be selected: its own, and those of the layers whose outputs are in it.
+    """Names that select a group: its own name and the names of the layers whose outputs are in it.
 
-    A parameter of the model itself belongs to no layer and has its own name.
+    A parameter of the model itself belongs to no layer and is listed by its own name.
     """
     layers = {member.tensor.rpartition(".")[0] or member.tensor for member in group.members if member.role == "out"}
     return frozenset({group.name, *layers})
@@ -89,7 +89,7 @@ def per_group(
     check: Callable[[str, Any], _Number],
     default: _Number,
 ) -> list[_Number]:
-    """The number that an option asks of every group, in the graph's order.
+    """The value of an option for every group, in the graph's order.
 
     Args:
         argument: the option's name, for messages.
@@ -97,7 +97,7 @@ def per_group(
             globs match a group, the first one wins.
         graph: the groups.
         check: ``check(argument, value)`` returns the number, or raises an error.
-        default: the number of groups that no glob matches.
+        default: the value for groups that no glob matches.
 
     Raises:
         TypeError: a value is not a number, or a glob is not a string.
@@ -107,7 +107,7 @@ def per_group(
         return [check(argument, spec)] * len(graph.groups)
     checked = {pattern: check(f"{argument}[{pattern!r}]", value) for pattern, value in spec.items()}
     values = {group.name: default for group in graph.groups}
-    for pattern in reversed(checked):  # so that the first glob overwrites the later ones
+    for pattern in reversed(checked):  # the first glob overwrites the later ones
         if not isinstance(pattern, str):
             raise TypeError(f"`{argument}` must have globs of group or layer names as keys, got {pattern!r}")
         names = matching_groups(graph, pattern) or matching_groups(graph, f"{pattern}.*")
@@ -145,9 +145,9 @@ def _unmatched(argument: str, pattern: str, graph: Graph) -> str:
                 f"`{argument}` names {pattern!r}, whose channels are never removed ({protected.reason}); "
                 f"leave it out of `{argument}`"
             )
-    known = sorted(set().union(*(group_layers(group) for group in graph.groups)) if graph.groups else set())
-    near = difflib.get_close_matches(pattern, known, n=3) or [name for name in known if name.startswith(pattern)][:3]
-    hint = f"near matches: {', '.join(map(repr, near))}" if near else f"there are: {', '.join(known[:8]) or 'none'}"
+    names = sorted(set().union(*(group_layers(group) for group in graph.groups)) if graph.groups else set())
+    near = difflib.get_close_matches(pattern, names, n=3) or [name for name in names if name.startswith(pattern)][:3]
+    hint = f"near matches: {', '.join(map(repr, near))}" if near else f"there are: {', '.join(names[:8]) or 'none'}"
     return (
         f"`{argument}` names {pattern!r}, which matches no group and no layer of one; {hint} "
         f"(print(gsprune.trace(model)) shows all)"

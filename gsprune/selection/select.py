@@ -1,6 +1,6 @@
 """Choosing the units to keep: local, global and isomorphic scope, for channels, parameters or MACs.
 
-`sparsity` is cumulative: the fraction of the first-seen network. Never more than that is removed. So a repeated or a
+`sparsity` is the removed fraction of the first-seen network, and never more than that is removed. So a repeated or a
 smaller request changes nothing.
 """
 
@@ -32,22 +32,22 @@ def select_units(
     backend: Backend,
     frozen: frozenset[str] = frozenset(),
 ) -> BoolArray:
-    """The units to keep so that a sparsity is reached.
+    """Choose the units to keep for a sparsity.
 
     Args:
         structure: the groups of the network at present.
         scores: (units,) float32 over all groups, higher = keep; those of frozen groups are ignored.
-        initial_widths: group name -> first-seen width; a group that is not listed has its present width.
+        initial_widths: group name -> first-seen width; the present width is used for other groups.
         request: the options.
-        backend: picks the indices.
+        backend: selects the units with the highest scores.
         frozen: names of groups that keep their width; they count in "params" and "macs", not in "channels".
 
     Returns:
         (units,) bool over all groups of the structure, True for kept units.
 
     Raises:
-        ValueError: a bad option, or a glob that matches nothing.
-        TypeError: an option that is not a number.
+        ValueError: an option is invalid, or a glob matches nothing.
+        TypeError: an option is not a number.
     """
     limits = WidthLimits.of(structure, initial_widths, request, frozen)
     sparsities = per_group("sparsity", request.sparsity, structure.traced, check_sparsity, 0.0)
@@ -59,7 +59,7 @@ def select_units(
 
 
 def _kept_units(structure: Structure, scores: Float32Array, limits: WidthLimits, request: Selection) -> IntArray:
-    """(groups,) int64, kept units of every group, for all but local scope with target "channels"."""
+    """(groups,) int64, kept units of every group, for requests other than local scope with target "channels"."""
     scope, target, sparsity = request.scope, request.target, request.sparsity
     if isinstance(sparsity, Mapping):
         raise ValueError(
@@ -84,10 +84,11 @@ def _kept_units(structure: Structure, scores: Float32Array, limits: WidthLimits,
 
 
 def _solve_scored(chain: Chain, sparsity: float, cost: Callable[[IntArray], float]) -> IntArray:
-    """Units after the longest part of a chain of scored flips that the sparsity allows.
+    """Units after the longest prefix of a chain of scored flips that the sparsity allows.
 
-    Scores change with every step. If the rest of a budget went to the flip that the new scores put first, a repeated
-    request would go on removing. So nothing is removed until the budget covers the most expensive flip.
+    Scores change after every step. If a small rest of the budget could pay for whichever flip the new scores put first,
+    repeating a request would remove more each time. So nothing is removed unless the budget covers the most expensive
+    flip.
     """
     limits = chain.limits
     present, lower = limits.units(limits.present), limits.units(limits.next_lower())

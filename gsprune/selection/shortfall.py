@@ -22,8 +22,8 @@ class Shortfall:
     """A request that was not reached.
 
     Attributes:
-        causes: cause -> names of the groups that would have to be narrower.
-        final: True if no group can lose anything, so a higher sparsity changes nothing.
+        causes: cause -> names of the groups that are wider than requested.
+        final: True if no group can get narrower, so a higher sparsity changes nothing.
     """
 
     causes: Mapping[str, tuple[str, ...]]
@@ -31,7 +31,7 @@ class Shortfall:
 
     def __str__(self) -> str:
         parts = [f"{cause} ({_listed(names)})" for cause, names in self.causes.items()]
-        return f"more was asked for than could go: held by {', '.join(parts)}"
+        return f"the requested sparsity cannot be reached: limited by {', '.join(parts)}"
 
 
 def shortfall(
@@ -41,7 +41,7 @@ def shortfall(
     frozen: Mapping[str, str],
     reached: Callable[[], float],
 ) -> Shortfall | None:
-    """The groups that are wider than requested, and why; None if the request is met as nearly as widths allow.
+    """The groups that are wider than requested, with causes; None if the request is met as far as whole widths allow.
 
     Args:
         structure: the network after the step.
@@ -55,10 +55,10 @@ def shortfall(
     too_wide = np.full(len(names), True)
     is_local = request.scope == "local" and request.target == "channels"
     if is_local:
-        asked = per_group("sparsity", request.sparsity, structure.traced, check_sparsity, 0.0)
+        requested = per_group("sparsity", request.sparsity, structure.traced, check_sparsity, 0.0)
         ones, never = np.ones_like(limits.initial), np.zeros_like(limits.frozen)
         unbound = replace(limits, multiple=limits.width_per_unit, min_channels=ones, frozen=never)
-        too_wide = unbound.kept(np.array(asked)) < limits.present
+        too_wide = unbound.kept(np.array(requested)) < limits.present
         if not too_wide.any():  # the usual case, without the cost of the causes
             return None
     causes = _causes(limits, [frozen.get(name) for name in names])
@@ -75,7 +75,7 @@ def shortfall(
 
 
 def _causes(limits: WidthLimits, frozen: list[str | None]) -> list[str | None]:
-    """Per group the reason why it cannot lose anything; None if it can."""
+    """For every group the reason why it cannot get narrower; None if it can."""
     no_floor = replace(limits, min_channels=np.ones_like(limits.min_channels))
     no_multiple = replace(limits, multiple=limits.width_per_unit)
     movable = [(each.next_lower() < limits.present).tolist() for each in (limits, no_floor, no_multiple)]

@@ -13,10 +13,10 @@ from gsprune.tracing.structure import Structure
 
 __all__ = ["WidthLimits"]
 
-# A product such as 0.1 * 30 may come out just below the whole number that was meant.
+# Rounding may put a product such as 0.1 * 30 just below the intended whole number.
 _FLOOR_TOLERANCE = 1e-9
 
-# No width reaches it, so larger multiples and minima mean the same; and it fits int64.
+# Larger than any width, so larger multiples and minima can be replaced by it. It fits int64.
 _WIDEST = 2**40
 
 
@@ -26,7 +26,7 @@ class WidthLimits:
 
     Attributes:
         initial: (groups,) int64, first-seen widths.
-        present: (groups,) int64, widths now.
+        present: (groups,) int64, present widths.
         width_per_unit: (groups,) int64, the width of one unit.
         multiple: (groups,) int64; new widths are multiples of it. It is a multiple of `width_per_unit`.
         min_channels: (groups,) int64; new widths are not below it.
@@ -48,16 +48,17 @@ class WidthLimits:
 
         Args:
             structure: the groups at present.
-            initial_widths: group name -> first-seen width; a group that is not listed has its present width.
+            initial_widths: group name -> first-seen width; the present width is used for other groups.
             request: the options.
             frozen: names of groups that keep their width.
 
         Raises:
-            ValueError: a number below 1, or a glob that matches no group.
+            ValueError: a number is below 1, or a glob matches no group.
             TypeError: an option is not a whole number.
         """
         options = (request.round_to, request.min_channels)
-        # Only the present widths change as a network shrinks. Mappings may have changed, and True equals 1.
+        # Only the present widths change as a network shrinks. Mappings are not cached, because they may have changed.
+        # Neither is True, which equals 1.
         key = ("limits", *options, frozenset(frozen)) if all(type(option) is int for option in options) else None
         cached: tuple[Mapping[str, int], WidthLimits] | None = structure.cache.get(key)
         if cached is None or cached[0] != initial_widths:
@@ -65,7 +66,7 @@ class WidthLimits:
         if key is not None:
             structure.cache[key] = cached
         limits, first_unit = cached[1], structure.first_unit
-        present = (first_unit[1:] - first_unit[:-1]) * limits.width_per_unit  # np.diff takes several times as long
+        present = (first_unit[1:] - first_unit[:-1]) * limits.width_per_unit  # several times as fast as np.diff
         return replace(limits, present=present)
 
     @classmethod
@@ -91,7 +92,7 @@ class WidthLimits:
         return np.where(self.frozen, self.present, np.minimum(self.present, rounded))
 
     def next_lower(self) -> IntArray:
-        """The largest allowed widths below the present ones; the present one of a group that cannot shrink."""
+        """The largest allowed widths below the present ones; the present width for a group that cannot shrink."""
         return self.allowed((self.present - 1) // self.multiple * self.multiple)
 
     def kept(self, sparsity: Float64Array | float) -> IntArray:
@@ -104,5 +105,5 @@ class WidthLimits:
         return self.allowed(self.initial - removed)
 
     def units(self, widths: IntArray) -> IntArray:
-        """The numbers of units of widths."""
+        """The numbers of units for given widths."""
         return widths // self.width_per_unit

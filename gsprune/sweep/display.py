@@ -56,7 +56,7 @@ class SweepDisplay:
 
     def on_change(self) -> None:
         """Print and draw the jobs whose status changed."""
-        # Ended jobs come first: they made room for the jobs that started.
+        # Print ended jobs before the jobs that started in their place.
         for job in sorted(self._jobs, key=lambda job: job.status is Status.RUNNING):
             if job.status is not self._printed_status[id(job)]:
                 self._printed_status[id(job)] = job.status

@@ -1,8 +1,8 @@
 """Runs a program that Linux kills when its parent process ends.
 
 A sweep that is killed by ``kill -9`` cannot stop its trials. So it starts each trial through this script. The script
-asks the system for a SIGKILL at the parent's death and then replaces itself by the program. The script runs by its
-path, since as a module it would import the whole package first.
+asks the system for a SIGKILL at the parent's death and then replaces itself by the program. It is started by its path,
+because as a module it would import the whole package first.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Trial:
         seed: the training seed.
         folder: the run folder.
         arguments: options of `gsprune train ALGORITHM`, without game, seed and run folder.
-        needs: run folder of the trial that must finish first, or None.
+        needs: run folder of another trial that must finish before this one, or None.
     """
 
     algorithm: str
@@ -157,7 +157,7 @@ def _check_game(game: str) -> None:
 
 
 def _game_folder(out: Path, game: str) -> Path:
-    """The folder of a game; characters that a folder's name should not have become dashes."""
+    """The folder of a game. Characters that are unsafe in file names become dashes."""
     return out / re.sub(r"[^\w.-]+", "-", game)
 
 

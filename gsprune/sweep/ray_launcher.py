@@ -1,8 +1,8 @@
 """Runs trials on the machines of a Ray cluster, one actor per trial.
 
 The actor starts the trial's process on its machine and waits for it. The process is killed when the actor ends (see
-`lifeline`). The run folders must lie on a file system that all machines share: a trial that restarts on another machine
-reads its checkpoint there, and the progress table reads the metrics.
+`lifeline`). The run folders must be on a file system that all machines share, because a trial that restarts on another
+machine reads its checkpoint there, and the progress table reads the metrics.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class RayLauncher:
         if self._capacity() < 1:
             available = ray.cluster_resources()
             raise ValueError(
-                f"the cluster has {available.get('CPU', 0):g} CPUs and {available.get('GPU', 0):g} GPUs, too little for"
-                f" one trial with {cpus:g} and {gpus:g}; ask for less with --cpus-per-trial and --gpus-per-trial"
+                f"the cluster has {available.get('CPU', 0):g} CPUs and {available.get('GPU', 0):g} GPUs, too few for"
+                f" one trial with {cpus:g} and {gpus:g}; request fewer with --cpus-per-trial and --gpus-per-trial"
             )
         self._actor = ray.remote(_Worker).options(
             num_cpus=cpus, num_gpus=gpus, max_concurrency=2, max_restarts=0, max_task_retries=0
@@ -105,7 +105,7 @@ class RayLauncher:
         return _RayProcess(self._ray, actor, actor.run.remote(list(command), str(log), self._variables))
 
     def close(self) -> None:
-        """Disconnect from the cluster; a Ray that this launcher started ends."""
+        """Disconnect from the cluster. If this launcher started Ray, Ray ends."""
         self._ray.shutdown()
 
     def _capacity(self) -> int:
@@ -116,10 +116,10 @@ class RayLauncher:
 
 @contextmanager
 def _current_folder(folder: Path) -> Iterator[None]:
-    """Change to another folder within the block.
+    """Change the working directory within the block.
 
-    Ray's workers import from the folder in which Ray started. In a clone beside an installed package they would import
-    the clone's sources, which have no compiled core.
+    Ray's workers import from the folder in which Ray started. In a clone they would import the clone's sources, which
+    have no compiled core, instead of the installed package.
     """
     before = Path.cwd()
     os.chdir(folder)

@@ -98,7 +98,7 @@ class Runner:
 
     @property
     def interrupted(self) -> bool:
-        """True if a signal asked the sweep to stop."""
+        """True if a signal requested a stop."""
         return self._stop_requests > 0
 
     def run(self, on_change: Callable[[], None] = lambda: None, on_poll: Callable[[], None] = lambda: None) -> None:
@@ -122,7 +122,7 @@ class Runner:
         self._stop_requests += 1
 
     def _start_and_reap(self, on_change: Callable[[], None]) -> bool:
-        """Do one turn of the loop; True while a job is running or waiting."""
+        """Start and end jobs once; True while a job is running or waiting."""
         before = [job.status for job in self.jobs]
         self._reap()
         if [job.status for job in self.jobs] != before:
@@ -226,12 +226,12 @@ def variables_for(threads: int | None) -> dict[str, str]:
 
 
 def log_path(trial: Trial) -> Path:
-    """The log file of a trial. It lies beside the run folder, since only the trainer writes into that."""
+    """The log file of a trial. It is next to the run folder, because only the trainer writes into the folder."""
     return trial.folder.with_name(f"{trial.folder.name}.log")
 
 
 def _last_line(path: Path) -> str:
-    """The last line of a log that mentions an error, else its last line; "" for an empty log."""
+    """The last line of a log that mentions an error, or else its last line; "" for an empty log."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))

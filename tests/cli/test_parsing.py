@@ -49,9 +49,17 @@ def test_the_help_has_groups_and_the_defaults_of_the_preset() -> None:
 
 def test_a_docstring_of_several_lines_is_one_paragraph() -> None:
     lines = [line.strip("│ ") for line in help_of("train", "ppo").splitlines()]
-    start = next(index for index, line in enumerate(lines) if line.startswith("--preset"))
-    assert all(len(line) > 60 for line in lines[start : start + 2] if "default" not in line)
-    assert "two CPU cores); other options given come before it (default: paper)" in lines
+    start, end = (next(i for i, line in enumerate(lines) if line.startswith(flag)) for flag in ("--preset", "--run-d"))
+    assert all(len(line) > 60 for line in lines[start : end - 1])
+    assert lines[end - 1].endswith("(default: paper)")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_fits_the_terminal_and_shows_no_empty_defaults(command: str) -> None:
+    output = help_of(*command.split())
+    assert max(map(len, output.splitlines())) <= 100
+    assert "(required)" in output or "(default: " in output or "unset" in output
+    assert not re.search(r"\{None\}|default: (None|''|)\)|\[\[", output)
 
 
 def test_a_misspelt_choice_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,6 +67,33 @@ def test_a_misspelt_choice_gets_a_suggestion(capsys: pytest.CaptureFixture[str])
     assert "`--scope` must be one of local, global, isomorphic, got 'globl'; did you mean" in capsys.readouterr().err
     assert main(["train", "ppo", "--preset=quik"]) == 2
     assert "did you mean 'quick'?" in capsys.readouterr().err
+
+
+def test_a_misspelt_choice_beside_numbers_or_in_a_list_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "ppo", "--round-to", "onnxruntim"]) == 2
+    error = capsys.readouterr().err
+    assert "`--round-to` must be a number, or one of onnxruntime" in error
+    assert "did you mean 'onnxruntime'?" in error
+    assert main(["latency", "--round-to", "8", "ethosu"]) == 2
+    assert "got 'ethosu'; did you mean 'ethos-u'?" in capsys.readouterr().err
+    assert main(["latency", "--encoder", "impola"]) == 2
+    assert "`--encoder` must be one of nature, impala, impoola, got 'impola'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["trian", "ppo"], "there is no command 'trian ppo'; did you mean 'train ppo'?"),
+        (["train", "pp"], "there is no command 'train pp'; did you mean 'train ppo'?"),
+        (["evl", "runs/a"], "there is no command 'evl'; did you mean 'eval'?"),
+        (["train", "--sparsity", "0.5"], "gsprune train needs one of these"),
+    ],
+)
+def test_a_misspelt_command_gets_a_suggestion(
+    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith(f"gsprune: {complaint}\n")
 
 
 def test_a_misspelt_option_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ def test_without_a_display_an_mp4_and_a_gif_are_written_and_said(
     run = write_run(tmp_path / "run", sparsity=0.5)
     assert main(["play", str(run), "--seconds", "1", "--fps", "8", "--scale", "1"]) == 0
     out = capsys.readouterr().out
-    assert "there is no display: no window, files instead" in out
+    assert "there is no display: writing files instead of opening a window" in out
     assert f"{run / 'play.mp4'} (8 frames, 1.0 s" in out
     assert (run / "play.mp4").stat().st_size > 0
     assert (run / "play.gif").read_bytes()[:4] == b"GIF8"

@@ -52,13 +52,13 @@ def test_a_resumed_run_has_its_own_options(tmp_path: Path) -> None:
     assert option_values(args) == option_values(begun)
     refuse_changes(args, tmp_path)
     refuse_changes(parse("--resume", str(tmp_path), "--checkpoint-minutes", "1"), tmp_path)
-    with pytest.raises(ValueError, match=r"--seed is 8, but the run in .* was begun with 7; leave the option out"):
+    with pytest.raises(ValueError, match=r"--seed is 8, but the run in .* was started with 7; leave the option out"):
         refuse_changes(parse("--resume", str(tmp_path), "--seed", "8"), tmp_path)
 
 
 def test_a_run_of_another_algorithm_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"algorithm": "dqn"}))
-    with pytest.raises(ValueError, match="is a run of dqn; go on with it by gsprune train dqn --resume"):
+    with pytest.raises(ValueError, match="is a run of dqn; resume it with gsprune train dqn --resume"):
         parse("--resume", str(tmp_path))
 
 

@@ -23,7 +23,10 @@ from gsprune.errors import RewriteError
 WIDTH = 6
 REMOVED = [1, 3, 4]  # units; 0, 2 and 5 stay
 # Weights that are read by other operations, or whose inputs lose channels along two axes, are left as they are.
-SKIPPED_KINDS = {"Products", "Dynamic", "TiedBack", "Cells", "Mixed"}
+SKIPPED_KINDS = {"Products", "Dynamic", "Cells", "Mixed"}
+# Duplicates are not without effect here: norms over channels, and products of two activations that sum over channels.
+POPULATION_KINDS = {"Normalized", "Bilinear", "Attention", "Fused", "TiedBack"}
+LINEAR_KINDS = tuple(kind for kind in EXACT_KINDS if kind not in POPULATION_KINDS)
 
 
 def assert_equal_outputs(net: RandomNet, small: RandomNet, inputs: tuple[Tensor, ...]) -> None:
@@ -32,7 +35,8 @@ def assert_equal_outputs(net: RandomNet, small: RandomNet, inputs: tuple[Tensor,
             torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
-@given(networks(), st.integers(0, 2**20))
+# A recurrent cell is fitted before the pruned network's later states are known: its duplicates go only nearly exactly.
+@given(networks(tuple(kind for kind in LINEAR_KINDS if kind != "Cells")), st.integers(0, 2**20))
 def test_duplicates_are_removed_exactly_from_any_network(net: RandomNet, seed: int) -> None:
     net.eval()
     graph = gsprune.trace(net, example(net))
@@ -51,7 +55,7 @@ def test_duplicates_are_removed_exactly_from_any_network(net: RandomNet, seed: i
     assert_equal_outputs(net, small, inputs)
 
 
-@pytest.mark.parametrize("kind", EXACT_KINDS)
+@pytest.mark.parametrize("kind", LINEAR_KINDS)
 @pytest.mark.parametrize("option", [0, 1, 2])
 def test_duplicates_are_removed_exactly_from_every_kind_of_layer(kind: str, option: int) -> None:
     net = RandomNet((Block(kind, 4, option),), flatten=True, hidden=5).double().eval()
@@ -200,6 +204,8 @@ def network(name: str, depends: str) -> tuple[nn.Module, Tensor]:
     randomize(net, 0)
     first = net.first[0] if isinstance(net.first, nn.Sequential) else net.first
     with torch.no_grad():
+        for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
+            norm.weight.abs_().add_(0.3)  # a scale near 0 would have to be undone by large coefficients
         if name == "depthwise, then dense":  # equal kernels leave dependencies between channels as they are
             net.first[1].weight.copy_(net.first[1].weight[:1].clone())
         weight, bias = first.weight.data, first.bias.data

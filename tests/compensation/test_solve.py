@@ -61,6 +61,25 @@ def test_noise_is_not_fitted_with_few_samples() -> None:
     assert found.weight[0, 24].square().sum() < 0.2  # least squares has 4.5 here
 
 
+def test_an_input_that_is_nearly_always_zero_gets_no_large_coefficient() -> None:
+    x = samples(1000)
+    rare = torch.where(torch.arange(1000) % 50 == 0, 1e-4 * x[:, 1], 0.0)  # 20 samples, on which it tells all
+    lost = torch.where(torch.arange(1000) % 50 == 0, x[:, 1], 0.3 * x[:, 2])
+    found = solve(moments_of(torch.stack([x[:, 0], rare, lost], 1), [0, 1]), has_constant=True)
+    assert found.weight is not None
+    assert found.weight.abs().max() < 1  # least squares has 10,000
+
+
+def test_the_largest_coefficient_is_where_the_movement_of_the_inputs_costs_as_much_as_it_explains() -> None:
+    x = samples(100_000)[:, :2]
+    for scale in (1.0, 0.1, 0.01, 0.001):
+        inputs = torch.stack([x[:, 0], scale * x[:, 1], x[:, 1] + 1e-3 * x[:, 0].square()], 1)
+        found = solve(moments_of(inputs, [0, 1]), has_constant=True)
+        assert found.weight is not None
+        moved = 0.03**2 * (1 + scale**2) / 2
+        assert found.weight[0, 2, 1].item() == pytest.approx(scale / (scale**2 + moved), rel=0.02)
+
+
 def test_padding_pulls_the_constant_towards_zero() -> None:
     inputs = torch.ones(100, 2).double()
     inputs[:, 0] = samples(100)[:, 0]
@@ -103,3 +122,26 @@ def test_moments_of_all_ranks_are_those_of_all_samples() -> None:
     assert together.weight is not None
     assert found.weight is not None
     torch.testing.assert_close(found.weight, together.weight, rtol=0, atol=1e-12)
+
+
+def test_a_channel_that_almost_never_fires_gets_no_large_weight() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 256, 121, generator=generator, dtype=torch.float64)
+    x[:, :, 120] = x[:, :, :8].sum(2) + torch.randn(256, generator=generator, dtype=torch.float64)
+    x[:, :, 0] = 0
+    x[:, 3, 0] = 1e-4
+    x[:, 3, 120] += 30
+    moments = Moments(torch.arange(120)[None], 121)
+    moments.add(x, x[:, :, :120], 0.0)
+    weight = solve(moments, has_constant=True).weight
+    assert weight is not None
+    assert weight[0, 120].abs().max() < 2
+
+
+def test_nothing_is_read_off_the_rounding_of_constant_inputs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(200, 4, generator=generator, dtype=torch.float64)
+    inputs[:, :3] = 1 + 1e-15 * inputs[:, :3]
+    weight = solve(moments_of(inputs, [0, 1, 2]), has_constant=True).weight
+    assert weight is not None
+    assert weight.abs().max() < 1

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gsprune.compensation.uses import Use, UseWatcher, padding_share
+from gsprune.compensation.uses import Kernel, Use, UseWatcher, padding_share
 
 
 @pytest.mark.parametrize(
@@ -16,17 +16,21 @@ from gsprune.compensation.uses import Use, UseWatcher, padding_share
         ((8,), (3,), (1,), (1,), (1,)),
         ((8, 5), (3, 5), (2, 1), (1, 2), (1, 1)),
         ((9, 9), (3, 3), (1, 1), (2, 2), (2, 2)),
-        ((4, 4, 6), (2, 2, 3), (2,), (0,), (1,)),
+        ((4, 4, 6), (2, 2, 3), (2, 2, 2), (0, 0, 0), (1, 1, 1)),
     ],
 )
 def test_the_share_of_padding_is_that_of_the_zeros_that_a_convolution_reads(
-    sizes: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: object
+    sizes: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
 ) -> None:
     conv = (F.conv1d, F.conv2d, F.conv3d)[len(sizes) - 1]
     ones = torch.ones(1, 1, *kernel)
     read = conv(torch.ones(1, 1, *sizes), ones, None, stride, padding, dilation)
     expected = 1 - read.mean() / ones.sum()
-    assert padding_share(sizes, kernel, stride, padding, dilation) == pytest.approx(expected.item(), abs=1e-6)  # type: ignore[arg-type]
+    assert padding_share(sizes, Kernel(kernel, stride, padding, dilation)) == pytest.approx(expected.item(), abs=1e-6)
 
 
 def watch(model: nn.Module, axes: dict[str, int], *inputs: torch.Tensor) -> tuple[list[Use], UseWatcher]:

@@ -59,6 +59,20 @@ def test_compensation_over_ranks_is_that_of_one_process_with_all_the_data(tmp_pa
     assert not torch.allclose(first["2.weight"], half["2.weight"], atol=1e-3)
 
 
+def test_the_reconstruction_score_over_ranks_is_that_of_one_process_with_all_the_data(tmp_path: Path) -> None:
+    first, second = run_ranks(rank_workers.score_on_own_half, tmp_path / "store")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    alone = rank_workers.compensate(rank_workers.batch(), importance="reconstruction")
+    for name in first:
+        torch.testing.assert_close(first[name], alone[name], rtol=1e-6, atol=1e-6)
+
+
+def test_a_dry_run_over_ranks_predicts_and_changes_nothing(tmp_path: Path) -> None:
+    for change, weights in run_ranks(rank_workers.rehearse_on_own_half, tmp_path / "store"):
+        assert 0 < change < 1
+        assert all(torch.equal(weights[name], tensor) for name, tensor in rank_workers.network().state_dict().items())
+
+
 def test_weights_are_bit_identical_after_every_step_of_a_ddp_loop(tmp_path: Path) -> None:
     (first, widths), (second, _) = run_ranks(rank_workers.train_with_ddp, tmp_path / "store")
     assert widths == [16, 16]
@@ -77,7 +91,7 @@ def test_another_choice_is_an_error_on_all_ranks_with_both_hashes(tmp_path: Path
     assert len(set(hashes)) == 2
     assert "rank 0 has" in text
     assert "rank 1 has" in text
-    assert "begin with equal weights on all ranks" in text
+    assert "start with equal weights on all ranks" in text
     assert [(error, same) for error, _, same in results] == [("DistributedError", True)] * 2
 
 

@@ -24,7 +24,9 @@ def notebooks() -> Any:
 
 @pytest.mark.filterwarnings("ignore")  # of jupyter_client and pyzmq
 def test_the_first_tutorial_runs_as_a_notebook(notebooks: Any, tmp_path: Path) -> None:
-    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: pip install '.[docs]'")
+    nbclient = pytest.importorskip(
+        "nbclient", reason="nbclient is not installed: pip install -c constraints.txt '.[docs]'"
+    )
     notebook = notebooks.notebook_of(ROOT / "docs" / "tutorials" / "shrink-a-cnn.md")
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()

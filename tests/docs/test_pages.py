@@ -27,7 +27,9 @@ def test_pages_with_code_are_found() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_code_block_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page in EXTRAS:
-        pytest.importorskip(EXTRAS[page], reason=f"{EXTRAS[page]} is not installed: pip install '.[docs]'")
+        pytest.importorskip(
+            EXTRAS[page], reason=f"{EXTRAS[page]} is not installed: pip install -c constraints.txt '.[test]'"
+        )
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     with warnings.catch_warnings():

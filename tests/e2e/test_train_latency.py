@@ -52,5 +52,5 @@ def test_a_budget_that_nothing_meets_is_an_error_that_leaves_no_folder(
 ) -> None:
     folder = tmp_path / "run"
     assert main(["train", "dqn", *OPTIONS, "--latency-budget-ms", "0.001", "--run-dir", str(folder)]) == 2
-    assert "asks for 0.001 ms in eager (1 thread, batch 1)" in capsys.readouterr().err
+    assert "is 0.001 ms in eager (1 thread, batch 1)" in capsys.readouterr().err
     assert not folder.exists()

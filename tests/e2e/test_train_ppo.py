@@ -123,7 +123,7 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path, fin
     else:
         assert code == 130
         assert f"the checkpoint is in {folder / 'checkpoints'}" in rest
-        assert f"go on with: gsprune train ppo --resume {folder}" in rest
+        assert f"resume with: gsprune train ppo --resume {folder}" in rest
     assert len(read_metrics(folder)) < 8
     assert main(["train", "ppo", "--resume", str(folder)]) == 0
     assert metrics(folder) == metrics(finished)

@@ -49,7 +49,8 @@ def test_a_killed_rank_ends_the_run_and_one_process_goes_on_with_it(tmp_path: Pa
         assert time.monotonic() - killed < 240  # without notice it would be 30 minutes
     assert "another process of this training has ended or does not answer" in rest
     assert (
-        f"go on from the last checkpoint, on any number of processes, with: gsprune train ppo --resume {folder}" in rest
+        f"resume from the last checkpoint, on any number of processes, with: gsprune train ppo --resume {folder}"
+        in rest
     )
     assert 0 < len(read_metrics(folder)) < 8
     assert main(["train", "ppo", "--resume", str(folder)]) == 0

@@ -26,6 +26,7 @@ from gsprune.importance import (
     Taylor,
     resolve_importance,
 )
+from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Group
 
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
@@ -375,7 +376,7 @@ def test_a_criterion_of_a_wrong_shape_is_an_error_that_names_it() -> None:
 
 def test_the_scores_are_float32_and_one_per_unit() -> None:
     for name in set(CRITERIA) - {"bn_scale"}:
-        scores = scored(name)
+        scores = scored(name, calibration=[Example((X,))])
         assert {group: (s.dtype, s.shape) for group, s in scores.items()} == {
             "0": (np.dtype(np.float32), (6,)),
             "3": (np.dtype(np.float32), (4,)),

@@ -96,5 +96,5 @@ def test_a_criterion_that_leaves_out_a_group_is_named_with_the_group() -> None:
         def statistics(self, source: ScoreSource) -> dict[str, Float64Array]:
             return {}
 
-    with pytest.raises(gsprune.errors.ScoreError, match=r"Forgetful.*left out group '0'"):
+    with pytest.raises(gsprune.errors.ScoreError, match=r"Forgetful.*omitted group '0'"):
         removed(Forgetful())

@@ -281,7 +281,7 @@ def test_a_request_that_limits_hold_back_says_which(options: dict[str, Any], cau
         assert report.groups[0].after == 6
         assert report.shortfall is not None
         assert report.shortfall.causes == {"min_channels": ("0",)}
-        assert "held by min_channels (0)" in str(report)
+        assert "limited by min_channels (0)" in str(report)
     with pytest.warns(PruneWarning, match=f"nothing .*of Sequential can be removed.*{cause}"):
         assert not gsprune.prune_step(net, 0.9, example_inputs=x, **options).changed
 

@@ -33,7 +33,7 @@ def test_files_of_other_programs_are_no_runs(write_run: RunWriter, tmp_path: Pat
 
 
 def test_a_path_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no run lies in"):
+    with pytest.raises(ValueError, match="there is no run in"):
         find_runs([tmp_path])
     with pytest.raises(ValueError, match=r"there is no folder '.*nowhere'"):
         find_runs([tmp_path / "nowhere"])

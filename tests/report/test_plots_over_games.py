@@ -10,7 +10,7 @@ from matplotlib.axis import Axis
 from matplotlib.transforms import Bbox
 
 from gsprune.report.plots_over_games import performance_profiles, score_intervals
-from gsprune.report.style import looks
+from gsprune.report.style import plot_styles
 
 LISTED = "group 0.8 (scope=isomorphic, importance=taylor, rescale=True, round_to=8, min_channels=4, prune_end=0.95)"
 
@@ -37,7 +37,7 @@ def test_no_label_touches_another_and_all_lie_in_the_picture(methods: list[str],
         method: {game: list(rng.uniform(low, high, 2)) for game in ("bigfish", "bossfight", "maze")}
         for method in methods
     }
-    for figure in (score_intervals(scores, looks(methods)), performance_profiles(scores, looks(methods))):
+    for figure in (score_intervals(scores, plot_styles(methods)), performance_profiles(scores, plot_styles(methods))):
         assert figure is not None
         figure.draw_without_rendering()
         for side in ("xaxis", "yaxis"):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gsprune.report.style import format_seconds, format_steps, looks
+from gsprune.report.style import format_seconds, format_steps, plot_styles
 
 
 @pytest.mark.parametrize(
@@ -29,5 +29,5 @@ def test_durations_are_written_for_people(seconds: float, text: str) -> None:
 
 
 def test_up_to_twenty_eight_methods_look_different() -> None:
-    drawn = looks([str(i) for i in range(28)]).values()
-    assert len({(look.colour, look.line) for look in drawn}) == 28
+    drawn = plot_styles([str(i) for i in range(28)]).values()
+    assert len({(style.colour, style.line) for style in drawn}) == 28

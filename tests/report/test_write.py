@@ -32,7 +32,13 @@ def test_a_report_is_one_page_with_all_its_pictures(study: Path, tmp_path: Path)
         "wall_clock.png", "scores.png", "profiles.png",
     }  # fmt: skip
     assert all((tmp_path / "out" / name).read_bytes().startswith(PNG) for name in pictures)
-    assert [table.title for table in report.tables] == ["bigfish", "maze", "All games", "Dips after pruning"]
+    assert [table.title for table in report.tables] == [
+        "bigfish",
+        "maze",
+        "Learning",
+        "All games",
+        "Dips after pruning",
+    ]
     assert "8 runs, all finished" in text
     assert (tmp_path / "out" / "runs.csv").is_file()
 
@@ -42,7 +48,7 @@ def test_one_dense_run_that_is_still_going_has_a_report(write_run: RunWriter, tm
     report = write_report(load_runs([tmp_path / "run"]), tmp_path / "out")
     assert report.pictures == ("curves_training.png", "curves_time.png", "wall_clock.png")
     assert (
-        "1 run, 0 finished; the figures of the others are provisional" in (tmp_path / "out" / "report.md").read_text()
+        "1 run, 0 finished; the results of the others are provisional" in (tmp_path / "out" / "report.md").read_text()
     )
 
 

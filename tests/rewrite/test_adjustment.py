@@ -32,7 +32,7 @@ class Shift:
         self.lost = {0: weight[:, removed].sum(1)}
 
     def adjust(self, network: SmallerNetwork) -> Sequence[str]:
-        for binding in network.bindings:
+        for binding in network.plan.bindings:
             network.writable(binding.module.get_parameter("2.bias")).add_(self.lost[0])
         if self.error is not None:
             raise self.error

@@ -133,7 +133,7 @@ def test_a_network_whose_forward_fails_when_smaller_is_left_alone_with_the_reaso
     net = Stubborn()
     x = torch.randn(2, 4)
     before = snapshot(net)
-    with pytest.warns(gsprune.PruneWarning, match="held by sizes"):
+    with pytest.warns(gsprune.PruneWarning, match="limited by sizes"):
         report = gsprune.prune_step(net, 0.5, example_inputs=x)
     before["state"] = True
     assert snapshot(net) == before

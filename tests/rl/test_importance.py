@@ -38,5 +38,5 @@ def test_the_help_names_every_criterion(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         main(["train", "ppo", "--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    listed = shown.split("score by which channels stay: ")[1].split(";")[0]
+    listed = shown.split("score of channels, highest kept: ")[1].split(";")[0]
     assert set(listed.replace(" or", ",").replace(" ", "").split(",")) >= set(CRITERIA)

@@ -326,3 +326,21 @@ def test_atari_and_car_racing_train_and_shrink(
     agent = gsprune.rl.train(config, tmp_path / "run", say=quiet)
     assert agent.network.encoder.conv1.out_channels == 7
     assert isinstance(agent.environment.action_space, Box | Discrete | MultiDiscrete)
+
+
+def test_a_run_whose_episodes_never_end_is_trained_and_summed_up_without_an_evaluation(
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless(own.Lights):  # type: ignore[misc]
+        def step(self, action: Any) -> Any:
+            picture, reward, _, _, infos = super().step(action)
+            return picture, reward, False, False, infos
+
+    monkeypatch.setattr(ProtocolConfig.__init__, "__defaults__", (*ProtocolConfig.__init__.__defaults__[:-1], 40))
+    lines: list[str] = []
+    config = replace(PPO_TINY, eval_interval_episodes=2, eval_points=2)
+    gsprune.rl.train(config, tmp_path / "run", envs=Endless, encoder=own.Encoder, say=lines.append)
+    told = [line for line in lines if "given up" in line]
+    assert len(told) == 2  # at the first point of the training, and at its end
+    assert "an episode has not ended after 40 steps" in told[0]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_return"] is None

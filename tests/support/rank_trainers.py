@@ -127,7 +127,7 @@ def disagree(rank: int) -> str:
 
 def _folder(folder: Path, config: TrainConfig, resume: bool, ranks: Ranks | None) -> RunFolder:
     if ranks is not None and not ranks.is_first:
-        return RunFolder.guest(folder)
+        return RunFolder.without_lock(folder)
     return RunFolder.open(folder) if resume else RunFolder.create(folder, "ppo", asdict(config))
 
 

@@ -57,6 +57,19 @@ def compensate_on_own_half(rank: int) -> Weights:
     return compensate(batch().chunk(2)[rank], process_group=dist.group.WORLD)
 
 
+def score_on_own_half(rank: int) -> Weights:
+    """Each rank scores and calibrates on its half of the batch alone."""
+    return compensate(batch().chunk(2)[rank], importance="reconstruction", process_group=dist.group.WORLD)
+
+
+def rehearse_on_own_half(rank: int) -> tuple[float, Weights]:
+    """The predicted change of the outputs, and the weights after the dry run."""
+    model, x, group = network(), batch().chunk(2)[rank], dist.group.WORLD
+    report = gsprune.prune_step(model, 0.5, compensate="linear", calibration=x, dry_run=True, process_group=group)
+    assert report.output_change is not None
+    return report.output_change.compensated, weights(model)
+
+
 def train_with_ddp(rank: int) -> tuple[list[Weights], list[int]]:
     """The weights after every step of a loop that prunes and wraps again, and the widths at its end."""
     model = network(seed=rank)  # DDP gives all ranks those of the first

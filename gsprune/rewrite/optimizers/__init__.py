@@ -1,4 +1,4 @@
-"""State that optimizers keep for parameters, sliced along with them; `register_state_handler` adds a kind."""
+"""Slices optimizer states with their parameters. `register_state_handler` adds a rule for an optimizer class."""
 
 from gsprune.rewrite.optimizers.lbfgs import HistoryReset as HistoryReset
 from gsprune.rewrite.optimizers.registry import StateHandler as StateHandler

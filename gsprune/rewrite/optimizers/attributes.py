@@ -1,13 +1,13 @@
-"""Tensors that an optimizer keeps in its attributes: slow weights, averages of weights, master weights in float32.
+"""Slices tensors in an optimizer's attributes: slow weights, averages of weights, master weights in float32.
 
-Which parameter such a tensor follows shows in one of these ways:
+The parameter of such a tensor is found in one of these ways:
 
-- it lies below a key that is the parameter, its id or its name;
-- it lies in a list beside the parameter and nothing else, or in an object that has the parameter as an attribute;
-- it lies in a list whose shapes are, one by one, those of a list of parameters;
-- all parameters of its shape are sliced alike.
+- the tensor's key is the parameter, its id or its name;
+- the tensor's list or object holds exactly one parameter;
+- the tensor's list has the same shapes, in the same order, as a list of parameters;
+- all parameters of the tensor's shape are sliced alike.
 
-Everything else that a pruned parameter could be behind is refused.
+Other tensors that may depend on a pruned parameter are refused.
 """
 
 from __future__ import annotations
@@ -27,19 +27,18 @@ from gsprune.rewrite.optimizers.wrappers import extras_of, parts_to_follow, with
 
 __all__ = ["slice_attributes"]
 
-# Objects within objects are searched so deep.
-_DEPTH = 8
+_DEPTH = 8  # the deepest nesting of objects that is searched
 
 
 def slice_attributes(optimizers: Sequence[Optimizer], slicer: StateSlicer) -> None:
-    """Slice the tensors that some optimizers keep outside of their parameters' states.
+    """Slice the tensors that optimizers keep outside of their parameters' states.
 
     Args:
-        optimizers: the optimizers, also those inside of wrappers.
+        optimizers: the optimizers, including those inside of wrappers.
         slicer: takes the tensors.
 
     Raises:
-        RewriteError: a tensor may follow several parameters, or none.
+        RewriteError: the parameter of a tensor is ambiguous or unknown.
     """
     searches = [_Search(each, extras, slicer) for each in optimizers if (extras := extras_of(each))]
     for search in searches:
@@ -50,7 +49,7 @@ def slice_attributes(optimizers: Sequence[Optimizer], slicer: StateSlicer) -> No
 
 
 def _add_states_of_masters(optimizers: Sequence[Optimizer], master_of: Mapping[int, int], slicer: StateSlicer) -> None:
-    """Gradients and states of weights that are trained in a parameter's place."""
+    """Slice gradients and states of master weights."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for master in group["params"]:
@@ -66,7 +65,7 @@ class _Search:
     """The search through the attributes of one optimizer.
 
     Attributes:
-        master_of: id of a tensor that is trained in a parameter's place -> index of the parameter.
+        master_of: id of a master weight -> index of its parameter.
     """
 
     def __init__(self, optimizer: Optimizer, extras: Mapping[str, Any], slicer: StateSlicer) -> None:
@@ -77,8 +76,7 @@ class _Search:
         self.own = {id(t) for b in bindings for t in (*b.module.parameters(), *b.module.buffers())}
         lists = [group["params"] for each in with_inner((optimizer,)) for group in each.param_groups]
         self.trained = {id(tensor): tensor for each in lists for tensor in each}
-        everything = {**{id(tensor): tensor for tensor in self.name_of.values()}, **self.trained}
-        self.parameters = everything
+        self.parameters = {**{id(tensor): tensor for tensor in self.name_of.values()}, **self.trained}
         self.anchors = [*lists, list(self.trained.values())]
         self.master_of: dict[int, int] = {}
         self._seen: dict[int, Any] = {}
@@ -90,7 +88,7 @@ class _Search:
             self._visit(value, place, 0)
 
     def _finds_parameters(self) -> bool:
-        """Collect lists of the model's parameters, which other lists may stand beside."""
+        """Add lists of the model's parameters to the anchors, which other lists may correspond to."""
         seen: set[int] = set()
         lists = [tensors for value in self.extras.values() for tensors in self._lists_in(value, 0, seen)]
         self.anchors += [each for each in lists if not self.cut.keys().isdisjoint(map(id, each))]
@@ -113,7 +111,7 @@ class _Search:
         if isinstance(value, np.ndarray) and any(
             value.shape == parameter.shape for parameter in self.slicer.tensors[: len(self.cut)]
         ):
-            raise self._refused(place, value, "arrays of NumPy are not sliced")
+            raise self._refused(place, value, "NumPy arrays are not sliced")
         if depth > _DEPTH or id(value) in self._seen:
             return
         self._seen[id(value)] = value
@@ -142,7 +140,7 @@ class _Search:
         return self.name_of.get(key) if isinstance(key, str) else None
 
     def _follows_as_list(self, tensors: Sequence[Tensor], place: str) -> bool:
-        """Slice tensors that correspond to parameters one by one; False if there are none such."""
+        """Slice a list of tensors that corresponds to a list of parameters; False if there is no such list."""
         if not tensors or any(id(tensor) in self.own for tensor in tensors):
             return False
         shapes = [tensor.shape for tensor in tensors]
@@ -182,7 +180,7 @@ class _Search:
             raise self._refused(place, tensor, "its shape is no parameter's")
 
     def _resembles(self, tensor: Tensor) -> bool:
-        """True if a tensor of no parameter's shape may still depend on a width that changes."""
+        """True if a tensor whose shape is no parameter's may still depend on a width that changes."""
         cut = self.slicer.tensors[: len(self.cut)]
         lengths = {
             parameter.shape[axis]
@@ -203,8 +201,8 @@ class _Search:
             f"{type(self.optimizer).__name__} keeps a {kind} of shape {tuple(tensor.shape)} in `{place[1:]}`, and it"
             f" cannot be told how it follows the parameters that are sliced ({names}): {why}; nothing was changed."
             " Keep it in optimizer.state[parameter], in a dictionary by parameter or in a list in the order of the"
-            " parameters, or prune without `optimizer=` and build a new optimizer (`report.slice(name, tensor)` cuts"
-            " what you copy into it)"
+            " parameters, or prune without `optimizer=` and build a new optimizer (`report.slice(name, tensor)` slices"
+            " tensors to copy into it)"
         )
 
 

@@ -1,4 +1,4 @@
-"""L-BFGS: its history is flat vectors over all parameters, whose inner products would be wrong after slicing."""
+"""L-BFGS: its history has flat vectors over all parameters, whose inner products would be wrong after slicing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["HistoryReset"]
 
 
 class HistoryReset:
-    """Starts the history of an L-BFGS optimizer anew if one of its parameters is cut."""
+    """Resets the history of an L-BFGS optimizer if one of its parameters is cut."""
 
     def slice_state(self, optimizer: Optimizer, slicer: StateSlicer) -> None:
         """Reset the history."""
@@ -21,7 +21,7 @@ class HistoryReset:
         slicer.set(optimizer.__dict__, "_numel_cache", None)
         state = optimizer.state.get(parameters[0])
         if state:
-            # n_iter 0 makes the next step begin with steepest descent; the counter of evaluations goes on.
+            # With n_iter 0 the next step begins with steepest descent. The counter of evaluations is kept.
             slicer.set(optimizer.state, parameters[0], {"func_evals": state.get("func_evals", 0), "n_iter": 0})
         slicer.note("the history of L-BFGS was reset")
 

@@ -1,7 +1,4 @@
-"""The parts of a Python value: entries of containers, attributes of objects.
-
-Optimizers keep state in lists, deques, named tuples, dataclasses and objects with slots. All are read the same way.
-"""
+"""The parts of a Python value: entries of containers and attributes of objects, dataclasses and slots included."""
 
 from __future__ import annotations
 
@@ -28,12 +25,12 @@ _PLAIN_KINDS = (
 
 
 def is_container(value: Any) -> bool:
-    """True for collections that list their entries; False for objects, strings and tensors."""
+    """True for mappings, sequences and sets; False for other objects, strings and tensors."""
     return isinstance(value, Mapping | list | tuple | deque | Set)
 
 
 def may_hold_tensors(value: Any) -> bool:
-    """False for numbers, strings, tuples of them, and tensors of one element, as most attributes are."""
+    """False for numbers, strings, tuples of them, and tensors with one element."""
     if type(value) in _NUMBERS:
         return False
     if type(value) in (tuple, list):
@@ -44,10 +41,11 @@ def may_hold_tensors(value: Any) -> bool:
 
 
 def parts_of(value: Any) -> list[tuple[Any, Any]] | None:
-    """(key, part) for every entry and attribute; none of a plain value.
+    """(key, part) for every entry and attribute.
 
     Returns:
-        None for an object that may hold tensors, but does not list them (an iterator, a type of an extension).
+        [] for a plain value; None for an object with hidden parts that may hold tensors (an iterator, an extension
+        type).
     """
     if isinstance(value, (*_PLAIN_KINDS, np.ndarray)):
         return []
@@ -68,7 +66,7 @@ def parts_of(value: Any) -> list[tuple[Any, Any]] | None:
 
 
 def _bound_in(function: FunctionType | partial[Any]) -> list[Any]:
-    """Tensors and containers that a function has in its closure, its defaults or its bound arguments."""
+    """Tensors and containers in a function's closure, defaults or bound arguments."""
     if isinstance(function, partial):
         bound = [*function.args, *function.keywords.values()]
     else:
@@ -76,7 +74,7 @@ def _bound_in(function: FunctionType | partial[Any]) -> list[Any]:
         for cell in function.__closure__ or ():
             try:
                 bound.append(cell.cell_contents)
-            except ValueError:  # an empty cell: the name is not bound yet
+            except ValueError:  # an empty cell
                 continue
     return [part for part in bound if (isinstance(part, Tensor) or is_container(part)) and may_hold_tensors(part)]
 
@@ -84,6 +82,6 @@ def _bound_in(function: FunctionType | partial[Any]) -> list[Any]:
 def _slots_of(kind: type) -> tuple[str, ...]:
     slots = kind.__dict__.get("__slots__", ())
     names = (slots,) if isinstance(slots, str) else tuple(slots)
-    # Names with two leading underscores are stored under the class's name.
+    # Python mangles names with two leading underscores.
     mangled = (f"_{kind.__name__.lstrip('_')}{n}" if n.startswith("__") and not n.endswith("__") else n for n in names)
     return tuple(name for name in mangled if name not in ("__dict__", "__weakref__"))

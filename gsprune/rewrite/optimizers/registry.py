@@ -1,4 +1,4 @@
-"""Registry of handlers for optimizers whose state cannot be sliced by its shapes."""
+"""Registry of handlers for optimizers whose states cannot be sliced by their shapes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ __all__ = ["StateHandler", "handler_of", "register_state_handler"]
 
 
 class StateHandler(Protocol):
-    """Lets the state of one kind of optimizer follow the parameters that a step cuts."""
+    """Slices the state of an optimizer class with the parameters that a step cuts."""
 
     def slice_state(self, optimizer: Optimizer, slicer: StateSlicer) -> None:
-        """Plan the changes of everything that the optimizer keeps; changes nothing itself.
+        """Plan the changes of the optimizer's state; change nothing yet.
 
         Args:
-            optimizer: an optimizer of the kind that the handler was registered for.
-            slicer: `slicer.cut_of(parameter)` tells how a step cuts a parameter; `slicer.slice(tensor, cut)` cuts a
+            optimizer: an optimizer of the registered class.
+            slicer: `slicer.cut_of(parameter)` returns the cut of a parameter; `slicer.slice(tensor, cut)` cuts a
                 tensor in the same step, `slicer.set(dictionary, key, value)` sets an entry or attribute, and
                 `slicer.note(text)` adds a line to the report.
 
         Raises:
-            RewriteError: the state cannot follow; nothing will be changed.
+            RewriteError: the state cannot be sliced; then the step changes nothing.
         """
 
 
@@ -32,11 +32,11 @@ _HANDLERS: dict[type, StateHandler] = {}
 
 
 def register_state_handler(kind: type, handler: StateHandler) -> None:
-    """Let a handler slice the state of optimizers of a class and its subclasses.
+    """Register the handler of an optimizer class and its subclasses.
 
     Args:
         kind: the optimizer's class; the handler of the most derived class is used.
-        handler: replaces a handler registered before.
+        handler: replaces an earlier handler of the class.
 
     Raises:
         TypeError: `kind` is not a class, or `handler` has no `slice_state`.
@@ -49,7 +49,7 @@ def register_state_handler(kind: type, handler: StateHandler) -> None:
 
 
 def handler_of(optimizer: Optimizer) -> StateHandler | None:
-    """The handler of an optimizer; None where its state is sliced by its shapes."""
+    """The handler of an optimizer; None if its state is sliced by shapes."""
     for kind in type(optimizer).__mro__:
         if kind in _HANDLERS:
             return _HANDLERS[kind]

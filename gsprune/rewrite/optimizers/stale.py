@@ -1,7 +1,7 @@
-"""Stale optimizers: they were not passed to a step, so that their moments belong to other channels.
+"""Stale optimizers: they were not passed to a pruning step, so their moments belong to former channels.
 
-Their next step is refused. Most of torch's optimizers would fail there with a mismatch of sizes. The fused ones go on
-silently, with the moments of the channels that stood first.
+Their next step raises an error. Most of torch's optimizers would fail with a size mismatch, but the fused ones would
+silently continue with wrong moments.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Shape = tuple[int, ...]
 
 
 class _Guard:
-    """Checks every optimizer's state once after the last step that cut a parameter of which no optimizer was passed.
+    """Checks optimizers after steps that cut parameters without their optimizer.
 
     Attributes:
-        shapes: parameter -> the shapes that it had before such steps.
-        checked: optimizer -> the number of the step after which its state was in order.
+        shapes: parameter -> its shapes before such steps.
+        checked: optimizer -> the value of `steps` when its state was last checked.
         steps: number of such steps.
     """
 
@@ -64,7 +64,7 @@ def _check_state(optimizer: Optimizer, parameter: Tensor, shapes: set[Shape]) ->
             raise RewriteError(
                 f"{type(optimizer).__name__} holds a state of shape {tuple(value.shape)} for a parameter that was"
                 f" pruned to {tuple(parameter.shape)} in a step that was not told of this optimizer; it has not"
-                " stepped. Pass `optimizer=` to prune_step (or to Pruner); where that is too late, make a new optimizer"
+                " stepped. Pass `optimizer=` to prune_step (or to Pruner). If that is too late, make a new optimizer"
             )
 
 
@@ -74,18 +74,18 @@ _guard = _Guard()
 def parameters_without_optimizer(
     parameters: Sequence[Tensor], optimizers: Sequence[Optimizer]
 ) -> list[tuple[Tensor, Shape]]:
-    """The parameters that none of the optimizers has, each with its present shape."""
+    """The parameters that belong to none of the optimizers, each with its present shape."""
     optimized = {*chain(*[map(id, group["params"]) for each in optimizers for group in each.param_groups])}
-    if optimized.issuperset(map(id, parameters)):  # at every step of most trainings
+    if optimized.issuperset(map(id, parameters)):  # the common case, fast
         return []
     return [(each, tuple(each.shape)) for each in parameters if each.requires_grad and id(each) not in optimized]
 
 
 def watch_stale_optimizers(parameters: Sequence[tuple[Tensor, Shape]]) -> None:
-    """Let an optimizer's next step fail with a reason if its states have former shapes of these parameters.
+    """Make the next step of an optimizer raise if its states have former shapes of these parameters.
 
     Args:
-        parameters: parameters of `parameters_without_optimizer` with their shapes before the step.
+        parameters: the result of `parameters_without_optimizer` before the step.
     """
     if parameters:
         _guard.watch(parameters)

@@ -1,7 +1,7 @@
-"""Optimizer states of another shape than their parameter's: along which axes they are sliced.
+"""The axes along which an optimizer state is sliced if its shape differs from the parameter's.
 
-Three forms follow from the parameter's shape. Everything else (preconditioners, projections, sketches) mixes channels
-and has no slice that training with masks would arrive at.
+Three kinds of shapes are supported. Other states (preconditioners, projections, sketches) mix channels, and no slice of
+them equals the result of training with masks.
 
 - Lengths of 1: ``torch.optim.Adafactor`` and SM3 average over these axes (Shazeer & Stern 2018).
 - Missing axes: the same averages without ``keepdim``, as in fairseq's and transformers' Adafactor and in CAME.
@@ -33,12 +33,12 @@ def pattern_of_state(
         value: the state.
         parameter: the parameter.
         pattern: how the parameter is sliced.
-        key: the state's key. Of a square parameter's averages, ``*_row`` and ``*_col`` tell the axis.
-        siblings: the other entries of the state. Next to integers (quantised moments) scales of blocks may have any
-            length, so that none is taken for an average.
+        key: the state's key. For averages of a square parameter, ``*_row`` and ``*_col`` determine the axis.
+        siblings: the other entries of the state. If one is quantised, a vector may be block scales of any length, so
+            it does not count as an average.
 
     Returns:
-        (axis, kept positions); empty where it stays whole, None where its shape does not follow.
+        (axis, kept positions); empty if the state stays whole, None if the shape is not supported.
     """
     shape, full = tuple(value.shape), tuple(parameter.shape)
     if value.layout != torch.strided:
@@ -51,9 +51,9 @@ def pattern_of_state(
 
 
 def is_preconditioner(value: Tensor) -> bool:
-    """True if a square matrix is symmetric or triangular, but neither constant nor a moment of zeros.
+    """True for a symmetric or triangular square matrix that is not constant.
 
-    A preconditioner of a square parameter has the parameter's shape, but both of its axes are the same one.
+    A preconditioner of a square parameter has the parameter's shape, but both axes stand for the same one.
     """
     if value.ndim != 2 or value.shape[0] != value.shape[1] or value.shape[0] < 2 or not value.is_floating_point():
         return False
@@ -68,7 +68,7 @@ def _is_quantised(value: Tensor) -> bool:
 
 
 def _averaged(shape: tuple[int, ...], full: tuple[int, ...], pattern: Pattern, key: str) -> Pattern | None:
-    """A state without some of the parameter's axes, where it is clear which; only one cut can then be meant."""
+    """The cut of a state that lacks some of the parameter's axes; None unless all candidates have the same cut."""
     if len(full) >= 2 and key.endswith("_row") and shape == full[:-1]:
         left = [tuple(range(len(full) - 1))]
     elif len(full) >= 2 and key.endswith("_col") and shape == (*full[:-2], full[-1]):
@@ -86,7 +86,7 @@ def _averaged(shape: tuple[int, ...], full: tuple[int, ...], pattern: Pattern, k
 
 
 def _merged(shape: tuple[int, ...], full: tuple[int, ...], pattern: Pattern) -> Pattern | None:
-    """A state each of whose axes is one or several neighbouring axes of the parameter."""
+    """The cut of a state whose axes each merge neighbouring axes of the parameter."""
     kept, axis, merged = dict(pattern), 0, []
     for i, length in enumerate(shape):
         positions: IntArray = np.zeros(1, np.int64)

@@ -1,8 +1,8 @@
-"""Slices the tensors that an optimizer keeps for a parameter along with the parameter.
+"""Slices optimizer states together with their parameters.
 
 A state of the parameter's shape is cut like the parameter; `state_shapes.py` derives the cut of other shapes. States
-may lie in lists, dictionaries, deques or attributes of objects. Scalars and plain numbers stay. What an optimizer keeps
-elsewhere is found by `attributes.py`; `registry.py` has the optimizers that need other rules.
+may be nested in containers and objects. Numbers and tensors with one element stay. `attributes.py` finds tensors
+outside of `optimizer.state`; `registry.py` has the optimizers that need other rules.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from gsprune.tracing.graph import IntArray
 
 __all__ = ["StateSlicer"]
 
-# Keys that lead to a part of a state.
 Path = tuple[Any, ...]
+"""Keys from a parameter's state to a part of it."""
 
 _WAYS_OUT = (
     "Remove the entry (`del optimizer.state[parameter]`), or prune without `optimizer=` and build a new optimizer"
-    " (`report.slice(name, tensor)` cuts what you copy into it)"
+    " (`report.slice(name, tensor)` slices tensors to copy into it)"
 )
 
 
@@ -42,7 +42,7 @@ class StateSlicer:
     Args:
         bindings: the names of the parameters, for messages.
         tensors: the parameters and buffers, then other tensors of the plan; appended to.
-        patterns: the distinct cuts; appended to where a state is cut otherwise than its parameter.
+        patterns: the distinct cuts; appended to if a state's cut differs from its parameter's.
         pattern_of: (len(tensors),) index into `patterns`; appended to.
         entries: (dictionary, key, value) to set; appended to.
         num_owned: number of tensors that belong to the modules.
@@ -75,7 +75,7 @@ class StateSlicer:
         return {id(tensor): index for index, tensor in enumerate(self.tensors[: self.num_owned])}
 
     def cut_of(self, parameter: Tensor) -> dict[int, IntArray]:
-        """{axis: sorted kept positions} of a parameter; empty where the step does not cut it."""
+        """{axis: sorted kept positions} of a parameter; empty if the step does not cut it."""
         index = self.owned.get(id(parameter))
         return {} if index is None else dict(self.patterns[self.pattern_of[index]])
 
@@ -91,7 +91,7 @@ class StateSlicer:
             self.add(tensor, len(self.patterns) - 1)
 
     def set(self, dictionary: dict[Any, Any], key: Any, value: Any) -> None:
-        """Set an entry of a dictionary, or an attribute in an object's ``__dict__``, when the step is made."""
+        """Plan to set an entry of a dictionary, or an attribute in an object's ``__dict__``."""
         self.entries.append((dictionary, key, value))
 
     def note(self, text: str) -> None:
@@ -99,7 +99,7 @@ class StateSlicer:
         self.notes.append(text)
 
     def add(self, tensor: Tensor, pattern: int) -> None:
-        """Cut one more tensor by a pattern of the plan, unless the plan has the tensor."""
+        """Cut one more tensor by a pattern of the plan, unless the tensor is already planned."""
         if id(tensor) not in self.planned:
             self.planned.add(id(tensor))
             self.tensors.append(tensor)
@@ -109,7 +109,7 @@ class StateSlicer:
         """Cut a gradient like its parameter.
 
         Raises:
-            RewriteError: it is sparse.
+            RewriteError: it is sparse, or of another shape.
         """
         shape = self.tensors[owner].shape
         if gradient.shape != shape or gradient.layout != torch.strided:
@@ -121,17 +121,17 @@ class StateSlicer:
         self.add(gradient, self.pattern_of[owner])
 
     def add_state(self, owner: int, optimizer: Optimizer, holder: Any, key: Any, value: Any) -> None:
-        """Cut all tensors below one entry of a parameter's state.
+        """Cut all tensors in one entry of a parameter's state.
 
         Args:
             owner: index of the parameter.
             optimizer: the optimizer that has the state, for messages.
-            holder: the dictionary that holds the entry; anything else where the entry cannot be set.
+            holder: the dictionary with the entry; any other value if the entry cannot be set.
             key: the entry's key; None for the whole state.
             value: the entry.
 
         Raises:
-            RewriteError: a tensor's shape does not follow from the parameter's, or an object's tensors cannot be found.
+            RewriteError: a tensor's shape is not supported, or an object's tensors cannot be found.
         """
         seen: set[int] = set()
         waiting: list[tuple[Path, Any, Any]] = [((key,), holder, value)]
@@ -171,13 +171,13 @@ class StateSlicer:
             raise self._refusal(owner, optimizer, path, value)
 
     def refuse_preconditioners(self, optimizers: Sequence[Optimizer]) -> None:
-        """Refuse matrices that mix the channels of a square parameter, whose shape they have.
+        """Refuse matrices that mix the channels of a square parameter and have its shape.
 
         Args:
-            optimizers: the optimizers; torch's own have none and cost nothing.
+            optimizers: the optimizers; torch's own, which have none, are skipped.
 
         Raises:
-            RewriteError: names the first.
+            RewriteError: there is one.
         """
         for optimizer in optimizers:
             if type(optimizer).__module__.startswith("torch.optim"):
@@ -191,7 +191,7 @@ class StateSlicer:
                             raise self._refusal(owner, optimizer, (key,), value)
 
     def _refusal(self, owner: int, optimizer: Optimizer, path: Path, value: Any) -> RewriteError:
-        """The error for a part of a state that cannot follow its parameter."""
+        """The error for a part of a state that cannot be sliced."""
         keys = ["a parameter" if isinstance(key, Tensor) else repr(key) for key in reversed(path) if key is not None]
         state = f"state {' in '.join(keys)}" if keys else "the state"
         reason = f"is a {type(value).__name__}, which cannot be sliced along"

@@ -1,6 +1,6 @@
-"""Optimizers within optimizers (Lookahead, SAM, accelerate's), and attributes in which optimizers keep tensors.
+"""Optimizers inside of optimizers (Lookahead, SAM, accelerate's), and tensors in optimizers' attributes.
 
-Both are found by what they are: an attribute of any name may be an optimizer, or hold tensors.
+Both are recognised by type, so attributes may have any name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def is_optimizer(value: object) -> bool:
-    """True for torch's optimizers and wrappers that look like one: parameter groups, a state and a step."""
+    """True for torch's optimizers and for wrappers with parameter groups, a state and a step."""
     if isinstance(value, Optimizer):
         return True
     if isinstance(value, type | nn.Module | Tensor) or not callable(getattr(value, "step", None)):
@@ -44,10 +44,10 @@ def as_optimizers(
 
     Args:
         optimizer: the argument of that name.
-        methods: what a wrapper must have besides parameter groups, a state and a step.
+        methods: required methods besides `step`.
 
     Raises:
-        TypeError: something is neither a ``torch.optim.Optimizer`` nor a wrapper that looks like one.
+        TypeError: an element is no optimizer (see `is_optimizer`), or lacks a method.
     """
     if optimizer is None:
         return ()
@@ -70,11 +70,11 @@ def check_ownership(optimizers: Sequence[Optimizer], cut_ids: Collection[int], m
 
     Args:
         optimizers: the optimizers to check.
-        cut_ids: ids of some of the model's parameters; an optimizer that has one of them is the model's.
+        cut_ids: ids of some of the model's parameters; an optimizer with one of them passes at once.
         modules: the model and its followers.
 
     Raises:
-        ValueError: naming the optimizer.
+        ValueError: an optimizer belongs to another model.
     """
     for optimizer in optimizers:
         if any(id(parameter) in cut_ids for group in optimizer.param_groups for parameter in group["params"]):
@@ -91,7 +91,7 @@ def check_ownership(optimizers: Sequence[Optimizer], cut_ids: Collection[int], m
 
 
 def with_inner(optimizers: Sequence[Optimizer]) -> tuple[Optimizer, ...]:
-    """The optimizers, and those that they hold in attributes or in containers there, each once."""
+    """The optimizers, and those in their attributes or in containers there, each once."""
     found = {id(optimizer): optimizer for optimizer in optimizers}
     waiting = deque(found.values())
     while waiting:
@@ -104,23 +104,25 @@ def with_inner(optimizers: Sequence[Optimizer]) -> tuple[Optimizer, ...]:
 
 
 def extras_of(optimizer: Optimizer) -> dict[str, Any]:
-    """Place -> value of all that may hold tensors outside of the states of parameters; empty for torch's optimizers."""
+    """Place -> value of attributes and entries that may hold tensors outside of the parameters' states.
+
+    Empty for torch's own optimizers.
+    """
     extras = {f".{name}": value for name, value in _own_attributes(optimizer).items() if not is_optimizer(value)}
     for i, group in enumerate(optimizer.param_groups):
         for key, value in group.items():
             if key != "params" and may_hold_tensors(value):
                 extras[f".param_groups[{i}][{key!r}]"] = value
-    loose = {key: value for key, value in optimizer.state.items() if not isinstance(key, Tensor)}
-    if loose:
-        extras[".state"] = loose
+    by_other_keys = {key: value for key, value in optimizer.state.items() if not isinstance(key, Tensor)}
+    if by_other_keys:
+        extras[".state"] = by_other_keys
     return extras
 
 
 def parts_to_follow(value: Any, modules: Collection[nn.Module]) -> list[tuple[str, Any]]:
-    """(place, part) of a value, without what is no optimizer's: other optimizers, the model and what contains it.
+    """(place, part) of a value, without optimizers and without modules that share a part with `modules`.
 
-    An object that holds a module or an optimizer is a trainer, a strategy or an engine: of its parts only tensors and
-    containers are taken.
+    An object with a module or an optimizer is probably a trainer, so only its tensors and containers are followed.
     """
     if is_optimizer(value):
         return []
@@ -137,12 +139,12 @@ def parts_to_follow(value: Any, modules: Collection[nn.Module]) -> list[tuple[st
 
 
 def _keeps_any(optimizer: Optimizer, ids: Collection[int]) -> bool:
-    """True if the optimizer keeps one of some tensors outside its groups, as wrappers with master weights do."""
+    """True if the optimizer keeps one of these tensors outside its groups, as wrappers with master weights do."""
     return any(id(tensor) in ids for value in extras_of(optimizer).values() for tensor in tensors_below(value))
 
 
 def tensors_below(value: Any) -> Iterator[Tensor]:
-    """Tensors in containers and objects, without those of optimizers; some may come twice."""
+    """Tensors in containers and objects, except in optimizers; some may appear twice."""
     waiting, seen = [value], set()
     while waiting:
         part = waiting.pop()
@@ -154,7 +156,7 @@ def tensors_below(value: Any) -> Iterator[Tensor]:
 
 
 def _own_attributes(optimizer: Optimizer) -> dict[str, Any]:
-    """Attributes beyond those of every torch optimizer that may hold tensors or optimizers."""
+    """Attributes that torch's optimizers do not have and that may hold tensors or optimizers."""
     attributes: dict[str, Any] = getattr(optimizer, "__dict__", {})
     own = {name: attributes[name] for name in attributes.keys() - _torch_attributes()}
     return {name: value for name, value in own.items() if may_hold_tensors(value)}

@@ -1,4 +1,4 @@
-"""The description of a training algorithm, by which commands, evaluations and exports use it."""
+"""The description of a training algorithm for commands, evaluations and exports."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class MakePolicy(Protocol):
 
         Args:
             outputs: observations (B, C, H, W) uint8 on `device` -> outputs of the acting part.
-            network: of the agent.
-            environment: that is played.
-            generator: on `device`; a greedy policy ignores it.
-            device: of the network.
+            network: the agent's network.
+            environment: the environment to play.
+            generator: a generator on `device`; a greedy policy ignores it.
+            device: the network's device.
         """
 
 
@@ -45,15 +45,15 @@ class Algorithm:
     """One algorithm.
 
     Attributes:
-        name: as in ``gsprune train NAME``; a run's folder keeps it.
+        name: as in ``gsprune train NAME``; stored in the run's folder.
         config: the class of its options.
         presets: the values of ``--preset``; "paper" is the default.
         trainer: the class of its trainer.
-        build_network: its network on an encoder.
-        acting_part: the part of its network that is exported: observations in, one output.
-        output_name: the name of that output.
-        policy: its policy.
-        acts: whether that policy samples its actions or takes the best.
+        build_network: makes its network on an encoder.
+        acting_part: returns the part of a network that acts and is exported: observations -> one output.
+        output_name: returns the name of that output.
+        policy: makes its policy.
+        acts: "sampled" if the policy samples its actions, "greedy" if it takes the best ones.
     """
 
     name: str

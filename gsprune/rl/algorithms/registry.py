@@ -11,7 +11,7 @@ from gsprune.rl.training.config import TrainConfig
 
 __all__ = ["algorithm_for", "algorithm_names", "algorithm_of", "register_algorithm"]
 
-# An algorithm is imported when it is asked for.
+# Name -> module and attribute. Algorithms are imported when they are used.
 _BUILT_IN = {
     "ppo": ("gsprune.rl.algorithms.ppo.algorithm", "PPO"),
     "dqn": ("gsprune.rl.algorithms.dqn.algorithm", "DQN"),
@@ -36,17 +36,17 @@ def algorithm_names() -> tuple[str, ...]:
 
 
 def algorithm_for(config: TrainConfig) -> Algorithm:
-    """The algorithm that a configuration belongs to.
+    """The algorithm of a configuration.
 
     Raises:
-        TypeError: no algorithm has options of this class.
+        TypeError: no algorithm has a configuration of this class.
     """
     fitting = [found for found in map(algorithm_of, algorithm_names()) if isinstance(config, found.config)]
     if fitting:
         return max(fitting, key=lambda algorithm: len(algorithm.config.__mro__))  # the most derived class
     raise TypeError(
         f"`config` must be of the class of an algorithm ({', '.join(algorithm_names())}), got {type(config).__name__};"
-        " add your own by register_algorithm"
+        " add your own with register_algorithm"
     )
 
 
@@ -54,11 +54,11 @@ def algorithm_of(name: str) -> Algorithm:
     """The algorithm of that name.
 
     Args:
-        name: of a built-in or registered algorithm, or "package.module:NAME" for an `Algorithm` of another package.
+        name: a built-in or registered algorithm, or "package.module:NAME" for an `Algorithm` of another package.
 
     Raises:
-        ValueError: there is none; the message suggests the nearest.
-        TypeError: the name is that of something else.
+        ValueError: the name is unknown; the message suggests the nearest one.
+        TypeError: the object of that name is no `Algorithm`.
     """
     if name in _registered:
         return _registered[name]

@@ -15,10 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gsprune.errors import EvaluationError
+
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
 __all__ = [
+    "MAX_EPISODE_STEPS",
     "NOISE_SIGMAS",
     "EpisodeReturns",
     "Policy",
@@ -30,6 +33,9 @@ __all__ = [
 
 Policy = Callable[[Tensor], npt.NDArray[Any]]
 """Maps uint8 observations (N, C, H, W) on the host to actions (N, ...)."""
+
+MAX_EPISODE_STEPS = 30_000
+"""Steps after which an evaluation gives an episode up. The longest are games of Atari, cut off after 27,000."""
 
 NOISE_SIGMAS = (5.0, 15.0, 30.0)
 """Standard deviations of the robustness track, in grey levels of 0..255."""
@@ -64,6 +70,7 @@ def evaluate(
     episodes_per_env: int,
     noise_sigma: float = 0.0,
     rng: np.random.Generator | None = None,
+    max_episode_steps: int = MAX_EPISODE_STEPS,
 ) -> EpisodeReturns:
     """Play a fixed number of episodes in every environment.
 
@@ -76,6 +83,7 @@ def evaluate(
         episodes_per_env: K, at least 1.
         noise_sigma: standard deviation of Gaussian pixel noise, in grey levels; 0 for none.
         rng: source of the noise; needed if `noise_sigma` > 0.
+        max_episode_steps: longest episode that is played, at least 1.
 
     Returns:
         The (N, K) returns and lengths.
@@ -83,6 +91,7 @@ def evaluate(
     Raises:
         ValueError: `episodes_per_env` < 1, a negative `noise_sigma` or one without `rng`, or environments that don't
             reset themselves.
+        EvaluationError: an episode has more than `max_episode_steps` steps.
     """
     from gymnasium.vector import AutoresetMode
 
@@ -112,6 +121,11 @@ def evaluate(
         actions[rows] = chosen
         observations, rewards, terminated, truncated, _ = envs.step(actions)
         tally.add(np.asarray(rewards), np.logical_or(terminated, truncated))
+        if tally.longest > max_episode_steps:
+            raise EvaluationError(
+                f"an episode has not ended after {max_episode_steps:,} steps; limit episodes by"
+                " gymnasium.wrappers.TimeLimit, or allow longer ones by gsprune eval RUN --max-episode-steps"
+            )
     return EpisodeReturns(tally.returns, tally.lengths)
 
 
@@ -193,6 +207,11 @@ class _Tally:
     def complete(self) -> bool:
         """Whether every environment has its K episodes."""
         return not bool(self.unfinished.any())
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest running episode that will count."""
+        return int(self._length[self.unfinished].max(initial=0))
 
     def add(self, rewards: npt.NDArray[Any], ended: npt.NDArray[np.bool_]) -> None:
         """Account for one step: rewards (N,) and ends (N,) of it."""

@@ -16,7 +16,7 @@ import torch
 from gsprune.rl.envs.configured import configured_request
 from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import make_environments, provider_of, score_range_of
-from gsprune.rl.evaluation.episodes import NOISE_SIGMAS, EpisodeReturns, Policy, evaluate
+from gsprune.rl.evaluation.episodes import MAX_EPISODE_STEPS, NOISE_SIGMAS, EpisodeReturns, Policy, evaluate
 from gsprune.rl.evaluation.statistics import bootstrap_interval, mean
 
 __all__ = [
@@ -64,6 +64,7 @@ class ProtocolConfig:
         num_envs: environments that step together.
         seed: of the levels, the sampled actions and the noise.
         env_options: options of the environment.
+        max_episode_steps: longest episode that is played.
     """
 
     game: str
@@ -72,12 +73,15 @@ class ProtocolConfig:
     num_envs: int = 64
     seed: int = 0
     env_options: str = ""
+    max_episode_steps: int = MAX_EPISODE_STEPS
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise ValueError(f"`episodes` must be at least 1, got {self.episodes}")
         if self.num_envs < 1:
             raise ValueError(f"`num_envs` must be at least 1, got {self.num_envs}")
+        if self.max_episode_steps < 1:
+            raise ValueError(f"`max_episode_steps` must be at least 1, got {self.max_episode_steps}")
 
     @property
     def environments(self) -> int:
@@ -136,6 +140,7 @@ def evaluate_tracks(
 
     Raises:
         MissingExtraError: a package of the environment is not installed.
+        EvaluationError: an episode is longer than `config.max_episode_steps`.
     """
     results: dict[str, TrackResult] = {}
     played: dict[tuple[str, float], TrackResult] = {}
@@ -168,6 +173,7 @@ def _played(
             config.episodes_per_env,
             noise_sigma=track.noise_sigma,
             rng=np.random.default_rng(config.seed),
+            max_episode_steps=config.max_episode_steps,
         )
     finally:
         envs.close()

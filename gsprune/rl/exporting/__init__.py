@@ -1,1 +1,1 @@
-"""From a run to a policy file that a device runs."""
+"""Exports the policy of a run to a file for a device."""

@@ -1,4 +1,4 @@
-"""The policy's part of an export's contract: layout of observations, action space, training."""
+"""The policy's part of an export's contract: observations, action space and training."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def policy_contract(agent: TrainedAgent, folder: Path, dense: NetworkSize) -> di
     """Entries of the contract, as JSON values.
 
     Args:
-        agent: what is exported.
-        folder: its run.
-        dense: size of the network that the run began with.
+        agent: the exported agent.
+        folder: its run folder.
+        dense: size of the run's dense network.
     """
     config = agent.config
     environment = agent.environment
@@ -51,12 +51,12 @@ def policy_contract(agent: TrainedAgent, folder: Path, dense: NetworkSize) -> di
             "checkpoint": agent.checkpoint.name,
             "dense": {"parameters": dense.params, "macs": dense.macs, "widths": dense.widths},
         },
-        "return": _known_return(folder),
+        "return": _newest_return(folder),
     }
 
 
 def _choice(agent: TrainedAgent) -> str:
-    """How an action is chosen from the outputs."""
+    """A description of how actions are chosen from outputs."""
     from gymnasium.spaces import Box, MultiDiscrete
 
     space = agent.environment.action_space
@@ -83,8 +83,8 @@ def _space(space: Any) -> dict[str, Any]:
     return {"space": "discrete", "sizes": [int(space.n)]}
 
 
-def _known_return(folder: Path) -> dict[str, Any] | None:
-    """The newest evaluation in the run folder; None where there is none."""
+def _newest_return(folder: Path) -> dict[str, Any] | None:
+    """The newest evaluation in the run folder; None if there is none."""
     evaluation = _read(folder / "eval.json")
     if evaluation is not None:
         tracks = {name: track["mean"] for name, track in evaluation["tracks"].items()}
@@ -102,5 +102,5 @@ def _read(file: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ValueError(f"{str(file)!r} is damaged: {error}; delete it to go on without") from error
+        raise ValueError(f"{str(file)!r} is damaged: {error}; delete it to export without it") from error
     return content

@@ -1,4 +1,4 @@
-"""Frames of a game as an agent meets them: to check an export on, to calibrate a quantisation."""
+"""Frames of a game that an agent plays, for checking an export or calibrating a quantisation."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def played_frames(agent: TrainedAgent, count: int, seed: int) -> Uint8Array:
     """Frames that the agent sees while it plays the full distribution of levels of its game.
 
     Args:
-        agent: plays as it is evaluated.
-        count: how many frames, >= 1.
-        seed: of levels and actions.
+        agent: the agent, which plays with its policy for evaluation.
+        count: number of frames, >= 1.
+        seed: seed of levels and actions.
 
     Returns:
-        (count, C, H, W) uint8, contiguous: colour planes one after another.
+        (count, C, H, W) uint8, contiguous.
     """
     if count < 1:
         raise ValueError(f"`count` must be at least 1, got {count}")

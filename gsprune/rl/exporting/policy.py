@@ -1,4 +1,4 @@
-"""From a run to a policy that a device runs: the network's logits or Q values, without value head and sampling."""
+"""Exports the policy of a run for a device: the network's logits or Q values, without value head and sampling."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def export_policy(
     """Export the policy of a run, checked on frames of its game.
 
     Args:
-        agent: of the run.
-        folder: the run.
-        path: the file; the contract goes beside it.
+        agent: the run's agent.
+        folder: the run folder.
+        path: the file; the contract is written next to it.
         frames: (n, C, H, W) uint8, on which outputs and greedy actions must agree with PyTorch's.
         form: "onnx" or "torch".
-        dynamic_batch: leave the number of frames open; False fixes it to 1.
+        dynamic_batch: allow any number of frames per call; False fixes it to 1.
 
     Raises:
-        ExportError: the exported policy acts otherwise than the agent.
+        ExportError: the exported policy chooses other actions than the agent.
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
     """
     return export(
@@ -71,11 +71,11 @@ class QuantizedPolicy:
 
     Attributes:
         path: the ONNX file.
-        contract: the JSON file beside it.
-        size: of the file, bytes.
-        comparison: with the float policy, on the same frames.
-        before: test levels played by the float policy.
-        after: the same levels played by this one.
+        contract: the JSON file next to it.
+        size: bytes of the file.
+        comparison: the comparison with the float policy.
+        before: result of the float policy on test levels.
+        after: result of this policy on the same levels.
     """
 
     path: Path
@@ -87,21 +87,21 @@ class QuantizedPolicy:
 
     @property
     def loss(self) -> float:
-        """Mean return lost on test levels, reward units; negative where the quantised policy does better."""
+        """Mean return lost on test levels; negative if the quantised policy is better."""
         return self.before.mean - self.after.mean
 
 
 def quantize_policy(
     agent: TrainedAgent, report: ExportReport, frames: Uint8Array, calibration: Uint8Array, config: ProtocolConfig
 ) -> QuantizedPolicy:
-    """Quantise an exported policy, and play with both to see what that costs.
+    """Quantise an exported policy, and measure its loss of return.
 
     Args:
-        agent: of the run.
-        report: of its export as ONNX.
-        frames: (n, C, H, W) uint8, to compare outputs on.
-        calibration: (m, C, H, W) uint8, other frames, from which the ranges of activations are taken.
-        config: how much is played; both policies play the same levels.
+        agent: the run's agent.
+        report: the report of its export as ONNX.
+        frames: (n, C, H, W) uint8, for the comparison of outputs.
+        calibration: (m, C, H, W) uint8, other frames, for the ranges of activations.
+        config: the evaluation; both policies play the same levels.
 
     Raises:
         ExportError: ONNX Runtime cannot quantise the file.
@@ -131,7 +131,7 @@ def quantize_policy(
 
 
 def _played(agent: TrainedAgent, session: Session, config: ProtocolConfig, one_by_one: bool) -> TrackResult:
-    """The test track, played by an ONNX file."""
+    """Play the test track with an ONNX file."""
 
     def outputs(frames: Tensor) -> Tensor:
         array = np.ascontiguousarray(frames.numpy())

@@ -1,1 +1,1 @@
-"""Trained agents at play: frames of their episodes, side by side with captions, in a window or a video file."""
+"""Plays episodes with trained agents and shows them side by side with captions, in a window or a video file."""

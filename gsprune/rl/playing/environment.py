@@ -1,4 +1,4 @@
-"""The environment in which an agent is shown."""
+"""The environment in which an agent plays for a viewer."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _OPTIONS = ("env_id", "distribution_mode", "env_options")
 
 
 def make_environment(agent: TrainedAgent, levels: Levels, seed: int) -> Any:
-    """One environment of the agent's run, as a vector environment that resets itself within a step.
+    """One environment of the agent's run, as a vector environment that resets within the last step of an episode.
 
     Args:
-        agent: of the run.
+        agent: the run's agent.
         levels: "train" for the training levels, "test" for all levels.
-        seed: of the levels, >= 0.
+        seed: seed of the levels, >= 0.
     """
     return make_environments(configured_request(agent.config, levels, 1, EVALUATION_SEED + seed, is_training=False))
 
 
 def check_same_environment(first: TrainedAgent, second: TrainedAgent) -> None:
-    """Check that two runs have the same environment, so that both agents meet the same levels.
+    """Check that two runs have the same environment, so that both agents play the same levels.
 
     Raises:
-        ValueError: names the option that differs.
+        ValueError: an option of the environment differs; the message names it.
     """
     for option in _OPTIONS:
         values = [agent.config.get(option) for agent in (first, second)]

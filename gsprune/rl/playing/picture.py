@@ -1,4 +1,4 @@
-"""Pictures of agents side by side, each below its caption."""
+"""Pictures of agents side by side, each with a caption above it."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _TEXT_COLOUR = (190, 196, 204)
 
 
 class Pictures:
-    """Draws the moments of the same players again and again; all pictures have the same size."""
+    """Draws moments of a fixed set of players. All pictures have the same size."""
 
     def __init__(self, players: Sequence[Player], first: Sequence[Moment], scale: int) -> None:
-        """Lay the pictures out.
+        """Compute the layout.
 
         Args:
-            players: from left to right.
-            first: a moment of each.
-            scale: picture pixels per pixel of a frame, in either direction.
+            players: the players from left to right.
+            first: a moment of each player.
+            scale: picture pixels per pixel of a frame, in both directions.
         """
         self._players = players
         self._scale = scale
@@ -85,7 +85,7 @@ def colours(frame: Uint8Array) -> Uint8Array:
     """The newest picture of an observation, as (H, W, 3).
 
     Args:
-        frame: (C, H, W): colour planes where C is a multiple of 3, else grey planes. The newest of a stack is last.
+        frame: (C, H, W): a stack of colour pictures if C is a multiple of 3, else of grey ones, the newest last.
     """
     planes = frame[-3:] if len(frame) % 3 == 0 else np.repeat(frame[-1:], 3, axis=0)
     return np.ascontiguousarray(planes.transpose(1, 2, 0))

@@ -1,4 +1,4 @@
-"""From trained agents to the pictures of what they play."""
+"""Plays episodes with trained agents and draws them as pictures."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = ["Film", "PlayConfig", "filmed", "moments"]
 
 @dataclass(frozen=True)
 class PlayConfig:
-    """What is played and how it is shown.
+    """Options of a playback.
 
     Attributes:
         levels: "train" for the training levels, "test" for all levels.
-        seed: of levels and actions, >= 0.
-        episodes: of each agent, >= 1; None plays until the time is up.
-        seconds: length at most.
+        seed: seed of levels and actions, >= 0.
+        episodes: episodes of each agent, >= 1; None plays until the time is up.
+        seconds: the maximum length.
         fps: environment steps per second.
-        scale: picture pixels per pixel of a frame, in either direction.
+        scale: picture pixels per pixel of a frame, in both directions.
     """
 
     levels: Levels = "test"
@@ -52,13 +52,13 @@ class PlayConfig:
 
     @property
     def frames(self) -> int:
-        """The number of pictures at most."""
+        """The maximum number of pictures."""
         return max(1, round(self.seconds * self.fps))
 
 
 @dataclass(frozen=True)
 class Film:
-    """Pictures that are drawn when they are iterated over: the frames alone need far less memory."""
+    """Pictures that are drawn during iteration, because the frames need far less memory."""
 
     pictures: Pictures
     moments: Sequence[tuple[Moment, ...]]
@@ -71,7 +71,7 @@ class Film:
 
 
 def moments(players: Sequence[Player], config: PlayConfig) -> Generator[tuple[Moment, ...], None, None]:
-    """Play with all agents at the same time, on one thread: the same seed plays the same on every machine's cores."""
+    """Play with all agents side by side, on one thread, so that episodes do not depend on the number of cores."""
     with ExitStack() as stack:
         stack.enter_context(torch_threads(1))
         streams = [

@@ -1,4 +1,4 @@
-"""The agents that are shown, with the properties that their captions state."""
+"""Playing agents with the properties that captions show."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gsprune.rl.training.pruning import NetworkSize
 __all__ = ["Player", "players_of"]
 
 _KEEPS_SIZE = ("structured", "unstructured", "redo")
-_TIMING_SECONDS = 5.0  # at most, for all networks
+_TIMING_SECONDS = 5.0  # limit for all networks together
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Player:
     """An agent and the size and speed of its network.
 
     Attributes:
-        agent: plays.
-        size: of its network now.
-        dense: size of the network with which its run began.
-        milliseconds: of one frame through the acting half of the network, on one thread.
+        agent: the agent.
+        size: the size of its network.
+        dense: the size of the dense network of its run.
+        milliseconds: time per frame of the network's acting part, on one thread.
     """
 
     agent: TrainedAgent
@@ -37,7 +37,7 @@ class Player:
 
     @property
     def title(self) -> str:
-        """The kind of network: dense, pruned by how much, or of full size with a baseline's masks."""
+        """The kind of network: dense, pruned with the removed fraction, or of full size with a baseline's name."""
         removed = self.size.row(self.dense)["pruning/channel_sparsity"]
         if removed > 0:
             return f"pruned: {removed:.0%} of channels removed"
@@ -51,7 +51,7 @@ def players_of(agents: Sequence[TrainedAgent]) -> list[Player]:
     All networks are timed in turns on one thread, so that other load on the machine slows them alike.
 
     Args:
-        agents: all on the same device.
+        agents: the agents, all on the same device.
     """
     policies = [agent.acting_part for agent in agents]
     shape = agents[0].environment.observation_shape

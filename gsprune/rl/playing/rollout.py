@@ -36,16 +36,16 @@ class Moment:
 def played(
     agent: TrainedAgent, levels: Levels, seed: int, episodes: int | None = None
 ) -> Generator[Moment, None, None]:
-    """The moments of an agent's episodes, played one after another in one environment.
+    """Play episodes one after the other in one environment, and yield their moments.
 
-    An environment that resets itself returns the next episode's first frame in the step that ends an episode. So the
-    last frame of an episode appears twice, the second time with the whole return.
+    The step that ends an episode returns the first frame of the next episode. So the last frame of an episode appears
+    twice, the second time with the whole return.
 
     Args:
-        agent: plays as it is evaluated: PPO samples its actions, DQN takes the best.
+        agent: the agent, which plays with its policy for evaluation: PPO samples actions, DQN takes the best.
         levels: "train" or "test".
-        seed: of levels and actions.
-        episodes: how many, >= 1; None goes on for ever.
+        seed: seed of levels and actions.
+        episodes: number of episodes, >= 1; None never ends.
     """
     policy = agent.policy(torch.Generator(device=agent.device).manual_seed(seed))
     with closing(make_environment(agent, levels, seed)) as environment:
@@ -67,10 +67,10 @@ def played(
 
 
 def side_by_side(streams: Sequence[Iterator[Moment]]) -> Iterator[tuple[Moment, ...]]:
-    """The moments of several agents at the same time, until the last of them has ended.
+    """Yield the moments of several agents at the same time, until all streams have ended.
 
     Args:
-        streams: one per agent, at least one moment each. One that ends earlier keeps its last moment.
+        streams: one per agent, each with at least one moment. After its end a stream's last moment is repeated.
     """
     moments = [next(stream) for stream in streams]
     running = list(range(len(streams)))

@@ -1,7 +1,7 @@
 """Video files: mp4 (H.264) by PyAV, animated GIF by Pillow.
 
-PyAV's wheels contain FFmpeg. imageio-ffmpeg is no choice: Procgen's gym3 holds it below 0.4, and that version imports
-pkg_resources, which setuptools no longer has.
+PyAV's wheels contain FFmpeg. imageio-ffmpeg cannot be used: Procgen's gym3 requires a version below 0.4, which imports
+pkg_resources, but setuptools no longer has that module.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_video_path", "write_video"]
 
-_PALETTE_SAMPLES = 24  # pictures whose colours make the palette of a GIF
-_COLOURS = 256  # of a GIF; with 64 small bright things lose their colour, for a file a fifth smaller
-_LEAST_GIF_MILLISECONDS = 20  # browsers slow shorter pictures down to 100
+_PALETTE_SAMPLES = 24  # number of pictures that determine the palette of a GIF
+_COLOURS = 256  # colours of a GIF; with 64 the file is a fifth smaller, but small bright objects lose their colour
+_LEAST_GIF_MILLISECONDS = 20  # browsers show shorter pictures for 100 ms
 
 
 class Film(Protocol):
@@ -37,10 +37,10 @@ class Film(Protocol):
 
 
 def check_video_path(path: Path) -> None:
-    """Check that a video can be written to `path`, before anything is played.
+    """Check that a video can be written to `path`; call this before playing.
 
     Raises:
-        ValueError: unknown extension, or no such folder.
+        ValueError: the extension is unknown, or the folder does not exist.
         MissingExtraError: a package is missing.
     """
     if path.suffix.lower() not in _WRITERS:
@@ -55,10 +55,10 @@ def check_video_path(path: Path) -> None:
 
 
 def write_video(path: Path, film: Film, fps: int) -> None:
-    """Write pictures as a video that replaces an older file only when it is complete.
+    """Write pictures as a video. An older file is replaced only when the video is complete.
 
     Args:
-        path: ends in .mp4 or .gif, see `check_video_path`.
+        path: the file; it ends in .mp4 or .gif, see `check_video_path`.
         film: the pictures.
         fps: pictures per second.
     """
@@ -79,7 +79,7 @@ def _write_mp4(path: Path, film: Film, fps: int) -> None:
 
 
 def _write_gif(path: Path, film: Film, fps: int) -> None:
-    """One palette for all pictures and no dithering, so that pixels at rest stay equal and cost nothing."""
+    """Write a GIF with one palette and without dithering, so that unchanged pixels stay equal and take no space."""
     from PIL import Image
 
     palette = _palette(film)
@@ -89,7 +89,7 @@ def _write_gif(path: Path, film: Film, fps: int) -> None:
 
 
 def _palette(film: Film) -> Image:
-    """A picture with the colours that suit all pictures best."""
+    """A picture with the palette that suits all pictures best."""
     from PIL import Image
 
     samples = list(islice(film, 0, None, -(-len(film) // _PALETTE_SAMPLES)))

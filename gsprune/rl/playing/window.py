@@ -1,4 +1,4 @@
-"""A window that shows pictures, by pygame: what gymnasium's own environments draw in."""
+"""A window that shows pictures, made with pygame, which gymnasium's environments use, too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["no_window", "show"]
 
-_NO_SCREEN = ("dummy", "offscreen")  # SDL's drivers that draw nowhere
+_NO_SCREEN = ("dummy", "offscreen")  # SDL's drivers without a screen
 
 
 def no_window() -> str | None:
@@ -38,10 +38,10 @@ def show(pictures: Iterable[Image], fps: int, title: str) -> int:
     Args:
         pictures: all of the same size.
         fps: pictures per second, at most.
-        title: of the window.
+        title: title of the window.
 
     Returns:
-        how many pictures were shown.
+        the number of pictures that were shown.
     """
     pygame = _pygame()
     pygame.display.init()

@@ -1,1 +1,1 @@
-"""What all algorithms share: options, run folder, metrics, checkpoints, the loop."""
+"""The parts of training that all algorithms share: options, run folder, metrics, checkpoints and the loop."""

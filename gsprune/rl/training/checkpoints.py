@@ -1,9 +1,9 @@
-"""Checkpoints of a training: everything it needs to go on as if it had never stopped.
+"""Checkpoints of a training: its whole state, so that a resumed training continues as if it had never stopped.
 
 A checkpoint is a folder ``checkpoints/step-000001024`` with the network and its optimizer (``model.safetensors``, see
 `gsprune.save`), ``state.json``, ``arrays.npz`` and, written last, ``manifest.json`` with the SHA-256 of each file. It
-is filled under another name, flushed to disk and then renamed, so a folder of that name is complete; the manifest
-tells one that was damaged later. The last two are kept.
+is written under another name, flushed to disk and then renamed, so a folder of that name is complete. The manifest
+shows if a file was damaged later. The last two checkpoints are kept.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _TENSOR = "<tensor>"
 
 @dataclass
 class TrainingState:
-    """What a training keeps beside network and optimizer.
+    """The state of a training besides network and optimizer.
 
     Attributes:
         values: JSON values.
-        arrays: arrays by name; names may have parts, "envs/games".
+        arrays: arrays by name. A name may begin with a part, as in "envs/games".
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class TrainingState:
         self.put(part, arrays)
 
     def get_tree(self, part: str) -> dict[str, Any]:
-        """The ``state_dict`` of one part, its tensors on the CPU."""
+        """The ``state_dict`` of one part, with tensors on the CPU."""
         tree: dict[str, Any] = _with_tensors(self.values[part], self.get(part))
         return tree
 
@@ -71,26 +71,26 @@ class TrainingState:
 def save_checkpoint(
     folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState, **metadata: Any
 ) -> Path:
-    """Write a checkpoint and drop all but the last two.
+    """Write a checkpoint and delete all but the last two.
 
     Args:
-        folder: the run's folder of checkpoints; made as needed.
+        folder: the run's folder of checkpoints; created if missing.
         step: environment steps so far; names the checkpoint.
         model: the network.
         optimizer: its optimizer.
         state: everything else.
-        **metadata: JSON values stored with the network, to say what it is.
+        **metadata: JSON values to store with the network.
 
     Returns:
         the checkpoint's folder.
 
     Raises:
-        CheckpointError: the disk is full or cannot be written; older checkpoints are as before.
+        CheckpointError: the disk is full or cannot be written; older checkpoints are kept.
     """
     final = folder / f"step-{step:012d}"
     partial = folder / f".partial-{step:012d}"
     try:
-        for unfinished in folder.glob(".partial-*"):  # of a process that was killed, perhaps at another step
+        for unfinished in folder.glob(".partial-*"):  # left by a process that was killed
             shutil.rmtree(unfinished, ignore_errors=True)
         partial.mkdir(parents=True)
         gsprune.save(model, partial / MODEL_FILE, optimizer=optimizer, **metadata)
@@ -107,7 +107,7 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
         raise CheckpointError(
-            f"no checkpoint could be written to {str(folder)!r}: {reason}; make room and go on with"
+            f"no checkpoint could be written to {str(folder)!r}: {reason}; make room and resume with"
             f" --resume {folder.parent}"
         ) from error
     for old in checkpoint_folders(folder)[:-_KEPT]:
@@ -127,10 +127,10 @@ def latest_checkpoint(folder: Path) -> tuple[Path, list[str]]:
         folder: the run's folder of checkpoints.
 
     Returns:
-        its folder, and a line per newer checkpoint that had to be passed over.
+        its folder, and a line about every newer checkpoint that is damaged.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no undamaged checkpoint.
     """
     complaints: list[str] = []
     for candidate in reversed(checkpoint_folders(folder)):
@@ -146,13 +146,13 @@ def latest_checkpoint(folder: Path) -> tuple[Path, list[str]]:
 
 
 def load_state(checkpoint: Path) -> TrainingState:
-    """What a checkpoint holds beside network and optimizer; `gsprune.load` reads those from its `MODEL_FILE`."""
+    """Load a checkpoint's state except network and optimizer, which `gsprune.load` reads from `MODEL_FILE`."""
     with np.load(checkpoint / "arrays.npz", allow_pickle=False) as arrays:
         return TrainingState(json.loads((checkpoint / "state.json").read_text()), dict(arrays))
 
 
 def _without_tensors(tree: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:
-    """`tree` as JSON values; its tensors go to `arrays` and leave their key behind."""
+    """`tree` as JSON values. Its tensors are moved to `arrays` and replaced by their keys."""
     if isinstance(tree, torch.Tensor):
         key = str(len(arrays))
         arrays[key] = tree.detach().cpu().numpy()
@@ -174,7 +174,7 @@ def _with_tensors(tree: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
 
 
 def _damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint's files, or None."""
+    """A description of the damage to a checkpoint's files; None if they are undamaged."""
     try:
         manifest = json.loads((checkpoint / "manifest.json").read_text())
         for name, digest in manifest.items():
@@ -190,7 +190,7 @@ def _sha256(file: Path) -> str:
 
 
 def _flush(folder: Path) -> None:
-    """Have every file of a folder, and the folder, on disk."""
+    """Flush every file of a folder, and the folder itself, to disk."""
     for file in folder.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())

@@ -1,8 +1,8 @@
-"""torch.compile for a network whose widths change: compiled while they rest, eager in between.
+"""torch.compile for a network whose widths change: compiled while the widths are stable, eager in between.
 
-Every new width is a new graph to compile, which takes 16 to 27 s, and after eight of them dynamo silently stays eager.
-So the trainer says when widths rest (before the schedule begins and after its end); only then are functions compiled,
-each once per signature and phase, never more than `limit` times in a run.
+Every new width needs a compilation of 16 to 27 s, and after eight of them dynamo silently stays eager. So functions are
+compiled only while widths are stable: before the schedule begins and after its end. Each function is compiled once per
+signature and phase, and all functions together at most `limit` times in a run.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["CompiledWhileResting", "RestingFunction"]
+__all__ = ["StableWidthCompiler", "StableWidthFunction"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class CompiledWhileResting:
-    """Decides, call by call, whether the functions of a run are compiled or eager.
+class StableWidthCompiler:
+    """Decides for each call whether a function of the run is compiled or eager.
 
     Attributes:
-        compilations: how many were made, over resumed runs too.
+        compilations: number of compilations of the run, including those before it was resumed.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class CompiledWhileResting:
         limit: int = 6,
         backend: str | Callable[..., Any] = "inductor",
     ) -> None:
-        """Eager until `rest` says that widths rest.
+        """Start in eager mode, until `set_stable(True)`.
 
         Args:
             enabled: False keeps everything eager.
-            log: takes one line whenever something is compiled, or eager again.
-            limit: compilations in the whole run, >= 1.
+            log: takes a line about every compilation and every return to eager mode.
+            limit: the most compilations in the whole run, >= 1.
             backend: as in ``torch.compile``.
 
         Raises:
@@ -52,39 +52,39 @@ class CompiledWhileResting:
         self._log = log
         self._limit = limit
         self._backend = backend
-        self._resting = False
-        self._functions: list[RestingFunction[Any, Any]] = []
+        self._stable = False
+        self._functions: list[StableWidthFunction[Any, Any]] = []
 
     @property
     def active(self) -> bool:
-        """Whether functions may be compiled now."""
-        return self._enabled and self._resting
+        """True while functions may be compiled."""
+        return self._enabled and self._stable
 
-    def wrap(self, name: str, function: Callable[P, R]) -> RestingFunction[P, R]:
-        """A function that is compiled while widths rest; arguments are tensors.
+    def wrap(self, name: str, function: Callable[P, R]) -> StableWidthFunction[P, R]:
+        """A version of a function that is compiled while widths are stable.
 
         Args:
-            name: what the log calls it.
-            function: of tensors; what it closes over (a network) must change only while widths do not rest.
+            name: the function's name in the log.
+            function: takes tensors. A network in its closure must not change while widths are stable.
         """
-        wrapped = RestingFunction(self, name, function)
+        wrapped = StableWidthFunction(self, name, function)
         self._functions.append(wrapped)
         return wrapped
 
-    def rest(self, resting: bool) -> None:
-        """Say whether widths rest from now on; call it after a pruning step, before the next forward."""
-        if not self._enabled or resting == self._resting:
+    def set_stable(self, stable: bool) -> None:
+        """Set whether widths are stable from now on. Call this after a pruning step, before the next forward."""
+        if not self._enabled or stable == self._stable:
             return
-        self._resting = resting
+        self._stable = stable
         for function in self._functions:
-            function.forget()
-        # Frees the code of the old widths, and the count at which dynamo gives up.
+            function.discard()
+        # Frees the code of the old widths, and resets the count at which dynamo gives up.
         torch.compiler.reset()
-        if not resting:
-            self._log("widths change from now on: the network runs eagerly until they rest")
+        if not stable:
+            self._log("widths change from now on: the network runs in eager mode until they are stable")
 
-    def take(self, name: str, signature: str) -> bool:
-        """Ask for a compilation; counts it, or says in the log that no more are left."""
+    def reserve(self, name: str, signature: str) -> bool:
+        """Count a compilation and return True; log the refusal and return False if the limit is reached."""
         if self.compilations >= self._limit:
             self._log(f"{name} {signature} stays eager: all {self._limit} compilations of this run are used up")
             return False
@@ -92,7 +92,7 @@ class CompiledWhileResting:
         return True
 
     def compile(self, function: Callable[P, R]) -> Callable[P, R]:
-        """`function` as torch.compile makes it, for static shapes and without a break in its graph."""
+        """Compile a function for static shapes, as one graph."""
         return torch.compile(function, dynamic=False, fullgraph=True, backend=self._backend)
 
     def report(self, name: str, signature: str, seconds: float) -> None:
@@ -100,25 +100,25 @@ class CompiledWhileResting:
         self._log(f"compiled {name} {signature} in {seconds:.1f} s ({self.compilations} of at most {self._limit})")
 
 
-class RestingFunction(Generic[P, R]):
-    """One function of `CompiledWhileResting`."""
+class StableWidthFunction(Generic[P, R]):
+    """One function of `StableWidthCompiler`."""
 
-    def __init__(self, owner: CompiledWhileResting, name: str, function: Callable[P, R]) -> None:
-        """Use `CompiledWhileResting.wrap`."""
+    def __init__(self, owner: StableWidthCompiler, name: str, function: Callable[P, R]) -> None:
+        """Use `StableWidthCompiler.wrap`."""
         self._owner = owner
         self._name = name
         self._eager = function
         self._compiled: dict[str, Callable[P, R]] = {}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The function's result; compiled where a compilation is made or at hand."""
+        """The function's result, computed by compiled code if possible."""
         if not self._owner.active:
             return self._eager(*args, **kwargs)
         signature = _signature([*args, *kwargs.values()])
-        known = self._compiled.get(signature)
-        if known is not None:
-            return known(*args, **kwargs)
-        if not self._owner.take(self._name, signature):
+        cached = self._compiled.get(signature)
+        if cached is not None:
+            return cached(*args, **kwargs)
+        if not self._owner.reserve(self._name, signature):
             self._compiled[signature] = self._eager
             return self._eager(*args, **kwargs)
         compiled = self._owner.compile(self._eager)
@@ -128,13 +128,13 @@ class RestingFunction(Generic[P, R]):
         self._compiled[signature] = compiled
         return result
 
-    def forget(self) -> None:
-        """Drop what was compiled."""
+    def discard(self) -> None:
+        """Discard the compiled code."""
         self._compiled.clear()
 
 
 def _signature(arguments: list[Any]) -> str:
-    """What dynamo would compile anew for: shapes, types, and whether gradients are recorded."""
+    """Shapes, dtypes and the gradient mode: dynamo compiles again if one of them changes."""
     tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
     shapes = ", ".join(f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}" for tensor in tensors)
     return f"({shapes}){' with gradients' if torch.is_grad_enabled() else ''}"

@@ -31,7 +31,7 @@ _REFERENCE_WIDTH = 2  # the width at which the published learning rates hold
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(ABC):
-    """Options of every trainer: what is played, by which network, how it is pruned, where it runs."""
+    """The options of every trainer: environment, network, pruning, machine and evaluation."""
 
     env_id: str = "bigfish"
     """the environment: a Procgen game (bigfish, bossfight, caveflyer, chaser, climber, coinrun, dodgeball, fruitbot,
@@ -41,72 +41,73 @@ class TrainConfig(ABC):
     distribution_mode: Literal["easy", "hard"] = "easy"
     """difficulty of Procgen's levels; training plays levels 0-199 of easy, 0-499 of hard"""
     seed: int = 1
-    """seed of everything that is random: weights, actions, minibatches, levels"""
+    """seed of all random numbers: weights, actions, minibatches, levels"""
     total_timesteps: int = 25_000_000
     """environment steps of the whole training, over all environments"""
     num_envs: int = 64
-    """environments that are stepped together"""
+    """number of parallel environments"""
 
     encoder: str = "impoola"
     """the network: nature, impala, or impoola (impala with a mean over space before its dense layer); or your own as
     package.module:factory, a callable(observation_shape) -> torch.nn.Module with an attribute num_features"""
     num_features: int = 256
-    """outputs of a built-in encoder, which the heads read; not scaled by width"""
+    """outputs of a built-in encoder, the input of the heads; not scaled by width"""
     network: str | None = None
     """your own whole network as package.module:factory, a callable(environment description) -> torch.nn.Module with the
     outputs of the algorithm's network; unset: the encoder with the algorithm's heads"""
     width: float = 2
-    """factor on the filters of the convolutions (the paper's tau), at least 1"""
+    """multiplier of the convolutions' filters (tau in Impoola), at least 1"""
     widths_of: str | None = None
-    """folder of a run: begin with the widths it ended at, freshly initialised, instead of the dense ones"""
+    """folder of a run: start from its final widths with new random weights, instead of the dense widths"""
     learning_rate: float | None = None
-    """step size of Adam; unset: the published one of the encoder, which falls with width"""
+    """step size of Adam; unset: the encoder's published one, which decreases with width"""
     adam_eps: float = 1e-5
     """term in the denominator of Adam's steps"""
 
     pruning: PruningMethod = "group"
-    """none; group: coupled channels leave together and the network gets smaller; or a baseline that keeps its size:
-    structured and unstructured (masks over filters, over weights), redo (dormant units are drawn anew)"""
+    """none; group: remove coupled channels, so that the network gets smaller; or a baseline that keeps its size:
+    structured and unstructured (masks over filters or weights), redo (resets dormant units)"""
     sparsity: float = 0.8
-    """fraction that is gone at the end, in [0, 1); of what, `target` says"""
+    """final sparsity, in [0, 1): the fraction of channels (or of `target`) that is removed"""
     prune_begin: float = 0.2
     """fraction of the training before the first pruning step"""
     prune_end: float = 0.8
-    """fraction of the training after which the final sparsity holds"""
+    """fraction of the training after which the final sparsity is reached"""
     importance: str = "l1"
-    """the score by which channels stay: activation, bn_scale, fpgm, hessian, l1, l2, lamp, random or taylor; or your
-    own as package.module:name, a gsprune.Criterion (class or object) or a function of a weight matrix"""
+    """score of channels, highest kept: activation, bn_scale, fpgm, hessian, l1, l2, lamp, random, reconstruction or
+    taylor; or your own as package.module:name, a gsprune.Criterion (class or object) or a function of a weight matrix;
+    reconstruction needs `compensate` linear"""
     scope: Literal["local", "global", "isomorphic"] = "local"
     """where channels compete: within their group, over all groups, or over groups of the same kind"""
     target: Literal["channels", "params", "macs", "latency"] = "channels"
-    """what the sparsity counts; with latency, the schedule ends at `latency_budget_ms` instead of a sparsity"""
+    """the unit of the sparsity; with latency, the schedule ends at `latency_budget_ms` instead of a sparsity"""
     latency_budget_ms: float | None = None
     """milliseconds that one forward may take at the end, measured on this machine's CPU"""
     latency_engine: str = "eager"
-    """what runs the network when it is timed: eager or compiled (PyTorch), onnxruntime or onnxruntime-int8"""
+    """engine in which the network is timed: eager or compiled (PyTorch), onnxruntime or onnxruntime-int8"""
     latency_batch: int = 1
-    """frames per forward when it is measured; it has one thread"""
+    """frames per forward when the network is timed, on one thread"""
     round_to: int | WidthPreset = 1
-    """widths are rounded up to a multiple; a number, or what suits an engine: onnxruntime (8; the best on CPUs in
+    """round widths up to a multiple: a number, or the preset of an engine: onnxruntime (8; the best on CPUs in
     PyTorch, too), tensorrt-fp16 (8), cmsis-nn (4), ethos-u (16)"""
     min_channels: int = 1
-    """no group gets narrower than this"""
+    """smallest width of a group"""
     rescale: bool = False
-    """scale kept channels up by the norm they lose when others go"""
+    """scale kept channels up, to restore the norm that the removed channels had"""
     compensate: Literal["none", "bias", "linear"] = "none"
-    """how the layers behind removed channels make up for them: linear predicts them from the kept channels, bias
+    """how the layers that read removed channels are compensated: linear predicts them from the kept channels, bias
     replaces them by their mean, none does nothing"""
     calibration_frames: int = 512
-    """frames on which `compensate` is fitted at every pruning step, of the last rollout (PPO) or the replay (DQN), in
-    each process"""
+    """frames per process for `compensate` and for importance reconstruction at every pruning step, from the last
+    rollout (PPO) or the replay (DQN)"""
     backend: Literal["auto", "cpp", "triton", "torch"] = "auto"
-    """what scores and slices: the C++ core, the Triton kernels or plain PyTorch; auto picks by device"""
+    """backend for scoring and slicing: the C++ core, Triton kernels or plain PyTorch; auto chooses by device"""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one"""
+    """cpu, cuda, cuda:1, ...; auto uses a GPU if there is one"""
     workers: int | None = None
-    """threads that compute pieces of a batch side by side on the CPU; the result does not depend on their number;
-    unset: one for each usable core, at most OMP_NUM_THREADS"""
+    """threads that compute pieces of a batch in parallel on the CPU, with the same result for any number of threads;
+    unset: one per usable core, at most OMP_NUM_THREADS"""
     torch_threads: int | None = None
     """threads of PyTorch in each worker; unset: 1 (PyTorch's own choice with --compile or on a GPU)"""
     env_threads: int | None = None
@@ -114,16 +115,16 @@ class TrainConfig(ABC):
     channels_last: bool = True
     """keep weights and activations channels-last, which is 2 to 4 times as fast on CPUs"""
     amp: Literal["none", "bf16"] = "none"
-    """compute the network in float32 or, under autocast, in bfloat16"""
+    """mixed precision: none (float32) or bf16 (autocast to bfloat16)"""
     compile: bool = False
-    """compile the network by torch.compile while its widths rest, before and after the schedule; eager in between"""
+    """torch.compile the network while its widths are stable, before and after the schedule; eager in between"""
 
     eval_episodes: int = 2500
-    """episodes at the end, on training levels and again on the full distribution; 0 skips them"""
+    """episodes of the final evaluation, on training levels and again on the full distribution; 0 skips it"""
     eval_interval_episodes: int = 1000
-    """episodes of each evaluation during training; 0 skips them"""
+    """episodes of each evaluation during training; 0 skips these evaluations"""
     eval_points: int = 10
-    """evaluations over the training, evenly spread"""
+    """number of evaluations during training, evenly spaced"""
     eval_num_envs: int = 64
     """environments of an evaluation; each plays the same number of episodes"""
     checkpoint_minutes: float = 5.0
@@ -137,10 +138,10 @@ class TrainConfig(ABC):
     @property
     @abstractmethod
     def num_iterations(self) -> int:
-        """Iterations of the whole training; a last, incomplete one is not begun."""
+        """Iterations of the whole training; a last, incomplete one is omitted."""
 
     def check(self) -> None:
-        """Complain of the first option that is wrong; trainers do so before anything else.
+        """Raise an error for the first invalid option. Trainers call this first.
 
         Raises:
             ValueError: names the option, its value, the constraint and the way out.
@@ -182,68 +183,73 @@ class TrainConfig(ABC):
 
     @abstractmethod
     def check_environment(self, environment: EnvironmentDescription) -> None:
-        """Complain of an environment that the algorithm cannot play.
+        """Raise an error for an environment that the algorithm does not support.
 
         Raises:
             ValueError: names the property that is unsupported.
         """
 
     def idle_by_algorithm(self) -> dict[str, str]:
-        """Options of the algorithm itself that have no effect beside the others: option -> reason."""
+        """Options of the algorithm that have no effect because of others: option -> reason."""
         return {}
 
     @property
+    def calibrates(self) -> bool:
+        """True if a pruning step needs frames, for compensation or for its scores."""
+        return self.compensate != "none" or configured_importance(self.importance).needs_calibration
+
+    @property
     def num_calibration_frames(self) -> int:
-        """Frames that a pruning step is fitted on in each process; 0 without compensation."""
-        return 0 if self.compensate == "none" else self.calibration_frames
+        """Frames per process that a pruning step reads; 0 if it needs none."""
+        return self.calibration_frames if self.calibrates else 0
 
     @property
     def budget(self) -> LatencyBudget | None:
-        """The milliseconds that the schedule ends at; None where it ends at a sparsity."""
+        """The latency budget at the end of the schedule; None if the schedule ends at a sparsity."""
         if self.latency_budget_ms is None:
             return None
         return LatencyBudget(self.latency_budget_ms, self.latency_engine, batch=self.latency_batch)
 
     def _check_frames(self, option: str, frames: int, needed_beside: int = 0) -> None:
-        """Complain of too few frames for `compensate`.
+        """Raise an error if there are too few frames for a pruning step.
 
         Args:
-            option: the options that decide how many frames there are.
-            frames: how many these are at the first pruning step.
-            needed_beside: how many of them cannot be taken.
+            option: the options that determine the number of frames.
+            frames: number of frames at the first pruning step.
+            needed_beside: number of frames that are not available for calibration.
         """
         least = MIN_EXAMPLES + needed_beside
-        if self.compensate != "none" and frames < least:
-            raise ValueError(
-                f"`{option}` must be at least {least} with `compensate` {self.compensate}, which is fitted on frames,"
-                f" got {frames}"
-            )
+        if self.calibrates and frames < least:
+            reader = f"`importance` {self.importance}, which scores"
+            if self.compensate != "none":
+                reader = f"`compensate` {self.compensate}, which is fitted"
+            raise ValueError(f"`{option}` must be at least {least} with {reader} on frames, got {frames}")
 
     def schedule(self) -> Polynomial:
-        """The cubic schedule of the sparsity, or of the way to the budget, over the training."""
+        """The cubic schedule of the training, which ends at the sparsity or the latency budget."""
         final = self.budget or self.sparsity
         return Polynomial(final=final, begin=self.prune_begin, end=self.prune_end, power=3)
 
     def _check_budget(self) -> None:
         if (self.target == "latency") != (self.latency_budget_ms is not None):
             raise ValueError(
-                "`latency_budget_ms` goes with target latency and with no other, got "
-                f"{self.latency_budget_ms} and {self.target}; give both or neither"
+                "`latency_budget_ms` needs target latency, and target latency needs `latency_budget_ms`, got "
+                f"{self.latency_budget_ms} and {self.target}; set both or neither"
             )
-        if self.budget is None:  # making one has checked it
+        if self.budget is None:  # otherwise `LatencyBudget` has checked its values
             return
         if self.pruning != "group":
             raise ValueError(f"`target` latency needs pruning group, got {self.pruning}, which saves no time")
         if self.scope != "local":
             raise ValueError(
-                f"`target` latency seeks one ratio for all groups: `scope` must be local, got {self.scope}"
+                f"`scope` must be local with `target` latency, which finds one ratio for all groups, got {self.scope}"
             )
 
     def scaled_learning_rate(self, base: float, nature: float) -> float:
-        """The step size: as given, or by the paper's rule lr / (tau / 2), where the Nature-CNN has one of its own.
+        """The option `learning_rate`, or by default lr / (tau / 2), the paper's rule, except for the Nature-CNN.
 
         Args:
-            base: the published step size of Impala and Impoola at width 2.
+            base: lr, the published step size of Impala and Impoola at width 2.
             nature: the published step size of the Nature-CNN, which is not scaled.
         """
         if self.learning_rate is not None:
@@ -252,15 +258,15 @@ class TrainConfig(ABC):
 
 
 def resolve_device(name: str, local_rank: int | None = None) -> torch.device:
-    """The device of that name; "auto" is the GPU where there is one, else the CPU.
+    """The device of that name; "auto" is a GPU if there is one, else the CPU.
 
     Args:
         name: as in `TrainConfig.device`.
-        local_rank: number of this process among several on this machine, each of which has the GPU of that number;
-            None for a process alone.
+        local_rank: number of this process among those of this machine, which is the number of its GPU; None for a
+            single process.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: the machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -283,7 +289,7 @@ def resolve_device(name: str, local_rank: int | None = None) -> torch.device:
 
 
 def _check_choices(config: TrainConfig) -> None:
-    """Raise a ValueError for the first option whose value is none of its choices."""
+    """Raise a ValueError for the first option whose value is not among its choices."""
     for name, hint in get_type_hints(type(config)).items():
         value, choices = getattr(config, name), get_args(hint) if get_origin(hint) is Literal else ()
         if name == "latency_engine":

@@ -1,4 +1,4 @@
-"""How many threads a training may use."""
+"""The number of threads that a training may use."""
 
 from __future__ import annotations
 

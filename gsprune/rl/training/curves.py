@@ -1,4 +1,4 @@
-"""The picture of one run: the return and the widths of its network over the steps."""
+"""The plot of one run: the return and the widths of its network over environment steps."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ def plot_curves(folder: Path, dense_widths: Mapping[str, int]) -> Path | None:
     """Draw ``curves.png`` of a run folder.
 
     Args:
-        folder: of a run with metrics.
-        dense_widths: group -> width of the dense network; the first row of the metrics may come after a pruning step.
+        folder: a run folder with metrics.
+        dense_widths: group -> width of the dense network, which the metrics lack if the first row follows a pruning
+            step.
 
     Returns:
-        the picture's path, or None where there are no metrics yet.
+        the path of the file, or None if there are no metrics yet.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -34,7 +35,7 @@ def plot_curves(folder: Path, dense_widths: Mapping[str, int]) -> Path | None:
     if not rows:
         return None
     figure = Figure(figsize=(8, 6), layout="constrained")
-    FigureCanvasAgg(figure)  # needs no display and leaves pyplot's global state alone
+    FigureCanvasAgg(figure)  # needs no display and does not change pyplot's global state
     above, below = figure.subplots(2, 1, sharex=True)
     steps = [row["step"] for row in rows]
     _plot_returns(above, steps, rows)
@@ -57,10 +58,10 @@ def _plot_returns(axes: Any, steps: list[int], rows: list[dict[str, Any]]) -> No
 
 def _plot_widths(axes: Any, steps: list[int], rows: list[dict[str, Any]], dense_widths: Mapping[str, int]) -> None:
     """Widths as fractions of the dense network's; groups of equal widths share a line."""
-    alike: dict[tuple[float, ...], list[str]] = {}
+    groups_of: dict[tuple[float, ...], list[str]] = {}
     for name, first in dense_widths.items():
-        alike.setdefault((first, *_column(rows, f"width/{name}")), []).append(name)
-    for (dense, *widths), names in alike.items():
+        groups_of.setdefault((first, *_column(rows, f"width/{name}")), []).append(name)
+    for (dense, *widths), names in groups_of.items():
         label = f"{names[0]} ({dense:g})" if len(names) == 1 else f"{len(names)} groups ({dense:g} each)"
         axes.step(steps, [width / dense for width in widths], where="post", label=label)
     axes.set_ylim(0, 1.05)

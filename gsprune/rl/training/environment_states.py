@@ -1,4 +1,4 @@
-"""The states of a training's environments: how episodes begin, go into a checkpoint, and go on from one."""
+"""The states of a training's environments: starts, saves and resumes episodes."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def training_request(config: TrainConfig, num_envs: int, first_env: int = 0) -> 
 class EnvironmentStates:
     """The states of the environments of one process among those of all.
 
-    Checkpoints hold them as one process with all environments would, so that any number of processes can go on.
+    Checkpoints have the states of all environments as if one process had them, so any number of processes can resume.
 
     Args:
         config: the options.
-        description: of the environment.
+        description: the environment's description.
         envs: the environments of this process.
         ranks: the processes of the training.
-        share: the environments of this process, by their numbers among all.
+        share: the numbers of this process's environments among all.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class EnvironmentStates:
         self._share = share
 
     def begin(self) -> Uint8Array:
-        """Start the episodes, each process the ones that one with all environments would have in its place."""
+        """Start the episodes: the same ones as in a single process with all environments."""
         if self._ranks.is_alone or not self._description.can_save_states:
             return cast(Uint8Array, self._envs.reset()[0])
         whole: Any = make_environments(replace(training_request(self._config, self._config.num_envs), num_threads=0))
@@ -59,7 +59,7 @@ class EnvironmentStates:
         return cast(Uint8Array, self._envs.set_state(state.part(self._share)))
 
     def put(self, state: TrainingState) -> None:
-        """Add the states of the environments of all processes, where they can be saved."""
+        """Add the states of all processes' environments, if they can be saved."""
         saved = self._description.state_type
         if saved is None:
             return
@@ -69,19 +69,19 @@ class EnvironmentStates:
         state.put("envs", joined.arrays)
 
     def resume(self, state: TrainingState, global_step: int, say: Callable[[str], None]) -> Uint8Array:
-        """Go on within the episodes of a checkpoint, or begin new ones where states cannot be saved.
+        """Resume the episodes of a checkpoint, or start new ones if states cannot be saved.
 
         Args:
-            state: of the checkpoint.
-            global_step: environment steps that are over.
-            say: tells the user a line.
+            state: the checkpoint's state.
+            global_step: environment steps so far.
+            say: prints a line for the user.
         """
         saved = self._description.state_type
         if saved is not None:
             whole = saved(state.values["envs"], state.get("envs"))
             return cast(Uint8Array, self._envs.set_state(whole.part(self._share)))
         say(f"{self._config.env_id} cannot save its state: new episodes begin; all else is as in the checkpoint")
-        # Other episodes than those that the training began with, and a stream of its own for each environment.
+        # The seed differs from that of the training's start, and each environment has its own.
         sequence = np.random.SeedSequence([self._config.seed, global_step])
         seed = int(sequence.generate_state(1)[0]) % _MAX_SEED + self._share.start
         return cast(Uint8Array, self._envs.reset(seed=seed)[0])

@@ -1,4 +1,4 @@
-"""Small networks that were small from the start: what a pruned network must be better than."""
+"""Small networks trained from scratch: the baseline that a pruned network must beat."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["take_widths"]
 
 
 def take_widths(agent: nn.Module, run: Path) -> None:
-    """Give a fresh agent the widths at which a run has arrived, and no more of it: all weights are drawn anew.
+    """Give an untrained agent the present widths of a run, and initialise all weights again.
 
     Args:
-        agent: dense, of the encoder, width and algorithm of the run.
+        agent: a dense agent with the run's encoder, width and algorithm.
         run: the run's folder.
 
     Raises:
-        ValueError: the agent's network cannot draw its weights anew.
-        CheckpointError: the run has no undamaged checkpoint, or is of another network; the agent is as before.
+        ValueError: the agent's network cannot initialise its weights again.
+        CheckpointError: the run has no undamaged checkpoint, or one of another network; the agent is not changed.
     """
-    draw_anew: Callable[[], None] | None = getattr(agent, "reset_parameters", None)
-    if draw_anew is None:
+    reset_parameters: Callable[[], None] | None = getattr(agent, "reset_parameters", None)
+    if reset_parameters is None:
         raise ValueError(
-            f"`widths_of` draws all weights anew, so {type(agent).__name__} needs a method reset_parameters()"
+            f"`widths_of` initialises all weights again, so {type(agent).__name__} needs a method reset_parameters()"
         )
     checkpoint, _ = latest_checkpoint(run / "checkpoints")
     gsprune.load(checkpoint / MODEL_FILE, into=agent)
-    draw_anew()
+    reset_parameters()

@@ -1,4 +1,4 @@
-"""Options that have no effect beside the others of a configuration."""
+"""Options that have no effect because of other options of a configuration."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IGNORED_BY: Mapping[str, tuple[str, ...]] = {
 
 
 def refuse_idle(config: TrainConfig) -> None:
-    """Complain of the first option that was set and has no effect.
+    """Raise an error for the first option that was set but has no effect.
 
     Raises:
         ValueError: names the option, its value, why it is ignored and the way out.
@@ -46,14 +46,14 @@ def refuse_idle(config: TrainConfig) -> None:
 
 
 def without_idle(config: Config, base: TrainConfig) -> Config:
-    """`config` with the defaults of options that have no effect, where their values are those of `base`.
+    """Reset options without effect to their defaults, unless the user changed them.
 
     Args:
-        config: what the user asks for, on top of `base`.
-        base: a preset, which suits another pruning method.
+        config: the preset `base` with the user's changes.
+        base: a preset, perhaps for another pruning method.
     """
-    defaults, known = _defaults(config), {field.name for field in fields(base)}
-    idle = [name for name in idle_options(config) if name in known and getattr(config, name) == getattr(base, name)]
+    defaults, names = _defaults(config), {field.name for field in fields(base)}
+    idle = [name for name in idle_options(config) if name in names and getattr(config, name) == getattr(base, name)]
     return replace(config, **{name: defaults[name] for name in idle})
 
 
@@ -62,14 +62,14 @@ def _defaults(config: TrainConfig) -> dict[str, Any]:
 
 
 def idle_options(config: TrainConfig) -> dict[str, str]:
-    """Option -> the reason for which it has no effect."""
+    """Option -> the reason why it has no effect."""
     idle = {name: f"with `pruning` {config.pruning}" for name in IGNORED_BY[config.pruning]}
     if config.target != "latency":
         idle |= {name: idle.get(name, f"with `target` {config.target}") for name in _LATENCY}
     elif config.pruning == "group":
         idle["sparsity"] = "with `target` latency, whose schedule ends at `latency_budget_ms`"
-    if config.pruning == "group" and config.compensate == "none":
-        idle["calibration_frames"] = "with `compensate` none"
+    if config.pruning == "group" and not config.calibrates:
+        idle["calibration_frames"] = f"with `compensate` none and `importance` {config.importance}"
     if config.eval_interval_episodes == 0:
         idle["eval_points"] = "with `eval_interval_episodes` 0"
         if config.eval_episodes == 0:

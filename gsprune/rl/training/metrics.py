@@ -1,7 +1,7 @@
-"""What a training logs: one row per iteration, as a line of JSON and as TensorBoard scalars.
+"""The metrics of a training: one row per iteration, as a line of JSON and as TensorBoard scalars.
 
-Keys that begin with ``time/`` depend on the machine and its load; all others are equal in two runs of the same
-configuration on the same CPU, also if one of them was interrupted and resumed.
+Keys that begin with ``time/`` depend on the machine and its load. All others are equal in two runs of one configuration
+on the same CPU, even if one of them was interrupted and resumed.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ["Ended", "EpisodeLog", "EpisodeTracker", "MetricWriter", "NoMetrics",
 
 Row = Mapping[str, float | int | None]
 
-_WINDOW = 100  # episodes over which the return is averaged, as is usual
+_WINDOW = 100  # episodes in the mean return, as usual
 
 
 class Ended(NamedTuple):
-    """An episode that has ended; they are ordered by time, then by environment.
+    """A finished episode. Episodes are sorted by time, then by environment.
 
     Attributes:
-        step: calls of `EpisodeLog.add` before, since the last `take`.
+        step: number of earlier `EpisodeLog.add` calls since the last `take`.
         env: number of its environment among those of all processes.
         episodic_return: sum of its rewards.
-        length: environment steps.
+        length: its number of environment steps.
     """
 
     step: int
@@ -43,10 +43,10 @@ class Ended(NamedTuple):
 
 
 class EpisodeLog:
-    """The episodes that have ended in the environments of this process."""
+    """The finished episodes of this process's environments."""
 
     def __init__(self, first_env: int = 0) -> None:
-        """Begin with none.
+        """Begin without episodes.
 
         Args:
             first_env: number of the first environment of this process among those of all.
@@ -56,7 +56,7 @@ class EpisodeLog:
         self._ended: list[Ended] = []
 
     def add(self, infos: Mapping[str, Any]) -> None:
-        """Take the infos of one step of a vector environment in."""
+        """Add the episodes that ended in one step, from the infos of a vector environment."""
         if "episode" in infos:
             returns, lengths = infos["episode"]["r"], infos["episode"]["l"]
             for env in np.flatnonzero(infos["_episode"]).tolist():
@@ -79,7 +79,7 @@ class EpisodeTracker:
         self._new_returns: list[float] = []
 
     def add(self, ended: Iterable[Ended]) -> None:
-        """Take episodes in, in any order within an iteration."""
+        """Add the episodes of an iteration, in any order."""
         for episode in sorted(ended):
             self.num_episodes += 1
             self._returns.append(episode.episodic_return)
@@ -92,7 +92,7 @@ class EpisodeTracker:
         return float(np.mean(self._returns)) if self._returns else None
 
     def take_row(self) -> dict[str, float | int | None]:
-        """The metrics of the episodes; those "since the last row" start anew.
+        """The metrics of the episodes; resets those "since the last row".
 
         Keys: ``charts/episodic_return`` and ``charts/episodic_length`` (mean of the last 100 episodes),
         ``charts/return_since_last`` and ``charts/episodes_since_last`` (of the episodes since the last row),
@@ -108,7 +108,7 @@ class EpisodeTracker:
         }
 
     def state_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All that changes; taken right after `take_row`."""
+        """The state to save; call this right after `take_row`."""
         return {
             "returns": np.array(self._returns, np.float64),
             "lengths": np.array(self._lengths, np.int64),
@@ -116,7 +116,7 @@ class EpisodeTracker:
         }
 
     def load_state_arrays(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from the arrays of `state_arrays`."""
+        """Restore the result of `state_arrays`."""
         self._returns = deque(arrays["returns"].tolist(), maxlen=_WINDOW)
         self._lengths = deque(arrays["lengths"].tolist(), maxlen=_WINDOW)
         self.num_episodes = int(arrays["num_episodes"])
@@ -124,30 +124,30 @@ class EpisodeTracker:
 
 
 class RowSink(Protocol):
-    """Where rows of metrics go."""
+    """A destination for rows of metrics."""
 
     def write(self, step: int, row: Row) -> None:
-        """Take a row."""
+        """Write a row."""
 
     def sync(self) -> int:
-        """Have all rows on disk; returns how many bytes a checkpoint may count on."""
+        """Flush all rows to disk; return the size of the file in bytes, for a checkpoint."""
 
     def close(self) -> None:
-        """No more rows come."""
+        """Close the files."""
 
 
 class NoMetrics:
-    """For the processes of a training that write nothing."""
+    """Discards rows, in processes that write no files."""
 
     def write(self, step: int, row: Row) -> None:
-        """Drop the row."""
+        """Discard the row."""
 
     def sync(self) -> int:
-        """Nothing is on disk."""
+        """Return 0: there is no file."""
         return 0
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is no file."""
 
 
 class MetricWriter:
@@ -158,9 +158,9 @@ class MetricWriter:
 
         Args:
             folder: the run folder.
-            keep_bytes: how much of an older ``metrics.jsonl`` stays: what the checkpoint knows of. The rest was
-                written after it and will be written again.
-            next_step: TensorBoard drops older scalars from this step on.
+            keep_bytes: size of ``metrics.jsonl`` at the checkpoint. Later rows are deleted, because they will be
+                written again.
+            next_step: scalars of TensorBoard from this step on are deleted, too.
 
         Raises:
             MissingExtraError: tensorboard is not installed.
@@ -184,7 +184,7 @@ class MetricWriter:
                 self._tensorboard.add_scalar(key, value, step)
 
     def sync(self) -> int:
-        """Have ``metrics.jsonl`` on disk and tell its size in bytes, to be kept in a checkpoint."""
+        """Flush ``metrics.jsonl`` to disk; return its size in bytes, for a checkpoint."""
         os.fsync(self._jsonl.fileno())
         return self._jsonl.tell()
 
@@ -195,6 +195,6 @@ class MetricWriter:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run, oldest first; an unfinished last line (of a run that is still going) is left out."""
+    """The rows of a run, oldest first, without an incomplete last line (of a run in progress)."""
     text = (folder / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

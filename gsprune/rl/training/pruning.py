@@ -1,6 +1,6 @@
-"""How a trainer's network shrinks, and how large it is.
+"""The pruning methods of trainers, and the size of a network.
 
-A trainer calls a `SparsityMethod` at fixed places and asks `NetworkSize` what to log; it knows nothing else of pruning.
+A trainer calls a `SparsityMethod` at its pruning events and logs a `NetworkSize`. These are its only uses of pruning.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ class GroupPruning:
         followers: tuple[nn.Module, ...] = (),
         ranks: Ranks | None = None,
     ) -> None:
-        """Prepare; nothing is pruned before the first `step`.
+        """Prepare the pruner. Nothing is pruned before the first `step`.
 
         Args:
             model: takes observations (B, C, H, W) uint8.
-            optimizer: of `model`; its state is sliced along.
-            config: the schedule and what is removed.
+            optimizer: the optimizer of `model`, whose state is sliced along.
+            config: the schedule and the pruning options.
             observation_shape: (C, H, W).
             followers: networks that are sliced like `model`, e.g. a target network.
-            ranks: the processes that train it; None for one alone.
+            ranks: the processes that train the network; None for a single process.
         """
         importance = configured_importance(config.importance)
-        self._compensates = config.compensate != "none"
+        self._calibrates = config.calibrates
         self._calibration: list[Tensor] = []  # the frames of the present step
         options: dict[str, Any] = {
             "optimizer": optimizer,
@@ -61,27 +61,28 @@ class GroupPruning:
             "min_channels": config.min_channels,
             "rescale": config.rescale,
             "compensate": config.compensate,
-            "calibration": self._calibration if self._compensates else None,
+            "calibration": self._calibration if self._calibrates else None,
             "backend": config.backend,
             "process_group": None if ranks is None else ranks.group,
         }
         self._schedule = config.schedule()
-        self._requested: object = 0.0  # by the last step: a sparsity or a budget
+        self._requested: object = 0.0  # request of the last step: a sparsity or a budget
         self._pruner = gsprune.Pruner(model, self._schedule, **options)
+        without_data = {**options, "compensate": "none", "calibration": None}
         if config.budget is not None:
-            # A budget that cannot be met is an error now, not after a fifth of the training; the answer is kept.
-            gsprune.prune_step(model, config.budget, **{**options, "importance": "l1"}, dry_run=True)
+            # Raise an error for an unreachable budget now, not after a fifth of the training. The answer is cached.
+            gsprune.prune_step(model, config.budget, **{**without_data, "importance": "l1"}, dry_run=True)
         elif _scores_now(importance):
-            # So is a criterion that cannot score one of the groups.
-            gsprune.prune_step(model, config.sparsity, **options, dry_run=True)
+            # Raise an error now if the criterion cannot score a group.
+            gsprune.prune_step(model, config.sparsity, **without_data, dry_run=True)
 
     def is_due(self, progress: float) -> bool:
-        """True if the schedule asks for something else than at the last step."""
+        """True if the scheduled sparsity or budget differs from that of the last step."""
         return self._schedule(progress) != self._requested
 
     def step(self, progress: float, frames: Tensor) -> gsprune.PruneReport:
-        """Prune to the sparsity that the schedule has at `progress`; compensation is fitted on `frames`."""
-        if self._compensates:
+        """Prune to the schedule's sparsity at `progress`, with `frames` for calibration."""
+        if self._calibrates:
             self._calibration[:] = [frames]
         try:
             report = self._pruner.step(progress)
@@ -91,17 +92,17 @@ class GroupPruning:
         return report
 
     def after_backward(self) -> None:
-        """Nothing: what is gone has no gradient."""
+        """Do nothing: removed channels have no gradient."""
 
     def after_optimizer_step(self) -> None:
-        """Nothing: what is gone cannot come back."""
+        """Do nothing: removed channels cannot come back."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The pruner's own state; widths and kept indices are stored with the network."""
+        """The pruner's state. Widths and kept indices are saved with the network."""
         return self._pruner.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore a result of `state_dict`."""
         self._pruner.load_state_dict(dict(state))
 
 
@@ -114,20 +115,20 @@ def build_method(
     redo_interval: int = 1,
     ranks: Ranks | None = None,
 ) -> SparsityMethod:
-    """The method that `config.pruning` names.
+    """Build the method of `config.pruning`.
 
     Args:
         model: takes observations (B, C, H, W) uint8. Its attribute `heads` has the names of its output layers, which
-            masks leave alone.
-        optimizer: of `model`.
-        config: which method, and how far it goes.
+            are never masked.
+        optimizer: the optimizer of `model`.
+        config: the method and its options.
         observation_shape: (C, H, W).
-        followers: networks of the same structure that go along, e.g. a target network.
-        redo_interval: calls of `step` per look at the activations by ReDo.
-        ranks: the processes that train it; None for one alone.
+        followers: networks that are sliced or masked like `model`, e.g. a target network.
+        redo_interval: number of `step` calls between two checks of ReDo for dormant units.
+        ranks: the processes that train the network; None for a single process.
 
     Raises:
-        ValueError: the method masks layers, and the network does not name its output layers.
+        ValueError: the method masks layers, but the network has no attribute `heads`.
     """
     if config.pruning == "none":
         return NoPruning()
@@ -144,7 +145,7 @@ def build_method(
             " with the names of its output layers; add it, or use pruning group"
         )
     masked = {"structured": StructuredPruning, "unstructured": UnstructuredPruning}[config.pruning]
-    schedule = cast(Callable[[float], float], config.schedule())  # the sparsity of a configuration is one number
+    schedule = cast(Callable[[float], float], config.schedule())  # a configuration's sparsity is one number
     return masked(model, schedule, (optimizer,), followers, ignore=heads)
 
 
@@ -160,7 +161,7 @@ def _example(model: nn.Module, observation_shape: ObservationShape) -> Tensor:
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """How large a network is.
+    """The size of a network.
 
     Attributes:
         widths: group name -> width, in the order of the forward pass.
@@ -180,17 +181,17 @@ class NetworkSize:
         return cls({group.name: group.width for group in graph.groups}, params, graph.macs())
 
     def after(self, report: StepReport) -> NetworkSize:
-        """The size after a step of any `SparsityMethod`; methods that mask leave it as it is."""
+        """The size after a step of any `SparsityMethod`. Methods that mask do not change it."""
         if not isinstance(report, gsprune.PruneReport):
             return self
         widths = {group.name: group.after for group in report.groups}
         return NetworkSize(widths, report.params_after, report.macs_after)
 
     def row(self, dense: NetworkSize) -> dict[str, float | int]:
-        """Metrics of this network against the dense one it was.
+        """Metrics of this size compared to the dense network's.
 
-        Keys: ``pruning/channel_sparsity``, ``pruning/param_sparsity``, ``pruning/mac_sparsity`` (fractions that are
-        gone), ``pruning/params``, ``pruning/macs`` and ``width/<group>``.
+        Keys: ``pruning/channel_sparsity``, ``pruning/param_sparsity``, ``pruning/mac_sparsity`` (removed fractions),
+        ``pruning/params``, ``pruning/macs`` and ``width/<group>``.
         """
         return {
             "pruning/channel_sparsity": 1 - sum(self.widths.values()) / sum(dense.widths.values()),

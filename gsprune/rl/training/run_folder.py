@@ -1,11 +1,11 @@
-"""The folder of a run: what lies in it, and that one process at a time writes there.
+"""The folder of a run. Only one process at a time may write it.
 
 ::
 
-    config.json      the options, and which algorithm they are of
+    config.json      the algorithm and its options
     metrics.jsonl    one line per iteration
-    tensorboard/     the same for TensorBoard
-    checkpoints/     the last two, see checkpointing.py
+    tensorboard/     the same metrics for TensorBoard
+    checkpoints/     the last two, see checkpoints.py
     summary.md, summary.json, curves.png     written at the end
 """
 
@@ -21,29 +21,29 @@ from gsprune.files import lock_file, write_atomically
 
 __all__ = ["RunFolder", "holds_run", "read_config"]
 
-_DEPTHS = ("*", "*/*", "*/*/*")  # at which a sweep's folder or a folder of runs has them
+_DEPTHS = ("*", "*/*", "*/*/*")  # places of run folders in a sweep's folder or a folder of runs
 
 
 class RunFolder:
-    """A run's folder, locked for this process until `close` or its end, however it ends."""
+    """A run's folder. This process holds its lock until `close` or until the process ends."""
 
     def __init__(self, path: Path, lock: IO[str] | None, found: frozenset[Path] | None = None) -> None:
-        """Use `create`, `open` or `guest`."""
+        """Use `create`, `open` or `without_lock` instead."""
         self.path = path
         self._lock = lock
-        self._found = found  # what lay there before `create`; None if this process did not create the run
+        self._found = found  # entries before `create`; None if this process did not create the run
 
     @classmethod
     def create(cls, path: Path, algorithm: str, config: Mapping[str, Any]) -> RunFolder:
-        """Make the folder of a new run.
+        """Create the folder of a new run.
 
         Args:
-            path: the folder; its parents are made as needed.
+            path: the folder; it and its parents are created if missing.
             algorithm: "ppo" or "dqn".
             config: the options as JSON values.
 
         Raises:
-            ValueError: the folder holds a run or other runs already, is in use, or cannot be written.
+            ValueError: the folder contains a run or other runs already, is in use, or cannot be written.
         """
         others = sorted(file.parent for depth in _DEPTHS for file in path.glob(f"{depth}/config.json"))
         others = [folder for folder in others if holds_run(folder)]
@@ -63,23 +63,23 @@ class RunFolder:
         if (path / "config.json").exists():
             lock.close()
             raise ValueError(
-                f"{str(path)!r} holds a run already; go on with --resume {path}, or choose another --run-dir"
+                f"{str(path)!r} holds a run already; resume it with --resume {path}, or choose another --run-dir"
             )
         text = json.dumps({"algorithm": algorithm, **config}, indent=2)
         write_atomically(path / "config.json", text.encode())
         return cls(path, lock, found)
 
     @classmethod
-    def guest(cls, path: Path) -> RunFolder:
-        """The folder that another process of the same training has opened, for reading checkpoints."""
+    def without_lock(cls, path: Path) -> RunFolder:
+        """The folder without its lock, for reading, or while another process of the same training has the lock."""
         return cls(path, None)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open the folder of a run that is to go on.
+        """Open and lock the folder of a run to resume it.
 
         Raises:
-            ValueError: there is no run, or another process is in it.
+            ValueError: there is no run, or another process has the lock.
         """
         read_config(path)
         try:
@@ -89,16 +89,16 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """True if the training has come to its end and its summary is written."""
+        """True if the training is complete and its summary is written."""
         return (self.path / "summary.json").is_file()
 
     @property
     def checkpoints(self) -> Path:
-        """Where the checkpoints lie."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
-    def withdraw(self) -> None:
-        """Take `create` back, where a run could not begin: its folder is free for the next, and its disk space, too."""
+    def undo_create(self) -> None:
+        """Delete what this process added to the folder since `create`, for a run that could not start."""
         if self._found is None:
             return
         for entry in {self.path, *self.path.iterdir()} - self._found:
@@ -108,13 +108,13 @@ class RunFolder:
                 entry.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let other processes in."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
 
 
 def holds_run(path: Path) -> bool:
-    """True if the folder has the ``config.json`` of a run; other programs have files of that name, too."""
+    """True if the folder has the ``config.json`` of a run. Other programs have files of that name, too."""
     try:
         config = json.loads((path / "config.json").read_text())
     except (OSError, ValueError):
@@ -126,7 +126,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The contents of a run's ``config.json``.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the folder has no such file.
     """
     file = path / "config.json"
     if not file.is_file():
@@ -136,7 +136,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _locked(path: Path) -> IO[str]:
-    """The open lock file of a run folder; the system unlocks it when the process ends."""
+    """Lock a run folder; return the open lock file. The system releases the lock when the process ends."""
     return lock_file(
         path / ".lock",
         lambda owner: f"the run in {str(path)!r} is in use by process {owner}; wait for it, or stop it first",

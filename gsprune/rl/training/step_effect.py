@@ -15,8 +15,8 @@ from gsprune.tracing.temporary_eval import temporary_eval
 __all__ = ["AgentOutputs", "Observation", "StepEffect", "held_out_count"]
 
 _MAX_FRAMES = 512
-# One frame of so many is compared. The two forwards should take at most 3 % of an iteration of PPO. With one of eight,
-# they took up to 3.9 % of its CPU time in the preset quick.
+# One in this many frames is compared. The two forwards should take at most 3 % of an iteration of PPO. With one in
+# eight they took up to 3.9 % of its CPU time in the preset quick.
 _SHARE = 12
 
 
@@ -33,7 +33,7 @@ class AgentOutputs(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """Frames, and the agent's outputs for them before a step; None without frames."""
+    """Frames, and the agent's outputs for them before a step (None if there are no frames)."""
 
     frames: Tensor
     outputs: AgentOutputs | None
@@ -42,15 +42,15 @@ class Observation(NamedTuple):
 class StepEffect:
     """Compares the agent's outputs after a pruning step with those before it, on the same frames.
 
-    The network runs in eval mode. Its state and the random generators are restored, so that the training goes on as it
-    would without the comparison.
+    The network runs in eval mode. Its state and the random generators are restored, so the comparison does not affect
+    the training.
 
     Args:
         agent: the network.
         outputs: frames (B, C, H, W) -> the agent's outputs, without gradients.
-        policy_change: (policy outputs before, after) -> (B,) changes.
-        name: of the mean of these changes among the metrics.
-        ranks: the processes of the training; each observes frames of its own.
+        policy_change: (policy outputs before, policy outputs after) -> (B,) changes.
+        name: name of the metric for the mean of these changes.
+        ranks: the processes of the training; each observes its own frames.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class StepEffect:
         self._events: list[tuple[float, float]] = []  # since the last row
 
     def observe(self, frames: Tensor) -> Observation:
-        """The agent's outputs for `frames`, for `compare` after the step."""
+        """Compute the agent's outputs before a step, for `compare` after it."""
         if len(frames) == 0:
             return Observation(frames, None)
         with temporary_eval(self._agent):
             return Observation(frames, self._outputs(frames))
 
     def compare(self, before: Observation) -> None:
-        """Compare the agent's outputs now with those before; all ranks together."""
+        """Compare the agent's present outputs with those before. All ranks must call this."""
         sums = torch.zeros(6, dtype=torch.float64)
         after = self.observe(before.frames).outputs
         if before.outputs is not None and after is not None:
@@ -92,7 +92,7 @@ class StepEffect:
             self._events.append((total / num_frames, error))
 
     def take_row(self) -> dict[str, float]:
-        """The metrics of the steps since the last call, of several the largest; {} without a step."""
+        """The largest metrics of the steps since the last call; {} without a step."""
         if not self._events:
             return {}
         largest = [max(values) for values in zip(*self._events, strict=True)]
@@ -101,5 +101,5 @@ class StepEffect:
 
 
 def held_out_count(total: int) -> int:
-    """The number of frames to compare outputs on, of `total` at hand."""
+    """The number of frames for the comparison, out of `total`."""
     return min(_MAX_FRAMES, max(1, total // _SHARE))

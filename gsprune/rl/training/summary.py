@@ -1,4 +1,4 @@
-"""What came out of a run: sizes, latencies and returns, as JSON and as a Markdown table."""
+"""The summary of a run: sizes, latencies and returns, as JSON and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ _TIMING_SECONDS = 5.0  # at most, for both networks
 
 
 class Summarized(Protocol):
-    """What a summary reads of a trainer."""
+    """The properties of a trainer that a summary uses."""
 
     dense: NetworkSize
     size: NetworkSize
     global_step: int
     sparsity: float
-    evaluation_seconds: float
+
+    @property
+    def evaluation_seconds(self) -> float:
+        """Seconds of all evaluations."""
 
     @property
     def environment(self) -> EnvironmentDescription:
@@ -40,14 +43,14 @@ class Summarized(Protocol):
 
     @property
     def agent(self) -> nn.Module:
-        """The network, as small as it is now."""
+        """The network at its present size."""
 
     @property
     def seconds(self) -> float:
         """Seconds of training without evaluations."""
 
     def build_dense(self) -> nn.Module:
-        """A dense network of the same kind and layout, freshly initialised, on the same device."""
+        """A dense network of the same kind, memory format and device, with new random weights."""
 
     def evaluate(self, episodes: int) -> dict[str, float]:
         """Mean returns as ``eval/train_return`` and ``eval/test_return``."""
@@ -55,30 +58,30 @@ class Summarized(Protocol):
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The end of a run.
+    """The results of a run.
 
     Attributes:
         env_id: the game.
         pruning: the method.
-        requested_sparsity: what was asked for, of `target`; None where it was a budget of milliseconds.
-        latency_budget: the budget that was asked for, in words; None where it was a sparsity.
-        target: what the sparsity counts.
-        sparsity: what the method reached, of `target`.
-        channel_sparsity: fraction of the first channels that is gone.
-        param_sparsity: fraction of the first parameters that is gone.
-        mac_sparsity: fraction of the first MACs that is gone.
+        requested_sparsity: the requested sparsity, in the unit of `target`; None for a latency budget.
+        latency_budget: the requested budget in words; None for a sparsity.
+        target: the unit of the sparsity.
+        sparsity: the sparsity that the method reached, in the unit of `target`.
+        channel_sparsity: the removed fraction of the first channels.
+        param_sparsity: the removed fraction of the first parameters.
+        mac_sparsity: the removed fraction of the first MACs.
         widths: group -> (width at the start, width at the end).
         params: parameters at the start and at the end.
         macs: MACs per frame at the start and at the end.
-        latency_ms: median milliseconds of one forward at batch size 1 on one thread of the CPU, of the dense network
-            and of this one, timed in turns in the same process. Calls that the system interrupted do not count.
+        latency_ms: median milliseconds of one forward at batch size 1 on one CPU thread, for the dense and the final
+            network, timed in turns in one process. Calls that the system interrupted do not count.
         latency_p99_ms: the 99th percentile of all these calls.
-        budgeted_ms: the same in the engine, with the threads and the batch of the budget, if there was one.
+        budgeted_ms: like `latency_ms`, but with engine, threads and batch of the latency budget; None without one.
         train_return: mean return on the training levels; None if not evaluated.
         test_return: mean return on the full distribution; None if not evaluated.
         steps: environment steps.
-        seconds: of training, without evaluations.
-        evaluation_seconds: of all evaluations, those during the training and the one at its end.
+        seconds: training time, without evaluations.
+        evaluation_seconds: time of all evaluations, during the training and at its end.
     """
 
     env_id: str
@@ -103,7 +106,7 @@ class RunSummary:
     evaluation_seconds: float
 
     def network_rows(self) -> list[tuple[str, str, str]]:
-        """(what, at the start, at the end) for each group and each cost."""
+        """(name, value at the start, value at the end) for each group and each cost."""
         rows = [(f"width of {name}", str(before), str(after)) for name, (before, after) in self.widths.items()]
         rows.append(("parameters", f"{self.params[0]:,}", f"{self.params[1]:,}"))
         rows.append(("MACs per frame", f"{self.macs[0] / 1e6:.2f} M", f"{self.macs[1] / 1e6:.2f} M"))
@@ -118,9 +121,9 @@ class RunSummary:
         return rows
 
     def result_rows(self) -> list[tuple[str, str]]:
-        """(what, value) for what has no start."""
+        """(name, value) for results without a value at the start."""
         rows = [
-            ("asked for", self._asked()),
+            ("requested", self._request()),
             ("sparsity reached: channels", f"{self.channel_sparsity:.3f}"),
             ("sparsity reached: parameters", f"{self.param_sparsity:.3f}"),
             ("sparsity reached: MACs", f"{self.mac_sparsity:.3f}"),
@@ -133,7 +136,7 @@ class RunSummary:
         rows.append(("evaluation time", f"{self.evaluation_seconds:.0f} s"))
         return rows
 
-    def _asked(self) -> str:
+    def _request(self) -> str:
         if self.pruning == "none":
             return "none"
         return self.latency_budget or f"sparsity {self.requested_sparsity:g} of {self.target}"
@@ -147,8 +150,8 @@ class RunSummary:
 
 
 def summarize(trainer: Summarized, config: TrainConfig) -> RunSummary:
-    """Evaluate the agent, time its network against a dense one, and put all of it together."""
-    seconds = trainer.seconds  # before the clock counts the timing
+    """Evaluate the agent, time its network and a dense one, and collect the results."""
+    seconds = trainer.seconds  # read first, so that the timing below does not count
     returns = trainer.evaluate(config.eval_episodes)
     dense, size = trainer.dense, trainer.size
     row = size.row(dense)
@@ -180,13 +183,13 @@ def summarize(trainer: Summarized, config: TrainConfig) -> RunSummary:
 
 
 def write_summary(summary: RunSummary, folder: Path) -> None:
-    """Write ``summary.md`` and ``summary.json``; the latter is last, since it marks the run as finished."""
+    """Write ``summary.md``, then ``summary.json``, which marks the run as finished."""
     write_atomically(folder / "summary.md", summary.markdown().encode())
     write_atomically(folder / "summary.json", json.dumps(asdict(summary), indent=2).encode())
 
 
 def _budgeted(networks: Sequence[nn.Module], shape: ObservationShape, budget: LatencyBudget) -> tuple[float, float]:
-    """Milliseconds of the dense and of the pruned network as the budget counts them."""
+    """Milliseconds of the dense and of the pruned network in the setting of the budget."""
     dense, pruned = _timed(networks, shape, budget.engine, budget.threads, budget.batch or 1)
     return 1e3 * dense.undisturbed, 1e3 * pruned.undisturbed
 
@@ -194,7 +197,7 @@ def _budgeted(networks: Sequence[nn.Module], shape: ObservationShape, budget: La
 def _timed(
     networks: Sequence[nn.Module], shape: ObservationShape, engine: str, threads: int, batch: int
 ) -> list[Latency]:
-    """Forwards of all networks in turns, on the CPU."""
+    """Time forwards of all networks in turns, on the CPU."""
     frames = example_frames(batch, observation_shape=shape)
     forwards = load(engine, [portable_call(network, frames) for network in networks], threads)
     return forwards_in_turns(forwards, threads, batch=batch, max_seconds=_TIMING_SECONDS)

@@ -1,4 +1,4 @@
-"""What PPO and DQN share: a run that counts iterations, logs, evaluates, prunes, and can be interrupted and resumed."""
+"""The base of all trainers: counts iterations, logs, evaluates, prunes, and can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from gsprune.distributed.gradients import GradientSum
 from gsprune.distributed.ranks import Ranks
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
-from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig, evaluate_tracks
 from gsprune.rl.training.checkpoints import (
     MODEL_FILE,
     TrainingState,
@@ -26,11 +25,12 @@ from gsprune.rl.training.checkpoints import (
     load_state,
     save_checkpoint,
 )
-from gsprune.rl.training.compilation import CompiledWhileResting
+from gsprune.rl.training.compilation import StableWidthCompiler
 from gsprune.rl.training.config import TrainConfig, resolve_device
 from gsprune.rl.training.environment_states import EnvironmentStates, training_request
 from gsprune.rl.training.from_scratch import take_widths
 from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, NoMetrics, Row, RowSink
+from gsprune.rl.training.own_evaluations import OwnEvaluations
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
 from gsprune.rl.training.step_effect import AgentOutputs, StepEffect
@@ -40,26 +40,25 @@ __all__ = ["OnActivity", "Trainer"]
 
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
 OnActivity = Callable[[int, str], None]
-"""Takes the environment steps so far, those of the present iteration included, and what the trainer is doing."""
+"""(environment steps so far, including the present iteration, activity of the trainer) -> None."""
 
 
 class Trainer(ABC, Generic[ConfigT]):
-    """A training run; its subclasses are the algorithms.
+    """A training run. Each algorithm is a subclass.
 
     Attributes:
         algorithm: the name of the algorithm in checkpoints.
         config: the options.
         environment: the description of the environment.
-        agent: the network, as small as it is now.
-        dense: how large the network was at the start.
-        size: how large it is now.
-        iteration: iterations that are over.
-        global_step: environment steps that are over.
-        sparsity: what the pruning method has reached, in its own unit.
-        evaluation_seconds: seconds of all evaluations, of the processes before this one, too.
-        ranks: the processes that train together. Each plays its share of the environments; the gradients add up, so
-            that all hold the same network, and the first writes the files.
-        share: the environments of this process, by their numbers among all.
+        agent: the network at its present size.
+        dense: the size of the network at the start.
+        size: the present size of the network.
+        iteration: number of finished iterations.
+        global_step: number of environment steps in them.
+        sparsity: the sparsity that the pruning method has reached, in its own unit.
+        ranks: the processes that train together. Each plays its share of the environments. Gradients are summed, so all
+            have the same network. The first process writes the files.
+        share: the numbers of this process's environments among all.
     """
 
     algorithm: ClassVar[str]
@@ -74,19 +73,19 @@ class Trainer(ABC, Generic[ConfigT]):
         say: Callable[[str], None] = print,
         ranks: Ranks | None = None,
     ) -> None:
-        """Create everything, or read it from the run's newest undamaged checkpoint.
+        """Start a training, or restore it from the run's newest undamaged checkpoint.
 
         Args:
             config: the options.
-            run: the folder that takes metrics and checkpoints.
-            resume: go on with the run in the folder.
-            say: tells the user a line.
-            ranks: the processes of this training; None for this one alone.
+            run: the folder for metrics and checkpoints.
+            resume: resume the run in the folder.
+            say: prints a line for the user.
+            ranks: the processes of this training; None for a single process.
 
         Raises:
             ValueError: an option is wrong.
-            CheckpointError: nothing undamaged to go on from.
-            DistributedError: the processes do not begin with the same network.
+            CheckpointError: there is no undamaged checkpoint to resume from.
+            DistributedError: the processes do not start with the same network.
         """
         config.check()
         self.config = config
@@ -101,7 +100,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.environment = describe(training_request(config, config.num_envs))
         self.agent = self.build_dense()
         self.dense = self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
-        # Or it died before its first one, and begins again.
+        # Without a checkpoint the run was killed before it wrote one, so it starts over.
         resumes = self.ranks.from_first(lambda: resume and bool(checkpoint_folders(run.checkpoints)))
         if config.widths_of is not None and not resumes:
             take_widths(self.agent, Path(config.widths_of))
@@ -112,12 +111,12 @@ class Trainer(ABC, Generic[ConfigT]):
         self._env_states = EnvironmentStates(config, self.environment, self.envs, self.ranks, self.share)
         self.ended = EpisodeLog(self.share.start)
         self.episodes = EpisodeTracker()
-        self.compilation = CompiledWhileResting(config.compile, say)
+        self.compilation = StableWidthCompiler(config.compile, say)
+        self._evaluations = OwnEvaluations(config, self.policy, self.device, say)
         self.iteration = self.global_step = 0
         self.sparsity = 0.0
-        self._seconds_before = 0.0  # of training, in the processes before this one
-        self.evaluation_seconds = 0.0
-        self._saved_iteration = -1  # of the newest checkpoint
+        self._seconds_before = 0.0  # training time before the run was resumed
+        self._saved_iteration = -1  # iteration of the newest checkpoint
         self._on_activity: OnActivity = lambda step, activity: None
         state = self._load_network() if resumes else None
         self._set_up()
@@ -137,7 +136,7 @@ class Trainer(ABC, Generic[ConfigT]):
             metric_bytes = 0
         else:
             metric_bytes = self._load_rest(state)
-        self.compilation.rest(self._widths_rest(self.progress))
+        self.compilation.set_stable(self._widths_are_stable(self.progress))
         self.metrics: RowSink = (
             MetricWriter(run.path, metric_bytes, next_step=self.global_step + 1) if self.ranks.is_first else NoMetrics()
         )
@@ -156,11 +155,11 @@ class Trainer(ABC, Generic[ConfigT]):
     @property
     @abstractmethod
     def _redo_interval(self) -> int:
-        """Calls of the method's `step` between two looks of ReDo at the activations."""
+        """Number of `step` calls between two checks of ReDo for dormant units."""
 
     @abstractmethod
     def _set_up(self) -> None:
-        """Create what the algorithm needs besides the network, whose present widths are known by now."""
+        """Create the algorithm's state. The network has its present widths already."""
 
     @abstractmethod
     def _followers(self) -> tuple[nn.Module, ...]:
@@ -168,11 +167,11 @@ class Trainer(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def _iterate(self) -> dict[str, float | int | None]:
-        """One iteration of `config.steps_per_iteration` environment steps, pruning included; returns its metrics."""
+        """Run one iteration of `config.steps_per_iteration` environment steps, with pruning; return its metrics."""
 
     @abstractmethod
     def _held_out_frames(self) -> Tensor:
-        """(B, C, H, W) recent observations for a pruning event, other ones than compensation is fitted on."""
+        """(B, C, H, W) recent observations that are not used for compensation, to measure a pruning event."""
 
     @abstractmethod
     def _outputs(self, frames: Tensor) -> AgentOutputs:
@@ -180,40 +179,45 @@ class Trainer(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def _policy_change(self, before: Tensor, after: Tensor) -> Tensor:
-        """(B,) changes from one `AgentOutputs.policy` to another."""
+        """(B,) differences between two values of `AgentOutputs.policy`."""
 
     @abstractmethod
     def _put_state(self, state: TrainingState) -> None:
-        """Add what the algorithm needs to go on."""
+        """Add the algorithm's state to a checkpoint."""
 
     @abstractmethod
     def _take_state(self, state: TrainingState) -> None:
-        """Go on from what `_put_state` added."""
+        """Restore the state that `_put_state` added."""
 
     @abstractmethod
     def _must_checkpoint(self) -> bool:
-        """Whether the next iteration may not begin without a checkpoint."""
+        """True if a checkpoint must be written before the next iteration."""
 
     @abstractmethod
     def _discard(self) -> None:
-        """Delete what lies on disk for further training alone."""
+        """Delete files that are needed only for further training."""
 
     @abstractmethod
     def policy(self, generator: torch.Generator) -> Policy:
-        """The agent as it is evaluated."""
+        """The agent's policy for evaluation."""
 
     @property
     def progress(self) -> float:
-        """The share of the training that is over, in [0, 1]."""
+        """The fraction of the training that is done, in [0, 1]."""
         return self.iteration / self.config.num_iterations
 
     @property
     def seconds(self) -> float:
-        """Seconds of training without evaluations, of the processes before this one, too."""
+        """Seconds of training without evaluations, including those before the run was resumed."""
         return self._seconds_before + time.monotonic() - self._started
 
+    @property
+    def evaluation_seconds(self) -> float:
+        """Seconds of all evaluations, including those before the run was resumed."""
+        return self._evaluations.seconds
+
     def build_dense(self) -> nn.Module:
-        """The network as it is at the start, initialised from PyTorch's global random state."""
+        """The dense network, initialised from PyTorch's global random state."""
         agent = self._build_agent().to(self.device)
         if self.config.channels_last:
             agent.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -225,15 +229,15 @@ class Trainer(ABC, Generic[ConfigT]):
         on_row: Callable[[int, Row], None] = lambda step, row: None,
         on_activity: OnActivity = lambda step, activity: None,
     ) -> bool:
-        """Train to the end, or until asked to stop.
+        """Train to the end, or until `should_stop` returns True.
 
         Args:
-            should_stop: asked after every iteration; one process that is to stop stops all.
+            should_stop: called after every iteration; all processes stop if it returns True in one.
             on_row: called with the environment steps and the metrics of every iteration.
             on_activity: called often within an iteration, which may take minutes.
 
         Returns:
-            whether the training is complete; if not, the last checkpoint is that of now.
+            True if the training is complete; otherwise the newest checkpoint has the present state.
         """
         self._on_activity = on_activity
         while self.iteration < self.config.num_iterations:
@@ -262,29 +266,16 @@ class Trainer(ABC, Generic[ConfigT]):
         return self.iteration == self.config.num_iterations
 
     def evaluate(self, episodes: int) -> dict[str, float]:
-        """Mean returns of `episodes` episodes as ``eval/train_return`` and ``eval/test_return``; {} for none."""
-        if episodes == 0:
-            return {}
-        config = self.config
-        protocol = ProtocolConfig(
-            config.env_id,
-            config.distribution_mode,
-            episodes,
-            config.eval_num_envs,
-            seed=EVALUATION_SEED + config.seed,
-            env_options=config.env_options,
-        )
-        began = time.monotonic()
-        results = evaluate_tracks(self.policy, protocol, device=self.device)
-        seconds = time.monotonic() - began
-        self.evaluation_seconds += seconds
-        self._started += seconds  # An evaluation is not part of the training time.
-        return {f"eval/{name}_return": result.mean for name, result in results.items()}
+        """Mean returns of `episodes` episodes; see `OwnEvaluations.returns`."""
+        before = self.evaluation_seconds
+        returns = self._evaluations.returns(episodes)
+        self._started += self.evaluation_seconds - before  # evaluations do not count as training time
+        return returns
 
     def save_checkpoint(self) -> None:
-        """Write a checkpoint of now, between two iterations; all processes together.
+        """Write a checkpoint between two iterations. All processes must call this.
 
-        It is that of one process with all environments, so that any number of processes can go on from it.
+        The checkpoint is that of a single process with all environments, so any number of processes can resume it.
         """
         state = TrainingState(
             {
@@ -310,21 +301,21 @@ class Trainer(ABC, Generic[ConfigT]):
         self._checkpointed = time.monotonic()
 
     def close(self) -> None:
-        """Close environments and files; a training whose end is on disk drops what only training needs."""
+        """Close environments and files. If the final checkpoint is written, delete files needed only for training."""
         self.envs.close()
         self.metrics.close()
         if self.ranks.is_first and self._saved_iteration == self.config.num_iterations:
             self._discard()
 
     def _report_activity(self, steps: int, activity: str) -> None:
-        """Say what is being done, `steps` environment steps after the last whole iteration."""
+        """Report the present activity, `steps` environment steps after the last iteration."""
         self._on_activity(self.global_step + steps, activity)
 
     def _prune(self, progress: float, frames: Tensor) -> None:
-        """A pruning event.
+        """Run a pruning event.
 
         Args:
-            progress: the share of the training that is over now, in [0, 1].
+            progress: the fraction of the training that is done, in [0, 1].
             frames: a recent batch of observations.
         """
         self.ranks.check_equal("the networks before a pruning step", self.agent)
@@ -335,22 +326,18 @@ class Trainer(ABC, Generic[ConfigT]):
             self.step_effect.compare(before)
         self.size = self.size.after(report)
         self.sparsity = report.sparsity
-        self.compilation.rest(self._widths_rest(progress))
+        self.compilation.set_stable(self._widths_are_stable(progress))
 
-    def _widths_rest(self, progress: float) -> bool:
-        """Whether no width changes until the schedule's next corner."""
+    def _widths_are_stable(self, progress: float) -> bool:
+        """True before the schedule begins and after it ends, and always without group pruning."""
         config = self.config
         return config.pruning != "group" or not config.prune_begin <= progress < config.prune_end
 
     def _evaluate_if_due(self) -> dict[str, float]:
-        """Returns on training levels and on the full distribution, at `eval_points` points of the training."""
-        points, last = self.config.eval_points, self.config.num_iterations
-        before, now = (points * iteration // last for iteration in (self.iteration - 1, self.iteration))
-        # The end has an evaluation of its own; the first process plays alone, the others wait for it.
-        if before == now or self.iteration == last or not self.ranks.is_first:
+        """Mean returns at `eval_points` points of the training. The first process plays; the others wait for it."""
+        if not self.ranks.is_first or not self._evaluations.is_due(self.iteration):
             return {}
-        if self.config.eval_interval_episodes:
-            self._report_activity(0, "evaluating")
+        self._report_activity(0, "evaluating")
         return self.evaluate(self.config.eval_interval_episodes)
 
     def _checkpoint_is_due(self) -> bool:
@@ -358,28 +345,28 @@ class Trainer(ABC, Generic[ConfigT]):
         return is_last or time.monotonic() - self._checkpointed >= 60 * self.config.checkpoint_minutes
 
     def _episode_row(self) -> dict[str, float | int | None]:
-        """The metrics of the episodes of all processes, on the first."""
+        """The metrics of all processes' episodes, on the first process."""
         parts = self.ranks.gather(self.ended.take()) or ()
         self.episodes.add(episode for part in parts for episode in part)
         return self.episodes.take_row()
 
     def _load_network(self) -> TrainingState:
-        """Network and optimizer of the newest undamaged checkpoint; returns the rest of it."""
+        """Load network and optimizer from the newest undamaged checkpoint; return the other state."""
         checkpoint, complaints = self.ranks.from_first(lambda: latest_checkpoint(self.run.checkpoints))
         for complaint in complaints:
             self.say(complaint)
         gsprune.load(checkpoint / MODEL_FILE, into=self.agent, optimizer=self.optimizer)
         self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
-        self.say(f"going on from {checkpoint}")
+        self.say(f"resuming from {checkpoint}")
         return load_state(checkpoint)
 
     def _load_rest(self, state: TrainingState) -> int:
-        """Everything but network and optimizer; returns how many bytes of the metrics the checkpoint knows of."""
+        """Load everything but network and optimizer; return the size of the metrics file at the checkpoint."""
         values = state.values
         self.iteration, self.global_step = values["iteration"], values["global_step"]
         self._saved_iteration = self.iteration
         self._seconds_before = values["seconds"]
-        self.evaluation_seconds = values.get("evaluation_seconds", 0.0)  # Older checkpoints count it as training.
+        self._evaluations.seconds = values.get("evaluation_seconds", 0.0)  # older checkpoints count it as training
         self.sparsity = values["sparsity"]
         self.compilation.compilations = values["compilations"]
         self.method.load_state_dict(state.get_tree("method"))

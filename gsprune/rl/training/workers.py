@@ -1,8 +1,8 @@
 """Data parallelism inside one process: threads that each compute a piece of a batch with one PyTorch thread.
 
-PyTorch's own threads meet at the end of every operation, so that one busy core holds up all of them. Workers meet once
+PyTorch's own threads synchronise after every operation, so one busy core delays all of them. Workers synchronise once
 per batch. The pieces do not depend on the number of workers, and their gradients are added in the order of the pieces.
-So any number of workers gives the same bits.
+So the result is bitwise the same for any number of workers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Workers", "start_workers"]
 
 PieceT = TypeVar("PieceT")
 ResultT = TypeVar("ResultT")
-_MIN_ROWS = 8  # rows of a piece of a forward; fewer may take another path in the library, with other rounding
+_MIN_ROWS = 8  # rows per piece of a forward; with fewer, libraries may use other kernels with other rounding
 
 
 class Workers:
@@ -30,7 +30,7 @@ class Workers:
     Args:
         count: number of threads, at least 1. One worker computes in the calling thread.
         threads: PyTorch's threads in each worker.
-        splits_forwards: False keeps the rows of `forward` in one piece, as GPUs and compiled functions want them.
+        splits_forwards: False keeps the rows of `forward` in one piece, which is best for GPUs and compiled functions.
     """
 
     def __init__(self, count: int, threads: int = 1, splits_forwards: bool = True) -> None:
@@ -41,10 +41,10 @@ class Workers:
     def map(self, function: Callable[[PieceT], ResultT], pieces: Sequence[PieceT]) -> Iterator[ResultT]:
         """Yield `function(piece)` of every piece, in the order of the pieces.
 
-        At most two pieces per worker are under way, so that few results wait in memory for their turn.
+        At most two pieces per worker are in progress, so that few results wait in memory.
 
         Raises:
-            Exception: whatever `function` raises.
+            Exception: an error of `function`.
         """
         if self.count == 1 or len(pieces) == 1:
             yield from map(function, pieces)
@@ -84,22 +84,22 @@ class Workers:
         """Set every `.grad` to the sum of the gradients of all pieces' losses.
 
         Args:
-            parameters: of the network; their gradients are replaced. A parameter that no loss depends on gets None.
-            loss_of: piece -> (scalar loss, anything else that the caller wants of the piece).
-            pieces: of the batch.
+            parameters: the network's parameters; their gradients are replaced. If no loss depends on one, it gets None.
+            loss_of: piece -> (scalar loss, another result).
+            pieces: the pieces of the batch.
 
         Returns:
-            what `loss_of` returned beside each loss, in the order of the pieces.
+            the other results of `loss_of`, in the order of the pieces.
         """
 
         def gradients_of(piece: PieceT) -> tuple[tuple[Tensor | None, ...], ResultT]:
-            loss, rest = loss_of(piece)
-            return torch.autograd.grad(loss, parameters, allow_unused=True), rest
+            loss, result = loss_of(piece)
+            return torch.autograd.grad(loss, parameters, allow_unused=True), result
 
-        rests = []
+        results = []
         for parameter in parameters:
             parameter.grad = None
-        for gradients, rest in self.map(gradients_of, pieces):
+        for gradients, result in self.map(gradients_of, pieces):
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is None:
                     continue
@@ -107,8 +107,8 @@ class Workers:
                     parameter.grad = torch.empty_like(parameter).copy_(gradient)
                 else:
                     parameter.grad += gradient
-            rests.append(rest)
-        return rests
+            results.append(result)
+        return results
 
 
 def start_workers(count: int | None, torch_threads: int | None, whole_batches: bool) -> Workers:
@@ -117,7 +117,7 @@ def start_workers(count: int | None, torch_threads: int | None, whole_batches: b
     Args:
         count: number of workers; None for one on each usable core.
         torch_threads: PyTorch's threads in each worker; None for 1, or for PyTorch's own choice with whole batches.
-        whole_batches: compute in the calling thread, without splitting, as GPUs and compiled functions want it.
+        whole_batches: compute in the calling thread, without splitting, for GPUs and compiled functions.
     """
     if whole_batches:
         if torch_threads is not None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from gsprune.errors import EvaluationError
 from gsprune.rl.evaluation.episodes import EpisodeReturns, evaluate, greedy_policy, pixel_noise, sampled_policy
 
 
@@ -211,3 +212,29 @@ def test_bad_arguments_are_refused_before_the_environments_are_touched(arguments
 def test_environments_without_automatic_reset_are_refused() -> None:
     with pytest.raises(ValueError, match="must reset themselves"):
         evaluate(RecordingPolicy(), ScriptedEnvs([1], AutoresetMode.DISABLED), episodes_per_env=1)
+
+
+def test_an_episode_that_does_not_end_is_an_error_that_names_the_way_out() -> None:
+    with pytest.raises(EvaluationError, match=r"not ended after 50 steps.*TimeLimit.*--max-episode-steps"):
+        evaluate(RecordingPolicy(), ScriptedEnvs([3, 10**9]), episodes_per_env=2, max_episode_steps=50)
+    lengths = evaluate(RecordingPolicy(), ScriptedEnvs([2, 50]), episodes_per_env=2, max_episode_steps=50).lengths
+    np.testing.assert_array_equal(lengths, [[2, 2], [50, 50]])
+
+
+class LastingPolicy(RecordingPolicy):
+    """After the first step, environment 0 has an episode that never ends."""
+
+    def __init__(self, envs: ScriptedEnvs) -> None:
+        super().__init__()
+        self.envs = envs
+
+    def __call__(self, observations: torch.Tensor) -> npt.NDArray[np.int64]:
+        if self.seen:
+            self.envs.lengths = np.array([10**9, 90])
+        return super().__call__(observations)
+
+
+def test_an_environment_that_has_played_its_episodes_may_go_on_for_ever() -> None:
+    envs = ScriptedEnvs([1, 90])
+    result = evaluate(LastingPolicy(envs), envs, episodes_per_env=1, max_episode_steps=90)
+    np.testing.assert_array_equal(result.lengths, [[1], [90]])

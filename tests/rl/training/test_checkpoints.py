@@ -97,7 +97,7 @@ def test_a_full_disk_is_said_and_older_checkpoints_stay(tmp_path: Path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpointing.np, "savez", full)
-    with pytest.raises(CheckpointError, match="the disk is full; make room and go on with --resume"):
+    with pytest.raises(CheckpointError, match="the disk is full; make room and resume with --resume"):
         save(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == [before.name]
     assert latest_checkpoint(tmp_path) == (before, [])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gsprune.rl.training.compilation import CompiledWhileResting
+from gsprune.rl.training.compilation import StableWidthCompiler
 
 
 class CountingBackend:
@@ -33,12 +33,12 @@ def compiled():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 2))
     backend, lines = CountingBackend(), []
-    compilation = CompiledWhileResting(True, lines.append, backend=backend)
+    compilation = StableWidthCompiler(True, lines.append, backend=backend)
     yield model, backend, lines, compilation
     torch.compiler.reset()
 
 
-def test_a_pruned_run_compiles_at_most_six_times_and_only_while_widths_rest(compiled):
+def test_a_pruned_run_compiles_at_most_six_times_and_only_while_widths_are_stable(compiled):
     model, backend, lines, compilation = compiled
     plain = copy.deepcopy(model)
     functions = [
@@ -52,17 +52,17 @@ def test_a_pruned_run_compiles_at_most_six_times_and_only_while_widths_rest(comp
             with torch.no_grad():
                 function(x)
 
-    compilation.rest(True)
+    compilation.set_stable(True)
     check()
     check()
     assert backend.calls == compilation.compilations == 4
     for width in range(15, 4, -1):
         for network in (model, plain):
             shrink(network, width)
-        compilation.rest(False)
+        compilation.set_stable(False)
         check()
         assert backend.calls == 4
-    compilation.rest(True)
+    compilation.set_stable(True)
     check()
     check()
     assert backend.calls == compilation.compilations == 6
@@ -76,8 +76,8 @@ def test_gradients_of_a_compiled_network_are_those_of_the_eager_one(compiled):
     function = compilation.wrap("loss", lambda x: model(x).square().mean())
     x = torch.randn(4, 3)
     gradients = []
-    for resting in (False, True):
-        compilation.rest(resting)
+    for stable in (False, True):
+        compilation.set_stable(stable)
         model.zero_grad()
         function(x).backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
@@ -89,9 +89,9 @@ def test_gradients_of_a_compiled_network_are_those_of_the_eager_one(compiled):
 def test_switched_off_nothing_is_compiled_or_logged(compiled):
     model, _, lines, _ = compiled
     backend = CountingBackend()
-    compilation = CompiledWhileResting(False, lines.append, backend=backend)
+    compilation = StableWidthCompiler(False, lines.append, backend=backend)
     function = compilation.wrap("forward", model)
-    compilation.rest(True)
+    compilation.set_stable(True)
     function(torch.randn(4, 3))
     assert (backend.calls, lines) == (0, [])
 
@@ -99,11 +99,11 @@ def test_switched_off_nothing_is_compiled_or_logged(compiled):
 def test_a_resumed_run_counts_on(compiled):
     model, backend, _, compilation = compiled
     compilation.compilations = 6
-    compilation.rest(True)
+    compilation.set_stable(True)
     compilation.wrap("forward", model)(torch.randn(4, 3))
     assert backend.calls == 0
 
 
 def test_a_limit_below_one_is_refused():
     with pytest.raises(ValueError, match="`limit` must be at least 1, got 0"):
-        CompiledWhileResting(True, print, limit=0)
+        StableWidthCompiler(True, print, limit=0)

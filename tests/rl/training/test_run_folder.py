@@ -19,7 +19,7 @@ def test_a_new_run_keeps_its_options(tmp_path: Path) -> None:
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     RunFolder.create(tmp_path, "ppo", {"seed": 3}).close()
-    with pytest.raises(ValueError, match="holds a run already; go on with --resume"):
+    with pytest.raises(ValueError, match="holds a run already; resume it with --resume"):
         RunFolder.create(tmp_path, "ppo", {"seed": 4})
     assert read_config(tmp_path)["seed"] == 3
 
@@ -62,13 +62,13 @@ def test_a_run_that_cannot_begin_takes_back_what_it_made_and_nothing_else(tmp_pa
     run = RunFolder.create(tmp_path / "new" / "run", "ppo", {})
     (run.path / "replay.bin").write_bytes(b"frames")
     (run.path / "tensorboard").mkdir()
-    run.withdraw()
+    run.undo_create()
     run.close()
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "notes").write_text("mine")
     run = RunFolder.create(tmp_path / "old", "ppo", {})
-    run.withdraw()
+    run.undo_create()
     run.close()
     assert [file.name for file in (tmp_path / "old").iterdir()] == ["notes"]
 
@@ -76,9 +76,9 @@ def test_a_run_that_cannot_begin_takes_back_what_it_made_and_nothing_else(tmp_pa
 def test_a_run_that_was_there_before_is_not_taken_back(tmp_path: Path) -> None:
     RunFolder.create(tmp_path, "ppo", {"seed": 3}).close()
     run = RunFolder.open(tmp_path)
-    run.withdraw()
+    run.undo_create()
     run.close()
-    RunFolder.guest(tmp_path).withdraw()
+    RunFolder.without_lock(tmp_path).undo_create()
     assert read_config(tmp_path)["seed"] == 3
 
 

@@ -210,9 +210,9 @@ class DQNTrainer(Trainer[DQNConfig]):
         )
 
     def _event_frames(self, batch: Tensor) -> Tensor:
-        """Frames for a pruning event: of the whole replay to compensate on, else those of the last batch."""
+        """Frames for a pruning event: of the whole replay to calibrate on, else those of the last batch."""
         config = self.config
-        if config.compensate == "none":
+        if not config.calibrates:
             return batch
         return self._frames(self.replay.spread_frames(config.calibration_frames, (config.seed, self.updates)))
 

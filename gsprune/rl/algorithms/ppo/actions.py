@@ -25,9 +25,9 @@ class ActionDistribution(Protocol):
 
     Attributes:
         num_outputs: size of the policy head.
-        action_shape: of one action as the rollout keeps it: () for one number.
-        dtype: of actions in the rollout.
-        output: what the policy head computes, as exports name it.
+        action_shape: shape of one action in the rollout; () for one number.
+        dtype: dtype of actions in the rollout.
+        output: name of the policy head's output in exports: "logits" or "means".
     """
 
     num_outputs: int
@@ -54,7 +54,7 @@ class ActionDistribution(Protocol):
         """(B,) Kullback-Leibler divergences KL(p || q) in nats, of p with `parameters` and q with `others`."""
 
     def to_environment(self, actions: Tensor) -> AnyArray:
-        """Actions as the environments take them."""
+        """Convert actions to the format of the environments."""
 
     def policy(
         self, outputs: Outputs, network: nn.Module, generator: torch.Generator, device: torch.device | str
@@ -70,7 +70,7 @@ class Categorical:
     dtype = torch.int64
 
     def __init__(self, num_actions: int) -> None:
-        """Set A."""
+        """Set the number of actions, A."""
         self.num_outputs = num_actions
 
     def parameters(self, outputs: Tensor, network: nn.Module) -> Tensor:
@@ -112,7 +112,7 @@ class Categorical:
 
 
 class _Sampled:
-    """Policies of distributions that sample by `noise`."""
+    """Mixin: the policy of a distribution that samples by `noise` and `sample`."""
 
     def policy(
         self: ActionDistribution,
@@ -133,7 +133,7 @@ class _Sampled:
 
 
 class MultiCategorical(_Sampled):
-    """Several independent choices at once; the logits of all choices lie side by side."""
+    """Several independent choices. Their logits are concatenated."""
 
     output = "logits"
     dtype = torch.int64
@@ -186,16 +186,15 @@ class DiagonalGaussian(_Sampled):
 
         a ~ N(mean(s), exp(log_std)²);   the environment gets clip(a, low, high)
 
-    The standard deviations are parameters of the network and do not depend on the observation. Actions are clipped to
-    the bounds of the space for the environment alone; log probabilities are those of the unclipped actions. Both are
-    as in Stable-Baselines3.
+    The standard deviations are parameters of the network and do not depend on the observation. Only the environment
+    gets clipped actions. Log probabilities are those of the unclipped actions. Both are as in Stable-Baselines3.
     """
 
     output = "means"
     dtype = torch.float32
 
     def __init__(self, low: AnyArray, high: AnyArray) -> None:
-        """Set the bounds; their shape is that of an action, their dtype that of the environment's."""
+        """Set the bounds, which have the shape and dtype of the environment's actions."""
         self._low = low
         self._high = high
         self.num_outputs = low.size
@@ -211,12 +210,12 @@ class DiagonalGaussian(_Sampled):
         return torch.randn((num_envs, self.num_outputs), device=device, generator=generator)
 
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
-        """(B, D) actions that are not clipped yet."""
+        """(B, D) unclipped actions."""
         means, log_std = parameters.chunk(2, -1)
         return means + log_std.exp() * noise
 
     def logprobs(self, parameters: Tensor, actions: Tensor) -> Tensor:
-        """Log densities of actions that are not clipped."""
+        """Log densities of unclipped actions."""
         means, log_std = parameters.chunk(2, -1)
         deviations = (actions - means) * torch.exp(-log_std)
         return (-0.5 * deviations.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
@@ -246,7 +245,7 @@ def distribution_of(space: Any) -> ActionDistribution:
         space: Discrete, MultiDiscrete or Box of gymnasium.
 
     Raises:
-        ValueError: another kind of space.
+        ValueError: PPO does not support the space.
     """
     from gymnasium.spaces import Box, Discrete, MultiDiscrete
 

@@ -1,4 +1,4 @@
-"""PPO's network, its acting half, and its policy."""
+"""PPO's network, its part for acting, and its policy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["PolicyNetwork", "acting_part", "build_network", "output_name", "poli
 
 
 class PolicyNetwork(nn.Module):
-    """The acting half of an actor-critic: observations in, logits or means out."""
+    """The part of an actor-critic that acts: maps observations to logits or means."""
 
     def __init__(self, agent: ActorCritic) -> None:
         """Share the layers of `agent`."""
@@ -30,7 +30,7 @@ class PolicyNetwork(nn.Module):
 
 
 class _FirstOutput(nn.Module):
-    """The first output of a network of the user's own, which is that of its policy."""
+    """The first output of a user's network, which is the policy's."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

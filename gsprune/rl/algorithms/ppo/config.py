@@ -27,36 +27,38 @@ class PPOConfig(TrainConfig):
     update_epochs: int = 3
     """passes over the rollout per iteration"""
     gamma: float = 0.99
-    """discount factor, of the returns and of the rewards' normalisation"""
+    """discount factor of returns, also for the normalisation of rewards"""
     gae_lambda: float = 0.95
-    """between bias (0) and variance (1) of the advantages"""
+    """trade-off between bias (0) and variance (1) of the advantages"""
     clip_coef: float = 0.2
-    """how far a probability ratio may be from 1 before its gradient stops"""
+    """clip range of probability ratios around 1"""
     ent_coef: float = 0.01
     """weight of the entropy bonus"""
     vf_coef: float = 0.5
     """weight of the value loss"""
     max_grad_norm: float = 0.5
-    """gradients are scaled down to this norm"""
+    """largest norm of the gradients; larger ones are scaled down"""
     anneal_lr: bool = False
-    """let the step size fall linearly to 0 over the training"""
+    """decrease the step size linearly to 0 over the training"""
     norm_reward: bool = True
     """divide rewards by the running standard deviation of the discounted return"""
     clip_vloss: bool = False
-    """clip how far values may move from those of the rollout, by clip_coef"""
+    """clip the change of values since the rollout to clip_coef"""
     norm_adv: bool = True
     """normalise advantages in each minibatch"""
     microbatch_size: int | None = None
-    """minibatches go through the network in pieces of this size; unset: 64 on the CPU (its caches), whole on a GPU"""
+    """size of the pieces of a minibatch that go through the network; unset: 64 on the CPU, whole on a GPU"""
+    prune_interval: int = 1
+    """iterations from one pruning event to the next; the end of the schedule is an event, too"""
 
     def check(self) -> None:
-        """Complain of the first option that is wrong.
+        """Raise an error for the first invalid option.
 
         Raises:
             ValueError: names the option, its value, the constraint and the way out.
         """
         super().check()
-        check_at_least(self, 1, "num_steps", "num_minibatches", "update_epochs", "microbatch_size")
+        check_at_least(self, 1, "num_steps", "num_minibatches", "update_epochs", "microbatch_size", "prune_interval")
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be in [0, 1], got {getattr(self, name)}")
@@ -77,7 +79,7 @@ class PPOConfig(TrainConfig):
             )
 
     def check_environment(self, environment: EnvironmentDescription) -> None:
-        """Complain of an action space without a distribution."""
+        """Raise an error for an action space without a distribution."""
         distribution_of(environment.action_space)
 
     @property
@@ -92,7 +94,7 @@ class PPOConfig(TrainConfig):
 
     @property
     def num_iterations(self) -> int:
-        """Iterations of the whole training; a last, incomplete one is not begun."""
+        """Iterations of the whole training; a last, incomplete one is omitted."""
         return self.total_timesteps // self.batch_size
 
 
@@ -130,4 +132,4 @@ PRESETS: dict[str, PPOConfig] = {
         eval_num_envs=10,
     ),
 }
-"""The values of ``--preset``; flags on the command line come before them."""
+"""The values of ``--preset``. Options on the command line override them."""

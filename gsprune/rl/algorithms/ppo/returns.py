@@ -1,4 +1,4 @@
-"""Returns: what a step was worth, and in which unit.
+"""Advantages of a rollout, explained variance, and the normalisation of rewards.
 
 Time runs along the first axis. The reward of step t is received after acting at t, and ``discounts[t]`` is gamma, or 0
 where step t ended an episode.
@@ -25,7 +25,7 @@ def gae(rewards: FloatArray, values: FloatArray, discounts: FloatArray, gae_lamb
         rewards: (T, N); r_t is received after acting at step t.
         values: (T + 1, N); the last row is the value of the state after the last step.
         discounts: (T, N) in [0, 1]; gamma, or 0 where step t terminated.
-        gae_lambda: between bias (0) and variance (1).
+        gae_lambda: trade-off between bias (0) and variance (1).
 
     Returns:
         (T, N) float32 advantages; the inputs are not modified.
@@ -53,14 +53,14 @@ def gae(rewards: FloatArray, values: FloatArray, discounts: FloatArray, gae_lamb
 
 
 def explained_variance(values: FloatArray, returns: FloatArray) -> float:
-    """How much of the returns' variance the values explain: 1 − Var(G − v) / Var(G).
+    """The explained variance of predicted returns: 1 − Var(G − v) / Var(G).
 
     Args:
-        values: predictions, any shape.
-        returns: what was to be predicted, the same shape.
+        values: predictions v, any shape.
+        returns: the returns G, the same shape.
 
     Returns:
-        at most 1 (perfect); 0 for a constant prediction, below 0 for a worse one; NaN where the returns don't vary.
+        1 for perfect predictions, 0 for a constant one, below 0 for worse ones; NaN if the returns are constant.
     """
     variance = float(np.var(returns, dtype=np.float64))
     return float("nan") if variance == 0 else 1 - float(np.var(returns - values, dtype=np.float64)) / variance
@@ -71,18 +71,18 @@ class RewardNormalizer:
 
         R_t = γ·R_{t−1} + r_t (0 after an end);   r̂_t = clip(r_t / sqrt(Var(R) + ε), −c, c)
 
-    The variance is that of all R seen so far, in all environments, the present step included. The mean is not
-    subtracted from the rewards: that would change which policy is best.
+    The variance is taken over all R so far, in all environments, including the present step. The mean is not subtracted
+    from the rewards, because that would change which policy is best.
 
     Source: `VecNormalize` of OpenAI baselines, https://github.com/openai/baselines
     """
 
     def __init__(self, num_envs: int, gamma: float = 0.99, clip: float = 10.0, epsilon: float = 1e-8) -> None:
-        """Begin with a variance of 1 and next to no weight.
+        """Start with a variance of 1 and a negligible weight.
 
         Args:
             num_envs: N.
-            gamma: discount of the return whose spread is the unit.
+            gamma: discount of the return R.
             clip: largest absolute normalised reward.
             epsilon: added to the variance.
         """
@@ -95,32 +95,32 @@ class RewardNormalizer:
         self._count = 1e-4
 
     def __call__(self, rewards: FloatArray, terminated: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        """Take one step of all environments in and normalise its rewards.
+        """Update the variance with one step of all environments, and normalise its rewards.
 
         Args:
-            rewards: (N,) as the environments gave them.
-            terminated: (N,) where the step ended an episode.
+            rewards: (N,) rewards of the environments.
+            terminated: (N,) True if the step ended an episode.
 
         Returns:
             (N,) float32.
         """
         self._returns = self._returns * self.gamma + rewards
-        self._take_in(self._returns)
+        self._merge(self._returns)
         self._returns[terminated] = 0
         normalized = np.clip(rewards / np.sqrt(self._variance + self.epsilon), -self.clip, self.clip)
         return np.asarray(normalized, np.float32)
 
     def state_arrays(self) -> dict[str, npt.NDArray[np.float64]]:
-        """All that changes: "returns" (N,) and "moments" (mean, variance, count)."""
+        """The state to save: "returns" (N,) and "moments" (mean, variance, count)."""
         return {"returns": self._returns.copy(), "moments": np.array([self._mean, self._variance, self._count])}
 
     def load_state_arrays(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Go on from the arrays of `state_arrays`."""
+        """Restore the result of `state_arrays`."""
         self._returns = np.array(arrays["returns"], np.float64)
         self._mean, self._variance, self._count = arrays["moments"].tolist()
 
-    def _take_in(self, batch: npt.NDArray[np.float64]) -> None:
-        """Merge the moments of `batch` into the running ones (Chan et al. 1979)."""
+    def _merge(self, batch: npt.NDArray[np.float64]) -> None:
+        """Merge the moments of `batch` into the running moments (Chan et al. 1979)."""
         count = self._count + len(batch)
         delta = float(batch.mean()) - self._mean
         squares = self._variance * self._count + float(batch.var()) * len(batch)

@@ -19,15 +19,15 @@ __all__ = ["Minibatch", "Rollout"]
 
 
 class Minibatch(NamedTuple):
-    """Some of a rollout's transitions, on the training device.
+    """Transitions of a rollout, on the training device.
 
     Attributes:
         frames: (B, C, H, W) uint8, channels last.
         actions: (B, *action_shape).
-        logprobs: (B,) float32, under the policy that acted.
+        logprobs: (B,) float32, log probabilities under the policy that acted.
         advantages: (B,) float32.
         returns: (B,) float32, targets of the value function.
-        values: (B,) float32, when the rollout was played.
+        values: (B,) float32, predicted when the rollout was played.
     """
 
     frames: Tensor
@@ -42,12 +42,12 @@ class Rollout:
     """T steps of N environments; time runs along the first axis.
 
     Attributes:
-        frames: (T, N, C, H, W) uint8 with channels last in memory; what the agent saw before acting.
+        frames: (T, N, C, H, W) uint8 with channels last in memory; the observations before acting.
         actions: (T, N, *action_shape).
         logprobs: (T, N) float32.
-        values: (T + 1, N) float32; the last row is the value of what follows the rollout.
-        rewards: (T, N) float32 on the host; as the game gave them for the action.
-        terminated: (T, N) bool on the host; where the action ended an episode.
+        values: (T + 1, N) float32; the last row has the values of the states after the rollout.
+        rewards: (T, N) float32 on the host; the game's unscaled rewards for the actions.
+        terminated: (T, N) bool on the host; True if the action ended an episode.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Rollout:
 
         Args:
             num_steps: T.
-            num_envs: environments of all processes together.
-            device: of the network.
-            share: the N environments of this process among all; None for all. What the class holds is theirs, but
-                indices, advantages and returns are of all environments.
+            num_envs: number of environments of all processes together.
+            device: the network's device.
+            share: the numbers of this process's N environments among all; None for all. The attributes have only these
+                environments; indices, advantages and returns refer to all environments.
             observation_shape: (C, H, W) of one observation.
-            action_shape: of one action; () for one number.
-            action_dtype: of actions.
+            action_shape: shape of one action; () for one number.
+            action_dtype: dtype of actions.
         """
         self._num_envs = num_envs
         self._share = range(num_envs) if share is None else share
@@ -88,16 +88,16 @@ class Rollout:
         self._returns = torch.empty(num_steps * num_envs, device=device)
 
     def finish(self, rewards: FloatArray, values: FloatArray, discounts: FloatArray, gae_lambda: float) -> float:
-        """Compute advantages and returns of a complete rollout, of all environments.
+        """Compute advantages and returns of a complete rollout, for all environments.
 
         Args:
-            rewards: (T, all environments) float32, in the unit of the values.
+            rewards: (T, all environments) float32, scaled like the values.
             values: (T + 1, all environments) float32.
             discounts: (T, all environments) float32; gamma, or 0 where the action ended an episode.
-            gae_lambda: between bias (0) and variance (1).
+            gae_lambda: trade-off between bias (0) and variance (1).
 
         Returns:
-            how much of the returns' variance the values explain.
+            the explained variance of the values.
         """
         advantages = gae(rewards, values, discounts, gae_lambda)
         returns = advantages + values[:-1]
@@ -112,17 +112,17 @@ class Rollout:
         return self._rows(torch.from_numpy(indices).to(self.frames.device))
 
     def held_out_frames(self, num_calibration: int, seed: Sequence[int]) -> Tensor:
-        """(B, C, H, W) uint8: frames as `spread_frames`, none of those that it returns for `num_calibration`."""
+        """(B, C, H, W) uint8: other frames than those that `spread_frames` returns for `num_calibration`."""
         steps, envs = self.values[:-1].shape
         indices = spread_apart(held_out_count(steps * envs), steps * envs, seed, num_calibration)
         return self._rows(torch.from_numpy(indices).to(self.frames.device))
 
     def minibatch(self, indices: Tensor, normalize: bool = False) -> Minibatch:
-        """This process's transitions among some of all, copied.
+        """Copies of this process's transitions among those with the given indices.
 
         Args:
             indices: (B,) int64 in [0, T * all environments).
-            normalize: bring the B advantages, of all processes, to mean 0 and standard deviation 1.
+            normalize: scale the B advantages of all processes to mean 0 and standard deviation 1.
         """
         advantages = self._advantages.index_select(0, indices)
         if normalize:
@@ -130,9 +130,9 @@ class Rollout:
         returns = self._returns.index_select(0, indices)
         if len(self._share) < self._num_envs:
             steps, envs = indices // self._num_envs, indices % self._num_envs
-            mine = (envs >= self._share.start) & (envs < self._share.stop)
-            indices = (steps * len(self._share) + envs - self._share.start)[mine]
-            advantages, returns = advantages[mine], returns[mine]
+            is_own = (envs >= self._share.start) & (envs < self._share.stop)
+            indices = (steps * len(self._share) + envs - self._share.start)[is_own]
+            advantages, returns = advantages[is_own], returns[is_own]
         return Minibatch(
             self._rows(indices),
             self.actions.flatten(0, 1).index_select(0, indices),
@@ -143,7 +143,7 @@ class Rollout:
         )
 
     def _rows(self, indices: Tensor) -> Tensor:
-        """Copies of frames by their numbers among this process's own."""
-        # Rows of the memory as it lies, so that each frame is copied as one block.
+        """Copies of frames by their numbers among this process's frames."""
+        # Index in the order of memory, so that each frame is copied as one block.
         rows = self.frames.permute(0, 1, 3, 4, 2).flatten(0, 1)
         return rows.index_select(0, indices).permute(0, 3, 1, 2)

@@ -1,8 +1,8 @@
 """Proximal policy optimisation, with a network that shrinks while it trains.
 
-Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347. What the paper on pruning left open is as in CleanRL's
-``ppo_procgen.py``, whose names this file uses. It reads from top to bottom: an iteration collects a rollout, updates
-the network on it for some epochs, and prunes.
+Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347. Details that the paper on pruning leaves open are as in
+CleanRL's ``ppo_procgen.py``, and so are the names in this file. An iteration collects a rollout, updates the network on
+it for several epochs, and prunes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gsprune.rl.training.trainer import Trainer
 
 __all__ = ["PPOTrainer"]
 
-_CPU_MICROBATCH = 64  # measured: from 256 on, activations fall out of the caches of a server core
+_CPU_MICROBATCH = 64  # measured: from 256 on, activations do not fit into the caches of a server core
 _LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac")
 
 
@@ -63,7 +63,7 @@ class PPOTrainer(Trainer[PPOConfig]):
         )
         self.reward_normalizer = RewardNormalizer(config.num_envs, config.gamma)
         self._policy = self.compilation.wrap("the network for acting", self._forward)
-        # With several processes the pieces of a minibatch have a new size every time: nothing to compile for.
+        # With several processes the pieces of a minibatch differ in size, and every size would need a compilation.
         self._losses_of = (
             self.compilation.wrap("the network for learning", self._losses) if self.ranks.is_alone else self._losses
         )
@@ -74,18 +74,28 @@ class PPOTrainer(Trainer[PPOConfig]):
                 group["lr"] = self._learning_rate() * (1 - self.progress)
         explained_variance = self._collect()
         losses = self._update()
-        self._prune((self.iteration + 1) / self.config.num_iterations, self._event_frames())
+        if self._event_is_due():
+            self._prune(self._progress_after(self.iteration + 1), self._event_frames())
         return {**losses, "losses/explained_variance": explained_variance}
 
+    def _progress_after(self, iterations: int) -> float:
+        """The share of the training that is over after so many iterations."""
+        return iterations / self.config.num_iterations
+
+    def _event_is_due(self) -> bool:
+        """After every `prune_interval`-th iteration, and after the one in which the schedule ends."""
+        before, now = self._progress_after(self.iteration), self._progress_after(self.iteration + 1)
+        return (self.iteration + 1) % self.config.prune_interval == 0 or before < self.config.prune_end <= now
+
     def _event_frames(self) -> Tensor:
-        """Frames for a pruning event: of the whole rollout to compensate on, else those of its last step."""
+        """Frames for a pruning event: from the whole rollout for calibration, else the frames of its last step."""
         config = self.config
-        if config.compensate == "none":
+        if not config.calibrates:
             return self.rollout.frames[-1]
         return self.rollout.spread_frames(config.calibration_frames, (config.seed, self.iteration))
 
     def _held_out_frames(self) -> Tensor:
-        """Other frames of the rollout."""
+        """Frames of the rollout that are not used for calibration."""
         config = self.config
         return self.rollout.held_out_frames(config.num_calibration_frames, (config.seed, self.iteration))
 
@@ -95,12 +105,12 @@ class PPOTrainer(Trainer[PPOConfig]):
         return AgentOutputs(torch.cat(parameters), torch.cat(values))
 
     def _policy_change(self, before: Tensor, after: Tensor) -> Tensor:
-        """Divergences of the policy after a step from that before it."""
+        """KL(policy before || policy after) of a pruning step, per frame."""
         return self.actions.divergence(before, after)
 
     @torch.no_grad()
     def _collect(self) -> float:
-        """Play one rollout; returns how much of the returns' variance the values explain."""
+        """Play one rollout; return the explained variance of the values."""
         rollout = self.rollout
         for step in range(self.config.num_steps):
             frames = rollout.frames[step]
@@ -120,15 +130,15 @@ class PPOTrainer(Trainer[PPOConfig]):
         return self._finish()
 
     def _sample(self, parameters: Tensor) -> Tensor:
-        """Actions of this process's part of all environments.
+        """Sample actions for this process's environments.
 
-        Every process draws the noise of all, so that the actions do not depend on how many processes there are.
+        Every process draws the noise of all environments, so the actions do not depend on the number of processes.
         """
         noise = self.actions.noise(self.config.num_envs, self.device, self.generator)
         return self.actions.sample(parameters, noise[self.share.start : self.share.stop])
 
     def _finish(self) -> float:
-        """Advantages and returns, from the rewards and values of all processes: small, so each computes them all."""
+        """Compute advantages and returns of all processes' environments in every process, because they are small."""
         rollout, columns = self.rollout, self.ranks.columns
         terminated = columns(rollout.terminated)
         rewards = columns(rollout.rewards)
@@ -139,7 +149,7 @@ class PPOTrainer(Trainer[PPOConfig]):
         return rollout.finish(rewards, columns(rollout.values.cpu().numpy()), discounts, self.config.gae_lambda)
 
     def _update(self) -> dict[str, float]:
-        """Some epochs over the rollout; returns the mean losses of all minibatches."""
+        """Train for several epochs on the rollout; return the mean losses of all minibatches."""
         config = self.config
         totals = torch.zeros(len(_LOSSES), device=self.device)
         for epoch in range(config.update_epochs):
@@ -157,7 +167,7 @@ class PPOTrainer(Trainer[PPOConfig]):
         return {f"losses/{name}": value for name, value in zip(_LOSSES, means.tolist(), strict=True)}
 
     def _backward(self, minibatch: Minibatch) -> Tensor:
-        """Gradients of this process's part of a minibatch, piece by piece; returns its part of the losses.
+        """Add the gradients of this process's part of a minibatch, piece by piece; return its part of the losses.
 
         Returns:
             (len(_LOSSES),); the processes' parts add up to the means over the minibatch.
@@ -168,7 +178,7 @@ class PPOTrainer(Trainer[PPOConfig]):
 
         def loss_of(piece: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
             loss, losses = self._losses_of(*piece)
-            share = len(piece[0]) / size  # the pieces' means, of all processes, add up to the mean over the minibatch
+            share = len(piece[0]) / size  # the sum over all pieces and processes is the mean over the minibatch
             return loss * share, losses * share
 
         totals = torch.zeros(len(_LOSSES), device=self.device)
@@ -206,19 +216,19 @@ class PPOTrainer(Trainer[PPOConfig]):
         return torch.cat(parameters), torch.cat(values)
 
     def _forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Parameters of the actions' distribution, and values, in float32, whatever the network computes in.
+        """Parameters of the actions' distribution, and values, in float32 even with autocast.
 
-        Autocast's cache of cast weights is common to all threads, so workers go without; each weight is used once.
+        Autocast's cache of cast weights is not safe for several threads, so it is off. Each weight is used only once.
         """
         with torch.autocast(self.device.type, torch.bfloat16, self.config.amp == "bf16", cache_enabled=False):
             outputs, values = self.agent(frames)
         return self.actions.parameters(outputs.float(), self.agent), values.float()
 
     def policy(self, generator: torch.Generator) -> Policy:
-        """The agent as it is evaluated: it samples its actions."""
+        """The policy for evaluation, which samples its actions."""
 
         def outputs(frames: Tensor) -> Tensor:
-            return self._act(frames)[0][:, : self.actions.num_outputs]  # without the deviations of a Gaussian
+            return self._act(frames)[0][:, : self.actions.num_outputs]  # without a Gaussian's standard deviations
 
         return policy(outputs, self.agent, self.environment, generator, self.device)
 
@@ -226,7 +236,7 @@ class PPOTrainer(Trainer[PPOConfig]):
         return False
 
     def _discard(self) -> None:
-        """Nothing lies on disk but checkpoints."""
+        """Do nothing: the only files are checkpoints."""
 
     def _put_state(self, state: TrainingState) -> None:
         state.put("rewards", self.reward_normalizer.state_arrays())

@@ -181,7 +181,7 @@ def test_criteria_scopes_targets_and_rescaling_of_the_core_are_options_of_a_run(
 
 
 def test_a_compensated_run_shrinks_agent_and_target_and_resumes_to_the_same_metrics(start, monkeypatch):
-    changes = {"compensate": "linear", "calibration_frames": 20}
+    changes = {"compensate": "linear", "importance": "reconstruction", "calibration_frames": 20}
     whole = start("whole", **changes)
     reports, step = [], whole.method.step
 

@@ -21,6 +21,7 @@ from gsprune.rl.algorithms.ppo.losses import (
     value_loss,
 )
 from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
+from gsprune.rl.training import own_evaluations
 from gsprune.rl.training import trainer as trainer_module
 from gsprune.rl.training.checkpoints import checkpoint_folders, load_state
 from gsprune.rl.training.idle_options import without_idle
@@ -109,7 +110,7 @@ def test_the_schedule_can_end_at_a_budget_of_milliseconds(tmp_path: Path, monkey
     assert rows[4]["pruning/params"] / 110_160 == pytest.approx(0.25, rel=0.1)
     short = replace(config, latency_budget_ms=0.0001)
     folder = RunFolder.create(tmp_path / "short", "ppo", asdict(short))
-    with pytest.raises(ValueError, match=r"asks for 0\.0001 ms in eager .* ask for more time"):  # before any training
+    with pytest.raises(ValueError, match=r"is 0\.0001 ms in eager .* use a larger budget"):  # before any training
         PPOTrainer(short, folder)
     folder.close()
 
@@ -145,6 +146,12 @@ def test_an_iteration_tells_its_steps_and_what_it_does(tmp_path: Path) -> None:
         del told[:20]
 
 
+def test_pruning_events_come_every_so_many_iterations_and_once_when_the_schedule_ends(tmp_path: Path) -> None:
+    config = replace(TINY, total_timesteps=320, prune_interval=3, prune_begin=0.2, prune_end=0.8)
+    channels = [row["pruning/channel_sparsity"] for row in run(tmp_path, config)]
+    assert [after for after in range(1, 11) if channels[after - 1] > max(channels[: after - 1], default=0)] == [3, 6, 8]
+
+
 def test_training_time_is_without_evaluations_also_in_a_resumed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +167,8 @@ def test_training_time_is_without_evaluations_also_in_a_resumed_run(
         return {}
 
     monkeypatch.setattr(trainer_module, "time", SimpleNamespace(monotonic=tick))
-    monkeypatch.setattr(trainer_module, "evaluate_tracks", evaluate)
+    monkeypatch.setattr(own_evaluations, "time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr(own_evaluations, "evaluate_tracks", evaluate)
     config = replace(TINY, total_timesteps=96, eval_interval_episodes=4, eval_points=3)
     run(tmp_path, config, stop_after=1)
     run(tmp_path, config, resume=True)  # the evaluation at the end is not the trainer's
@@ -212,11 +220,11 @@ def test_criteria_scopes_targets_and_rescaling_of_the_core_are_options_of_a_run(
     assert run(tmp_path, config)[-1]["pruning/sparsity"] == pytest.approx(0.8, abs=0.03)
 
 
-@pytest.mark.parametrize("compensate", ["bias", "linear"])
+@pytest.mark.parametrize(("compensate", "importance"), [("bias", "l1"), ("linear", "l1"), ("linear", "reconstruction")])
 def test_a_compensated_run_shrinks_and_resumes_to_the_same_metrics(
-    tmp_path: Path, compensate: Literal["bias", "linear"]
+    tmp_path: Path, compensate: Literal["bias", "linear"], importance: str
 ) -> None:
-    config = replace(TINY, encoder="nature", compensate=compensate, calibration_frames=24)
+    config = replace(TINY, encoder="nature", compensate=compensate, importance=importance, calibration_frames=24)
     rows = run(tmp_path / "whole", config)
     run(tmp_path / "parts", config, stop_after=3)
     assert run(tmp_path / "parts", config, resume=True) == rows
@@ -389,13 +397,14 @@ BAD = [
     ({"compensate": "liner"}, "`compensate` must be one of none, bias, linear, got 'liner'"),
     ({"compensate": "linear", "calibration_frames": 15}, "`calibration_frames` must be at least 16, got 15"),
     ({"compensate": "linear", "num_steps": 4}, "`num_envs \\* num_steps` must be at least 16 with `compensate` linear"),
+    ({"importance": "reconstruction", "num_steps": 4}, "with `importance` reconstruction, which scores on frames"),
     ({"round_to": 0}, "`round_to` must be at least 1, got 0"),
     ({"round_to": "onnx"}, "`round_to` must be a whole number, a mapping, or one of 'onnxruntime'"),
-    ({"target": "latency"}, "`latency_budget_ms` goes with target latency .* got None and latency"),
-    ({"latency_budget_ms": 1.0}, "`latency_budget_ms` goes with target latency .* got 1.0 and channels"),
+    ({"target": "latency"}, "`latency_budget_ms` needs target latency .* got None and latency"),
+    ({"latency_budget_ms": 1.0}, "`latency_budget_ms` needs target latency .* got 1.0 and channels"),
     ({**IN_TIME, "latency_budget_ms": 0.0}, "`milliseconds` must be above 0"),
     ({**IN_TIME, "pruning": "structured"}, "`target` latency needs pruning group, got structured"),
-    ({**IN_TIME, "scope": "global"}, "`scope` must be local, got global"),
+    ({**IN_TIME, "scope": "global"}, "`scope` must be local with `target` latency.*got global"),
 ]
 
 

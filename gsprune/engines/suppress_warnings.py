@@ -1,4 +1,4 @@
-"""A block without warnings of exporters and compilers about themselves."""
+"""A context that hides the warnings that exporters and compilers raise about themselves."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet"]
+__all__ = ["suppress_warnings"]
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence warnings, and log messages up to their level: the user can do nothing about them."""
+def suppress_warnings() -> Iterator[None]:
+    """Suppress warnings, and log messages up to that level, about which a user can do nothing."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

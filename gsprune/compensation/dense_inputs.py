@@ -1,0 +1,142 @@
+"""Second moments of what the consumers of channels read in the network as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gsprune.compensation.consumer import Consumer, find_consumers, find_output_axes
+from gsprune.compensation.moments import Moments
+from gsprune.compensation.recording import MAX_COLUMNS, common_constants, watch_calls
+from gsprune.compensation.spread import spread
+from gsprune.compensation.uses import Use
+from gsprune.compensation.weights import as_matrices
+from gsprune.tracing.example import Example
+from gsprune.tracing.graph import Graph, IntArray
+
+__all__ = ["DenseInputs", "find_dense_inputs"]
+
+# Rows of one consumer's inputs, over all batches: at least so many, and so many per input.
+_MIN_ROWS = 8192
+_ROWS_PER_INPUT = 4
+# A spread below this share of an input's root mean square is rounding: the input is constant.
+_ROUNDING = 1e-12
+
+
+@dataclass
+class DenseInputs:
+    """The inputs of one consumer.
+
+    Attributes:
+        consumer: the weight; all of its inputs count as kept.
+        groups: the number of convolution groups.
+        transposed: whether it is a transposed convolution.
+        moments: of the inputs, as what is lost if no input is left.
+        has_constant: whether a bias or running mean takes a constant.
+    """
+
+    consumer: Consumer
+    groups: int
+    transposed: bool
+    moments: Moments
+    has_constant: bool = False
+
+    @property
+    def factors(self) -> Tensor:
+        """(groups, rows, inputs) float64 R: R^T R are the inputs' second moments per row, without means if possible."""
+        start = int(self.has_constant)  # below the first row, every column has its mean taken out
+        factor = self.moments.factor[:, start:, 1:]
+        sizes = self.moments.factor[:, :, 1:].square().sum(1, keepdim=True)
+        is_constant = factor.square().sum(1, keepdim=True) <= _ROUNDING**2 * sizes
+        return factor.masked_fill(is_constant, 0.0).div(self.moments.samples**0.5)
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """The number of samples, less one where means are taken out."""
+        return self.moments.samples - int(self.has_constant)
+
+    def matrices(self, weight: Tensor) -> Tensor:
+        """(groups, outputs, inputs) float64 of the weight; a position of a kernel or of a picture is an output."""
+        weight, columns = weight.detach().double(), self.consumer.columns
+        if columns.shape[1] == 1:
+            stacked = as_matrices(weight, self.consumer.axis, self.groups, self.transposed)
+        else:
+            order = torch.from_numpy(columns.reshape(-1)).to(weight.device)
+            stacked = weight.movedim(self.consumer.axis, 1)[:, order].reshape(1, -1, *columns.shape)
+        return stacked.transpose(2, 3).flatten(1, 2)
+
+    def units(self, units: IntArray) -> list[IntArray]:
+        """Per convolution group, the unit of each input; -1 for inputs of other groups of units.
+
+        Args:
+            units: the unit of each position along the weight's input axis.
+        """
+        of_inputs = units[self.consumer.columns[:, 0]]
+        return list(of_inputs.reshape(self.groups, -1)) if self.transposed else [of_inputs] * self.groups
+
+
+def find_dense_inputs(
+    model: nn.Module, graph: Graph, names: Collection[str], calls: Sequence[Example]
+) -> tuple[dict[str, DenseInputs], dict[str, str]]:
+    """Run the network on the calibration data and gather the moments of what its consumers read.
+
+    Args:
+        model: the network.
+        graph: its groups.
+        names: the groups whose consumers are looked at.
+        calls: the calibration data.
+
+    Returns:
+        weight -> its inputs, and weight -> reason for those whose inputs cannot be described.
+    """
+    axes_of_groups: dict[str, dict[int, IntArray]] = {}
+    for group in graph.groups:
+        for member in group.members if group.name in names else ():
+            axes_of_groups.setdefault(member.tensor, {})[member.axis] = _all_positions(len(member.units))
+    consumers, left_out = find_consumers(graph, axes_of_groups, MAX_COLUMNS)
+    inputs: dict[str, DenseInputs] = {}
+    of_weight = {consumer.weight: consumer for consumer in consumers}
+
+    def add(batch: int, use: Use) -> None:
+        consumer = of_weight.get(use.weight)
+        if consumer is None:
+            left_out[use.weight] = "it reads the channels that it makes"
+            return
+        rows = _rows(use, batch, len(calls), consumer.columns)
+        if use.weight not in inputs:
+            none_kept = torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
+            moments = Moments(none_kept, rows.shape[2])
+            inputs[use.weight] = DenseInputs(consumer, use.groups, use.transposed, moments)
+        inputs[use.weight].moments.add(rows, rows[:, :, :0], use.padding)
+
+    axes = {**find_output_axes(graph, axes_of_groups), **{name: each.axis for name, each in of_weight.items()}}
+    watchers = watch_calls(model, axes, calls, add)
+    for name in of_weight:
+        readers = [watcher.unsupported[name] for watcher in watchers if name in watcher.unsupported]
+        if readers:
+            left_out[name] = f"{readers[0]} reads it"
+        elif name not in inputs:
+            left_out[name] = "the calibration data does not reach it"
+    for name, each in inputs.items():
+        each.has_constant = bool(common_constants(watchers, name))
+    return {name: each for name, each in inputs.items() if name not in left_out}, left_out
+
+
+def _all_positions(count: int) -> IntArray:
+    return torch.arange(count).numpy()
+
+
+def _rows(use: Use, batch: int, num_batches: int, columns: IntArray) -> Tensor:
+    """(groups, rows, inputs of a group): rows of the inputs of a use, spread evenly."""
+    x = use.inputs.detach().movedim(use.channel_axis, -1)
+    total = x.numel() // x.shape[-1]
+    most = max(_MIN_ROWS, _ROWS_PER_INPUT * x.shape[-1]) // num_batches
+    index = torch.from_numpy(spread(max(most, 1), total, (batch,))).to(x.device)
+    rows = x[index] if x.ndim == 2 else x[torch.unravel_index(index, x.shape[:-1])]
+    if columns.shape[1] > 1:  # the positions of a flattened picture are samples
+        order = torch.from_numpy(columns.T.copy()).to(x.device)
+        return rows[:, order].flatten(0, 1)[None]
+    return rows.reshape(len(rows), use.groups, -1).transpose(0, 1)

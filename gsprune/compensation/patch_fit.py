@@ -1,0 +1,86 @@
+"""A convolution during a step, fitted on whole patches: every weight of the kernel is free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from gsprune.compensation.consumer import Consumer
+from gsprune.compensation.moments import Moments, Stack
+from gsprune.compensation.patches import PatchSample
+from gsprune.compensation.sample import Sample
+from gsprune.compensation.solve import Map, solve
+from gsprune.compensation.targets import Target
+from gsprune.compensation.uses import Use
+
+__all__ = ["PatchFit"]
+
+
+@dataclass
+class PatchFit:
+    """Fits one convolution: what its outputs lose is predicted from the patches of the kept inputs.
+
+    Attributes:
+        consumer: the convolution's weight.
+        targets: the model's weight, then those of its copies and followers.
+    """
+
+    consumer: Consumer
+    targets: Sequence[Target]
+    map: Map | None = field(default=None, init=False)
+    _moments: Moments | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._base = torch.cat([target.base.double().flatten(1) for target in self.targets])
+        rows = torch.cat([target.rows(self.consumer).flatten(1) for target in self.targets])
+        self._lengths = rows.square().sum(1).sqrt()
+
+    def add(self, use: Use, sample: Sample | PatchSample) -> None:
+        """Add a sample; `use` is the weight's first one in the pruned network."""
+        assert isinstance(sample, PatchSample)
+        z = sample.left(use).double()
+        lost = sample.products.double() - z @ self._base.T
+        if self._moments is None:
+            self._moments = Moments(torch.arange(z.shape[1], device=z.device)[None], lost.shape[1])
+        self._moments.add_lost(z[None], lost[None])
+
+    def is_finite(self) -> bool:
+        """False if a sample was NaN or infinite."""
+        return self._moments is not None and bool(torch.isfinite(self._moments.factor).all())
+
+    def write(self, stack: Stack | None = None) -> None:
+        """Solve with the samples so far, and write the weights and biases.
+
+        Args:
+            stack: over the ranks that train the network together.
+        """
+        assert self._moments is not None
+        moments = self._moments if stack is None else self._moments.of_all_ranks(self.consumer.weight, stack)
+        self.map = solve(moments, bool(self.targets[0].constants), self._lengths)
+        self.apply()
+
+    def apply(self) -> None:
+        """Write the weights and biases again: buffers are put back after every forward."""
+        if self.map is None:
+            return
+        assert self.map.weight is not None
+        for number, change in enumerate(self.map.weight[0].chunk(len(self.targets))):
+            target = self.targets[number]
+            target.pruned.copy_(target.base.double() + change.reshape(target.base.shape))
+            if self.map.constant is not None:
+                target.add_constant(self.map.constant[0].chunk(len(self.targets))[number])
+
+    def explained(self) -> float | None:
+        """The share of the lost mean square that the map explains; None without a map."""
+        if self.map is None:
+            return None
+        assert self._moments is not None
+        own = slice(len(self.targets[0].base))
+        lost, unexplained = (float(value[0, own].sum()) for value in (self.map.lost, self.map.unexplained))
+        # Inputs of zero are lost without loss; the two networks differ by rounding.
+        rounding = 10 * torch.finfo(self.targets[0].pruned.dtype).eps ** 2
+        if lost <= rounding * float(self._base[own].square().sum()) * self._moments.kept_mean_square():
+            return 1.0
+        return max(0.0, 1 - unexplained / lost)

@@ -1,0 +1,99 @@
+"""Samples of the patches that a convolution reads: its inputs at all positions of the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from gsprune.compensation.consumer import Consumer
+from gsprune.compensation.spread import spread
+from gsprune.compensation.uses import Use
+
+__all__ = ["PatchSample", "num_patch_rows"]
+
+# A fit on patches may take so many times the layer's own multiplications on the calibration data. The measurement is in
+# docs/results/compensation.md.
+_COST = 2.0
+# Fewer rows per column fit their noise. More change little.
+_MIN_ROWS_PER_COLUMN = 4
+_MOST_ROWS_PER_COLUMN = 8
+# The decomposition of a square matrix takes as long as so many more rows per column.
+_SOLVING = 10
+
+
+class PatchSample:
+    """Patches at some positions of one use.
+
+    Args:
+        use: the use, in the dense network.
+        consumer: its weight.
+        weights: (outputs, inputs, kernel), what the patches are multiplied by; the targets' weights one after another.
+        most: how many patches are kept; they are spread evenly, with jitter.
+        seed: of the jitter.
+        is_first: whether it is the weight's first use in its batch. The pruned network's patches are seen there alone.
+
+    Attributes:
+        products: (rows, outputs), what the weights make of the patches.
+    """
+
+    def __init__(
+        self, use: Use, consumer: Consumer, weights: Tensor, most: int, seed: Sequence[int], is_first: bool
+    ) -> None:
+        self.num_rows = _num_patches(use)
+        rows = spread(most, self.num_rows, seed)
+        self._rows = torch.from_numpy(rows).to(use.inputs.device)
+        patches = _patches(use, self._rows)
+        dtype = torch.promote_types(patches.dtype, torch.float32)
+        self.products = patches.flatten(1).to(dtype) @ weights.flatten(1).to(dtype).T
+        kept = torch.from_numpy(consumer.kept).to(patches.device)
+        self._dense = None if is_first else patches[:, kept].flatten(1)
+
+    def matches(self, use: Use) -> bool:
+        """True if the pruned network's use has the same positions."""
+        return use.kernel is not None and _num_patches(use) == self.num_rows
+
+    def left(self, use: Use) -> Tensor:
+        """(rows, kept inputs at all kernel positions) in the pruned network, or those of the dense one if not first."""
+        return _patches(use, self._rows).flatten(1) if self._dense is None else self._dense
+
+
+def num_patch_rows(use: Use, num_kept: int, weights: Tensor, num_batches: int) -> int:
+    """How many patches of a use a fit takes; 0 where the channels alone must do.
+
+    Args:
+        use: the use, in the dense network.
+        num_kept: inputs that stay.
+        weights: as for `PatchSample`.
+        num_batches: of the calibration data.
+    """
+    if use.kernel is None or prod(use.kernel.sizes) == 1:
+        return 0
+    columns, patches = num_kept * prod(use.kernel.sizes), _num_patches(use)
+    affordable = int(_COST * patches * weights.numel() * num_batches / (columns + len(weights)) ** 2)
+    most = min(affordable - _SOLVING * columns, _MOST_ROWS_PER_COLUMN * columns, patches * num_batches)
+    return max(1, most // num_batches) if most >= _MIN_ROWS_PER_COLUMN * columns else 0
+
+
+def _num_patches(use: Use) -> int:
+    assert use.kernel is not None
+    return len(use.inputs) * prod(use.kernel.output_sizes(use.inputs.shape[2:]))
+
+
+def _patches(use: Use, rows: Tensor) -> Tensor:
+    """(rows, inputs, kernel positions): what the kernel reads at some of its outputs, zeros beyond the border."""
+    kernel = use.kernel
+    assert kernel is not None
+    x = use.inputs.detach().movedim(1, -1)
+    sizes = x.shape[1:-1]
+    outputs = torch.unravel_index(rows, (len(x), *kernel.output_sizes(sizes)))
+    offsets = torch.unravel_index(torch.arange(prod(kernel.sizes), device=rows.device), kernel.sizes)
+    positions = [outputs[0][:, None]]
+    inside = torch.ones(len(rows), len(offsets[0]), dtype=torch.bool, device=rows.device)
+    for size, output, offset, step, pad, gap in zip(sizes, outputs[1:], offsets, *kernel[1:], strict=True):
+        position = output[:, None] * step - pad + offset * gap
+        inside &= (position >= 0) & (position < size)
+        positions.append(position.clamp(0, size - 1))
+    return (x[tuple(positions)] * inside[:, :, None]).transpose(1, 2)

@@ -1,0 +1,51 @@
+"""Samples of a consumer's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gsprune.compensation.spread import spread
+from gsprune.compensation.uses import Use
+
+__all__ = ["Sample"]
+
+
+class Sample:
+    """Rows of the inputs of one use.
+
+    Args:
+        use: the use, in the dense network.
+        most: how many rows are kept; they are spread evenly, with jitter.
+        seed: of the jitter.
+        is_first: whether it is the weight's first use in its batch. The pruned network's inputs are seen there alone.
+
+    Attributes:
+        dense: (rows, inputs), those of the dense network.
+        is_of_matrix: whether the weight is a matrix, not a convolution's.
+    """
+
+    def __init__(self, use: Use, most: int, seed: Sequence[int], is_first: bool) -> None:
+        self.num_rows, self._is_first = _num_rows(use), is_first
+        self.is_of_matrix = use.channel_axis < 0
+        self._rows = torch.from_numpy(spread(most, self.num_rows, seed)).to(use.inputs.device)
+        self.dense = self._of(use)
+
+    def matches(self, use: Use) -> bool:
+        """True if the pruned network's use has the same positions."""
+        return _num_rows(use) == self.num_rows
+
+    def left(self, use: Use) -> Tensor | None:
+        """(rows, kept inputs) of the pruned network; None if it is not the weight's first use."""
+        return self._of(use) if self._is_first else None
+
+    def _of(self, use: Use) -> Tensor:
+        x = use.inputs.detach().movedim(use.channel_axis, -1)
+        return x[self._rows] if x.ndim == 2 else x[torch.unravel_index(self._rows, x.shape[:-1])]
+
+
+def _num_rows(use: Use) -> int:
+    """The number of vectors of inputs that a use reads."""
+    return use.inputs.numel() // use.inputs.shape[use.channel_axis]

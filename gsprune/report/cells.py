@@ -1,0 +1,47 @@
+"""Cells of tables: means over runs, with intervals if there are several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gsprune.report.outcome import Outcome
+from gsprune.report.table import UNKNOWN
+from gsprune.rl.evaluation.statistics import Interval, bootstrap_interval, mean
+
+__all__ = ["bracketed", "mean_cell", "return_cell", "run_count"]
+
+
+def run_count(outcomes: Sequence[Outcome]) -> str:
+    """The number of runs; 1/2 means that one of two is finished."""
+    finished = sum(outcome.run.finished for outcome in outcomes)
+    return str(finished) if finished == len(outcomes) else f"{finished}/{len(outcomes)}"
+
+
+def mean_cell(
+    outcomes: Sequence[Outcome], figure: Callable[[Outcome], float | None], text: Callable[[float], str]
+) -> str:
+    """The mean of a result over the runs that have it."""
+    values = [value for value in map(figure, outcomes) if value is not None]
+    return text(float(np.mean(values))) if values else UNKNOWN
+
+
+def return_cell(values: Sequence[float | None], seed: int) -> str:
+    """The mean of returns with its 95 % bootstrap interval.
+
+    Args:
+        values: one return per run; None is omitted.
+        seed: seed of the bootstrap.
+    """
+    returns = [value for value in values if value is not None]
+    if not returns:
+        return UNKNOWN
+    interval = bootstrap_interval({"game": returns}, mean, rng=np.random.default_rng(seed))
+    return bracketed(interval, digits=2, alone=len(returns) == 1)
+
+
+def bracketed(interval: Interval, digits: int, alone: bool = False) -> str:
+    """An estimate with its interval in brackets, or without it for a single run (`alone`)."""
+    text = f"{interval.estimate:.{digits}f}"
+    return text if alone else f"{text} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
