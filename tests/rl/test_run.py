@@ -29,10 +29,12 @@ from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
 from gsprune.rl.envs import registry as environments
 from gsprune.rl.envs.gymnasium import GymnasiumGames
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
+from gsprune.rl.envs.registry import describe
 from gsprune.rl.evaluation.protocol import ProtocolConfig, evaluate_tracks
 from gsprune.rl.exporting.frames import played_frames
 from gsprune.rl.exporting.policy import export_policy
 from gsprune.rl.objects import object_name
+from gsprune.rl.training import trainer as trainer_module
 from gsprune.rl.training.metrics import read_metrics
 from gsprune.rl.training.run_folder import RunFolder
 
@@ -149,8 +151,10 @@ def test_an_environment_and_an_encoder_of_ones_own_train_prune_evaluate_and_expo
     assert "2 episodes of own_lights:Lights, mean return" in played.stdout
 
 
-def test_a_resumed_run_begins_new_episodes_says_so_and_keeps_all_else(own: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stack", [1, 3])
+def test_a_resumed_run_begins_new_episodes_says_so_and_keeps_all_else(own: Any, tmp_path: Path, stack: int) -> None:
     config = replace(DQN_TINY, env_id="own_lights:Lights", encoder="own_lights:Encoder")
+    config = replace(config, env_options=f"{config.env_options},stack={stack}")
     run = RunFolder.create(tmp_path / "run", "dqn", vars(config))
     trainer = algorithms.algorithm_of("dqn").trainer(config, run, say=quiet)
     trainer.train(should_stop=lambda: trainer.iteration == 3)
@@ -163,12 +167,33 @@ def test_a_resumed_run_begins_new_episodes_says_so_and_keeps_all_else(own: Any, 
     run = RunFolder.open(tmp_path / "run")
     again = algorithms.algorithm_of("dqn").trainer(config, run, resume=True, say=lines.append)
     assert any("cannot save its state: new episodes begin" in line for line in lines)
+    assert any(f"stacks of {stack} images" in line for line in lines) == (stack > 1)
     assert (again.iteration, again.updates) == (3, updates)
+    assert again.replay._terminated[again.replay._steps - 1].all()
     assert all(torch.equal(weights[name], value) for name, value in again.agent.state_dict().items())
     assert again.train()
     again.close()
     run.close()
     assert [row["step"] for row in read_metrics(tmp_path / "run")] == [32, 64, 96, 128, 160]
+
+
+def test_storing_the_images_of_stacks_once_changes_no_metric(
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(DQN_TINY, env_id="own_lights:Lights", encoder="own_lights:Encoder")
+    config = replace(config, env_options=f"{config.env_options},stack=3", eval_episodes=0, eval_num_envs=64)
+    lines: dict[int, list[str]] = {1: [], 3: []}
+    rows = []
+    for stack, said in lines.items():
+        monkeypatch.setattr(trainer_module, "describe", lambda request, of=stack: replace(describe(request), stack=of))
+        gsprune.rl.train(config, tmp_path / f"stack-{stack}", say=said.append)
+        logged = read_metrics(tmp_path / f"stack-{stack}")
+        rows.append([{name: row[name] for name in row if not name.startswith("time/")} for row in logged])
+    assert rows[0] == rows[1]
+    # 100 steps and 40 spare ones of 2 environments, 9 channels of 36 x 40 pixels: a third, and the first two images.
+    whole, once = (140 * 2 * 9 * 36 * 40, 142 * 2 * 3 * 36 * 40)
+    assert f"the replay takes {whole / 1e9:.2f} GB of disk" in lines[1][0]
+    assert f"the replay takes {once / 1e9:.2f} GB of disk" in lines[3][0]
 
 
 def test_the_command_line_takes_environment_and_encoder_from_a_file(

@@ -195,9 +195,12 @@ class DQNTrainer(Trainer[DQNConfig]):
         return frames if self.environment.stack > 1 else frames.transpose(0, 2, 3, 1)
 
     def _frames(self, stored: Uint8Array) -> Tensor:
-        """Observations of the replay as (B, C, H, W)."""
+        """Observations of the replay as (B, C, H, W), channels last in memory."""
         frames = torch.from_numpy(stored).to(self.device)
-        return frames if self.environment.stack > 1 else frames.permute(0, 3, 1, 2)
+        if self.environment.stack > 1:
+            # One conversion here saves one in each of three forwards; `stack` is twice as fast as `contiguous`.
+            frames = torch.stack(frames.unbind(1), dim=-1)
+        return frames.permute(0, 3, 1, 2)
 
     def _tensors(self, batch: ReplayBatch) -> tuple[Tensor, ...]:
         """Observations, actions, returns, discounts, next observations and weights."""
