@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,7 @@ file = args.policy.with_name(f"{args.policy.name}.json")
 file.is_file() or parser.error(f"there is no {file}; write policy and contract by: gsprune export RUN")
 contract = json.loads(file.read_text())
 session = onnxruntime.InferenceSession(args.policy, providers=["CPUExecutionProvider"])
+sys.path.append(str(Path.cwd()))  # for modules with environments of your own
 options = dict(contract["environment"])
 game = {"procgen": procgen, "ale-py": atari, "gymnasium": image}[options.pop("package")](**options)
 random, returns, name = np.random.default_rng(0), [0.0], contract["inputs"][0]["name"]

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
-__all__ = ["check_choice", "check_flag", "check_number", "check_whole", "counted", "suggestion"]
+__all__ = ["check_choice", "check_flag", "check_number", "check_whole", "counted", "listed", "suggestion"]
 
 
 def check_number(
@@ -37,7 +37,7 @@ def check_number(
         TypeError: `value` is not a real number.
         ValueError: `value` is NaN or out of bounds.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, (float, Real)):  # abstract classes are slow
         raise TypeError(f"`{argument}` must be a number, got {value!r}")
     number = float(value)
     if (
@@ -52,23 +52,22 @@ def check_number(
     return number
 
 
-def check_whole(argument: str, value: object, *, at_least: int, meaning: str = "") -> int:
+def check_whole(argument: str, value: object, *, at_least: int) -> int:
     """Check that a whole number is not too small; return it as an int.
 
     Args:
         argument: name of the argument, for the message.
         value: the argument; booleans and floats are not whole numbers.
         at_least: smallest allowed value.
-        meaning: the meaning of the number, for the message.
 
     Raises:
         TypeError: `value` is not a whole number.
         ValueError: `value` is below `at_least`.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if isinstance(value, bool) or not isinstance(value, (int, Integral)):
         raise TypeError(f"`{argument}` must be a whole number, got {value!r}")
     if value < at_least:
-        raise ValueError(f"`{argument}` must be at least {at_least}{meaning and f', {meaning}'}, got {value}")
+        raise ValueError(f"`{argument}` must be at least {at_least}, got {value}")
     return int(value)
 
 
@@ -99,6 +98,12 @@ def check_choice(argument: str, value: object, choices: Iterable[str]) -> str:
 def counted(count: int, noun: str) -> str:
     """A number with its noun in the singular or in the plural with an s: "1 run", "2 runs"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """The first names and the number of others: "a, b and 3 more"."""
+    every = list(names)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
 def suggestion(value: object, choices: Iterable[str]) -> str:

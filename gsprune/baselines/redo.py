@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.baselines.method import SparsityReport
-from gsprune.tracing.graph import Graph, Group, IntArray, Member
+from gsprune.tracing.graph import Graph, Group, IntArray, Member, layer_of
 
 __all__ = ["ReDo"]
 
@@ -190,7 +190,7 @@ class ReDo:
 
 def _layer_of(model: nn.Module, parameter: str) -> Layer:
     """The layer that owns `parameter`."""
-    layer = model.get_submodule(parameter.rpartition(".")[0])
+    layer = model.get_submodule(layer_of(parameter))
     if not isinstance(layer, nn.Conv2d | nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups > 1):
         raise ValueError(
             f"ReDo supports only plain Conv2d and Linear layers, but {parameter!r} belongs to a "

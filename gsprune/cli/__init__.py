@@ -23,10 +23,10 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "train ppo": ("gsprune.cli.train_ppo", "train an agent with PPO while its network shrinks"),
     "train dqn": ("gsprune.cli.train_dqn", "train an agent with DQN while its network shrinks"),
-    "eval": ("gsprune.cli.eval", "evaluate a run on training levels, on all levels and under pixel noise"),
+    "eval": ("gsprune.cli.eval", "evaluate the agent of a run, also under pixel noise"),
     "play": ("gsprune.cli.play", "play episodes with a run's agent in a window, or record them as mp4 and GIF"),
     "report": ("gsprune.cli.report", "make tables and pictures of one or many runs"),
-    "sweep": ("gsprune.cli.sweep", "train games x methods x seeds in local processes or on a Ray cluster"),
+    "sweep": ("gsprune.cli.sweep", "train environments x methods x seeds in local processes or on a Ray cluster"),
     "export": ("gsprune.cli.export", "write the policy of a run as ONNX or a PyTorch program, with a contract"),
     "compact": ("gsprune.cli.compact", "remove channels of a run's network that do not affect its output"),
     "latency": ("gsprune.cli.latency", "time the networks of runs, dense and pruned, in several engines"),

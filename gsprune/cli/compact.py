@@ -1,8 +1,8 @@
 """Remove channels of a run's network that do not affect its output, and write the smaller network to a file.
 
 These are channels that are constant for every input and channels that no layer reads, as after unstructured pruning.
-With --calibration-frames, channels that are constant on frames of the game (dormant ones) are removed, too. The run is
-not changed. Read the file with gsprune.load, or show its groups with gsprune inspect.
+With --calibration-frames, channels that are constant on frames of the environment (dormant ones) are removed, too. The
+run is not changed. Read the file with gsprune.load, or show its groups with gsprune inspect.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Args:
     out: Path | None = None
     """the file to write; unset: compact/model.safetensors in the run folder"""
     calibration_frames: int = 0
-    """frames of the game for finding dormant channels, at least 16; 0 uses the weights only"""
+    """frames of the environment for finding dormant channels, at least 16; 0 uses the weights only"""
     tolerance: float = 0.0
     """largest spread of a dormant channel's values, as a fraction of the largest value in its consumer's input"""
     dry_run: bool = False
     """only show what would be removed"""
     seed: int = 0
-    """seed of levels and actions for the calibration frames"""
+    """seed of the episodes and actions for the calibration frames"""
 
 
 def main(args: Args) -> None:

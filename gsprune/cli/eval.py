@@ -1,7 +1,8 @@
-"""Evaluate the newest checkpoint of a run, even of one in progress: training levels, all levels, pixel noise.
+"""Evaluate the newest checkpoint of a run, even of one in progress.
 
-Every environment plays the same number of episodes, so that short episodes are not over-counted. The result is printed
-and written to eval.json in the run folder, where `gsprune report` reads it.
+Procgen is evaluated on its training levels and on all levels, other environments once. Every environment plays the same
+number of episodes, so that short episodes are not over-counted. The result is printed and written to eval.json in the
+run folder, where `gsprune report` reads it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,11 @@ from gsprune.checks import counted
 from gsprune.files import write_atomically
 from gsprune.rl.evaluation.episodes import MAX_EPISODE_STEPS
 from gsprune.rl.evaluation.protocol import (
-    CLEAN_TRACKS,
     EVALUATION_SEED,
-    NOISE_TRACKS,
     ProtocolConfig,
     TrackResult,
     evaluate_tracks,
+    tracks_of,
 )
 from gsprune.rl.trained import TrainedAgent, load_agent
 from gsprune.rl.training.config import resolve_device
@@ -42,13 +42,13 @@ class Args:
     episodes: int = 1000
     """episodes per track, rounded up to the same number for every environment"""
     noise: bool = False
-    """also play all levels with Gaussian pixel noise of standard deviation 5, 15 and 30"""
+    """also play with Gaussian pixel noise of standard deviation 5, 15 and 30 in grey levels"""
     num_envs: int = 64
     """number of parallel environments"""
     max_episode_steps: int = MAX_EPISODE_STEPS
     """longest allowed episode; a longer one ends the evaluation with an error"""
     seed: int | None = None
-    """seed of levels, actions and noise; unset: that of the run's own evaluation"""
+    """seed of episodes, actions and noise; unset: that of the run's own evaluation"""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto uses a GPU if there is one"""
     torch_threads: int | None = None
@@ -74,7 +74,7 @@ def main(args: Args) -> None:
         env_options=agent.config.get("env_options", ""),
         max_episode_steps=args.max_episode_steps,
     )
-    tracks = CLEAN_TRACKS + (NOISE_TRACKS if args.noise else ())
+    tracks = tracks_of(agent.environment, args.noise)
     with console.status("") as status:
         results = evaluate_tracks(
             agent.policy, config, tracks, agent.device, lambda track: status.update(f"playing: {track.name}")
@@ -86,22 +86,30 @@ def main(args: Args) -> None:
 
 
 def _table(results: dict[str, TrackResult], agent: TrainedAgent, config: ProtocolConfig) -> Table:
-    title = f"{config.game} ({config.distribution_mode}) after {agent.step:,} steps, {agent.acts} actions"
+    has_levels = agent.environment.has_test_split
+    game = f"{config.game} ({config.distribution_mode})" if has_levels else config.game
+    title = f"{game} after {agent.step:,} steps, {agent.acts} actions"
     count = config.environments * config.episodes_per_env
-    table = Table(
-        "levels", title=title, caption=f"{counted(count, 'episode')} each; interval: 95 % bootstrap over episodes"
-    )
-    for heading in ("return", "interval", "normalised", "episode length"):
+    each = " each" if len(results) > 1 else ""
+    caption = f"{counted(count, 'episode')}{each}; interval: 95 % bootstrap over episodes"
+    table = Table("levels" if has_levels else "observations", title=title, caption=caption)
+    is_normalised = all(result.normalised is not None for result in results.values())
+    for heading in ("return", "interval", *(["normalised"] if is_normalised else []), "episode length"):
         table.add_column(heading, justify="right")
     for name, result in results.items():
         table.add_row(
-            name,
+            name if has_levels else _observations(name),
             f"{result.mean:.2f}",
             f"{result.low:.2f} to {result.high:.2f}",
-            "" if result.normalised is None else f"{result.normalised:.3f}",
+            *([f"{result.normalised:.3f}"] if is_normalised else []),
             f"{result.mean_length:.0f}",
         )
     return table
+
+
+def _observations(track: str) -> str:
+    """How observations are shown on a track of an environment without a test split."""
+    return "as they are" if track == "test" else track.removeprefix("test, ")
 
 
 def _document(results: dict[str, TrackResult], agent: TrainedAgent, config: ProtocolConfig) -> bytes:

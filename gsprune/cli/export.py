@@ -1,7 +1,7 @@
 """Export the policy of a run's newest checkpoint for a device: logits or Q values of uint8 frames.
 
-The export is checked on frames of the game: if it chooses other actions than the agent, that is an error and no file is
-written. A JSON contract next to the file has shapes, the meaning of actions, widths, training and return.
+The export is checked on frames of the environment: if it chooses other actions than the agent, that is an error and no
+file is written. A JSON contract next to the file has shapes, the meaning of actions, widths, training and return.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class Args:
     batch: Literal["dynamic", "1"] = "dynamic"
     """number of frames per call: any, or 1, which some engines require"""
     frames: int = 1000
-    """frames of the game on which outputs and greedy actions must agree with PyTorch's"""
+    """frames of the environment on which outputs and greedy actions must agree with PyTorch's"""
     int8: bool = False
     """also write a statically quantised copy, and measure its loss of return; onnx only"""
     calibration_frames: int = 512
     """frames that determine the ranges of activations for int8"""
     episodes: int = 200
-    """episodes on test levels for each of the float and the int8 policy"""
+    """episodes for each of the float and the int8 policy; in Procgen on all levels"""
     num_envs: int = 50
     """number of parallel environments in these episodes"""
     seed: int = 0
-    """seed of levels and actions in these episodes"""
+    """seed of these episodes and their actions"""
 
 
 def main(args: Args) -> None:
@@ -94,7 +94,7 @@ def _int8_lines(quantized: QuantizedPolicy) -> str:
         [
             f"{quantized.path} ({quantized.size / 1e3:,.0f} kB, int8): the same greedy action on {found.same_choice} of"
             f" {counted(found.examples, 'frame')}; contract in {quantized.contract}",
-            f"return on test levels: float32 {before.mean:.2f} ({before.low:.2f} to {before.high:.2f}), int8"
+            f"return: float32 {before.mean:.2f} ({before.low:.2f} to {before.high:.2f}), int8"
             f" {after.mean:.2f} ({after.low:.2f} to {after.high:.2f}); loss {quantized.loss:.2f}"
             f" ({_share(quantized.loss, before.mean)}), {counted(len(after.returns), 'episode')} each",
         ]

@@ -101,8 +101,8 @@ def groups_table(
             str(group.width),
             str(first_widths[group.name]),
             f"{_params_per_unit(shapes, group):,.0f}",
-            "\n".join(_relative_name(shared, name) for name in _layers(group, "out")),
-            "\n".join(_relative_name(shared, name) for name in _layers(group, "in")),
+            "\n".join(_relative_name(shared, name) for name in group.layers("out")),
+            "\n".join(_relative_name(shared, name) for name in group.layers("in")),
         )
     return table
 
@@ -154,12 +154,6 @@ def _saved_model(path: Path, console: Console) -> tuple[str, nn.Module, NetworkS
     dense = NetworkSize.of(model, shape)
     gsprune.load(checkpoint / MODEL_FILE, into=model)
     return f"{checkpoint}: {config['encoder']}, width {config['width']:g}", model, dense, shape
-
-
-def _layers(group: Group, role: str) -> list[str]:
-    """Names of the layers that write (out) or read (in) the group's channels."""
-    names = (member.tensor.rpartition(".")[0] for member in group.members if member.role == role)
-    return list(dict.fromkeys(names))
 
 
 def _params_per_unit(shapes: Mapping[str, tuple[int, ...]], group: Group) -> float:

@@ -42,9 +42,9 @@ class Args:
     seconds: float = 20.0
     """maximum length"""
     levels: Literal["train", "test"] = "test"
-    """the training levels, or all levels"""
+    """of Procgen: the training levels, or all levels; other environments have no such levels"""
     seed: int = 0
-    """seed of levels and actions; both agents play the same levels"""
+    """seed of episodes and actions; both agents play the same episodes"""
     fps: int = 15
     """environment steps per second"""
     scale: int = 4

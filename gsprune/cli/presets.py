@@ -31,7 +31,7 @@ class RunOptions:
     """defaults of all other options: paper (the published ones), quick (minutes on two CPU cores) or atari (CleanRL's,
     for games such as ALE/Pong-v5); options on the command line override them"""
     run_dir: Path | None = None
-    """new folder of this run; unset: a folder in runs/ named after game, method, seed and time"""
+    """new folder of this run; unset: a folder in runs/ named after environment, method, seed and time"""
     resume: Path | None = None
     """folder of an interrupted run: resume it, with its own options"""
     rank_timeout_minutes: float = 30.0

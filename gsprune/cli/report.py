@@ -20,7 +20,7 @@ from gsprune.report.write import write_report
 __all__ = ["Args", "main"]
 
 # The columns that fit into 80 characters; report.md has the rest.
-_IN_TERMINAL = ("method", "runs", "train return", "test return", "params removed", "latency (ms)", "time")
+_IN_TERMINAL = ("method", "runs", "train return", "test return", "return", "params removed", "latency (ms)", "time")
 _LONGEST_WHOLE_NAME = 24  # longer names of methods are broken into lines
 
 
@@ -59,7 +59,7 @@ def main(args: Args) -> None:
 
 def _for_terminal(table: Table) -> RichTable:
     shown = [i for i, heading in enumerate(table.headings) if heading in _IN_TERMINAL]
-    if "train return" not in table.headings:  # a narrow table: all columns fit
+    if "steps" not in table.headings:  # a narrow table: all columns fit
         shown = list(range(len(table.headings)))
     rich = RichTable(title=table.title)
     longest = max((len(row[0]) for row in table.rows), default=0)

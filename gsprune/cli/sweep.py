@@ -1,8 +1,8 @@
-"""Train games x methods x seeds, from a YAML file or from options, in local processes or on a Ray cluster.
+"""Train environments x methods x seeds, from a YAML file or from options, in local processes or on a Ray cluster.
 
 A sweep can be stopped (Ctrl-C) and resumed with the same command: finished trials are skipped, interrupted ones resume
-from their last checkpoint. Each trial has a run folder OUT/GAME/METHOD/seed-N, and its output is in seed-N.log next to
-the folder. `gsprune report OUT` makes the report.
+from their last checkpoint. Each trial has a run folder OUT/ENVIRONMENT/METHOD/seed-N, and its output is in seed-N.log
+next to the folder. `gsprune report OUT` makes the report.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Args:
     algorithm: Literal["ppo", "dqn"] | None = None
     """the trainer; unset: the study's, else ppo"""
     games: tuple[str, ...] = ()
-    """Procgen games"""
+    """environments by their ids: bigfish, ALE/Pong-v5, CarRacing-v3, package.module:factory"""
     seeds: tuple[int, ...] = ()
     """training seeds"""
     methods: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Train an agent with DQN while its network shrinks."""
+"""Train an agent on images with DQN while its network shrinks."""
 
 from __future__ import annotations
 

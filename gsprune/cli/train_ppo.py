@@ -1,4 +1,4 @@
-"""Train an agent with PPO while its network shrinks."""
+"""Train an agent on images with PPO while its network shrinks."""
 
 from __future__ import annotations
 

@@ -22,6 +22,8 @@ __all__ = ["DenseInputs", "find_dense_inputs"]
 # Rows of one consumer's inputs, over all batches: at least so many, and so many per input.
 _MIN_ROWS = 8192
 _ROWS_PER_INPUT = 4
+# A spread below this share of an input's root mean square is rounding: the input is constant.
+_ROUNDING = 1e-12
 
 
 @dataclass
@@ -46,7 +48,10 @@ class DenseInputs:
     def factors(self) -> Tensor:
         """(groups, rows, inputs) float64 R: R^T R are the inputs' second moments per row, without means if possible."""
         start = int(self.has_constant)  # below the first row, every column has its mean taken out
-        return self.moments.factor[:, start:, 1:].div(self.moments.samples**0.5)
+        factor = self.moments.factor[:, start:, 1:]
+        sizes = self.moments.factor[:, :, 1:].square().sum(1, keepdim=True)
+        is_constant = factor.square().sum(1, keepdim=True) <= _ROUNDING**2 * sizes
+        return factor.masked_fill(is_constant, 0.0).div(self.moments.samples**0.5)
 
     @property
     def degrees_of_freedom(self) -> int:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from gsprune.arrays import Float64Array
 from gsprune.errors import ScoreError
 from gsprune.importance.criterion import Criterion, ScoreSource, register_criterion
-from gsprune.importance.weights import layer_of, unit_sums
-from gsprune.tracing.graph import Group, Member
+from gsprune.importance.weights import unit_sums
+from gsprune.tracing.graph import Group, Member, layer_of
 
 __all__ = ["Activation"]
 

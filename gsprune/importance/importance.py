@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -77,8 +76,7 @@ class Importance:
             ScoreError: a group lacks the criterion's data, or a score is not finite; the message names the group.
         """
         structure = source.structure
-        counts = zip(structure.traced.groups, structure.units_of_groups(), strict=True)
-        if not any(units > 0 and group.name not in source.frozen for group, units in counts):
+        if not any(first < last and group.name not in source.frozen for group, first, last in structure.spans()):
             return np.zeros(structure.num_units, dtype=np.float32)
         criterion = self._resolved()
         statistics = criterion.statistics(source)
@@ -123,8 +121,8 @@ class Importance:
         assert self.normalizer is not None
         with np.errstate(all="ignore"):  # a score that is not finite is an error with the group's name
             scores = statistics.reduced(self.reduction)
-            for first, last in pairwise(statistics.structure.first_unit.tolist()):
-                if first < last and self.normalizer != "none":
+            for _, first, last in statistics.structure.spans() if self.normalizer != "none" else ():
+                if first < last:
                     scores[first:last] = NORMALIZERS[self.normalizer](scores[first:last])
             return scores.astype(np.float32)
 
@@ -143,11 +141,11 @@ def resolve_importance(spec: str | Importance | Criterion | MatrixFunction) -> I
 
 
 def _as_criterion(spec: str | Criterion | MatrixFunction) -> Criterion:
-    if isinstance(spec, Criterion):
-        return spec
     if isinstance(spec, str):
         _check_name("importance", spec, CRITERIA)
         return CRITERIA[spec]()
+    if isinstance(spec, Criterion):
+        return spec
     if isinstance(spec, type | nn.Module) or not callable(spec):
         raise TypeError(
             f"`importance` must be a name ({', '.join(CRITERIA)}), an Importance, a Criterion object or a function of "

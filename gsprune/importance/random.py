@@ -39,8 +39,4 @@ class Random(Criterion):
         structure = source.structure
         generator = np.random.Generator(np.random.PCG64([self.seed, *structure.units_of_groups()]))
         draws = generator.random((1, structure.num_units))
-        bounds = structure.first_unit.tolist()
-        return {
-            group.name: draws[:, first:last]
-            for group, first, last in zip(structure.traced.groups, bounds, bounds[1:], strict=False)
-        }
+        return {group.name: draws[:, first:last] for group, first, last in structure.spans()}

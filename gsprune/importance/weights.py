@@ -11,17 +11,12 @@ from gsprune.errors import ScoreError
 from gsprune.importance.criterion import ScoreSource
 from gsprune.tracing.graph import Group, Member
 
-__all__ = ["as_matrix", "layer_of", "scored_members", "unit_sums"]
+__all__ = ["as_matrix", "scored_members", "unit_sums"]
 
 
 def as_matrix(weight: Tensor, axis: int) -> Tensor:
     """`weight` as a (shape[axis], other elements) float64 tensor without gradient."""
     return weight.detach().movedim(axis, 0).flatten(1).to(torch.float64)
-
-
-def layer_of(tensor: str) -> str:
-    """The name of the layer that a tensor belongs to: the tensor's name without its last component."""
-    return tensor.rpartition(".")[0]
 
 
 def scored_members(group: Group, source: ScoreSource) -> tuple[Member, ...]:

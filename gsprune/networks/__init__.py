@@ -1,4 +1,4 @@
-"""The encoders of the paper at any width, and agents with these encoders."""
+"""The Nature, Impala and Impoola encoders at any width, and agents with these encoders."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build_encoder(
 
     Args:
         name: "nature", "impala" or "impoola".
-        width: multiplier of its filters (the paper's tau), >= 1.
+        width: multiplier of its filters (tau in Impoola), >= 1.
         observation_shape: (C, H, W) of one observation.
         num_features: size of the output; not scaled by `width`.
 

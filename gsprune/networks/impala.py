@@ -67,7 +67,7 @@ class ImpalaEncoder(nn.Module):
         """Create the encoder with PyTorch's default initialisation.
 
         Args:
-            width: the paper's tau, >= 1: multiplier of the filters (16, 32, 32) of the three stages.
+            width: tau in Impoola, >= 1: multiplier of the filters (16, 32, 32) of the three stages.
             pooled: average over space (Impoola) instead of flattening (Impala).
             num_features: size of the output; not scaled by `width`.
             observation_shape: (C, H, W) of one observation.

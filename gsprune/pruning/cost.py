@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.tracing import trace
+from gsprune.tracing.graph import layer_of
 
 __all__ = ["Cost", "LayerCost", "cost"]
 
@@ -75,12 +76,12 @@ def cost(model: nn.Module, example_inputs: Any = None, forward: Callable[..., An
     tensors = canonical_tensors(module)
     macs: dict[str, float] = {}
     for operation in graph.mac_operations:
-        layer = operation.weight.rpartition(".")[0]
+        layer = layer_of(operation.weight)
         numel = math.prod(tensors[operation.weight].shape)
         macs[layer] = macs.get(layer, 0.0) + operation.positions * numel
     parameters: dict[str, list[Tensor]] = {}
     for name, parameter in module.named_parameters():
-        parameters.setdefault(name.rpartition(".")[0], []).append(parameter)
+        parameters.setdefault(layer_of(name), []).append(parameter)
     layers = tuple(
         LayerCost(name, sum(p.numel() for p in own), macs.get(name, 0.0), tuple(own[0].shape))
         for name, own in parameters.items()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from gsprune.backends import BackendName
-from gsprune.checks import check_number
 from gsprune.compensation.compensation import Compensation
 from gsprune.distributed.consensus import Consensus
 from gsprune.engines import LatencyBudget
@@ -17,7 +16,7 @@ from gsprune.importance import Criterion, Importance
 from gsprune.selection import Selection
 from gsprune.tracing.example import Example
 
-__all__ = ["ChoiceOptions", "ImportanceSpec", "StepOptions", "check_sparsity", "latency_budget"]
+__all__ = ["ChoiceOptions", "ImportanceSpec", "StepOptions", "latency_budget"]
 
 ImportanceSpec = str | Importance | Criterion | Callable[[Any], Any]
 
@@ -42,21 +41,6 @@ class StepOptions:
     dry_run: bool
     consensus: Consensus | None = None
     compensation: Compensation | None = None
-
-
-def check_sparsity(sparsity: Any) -> Any:
-    """Check that `sparsity` is a number in [0, 1) or a mapping of globs to such numbers, and return it.
-
-    Raises:
-        TypeError: a number or a key has a wrong type.
-        ValueError: a number is outside [0, 1).
-    """
-    for key, number in sparsity.items() if isinstance(sparsity, Mapping) else [("", sparsity)]:
-        if not isinstance(key, str):
-            raise TypeError(f"`sparsity` must have globs of group or layer names as keys, got {key!r}")
-        argument = f"sparsity[{key!r}]" if key else "sparsity"
-        check_number(argument, number, at_least=0, below=1, meaning="the fraction of first-seen widths that is removed")
-    return sparsity
 
 
 def latency_budget(sparsity: object, target: str, scope: str) -> LatencyBudget | None:

@@ -18,7 +18,7 @@ from gsprune.importance import resolve_importance
 from gsprune.pruning.calibration_data import Compensate, check_calibration_data, with_calibration
 from gsprune.pruning.checked_model import checked_model
 from gsprune.pruning.latency_target import options_within_budget
-from gsprune.pruning.options import ChoiceOptions, ImportanceSpec, StepOptions, check_sparsity, latency_budget
+from gsprune.pruning.options import ChoiceOptions, ImportanceSpec, StepOptions, latency_budget
 from gsprune.pruning.report import PruneReport
 from gsprune.pruning.session import open_session
 from gsprune.pruning.step import take_step
@@ -26,7 +26,7 @@ from gsprune.rewrite.followers import Follower, as_followers
 from gsprune.rewrite.optimizers.wrappers import as_optimizers
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.tensors import unwrapped
-from gsprune.selection import SCOPES, TARGETS, Scope, Selection, Target
+from gsprune.selection import TARGETS, Scope, Selection, Target
 from gsprune.tracing import trace as trace_model
 from gsprune.tracing.graph import Graph
 
@@ -141,13 +141,12 @@ def prune_step(
     with consensus_of(process_group, model) as consensus, torch.inference_mode(mode=False):
         module = unwrapped(checked_model(model))
         budget = latency_budget(sparsity, target, scope)
-        check_choice("scope", scope, SCOPES)
         check_choice("target", target, (*TARGETS, "latency"))
         check_choice("compensate", compensate, ("none", "bias", "linear"))
         if rescale and compensate != "none":
             raise ValueError("`rescale` is True and `compensate` is not 'none': both make up for the same channels")
         selection = Selection(
-            sparsity=0.0 if budget is not None else check_sparsity(sparsity),
+            sparsity=0.0 if budget is not None or isinstance(sparsity, LatencyBudget) else sparsity,
             scope=scope,
             target="channels" if target == "latency" else target,
             round_to=multiple_of(round_to),

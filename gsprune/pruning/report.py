@@ -105,13 +105,8 @@ class PruneReport:
 
     @cached_property
     def _removed_units(self) -> dict[str, IntArray]:
-        bounds = self._before.first_unit.tolist()
         removed = ~self._kept_units
-        return {
-            group.name: np.flatnonzero(removed[a:b])
-            for group, a, b in zip(self._before.traced.groups, bounds, bounds[1:], strict=False)
-            if removed[a:b].any()
-        }
+        return {group.name: np.flatnonzero(removed[a:b]) for group, a, b in self._before.spans() if removed[a:b].any()}
 
     @cached_property
     def removed_positions(self) -> dict[str, dict[int, IntArray]]:

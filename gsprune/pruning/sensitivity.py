@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -120,7 +119,7 @@ def sensitivity(
     with temporary_eval(module):
         dense = example.call(module)
     rows = []
-    for group, (first, last) in zip(graph.groups, pairwise(structure.first_unit.tolist()), strict=True):
+    for group, first, last in structure.spans():
         for ratio in sorted(ratios) if group.name not in frozen else ():
             # Without first-seen widths the ratio refers to the present width. Names may contain characters of globs.
             request = Selection({escape(group.name): ratio})

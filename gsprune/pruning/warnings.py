@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from gsprune.checks import listed
 from gsprune.errors import PruneWarning
 from gsprune.pruning.report import PruneReport
 from gsprune.rewrite.session import Session
@@ -65,11 +66,11 @@ def _warn_of_unseen(model: nn.Module, graph: Graph) -> None:
     """Warn of modules that the example did not run, because the channels that they read are unknown."""
     names = graph.unseen
     if names:
-        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         _warn(
-            f"the example did not run {listed} of {type(model).__name__}. These modules keep their widths, and so do"
-            " the channels that they seem to read (report.protected). If they read other channels, they will fail. Pass"
-            " an example that runs every module, e.g. forward=lambda model, x: [model(x, task) for task in tasks]"
+            f"the example did not run {listed(names)} of {type(model).__name__}. These modules keep their widths, and"
+            " so do the channels that they seem to read (report.protected). If they read other channels, they will"
+            " fail. Pass an example that runs every module,"
+            " e.g. forward=lambda model, x: [model(x, task) for task in tasks]"
         )
 
 

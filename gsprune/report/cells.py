@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gsprune.report.outcome import Outcome
+from gsprune.report.series import resampling
 from gsprune.report.table import UNKNOWN
 from gsprune.rl.evaluation.statistics import Interval, bootstrap_interval, mean
 
@@ -27,17 +28,12 @@ def mean_cell(
     return text(float(np.mean(values))) if values else UNKNOWN
 
 
-def return_cell(values: Sequence[float | None], seed: int) -> str:
-    """The mean of returns with its 95 % bootstrap interval.
-
-    Args:
-        values: one return per run; None is omitted.
-        seed: seed of the bootstrap.
-    """
+def return_cell(values: Sequence[float | None]) -> str:
+    """The mean of returns, one per run, with its 95 % bootstrap interval; None is omitted."""
     returns = [value for value in values if value is not None]
     if not returns:
         return UNKNOWN
-    interval = bootstrap_interval({"game": returns}, mean, rng=np.random.default_rng(seed))
+    interval = bootstrap_interval({"game": returns}, mean, rng=resampling())
     return bracketed(interval, digits=2, alone=len(returns) == 1)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gsprune.report.load import Run
+from gsprune.report.load import RunRecord
 from gsprune.report.style import format_steps
 from gsprune.report.table import UNKNOWN, Table, percent
 from gsprune.rl.evaluation.dips import DipSummary, ReturnSeries, summarise_dips
@@ -18,7 +18,7 @@ _WINDOW = 0.02  # fraction of the training: several episodes, but short compared
 _HORIZON = 0.1
 
 
-def dips_of(run: Run) -> DipSummary | None:
+def dips_of(run: RunRecord) -> DipSummary | None:
     """The dips of a run's training return; None for a run without pruning steps, or with fewer than two rows.
 
     Args:
@@ -34,7 +34,7 @@ def dips_of(run: Run) -> DipSummary | None:
     return summarise_dips(series, events, window, horizon)
 
 
-def dip_table(runs: Sequence[Run], methods: Sequence[str]) -> Table | None:
+def dip_table(runs: Sequence[RunRecord], methods: Sequence[str]) -> Table | None:
     """How far the training return falls after pruning, and how soon it recovers, with one row per run.
 
     Args:

@@ -9,7 +9,7 @@ from gsprune.engines.portable_call import portable_call
 from gsprune.engines.registry import load
 from gsprune.engines.timing import forwards_in_turns
 from gsprune.networks import example_frames
-from gsprune.report.load import Run
+from gsprune.report.load import RunRecord
 from gsprune.rl.trained import load_agent
 
 __all__ = ["measured_latencies"]
@@ -17,7 +17,7 @@ __all__ = ["measured_latencies"]
 _SECONDS_PER_NETWORK = 2.0
 
 
-def measured_latencies(runs: Sequence[Run]) -> Mapping[Path, float]:
+def measured_latencies(runs: Sequence[RunRecord]) -> Mapping[Path, float]:
     """Milliseconds of one forward with one frame on one thread, per run folder, for its newest checkpoint.
 
     The measurement is that of a run's summary: networks are timed in turns, so that other load on the machine slows all

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gsprune.report.cells import return_cell
-from gsprune.report.load import Run
+from gsprune.report.load import RunRecord
 from gsprune.report.style import format_steps
 from gsprune.report.table import UNKNOWN, Table, percent
 
@@ -17,7 +17,7 @@ _RETURN = "charts/episodic_return"
 _SHARE = 0.9  # of the way from the baseline's first return to its last
 
 
-def mean_return(run: Run) -> float | None:
+def mean_return(run: RunRecord) -> float | None:
     """The area under a run's training return, divided by its number of steps; None with fewer than two points."""
     curve = run.curve(_RETURN).finite()
     if len(curve.x) < 2:
@@ -26,14 +26,14 @@ def mean_return(run: Run) -> float | None:
     return float(areas.sum() / (curve.x[-1] - curve.x[0]))
 
 
-def steps_until(run: Run, level: float) -> int | None:
+def steps_until(run: RunRecord, level: float) -> int | None:
     """Steps until the mean return of 100 training episodes reaches a level; None if it never does."""
     curve = run.curve(_RETURN).finite()
     reached = np.flatnonzero(curve.y >= level)
     return int(curve.x[reached[0]]) if len(reached) else None
 
 
-def learning_table(runs: Sequence[Run], methods: Sequence[str], baseline: str) -> Table | None:
+def learning_table(runs: Sequence[RunRecord], methods: Sequence[str], baseline: str) -> Table | None:
     """The speed of learning of each method, with one row per game and method.
 
     Args:
@@ -56,7 +56,7 @@ def learning_table(runs: Sequence[Run], methods: Sequence[str], baseline: str) -
                         method,
                         game,
                         str(len(own_runs)),
-                        return_cell([mean_return(run) for run in own_runs], seed=0),
+                        return_cell([mean_return(run) for run in own_runs]),
                         f"{level:.2f}",
                         f"{len(steps)}/{len(own_runs)}",
                         format_steps(float(np.mean(steps))) if steps else UNKNOWN,
@@ -73,7 +73,7 @@ def learning_table(runs: Sequence[Run], methods: Sequence[str], baseline: str) -
     return Table("Learning", headings, tuple(rows), note)
 
 
-def _level(baseline: Sequence[Run]) -> float | None:
+def _level(baseline: Sequence[RunRecord]) -> float | None:
     curves = [run.curve(_RETURN).finite() for run in baseline]
     returns = [curve.y for curve in curves if len(curve.y)]
     if not returns:

@@ -15,7 +15,7 @@ from gsprune.report.series import Curve
 from gsprune.rl.training.metrics import read_metrics
 from gsprune.rl.training.run_folder import holds_run, read_config
 
-__all__ = ["Run", "find_runs", "load_run", "load_runs"]
+__all__ = ["RunRecord", "find_runs", "load_run", "load_runs"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -31,7 +31,7 @@ _NOT_A_METHOD = frozenset(
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """The files of one run, read into memory.
 
     Attributes:
@@ -52,7 +52,7 @@ class Run:
 
     @property
     def game(self) -> str:
-        """The Procgen game."""
+        """The id of the environment."""
         return str(self.config["env_id"])
 
     @property
@@ -126,7 +126,7 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: Path) -> RunRecord:
     """Read one run folder.
 
     Raises:
@@ -142,7 +142,7 @@ def load_run(folder: Path) -> Run:
         rows = []
     except ValueError as error:
         raise ValueError(f"{str(folder / 'metrics.jsonl')!r} is damaged: {error}") from error
-    return Run(
+    return RunRecord(
         folder,
         " ".join(_label_parts(config)),
         config,
@@ -152,7 +152,7 @@ def load_run(folder: Path) -> Run:
     )
 
 
-def load_runs(paths: Iterable[Path]) -> list[Run]:
+def load_runs(paths: Iterable[Path]) -> list[RunRecord]:
     """All runs at or below the paths, with a distinct label for every method.
 
     Runs of a sweep are labelled with the sweep's name of the method. The label of other runs consists of algorithm,
@@ -173,7 +173,7 @@ def load_runs(paths: Iterable[Path]) -> list[Run]:
     return _in_sweep_order(labelled, list(names.values()))
 
 
-def _shortened(runs: Sequence[Run]) -> list[Run]:
+def _shortened(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """The runs with labels that omit the parts that all runs share, except for the pruning."""
     parts = [_label_parts(run.config) for run in runs]
     kept = [i for i in range(3) if len({part[i] for part in parts}) > 1]
@@ -183,7 +183,7 @@ def _shortened(runs: Sequence[Run]) -> list[Run]:
     ]
 
 
-def _distinguished(runs: Sequence[Run]) -> list[Run]:
+def _distinguished(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """The runs with labels that also name the options in which runs of one label differ."""
     labelled = []
     for run in runs:
@@ -195,7 +195,7 @@ def _distinguished(runs: Sequence[Run]) -> list[Run]:
     return labelled
 
 
-def _in_sweep_order(runs: list[Run], methods: Sequence[str]) -> list[Run]:
+def _in_sweep_order(runs: list[RunRecord], methods: Sequence[str]) -> list[RunRecord]:
     """The runs in the order of the sweep's methods, which colours and rows follow."""
     rank = {method: i for i, method in reversed(list(enumerate(methods)))}
     return sorted(runs, key=lambda run: rank.get(run.method, len(rank)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gsprune.report.load import Run
+from gsprune.report.load import RunRecord
 from gsprune.rl.envs.registry import score_range_of
 
 __all__ = ["Outcome", "outcome_of"]
@@ -18,8 +18,9 @@ class Outcome:
         run: the run.
         steps: environment steps trained.
         seconds: training time, without evaluations.
-        train_return: mean return on the training levels, at the end or at the last evaluation.
-        test_return: the same on the full distribution of levels.
+        train_return: mean return on the training levels, at the end or at the last evaluation; None for an environment
+            without such levels.
+        test_return: the same on the full distribution of levels, or in an environment without levels.
         training_return: mean return of the last 100 training episodes.
         sparsity: fraction of channels that are removed, or of weights that are masked.
         channel_sparsity: fraction of the channels that are removed.
@@ -34,7 +35,7 @@ class Outcome:
             frames.
     """
 
-    run: Run
+    run: RunRecord
     steps: int | None
     seconds: float | None
     train_return: float | None
@@ -64,7 +65,7 @@ class Outcome:
         return None if self.test_return is None or scale is None else scale.normalised(self.test_return)
 
 
-def outcome_of(run: Run) -> Outcome:
+def outcome_of(run: RunRecord) -> Outcome:
     """Collect the results of a run.
 
     Returns come from `gsprune eval` if that evaluated the newest checkpoint on at least as many episodes as the run
@@ -92,7 +93,7 @@ def outcome_of(run: Run) -> Outcome:
     )
 
 
-def _return(run: Run, levels: str) -> float | None:
+def _return(run: RunRecord, levels: str) -> float | None:
     evaluated = _evaluated(run, levels)
     if evaluated is not None:
         return evaluated
@@ -100,7 +101,7 @@ def _return(run: Run, levels: str) -> float | None:
     return run.last(f"eval/{levels}_return") if final is None else float(final)
 
 
-def _evaluated(run: Run, levels: str) -> float | None:
+def _evaluated(run: RunRecord, levels: str) -> float | None:
     """The mean return of `gsprune eval`, if it used the newest checkpoint and at least the run's number of episodes."""
     evaluation = run.evaluation
     track = evaluation.get("tracks", {}).get(levels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from gsprune.report.load import Run
+from gsprune.report.load import RunRecord
 from gsprune.report.series import mean_band
 from gsprune.report.style import PlotStyle, draw_band, format_steps, method_legend, new_figure
 
@@ -26,7 +26,7 @@ _MAX_COLUMNS = 4
 _MOST_LINES = 30
 
 
-def step_effects(runs: Sequence[Run], styles: Mapping[str, PlotStyle]) -> Figure | None:
+def step_effects(runs: Sequence[RunRecord], styles: Mapping[str, PlotStyle]) -> Figure | None:
     """Plot the return over training, and below it a point for every pruning step.
 
     The panels of one game are stacked. Dotted lines mark the steps, unless there are too many of them.
@@ -69,7 +69,7 @@ def step_effects(runs: Sequence[Run], styles: Mapping[str, PlotStyle]) -> Figure
     return figure
 
 
-def _draw_returns(axis: Axes, runs: Sequence[Run], styles: Mapping[str, PlotStyle]) -> None:
+def _draw_returns(axis: Axes, runs: Sequence[RunRecord], styles: Mapping[str, PlotStyle]) -> None:
     for method, style in styles.items():
         curves = [run.curve("charts/episodic_return") for run in runs if run.method == method]
         band = mean_band(curves)
@@ -78,7 +78,7 @@ def _draw_returns(axis: Axes, runs: Sequence[Run], styles: Mapping[str, PlotStyl
     axis.set_ylabel("return, last 100 episodes")
 
 
-def _draw_steps(axis: Axes, runs: Sequence[Run], styles: Mapping[str, PlotStyle], key: str) -> None:
+def _draw_steps(axis: Axes, runs: Sequence[RunRecord], styles: Mapping[str, PlotStyle], key: str) -> None:
     """A point per step of every run."""
     for method, style in styles.items():
         for run in runs:
@@ -87,6 +87,6 @@ def _draw_steps(axis: Axes, runs: Sequence[Run], styles: Mapping[str, PlotStyle]
                 axis.plot(curve.x, curve.y, style.marker, color=style.colour, markersize=4, alpha=0.8)
 
 
-def _steps(run: Run, keys: Sequence[str]) -> list[int]:
+def _steps(run: RunRecord, keys: Sequence[str]) -> list[int]:
     """Environment steps of the rows with a measured step."""
     return [row["step"] for row in run.rows if any(row.get(key) is not None for key in keys)]

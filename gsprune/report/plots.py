@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gsprune.report.load import Run
+from gsprune.report.load import RunRecord
 from gsprune.report.outcome import Outcome
 from gsprune.report.series import mean_band
 from gsprune.report.style import (
@@ -34,7 +34,7 @@ _TIME_UNITS = ((3_600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
 def learning_curves(
-    runs: Sequence[Run], styles: Mapping[str, PlotStyle], key: str, label: str, over: str = "step"
+    runs: Sequence[RunRecord], styles: Mapping[str, PlotStyle], key: str, label: str, over: str = "step"
 ) -> Figure | None:
     """A metric over training: one panel per game, one line per method, the mean over seeds with its band.
 
@@ -117,14 +117,14 @@ def return_against_latency(outcomes: Sequence[Outcome], styles: Mapping[str, Plo
         axis.plot(*zip(*front, strict=True), color="0.6", linewidth=1, zorder=0)
         axis.set_title(game)
         axis.set_xlabel("latency of one frame (ms)")
-        axis.set_ylabel("return on test levels")
+        axis.set_ylabel("return of evaluations")
         axis.set_xlim(left=0)
         axis.margins(0.12)
     method_legend(figure, [m for m in styles if any(o.run.method == m for o in complete)], styles, lines=False)
     return figure
 
 
-def widths_over_time(runs: Sequence[Run]) -> Figure | None:
+def widths_over_time(runs: Sequence[RunRecord]) -> Figure | None:
     """The width of every group over training: one panel per method that shrinks, with its run of the lowest seed.
 
     Groups with equal widths share a line.
@@ -135,7 +135,7 @@ def widths_over_time(runs: Sequence[Run]) -> Figure | None:
     Returns:
         The figure, or None if no network shrank.
     """
-    shrunk: dict[str, Run] = {}
+    shrunk: dict[str, RunRecord] = {}
     for run in sorted(runs, key=lambda run: run.seed):
         if any(widths[0] != widths[-1] for widths in run.widths().values()):
             shrunk.setdefault(run.method, run)
@@ -247,10 +247,10 @@ def _time_unit(seconds: float) -> tuple[float, str]:
     return next((size, name) for size, name in _TIME_UNITS if seconds >= 2 * size or size == 1.0)
 
 
-def _games(runs: Sequence[Run]) -> list[str]:
+def _games(runs: Sequence[RunRecord]) -> list[str]:
     return sorted({run.game for run in runs})
 
 
-def _methods(runs: Sequence[Run], styles: Mapping[str, PlotStyle]) -> list[str]:
+def _methods(runs: Sequence[RunRecord], styles: Mapping[str, PlotStyle]) -> list[str]:
     present = {run.method for run in runs}
     return [method for method in styles if method in present]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gsprune.report.series import resampling
 from gsprune.report.style import PlotStyle, name_rows, new_figure, rows_inches, text_inches, wrapped
 from gsprune.rl.evaluation.statistics import bootstrap_interval, interquartile_mean, mean, performance_profile
 
@@ -21,13 +22,12 @@ MethodScores = Mapping[str, Mapping[str, Sequence[float]]]
 _THRESHOLDS = 401
 
 
-def score_intervals(scores: MethodScores, styles: Mapping[str, PlotStyle], seed: int = 0) -> Figure | None:
+def score_intervals(scores: MethodScores, styles: Mapping[str, PlotStyle]) -> Figure | None:
     """Interquartile mean and mean of the normalised test scores, with 95 % stratified bootstrap intervals.
 
     Args:
         scores: the scores of each method; methods without a score are omitted.
         styles: the plot style of each method.
-        seed: seed of the bootstrap.
 
     Returns:
         The figure, or None if no method has a score.
@@ -38,7 +38,7 @@ def score_intervals(scores: MethodScores, styles: Mapping[str, PlotStyle], seed:
     figure, (axes,) = new_figure(2, 1, width=3.3 + text_inches(methods) / 2, height=rows_inches(methods))
     for axis, (name, statistic) in zip(axes, (("IQM", interquartile_mean), ("mean", mean)), strict=True):
         for row, method in enumerate(methods):
-            interval = bootstrap_interval(scores[method], statistic, rng=np.random.default_rng(seed))
+            interval = bootstrap_interval(scores[method], statistic, rng=resampling())
             style = styles[method]
             axis.plot([interval.low, interval.high], [row, row], color=style.colour, linewidth=7, alpha=0.4)
             axis.plot(interval.estimate, row, style.marker, color=style.colour, markersize=7)
@@ -48,13 +48,12 @@ def score_intervals(scores: MethodScores, styles: Mapping[str, PlotStyle], seed:
     return figure
 
 
-def performance_profiles(scores: MethodScores, styles: Mapping[str, PlotStyle], seed: int = 0) -> Figure | None:
+def performance_profiles(scores: MethodScores, styles: Mapping[str, PlotStyle]) -> Figure | None:
     """For every threshold the share of runs whose normalised test return is above it, with a 95 % band.
 
     Args:
         scores: the scores of each method; methods without a score are omitted.
         styles: the plot style of each method.
-        seed: seed of the bootstrap.
 
     Returns:
         The figure, or None if no method has two runs: a profile of one run is a step.
@@ -67,7 +66,7 @@ def performance_profiles(scores: MethodScores, styles: Mapping[str, PlotStyle], 
     thresholds = np.linspace(values.min() - margin, values.max() + margin, _THRESHOLDS)
     figure, ((axis,),) = new_figure(1, 1, width=4.6 + text_inches(methods), height=max(3.6, rows_inches(methods) / 2))
     for method in methods:
-        profile = performance_profile(scores[method], thresholds, rng=np.random.default_rng(seed))
+        profile = performance_profile(scores[method], thresholds, rng=resampling())
         style = styles[method]
         axis.plot(
             thresholds,

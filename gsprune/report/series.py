@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Band", "Curve", "mean_band"]
+__all__ = ["Band", "Curve", "mean_band", "resampling"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -57,16 +57,19 @@ class Band:
     runs: int
 
 
-def mean_band(curves: Sequence[Curve], points: int = 200, confidence: float = 0.95, seed: int = 0) -> Band | None:
-    """The mean of curves with a bootstrap interval, on the x range that all curves cover.
+def resampling() -> np.random.Generator:
+    """Make the generator of a bootstrap. It is always the same, so that a report can be repeated."""
+    return np.random.default_rng(0)
+
+
+def mean_band(curves: Sequence[Curve], points: int = 200) -> Band | None:
+    """The mean of curves with a 95 % bootstrap interval, on the x range that all curves cover.
 
     The band ends with the shortest curve, because the mean over the remaining curves would jump there.
 
     Args:
         curves: one per run; curves without a finite point are omitted.
         points: the most points of the band. If the runs have more points in total, a regular grid is used.
-        confidence: coverage of the percentile interval.
-        seed: seed of the bootstrap.
 
     Returns:
         The band, or None if there is nothing to show.
@@ -85,7 +88,6 @@ def mean_band(curves: Sequence[Curve], points: int = 200, confidence: float = 0.
     mean = values.mean(axis=0)
     if len(usable) == 1:
         return Band(grid, mean, mean, mean, 1)
-    picks = np.random.default_rng(seed).integers(len(usable), size=(_RESAMPLES, len(usable)))
-    tail = (1 - confidence) / 2
-    bounds = np.quantile(values[picks].mean(axis=1), [tail, 1 - tail], axis=0)
+    picks = resampling().integers(len(usable), size=(_RESAMPLES, len(usable)))
+    bounds = np.quantile(values[picks].mean(axis=1), [0.025, 0.975], axis=0)
     return Band(grid, mean, bounds[0], bounds[1], len(usable))

@@ -6,11 +6,10 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from gsprune.report.cells import bracketed, mean_cell, return_cell, run_count
 from gsprune.report.dips import dips_of
 from gsprune.report.outcome import Outcome
+from gsprune.report.series import resampling
 from gsprune.report.style import format_seconds, format_steps
 from gsprune.report.table import UNKNOWN, Table, percent
 from gsprune.rl.evaluation.protocol import CLEAN_TRACKS, NOISE_TRACKS
@@ -24,21 +23,22 @@ from gsprune.rl.evaluation.statistics import (
 __all__ = ["aggregate_table", "effect_table", "game_table", "noise_table", "normalised_scores", "write_runs_csv"]
 
 
-def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], seed: int = 0) -> Table:
+def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str]) -> Table:
     """The results of one game: one row per method with means over its runs, and bootstrap intervals of returns.
 
     Args:
         outcomes: the outcomes of all runs; other games are omitted.
         game: the game.
         methods: the order of the rows.
-        seed: seed of the bootstrap.
 
     Returns:
         The table.
     """
     rows = []
+    of_game = [outcome for outcome in outcomes if outcome.run.game == game]
+    has_levels = not _has_only_test_returns(of_game)
     for method in methods:
-        selected = [outcome for outcome in outcomes if (outcome.run.game, outcome.run.method) == (game, method)]
+        selected = [outcome for outcome in of_game if outcome.run.method == method]
         if not selected:
             continue
         rows.append(
@@ -46,8 +46,8 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
                 method,
                 run_count(selected),
                 mean_cell(selected, lambda o: o.steps, format_steps),
-                return_cell([o.train_return for o in selected], seed),
-                return_cell([o.test_return for o in selected], seed),
+                *([return_cell([o.train_return for o in selected])] if has_levels else []),
+                return_cell([o.test_return for o in selected]),
                 mean_cell(selected, lambda o: o.sparsity, percent),
                 mean_cell(selected, lambda o: o.channel_sparsity, percent),
                 mean_cell(selected, lambda o: o.param_sparsity, percent),
@@ -58,27 +58,26 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str], s
             )
         )
     headings = (
-        "method", "runs", "steps", "train return", "test return", "sparsity", "channels removed", "params removed",
-        "params", "MACs (M)", "latency (ms)", "time",
+        "method", "runs", "steps", *(("train return", "test return") if has_levels else ("return",)), "sparsity",
+        "channels removed", "params removed", "params", "MACs (M)", "latency (ms)", "time",
     )  # fmt: skip
     note = (
         "Means over runs; in brackets the 95 % bootstrap interval over runs, which is hardly more than the range for "
-        "two or three runs. Runs: 1/2 means that one of two is finished. Test return: on the full distribution of "
-        "levels. "
+        "two or three runs. Runs: 1/2 means that one of two is finished. "
+        f"{'Test return: on the full distribution of levels. ' if has_levels else ''}"
         "Sparsity: the fraction of channels that are removed, or of weights that are masked (which saves no time). "
         "Latency: one frame, one thread. Time: of the training, without evaluations."
     )
     return Table(game, headings, tuple(rows), note)
 
 
-def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str, seed: int = 0) -> Table | None:
+def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str) -> Table | None:
     """Results over all games: interquartile mean of normalised test returns, and probability to beat the baseline.
 
     Args:
         outcomes: the outcomes of all runs; runs without a test return are omitted.
         methods: the order of the rows.
         baseline: the method to compare the others with.
-        seed: seed of the bootstrap.
 
     Returns:
         The table, or None if fewer than two runs have a test return.
@@ -90,15 +89,15 @@ def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baselin
     for method in methods:
         if not scores[method]:
             continue
-        interval = bootstrap_interval(scores[method], interquartile_mean, rng=np.random.default_rng(seed))
-        average = bootstrap_interval(scores[method], mean, rng=np.random.default_rng(seed))
+        interval = bootstrap_interval(scores[method], interquartile_mean, rng=resampling())
+        average = bootstrap_interval(scores[method], mean, rng=resampling())
         count = sum(len(values) for values in scores[method].values())
         shared = {game: values for game, values in scores[method].items() if game in scores.get(baseline, {})}
         better = UNKNOWN
         if shared and method != baseline:
             other = {game: scores[baseline][game] for game in shared}
             single = all(len(values) == 1 for values in (*shared.values(), *other.values()))
-            probability = improvement_interval(shared, other, rng=np.random.default_rng(seed))
+            probability = improvement_interval(shared, other, rng=resampling())
             better = bracketed(probability, digits=2, alone=single)
         rows.append(
             (
@@ -120,13 +119,12 @@ def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baselin
     return Table("All games", headings, tuple(rows), note)
 
 
-def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str], seed: int = 0) -> Table | None:
+def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str]) -> Table | None:
     """Test returns under pixel noise, as measured by `gsprune eval --noise`, with one row per game and method.
 
     Args:
         outcomes: the outcomes of all runs; runs without the noise track are omitted.
         methods: the order of the rows.
-        seed: seed of the bootstrap.
 
     Returns:
         The table, or None if no run has the noise track.
@@ -139,12 +137,13 @@ def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str], seed: int =
             tracks = [run.evaluation.get("tracks", {}) for run in selected]
             noisy = [track for track in tracks if all(name in track for name in names)]
             if noisy:
-                cells = (return_cell([track[name]["mean"] for track in noisy], seed) for name in names)
+                cells = (return_cell([track[name]["mean"] for track in noisy]) for name in names)
                 rows.append((method, game, str(len(noisy)), *cells))
     if not rows:
         return None
     headings = ("method", "game", "runs", "no noise", *(f"sigma {track.noise_sigma:g}" for track in NOISE_TRACKS))
-    note = "Return on the full distribution of levels with Gaussian pixel noise, in grey levels of 0 to 255."
+    levels = " on the full distribution of levels" if any(o.train_return is not None for o in outcomes) else ""
+    note = f"Return{levels} with Gaussian pixel noise, in grey levels of 0 to 255."
     return Table("Pixel noise", headings, tuple(rows), note)
 
 
@@ -219,3 +218,8 @@ def write_runs_csv(outcomes: Sequence[Outcome], path: Path) -> None:
             dips = dips_of(run)
             values += [None if dips is None else getattr(dips, name) for name in dip_figures]
             writer.writerow([run.method, run.game, run.seed, run.finished, *values, run.folder])
+
+
+def _has_only_test_returns(outcomes: Sequence[Outcome]) -> bool:
+    """True for an environment without training levels, once it has been evaluated."""
+    return all(o.train_return is None for o in outcomes) and any(o.test_return is not None for o in outcomes)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gsprune.checks import counted
 from gsprune.report.dips import dip_table
 from gsprune.report.learning import learning_table
-from gsprune.report.load import Run
+from gsprune.report.load import RunRecord
 from gsprune.report.outcome import Outcome, outcome_of
 from gsprune.report.plot_step_effects import step_effects
 from gsprune.report.plots import learning_curves, return_against_latency, wall_clock, widths_over_time
@@ -48,7 +48,7 @@ class Report:
 
 
 def write_report(
-    runs: Sequence[Run], folder: Path, baseline: str | None = None, latencies: Mapping[Path, float] | None = None
+    runs: Sequence[RunRecord], folder: Path, baseline: str | None = None, latencies: Mapping[Path, float] | None = None
 ) -> Report:
     """Write ``report.md``, ``runs.csv`` and the plots; existing files of these names are overwritten.
 
@@ -83,7 +83,7 @@ def write_report(
     return Report(folder, tuple(tables), tuple(name for name, _ in pictures))
 
 
-def _dense_method(runs: Sequence[Run]) -> str | None:
+def _dense_method(runs: Sequence[RunRecord]) -> str | None:
     dense = (run for run in runs if run.config.get("pruning", "none") == "none" and not run.config.get("widths_of"))
     return next((run.method for run in dense), None)
 
@@ -94,7 +94,9 @@ def _with_latency(outcome: Outcome, latencies: Mapping[Path, float]) -> Outcome:
     return outcome if measured is None else replace(outcome, latency_ms=measured, dense_latency_ms=None)
 
 
-def _tables(runs: Sequence[Run], outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str) -> list[Table]:
+def _tables(
+    runs: Sequence[RunRecord], outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str
+) -> list[Table]:
     games = sorted({run.game for run in runs})
     tables: list[Table | None] = [game_table(outcomes, game, methods) for game in games]
     tables += [learning_table(runs, methods, baseline), aggregate_table(outcomes, methods, baseline)]
@@ -103,11 +105,12 @@ def _tables(runs: Sequence[Run], outcomes: Sequence[Outcome], methods: Sequence[
 
 
 def _pictures(
-    runs: Sequence[Run], outcomes: Sequence[Outcome], methods: Sequence[str], folder: Path
+    runs: Sequence[RunRecord], outcomes: Sequence[Outcome], methods: Sequence[str], folder: Path
 ) -> list[tuple[str, str]]:
     """Draw all plots that have data; return (file name, caption) of each."""
     styles = plot_styles(methods)
     scores = {method: normalised_scores(outcomes, method) for method in methods}
+    levels = " on the full distribution of levels" if any(o.train_return is not None for o in outcomes) else ""
     band = "Line: mean over runs; band: its 95 % bootstrap interval."
     candidates: list[tuple[str, str, Callable[[], Figure | None]]] = [
         (
@@ -124,8 +127,8 @@ def _pictures(
         ),
         (
             "curves_test.png",
-            f"Return on the full distribution of levels at the evaluations during training. {band}",
-            lambda: learning_curves(runs, styles, "eval/test_return", "return on test levels"),
+            f"Return{levels} at the evaluations during training. {band}",
+            lambda: learning_curves(runs, styles, "eval/test_return", "return of evaluations"),
         ),
         (
             "return_latency.png",
@@ -171,7 +174,7 @@ def _pictures(
     return drawn
 
 
-def _markdown(runs: Sequence[Run], tables: Sequence[Table], pictures: Sequence[tuple[str, str]]) -> str:
+def _markdown(runs: Sequence[RunRecord], tables: Sequence[Table], pictures: Sequence[tuple[str, str]]) -> str:
     finished = sum(run.finished for run in runs)
     state = (
         "all finished" if finished == len(runs) else f"{finished} finished; the results of the others are provisional"

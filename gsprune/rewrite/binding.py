@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gsprune.errors import RewriteError
 from gsprune.rewrite.size_links import Entry, Shape, SizeLink, link_entries, links_of
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors
+from gsprune.tracing.graph import layer_of
 from gsprune.tracing.structure import Structure
 
 __all__ = ["Binding"]
@@ -69,7 +70,7 @@ class Binding:
             if name in self.module_of
             for parent, leaf in [(self.module_of[name.rpartition(".")[0]], name.rpartition(".")[2])]
         ]
-        owned = [name for name in self.tensors if name.rpartition(".")[0] in self.module_of]
+        owned = [name for name in self.tensors if layer_of(name) in self.module_of]
         self._registries = [self._registry(name) for name in owned]
         self._leaves = [name.rpartition(".")[2] for name in owned]
         values = [

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from operator import attrgetter, gt
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.multiprocessing.reductions import shared_cache
 
 from gsprune.errors import RewriteError
@@ -29,14 +30,14 @@ def check_storages(tensors: Sequence[Tensor], names: Names) -> None:
         RewriteError: names the tensor and the way out.
     """
     storages = list(map(Tensor.untyped_storage, tensors))
-    if any([storage.is_shared() for storage in storages]):
+    if any(map(UntypedStorage.is_shared, storages)):
         _refuse_other_processes(tensors, storages, names)
-    is_alone = len({storage.data_ptr() for storage in storages}) == len(storages)
-    if not is_alone or any([s.nbytes() > t.nbytes for s, t in zip(storages, tensors, strict=True)]):
+    is_alone = len(set(map(UntypedStorage.data_ptr, storages))) == len(storages)
+    if not is_alone or any(map(gt, map(UntypedStorage.nbytes, storages), map(attrgetter("nbytes"), tensors))):
         _refuse_other_tensors(tensors, names)
 
 
-def _refuse_other_processes(tensors: Sequence[Tensor], storages: Sequence[torch.UntypedStorage], names: Names) -> None:
+def _refuse_other_processes(tensors: Sequence[Tensor], storages: Sequence[UntypedStorage], names: Names) -> None:
     sent = {reference.cdata for reference in list(shared_cache.values()) if hasattr(reference, "cdata")}
     for tensor, storage in zip(tensors, storages, strict=True):
         # Torch calls every CUDA storage shared; those that were sent to a process, or come from one, it remembers.

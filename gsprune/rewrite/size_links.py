@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from gsprune.rewrite.tensors import owner_of
+from gsprune.tracing.graph import layer_of
 
 __all__ = ["Entry", "Shape", "SizeLink", "is_in_table", "link_entries", "links_of", "revised_links", "with_element"]
 
@@ -77,7 +77,7 @@ def links_of(
     everywhere = {**{name: name for name in shapes}, **aliases}
     names_of_owner: dict[str, dict[str, str]] = {}
     for name, canonical in everywhere.items():
-        names_of_owner.setdefault(owner_of(name), {})[name.rpartition(".")[2]] = canonical
+        names_of_owner.setdefault(layer_of(name), {})[name.rpartition(".")[2]] = canonical
     cut = set(touched)
     links = []
     for owner, names in names_of_owner.items():

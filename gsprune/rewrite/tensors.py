@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["canonical_tensors", "named_tensors", "owner_of", "unwrapped"]
+__all__ = ["canonical_tensors", "named_tensors", "unwrapped"]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -31,8 +31,3 @@ def canonical_tensors(model: nn.Module) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = dict(model.named_parameters())
     tensors.update(model.named_buffers())
     return tensors
-
-
-def owner_of(tensor_name: str) -> str:
-    """The name of the module that owns a tensor: the tensor's name without its last component."""
-    return tensor_name.rpartition(".")[0]

@@ -20,10 +20,10 @@ from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.repair import Repair, changed_lengths, lengths_of
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.size_links import SizeLink, revised_links
-from gsprune.rewrite.tensors import owner_of
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.watched_call import Failure, Outcome, watched_call
 from gsprune.tracing.example import Example
+from gsprune.tracing.graph import layer_of
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
 
@@ -176,7 +176,7 @@ class Verification:
             own = [
                 group.name
                 for group in groups
-                if group.name in cut and any(m.role == "out" and owner_of(m.tensor) in names for m in group.members)
+                if group.name in cut and any(m.role == "out" and layer_of(m.tensor) in names for m in group.members)
             ]
             if own:
                 return own

@@ -17,8 +17,6 @@ __all__ = [
     "Scope",
     "Selection",
     "Target",
-    "check_count",
-    "check_sparsity",
     "group_layers",
     "matching_groups",
     "per_group",
@@ -48,7 +46,8 @@ class Selection:
         parameters: names of the tensors that are parameters, for target "params".
 
     Raises:
-        ValueError: the scope or target is unknown.
+        ValueError: an unknown scope or target, or a number out of range.
+        TypeError: a value is not a number, or a glob is not a string.
     """
 
     sparsity: float | Mapping[str, float]
@@ -61,6 +60,9 @@ class Selection:
     def __post_init__(self) -> None:
         check_choice("scope", self.scope, SCOPES)
         check_choice("target", self.target, TARGETS)
+        object.__setattr__(self, "sparsity", _checked("sparsity", self.sparsity, _check_sparsity))
+        object.__setattr__(self, "round_to", _checked("round_to", self.round_to, _check_count))
+        object.__setattr__(self, "min_channels", _checked("min_channels", self.min_channels, _check_count))
 
 
 def group_layers(group: Group) -> frozenset[str]:
@@ -68,8 +70,7 @@ def group_layers(group: Group) -> frozenset[str]:
 
     A parameter of the model itself belongs to no layer and is listed by its own name.
     """
-    layers = {member.tensor.rpartition(".")[0] or member.tensor for member in group.members if member.role == "out"}
-    return frozenset({group.name, *layers})
+    return frozenset({group.name, *group.layers("out")})
 
 
 def matching_groups(graph: Graph, pattern: str) -> list[str]:
@@ -82,59 +83,48 @@ def matching_groups(graph: Graph, pattern: str) -> list[str]:
     return [group.name for group in graph.groups if any(fnmatchcase(name, pattern) for name in group_layers(group))]
 
 
-def per_group(
-    argument: str,
-    spec: _Number | Mapping[str, _Number],
-    graph: Graph,
-    check: Callable[[str, Any], _Number],
-    default: _Number,
-) -> list[_Number]:
-    """The value of an option for every group, in the graph's order.
+def per_group(argument: str, spec: _Number | Mapping[str, _Number], graph: Graph, default: _Number) -> list[_Number]:
+    """The value of an option of a `Selection` for every group, in the graph's order.
 
     Args:
         argument: the option's name, for messages.
         spec: one number for all groups, or {glob: number}. A module's name stands for all layers inside it. If several
             globs match a group, the first one wins.
         graph: the groups.
-        check: ``check(argument, value)`` returns the number, or raises an error.
         default: the value for groups that no glob matches.
 
     Raises:
-        TypeError: a value is not a number, or a glob is not a string.
-        ValueError: a value is out of range, or a glob matches no group.
+        ValueError: a glob matches no group.
     """
     if not isinstance(spec, Mapping):
-        return [check(argument, spec)] * len(graph.groups)
-    checked = {pattern: check(f"{argument}[{pattern!r}]", value) for pattern, value in spec.items()}
+        return [spec] * len(graph.groups)
     values = {group.name: default for group in graph.groups}
-    for pattern in reversed(checked):  # the first glob overwrites the later ones
-        if not isinstance(pattern, str):
-            raise TypeError(f"`{argument}` must have globs of group or layer names as keys, got {pattern!r}")
+    for pattern in reversed(list(spec)):  # the first glob overwrites the later ones
         names = matching_groups(graph, pattern) or matching_groups(graph, f"{pattern}.*")
         if not names:
             raise ValueError(_unmatched(argument, pattern, graph))
-        values.update(dict.fromkeys(names, checked[pattern]))
+        values.update(dict.fromkeys(names, spec[pattern]))
     return list(values.values())
 
 
-def check_sparsity(argument: str, value: object) -> float:
-    """A sparsity as a float.
+def _checked(
+    argument: str, spec: _Number | Mapping[str, _Number], check: Callable[[str, Any], _Number]
+) -> _Number | dict[str, _Number]:
+    """A number, or the numbers of a mapping of globs, each checked."""
+    if isinstance(spec, (int, float)) or not isinstance(spec, Mapping):  # abstract classes are slow
+        return check(argument, spec)
+    for pattern in spec:
+        if not isinstance(pattern, str):
+            raise TypeError(f"`{argument}` must have globs of group or layer names as keys, got {pattern!r}")
+    return {pattern: check(f"{argument}[{pattern!r}]", value) for pattern, value in spec.items()}
 
-    Raises:
-        TypeError: `value` is not a number.
-        ValueError: `value` is outside [0, 1).
-    """
+
+def _check_sparsity(argument: str, value: object) -> float:
     meaning = "the fraction of the first-seen width that is removed"
     return check_number(argument, value, at_least=0, below=1, meaning=meaning)
 
 
-def check_count(argument: str, value: object) -> int:
-    """A whole number of channels as an int.
-
-    Raises:
-        TypeError: `value` is not a whole number.
-        ValueError: `value` is below 1.
-    """
+def _check_count(argument: str, value: object) -> int:
     return check_whole(argument, value, at_least=1)
 
 

@@ -7,7 +7,6 @@ smaller request changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from gsprune.arrays import BoolArray, Float32Array, IntArray
 from gsprune.backends import Backend
 from gsprune.selection.chain import Chain, cost_floor, merged_chain, ratio_chain
 from gsprune.selection.cost import CostModel
-from gsprune.selection.options import Selection, check_sparsity, per_group
+from gsprune.selection.options import Selection, per_group
 from gsprune.selection.widths import WidthLimits
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.structure import Structure
@@ -46,11 +45,10 @@ def select_units(
         (units,) bool over all groups of the structure, True for kept units.
 
     Raises:
-        ValueError: an option is invalid, or a glob matches nothing.
-        TypeError: an option is not a number.
+        ValueError: a glob that matches nothing, or a mapping with another scope or target.
     """
     limits = WidthLimits.of(structure, initial_widths, request, frozen)
-    sparsities = per_group("sparsity", request.sparsity, structure.traced, check_sparsity, 0.0)
+    sparsities = per_group("sparsity", request.sparsity, structure.traced, 0.0)
     if request.scope == "local" and request.target == "channels":
         kept = limits.units(limits.kept(np.array(sparsities)))
     else:
@@ -77,7 +75,7 @@ def _kept_units(structure: Structure, scores: Float32Array, limits: WidthLimits,
     for pool in dict.fromkeys(pools):
         inside = np.array([name == pool for name in pools], dtype=bool)
         # Groups of other pools are frozen here, so the differences of all solutions add up.
-        limits_inside = replace(limits, frozen=limits.frozen | ~inside)
+        limits_inside = limits._replace(frozen=limits.frozen | ~inside)
         chain = merged_chain(limits_inside, scores, pools)
         units = units + _solve_scored(chain, sparsity, _unfrozen_width(limits_inside)) - present
     return units

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from gsprune.selection.options import Selection, check_sparsity, per_group
+from gsprune.checks import listed
+from gsprune.selection.options import Selection, per_group
 from gsprune.selection.widths import WidthLimits
 from gsprune.tracing.structure import Structure
 
@@ -30,7 +31,7 @@ class Shortfall:
     final: bool
 
     def __str__(self) -> str:
-        parts = [f"{cause} ({_listed(names)})" for cause, names in self.causes.items()]
+        parts = [f"{cause} ({listed(names)})" for cause, names in self.causes.items()]
         return f"the requested sparsity cannot be reached: limited by {', '.join(parts)}"
 
 
@@ -55,9 +56,9 @@ def shortfall(
     too_wide = np.full(len(names), True)
     is_local = request.scope == "local" and request.target == "channels"
     if is_local:
-        requested = per_group("sparsity", request.sparsity, structure.traced, check_sparsity, 0.0)
+        requested = per_group("sparsity", request.sparsity, structure.traced, 0.0)
         ones, never = np.ones_like(limits.initial), np.zeros_like(limits.frozen)
-        unbound = replace(limits, multiple=limits.width_per_unit, min_channels=ones, frozen=never)
+        unbound = limits._replace(multiple=limits.width_per_unit, min_channels=ones, frozen=never)
         too_wide = unbound.kept(np.array(requested)) < limits.present
         if not too_wide.any():  # the usual case, without the cost of the causes
             return None
@@ -76,15 +77,11 @@ def shortfall(
 
 def _causes(limits: WidthLimits, frozen: list[str | None]) -> list[str | None]:
     """For every group the reason why it cannot get narrower; None if it can."""
-    no_floor = replace(limits, min_channels=np.ones_like(limits.min_channels))
-    no_multiple = replace(limits, multiple=limits.width_per_unit)
+    no_floor = limits._replace(min_channels=np.ones_like(limits.min_channels))
+    no_multiple = limits._replace(multiple=limits.width_per_unit)
     movable = [(each.next_lower() < limits.present).tolist() for each in (limits, no_floor, no_multiple)]
     reasons = (None, "min_channels", "round_to", "their last unit")
     return [
         cause if cause is not None else reasons[can_move.index(True) if any(can_move) else -1]
         for cause, *can_move in zip(frozen, *movable, strict=True)
     ]
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from gsprune.arrays import BoolArray, Float64Array, IntArray
-from gsprune.selection.options import Selection, check_count, per_group
+from gsprune.selection.options import Selection, per_group
 from gsprune.tracing.structure import Structure
 
 __all__ = ["WidthLimits"]
@@ -20,8 +20,7 @@ _FLOOR_TOLERANCE = 1e-9
 _WIDEST = 2**40
 
 
-@dataclass(frozen=True, slots=True)
-class WidthLimits:
+class WidthLimits(NamedTuple):
     """The widths that every group may take, in the structure's order of groups.
 
     Attributes:
@@ -53,13 +52,11 @@ class WidthLimits:
             frozen: names of groups that keep their width.
 
         Raises:
-            ValueError: a number is below 1, or a glob matches no group.
-            TypeError: an option is not a whole number.
+            ValueError: a glob matches no group.
         """
         options = (request.round_to, request.min_channels)
-        # Only the present widths change as a network shrinks. Mappings are not cached, because they may have changed.
-        # Neither is True, which equals 1.
-        key = ("limits", *options, frozenset(frozen)) if all(type(option) is int for option in options) else None
+        # Only the present widths change as a network shrinks.
+        key = None if dict in map(type, options) else ("limits", *options, frozenset(frozen))
         cached: tuple[Mapping[str, int], WidthLimits] | None = structure.cache.get(key)
         if cached is None or cached[0] != initial_widths:
             cached = (dict(initial_widths), cls._of(structure, initial_widths, request, frozen))
@@ -67,7 +64,7 @@ class WidthLimits:
             structure.cache[key] = cached
         limits, first_unit = cached[1], structure.first_unit
         present = (first_unit[1:] - first_unit[:-1]) * limits.width_per_unit  # several times as fast as np.diff
-        return replace(limits, present=present)
+        return limits._replace(present=present)
 
     @classmethod
     def _of(
@@ -75,8 +72,8 @@ class WidthLimits:
     ) -> WidthLimits:
         groups = structure.traced.groups
         per_unit = np.array([group.width_per_unit for group in groups], dtype=np.int64)
-        round_to = per_group("round_to", request.round_to, structure.traced, check_count, 1)
-        floors = per_group("min_channels", request.min_channels, structure.traced, check_count, 1)
+        round_to = per_group("round_to", request.round_to, structure.traced, 1)
+        floors = per_group("min_channels", request.min_channels, structure.traced, 1)
         return cls(
             initial=np.array([initial_widths.get(group.name, group.width) for group in groups], dtype=np.int64),
             present=np.diff(structure.first_unit) * per_unit,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from gsprune.tracing.graph import layer_of
 from gsprune.tracing.shadow import Labels
 from gsprune.tracing.tape import Tape
 
@@ -127,7 +128,7 @@ def _structure(module: nn.Module) -> Signature:
 
 def _has_layers(module: nn.Module) -> bool:
     """True if the module has enough layers for equal structure to mean something."""
-    owners = {name.rpartition(".")[0] for name, tensor in _tensors(module).items() if tensor.ndim > 1}
+    owners = {layer_of(name) for name, tensor in _tensors(module).items() if tensor.ndim > 1}
     return len(owners) >= _MIN_LAYERS
 
 

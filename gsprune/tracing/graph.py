@@ -15,9 +15,14 @@ import numpy.typing as npt
 from gsprune.tracing.table import graph_table
 from gsprune.tracing.trail import TrailOperation
 
-__all__ = ["Graph", "Group", "IntArray", "MacOperation", "Member", "Protected", "Queries"]
+__all__ = ["Graph", "Group", "IntArray", "MacOperation", "Member", "Protected", "Queries", "layer_of"]
 
 IntArray = npt.NDArray[np.int64]
+
+
+def layer_of(tensor: str) -> str:
+    """The name of the layer that a tensor belongs to: the tensor's name without its last component."""
+    return tensor.rpartition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,10 @@ class Group:
     def width(self) -> int:
         """The width that `round_to` and `min_channels` speak of."""
         return self.num_units * self.width_per_unit
+
+    def layers(self, role: str) -> list[str]:
+        """Names of the layers with members of a role; a parameter of the model itself has its own name."""
+        return list(dict.fromkeys(layer_of(m.tensor) or m.tensor for m in self.members if m.role == role))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from gsprune.tracing.autocast import active_autocast
 from gsprune.tracing.copies import frozen_copies, tie_copies
 from gsprune.tracing.dispatch import Tracer
 from gsprune.tracing.example import Example, as_example, candidates
-from gsprune.tracing.graph import Graph
+from gsprune.tracing.graph import Graph, layer_of
 from gsprune.tracing.groups import build_graph
 from gsprune.tracing.marks import unmark
 from gsprune.tracing.modules import tie_modules
@@ -147,7 +147,7 @@ def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
 
     Only the modules that own unused parameters, and the modules around them, are in training mode.
     """
-    owners = {name.rpartition(".")[0] for name, _ in model.named_parameters() if name not in tape.used}
+    owners = {layer_of(name) for name, _ in model.named_parameters() if name not in tape.used}
     if not owners:
         return
     around = {"", *(".".join(owner.split(".")[:end]) for owner in owners for end in range(1, owner.count(".") + 2))}

@@ -120,3 +120,11 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
 def test_completion_without_a_file_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--tyro-write-completion", "bash"]) == 2
     assert "needs a shell (bash, zsh, tcsh) and a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["sweep", "eval", "export", "compact"])
+def test_the_help_of_commands_for_every_environment_names_levels_only_with_procgen(command: str) -> None:
+    text = " ".join(help_of(command).replace("│", " ").split())
+    assert "the run folder" in text or "YAML file" in text
+    for words in ("Procgen games", "test levels", "seed of levels"):
+        assert words not in text

@@ -164,6 +164,14 @@ def test_data_that_diverges_is_an_error_that_names_the_weight() -> None:
         gsprune.prune_step(model, 0.5, importance="reconstruction", calibration=torch.ones(20, 5))
 
 
+def test_constant_units_cost_nothing_where_a_bias_takes_them() -> None:
+    model = nn.Sequential(nn.Linear(5, 6), nn.Sigmoid(), nn.Linear(6, 3)).double()
+    with torch.no_grad():
+        model[0].weight[[1, 4]] = 0
+    ((_, found),) = scores(model, (random(100, 5),)).items()
+    assert np.flatnonzero(found == 0).tolist() == [1, 4]
+
+
 def test_batches_add_up() -> None:
     torch.manual_seed(0)
     model, x = TwoReaders().double(), random(60, 5)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,20 @@ import gsprune.rl
 from gsprune.cli import main
 from gsprune.rl.algorithms import registry as algorithms
 from gsprune.rl.algorithms.dqn.config import DQNConfig
+from gsprune.rl.algorithms.dqn.trainer import DQNTrainer
 from gsprune.rl.algorithms.ppo.algorithm import PPO
 from gsprune.rl.algorithms.ppo.config import PPOConfig
+from gsprune.rl.algorithms.ppo.returns import RewardNormalizer
 from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
 from gsprune.rl.envs import registry as environments
 from gsprune.rl.envs.gymnasium import GymnasiumGames
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
+from gsprune.rl.envs.registry import describe
 from gsprune.rl.evaluation.protocol import ProtocolConfig, evaluate_tracks
 from gsprune.rl.exporting.frames import played_frames
 from gsprune.rl.exporting.policy import export_policy
+from gsprune.rl.objects import object_name
+from gsprune.rl.training import trainer as trainer_module
 from gsprune.rl.training.metrics import read_metrics
 from gsprune.rl.training.run_folder import RunFolder
 
@@ -131,7 +135,7 @@ def test_an_environment_and_an_encoder_of_ones_own_train_prune_evaluate_and_expo
     assert np.isfinite(rows[-1]["losses/policy_loss"])
     protocol = ProtocolConfig(agent.config["env_id"], episodes=2, num_envs=2, env_options=agent.config["env_options"])
     results = evaluate_tracks(agent.policy, protocol)
-    assert results["train"] is results["test"]
+    assert list(results) == ["test"]  # training and test levels are the same
     assert results["test"].mean_length == 12
     assert results["test"].normalised is None
 
@@ -143,13 +147,14 @@ def test_an_environment_and_an_encoder_of_ones_own_train_prune_evaluate_and_expo
     assert contract["action"]["space"] == space
     assert contract["outputs"][0]["name"] == ("means" if actions == "box" else "logits")
     command = [sys.executable, str(EXAMPLE), str(report.path), "--episodes", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    played = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    played = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "2 episodes of own_lights:Lights, mean return" in played.stdout
 
 
-def test_a_resumed_run_begins_new_episodes_says_so_and_keeps_all_else(own: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stack", [1, 3])
+def test_a_resumed_run_begins_new_episodes_says_so_and_keeps_all_else(own: Any, tmp_path: Path, stack: int) -> None:
     config = replace(DQN_TINY, env_id="own_lights:Lights", encoder="own_lights:Encoder")
+    config = replace(config, env_options=f"{config.env_options},stack={stack}")
     run = RunFolder.create(tmp_path / "run", "dqn", vars(config))
     trainer = algorithms.algorithm_of("dqn").trainer(config, run, say=quiet)
     trainer.train(should_stop=lambda: trainer.iteration == 3)
@@ -162,12 +167,33 @@ def test_a_resumed_run_begins_new_episodes_says_so_and_keeps_all_else(own: Any, 
     run = RunFolder.open(tmp_path / "run")
     again = algorithms.algorithm_of("dqn").trainer(config, run, resume=True, say=lines.append)
     assert any("cannot save its state: new episodes begin" in line for line in lines)
+    assert any(f"stacks of {stack} images" in line for line in lines) == (stack > 1)
     assert (again.iteration, again.updates) == (3, updates)
+    assert again.replay._terminated[again.replay._steps - 1].all()
     assert all(torch.equal(weights[name], value) for name, value in again.agent.state_dict().items())
     assert again.train()
     again.close()
     run.close()
     assert [row["step"] for row in read_metrics(tmp_path / "run")] == [32, 64, 96, 128, 160]
+
+
+def test_storing_the_images_of_stacks_once_changes_no_metric(
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(DQN_TINY, env_id="own_lights:Lights", encoder="own_lights:Encoder")
+    config = replace(config, env_options=f"{config.env_options},stack=3", eval_episodes=0, eval_num_envs=64)
+    lines: dict[int, list[str]] = {1: [], 3: []}
+    rows = []
+    for stack, said in lines.items():
+        monkeypatch.setattr(trainer_module, "describe", lambda request, of=stack: replace(describe(request), stack=of))
+        gsprune.rl.train(config, tmp_path / f"stack-{stack}", say=said.append)
+        logged = read_metrics(tmp_path / f"stack-{stack}")
+        rows.append([{name: row[name] for name in row if not name.startswith("time/")} for row in logged])
+    assert rows[0] == rows[1]
+    # 100 steps and 40 spare ones of 2 environments, 9 channels of 36 x 40 pixels: a third, and the first two images.
+    whole, once = (140 * 2 * 9 * 36 * 40, 142 * 2 * 3 * 36 * 40)
+    assert f"the replay takes {whole / 1e9:.2f} GB of disk" in lines[1][0]
+    assert f"the replay takes {once / 1e9:.2f} GB of disk" in lines[3][0]
 
 
 def test_the_command_line_takes_environment_and_encoder_from_a_file(
@@ -181,6 +207,26 @@ def test_the_command_line_takes_environment_and_encoder_from_a_file(
     assert json.loads((tmp_path / "run" / "eval.json").read_text())["tracks"]["test"]["normalised"] is None
     assert main(["inspect", str(tmp_path / "run")]) == 0
     assert "conv" in capsys.readouterr().out
+
+
+def test_results_without_a_test_split_are_named_without_words_of_procgen(
+    own: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(PPO_TINY, eval_interval_episodes=2, eval_points=2)
+    gsprune.rl.train(config, tmp_path / "run", envs=own.Lights, encoder=own.Encoder, say=quiet)
+    summary = (tmp_path / "run" / "summary.md").read_text()
+    assert "| return | " in summary
+    rows = read_metrics(tmp_path / "run")
+    assert [key for row in rows for key in row if key.startswith("eval/")] == ["eval/test_return"]
+    assert main(["eval", str(tmp_path / "run"), "--episodes", "2", "--num-envs", "2", "--noise"]) == 0
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "report")]) == 0
+    printed = capsys.readouterr().out
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "| method | runs | steps | return | sparsity |" in report
+    assert "as they are" in printed
+    for text in (summary, printed, report):
+        for words in ("training levels", "full distribution", "easy", "test return", "train return"):
+            assert words not in text
 
 
 def test_a_network_of_ones_own_trains_and_shrinks(own: Any, tmp_path: Path) -> None:
@@ -319,3 +365,56 @@ def test_a_run_whose_episodes_never_end_is_trained_and_summed_up_without_an_eval
     assert len(told) == 2  # at the first point of the training, and at its end
     assert "an episode has not ended after 40 steps" in told[0]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_return"] is None
+
+
+def test_the_replay_of_dqn_bootstraps_from_the_last_observation_before_a_time_limit(own: Any, tmp_path: Path) -> None:
+    config = replace(DQN_TINY, env_id=object_name(own.Lights), encoder=object_name(own.Encoder), n_step=3, gamma=0.5)
+    run = RunFolder.create(tmp_path / "run", "dqn", asdict(config))
+    trainer = DQNTrainer(config, run, say=quiet)
+    steps = []
+    step = trainer.envs.step
+    trainer.envs.step = lambda actions: steps.append(step(actions)) or steps[-1]
+    for _ in range(16):
+        trainer._act()
+    last = [int(picture.flat[0]) for picture in steps[11][4]["final_obs"]]
+    assert last != [int(picture.flat[0]) for picture in steps[11][0]]
+    batch = trainer.replay.sample(300, np.random.default_rng(0))
+    times, envs = np.divmod(batch.leaves, 2)
+    for time, discount in ((8, 0.125), (9, 0.125), (10, 0.25), (11, 0.5)):
+        for env in range(2):
+            found = (times == time) & (envs == env)
+            assert found.any()
+            assert set(batch.discounts[found]) == {np.float32(discount)}
+            picture = int(steps[10][0][env].flat[0]) if time == 8 else last[env]
+            assert set(batch.next_observations[found].ravel()) == {picture}
+    assert (batch.discounts > 0).all()
+    trainer.close()
+    run.close()
+
+
+@pytest.mark.parametrize("norm_reward", [True, False])
+def test_the_return_of_a_truncated_episode_counts_the_value_of_its_last_observation(
+    own: Any, tmp_path: Path, norm_reward: bool
+) -> None:
+    config = replace(PPO_TINY, env_id=object_name(own.Lights), encoder=object_name(own.Encoder), gamma=0.5)
+    config = replace(config, norm_reward=norm_reward)
+    run = RunFolder.create(tmp_path / "run", "ppo", asdict(config))
+    trainer = PPOTrainer(config, run, say=quiet)
+    steps = []
+    step = trainer.envs.step
+    trainer.envs.step = lambda actions: steps.append(step(actions)) or steps[-1]
+    trainer._collect()
+    rollout = trainer.rollout
+    normalizer = RewardNormalizer(2, 0.5)
+    steps_of_rollout = zip(rollout.rewards, rollout.ended, strict=True)
+    rewards = [normalizer(raw, ended) if norm_reward else raw for raw, ended in steps_of_rollout]
+    returns = rollout.minibatch(torch.arange(32)).returns.view(16, 2)
+    _, _, _, truncated, infos = steps[11]
+    assert truncated.all()
+    with torch.no_grad():
+        final_values = trainer.agent(torch.from_numpy(np.stack(infos["final_obs"])))[1]
+    assert final_values.abs().min() > 1e-3
+    torch.testing.assert_close(returns[11], torch.from_numpy(rewards[11]) + 0.5 * final_values)
+    assert not rollout.final_values[:11].any()
+    trainer.close()
+    run.close()

@@ -113,9 +113,8 @@ def extras_of(optimizer: Optimizer) -> dict[str, Any]:
         for key, value in group.items():
             if key != "params" and may_hold_tensors(value):
                 extras[f".param_groups[{i}][{key!r}]"] = value
-    by_other_keys = {key: value for key, value in optimizer.state.items() if not isinstance(key, Tensor)}
-    if by_other_keys:
-        extras[".state"] = by_other_keys
+    if not all(issubclass(kind, Tensor) for kind in set(map(type, optimizer.state))):
+        extras[".state"] = {key: value for key, value in optimizer.state.items() if not isinstance(key, Tensor)}
     return extras
 
 
@@ -158,8 +157,8 @@ def tensors_below(value: Any) -> Iterator[Tensor]:
 def _own_attributes(optimizer: Optimizer) -> dict[str, Any]:
     """Attributes that torch's optimizers do not have and that may hold tensors or optimizers."""
     attributes: dict[str, Any] = getattr(optimizer, "__dict__", {})
-    own = {name: attributes[name] for name in attributes.keys() - _torch_attributes()}
-    return {name: value for name, value in own.items() if may_hold_tensors(value)}
+    common = _torch_attributes()
+    return {name: value for name, value in attributes.items() if name not in common and may_hold_tensors(value)}
 
 
 @cache

@@ -102,17 +102,17 @@ class AtariGames(WrappedGames):
 
         Returns:
             frames (num_envs, 4, 84, 84) uint8; rewards (num_envs,) float32; terminated and truncated (num_envs,) bool;
-            infos of the games that ended.
+            infos of the games that ended, with their last frames.
         """
         frames, rewards, terminated, truncated, infos = self._games.step(np.asarray(actions, np.int64))
         ended = np.logical_or(terminated, truncated)
-        episodes = self._episodes.add(rewards, ended)
         lives = np.array(infos["lives"])
         if self._ends_at_life_loss:
             terminated = terminated | (~ended & (lives < self._lives) & (lives > 0))
         self._lives = lives
+        infos = self._infos_of_step(infos, rewards, ended)
         rewards = np.asarray(np.sign(rewards) if self._clips else rewards, np.float32)
-        return frames, rewards, np.asarray(terminated), np.asarray(truncated), episodes
+        return frames, rewards, np.asarray(terminated), np.asarray(truncated), infos
 
 
 class AtariProvider:
@@ -157,9 +157,9 @@ class AtariProvider:
         channels, height, width = shape
         return EnvironmentDescription(
             observation_shape=(channels, height, width),
-            stack=channels,
             action_space=space,
             score_range=self.score_range(request),
+            stack=channels,
             layout="the last 4 frames in grey, 84 x 84, the newest last; one for every 4 frames of the game",
             play={
                 "package": "ale-py",

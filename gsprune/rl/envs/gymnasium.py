@@ -82,9 +82,9 @@ class GymnasiumGames(WrappedGames):
 
     def step(self, actions: AnyArray) -> tuple[Uint8Array, Float32Array, BoolArray, BoolArray, dict[str, Any]]:
         """Act once in every environment; see `gsprune.rl.envs.provider.EnvironmentProvider.make`."""
-        frames, rewards, terminated, truncated, _ = self._games.step(actions)
-        episodes = self._episodes.add(rewards, np.logical_or(terminated, truncated))
-        return frames, np.asarray(rewards, np.float32), terminated, truncated, episodes
+        frames, rewards, terminated, truncated, infos = self._games.step(actions)
+        infos = self._infos_of_step(infos, rewards, np.logical_or(terminated, truncated))
+        return frames, np.asarray(rewards, np.float32), terminated, truncated, infos
 
 
 class GymnasiumProvider:
@@ -131,8 +131,8 @@ def _described(env_id: str, options: str) -> EnvironmentDescription:
         channels, height, width = cast(tuple[int, int, int], env.observation_space.shape)
         return EnvironmentDescription(
             observation_shape=(channels, height, width),
-            stack=own.stack,
             action_space=env.action_space,
+            stack=own.stack,
             layout="channels first; of a stack the newest image last",
             play={
                 "package": "gymnasium",

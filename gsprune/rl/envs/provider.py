@@ -89,6 +89,7 @@ class EnvironmentDescription:
         stack: images in one observation, of C / `stack` channels each, the oldest first; DQN's replay stores every
             image once. Each observation is the one before with its oldest image replaced by a new one at the end. The
             first of an episode is one image behind black ones, or behind copies of itself. The replay verifies this.
+            `gsprune play` shows the newest image.
     """
 
     observation_shape: tuple[int, int, int]
@@ -135,8 +136,10 @@ class EnvironmentProvider(Protocol):
         """Make the vector environment, which resets itself by ``AutoresetMode.SAME_STEP``.
 
         The infos of a step that ends an episode hold ``{"episode": {"r": returns, "l": lengths}, "_episode": mask}``.
-        The returns are those of whole episodes in the game's own rewards. ``reset()`` without a seed uses that of the
-        request. Observations that were returned are not overwritten later.
+        The returns are those of whole episodes in the game's own rewards. Where a step truncates an episode,
+        ``final_obs[i]`` should be its last observation, i the number of its environment. Without it, the trainers take
+        the episode for one that the game ended. ``reset()`` without a seed uses that of the request. Observations that
+        were returned are not overwritten later.
 
         Raises:
             ValueError: as `describe`.

@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium
 
-from gsprune.arrays import AnyArray, Uint8Array
+from gsprune.arrays import AnyArray, BoolArray, Uint8Array
 from gsprune.rl.envs.episodes import EpisodeSums
 from gsprune.rl.envs.provider import EnvironmentRequest
 
@@ -51,6 +51,17 @@ class WrappedGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray]):
         frames, infos = self._games.reset(seed=first if seed is None else seed, options=options)
         self._episodes.reset()
         return frames, infos
+
+    def _infos_of_step(self, infos: dict[str, Any], rewards: AnyArray, ended: BoolArray) -> dict[str, Any]:
+        """The infos of episodes that ended, with their last observations.
+
+        Args:
+            infos: of the other environment.
+            rewards: (N,) as the game gave them.
+            ended: (N,) where the step ended an episode.
+        """
+        episodes = self._episodes.add(rewards, ended)
+        return {**episodes, "final_obs": infos["final_obs"]} if "final_obs" in infos else episodes
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the other environment; called by `close`."""

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from gsprune.rl.envs.configured import configured_request
-from gsprune.rl.envs.provider import EnvironmentRequest
-from gsprune.rl.envs.registry import make_environments, provider_of, score_range_of
+from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
+from gsprune.rl.envs.registry import describe, make_environments, score_range_of
 from gsprune.rl.evaluation.episodes import MAX_EPISODE_STEPS, NOISE_SIGMAS, EpisodeReturns, Policy, evaluate
 from gsprune.rl.evaluation.statistics import bootstrap_interval, mean
 
@@ -27,6 +27,7 @@ __all__ = [
     "Track",
     "TrackResult",
     "evaluate_tracks",
+    "tracks_of",
 ]
 
 
@@ -40,7 +41,7 @@ class Track:
 
     Attributes:
         name: key of the result, unique.
-        levels: "train" for the training levels, "test" for the full distribution.
+        levels: "train" for the training levels, "test" for the full distribution; the same without a test split.
         noise_sigma: standard deviation of Gaussian pixel noise, grey levels.
     """
 
@@ -51,6 +52,17 @@ class Track:
 
 CLEAN_TRACKS = (Track("train", "train"), Track("test", "test"))
 NOISE_TRACKS = tuple(Track(f"test, noise {sigma:g}", "test", sigma) for sigma in NOISE_SIGMAS)
+
+
+def tracks_of(environment: EnvironmentDescription, with_noise: bool = False) -> tuple[Track, ...]:
+    """The tracks of an environment: without a test split, the track "test" alone.
+
+    Args:
+        environment: that is played.
+        with_noise: add the tracks with pixel noise.
+    """
+    clean = CLEAN_TRACKS if environment.has_test_split else CLEAN_TRACKS[1:]
+    return clean + NOISE_TRACKS if with_noise else clean
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ class TrackResult:
 def evaluate_tracks(
     make_policy: Callable[[torch.Generator], Policy],
     config: ProtocolConfig,
-    tracks: Sequence[Track] = CLEAN_TRACKS,
+    tracks: Sequence[Track] | None = None,
     device: torch.device | str = "cpu",
     on_track: Callable[[Track], None] | None = None,
 ) -> dict[str, TrackResult]:
@@ -131,7 +143,7 @@ def evaluate_tracks(
     Args:
         make_policy: builds the policy of a track from a generator on `device`; a greedy one ignores it.
         config: game and size of the evaluation.
-        tracks: what to play.
+        tracks: what to play; None for those of the environment without noise.
         device: where the generator lives.
         on_track: called before each track, to show progress.
 
@@ -142,17 +154,13 @@ def evaluate_tracks(
         MissingExtraError: a package of the environment is not installed.
         EvaluationError: an episode is longer than `config.max_episode_steps`.
     """
+    if tracks is None:
+        tracks = tracks_of(describe(_request(config, CLEAN_TRACKS[0])))
     results: dict[str, TrackResult] = {}
-    played: dict[tuple[str, float], TrackResult] = {}
     for track in tracks:
-        request = _request(config, track)
-        has_test_split = provider_of(config.game).describe(request).has_test_split
-        setting = (track.levels if has_test_split else "all", track.noise_sigma)
-        if setting not in played:
-            if on_track is not None:
-                on_track(track)
-            played[setting] = _played(make_policy, request, config, track, device)
-        results[track.name] = played[setting]
+        if on_track is not None:
+            on_track(track)
+        results[track.name] = _played(make_policy, _request(config, track), config, track, device)
     return results
 
 

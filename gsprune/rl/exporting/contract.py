@@ -92,6 +92,8 @@ def _newest_return(folder: Path) -> dict[str, Any] | None:
     summary = _read(folder / "summary.json")
     if summary is not None:
         returns = {"train": summary["train_return"], "test": summary["test_return"]}
+        if returns["train"] is None:  # an environment without training levels
+            del returns["train"]
         return {"source": "summary.json", "steps": summary["steps"], **returns}
     return None
 

@@ -74,8 +74,8 @@ class QuantizedPolicy:
         contract: the JSON file next to it.
         size: bytes of the file.
         comparison: the comparison with the float policy.
-        before: result of the float policy on test levels.
-        after: result of this policy on the same levels.
+        before: result of the float policy on the track "test".
+        after: result of this policy in the same episodes.
     """
 
     path: Path
@@ -87,7 +87,7 @@ class QuantizedPolicy:
 
     @property
     def loss(self) -> float:
-        """Mean return lost on test levels; negative if the quantised policy is better."""
+        """Mean return lost, in reward units; negative if the quantised policy is better."""
         return self.before.mean - self.after.mean
 
 

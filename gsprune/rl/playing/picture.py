@@ -39,7 +39,7 @@ class Pictures:
         """
         self._players = players
         self._scale = scale
-        heights, widths = zip(*(colours(moment.frame).shape[:2] for moment in first), strict=True)
+        heights, widths = zip(*(moment.frame.shape[1:] for moment in first), strict=True)
         self._panel = max(_LEAST_WIDTH, scale * max(widths))
         text = max(11, self._panel // 20)
         self._font = ImageFont.load_default(size=text)
@@ -60,7 +60,7 @@ class Pictures:
             for number, text in enumerate(self._wrapped(player, moment)):
                 colour = _TITLE_COLOUR if number == 0 else _TEXT_COLOUR
                 pen.text((left, _MARGIN // 2 + number * self._line), text, fill=colour, font=self._font)
-            frame = Image.fromarray(colours(moment.frame))
+            frame = Image.fromarray(colours(moment.frame, player.agent.environment.stack))
             side = (frame.width * self._scale, frame.height * self._scale)
             frame = frame.resize(side, Image.Resampling.NEAREST)
             picture.paste(frame, (left + (self._panel - frame.width) // 2, self._top))
@@ -81,11 +81,14 @@ class Pictures:
         return lines
 
 
-def colours(frame: Uint8Array) -> Uint8Array:
+def colours(frame: Uint8Array, stack: int = 1) -> Uint8Array:
     """The newest picture of an observation, as (H, W, 3).
 
     Args:
-        frame: (C, H, W): a stack of colour pictures if C is a multiple of 3, else of grey ones, the newest last.
+        frame: (C, H, W), the planes of one picture after those of the other; the newest picture is last.
+        stack: number of pictures. One with three planes is in colour, as is one with four, whose last is transparency;
+            of others the last plane is shown in grey.
     """
-    planes = frame[-3:] if len(frame) % 3 == 0 else np.repeat(frame[-1:], 3, axis=0)
+    picture = frame[-(len(frame) // stack) :]
+    planes = picture[:3] if len(picture) in (3, 4) else np.repeat(picture[-1:], 3, axis=0)
     return np.ascontiguousarray(planes.transpose(1, 2, 0))

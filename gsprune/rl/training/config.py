@@ -35,13 +35,15 @@ class TrainConfig(ABC):
 
     env_id: str = "bigfish"
     """the environment: a Procgen game (bigfish, bossfight, caveflyer, chaser, climber, coinrun, dodgeball, fruitbot,
-    heist, jumper, leaper, maze, miner, ninja, plunder or starpilot), or an Atari game such as ALE/Pong-v5"""
+    heist, jumper, leaper, maze, miner, ninja, plunder or starpilot), an Atari game such as ALE/Pong-v5, an environment
+    of gymnasium with images such as CarRacing-v3, or your own as package.module:factory"""
     env_options: str = ""
-    """options of the environment, as name=value,name=value"""
+    """options of the environment, as name=value,name=value: for gymnasium size, grey, stack, key, asynchronous, and
+    arguments of its constructor; for Atari sticky_actions, episodic_life, clip_rewards, noop_max, full_actions"""
     distribution_mode: Literal["easy", "hard"] = "easy"
     """difficulty of Procgen's levels; training plays levels 0-199 of easy, 0-499 of hard"""
     seed: int = 1
-    """seed of all random numbers: weights, actions, minibatches, levels"""
+    """seed of all random numbers: weights, actions, minibatches, episodes"""
     total_timesteps: int = 25_000_000
     """environment steps of the whole training, over all environments"""
     num_envs: int = 64
@@ -56,7 +58,7 @@ class TrainConfig(ABC):
     """your own whole network as package.module:factory, a callable(environment description) -> torch.nn.Module with the
     outputs of the algorithm's network; unset: the encoder with the algorithm's heads"""
     width: float = 2
-    """multiplier of the convolutions' filters (the paper's tau), at least 1"""
+    """multiplier of the convolutions' filters (tau in Impoola), at least 1"""
     widths_of: str | None = None
     """folder of a run: start from its final widths with new random weights, instead of the dense widths"""
     learning_rate: float | None = None
@@ -120,7 +122,7 @@ class TrainConfig(ABC):
     """torch.compile the network while its widths are stable, before and after the schedule; eager in between"""
 
     eval_episodes: int = 2500
-    """episodes of the final evaluation, on training levels and again on the full distribution; 0 skips it"""
+    """episodes of the final evaluation, in Procgen on training levels and again on the full distribution; 0 skips it"""
     eval_interval_episodes: int = 1000
     """episodes of each evaluation during training; 0 skips these evaluations"""
     eval_points: int = 10

@@ -47,10 +47,12 @@ def plot_curves(folder: Path, dense_widths: Mapping[str, int]) -> Path | None:
 
 def _plot_returns(axes: Any, steps: list[int], rows: list[dict[str, Any]]) -> None:
     axes.plot(steps, _column(rows, "charts/episodic_return"), label="training, last 100 episodes")
+    has_levels = any("eval/train_return" in row for row in rows)
     for name, marker in (("train", "o"), ("test", "s")):
         points = [(row["step"], row[f"eval/{name}_return"]) for row in rows if f"eval/{name}_return" in row]
         if points:
-            axes.plot(*zip(*points, strict=True), marker=marker, label=f"evaluation, {name} levels")
+            label = f"evaluation, {name} levels" if has_levels else "evaluation"
+            axes.plot(*zip(*points, strict=True), marker=marker, label=label)
     axes.set_ylabel("return")
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)

@@ -59,8 +59,9 @@ class OwnEvaluations:
     def returns(self, episodes: int) -> dict[str, float]:
         """Mean returns of `episodes` episodes as ``eval/train_return`` and ``eval/test_return``.
 
-        The result is empty for 0 episodes. It is also empty if an episode does not end. Then a line is printed, and
-        `is_due` is False from now on, because the next evaluation would probably fail after the same time.
+        An environment without a test split has only the latter. The result is empty for 0 episodes. It is also empty if
+        an episode does not end. Then a line is printed, and `is_due` is False from now on, because the next evaluation
+        would probably fail after the same time.
         """
         if episodes == 0:
             return {}

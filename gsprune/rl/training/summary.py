@@ -53,7 +53,7 @@ class Summarized(Protocol):
         """A dense network of the same kind, memory format and device, with new random weights."""
 
     def evaluate(self, episodes: int) -> dict[str, float]:
-        """Mean returns as ``eval/train_return`` and ``eval/test_return``."""
+        """Mean returns as ``eval/test_return`` and, in an environment with training levels, ``eval/train_return``."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class RunSummary:
             network, timed in turns in one process. Calls that the system interrupted do not count.
         latency_p99_ms: the 99th percentile of all these calls.
         budgeted_ms: like `latency_ms`, but with engine, threads and batch of the latency budget; None without one.
-        train_return: mean return on the training levels; None if not evaluated.
-        test_return: mean return on the full distribution; None if not evaluated.
+        train_return: mean return on the training levels; None without such levels, or if not evaluated.
+        test_return: mean return on the full distribution, or in an environment without levels; None if not evaluated.
         steps: environment steps.
         seconds: training time, without evaluations.
         evaluation_seconds: time of all evaluations, during the training and at its end.
@@ -128,9 +128,11 @@ class RunSummary:
             ("sparsity reached: parameters", f"{self.param_sparsity:.3f}"),
             ("sparsity reached: MACs", f"{self.mac_sparsity:.3f}"),
         ]
-        if self.train_return is not None and self.test_return is not None:
+        if self.train_return is not None:
             rows.append(("return, training levels", f"{self.train_return:.2f}"))
-            rows.append(("return, full distribution", f"{self.test_return:.2f}"))
+        if self.test_return is not None:
+            name = "return" if self.train_return is None else "return, full distribution"
+            rows.append((name, f"{self.test_return:.2f}"))
         rows.append(("environment steps", f"{self.steps:,}"))
         rows.append(("training time", f"{self.seconds:.0f} s, {self.steps / max(self.seconds, 1e-9):.0f} steps/s"))
         rows.append(("evaluation time", f"{self.evaluation_seconds:.0f} s"))

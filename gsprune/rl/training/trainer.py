@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import gsprune
-from gsprune.arrays import Uint8Array
 from gsprune.distributed.gradients import GradientSum
 from gsprune.distributed.ranks import Ranks
 from gsprune.rl.envs.registry import describe, make_environments
@@ -88,52 +87,22 @@ class Trainer(ABC, Generic[ConfigT]):
             DistributedError: the processes do not start with the same network.
         """
         config.check()
-        self.config = config
-        self.run = run
-        self.say = say
-        self.ranks = ranks or Ranks()
+        self.config, self.run, self.say, self.ranks = config, run, say, ranks or Ranks()
         self.share = self.ranks.share(config.num_envs, "num_envs")
         self.device = resolve_device(config.device, None if self.ranks.is_alone else self.ranks.local_rank)
         whole_batches = config.compile or self.device.type != "cpu"
         self.workers = start_workers(config.workers, config.torch_threads, whole_batches)
-        torch.manual_seed(config.seed)
-        self.environment = describe(training_request(config, config.num_envs))
-        self.agent = self.build_dense()
-        self.dense = self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
-        # Without a checkpoint the run was killed before it wrote one, so it starts over.
+        # Without a checkpoint, the run was killed before it wrote one, so it starts over.
         resumes = self.ranks.from_first(lambda: resume and bool(checkpoint_folders(run.checkpoints)))
-        if config.widths_of is not None and not resumes:
-            take_widths(self.agent, Path(config.widths_of))
-            self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
-        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self._learning_rate(), eps=config.adam_eps)
-        self.sum_gradients = GradientSum(self.agent.parameters(), self.ranks)
-        self.envs: Any = make_environments(training_request(config, len(self.share), self.share.start))
-        self._env_states = EnvironmentStates(config, self.environment, self.envs, self.ranks, self.share)
-        self.ended = EpisodeLog(self.share.start)
-        self.episodes = EpisodeTracker()
-        self.compilation = StableWidthCompiler(config.compile, say)
-        self._evaluations = OwnEvaluations(config, self.policy, self.device, say)
-        self.iteration = self.global_step = 0
-        self.sparsity = 0.0
-        self._seconds_before = 0.0  # training time before the run was resumed
-        self._saved_iteration = -1  # iteration of the newest checkpoint
-        self._on_activity: OnActivity = lambda step, activity: None
+        self._build_network(is_new=not resumes)
+        self._build_environments()
+        self._start_counting()
         state = self._load_network() if resumes else None
         self._set_up()
-        self.method = build_method(
-            self.agent,
-            self.optimizer,
-            config,
-            self.environment.observation_shape,
-            self._followers(),
-            self._redo_interval,
-            self.ranks,
-        )
-        self.step_effect = StepEffect(self.agent, self._outputs, self._policy_change, self.policy_metric, self.ranks)
+        self._build_pruning()
         self.ranks.check_equal("the networks at the start", self.agent)
         if state is None:
-            self.next_frames: Uint8Array = self._env_states.begin()
-            metric_bytes = 0
+            self.next_frames, metric_bytes = self._env_states.begin(), 0
         else:
             metric_bytes = self._load_rest(state)
         self.compilation.set_stable(self._widths_are_stable(self.progress))
@@ -143,6 +112,44 @@ class Trainer(ABC, Generic[ConfigT]):
         self._started = self._checkpointed = time.monotonic()
         if state is None:
             self.save_checkpoint()
+
+    def _build_network(self, is_new: bool) -> None:
+        """The dense network, or a new one with the widths of `widths_of`, and its optimizer."""
+        config = self.config
+        torch.manual_seed(config.seed)
+        self.environment = describe(training_request(config, config.num_envs))
+        self.agent = self.build_dense()
+        self.dense = self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
+        if config.widths_of is not None and is_new:
+            take_widths(self.agent, Path(config.widths_of))
+            self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
+        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self._learning_rate(), eps=config.adam_eps)
+        self.sum_gradients = GradientSum(self.agent.parameters(), self.ranks)
+        self.compilation = StableWidthCompiler(config.compile, self.say)
+
+    def _build_environments(self) -> None:
+        """The environments of this process, and what plays and records episodes."""
+        config = self.config
+        self.envs: Any = make_environments(training_request(config, len(self.share), self.share.start))
+        self._env_states = EnvironmentStates(config, self.environment, self.envs, self.ranks, self.share)
+        self.ended = EpisodeLog(self.share.start)
+        self.episodes = EpisodeTracker()
+        self._evaluations = OwnEvaluations(config, self.policy, self.device, self.say)
+
+    def _start_counting(self) -> None:
+        self.iteration = self.global_step = 0
+        self.sparsity = 0.0
+        self._seconds_before = 0.0  # training time before the run was resumed
+        self._saved_iteration = -1  # iteration of the newest checkpoint
+        self._on_activity: OnActivity = lambda step, activity: None
+
+    def _build_pruning(self) -> None:
+        """The pruning method, and the measurement of its steps."""
+        shape, followers = self.environment.observation_shape, self._followers()
+        self.method = build_method(
+            self.agent, self.optimizer, self.config, shape, followers, self._redo_interval, self.ranks
+        )
+        self.step_effect = StepEffect(self.agent, self._outputs, self._policy_change, self.policy_metric, self.ranks)
 
     @abstractmethod
     def _build_agent(self) -> nn.Module:

@@ -32,6 +32,7 @@ def played(request: EnvironmentRequest, steps: int) -> tuple[list[np.ndarray], l
 def test_observations_are_stacks_of_four_grey_frames_and_actions_those_of_the_game() -> None:
     found = PROVIDER.describe(EnvironmentRequest("ALE/Breakout-v5"))
     assert found.observation_shape == (4, 84, 84)
+    assert found.stack == 4
     assert found.action_space.n == 4
     assert not found.can_save_states
     assert PROVIDER.describe(EnvironmentRequest("ALE/Breakout-v5", options="full_actions=true")).action_space.n == 18

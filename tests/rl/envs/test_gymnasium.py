@@ -13,6 +13,7 @@ from gsprune.rl.envs.gymnasium import GymnasiumProvider
 from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import provider_of
 from gsprune.rl.objects import object_name
+from gsprune.rl.training.truncation import truncated_episodes
 
 PROVIDER = GymnasiumProvider()
 
@@ -67,7 +68,9 @@ def test_images_of_every_kind_become_channels_first(
 ) -> None:
     if "size" in options:
         pytest.importorskip("cv2", reason="resizing needs OpenCV, of the extra 'box2d'")
-    assert PROVIDER.describe(request_of(space, options)).observation_shape == shape
+    found = PROVIDER.describe(request_of(space, options))
+    assert found.observation_shape == shape
+    assert found.stack == (4 if "stack=4" in options else 2 if "stack=2" in options else 1)
 
 
 @pytest.mark.parametrize("asynchronous", ["true", "false"])
@@ -87,6 +90,11 @@ def test_episodes_end_by_truncation_and_begin_anew_in_the_same_step(asynchronous
     assert (frames == 0).all()
     assert infos["episode"]["r"].tolist() == [10.0, 10.0]
     assert infos["episode"]["l"].tolist() == [5, 5]
+    episodes = truncated_episodes(terminated, truncated, infos)
+    assert episodes is not None
+    assert episodes.envs.tolist() == [0, 1]
+    assert (episodes.observations[:, :3] == 4).all()
+    assert (episodes.observations[:, 3:] == 5).all()
     envs.close()
 
 

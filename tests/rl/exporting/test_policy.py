@@ -70,7 +70,7 @@ def test_a_run_is_exported_quantised_and_played_without_pytorch(
     assert main(["export", str(run), *options]) == 0
     printed = capsys.readouterr().out
     assert "the same choice in 60" in printed
-    assert "return on test levels: float32" in printed
+    assert "return: float32" in printed
     folder = run / "export"
     assert sorted(path.name for path in folder.iterdir()) == [
         "policy.int8.onnx", "policy.int8.onnx.json", "policy.onnx", "policy.onnx.json",

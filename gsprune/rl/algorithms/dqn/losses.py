@@ -22,17 +22,19 @@ DoubleArray = npt.NDArray[np.float64]
 
 
 def n_step_returns(
-    rewards: FloatArray, terminated: npt.NDArray[np.bool_], gamma: float
+    rewards: FloatArray, ended: npt.NDArray[np.bool_], truncated: npt.NDArray[np.bool_], gamma: float
 ) -> tuple[FloatArray, FloatArray]:
     """Returns over windows of n steps, cut off where an episode ends inside the window.
 
-        R = Σ_{k<n} γ^k r_k Π_{j<k} (1 - done_j);   d = γ^n Π_{j<n} (1 - done_j)
+        R = Σ_{k<m} γ^k r_k;   d = γ^m, or 0 where the game ended within the window
 
-    The target of the window's first step is R + d·Q(s_n): the n-th observation with γ^n, or nothing after an end.
+    m is n, or the number of steps until the episode ended. The target of the window's first step is R + d·Q(s_m). Where
+    a time limit ended the episode, s_m is its last observation.
 
     Args:
         rewards: (n, B) float32; r_k is received after the k-th action of the window. Reward units.
-        terminated: (n, B) bool; whether the episode ended with step k.
+        ended: (n, B) bool; whether the episode ended with step k.
+        truncated: (n, B) bool; whether it ended by a time limit.
         gamma: discount per step in [0, 1].
 
     Returns:
@@ -42,10 +44,13 @@ def n_step_returns(
     """
     returns = np.zeros(rewards.shape[1], dtype=np.float64)
     weight = np.ones(rewards.shape[1], dtype=np.float64)
-    for reward, ended in zip(rewards, terminated, strict=True):
+    after_truncation = np.zeros(rewards.shape[1], dtype=np.float64)
+    for reward, ends, is_cut in zip(rewards, ended, truncated, strict=True):
         returns += weight * reward
-        weight *= gamma * ~ended
-    return returns.astype(np.float32), weight.astype(np.float32)
+        weight *= gamma
+        after_truncation += weight * is_cut
+        weight *= ~ends
+    return returns.astype(np.float32), (weight + after_truncation).astype(np.float32)
 
 
 def double_dqn_targets(returns: Tensor, discounts: Tensor, next_online: Tensor, next_target: Tensor) -> Tensor:

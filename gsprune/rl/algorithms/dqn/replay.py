@@ -13,10 +13,12 @@ from gsprune.arrays import BoolArray, Float32Array, IntArray, Uint8Array
 from gsprune.compensation.spread import spread, spread_apart
 from gsprune.errors import CheckpointError
 from gsprune.rl.algorithms.dqn.frame_store import FrameStore
+from gsprune.rl.algorithms.dqn.last_frames import LastFrames
 from gsprune.rl.algorithms.dqn.losses import importance_weights, n_step_returns, priorities
 from gsprune.rl.algorithms.dqn.stack_store import StackStore
 from gsprune.rl.algorithms.dqn.sum_tree import SumTree
 from gsprune.rl.training.step_effect import held_out_count
+from gsprune.rl.training.truncation import Truncated
 
 __all__ = ["PrioritizedReplay", "ReplayBatch", "ReplayOptions"]
 
@@ -50,8 +52,10 @@ class ReplayBatch:
         observations: (B, *frame_shape) uint8, the window's first observation.
         actions: (B,) int64, taken there.
         returns: (B,) float32, discounted rewards of the window.
-        discounts: (B,) float32, gamma^n, or 0 where the episode ended inside the window.
-        next_observations: (B, *frame_shape) uint8, the n-th observation (of another episode where the discount is 0).
+        discounts: (B,) float32, gamma^n; 0 where the game ended inside the window; gamma^m where a time limit ended
+            the episode after m steps.
+        next_observations: (B, *frame_shape) uint8, the n-th observation, or the last one before a time limit (of
+            another episode where the discount is 0).
         weights: (B,) float32 importance weights of mean 1.
         leaves: (B,) int64, what `PrioritizedReplay.update` takes.
     """
@@ -70,8 +74,9 @@ class PrioritizedReplay:
 
     A vector step of logical time t lies in row ``t mod rows``. The window that starts at t can be sampled as soon as
     observation t + n is there, n steps later; an episode's end inside a window cuts its return, so the last steps of
-    an episode are sampled like all others. The sum tree has one leaf per row and environment, and leaves outside
-    [newest - capacity, newest - n] have weight zero: sampling goes by logical time, not by what the rows contain.
+    an episode are sampled like all others. The last observation before a time limit is in no row; `LastFrames` has it.
+    The sum tree has one leaf per row and environment, and leaves outside [newest - capacity, newest - n] have weight
+    zero: sampling goes by logical time, not by what the rows contain.
 
     Where observations are stacks of the last images, every image is stored once. Batches are the same as if whole
     stacks were stored.
@@ -126,7 +131,8 @@ class PrioritizedReplay:
         self._stack = stack
         self._actions = np.zeros((self._rows, num_envs), dtype=np.int32)
         self._rewards = np.zeros((self._rows, num_envs), dtype=np.float32)
-        self._terminated = np.zeros((self._rows, num_envs), dtype=np.bool_)
+        self._ended = np.zeros((self._rows, num_envs), dtype=np.bool_)
+        self._last_frames = LastFrames(self._rows, num_envs, frame_shape)
         self._tree = SumTree(self._rows * num_envs)
         self._max_priority = 1.0
         self._steps = 0
@@ -146,8 +152,8 @@ class PrioritizedReplay:
     @property
     def index_nbytes(self) -> int:
         """Memory of everything else in bytes."""
-        small = self._actions.nbytes + self._rewards.nbytes + self._terminated.nbytes
-        return self._frames.index_nbytes + small + self._tree.nbytes
+        small = self._actions.nbytes + self._rewards.nbytes + self._ended.nbytes
+        return self._frames.index_nbytes + small + self._last_frames.nbytes + self._tree.nbytes
 
     @property
     def path(self) -> Path | None:
@@ -170,15 +176,23 @@ class PrioritizedReplay:
         """
         return self._frames.path is not None and 2 * (self._steps + upcoming - self._saved) > self._rows - self._live
 
-    def add(self, observations: Uint8Array, actions: IntArray, rewards: Float32Array, terminated: BoolArray) -> None:
+    def add(
+        self,
+        observations: Uint8Array,
+        actions: IntArray,
+        rewards: Float32Array,
+        ended: BoolArray,
+        truncated: Truncated | None = None,
+    ) -> None:
         """Store one vector step.
 
         Args:
             observations: (N, *frame_shape) uint8, before the actions.
             actions: (N,) int64.
             rewards: (N,) float32, after the actions.
-            terminated: (N,) bool, whether the episode ended with this step; the next step's observation is then the
-                first of a new episode.
+            ended: (N,) bool, whether the episode ended with this step; the next step's observation is then the first of
+                a new episode.
+            truncated: the episodes among them that a time limit ended.
 
         Raises:
             GspruneError: the observations are not the stacks that they are described as; nothing is stored.
@@ -187,7 +201,8 @@ class PrioritizedReplay:
         self._frames.write(row, observations)
         self._actions[row] = actions
         self._rewards[row] = rewards
-        self._terminated[row] = terminated
+        self._ended[row] = ended
+        self._last_frames.put(row, truncated)
         self._weigh(self._steps - self._live, 0.0)
         self._weigh(self._steps - self.options.n_step, self._max_priority)
         self._steps += 1
@@ -198,7 +213,7 @@ class PrioritizedReplay:
         A resumed run whose environments cannot save their states begins new episodes.
         """
         if self._steps > 0:
-            self._terminated[(self._steps - 1) % self._rows] = True
+            self._ended[(self._steps - 1) % self._rows] = True
 
     def _weigh(self, time: int, weight: float) -> None:
         """Give all transitions of a logical time the same weight."""
@@ -220,15 +235,16 @@ class PrioritizedReplay:
             self._out = np.empty((2, batch_size, *self._frames.frame_shape), dtype=np.uint8)
         rows, envs = np.divmod(leaves, self.num_envs)
         window = (rows + np.arange(self.options.n_step)[:, None]) % self._rows  # (n, B)
-        returns, discounts = n_step_returns(
-            self._rewards[window, envs], self._terminated[window, envs], self.options.gamma
-        )
+        ended, truncated = self._ended[window, envs], self._last_frames.truncated[window, envs]
+        returns, discounts = n_step_returns(self._rewards[window, envs], ended, truncated, self.options.gamma)
+        next_observations = self._frames.gather((rows + self.options.n_step) % self._rows, envs, self._out[1])
+        self._last_frames.fill(next_observations, window, envs, ended, truncated)
         return ReplayBatch(
             observations=self._frames.gather(rows, envs, self._out[0]),
             actions=self._actions[rows, envs].astype(np.int64),
             returns=returns,
             discounts=discounts,
-            next_observations=self._frames.gather((rows + self.options.n_step) % self._rows, envs, self._out[1]),
+            next_observations=next_observations,
             weights=importance_weights(self._tree.leaves[leaves], self.options.beta),
             leaves=leaves,
         )
@@ -277,7 +293,8 @@ class PrioritizedReplay:
             "max_priority": self._max_priority,
             "actions": self._actions.copy(),
             "rewards": self._rewards.copy(),
-            "terminated": self._terminated.copy(),
+            "terminated": self._ended.copy(),
+            **self._last_frames.state_dict(),
             "priorities": self._tree.leaves.copy(),
             **self._frames.state_dict(),
         }
@@ -312,7 +329,8 @@ class PrioritizedReplay:
         self._max_priority = float(state["max_priority"])
         self._actions[:] = state["actions"]
         self._rewards[:] = state["rewards"]
-        self._terminated[:] = state["terminated"]
+        self._ended[:] = state["terminated"]
+        self._last_frames.load_state_dict(state)
         self._tree.set_range(0, np.asarray(state["priorities"], dtype=np.float64))
         self._frames.load_state_dict(state)
         self._saved = self._steps

@@ -26,6 +26,7 @@ from gsprune.rl.networks import configured_network
 from gsprune.rl.training.checkpoints import TrainingState
 from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
+from gsprune.rl.training.truncation import truncated_episodes
 
 __all__ = ["DQNTrainer"]
 
@@ -150,7 +151,10 @@ class DQNTrainer(Trainer[DQNConfig]):
         chosen[mine] = greedy
         actions = epsilon_greedy(chosen, self.epsilon, self._num_actions, self._rng)[mine]
         self.next_frames, rewards, terminated, truncated, infos = self.envs.step(actions)
-        self.replay.add(self._as_stored(frames), actions, rewards, terminated | truncated)
+        cut = truncated_episodes(terminated, truncated, infos)
+        if cut is not None:
+            cut = cut._replace(observations=self._as_stored(cut.observations))
+        self.replay.add(self._as_stored(frames), actions, rewards, terminated | truncated, cut)
         self.ended.add(infos)
         self.env_steps += self.config.num_envs
 
@@ -191,9 +195,12 @@ class DQNTrainer(Trainer[DQNConfig]):
         return frames if self.environment.stack > 1 else frames.transpose(0, 2, 3, 1)
 
     def _frames(self, stored: Uint8Array) -> Tensor:
-        """Observations of the replay as (B, C, H, W)."""
+        """Observations of the replay as (B, C, H, W), channels last in memory."""
         frames = torch.from_numpy(stored).to(self.device)
-        return frames if self.environment.stack > 1 else frames.permute(0, 3, 1, 2)
+        if self.environment.stack > 1:
+            # One conversion here saves one in each of three forwards; `stack` is twice as fast as `contiguous`.
+            frames = torch.stack(frames.unbind(1), dim=-1)
+        return frames.permute(0, 3, 1, 2)
 
     def _tensors(self, batch: ReplayBatch) -> tuple[Tensor, ...]:
         """Observations, actions, returns, discounts, next observations and weights."""

@@ -46,8 +46,10 @@ class Rollout:
         actions: (T, N, *action_shape).
         logprobs: (T, N) float32.
         values: (T + 1, N) float32; the last row has the values of the states after the rollout.
-        rewards: (T, N) float32 on the host; the game's unscaled rewards for the actions.
-        terminated: (T, N) bool on the host; True if the action ended an episode.
+        rewards: (T, N) float32 on the host; the environment's unscaled rewards for the actions.
+        ended: (T, N) bool on the host; True if the action ended an episode.
+        final_values: (T, N) float32 on the host; the value of the last observation if the action truncated an episode,
+            which no row of `values` has; else 0.
     """
 
     def __init__(
@@ -83,7 +85,8 @@ class Rollout:
         self.logprobs = torch.empty(shape, device=device)
         self.values = torch.empty((num_steps + 1, len(self._share)), device=device)
         self.rewards = np.empty(shape, np.float32)
-        self.terminated = np.empty(shape, np.bool_)
+        self.ended = np.empty(shape, np.bool_)
+        self.final_values = np.zeros(shape, np.float32)
         self._advantages = torch.empty(num_steps * num_envs, device=device)
         self._returns = torch.empty(num_steps * num_envs, device=device)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gsprune.arrays import Float32Array
 from gsprune.rl.algorithms.ppo.actions import distribution_of
 from gsprune.rl.algorithms.ppo.agent import build_network, policy
 from gsprune.rl.algorithms.ppo.config import PPOConfig
@@ -22,6 +23,7 @@ from gsprune.rl.networks import configured_network
 from gsprune.rl.training.checkpoints import TrainingState
 from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
+from gsprune.rl.training.truncation import Truncated, truncated_episodes
 
 __all__ = ["PPOTrainer"]
 
@@ -123,11 +125,20 @@ class PPOTrainer(Trainer[PPOConfig]):
             played = self.actions.to_environment(actions)
             self.next_frames, rewards, terminated, truncated, infos = self.envs.step(played)
             rollout.rewards[step] = rewards
-            rollout.terminated[step] = terminated | truncated
+            rollout.ended[step] = terminated | truncated
+            rollout.final_values[step] = self._final_values(truncated_episodes(terminated, truncated, infos))
             self.ended.add(infos)
             self._report_activity((step + 1) * self.config.num_envs, "playing")
         rollout.values[-1] = self._act(torch.from_numpy(self.next_frames).to(self.device))[1]
         return self._finish()
+
+    def _final_values(self, episodes: Truncated | None) -> Float32Array:
+        """(N,) values of the last observations of truncated episodes, 0 elsewhere."""
+        values = np.zeros(len(self.share), np.float32)
+        if episodes is not None:
+            frames = torch.from_numpy(episodes.observations).to(self.device)
+            values[episodes.envs] = self._outputs(frames).values.cpu().numpy()
+        return values
 
     def _sample(self, parameters: Tensor) -> Tensor:
         """Sample actions for this process's environments.
@@ -140,12 +151,14 @@ class PPOTrainer(Trainer[PPOConfig]):
     def _finish(self) -> float:
         """Compute advantages and returns of all processes' environments in every process, because they are small."""
         rollout, columns = self.rollout, self.ranks.columns
-        terminated = columns(rollout.terminated)
+        ended = columns(rollout.ended)
         rewards = columns(rollout.rewards)
         if self.config.norm_reward:
-            steps = zip(rewards, terminated, strict=True)
-            rewards = np.stack([self.reward_normalizer(raw, ended) for raw, ended in steps])
-        discounts = (self.config.gamma * ~terminated).astype(np.float32)
+            steps = zip(rewards, ended, strict=True)
+            rewards = np.stack([self.reward_normalizer(raw, ends) for raw, ends in steps])
+        # The rest of a truncated episode counts as a reward of its last step, in the unit of the values.
+        rewards = rewards + self.config.gamma * columns(rollout.final_values)
+        discounts = (self.config.gamma * ~ended).astype(np.float32)
         return rollout.finish(rewards, columns(rollout.values.cpu().numpy()), discounts, self.config.gae_lambda)
 
     def _update(self) -> dict[str, float]:

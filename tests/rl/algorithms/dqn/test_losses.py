@@ -12,10 +12,12 @@ from gsprune.rl.algorithms.dqn.losses import (
     q_loss,
 )
 
+NEVER = np.zeros((3, 1), dtype=bool)
+
 
 def test_n_step_returns_discount_every_reward_and_bootstrap_with_gamma_to_the_n():
     rewards = np.array([[1.0], [2.0], [4.0]], dtype=np.float32)
-    returns, discounts = n_step_returns(rewards, np.zeros((3, 1), dtype=bool), 0.5)
+    returns, discounts = n_step_returns(rewards, NEVER, NEVER, 0.5)
     assert returns.tolist() == [1.0 + 0.5 * 2.0 + 0.25 * 4.0]
     assert discounts.tolist() == [0.125]
 
@@ -24,9 +26,24 @@ def test_n_step_returns_discount_every_reward_and_bootstrap_with_gamma_to_the_n(
 def test_an_end_inside_the_window_keeps_its_own_reward_and_drops_all_after(end, expected):
     rewards = np.array([[1.0], [2.0], [4.0]], dtype=np.float32)
     terminated = (np.arange(3) == end)[:, None]
-    returns, discounts = n_step_returns(rewards, terminated, 0.5)
+    returns, discounts = n_step_returns(rewards, terminated, np.zeros_like(terminated), 0.5)
     assert returns.tolist() == [expected]
     assert discounts.tolist() == [0.0]
+
+
+@pytest.mark.parametrize(("end", "expected"), [(0, 1.0), (1, 2.0), (2, 3.0)])
+def test_a_time_limit_inside_the_window_cuts_the_return_and_keeps_the_bootstrap(end, expected):
+    rewards = np.array([[1.0], [2.0], [4.0]], dtype=np.float32)
+    truncated = (np.arange(3) == end)[:, None]
+    ended = (np.arange(3) >= end)[:, None]  # later ends are of other episodes
+    returns, discounts = n_step_returns(rewards, ended, truncated, 0.5)
+    assert returns.tolist() == [expected]
+    assert discounts.tolist() == [0.5 ** (end + 1)]
+
+
+def test_a_time_limit_after_the_end_of_the_game_is_of_another_episode():
+    ended, truncated = np.array([[True], [True], [False]]), np.array([[False], [True], [False]])
+    assert n_step_returns(np.ones((3, 1), np.float32), ended, truncated, 0.5)[1].tolist() == [0.0]
 
 
 def test_double_dqn_takes_the_online_argmax_and_the_targets_value():

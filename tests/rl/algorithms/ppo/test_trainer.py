@@ -340,7 +340,7 @@ def test_a_rollout_holds_what_was_seen_and_earned(tmp_path: Path) -> None:
     trainer._collect()
     rollout = trainer.rollout
     np.testing.assert_array_equal(rollout.frames.numpy(), np.stack(seen))
-    np.testing.assert_array_equal(rollout.terminated, np.stack(ended))
+    np.testing.assert_array_equal(rollout.ended, np.stack(ended))
     with torch.no_grad():
         logits, values = trainer.agent(rollout.frames[3])
         last_values = trainer.agent(torch.from_numpy(trainer.next_frames))[1]
