@@ -172,7 +172,7 @@ def test_a_stuck_network_stays_and_says_what_holds_it() -> None:
     gsprune.prune_step(net, 0.875, example_inputs=example(net))  # torch refuses an LSTM as narrow as its projection
     told = assert_stays(net, (0.875, 0.5))
     held = "limited by sizes written into the code (body.0.cell, body.0.cell:2)"
-    assert [str(warning.message).rpartition("could go: ")[2] for warning in told] == [held] * 2
+    assert [str(warning.message).rpartition("cannot be reached: ")[2] for warning in told] == [held] * 2
 
 
 def assert_stays(net: RandomNet, requests: tuple[float, ...], **options: Any) -> list[warnings.WarningMessage]:

@@ -169,7 +169,7 @@ def test_a_resumed_run_begins_new_episodes_says_so_and_keeps_all_else(own: Any, 
     assert any("cannot save its state: new episodes begin" in line for line in lines)
     assert any(f"stacks of {stack} images" in line for line in lines) == (stack > 1)
     assert (again.iteration, again.updates) == (3, updates)
-    assert again.replay._terminated[again.replay._steps - 1].all()
+    assert again.replay._ended[again.replay._steps - 1].all()
     assert all(torch.equal(weights[name], value) for name, value in again.agent.state_dict().items())
     assert again.train()
     again.close()
