@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,6 @@ import gsprune
 from gsprune.cli import main
 from gsprune.engines import ENGINES, Engine, Forward, PortableCall, register_engine
 from gsprune.engines.registry import load
-
-PAGE = Path(__file__).parents[2] / "docs" / "extending" / "engine.md"
 
 
 @pytest.fixture
@@ -94,9 +91,3 @@ def test_networks_are_unloaded_before_others_are_loaded() -> None:
     register_engine("noting", Noting())
     load("noting", [call, call], threads=3)
     assert events == ["unload", "load with 3", "load with 3"]
-
-
-def test_the_example_of_the_page_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    exec(compile(blocks[0], str(PAGE), "exec"), {"__name__": "page"})
-    assert "bfloat16" in ENGINES

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,8 +9,6 @@ from torch import Tensor, nn
 
 import gsprune
 from gsprune.tracing import Call, Shadow, Tape, rule
-
-PAGE = Path(__file__).parents[2] / "docs" / "extending" / "rule.md"
 
 
 @torch.library.custom_op("gsprune_tests::twice", mutates_args=())
@@ -52,8 +47,3 @@ def test_a_rule_from_outside_makes_an_operation_prunable() -> None:
 def test_a_name_without_a_namespace_is_refused() -> None:
     with pytest.raises(ValueError, match="got 'twice'"):
         rule("twice")
-
-
-def test_the_example_of_the_page_runs() -> None:
-    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-    exec(compile(code, str(PAGE), "exec"), {"__name__": "page"})
