@@ -1,0 +1,24 @@
+"""The page of the study on MinAtar shows the numbers of the runs beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gsprune.report.load import load_runs
+
+FOLDER = Path(__file__).parent.parent.parent / "docs" / "results"
+
+
+def test_the_tables_of_the_page_are_those_that_the_report_makes_of_the_runs(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from gsprune.report.write import write_report
+
+    report = write_report(load_runs([FOLDER / "minatar"]), tmp_path)
+    page = (FOLDER / "minatar.md").read_text()
+    titles = {table.title for table in report.tables}
+    assert {"minatar_games:space_invaders", "Learning", "Effect of pruning steps"} <= titles
+    for table in report.tables:
+        _, body, *_ = table.markdown().split("\n\n")
+        assert body in page, table.title
