@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,6 +52,12 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
+def _copy(file: Path, folder: Path, sweep: Path) -> None:
+    """Copy a JSON file, with paths relative to the sweep: its place on this machine means nothing elsewhere."""
+    text = file.read_text().replace(f"{sweep.resolve()}/", "")
+    write_atomically(folder / file.name, text.encode())
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Copy what has finished and is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -61,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=50, help="rows of metrics that a run keeps")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    shutil.copy(args.sweep / "sweep.json", args.out)
+    _copy(args.sweep / "sweep.json", args.out, args.sweep)
     for summary in sorted(args.sweep.rglob("summary.json")):
         target = args.out / summary.parent.relative_to(args.sweep)
         if (target / "summary.json").exists():
@@ -69,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         target.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(row) for row in thinned(read_metrics(summary.parent), args.rows)]
         write_atomically(target / "metrics.jsonl", ("\n".join(lines) + "\n").encode())
-        shutil.copy(summary.parent / "config.json", target)
-        shutil.copy(summary, target)
+        _copy(summary.parent / "config.json", target, args.sweep)
+        _copy(summary, target, args.sweep)
         sys.stdout.write(f"{target}\n")
 
 

@@ -164,7 +164,8 @@ def load_runs(paths: Iterable[Path]) -> list[RunRecord]:
     """
     runs = [load_run(folder) for folder in find_runs(paths)]
     names: dict[Path, str] = {}
-    for folder in {parent for run in runs for parent in run.folder.resolve().parents}:
+    # In the order of the runs: that of a set would differ from process to process.
+    for folder in dict.fromkeys(parent for run in runs for parent in run.folder.resolve().parents):
         for trial in _read(folder / _SWEEP).get("trials", []):
             names[folder / trial["folder"]] = trial["method"]
     others = [run for run in runs if run.folder.resolve() not in names]
