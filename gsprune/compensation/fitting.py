@@ -55,7 +55,7 @@ class ConsumerFit:
 
     def is_finite(self) -> bool:
         """False if a sample was NaN or infinite."""
-        return self._moments is not None and bool(torch.isfinite(self._moments.factor).all())
+        return self._moments is not None and self._moments.is_finite()
 
     def write(self, stack: Stack | None = None) -> None:
         """Solve with the samples so far, and write the weights and biases.
@@ -64,7 +64,7 @@ class ConsumerFit:
             stack: over the ranks that train the network together.
         """
         assert self._moments is not None
-        moments = self._moments if stack is None else self._moments.of_all_ranks(self.consumer.weight, stack)
+        moments = self._moments.of_all_ranks(self.consumer.weight, stack)
         has_constant = bool(self.targets[0].constants)
         if self.linear:
             self.map = solve(moments, has_constant)
@@ -95,11 +95,7 @@ class ConsumerFit:
         target = self.targets[0]
         weights = self._matrices(target.rows(self.consumer)).square().sum((1, 3))
         lost, unexplained = (float((weights * value).sum()) for value in (self.map.lost, self.map.unexplained))
-        # Inputs of zero are lost without loss; the two networks differ by rounding.
-        rounding = 10 * torch.finfo(target.pruned.dtype).eps ** 2
-        if lost <= rounding * float(weights.sum()) * self._moments.kept_mean_square():
-            return 1.0
-        return max(0.0, 1 - unexplained / lost)
+        return self._moments.explained(lost, unexplained, float(weights.sum()), target.pruned.dtype)
 
     def _matrices(self, weight: Tensor) -> Tensor:
         """(groups, outputs, inputs, positions) of a weight with all its inputs."""

@@ -81,13 +81,34 @@ class Moments:
         kept = self.factor[:, :, 1 : 1 + self.num_kept]
         return float(kept.square().sum()) / (self.samples * kept.shape[0] * kept.shape[2])
 
-    def of_all_ranks(self, name: str, stack: Stack) -> Moments:
-        """The moments of the samples of all ranks.
+    def is_finite(self) -> bool:
+        """False if a sample was NaN or infinite."""
+        return bool(torch.isfinite(self.factor).all())
+
+    def explained(self, lost: float, unexplained: float, weights: float, dtype: torch.dtype) -> float:
+        """The share of what is lost that a map explains.
+
+        Args:
+            lost: mean square of what a consumer's outputs lose.
+            unexplained: what the map leaves of it.
+            weights: sum of the squares of the consumer's weights.
+            dtype: that of the weights.
+        """
+        # Inputs of zero are lost without loss; the two networks differ by rounding.
+        rounding = 10 * torch.finfo(dtype).eps ** 2
+        if lost <= rounding * weights * self.kept_mean_square():
+            return 1.0
+        return max(0.0, 1 - unexplained / lost)
+
+    def of_all_ranks(self, name: str, stack: Stack | None) -> Moments:
+        """The moments of the samples of all ranks; these themselves if there is only one.
 
         Args:
             name: name of the consumer.
-            stack: over the ranks, all of which call this.
+            stack: over the ranks, all of which call this; None for one process.
         """
+        if stack is None:
+            return self
         columns = self.factor.shape[2]
         # A factor of few samples has fewer rows than columns.
         padded = torch.nn.functional.pad(self.factor, (0, 0, 0, columns - self.factor.shape[1])).cpu().numpy()

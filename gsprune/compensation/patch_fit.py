@@ -48,7 +48,7 @@ class PatchFit:
 
     def is_finite(self) -> bool:
         """False if a sample was NaN or infinite."""
-        return self._moments is not None and bool(torch.isfinite(self._moments.factor).all())
+        return self._moments is not None and self._moments.is_finite()
 
     def write(self, stack: Stack | None = None) -> None:
         """Solve with the samples so far, and write the weights and biases.
@@ -57,7 +57,7 @@ class PatchFit:
             stack: over the ranks that train the network together.
         """
         assert self._moments is not None
-        moments = self._moments if stack is None else self._moments.of_all_ranks(self.consumer.weight, stack)
+        moments = self._moments.of_all_ranks(self.consumer.weight, stack)
         self.map = solve(moments, bool(self.targets[0].constants), self._lengths)
         self.apply()
 
@@ -79,8 +79,5 @@ class PatchFit:
         assert self._moments is not None
         own = slice(len(self.targets[0].base))
         lost, unexplained = (float(value[0, own].sum()) for value in (self.map.lost, self.map.unexplained))
-        # Inputs of zero are lost without loss; the two networks differ by rounding.
-        rounding = 10 * torch.finfo(self.targets[0].pruned.dtype).eps ** 2
-        if lost <= rounding * float(self._base[own].square().sum()) * self._moments.kept_mean_square():
-            return 1.0
-        return max(0.0, 1 - unexplained / lost)
+        weights = float(self._base[own].square().sum())
+        return self._moments.explained(lost, unexplained, weights, self.targets[0].pruned.dtype)
