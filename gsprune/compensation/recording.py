@@ -110,7 +110,7 @@ class Recording:
         samples.append(Sample(use, max(most, 1), seed, is_first))
 
     def _weights_for_patches(self, use: Use) -> Tensor | None:
-        """What the patches of a use are multiplied by; None if its first use was not worth a fit per patch."""
+        """The weights that multiply the patches of a use; None if its first use is too expensive to fit on patches."""
         if use.weight not in self._patch_weights:
             consumer, weights = self._found.get(use.weight), None
             if consumer is not None and self._weights_of is not None and use.kernel is not None:

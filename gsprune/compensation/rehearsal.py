@@ -38,7 +38,7 @@ class OutputChange:
         )
 
 
-class RehearsalOver(Exception):  # noqa: N818, it is no error
+class RehearsalOver(Exception):  # noqa: N818  # it ends a rehearsal and is no error
     """Ends a rehearsal, so that the transaction takes it back."""
 
 

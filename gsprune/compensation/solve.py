@@ -16,7 +16,7 @@ __all__ = ["Map", "solve", "solve_constant"]
 # A fixed ridge of 1e-5 or 1e-4 changes the KL by less than 3 %, except behind a flattened picture, where it has 0.2 to
 # 1.1 times as much. 1e-2 has 0.3 to 1.9 times as much. A fixed ridge of that size misses exact dependencies.
 RIDGES = (1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-# What float64 resolves, for exact dependencies.
+# The ridge of exact dependencies, relative to the largest eigenvalue: the smallest that float64 resolves.
 _EXACT_RIDGE = 1e-26
 # How far training moves each kept input before the next step, relative to the root mean square of all of them. Without
 # it, inputs that are nearly always zero get coefficients that grow at every step: a PPO agent on MinAtar's Space

@@ -1,4 +1,4 @@
-"""Where a replay buffer's frames lie: a table of uint8 frames in memory or in a file."""
+"""The frames of a replay buffer: a table of uint8 frames in memory or in a file."""
 
 from __future__ import annotations
 
