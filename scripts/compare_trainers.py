@@ -76,7 +76,7 @@ def measure(trainer: str, args: argparse.Namespace) -> list[float]:
         return seconds_by_lines([*command, *sizes], "iteration", environment)
     command = [sys.executable, "-m", "gsprune.cli", "train", "ppo", "--total-timesteps", steps, *sizes]
     command += ["--env-id", "starpilot", "--encoder", "impala", "--width", "1", "--learning-rate", "5e-4"]
-    command += ["--pruning", "none", "--torch-threads", threads, "--env-threads", threads, "--device", "cpu"]
+    command += ["--pruning", "none", "--workers", threads, "--env-threads", threads, "--device", "cpu"]
     command += ["--eval-episodes", "0", "--eval-interval-episodes", "0"]
     if trainer == "gsprune-bf16":
         command += ["--amp", "bf16"]
