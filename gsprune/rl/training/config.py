@@ -102,7 +102,7 @@ class TrainConfig(ABC):
     replaces them by their mean, none does nothing"""
     calibration_frames: int | None = None
     """frames per process for `compensate` and for importance reconstruction at every pruning step, from the last
-    rollout (PPO) or the replay (DQN); unset: 512, in PPO at most a tenth of the steps between two pruning steps"""
+    rollout (PPO) or the replay (DQN); unset: 512, in PPO at most a twentieth of the steps between two pruning steps"""
     backend: Literal["auto", "cpp", "triton", "torch"] = "auto"
     """backend for scoring and slicing: the C++ core, Triton kernels or plain PyTorch; auto chooses by device"""
 

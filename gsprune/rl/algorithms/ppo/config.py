@@ -90,9 +90,9 @@ class PPOConfig(TrainConfig):
 
     @property
     def default_calibration_frames(self) -> int:
-        """At most a tenth of the steps between two pruning steps, so that a pruning step takes 3 % of the time."""
+        """At most a twentieth of the steps between two pruning steps, so that these take at most 3 % of the time."""
         most = super().default_calibration_frames
-        return max(MIN_EXAMPLES, min(most, self.batch_size * self.prune_interval // 10))
+        return max(MIN_EXAMPLES, min(most, self.batch_size * self.prune_interval // 20))
 
     @property
     def steps_per_iteration(self) -> int:

@@ -232,6 +232,14 @@ def test_a_compensated_run_shrinks_and_resumes_to_the_same_metrics(
     assert all(np.isfinite(row["losses/value_loss"]) for row in rows)
 
 
+@pytest.mark.parametrize(("preset", "interval", "frames"), [("quick", 1, 51), ("quick", 20, 512), ("paper", 1, 512)])
+def test_short_rollouts_calibrate_on_a_twentieth_of_their_frames(preset: str, interval: int, frames: int) -> None:
+    config = replace(PRESETS[preset], compensate="linear", prune_interval=interval)
+    assert config.num_calibration_frames == frames
+    assert replace(config, calibration_frames=99).num_calibration_frames == 99
+    assert replace(config, compensate="none").num_calibration_frames == 0
+
+
 def test_compensation_is_fitted_on_frames_of_the_whole_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(TINY, encoder="nature", compensate="linear", calibration_frames=16)
     run_folder = RunFolder.create(tmp_path / "run", "ppo", asdict(config))
