@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Dict
+from gymnasium.spaces import Dict, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from gsprune.arrays import Uint8Array
@@ -24,7 +24,21 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], env_id: str) -> None:
-        """Wrap an environment; `env_id` is its name in messages."""
+        """Wrap an environment.
+
+        Args:
+            env: the environment.
+            env_id: its name in messages.
+
+        Raises:
+            TypeError: it has no observation space or no action space.
+        """
+        for name in ("observation_space", "action_space"):
+            if not isinstance(getattr(env, name, None), Space):
+                raise TypeError(
+                    f"`{name}` of {env_id!r} must be a space of gymnasium, got {getattr(env, name, None)}; set it in"
+                    " `__init__`"
+                )
         super().__init__(env)
         self._env_id = env_id
         self._has_stepped = False

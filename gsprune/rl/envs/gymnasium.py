@@ -94,8 +94,8 @@ class GymnasiumProvider:
     name = "Gymnasium"
 
     def ids(self) -> Sequence[str]:
-        """The ids that are registered."""
-        return [str(env_id) for env_id in gymnasium.registry]
+        """The registered ids, without those of Atari, which `AtariProvider` has."""
+        return [env_id for env_id, spec in gymnasium.registry.items() if "ale_py" not in str(spec.entry_point)]
 
     def accepts(self, env_id: str) -> bool:
         """True for a registered id, and for the name of an object in a module."""

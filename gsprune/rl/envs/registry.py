@@ -73,9 +73,10 @@ def _providers() -> Iterator[EnvironmentProvider]:
 
 def _way_out(env_id: str) -> str:
     ids = [known for provider in _providers() for known in provider.ids()]
+    longer = sorted((known for known in ids if env_id in known), key=len)  # "Pong" is far from "ALE/Pong-v5"
     near = suggestion(env_id, ids)
-    if near:
-        return near
+    if near or longer:
+        return near or f"; did you mean {longer[0]!r}?"
     listed = "; ".join(f"{provider.name} has {_some(list(provider.ids()))}" for provider in _providers())
     return f"; {listed}"
 

@@ -81,6 +81,14 @@ def test_a_wrong_step_is_named_also_where_environments_run_in_processes(
         envs.close()
 
 
+def test_an_environment_without_spaces_is_named() -> None:
+    class Bare(gymnasium.Env[Any, Any]):
+        observation_space = SPACE
+
+    with pytest.raises(TypeError, match=r"`action_space` of .* must be a space of gymnasium, got None; set it in"):
+        GymnasiumProvider().describe(EnvironmentRequest(object_name(Bare)))
+
+
 def test_a_factory_of_a_vector_environment_is_told_about_providers() -> None:
     with pytest.raises(TypeError, match=r"must return one gymnasium.Env, got .*SyncVectorEnv.*needs a provider, see"):
         GymnasiumProvider().describe(EnvironmentRequest(object_name(lambda: SyncVectorEnv([Picture]))))
