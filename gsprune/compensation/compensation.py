@@ -34,8 +34,9 @@ class Compensation:
     it arrives at a consumer with inputs z, the ridge problem x = A z + c is solved, the weight becomes W A, W c goes
     into its bias, and the forward goes on with them. So errors do not add up along the depth.
 
-    With several batches, each one adds to the moments and solves anew. A weight with several uses gets one map; the
-    uses behind its first one are fitted on the dense network's inputs.
+    With several batches, each one adds to the moments, and those whose number is a power of two and the last one solve
+    anew. A weight with several uses gets one map; the uses behind its first one are fitted on the dense network's
+    inputs.
 
     Args:
         calls: the calibration data, one call per batch.
@@ -77,6 +78,8 @@ class Compensation:
                 fits[name] = ConsumerFit(consumer, targets, self.mode == "linear")
         skipped = dict(recording.skipped)
         arrivals: Counter[tuple[int, str]] = Counter()
+        num_batches = Counter(weight for _, weight in recording.samples)
+        num_added: Counter[str] = Counter()
 
         def fit(batch: int, use: Use) -> None:
             """Solve a consumer at its first use in a batch, before the operation reads the weight."""
@@ -95,7 +98,12 @@ class Compensation:
                     f"the inputs of {use.weight!r} are NaN or infinite on `calibration`; nothing was changed. Pass"
                     " inputs of the kind that the network works on"
                 )
-            fits[use.weight].write(self.stack)
+            num_added[use.weight] += 1
+            count = num_added[use.weight]
+            if count == num_batches[use.weight] or count & (count - 1) == 0:  # a power of two
+                fits[use.weight].write(self.stack)
+            else:
+                fits[use.weight].apply()
 
         watch_calls(network.session.model, recording.axes, self.calls, fit)
         for each in fits.values():

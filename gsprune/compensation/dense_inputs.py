@@ -34,7 +34,7 @@ class DenseInputs:
         consumer: the weight; all of its inputs count as kept.
         groups: the number of convolution groups.
         transposed: whether it is a transposed convolution.
-        moments: of the inputs, as what is lost if no input is left.
+        moments: of the inputs, all of which are left.
         has_constant: whether a bias or running mean takes a constant.
     """
 
@@ -107,10 +107,10 @@ def find_dense_inputs(
             return
         rows = _rows(use, batch, len(calls), consumer.columns)
         if use.weight not in inputs:
-            none_kept = torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
-            moments = Moments(none_kept, rows.shape[2])
+            all_kept = torch.arange(rows.shape[2], device=rows.device).expand(len(rows), -1)
+            moments = Moments(all_kept, 0)
             inputs[use.weight] = DenseInputs(consumer, use.groups, use.transposed, moments)
-        inputs[use.weight].moments.add(rows, rows[:, :, :0], use.padding)
+        inputs[use.weight].moments.add_lost(rows, rows[:, :, :0], use.padding)
 
     axes = {**find_output_axes(graph, axes_of_groups), **{name: each.axis for name, each in of_weight.items()}}
     watchers = watch_calls(model, axes, calls, add)

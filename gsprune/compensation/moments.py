@@ -20,15 +20,15 @@ class Moments:
     """Moments of the inputs that are left, z, and of what is lost, r = x - A0 z.
 
     A0 z are the kept inputs at their places and zeros at those of the removed ones. The sums over samples of all
-    products of (1, z, r) are R^T R for the triangular R that is stored here. R has twice the digits of the sums and is
-    never larger.
+    products of (1, z) with (1, z, r) are R^T R for the R that is stored here, a triangle with more columns. R has twice
+    the digits of the sums. Of r, what no combination of (1, z) reaches is stored as its length, in one last row.
 
     Args:
         kept: (groups, kept) int64, which of the inputs are left. There is one group except in a grouped convolution.
         inputs: the number of inputs of a group.
 
     Attributes:
-        factor: (groups, rows, 1 + kept + inputs) float64, R.
+        factor: (groups, rows, 1 + kept + inputs) float64, R; it has at most 2 + kept rows.
         samples: how many samples were added.
     """
 
@@ -59,22 +59,33 @@ class Moments:
         """How many samples are added at a time, so that memory stays within that of the factor."""
         return max(self.factor.shape[2], 1024)
 
-    def add_lost(self, z: Tensor, lost: Tensor) -> None:
-        """Add samples of z and r themselves, without padding.
+    def add_lost(self, z: Tensor, lost: Tensor, padding: float = 0.0) -> None:
+        """Add samples of z and r themselves.
 
         Args:
-            z: (groups, samples, kept) float64.
-            lost: (groups, samples, inputs) float64.
+            z: (groups, samples, kept).
+            lost: (groups, samples, inputs).
+            padding: as for `add`.
         """
         for left, gone in zip(torch.split(z, self._rows, 1), torch.split(lost, self._rows, 1), strict=True):
-            self._add(left, gone, 0.0)
+            self._add(left.double(), gone.double(), padding)
 
     def _add(self, z: Tensor, lost: Tensor, padding: float) -> None:
-        added = torch.cat([torch.ones_like(lost[:, :, :1]), z, lost], 2)
+        added = torch.cat([torch.ones_like(z[:, :, :1]), z, lost], 2)
         padded = torch.zeros_like(added[:, :1])
         padded[:, :, 0] = (z.shape[1] * padding / (1 - padding)) ** 0.5
-        self.factor = torch.linalg.qr(torch.cat([self.factor, added, padded], 1), mode="r").R
+        self.factor = self._reduced(torch.cat([self.factor, added, padded], 1))
         self.samples += z.shape[1]
+
+    def _reduced(self, rows: Tensor) -> Tensor:
+        """R of samples, or of the rows of several R."""
+        reflectors, scales = torch.geqrf(rows[:, :, : 1 + self.num_kept])
+        size = scales.shape[1]
+        products = torch.ormqr(reflectors[:, :, :size], scales, rows[:, :, 1 + self.num_kept :], transpose=True)
+        factor = rows.new_zeros(len(rows), size + 1, rows.shape[2])
+        factor[:, :size] = torch.cat([reflectors[:, :size].triu(), products[:, :size]], 2)
+        factor[:, size, 1 + self.num_kept :] = torch.linalg.vector_norm(products[:, size:], dim=1)
+        return factor
 
     def kept_mean_square(self) -> float:
         """Mean square of the inputs that are left."""
@@ -109,13 +120,12 @@ class Moments:
         """
         if stack is None:
             return self
-        columns = self.factor.shape[2]
-        # A factor of few samples has fewer rows than columns.
-        padded = torch.nn.functional.pad(self.factor, (0, 0, 0, columns - self.factor.shape[1])).cpu().numpy()
+        # A factor of few samples has fewer rows than others.
+        padded = torch.nn.functional.pad(self.factor, (0, 0, 0, 2 + self.num_kept - self.factor.shape[1])).cpu().numpy()
         names = f"moments of {name}", f"samples of {name}"
         stacked = stack(dict(zip(names, (padded, np.array([float(self.samples)])), strict=True)))
         factors = torch.from_numpy(stacked[names[0]]).to(self.factor.device)
-        moments = Moments(self.kept, columns - 1 - self.num_kept)
-        moments.factor = torch.linalg.qr(factors.transpose(0, 1).flatten(1, 2), mode="r").R
+        moments = Moments(self.kept, self.factor.shape[2] - 1 - self.num_kept)
+        moments.factor = self._reduced(factors.transpose(0, 1).flatten(1, 2))
         moments.samples = int(stacked[names[1]].sum())
         return moments

@@ -20,6 +20,8 @@ _COST = 2.0
 # Fewer rows per column fit their noise. More change little.
 _MIN_ROWS_PER_COLUMN = 4
 _MOST_ROWS_PER_COLUMN = 8
+# Of a pointwise convolution so many rows are taken where it has few columns.
+_LEAST_ROWS = 4096
 # The decomposition of a square matrix takes as long as so many more rows per column.
 _SOLVING = 10
 
@@ -61,7 +63,7 @@ class PatchSample:
 
 
 def num_patch_rows(use: Use, num_kept: int, weights: Tensor, num_batches: int) -> int:
-    """How many patches of a use a fit takes; 0 where the channels alone must do.
+    """How many patches of a use a fit takes; 0 where a fit of the channels must do or costs less.
 
     Args:
         use: the use, in the dense network.
@@ -69,9 +71,12 @@ def num_patch_rows(use: Use, num_kept: int, weights: Tensor, num_batches: int) -
         weights: as for `PatchSample`.
         num_batches: of the calibration data.
     """
-    if use.kernel is None or prod(use.kernel.sizes) == 1:
+    if use.kernel is None:
         return 0
     columns, patches = num_kept * prod(use.kernel.sizes), _num_patches(use)
+    if prod(use.kernel.sizes) == 1:  # it costs less to predict its outputs than its inputs if they are fewer
+        most = max(_LEAST_ROWS, _MOST_ROWS_PER_COLUMN * columns) // num_batches
+        return max(1, most) if len(weights) < use.inputs.shape[1] else 0
     affordable = int(_COST * patches * weights.numel() * num_batches / (columns + len(weights)) ** 2)
     most = min(affordable - _SOLVING * columns, _MOST_ROWS_PER_COLUMN * columns, patches * num_batches)
     return max(1, most // num_batches) if most >= _MIN_ROWS_PER_COLUMN * columns else 0

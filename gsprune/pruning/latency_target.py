@@ -93,9 +93,10 @@ def _solve(model: nn.Module, session: Session, options: StepOptions, budget: Lat
     answer = table.ratio(question)
     if answer is not None:
         return answer
-    # The time does not depend on the choice of channels. Other criteria would need gradients, which a copy lacks.
+    # The time does not depend on the choice of channels and on weights. Other criteria would need gradients, which a
+    # copy lacks.
     choice = replace(options.choice, importance=resolve_importance("l1"), ignore=ignored)
-    trial = replace(options, choice=choice, dry_run=False)
+    trial = replace(options, choice=choice, dry_run=False, compensation=None)
 
     def point(ratio: float) -> Point:
         network, present = _pruned_copy(model, session, _with_sparsity(trial, ratio))

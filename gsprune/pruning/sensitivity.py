@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from glob import escape
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from gsprune.arrays import Float32Array
+from gsprune.arrays import BoolArray, Float32Array
 from gsprune.backends import BackendName, get_backend
-from gsprune.checks import check_number
+from gsprune.checks import check_choice, check_number
+from gsprune.compensation.calibration import calibration_calls
+from gsprune.compensation.compensation import Compensation
+from gsprune.compensation.rehearsal import Rehearsal
 from gsprune.importance import Criterion, Importance, ScoreSource, resolve_importance
+from gsprune.pruning.calibration_data import Compensate, check_calibration_data
+from gsprune.pruning.execution import Execution, execute
 from gsprune.pruning.ignore import ignored_groups
-from gsprune.pruning.session import open_session
+from gsprune.pruning.session import open_session, with_binding
 from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.selection import Selection, select_units
+from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph, IntArray
 from gsprune.tracing.relative_change import relative_change
 from gsprune.tracing.structure import Structure
@@ -37,7 +44,8 @@ class SensitivityRow:
         width: present width.
         removed: units that were masked.
         score_lost: the removed units' share of the sum of the group's scores.
-        output_change: ‖y' - y‖₂ / ‖y‖₂, with y the outputs on the example and y' those without the removed units.
+        output_change: ‖y' - y‖₂ / ‖y‖₂, with y the outputs on the example and y' those without the removed units; with
+            compensation, y are the outputs on the calibration data and y' those of the compensated network.
     """
 
     group: str
@@ -83,8 +91,12 @@ def sensitivity(
     importance: str | Importance | Criterion | Callable[[Tensor], Tensor] = "l1",
     ignore: Sequence[str | nn.Module | type] = (),
     backend: BackendName = "auto",
+    compensate: Compensate = "none",
+    calibration: Any = None,
 ) -> Sensitivity:
     """Measure how the output changes if a growing part of one group is masked. The model is not changed.
+
+    With `compensate`, the part is removed, compensated and put back instead.
 
     Args:
         model: the network, dense or pruned.
@@ -95,6 +107,8 @@ def sensitivity(
         importance: as in `gsprune.prune_step`.
         ignore: as in `gsprune.prune_step`; these groups are omitted.
         backend: as in `gsprune.prune_step`.
+        compensate: as in `gsprune.prune_step`.
+        calibration: as in `gsprune.prune_step`.
 
     Raises:
         ValueError: a ratio is outside [0, 1), or another argument is invalid.
@@ -106,6 +120,9 @@ def sensitivity(
         raise TypeError(f"`ratios` must be a list or tuple of numbers in [0, 1), got {type(ratios).__name__}")
     for index, ratio in enumerate(ratios):
         check_number(f"ratios[{index}]", ratio, at_least=0, below=1)
+    check_choice("compensate", compensate, ("none", "bias", "linear"))
+    criterion = resolve_importance(importance)
+    check_calibration_data(criterion, compensate, calibration, example_inputs)
     session = open_session(module, example_inputs, forward)
     graph, example = session.groups.graph, session.example
     if example is None:
@@ -114,8 +131,11 @@ def sensitivity(
     frozen = ignored_groups(module, graph, ignore)
     provider = get_backend(backend, next(iter(tensors.values())).device)
     structure = Structure.of(graph)
-    source = ScoreSource(structure, frozen, tensors, provider, module, example.call)
-    scores = resolve_importance(importance).unit_scores(source)
+    calls = []
+    if compensate != "none" or calibration is not None:
+        calls = calibration_calls(calibration, example)
+    source = ScoreSource(structure, frozen, tensors, provider, module, partial(_run, calls or [example]), calls)
+    scores = criterion.unit_scores(source)
     with temporary_eval(module):
         dense = example.call(module)
     rows = []
@@ -123,14 +143,33 @@ def sensitivity(
         for ratio in sorted(ratios) if group.name not in frozen else ():
             # Without first-seen widths the ratio refers to the present width. Names may contain characters of globs.
             request = Selection({escape(group.name): ratio})
-            units = np.flatnonzero(~select_units(structure, scores, {}, request, backend=provider)[first:last])
-            with temporary_eval(module):
-                output = masked_output(module, example, tensors, _kept(graph, {group.name: units}))
+            keep = select_units(structure, scores, {}, request, backend=provider)
+            units = np.flatnonzero(~keep[first:last])
+            if compensate == "none":
+                with temporary_eval(module):
+                    output = masked_output(module, example, tensors, _kept(graph, {group.name: units}))
+                change = relative_change(output, dense)
+            else:
+                rehearsal = Rehearsal(Compensation(calls, compensate))
+                how = Execution(request, ignore, provider, dry_run=True, adjustments=[rehearsal], rehearses=True)
+                execute(with_binding(module, session), partial(_without, structure, keep), how, (), ())
+                change = 0.0 if rehearsal.change is None else rehearsal.change.compensated
             score_lost = _share(scores[first:last], units)
-            rows.append(
-                SensitivityRow(group.name, float(ratio), group.width, units, score_lost, relative_change(output, dense))
-            )
+            rows.append(SensitivityRow(group.name, float(ratio), group.width, units, score_lost, change))
     return Sensitivity(tuple(rows), tuple(sorted(float(ratio) for ratio in ratios)))
+
+
+def _without(structure: Structure, keep: BoolArray, frozen: frozenset[str]) -> BoolArray:
+    """`keep`, and all units of the groups in `frozen`, whose width the network's code relies on."""
+    keep = keep.copy()
+    for group, first, last in structure.spans():
+        keep[first:last] |= group.name in frozen
+    return keep
+
+
+def _run(calls: Sequence[Example], model: nn.Module) -> None:
+    for call in calls:
+        call.call(model)
 
 
 def _kept(graph: Graph, removed_units: Mapping[str, IntArray]) -> dict[str, dict[int, IntArray]]:

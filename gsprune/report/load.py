@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ _SWEEP = "sweep.json"
 # Options that do not distinguish methods: environment, seed, machine, evaluation and origin of the options.
 _NOT_A_METHOD = frozenset(
     {
-        "env_id", "seed", "device", "torch_threads", "env_threads", "eval_episodes", "eval_interval_episodes",
-        "eval_points", "eval_num_envs", "checkpoint_minutes", "preset", "widths_of",
+        "env_id", "env_options", "seed", "device", "workers", "torch_threads", "env_threads", "eval_episodes",
+        "eval_interval_episodes", "eval_points", "eval_num_envs", "checkpoint_minutes", "preset", "widths_of",
     }
 )  # fmt: skip
 
@@ -188,11 +188,28 @@ def _distinguished(runs: Sequence[RunRecord]) -> list[RunRecord]:
     labelled = []
     for run in runs:
         same_label = [other for other in runs if other.method == run.method]
-        keys = [key for key in run.config if key not in _NOT_A_METHOD]
-        differing = [key for key in keys if len({json.dumps(other.config.get(key)) for other in same_label}) > 1]
-        extra = ", ".join(f"{key}={run.config[key]}" for key in differing)
-        labelled.append(replace(run, method=f"{run.method} ({extra})" if extra else run.method))
+        same_game = [other for other in same_label if other.game == run.game]
+        extra = [*_differing(run, same_label, _options), *_differing(run, same_game, _environment_options)]
+        labelled.append(replace(run, method=f"{run.method} ({', '.join(extra)})" if extra else run.method))
     return labelled
+
+
+def _differing(
+    run: RunRecord, others: Sequence[RunRecord], options_of: Callable[[RunRecord], Mapping[str, Any]]
+) -> list[str]:
+    """The options of a run, as "name=value", in which it and the other runs are not all equal."""
+    values = {name: {json.dumps(options_of(other).get(name)) for other in others} for name in options_of(run)}
+    return [f"{name}={value}" for name, value in options_of(run).items() if len(values[name]) > 1]
+
+
+def _options(run: RunRecord) -> dict[str, Any]:
+    return {name: value for name, value in run.config.items() if name not in _NOT_A_METHOD}
+
+
+def _environment_options(run: RunRecord) -> dict[str, str]:
+    parts = str(run.config.get("env_options", "")).replace(" ", "").split(",")
+    pairs = (part.partition("=") for part in parts if part)
+    return {name: value for name, _, value in pairs if name != "asynchronous"}  # which changes no result
 
 
 def _in_sweep_order(runs: list[RunRecord], methods: Sequence[str]) -> list[RunRecord]:

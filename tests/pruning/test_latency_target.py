@@ -14,6 +14,7 @@ from torch import nn
 
 import gsprune
 from gsprune import LatencyBudget
+from gsprune.compensation.compensation import Compensation
 from gsprune.pruning import latency_target
 from gsprune.pruning.latency_target import Point, search_ratio
 
@@ -104,6 +105,20 @@ def test_ignored_groups_keep_their_width_and_other_criteria_do_not_disturb_the_s
     gsprune.prune_step(model, budget, importance="taylor", **options)
     assert model[0].out_channels == 64
     assert milliseconds(model) == pytest.approx(budget, rel=0.1)
+
+
+def test_only_the_network_itself_is_compensated(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, observed, observe = network(), [], Compensation.observe
+
+    def noted(self: Compensation, session: Any, plan: Any) -> None:
+        observed.append(session.model)
+        observe(self, session, plan)
+
+    monkeypatch.setattr(Compensation, "observe", noted)
+    options: dict[str, Any] = {"compensate": "linear", "calibration": torch.rand(16, 3, 16, 16)}
+    report = gsprune.prune_step(model, 0.6 * milliseconds(model), target="latency", example_inputs=EXAMPLE, **options)
+    assert report.compensation is not None
+    assert all(each is model for each in observed)
 
 
 def test_a_network_that_is_fast_enough_is_left_alone(clock: list[float]) -> None:

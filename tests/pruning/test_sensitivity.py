@@ -69,3 +69,24 @@ def test_the_table_has_a_line_per_group() -> None:
 def test_a_ratio_outside_its_range_is_an_error(ratio: float) -> None:
     with pytest.raises(ValueError, match=r"`ratios\[0\]` must be in \[0, 1\)"):
         sensitivity(net(), X, ratios=(ratio,))
+
+
+def test_with_compensation_rows_agree_with_compensated_steps() -> None:
+    model, frames = net(), torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
+    before = copy.deepcopy(model.state_dict())
+    rows = sensitivity(model, X, ratios=(0.5,), compensate="linear", calibration=frames).rows
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert [row.group for row in rows] == ["0", "2"]
+    for row in rows:
+        small = copy.deepcopy(model)
+        gsprune.prune_step(small, {row.group: 0.5}, compensate="linear", calibration=frames)
+        with torch.no_grad():
+            expected = float((small(frames) - model(frames)).norm() / model(frames).norm())
+        assert row.output_change == pytest.approx(expected, rel=1e-5)
+
+
+def test_criteria_that_read_calibration_data_get_it() -> None:
+    frames = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
+    assert sensitivity(net(), X, ratios=(0.5,), importance="reconstruction", calibration=frames).rows
+    with pytest.raises(ValueError, match="needs `calibration`, and got none"):
+        sensitivity(net(), X, importance="reconstruction")

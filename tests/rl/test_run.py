@@ -310,8 +310,6 @@ class LazyTrainer(PPOTrainer):
 def test_a_provider_and_an_algorithm_from_outside_are_used_by_name(
     own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environments, "_registered", [])
-    monkeypatch.setattr(algorithms, "_registered", {})
     environments.register_provider(Squares(own.Lights))
     algorithms.register_algorithm(replace(PPO, name="lazy", config=LazyPPOConfig, presets={}, trainer=LazyTrainer))
     config = LazyPPOConfig(**{**vars(PPO_TINY), "env_id": "squares"})

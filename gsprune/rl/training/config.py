@@ -26,6 +26,7 @@ __all__ = ["PruningMethod", "TrainConfig", "resolve_device"]
 
 PruningMethod = Literal["none", "group", "structured", "unstructured", "redo"]
 
+_CALIBRATION_FRAMES = 512
 _REFERENCE_WIDTH = 2  # the width at which the published learning rates hold
 
 
@@ -99,9 +100,9 @@ class TrainConfig(ABC):
     compensate: Literal["none", "bias", "linear"] = "none"
     """how the layers that read removed channels are compensated: linear predicts them from the kept channels, bias
     replaces them by their mean, none does nothing"""
-    calibration_frames: int = 512
+    calibration_frames: int | None = None
     """frames per process for `compensate` and for importance reconstruction at every pruning step, from the last
-    rollout (PPO) or the replay (DQN)"""
+    rollout (PPO) or the replay (DQN); unset: 512, in PPO at most a tenth of the steps between two pruning steps"""
     backend: Literal["auto", "cpp", "triton", "torch"] = "auto"
     """backend for scoring and slicing: the C++ core, Triton kernels or plain PyTorch; auto chooses by device"""
 
@@ -197,7 +198,12 @@ class TrainConfig(ABC):
     @property
     def num_calibration_frames(self) -> int:
         """Frames per process that a pruning step reads; 0 if it needs none."""
-        return self.calibration_frames if self.calibrates else 0
+        return (self.calibration_frames or self.default_calibration_frames) if self.calibrates else 0
+
+    @property
+    def default_calibration_frames(self) -> int:
+        """Frames per process for a pruning step if the option is unset."""
+        return _CALIBRATION_FRAMES
 
     @property
     def budget(self) -> LatencyBudget | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from gsprune.arrays import Uint8Array
 from gsprune.distributed.ranks import Ranks
+from gsprune.rl.envs.checked import check_observations
 from gsprune.rl.envs.configured import configured_request
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.envs.registry import make_environments
@@ -44,7 +45,7 @@ class EnvironmentStates:
     def begin(self) -> Uint8Array:
         """Start the episodes: the same ones as in a single process with all environments."""
         if self._ranks.is_alone or not self._description.can_save_states:
-            return cast(Uint8Array, self._envs.reset()[0])
+            return self._checked(self._envs.reset()[0])
         whole: Any = make_environments(replace(training_request(self._config, self._config.num_envs), num_threads=0))
         state = whole.get_state()
         whole.close()
@@ -75,4 +76,9 @@ class EnvironmentStates:
         # The seed differs from that of the training's start, and each environment has its own.
         sequence = np.random.SeedSequence([self._config.seed, global_step])
         seed = int(sequence.generate_state(1)[0]) % _MAX_SEED + self._share.start
-        return cast(Uint8Array, self._envs.reset(seed=seed)[0])
+        return self._checked(self._envs.reset(seed=seed)[0])
+
+    def _checked(self, observations: Any) -> Uint8Array:
+        """The first observations, which must be as described."""
+        shape = (len(self._share), *self._description.observation_shape)
+        return check_observations(observations, shape, self._config.env_id)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from gsprune.rl.training.cores import default_workers
 
-__all__ = ["Workers", "start_workers"]
+__all__ = ["CPU_MICROBATCH", "Workers", "start_workers"]
 
+CPU_MICROBATCH = 64  # measured: from 256 frames on, activations do not fit into the caches of a server core
 PieceT = TypeVar("PieceT")
 ResultT = TypeVar("ResultT")
 _MIN_ROWS = 8  # rows per piece of a forward; with fewer, libraries may use other kernels with other rounding

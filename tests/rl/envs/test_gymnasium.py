@@ -104,6 +104,7 @@ def test_episodes_end_by_truncation_and_begin_anew_in_the_same_step(asynchronous
         (Box(-1, 1, (4,), np.float32), "", "needs? uint8 images.*AddRenderObservation"),
         (Box(0, 1, (8, 8, 3), np.float32), "", "uint8 images.*TransformObservation"),
         (Dict(a=PICTURE, b=PICTURE), "", "has 2 images.*key=NAME"),
+        (Dict(a=Dict(b=PICTURE)), "", "no uint8 image among its observations.*dict within the dict"),
         (Dict(a=PICTURE), "key=b", "key must be one of a, got 'b'"),
         (PICTURE, "stack=0", "stack at least 1"),
         (PICTURE, "size=x", "size must be a whole number, got 'x'"),
@@ -115,7 +116,7 @@ def test_wrong_observations_and_options_are_named(space: gymnasium.Space[Any], o
 
 
 def test_a_factory_that_returns_something_else_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"must return one gymnasium.Env, got int"):
+    with pytest.raises(TypeError, match=r"must return one gymnasium.Env, got <class 'int'>"):
         PROVIDER.describe(EnvironmentRequest(object_name(lambda: 3)))
 
 

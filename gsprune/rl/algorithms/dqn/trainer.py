@@ -26,10 +26,10 @@ from gsprune.rl.networks import configured_network
 from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
 from gsprune.rl.training.truncation import truncated_episodes
+from gsprune.rl.training.workers import CPU_MICROBATCH
 
 __all__ = ["DQNTrainer"]
 
-_CPU_MICROBATCH = 64  # from 256 on, activations fall out of the caches of a server core
 _REPLAY_FILES = "replay*.bin"
 
 
@@ -163,7 +163,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         config = self.config
         batch = self.replay.sample(self._batch_size, self._sampling_rng)
         tensors = self._tensors(batch)
-        size = config.microbatch_size or (_CPU_MICROBATCH if self.device.type == "cpu" else config.batch_size)
+        size = config.microbatch_size or (CPU_MICROBATCH if self.device.type == "cpu" else config.batch_size)
         pieces = list(zip(*(torch.split(tensor, size) for tensor in tensors), strict=True))
         totals = torch.zeros(2, device=self.device)
         errors = []
@@ -214,7 +214,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         config = self.config
         if not config.calibrates:
             return batch
-        return self._frames(self.replay.spread_frames(config.calibration_frames, (config.seed, self.updates)))
+        return self._frames(self.replay.spread_frames(config.num_calibration_frames, (config.seed, self.updates)))
 
     def _held_out_frames(self) -> Tensor:
         """Other frames of the replay."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gsprune.compensation.calibration import MIN_EXAMPLES
 from gsprune.rl.algorithms.ppo.actions import distribution_of
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.training.config import TrainConfig
@@ -83,6 +84,12 @@ class PPOConfig(TrainConfig):
     def batch_size(self) -> int:
         """Steps per iteration, over all environments."""
         return self.num_envs * self.num_steps
+
+    @property
+    def default_calibration_frames(self) -> int:
+        """At most a tenth of the steps between two pruning steps, so that a pruning step takes 3 % of the time."""
+        most = super().default_calibration_frames
+        return max(MIN_EXAMPLES, min(most, self.batch_size * self.prune_interval // 10))
 
     @property
     def steps_per_iteration(self) -> int:

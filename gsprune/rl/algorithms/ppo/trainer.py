@@ -26,10 +26,10 @@ from gsprune.rl.networks import configured_network
 from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
 from gsprune.rl.training.truncation import Truncated, truncated_episodes
+from gsprune.rl.training.workers import CPU_MICROBATCH
 
 __all__ = ["PPOTrainer"]
 
-_CPU_MICROBATCH = 64  # measured: from 256 on, activations do not fit into the caches of a server core
 _LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac")
 
 
@@ -90,7 +90,7 @@ class PPOTrainer(Trainer[PPOConfig]):
         config = self.config
         if not config.calibrates:
             return self.rollout.frames[-1]
-        return self.rollout.spread_frames(config.calibration_frames, (config.seed, self.iteration))
+        return self.rollout.spread_frames(config.num_calibration_frames, (config.seed, self.iteration))
 
     def _held_out_frames(self) -> Tensor:
         """Frames of the rollout that are not used for calibration."""
@@ -182,7 +182,7 @@ class PPOTrainer(Trainer[PPOConfig]):
             (len(_LOSSES),); the processes' parts add up to the means over the minibatch.
         """
         size = self.config.batch_size // self.config.num_minibatches
-        piece_size = self.config.microbatch_size or (_CPU_MICROBATCH if self.device.type == "cpu" else size)
+        piece_size = self.config.microbatch_size or (CPU_MICROBATCH if self.device.type == "cpu" else size)
         pieces = list(zip(*(torch.split(tensor, piece_size) for tensor in minibatch), strict=True))
 
         def loss_of(piece: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
