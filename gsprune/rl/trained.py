@@ -85,9 +85,6 @@ def load_agent(folder: Path, device: torch.device | str = "cpu") -> TrainedAgent
 
     A run in progress deletes old checkpoints. If a checkpoint is deleted while it is read, the read is repeated.
 
-    Returns:
-        The agent.
-
     Raises:
         ValueError: `folder` is no run folder.
         CheckpointError: there is no checkpoint, or all are damaged.

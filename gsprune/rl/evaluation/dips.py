@@ -92,11 +92,6 @@ class DipSummary:
     recovered: float
     recovery: float
 
-    @property
-    def excess(self) -> float:
-        """The mean depth beyond that of control points: what pruning adds to the noise."""
-        return self.depth - self.control_depth
-
 
 def find_dips(series: ReturnSeries, events: Sequence[int], window: int, horizon: int) -> tuple[Dip, ...]:
     """The dip after each pruning event.

@@ -176,9 +176,6 @@ def improvement_interval(
         resamples: number of bootstrap resamples, at least 1.
         confidence: coverage of the interval, in (0, 1).
 
-    Returns:
-        The probability and its interval.
-
     Raises:
         ValueError: as `probability_of_improvement` and `bootstrap_interval`.
 
