@@ -10,14 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gsprune.arrays import BoolArray, Float32Array, Float64Array
+from gsprune.arrays import BoolArray, Float32Array, Float64Array, FloatArray
 from gsprune.checks import check_number
 
-__all__ = ["FloatArray", "RewardNormalizer", "explained_variance", "gae"]
-
-FloatArray = npt.NDArray[np.floating[Any]]
+__all__ = ["RewardNormalizer", "explained_variance", "gae"]
 
 
 def gae(rewards: FloatArray, values: FloatArray, discounts: FloatArray, gae_lambda: float) -> Float32Array:
