@@ -88,7 +88,7 @@ def solve(moments: Moments, has_constant: bool, lengths: Tensor | float = 1.0) -
         predicted = (weight @ factor[:, 0, 1:end, None]).squeeze(2)
         constant = (factor[:, 0, end:] - predicted) / factor[:, :1, 0]
     unexplained = errors.gather(2, chosen[:, :, None]).squeeze(2) / moments.samples
-    return Map(weight, constant, _mean_square(moments), unexplained)
+    return Map(weight, constant, moments.mean_square(), unexplained)
 
 
 def _ridges(squares: Tensor, movement: Tensor) -> Tensor:
@@ -107,8 +107,4 @@ def solve_constant(moments: Moments) -> Map:
     """The constant alone: c = mean of r, where padding counts as r = 0."""
     factor = moments.factor[:, :, 1 + moments.num_kept :]
     unexplained = factor[:, 1:].square().sum(1) / moments.samples
-    return Map(None, factor[:, 0] / moments.factor[:, :1, 0], _mean_square(moments), unexplained)
-
-
-def _mean_square(moments: Moments) -> Tensor:
-    return moments.factor[:, :, 1 + moments.num_kept :].square().sum(1) / moments.samples
+    return Map(None, factor[:, 0] / moments.factor[:, :1, 0], moments.mean_square(), unexplained)
