@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gsprune.arrays import IntArray
 from gsprune.baselines.method import SparsityMethod, SparsityReport
 from gsprune.checks import check_number, check_whole
-from gsprune.tracing.graph import Graph, Group, IntArray, Member, layer_of
+from gsprune.tracing.graph import Graph, Group, Member, layer_of
 
 __all__ = ["ReDo"]
 

@@ -15,7 +15,7 @@ from gsprune.arrays import IntArray
 from gsprune.tracing.table import graph_table
 from gsprune.tracing.trail import TrailOperation
 
-__all__ = ["Graph", "Group", "IntArray", "MacOperation", "Member", "Protected", "Queries", "layer_of"]
+__all__ = ["Graph", "Group", "MacOperation", "Member", "Protected", "Queries", "layer_of"]
 
 
 def layer_of(tensor: str) -> str:
