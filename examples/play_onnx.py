@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import operator
 import sys
 from pathlib import Path
 
@@ -51,13 +52,18 @@ def image(id, arguments, key, size, grey, stack):
     from gymnasium import wrappers
 
     module, _, name = id.partition(":")
-    own = getattr(importlib.import_module(module), name, None) if name else None
-    env = gymnasium.make(id, **arguments) if own is None else own(**arguments)
+    module = importlib.import_module(module) if name else None
+    is_own = hasattr(module, name.partition(".")[0])
+    env = operator.attrgetter(name)(module)(**arguments) if is_own else gymnasium.make(id, **arguments)
     if isinstance(env.observation_space, gymnasium.spaces.Dict):
         space = env.observation_space[key]
         env = wrappers.TransformObservation(env, lambda observation: observation[key], space)
+    shape = env.observation_space.shape
+    if len(shape) == 3 and shape[2] not in (1, 3, 4):
+        last = gymnasium.spaces.Box(0, 255, (*shape[1:], shape[0]), np.uint8)
+        env = wrappers.TransformObservation(env, lambda planes: np.moveaxis(planes, 0, -1), last)
     env = wrappers.ResizeObservation(env, (size, size)) if size else env
-    env = wrappers.GrayscaleObservation(env) if grey and len(env.observation_space.shape) == 3 else env
+    env = wrappers.GrayscaleObservation(env) if grey and env.observation_space.shape[-1] == 3 else env
     env = wrappers.FrameStackObservation(env, stack)
     stacked = env.observation_space
     chosen = (0, 3, 1, 2) if len(stacked.shape) == 4 else (0, 1, 2)

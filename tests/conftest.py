@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from gsprune.engines import ENGINES
+from gsprune.importance.criterion import CRITERIA
+from gsprune.rewrite.optimizers.registry import _HANDLERS as STATE_HANDLERS
+from gsprune.rl.algorithms.registry import _registered as ALGORITHMS
+from gsprune.rl.envs.registry import _registered as PROVIDERS
+from gsprune.tracing.rules.registry import RULES
 
 # Children started by `python -c` or `-m` import what is installed, as the tests do, not what the current folder holds.
 os.environ["PYTHONSAFEPATH"] = "1"
@@ -58,6 +67,17 @@ def _restored_threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _restored_registries() -> Iterator[None]:
+    """What a test or a page registers is gone after it: others register the same names, or list all of them."""
+    registries: tuple[Any, ...] = (ALGORITHMS, CRITERIA, ENGINES, PROVIDERS, RULES, STATE_HANDLERS)
+    before = [copy.copy(registry) for registry in registries]
+    yield
+    for registry, entries in zip(registries, before, strict=True):
+        registry.clear()
+        registry.extend(entries) if isinstance(registry, list) else registry.update(entries)
 
 
 @pytest.fixture

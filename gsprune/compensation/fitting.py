@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from gsprune.arrays import IntArray
 from gsprune.compensation.consumer import Consumer
 from gsprune.compensation.moments import Moments, Stack
 from gsprune.compensation.patches import PatchSample
@@ -16,7 +17,6 @@ from gsprune.compensation.solve import Map, solve, solve_constant
 from gsprune.compensation.targets import Target
 from gsprune.compensation.uses import Use
 from gsprune.compensation.weights import as_matrices, from_matrices
-from gsprune.tracing.graph import IntArray
 
 __all__ = ["ConsumerFit"]
 

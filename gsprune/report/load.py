@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from gsprune.arrays import Float64Array
 from gsprune.report.series import Curve
 from gsprune.rl.training.metrics import read_metrics
 from gsprune.rl.training.run_folder import holds_run, read_config
 
 __all__ = ["RunRecord", "find_runs", "load_run", "load_runs"]
 
-FloatArray = npt.NDArray[np.float64]
 
 _CONFIG = "config.json"
 _SWEEP = "sweep.json"
 # Options that do not distinguish methods: environment, seed, machine, evaluation and origin of the options.
 _NOT_A_METHOD = frozenset(
     {
-        "env_id", "seed", "device", "torch_threads", "env_threads", "eval_episodes", "eval_interval_episodes",
-        "eval_points", "eval_num_envs", "checkpoint_minutes", "preset", "widths_of",
+        "env_id", "env_options", "seed", "device", "workers", "torch_threads", "env_threads", "eval_episodes",
+        "eval_interval_episodes", "eval_points", "eval_num_envs", "checkpoint_minutes", "preset", "widths_of",
     }
 )  # fmt: skip
 
@@ -70,7 +69,7 @@ class RunRecord:
         """True if the training has finished."""
         return bool(self.summary)
 
-    def column(self, key: str) -> FloatArray:
+    def column(self, key: str) -> Float64Array:
         """(T,) float64 values of a metric; NaN in rows without it."""
         return np.array([_number(row.get(key)) for row in self.rows], dtype=np.float64)
 
@@ -88,7 +87,7 @@ class RunRecord:
         values = [float(row[key]) for row in self.rows if row.get(key) is not None]
         return max(values, default=None)
 
-    def widths(self) -> dict[str, FloatArray]:
+    def widths(self) -> dict[str, Float64Array]:
         """Group -> (T,) widths over the rows; groups in the order of the forward pass."""
         names = [key for key in (self.rows[0] if self.rows else {}) if key.startswith("width/")]
         return {key.removeprefix("width/"): self.column(key) for key in names}
@@ -189,11 +188,28 @@ def _distinguished(runs: Sequence[RunRecord]) -> list[RunRecord]:
     labelled = []
     for run in runs:
         same_label = [other for other in runs if other.method == run.method]
-        keys = [key for key in run.config if key not in _NOT_A_METHOD]
-        differing = [key for key in keys if len({json.dumps(other.config.get(key)) for other in same_label}) > 1]
-        extra = ", ".join(f"{key}={run.config[key]}" for key in differing)
-        labelled.append(replace(run, method=f"{run.method} ({extra})" if extra else run.method))
+        same_game = [other for other in same_label if other.game == run.game]
+        extra = [*_differing(run, same_label, _options), *_differing(run, same_game, _environment_options)]
+        labelled.append(replace(run, method=f"{run.method} ({', '.join(extra)})" if extra else run.method))
     return labelled
+
+
+def _differing(
+    run: RunRecord, others: Sequence[RunRecord], options_of: Callable[[RunRecord], Mapping[str, Any]]
+) -> list[str]:
+    """The options of a run, as "name=value", in which it and the other runs are not all equal."""
+    values = {name: {json.dumps(options_of(other).get(name)) for other in others} for name in options_of(run)}
+    return [f"{name}={value}" for name, value in options_of(run).items() if len(values[name]) > 1]
+
+
+def _options(run: RunRecord) -> dict[str, Any]:
+    return {name: value for name, value in run.config.items() if name not in _NOT_A_METHOD}
+
+
+def _environment_options(run: RunRecord) -> dict[str, str]:
+    parts = str(run.config.get("env_options", "")).replace(" ", "").split(",")
+    pairs = (part.partition("=") for part in parts if part)
+    return {name: value for name, _, value in pairs if name != "asynchronous"}  # which changes no result
 
 
 def _in_sweep_order(runs: list[RunRecord], methods: Sequence[str]) -> list[RunRecord]:

@@ -143,12 +143,18 @@ def test_the_exit_code_tells_of_an_interrupt(tmp_path: Path, monkeypatch: pytest
     assert main(["sweep", str(write_study(tmp_path)), "--out", str(tmp_path / "out")]) == 130
 
 
-def test_a_sweep_trains_and_reports_for_real(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("procgen")
+@pytest.mark.parametrize(
+    ("game", "folder", "package"), [("bigfish", "bigfish", "procgen"), ("ALE/Pong-v5", "ALE-Pong-v5", "ale_py")]
+)
+def test_a_sweep_trains_and_reports_for_real(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], game: str, folder: str, package: str
+) -> None:
+    pytest.importorskip(package, reason=f"{package} is not installed")
     out = tmp_path / "out"
-    words = ["--games", "bigfish", "--seeds", "1", "--methods", "group", f"--options={TINY}", "--threads", "1"]
+    options = TINY if package == "procgen" else f"{TINY} --encoder nature --eval-episodes 0 --eval-num-envs 64"
+    words = ["--games", game, "--seeds", "1", "--methods", "group", f"--options={options}", "--threads", "1"]
     assert main(["sweep", "--out", str(out), *words]) == 0
-    before, after = json.loads((out / "bigfish" / "group" / "seed-1" / "summary.json").read_text())["params"]
+    before, after = json.loads((out / folder / "group" / "seed-1" / "summary.json").read_text())["params"]
     assert after < before
     capsys.readouterr()
     assert main(["sweep", "--out", str(out), *words]) == 0

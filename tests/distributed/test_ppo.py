@@ -112,6 +112,20 @@ def test_a_budget_of_milliseconds_is_met_by_the_first_ranks_clock_on_all(tmp_pat
     assert rows(tmp_path / "run")[-1]["pruning/params"] == pytest.approx(1e5, rel=0.1)
 
 
+def test_an_environment_of_ones_own_is_learnt_as_by_one_process_and_resumed(tmp_path: Path) -> None:
+    own = replace(TINY, env_id="lights:Robots.Arm", env_options="asynchronous=false", encoder="lights:Encoder")
+    config = replace(own, width=2)  # which an own encoder does not read
+    run_ranks(train_rank, tmp_path / "a", tmp_path / "run", config, None, False)
+    train(tmp_path / "alone", config)
+    assert_close(rows(tmp_path / "run"), rows(tmp_path / "alone"))
+    assert rows(tmp_path / "run")[-1]["width/encoder.conv"] == 2
+    run_ranks(train_rank, tmp_path / "b", tmp_path / "stopped", config, 2, False)
+    first, second = run_ranks(train_rank, tmp_path / "c", tmp_path / "stopped", config, None, True)
+    assert first.digests == second.digests
+    assert [row["step"] for row in rows(tmp_path / "stopped")] == [24, 48, 72, 96, 120]
+    assert any("new episodes begin" in line for line in first.lines)
+
+
 def test_networks_that_differ_stop_the_run_with_both_hashes(tmp_path: Path) -> None:
     texts = run_ranks(disagree, tmp_path / "store")
     assert texts[0] == texts[1]

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-
-from gsprune.engines import ENGINES
-from gsprune.importance.criterion import CRITERIA
-from gsprune.tracing.rules.registry import RULES
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 EXTRAS = {"tutorials/sb3-agent.md": "stable_baselines3", "guide/your-environment.md": "stable_baselines3"}
@@ -28,17 +22,6 @@ PAGES = sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if blo
 
 def test_pages_with_code_are_found() -> None:
     assert {"index.md", "guide/choosing.md", "guide/export.md", "tutorials/shrink-a-cnn.md"} <= set(PAGES)
-
-
-@pytest.fixture(autouse=True)
-def registries() -> Iterator[None]:
-    """What a page registers is gone after it: other tests may register the same names."""
-    registries: tuple[dict[Any, Any], ...] = (CRITERIA, ENGINES, RULES)
-    before = [dict(registry) for registry in registries]
-    yield
-    for registry, entries in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(entries)
 
 
 @pytest.mark.parametrize("page", PAGES)

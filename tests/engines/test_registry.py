@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import nn
 
 import gsprune
 from gsprune.cli import main
-from gsprune.engines import ENGINES, Engine, Forward, PortableCall, register_engine
+from gsprune.engines import Engine, Forward, PortableCall, register_engine
 from gsprune.engines.registry import load
 
 
@@ -41,12 +40,8 @@ class Sleeper(Engine):
 
 
 @pytest.fixture(autouse=True)
-def own_engines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GSPRUNE_CACHE", str(tmp_path))
-    before = dict(ENGINES)
-    yield
-    ENGINES.clear()
-    ENGINES.update(before)
 
 
 @pytest.mark.usefixtures("clock")

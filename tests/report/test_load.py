@@ -102,6 +102,16 @@ def test_runs_of_the_same_label_are_told_apart_by_their_options(write_run: RunWr
     assert [run.method for run in load_runs([tmp_path])] == ["group 0.8 (scope=local)", "group 0.8 (scope=global)"]
 
 
+def test_options_of_the_environment_are_told_apart_one_by_one_within_a_game(
+    write_run: RunWriter, tmp_path: Path
+) -> None:
+    write_run("a", env_options="size=84, stack=4")
+    write_run("b", env_options="size=64,stack=4,asynchronous=false", workers=1)
+    write_run("c", env_options="stack=4", workers=2)
+    write_run("d", env_id="maze", env_options="stack=2")
+    assert [run.method for run in load_runs([tmp_path])] == ["dense (size=84)", "dense (size=64)", "dense", "dense"]
+
+
 def test_runs_of_a_sweep_are_called_and_ordered_as_in_the_study(write_run: RunWriter, tmp_path: Path) -> None:
     write_run("study/bigfish/baseline/seed-1")
     write_run("study/bigfish/a-shrinking-one/seed-1", sparsity=0.8)

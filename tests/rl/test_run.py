@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -14,7 +13,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Discrete
 from torch import nn
 
 import gsprune.rl
@@ -31,8 +30,6 @@ from gsprune.rl.envs.gymnasium import GymnasiumGames
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.envs.registry import describe
 from gsprune.rl.evaluation.protocol import ProtocolConfig, evaluate_tracks
-from gsprune.rl.exporting.frames import played_frames
-from gsprune.rl.exporting.policy import export_policy
 from gsprune.rl.objects import object_name
 from gsprune.rl.training import trainer as trainer_module
 from gsprune.rl.training.metrics import read_metrics
@@ -122,7 +119,7 @@ def quiet(line: str) -> None:
 
 
 @pytest.mark.parametrize("actions", ["discrete", "several", "box"])
-def test_an_environment_and_an_encoder_of_ones_own_train_prune_evaluate_and_export(
+def test_an_environment_and_an_encoder_of_ones_own_train_prune_and_evaluate(
     own: Any, tmp_path: Path, actions: str
 ) -> None:
     agent = gsprune.rl.train(
@@ -138,17 +135,6 @@ def test_an_environment_and_an_encoder_of_ones_own_train_prune_evaluate_and_expo
     assert list(results) == ["test"]  # training and test levels are the same
     assert results["test"].mean_length == 12
     assert results["test"].normalised is None
-
-    pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
-    report = export_policy(agent, tmp_path / "run", tmp_path / "policy.onnx", played_frames(agent, 8, seed=1))
-    contract = json.loads(report.contract.read_text())
-    assert contract["observation"]["shape"] == [3, 36, 40]
-    space = {"discrete": "discrete", "several": "multi-discrete", "box": "box"}[actions]
-    assert contract["action"]["space"] == space
-    assert contract["outputs"][0]["name"] == ("means" if actions == "box" else "logits")
-    command = [sys.executable, str(EXAMPLE), str(report.path), "--episodes", "2"]
-    played = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert "2 episodes of own_lights:Lights, mean return" in played.stdout
 
 
 @pytest.mark.parametrize("stack", [1, 3])
@@ -310,8 +296,6 @@ class LazyTrainer(PPOTrainer):
 def test_a_provider_and_an_algorithm_from_outside_are_used_by_name(
     own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environments, "_registered", [])
-    monkeypatch.setattr(algorithms, "_registered", {})
     environments.register_provider(Squares(own.Lights))
     algorithms.register_algorithm(replace(PPO, name="lazy", config=LazyPPOConfig, presets={}, trainer=LazyTrainer))
     config = LazyPPOConfig(**{**vars(PPO_TINY), "env_id": "squares"})
@@ -325,28 +309,6 @@ def test_a_provider_and_an_algorithm_from_outside_are_used_by_name(
         algorithms.register_algorithm(PPO)
     with pytest.raises(ValueError, match="did you mean 'squares'"):
         environments.provider_of("sqares")
-
-
-@pytest.mark.parametrize(
-    ("algorithm", "env_id", "options", "package"),
-    [
-        ("ppo", "ALE/Pong-v5", "", "ale_py"),
-        ("dqn", "ALE/Pong-v5", "sticky_actions=0.25", "ale_py"),
-        ("ppo", "CarRacing-v3", "size=36,grey=true,stack=2,asynchronous=false", "Box2D"),
-        ("ppo", "CarRacing-v3", "continuous=false,asynchronous=false", "Box2D"),
-    ],
-)
-def test_atari_and_car_racing_train_and_shrink(
-    tmp_path: Path, algorithm: str, env_id: str, options: str, package: str
-) -> None:
-    pytest.importorskip(package, reason=f"{package} is not installed: pip install '.[atari,box2d]'")
-    config: Any = PPO_TINY if algorithm == "ppo" else DQN_TINY
-    config = replace(
-        config, env_id=env_id, env_options=options, encoder="nature", width=1, eval_episodes=0, eval_num_envs=64
-    )
-    agent = gsprune.rl.train(config, tmp_path / "run", say=quiet)
-    assert agent.network.encoder.conv1.out_channels == 7
-    assert isinstance(agent.environment.action_space, Box | Discrete | MultiDiscrete)
 
 
 def test_a_run_whose_episodes_never_end_is_trained_and_summed_up_without_an_evaluation(

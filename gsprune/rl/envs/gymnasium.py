@@ -17,11 +17,12 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FrameStackObservation, GrayscaleObservation, ResizeObservation, TransformObservation
 
 from gsprune.arrays import AnyArray, BoolArray, Float32Array, Uint8Array
 from gsprune.errors import MissingExtraError
+from gsprune.rl.envs.checked import CheckedEnv
 from gsprune.rl.envs.options import parsed_options
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.envs.wrapped import WrappedGames
@@ -93,8 +94,8 @@ class GymnasiumProvider:
     name = "Gymnasium"
 
     def ids(self) -> Sequence[str]:
-        """The ids that are registered."""
-        return [str(env_id) for env_id in gymnasium.registry]
+        """The registered ids, without those of Atari, which `AtariProvider` has."""
+        return [env_id for env_id, spec in gymnasium.registry.items() if "ale_py" not in str(spec.entry_point)]
 
     def accepts(self, env_id: str) -> bool:
         """True for a registered id, and for the name of an object in a module."""
@@ -128,6 +129,7 @@ def _described(env_id: str, options: str) -> EnvironmentDescription:
     own, arguments = _options(request)
     env = _maker(request)()
     try:
+        env.reset()  # so that `CheckedEnv` finds wrong observations before a training begins
         channels, height, width = cast(tuple[int, int, int], env.observation_space.shape)
         return EnvironmentDescription(
             observation_shape=(channels, height, width),
@@ -214,11 +216,10 @@ def _image_env(
     """One environment with observations (C, H, W) uint8."""
     env = make()
     if not isinstance(env, gymnasium.Env):
-        raise TypeError(f"`env_id` {env_id!r} must return one gymnasium.Env, got {type(env).__name__}")
-    env = _channels_last(_with_key(env, env_id, options.key), env_id)
+        raise TypeError(_not_one_env(env, env_id))
+    env = _channels_last(_with_key(CheckedEnv(env, env_id), env_id, options.key), env_id)
     if options.size:
-        env = ResizeObservation(env, (options.size, options.size))
-        env = _channels_last(env, env_id)  # OpenCV drops a single channel
+        env = _channels_last(_resized(env, options.size), env_id)  # OpenCV drops a single channel
     if options.grey and cast(Any, env.observation_space.shape)[2] == 3:
         env = GrayscaleObservation(env, keep_dim=True)
     height, width, channels = cast(tuple[int, int, int], env.observation_space.shape)
@@ -228,12 +229,35 @@ def _image_env(
     return TransformObservation(env, _channels_first, Box(0, 255, shape, np.uint8))
 
 
+def _not_one_env(made: Any, env_id: str) -> str:
+    """The message for a factory that returns something else than one environment."""
+    way_out = ""
+    if isinstance(made, VectorEnv):
+        way_out = (
+            "; the trainer makes `num_envs` of it. A vector environment needs a provider, see"
+            " docs/extending/environment.md"
+        )
+    return f"`env_id` {env_id!r} must return one gymnasium.Env, got {type(made)}{way_out}"
+
+
+def _resized(env: gymnasium.Env[Any, Any], size: int) -> gymnasium.Env[Any, Any]:
+    try:
+        return ResizeObservation(env, (size, size))
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise MissingExtraError("opencv-python-headless", "box2d") from error
+
+
 def _with_key(env: gymnasium.Env[Any, Any], env_id: str, key: str) -> gymnasium.Env[Any, Any]:
     """The image of a dict observation."""
     space = env.observation_space
     if not isinstance(space, Dict):
         return env
     images = [name for name, entry in space.items() if _is_image(entry)]
+    if not key and not images:
+        raise ValueError(
+            f"`env_id` {env_id!r} has no uint8 image among its observations ({', '.join(space.keys())});"
+            " gymnasium.wrappers.TransformObservation makes one, also from a dict within the dict"
+        )
     if not key and len(images) != 1:
         raise ValueError(
             f"`env_id` {env_id!r} has {len(images)} images among its observations ({', '.join(space.keys())}); choose"
@@ -246,8 +270,10 @@ def _with_key(env: gymnasium.Env[Any, Any], env_id: str, key: str) -> gymnasium.
 
 
 def _only_image(env: gymnasium.Env[Any, Any]) -> str:
-    """The entry of the innermost dict observation that is an image; empty where observations are no dicts."""
-    space = env.unwrapped.observation_space
+    """The entry of the dict observation that is an image; empty where observations are no dicts."""
+    while isinstance(env, gymnasium.Wrapper) and not isinstance(env.observation_space, Dict):
+        env = env.env
+    space = env.observation_space
     return next((name for name, entry in space.items() if _is_image(entry)), "") if isinstance(space, Dict) else ""
 
 

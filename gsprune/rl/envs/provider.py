@@ -137,9 +137,8 @@ class EnvironmentProvider(Protocol):
 
         The infos of a step that ends an episode hold ``{"episode": {"r": returns, "l": lengths}, "_episode": mask}``.
         The returns are those of whole episodes in the game's own rewards. Where a step truncates an episode,
-        ``final_obs[i]`` should be its last observation, i the number of its environment. Without it, the trainers take
-        the episode for one that the game ended. ``reset()`` without a seed uses that of the request. Observations that
-        were returned are not overwritten later.
+        ``final_obs[i]`` is its last observation, i the number of its environment. ``reset()`` without a seed uses that
+        of the request. Observations that were returned are not overwritten later.
 
         Raises:
             ValueError: as `describe`.

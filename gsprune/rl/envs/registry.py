@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gsprune.checks import suggestion
+from gsprune.rl.envs.checked import check_vector_env
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentProvider, EnvironmentRequest, Environments
 from gsprune.rl.evaluation.scores import ScoreRange
 
@@ -36,8 +37,15 @@ def describe(request: EnvironmentRequest) -> EnvironmentDescription:
 
 
 def make_environments(request: EnvironmentRequest) -> Environments:
-    """Make the environments of a request; see `EnvironmentProvider.make`."""
-    return provider_of(request.env_id).make(request)
+    """Make the environments of a request, and check them; see `EnvironmentProvider.make`.
+
+    Raises:
+        TypeError: the provider made no vector environment.
+        ValueError: the provider made another number of environments, or a mode of resets other than SAME_STEP.
+    """
+    envs = provider_of(request.env_id).make(request)
+    check_vector_env(envs, request)
+    return envs
 
 
 def score_range_of(env_id: str, difficulty: str) -> ScoreRange | None:
@@ -65,9 +73,10 @@ def _providers() -> Iterator[EnvironmentProvider]:
 
 def _way_out(env_id: str) -> str:
     ids = [known for provider in _providers() for known in provider.ids()]
+    longer = sorted((known for known in ids if env_id in known), key=len)  # "Pong" is far from "ALE/Pong-v5"
     near = suggestion(env_id, ids)
-    if near:
-        return near
+    if near or longer:
+        return near or f"; did you mean {longer[0]!r}?"
     listed = "; ".join(f"{provider.name} has {_some(list(provider.ids()))}" for provider in _providers())
     return f"; {listed}"
 

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from gsprune.arrays import BoolArray, Uint8Array
+from gsprune.arrays import BoolArray, IntArray, Uint8Array
 
 __all__ = ["Truncated", "truncated_episodes"]
 
@@ -24,7 +23,7 @@ class Truncated(NamedTuple):
         observations: (B, C, H, W) uint8, their last observations.
     """
 
-    envs: npt.NDArray[np.int64]
+    envs: IntArray
     observations: Uint8Array
 
 
@@ -37,10 +36,17 @@ def truncated_episodes(terminated: BoolArray, truncated: BoolArray, infos: Mappi
         infos: of the step; ``final_obs[i]`` is the last observation of environment i.
 
     Returns:
-        None without such episodes, and for environments that do not report last observations: their truncated episodes
-        count as ended.
+        None without such episodes.
+
+    Raises:
+        ValueError: the environments do not report the last observations.
     """
     envs = np.flatnonzero(truncated & ~terminated)
-    if len(envs) == 0 or "final_obs" not in infos:
+    if len(envs) == 0:
         return None
+    if "final_obs" not in infos:
+        raise ValueError(
+            f"a step has truncated the episode of environment {envs[0]}, but its infos have no last observation; put it"
+            f" into infos['final_obs'][{envs[0]}], or report `terminated` if the game has ended"
+        )
     return Truncated(envs, np.stack([infos["final_obs"][env] for env in envs]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import gsprune
-from gsprune.rewrite.optimizers import StateSlicer, register_state_handler, registry
+from gsprune.rewrite.optimizers import StateSlicer, register_state_handler
 
 X = torch.ones(2, 5)
 
@@ -43,10 +42,8 @@ class KroneckerHandler:
 
 
 @pytest.fixture
-def _registered() -> Iterator[None]:
+def _registered() -> None:
     register_state_handler(Kronecker, KroneckerHandler())
-    yield
-    del registry._HANDLERS[Kronecker]
 
 
 def weight_of(net: nn.Sequential) -> nn.Parameter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from typing import Any
 
 import gymnasium
@@ -9,13 +11,15 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
+from gsprune.errors import MissingExtraError
 from gsprune.rl.envs.gymnasium import GymnasiumProvider
 from gsprune.rl.envs.provider import EnvironmentRequest
-from gsprune.rl.envs.registry import provider_of
+from gsprune.rl.envs.registry import describe, provider_of
 from gsprune.rl.objects import object_name
 from gsprune.rl.training.truncation import truncated_episodes
 
 PROVIDER = GymnasiumProvider()
+NEEDS_ATARI = pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="ale-py is not installed")
 
 
 class Counter(gymnasium.Env[Any, Any]):
@@ -104,6 +108,7 @@ def test_episodes_end_by_truncation_and_begin_anew_in_the_same_step(asynchronous
         (Box(-1, 1, (4,), np.float32), "", "needs? uint8 images.*AddRenderObservation"),
         (Box(0, 1, (8, 8, 3), np.float32), "", "uint8 images.*TransformObservation"),
         (Dict(a=PICTURE, b=PICTURE), "", "has 2 images.*key=NAME"),
+        (Dict(a=Dict(b=PICTURE)), "", "no uint8 image among its observations.*dict within the dict"),
         (Dict(a=PICTURE), "key=b", "key must be one of a, got 'b'"),
         (PICTURE, "stack=0", "stack at least 1"),
         (PICTURE, "size=x", "size must be a whole number, got 'x'"),
@@ -115,7 +120,7 @@ def test_wrong_observations_and_options_are_named(space: gymnasium.Space[Any], o
 
 
 def test_a_factory_that_returns_something_else_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"must return one gymnasium.Env, got int"):
+    with pytest.raises(TypeError, match=r"must return one gymnasium.Env, got <class 'int'>"):
         PROVIDER.describe(EnvironmentRequest(object_name(lambda: 3)))
 
 
@@ -124,6 +129,8 @@ def test_a_factory_that_returns_something_else_is_refused() -> None:
     [
         ("bigfsh", "no game 'bigfsh'; did you mean 'bigfish'"),
         ("CarRacin-v3", "did you mean 'CarRacing-v3'"),
+        ("CarRac", "did you mean 'CarRacing-v3'"),
+        pytest.param("Pong", "did you mean 'ALE/Pong-v5'", marks=NEEDS_ATARI),
         ("no_such_module_here:factory", "names module 'no_such_module_here', which cannot be found"),
         ("json:no_such_name", "module 'json' has no 'no_such_name'"),
     ],
@@ -131,3 +138,21 @@ def test_a_factory_that_returns_something_else_is_refused() -> None:
 def test_unknown_ids_are_refused_with_suggestions_over_all_providers(env_id: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         provider_of(env_id).describe(EnvironmentRequest(env_id))
+
+
+@pytest.mark.parametrize(
+    ("module", "env_id", "options", "extra"),
+    [
+        ("ale_py.vector_env", "ALE/Pong-v5", "", "atari"),
+        ("Box2D", "CarRacing-v3", "lap_complete_percent=0.9", "box2d"),  # not described before, which is cached
+        ("cv2", object_name(Counter), "size=37", "box2d"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_extra_that_has_it(
+    monkeypatch: pytest.MonkeyPatch, module: str, env_id: str, options: str, extra: str
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"not installed; .*pip install .*\[{extra}\]"):
+        describe(EnvironmentRequest(env_id, options=options))

@@ -1,8 +1,9 @@
-"""Truncated episodes of a step: those that the game itself did not end, where their last observations are reported."""
+"""Truncated episodes of a step: those that the game itself did not end, with their last observations."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from gsprune.rl.training.truncation import truncated_episodes
 
@@ -19,6 +20,10 @@ def test_an_episode_that_the_game_ended_in_the_same_step_is_not_truncated() -> N
     np.testing.assert_array_equal(episodes.observations, FINAL[0][None])
 
 
-def test_without_truncation_or_without_last_observations_there_are_none() -> None:
+def test_without_truncation_there_are_none() -> None:
     assert truncated_episodes(TERMINATED, np.zeros(4, bool), {"final_obs": FINAL}) is None
-    assert truncated_episodes(TERMINATED, TRUNCATED, {}) is None
+
+
+def test_a_truncated_episode_without_its_last_observation_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"put it into infos\['final_obs'\]\[0\], or report `terminated`"):
+        truncated_episodes(TERMINATED, TRUNCATED, {})

@@ -1,0 +1,177 @@
+"""Environments of other people: what a trainer cannot use is refused with the way out, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+import gsprune.rl
+from gsprune.rl.algorithms.ppo.config import PPOConfig
+from gsprune.rl.envs import registry
+from gsprune.rl.envs.gymnasium import GymnasiumProvider
+from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
+from gsprune.rl.objects import object_name
+
+SPACE = Box(0, 255, (3, 36, 36), np.uint8)
+BLACK = np.zeros(SPACE.shape, np.uint8)
+
+
+class Picture(gymnasium.Env[Any, Any]):
+    """A plain picture; its two results can be replaced by wrong ones."""
+
+    observation_space = SPACE
+    action_space = Discrete(3)
+
+    def __init__(self, first: Any = (BLACK, {}), then: Any = (BLACK, 0.0, False, True, {})) -> None:
+        self.first, self.then = first, then
+
+    def reset(self, **_: Any) -> Any:
+        return self.first
+
+    def step(self, action: Any) -> Any:
+        del action
+        return self.then
+
+
+FLOATS = np.full(SPACE.shape, 0.5, np.float32)
+TINY = PPOConfig(
+    env_id="pictures", encoder="nature", width=1, num_envs=2, num_steps=4, num_minibatches=2, total_timesteps=16,
+    torch_threads=1, eval_episodes=0, eval_interval_episodes=0, eval_num_envs=64,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("results", "error", "message"),
+    [
+        ({"first": FLOATS}, TypeError, r"`reset` of .* must return \(observation, info\).*got ndarray; .*shimmy"),
+        ({"first": (FLOATS, {})}, ValueError, r"`reset` of .*observation_space.*got float32 \(3, 36, 36\) from 0.5 to"),
+        ({"first": (np.zeros((36, 36, 3), np.uint8), {})}, ValueError, r"got uint8 \(36, 36, 3\) from 0 to 0"),
+        ({"first": (None, {})}, ValueError, "got NoneType"),
+    ],
+)
+def test_a_wrong_first_observation_is_named(results: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        GymnasiumProvider().describe(EnvironmentRequest(object_name(lambda: Picture(**results))))
+
+
+@pytest.mark.parametrize(
+    ("then", "error", "message"),
+    [
+        ((FLOATS, 0.0, True, {}), TypeError, r"`step` of .*terminated, truncated, info\).*got a tuple of 4"),
+        ((FLOATS, 0.0, False, False, {}), ValueError, r"`step` of .*observation_space.*got float32"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # by which gymnasium logs errors of its processes
+def test_a_wrong_step_is_named_also_where_environments_run_in_processes(
+    then: Any, error: type[Exception], message: str
+) -> None:
+    for asynchronous in ("true", "false"):
+        name = object_name(lambda: Picture(then=then))
+        request = EnvironmentRequest(name, num_envs=2, options=f"asynchronous={asynchronous}")
+        envs = registry.make_environments(request)
+        envs.reset()
+        with pytest.raises(error, match=message):
+            envs.step(np.zeros(2, np.int64))
+        envs.close()
+
+
+def test_an_environment_without_spaces_is_named() -> None:
+    class Bare(gymnasium.Env[Any, Any]):
+        observation_space = SPACE
+
+    with pytest.raises(TypeError, match=r"`action_space` of .* must be a space of gymnasium, got None; set it in"):
+        GymnasiumProvider().describe(EnvironmentRequest(object_name(Bare)))
+
+
+def test_a_factory_of_a_vector_environment_is_told_about_providers() -> None:
+    with pytest.raises(TypeError, match=r"must return one gymnasium.Env, got .*SyncVectorEnv.*needs a provider, see"):
+        GymnasiumProvider().describe(EnvironmentRequest(object_name(lambda: SyncVectorEnv([Picture]))))
+
+
+class Pictures:
+    """A provider with a vector environment of its own."""
+
+    name = "Pictures"
+
+    def __init__(self, envs: Any) -> None:
+        self.envs = envs
+
+    def ids(self) -> list[str]:
+        return ["pictures"]
+
+    def accepts(self, env_id: str) -> bool:
+        return env_id == "pictures"
+
+    def require(self) -> None:
+        pass
+
+    def score_range(self, request: EnvironmentRequest) -> None:
+        del request
+
+    def describe(self, request: EnvironmentRequest) -> EnvironmentDescription:
+        del request
+        return EnvironmentDescription((3, 36, 36), Discrete(3))
+
+    def make(self, request: EnvironmentRequest) -> Any:
+        del request
+        return self.envs
+
+
+def vector(mode: AutoresetMode = AutoresetMode.SAME_STEP, num_envs: int = 2) -> VectorEnv[Any, Any, Any]:
+    return SyncVectorEnv([Picture] * num_envs, autoreset_mode=mode)
+
+
+def without_mode() -> VectorEnv[Any, Any, Any]:
+    envs = vector()
+    envs.metadata = {}
+    return envs
+
+
+def with_floats() -> VectorEnv[Any, Any, Any]:
+    envs = vector()
+    envs.reset = lambda **_: (np.full((2, *SPACE.shape), 0.5), {})  # type: ignore[method-assign]
+    return envs
+
+
+def without_last_observations() -> VectorEnv[Any, Any, Any]:
+    envs = vector()
+    step = envs.step
+    envs.step = lambda actions: (*step(actions)[:4], {})  # type: ignore[method-assign]
+    return envs
+
+
+@pytest.mark.parametrize(
+    ("envs", "error", "message"),
+    [
+        (Picture, TypeError, "must make a gymnasium.vector.VectorEnv, got Picture"),
+        (lambda: vector(num_envs=3), ValueError, r"as many environments as `request.num_envs`, 2, got 3"),
+        (
+            lambda: vector(AutoresetMode.NEXT_STEP), ValueError,
+            r"must be AutoresetMode.SAME_STEP, got AutoresetMode.NEXT_STEP; .* the argument `autoreset_mode`",
+        ),
+        (lambda: vector(AutoresetMode.DISABLED), ValueError, "SAME_STEP, got AutoresetMode.DISABLED"),
+        (without_mode, ValueError, "SAME_STEP, got None"),
+        (with_floats, ValueError, r"\(2, 3, 36, 36\) of dtype uint8, as their provider.*got float64"),
+        (without_last_observations, ValueError, r"no last observation; put it into infos\['final_obs'\]\[0\]"),
+    ],
+)  # fmt: skip
+def test_vector_environments_that_cannot_be_trained_on_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, envs: Any, error: type[Exception], message: str
+) -> None:
+    monkeypatch.setattr(registry, "_registered", [Pictures(envs())])
+    with pytest.raises(error, match=message):
+        gsprune.rl.train(TINY, tmp_path / "run", say=lambda line: None)
+
+
+def test_a_vector_environment_that_begins_episodes_in_the_same_step_is_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_registered", [Pictures(vector())])
+    agent = gsprune.rl.train(TINY, tmp_path / "run", say=lambda line: None)
+    assert agent.network.encoder.conv1.out_channels == 7
