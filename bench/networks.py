@@ -10,10 +10,26 @@ from torch import Tensor, nn
 
 from gsprune.networks import ActorCritic, build_encoder
 
-__all__ = ["NETWORKS", "Make", "with_moments"]
+__all__ = ["NETWORKS", "BasicBlock", "Make", "with_moments"]
 
 Make = Callable[[], tuple[nn.Module, Tensor]]  # a network and an example of its input
 IMPALA_WIDTHS = (1, 2, 4, 8)
+
+
+class BasicBlock(nn.Module):
+    """ResNet's block of two 3x3 convolutions (He et al. 2016, https://arxiv.org/abs/1512.03385)."""
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != width:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
 class Bottleneck(nn.Module):

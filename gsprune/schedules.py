@@ -11,8 +11,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 
+from gsprune.checks import check_number, check_whole
 from gsprune.engines.budget import LatencyBudget
 
 __all__ = ["Cosine", "Cubic", "Exponential", "Linear", "OneShot", "Polynomial", "Schedule"]
@@ -46,15 +46,11 @@ class Schedule(ABC):
         if not isinstance(self.final, LatencyBudget):
             self._check_final(self.final)
         for name, value in (("begin", self.begin), ("end", self.end)):
-            if not 0 <= _number(name, value) <= 1:
-                raise ValueError(f"`{name}` must be in [0, 1], a fraction of training, got {value!r}")
+            check_number(name, value, at_least=0, at_most=1, meaning="a fraction of training")
         if self.begin > self.end:
             raise ValueError(f"`begin` must not be after `end`, got begin={self.begin!r}, end={self.end!r}")
         if self.events is not None:
-            if isinstance(self.events, bool) or not isinstance(self.events, Integral):
-                raise TypeError(f"`events` must be a whole number or None, got {self.events!r}")
-            if self.events < 1:
-                raise ValueError(f"`events` must be at least 1, or None for every call, got {self.events}")
+            check_whole("events", self.events, at_least=1)
 
     def __call__(self, progress: float) -> float | dict[str, float] | LatencyBudget:
         """The sparsity at a point of training.
@@ -69,8 +65,7 @@ class Schedule(ABC):
         Raises:
             ValueError: `progress` is outside [0, 1].
         """
-        if not 0 <= _number("progress", progress) <= 1:
-            raise ValueError(f"`progress` must be in [0, 1], the fraction of training that is done, got {progress!r}")
+        check_number("progress", progress, at_least=0, at_most=1, meaning="the fraction of training that is done")
         elapsed = self._elapsed(float(progress))
         if isinstance(self.final, LatencyBudget):
             return self.final.at(self._sparsity(1.0, elapsed))
@@ -94,8 +89,7 @@ class Schedule(ABC):
     def _check_final(final: float | Mapping[str, float]) -> None:
         for pattern, value in final.items() if isinstance(final, Mapping) else [(None, final)]:
             name = "final" if pattern is None else f"final[{pattern!r}]"
-            if _number(name, value) < 0 or value >= 1:
-                raise ValueError(f"`{name}` must be in [0, 1), got {value!r}")
+            check_number(name, value, at_least=0, below=1)
 
     def _elapsed(self, progress: float) -> float:
         if progress >= self.end:
@@ -127,8 +121,7 @@ class Polynomial(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if _number("power", self.power) <= 0 or math.isinf(self.power):
-            raise ValueError(f"`power` must be > 0 and finite, got {self.power!r}")
+        check_number("power", self.power, above=0, below=math.inf)
 
     def rise(self, elapsed: float, final: float) -> float:
         """See `Schedule.rise`."""
@@ -197,12 +190,3 @@ class OneShot(Schedule):
         """See `Schedule.rise`."""
         del elapsed, final
         return 1.0
-
-
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"`{name}` must be a number, got {value!r}")
-    number = float(value)
-    if math.isnan(number):
-        raise ValueError(f"`{name}` must be a number, got NaN")
-    return number

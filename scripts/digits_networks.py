@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
+from networks import BasicBlock
 
 __all__ = ["NETWORKS", "Digits", "trained_network"]
 
@@ -32,22 +37,6 @@ class Digits(NamedTuple):
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
         pixels, labels = (pixels.float() / 8 - 1).reshape(-1, 1, 8, 8)[order], labels[order]
         return cls(pixels[:NUM_TRAINING], labels[:NUM_TRAINING], pixels[NUM_TRAINING:], labels[NUM_TRAINING:])
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut (He et al. 2016, https://arxiv.org/abs/1512.03385)."""
-
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != width:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
 def resnet() -> nn.Module:

@@ -109,7 +109,7 @@ def test_a_schedule_is_frozen_and_equal_to_its_like(kind: type[Schedule]) -> Non
     [
         ({"final": 1.0}, ValueError, r"`final` must be in \[0, 1\), got 1\.0"),
         ({"final": -0.1}, ValueError, r"`final` must be in \[0, 1\)"),
-        ({"final": math.nan}, ValueError, "got NaN"),
+        ({"final": math.nan}, ValueError, "got nan"),
         ({"final": "0.5"}, TypeError, r"`final` must be a number, got '0\.5'"),
         ({"final": {"a": 2}}, ValueError, r"`final\['a'\]` must be in"),
         ({"final": 0.5, "begin": 0.8, "end": 0.2}, ValueError, r"`begin` must not be after `end`.*0\.8.*0\.2"),
@@ -117,8 +117,8 @@ def test_a_schedule_is_frozen_and_equal_to_its_like(kind: type[Schedule]) -> Non
         ({"final": 0.5, "end": 2}, ValueError, r"`end` must be in \[0, 1\]"),
         ({"final": 0.5, "events": 0}, ValueError, "`events` must be at least 1"),
         ({"final": 0.5, "events": 2.5}, TypeError, "`events` must be a whole number"),
-        ({"final": 0.5, "power": 0}, ValueError, "`power` must be > 0"),
-        ({"final": 0.5, "power": math.inf}, ValueError, "`power` must be > 0 and finite"),
+        ({"final": 0.5, "power": 0}, ValueError, "`power` must be above 0"),
+        ({"final": 0.5, "power": math.inf}, ValueError, "`power` must be above 0 and finite"),
     ],
 )
 def test_a_bad_argument_is_named_with_its_value(options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gsprune.baselines.method import SparsityReport
+from gsprune.baselines.method import SparsityMethod, SparsityReport
 from gsprune.errors import CheckpointError
 
 __all__ = ["MaskedPruning", "keep_highest", "maskable_layers", "masked_count"]
@@ -18,7 +18,7 @@ __all__ = ["MaskedPruning", "keep_highest", "maskable_layers", "masked_count"]
 Layer = nn.Conv2d | nn.Linear
 
 
-class MaskedPruning(ABC):
+class MaskedPruning(SparsityMethod):
     """Sets weights to zero on a schedule and keeps them at zero. The network's size and speed do not change.
 
     A masked weight has a gradient, and Adam's moments move it even without one. So the gradients are masked before they

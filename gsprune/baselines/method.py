@@ -1,7 +1,8 @@
-"""The protocol of the methods that make a network sparse, as trainers use it."""
+"""The methods that make a network sparse, as trainers use them."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -38,7 +39,7 @@ class SparsityReport:
     units: int = 0
 
 
-class SparsityMethod(Protocol):
+class SparsityMethod(ABC):
     """A way to make a network sparse while it trains.
 
     A trainer calls `step` at its pruning events (at intervals of iterations for PPO, of updates for DQN),
@@ -46,9 +47,11 @@ class SparsityMethod(Protocol):
     ``optimizer.step()``.
     """
 
+    @abstractmethod
     def is_due(self, progress: float) -> bool:
         """False if `step` will certainly not change the network at this progress; True if it may."""
 
+    @abstractmethod
     def step(self, progress: float, frames: Tensor) -> StepReport:
         """Prune or mask up to the scheduled sparsity.
 
@@ -58,19 +61,23 @@ class SparsityMethod(Protocol):
         """
 
     def after_backward(self) -> None:
-        """Adjust the gradients."""
+        """Adjust the gradients; by default nothing."""
+        return
 
     def after_optimizer_step(self) -> None:
-        """Adjust the weights and the optimizer's moments."""
+        """Adjust the weights and the optimizer's moments; by default nothing."""
+        return
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a resumed run needs besides model and optimizer: tensors, numbers and strings."""
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a result of `state_dict`."""
+        del state
 
 
-class NoPruning:
+class NoPruning(SparsityMethod):
     """Leaves the network as it is: dense, or small from scratch."""
 
     def is_due(self, progress: float) -> bool:
@@ -82,17 +89,3 @@ class NoPruning:
         """Change nothing."""
         del progress, frames
         return SparsityReport(changed=False, sparsity=0.0)
-
-    def after_backward(self) -> None:
-        """Change nothing."""
-
-    def after_optimizer_step(self) -> None:
-        """Change nothing."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return {}: this method has no state."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Do nothing: this method has no state."""
-        del state

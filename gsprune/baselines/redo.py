@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsprune.baselines.method import SparsityReport
-from gsprune.tracing.graph import Graph, Group, IntArray, Member, layer_of
+from gsprune.arrays import IntArray
+from gsprune.baselines.method import SparsityMethod, SparsityReport
+from gsprune.checks import check_number, check_whole
+from gsprune.tracing.graph import Graph, Group, Member, layer_of
 
 __all__ = ["ReDo"]
 
@@ -22,7 +24,7 @@ _ORDER: tuple[Role, Role] = ("out", "in")
 
 
 @final
-class ReDo:
+class ReDo(SparsityMethod):
     """Recycles dormant units.
 
         s_u = E|a_u| / mean_v E|a_v|;   dormant: s_u <= threshold
@@ -65,10 +67,8 @@ class ReDo:
         Raises:
             ValueError: an option is out of range, or a group has members other than convolutions and linear layers.
         """
-        if threshold < 0:
-            raise ValueError(f"`threshold` must be at least 0, got {threshold}")
-        if interval < 1:
-            raise ValueError(f"`interval` must be at least 1, got {interval}")
+        check_number("threshold", threshold, at_least=0)
+        check_whole("interval", interval, at_least=1)
         self._model = model
         self._groups = graph.groups
         self._optimizers = tuple(optimizers)
@@ -87,12 +87,7 @@ class ReDo:
         return (self._calls + 1) % self._interval == 0
 
     def step(self, progress: float, frames: Tensor) -> SparsityReport:
-        """Every `interval` calls, recycle the units that are dormant on this batch.
-
-        Args:
-            progress: not used.
-            frames: batch of observations.
-        """
+        """Every `interval` calls, recycle the units that are dormant on this batch."""
         del progress
         self._calls += 1
         if self._calls % self._interval:
@@ -108,11 +103,7 @@ class ReDo:
 
     @torch.no_grad()
     def dormant(self, frames: Tensor) -> dict[str, IntArray]:
-        """Dormant units by group: sorted int64 unit indices.
-
-        Args:
-            frames: batch of observations.
-        """
+        """Dormant units by group: sorted int64 unit indices."""
         activations = self._input_means(frames)
         found = {}
         for group in self._groups:
@@ -122,12 +113,6 @@ class ReDo:
             )
             found[group.name] = np.flatnonzero(means <= self._threshold * means.mean())
         return found
-
-    def after_backward(self) -> None:
-        """Change nothing."""
-
-    def after_optimizer_step(self) -> None:
-        """Change nothing."""
 
     def state_dict(self) -> dict[str, Any]:
         """The number of calls and the state of the generator of new weights."""

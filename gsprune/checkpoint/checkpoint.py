@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gsprune.arrays import IntArray
 from gsprune.checkpoint.document import read_document, write_document
 from gsprune.errors import CheckpointError
 from gsprune.interrupts import PostponedInterrupts
@@ -28,7 +29,7 @@ from gsprune.rewrite.size_links import SizeLink
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors, unwrapped
 from gsprune.rewrite.transaction import Transaction
 from gsprune.selection import dense_shapes
-from gsprune.tracing.graph import Group, IntArray, Member
+from gsprune.tracing.graph import Group, Member
 
 __all__ = ["Contents", "load", "read_contents", "save"]
 

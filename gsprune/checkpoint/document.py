@@ -1,9 +1,9 @@
 """Checkpoint files: safetensors, without pickle, with a JSON document and a checksum in the header.
 
-A document consists of None, booleans, numbers, strings, lists, tuples, dictionaries and tensors, in any nesting. JSON
-lacks some of these types. A dictionary, whose keys need not be strings, is ``{"items": [[key, value], ...]}``, a tuple
-is ``{"tuple": [...]}`` and a tensor is ``{"tensor": name, "memory_format": ...}``. The tensors in the file are
-contiguous.
+A document consists of None, booleans, numbers, strings, lists, tuples, dictionaries, tensors and NumPy arrays, in any
+nesting. JSON lacks some of these types. A dictionary, whose keys need not be strings, is ``{"items": [[key, value],
+...]}``, a tuple is ``{"tuple": [...]}``, a tensor is ``{"tensor": name, "memory_format": ...}`` and an array is
+``{"array": {"tensor": ...}}``. The tensors in the file are contiguous.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -51,9 +52,6 @@ def write_document(path: Path, document: Mapping[str, Any]) -> None:
 
 def read_document(path: Path) -> dict[str, Any]:
     """Read a file of `write_document`.
-
-    Args:
-        path: the file.
 
     Returns:
         the document; tensors on the CPU, each with its own storage, in their memory format.
@@ -107,10 +105,10 @@ def _encoded(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
         return value
     if isinstance(value, Tensor):
         return _encoded_tensor(value, place, tensors)
-    if isinstance(value, Integral):
-        return int(value)
+    if isinstance(value, np.ndarray):
+        return {"array": _encoded_tensor(torch.tensor(value), place, tensors)}
     if isinstance(value, Real):
-        return float(value)
+        return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, Mapping):
         return {"items": [_encoded_item(key, item, place, tensors) for key, item in value.items()]}
     if isinstance(value, list | tuple):
@@ -118,7 +116,7 @@ def _encoded(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
         return items if isinstance(value, list) else {"tuple": items}
     raise TypeError(
         f"a checkpoint cannot hold {place.lstrip('/')!r}, a {type(value).__name__}; it holds None, booleans, numbers, "
-        f"strings, tensors, and lists, tuples and dictionaries of them"
+        f"strings, tensors, arrays, and lists, tuples and dictionaries of them"
     )
 
 
@@ -157,5 +155,7 @@ def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return {key: _decoded(item, tensors) for key, item in value["items"]}
     if "tuple" in value:
         return tuple(_decoded(item, tensors) for item in value["tuple"])
+    if "array" in value:
+        return _decoded(value["array"], tensors).numpy()
     memory_format = _MEMORY_FORMATS.get(value["memory_format"], torch.contiguous_format)
     return tensors[value["tensor"]].clone(memory_format=memory_format)

@@ -16,10 +16,12 @@ import tyro
 from rich.console import Console
 
 import gsprune
+from gsprune.checks import check_whole
+from gsprune.cli.console import open_agent, say
 from gsprune.networks import example_frames
 from gsprune.rl.evaluation.protocol import EVALUATION_SEED
 from gsprune.rl.exporting.frames import played_frames
-from gsprune.rl.trained import TrainedAgent, load_agent
+from gsprune.rl.trained import TrainedAgent
 from gsprune.rl.training.checkpoints import MODEL_FILE
 
 __all__ = ["Args", "main"]
@@ -47,12 +49,9 @@ class Args:
 
 def main(args: Args) -> None:
     """Compact the network of the newest checkpoint, and print the report."""
-    if args.calibration_frames < 0:
-        raise ValueError(f"`calibration_frames` must be at least 0, got {args.calibration_frames}")
+    check_whole("calibration_frames", args.calibration_frames, at_least=0)
     console = Console()
-    agent = load_agent(args.run)
-    for complaint in agent.complaints:
-        console.print(complaint, highlight=False, soft_wrap=True)
+    agent = open_agent(args.run, console)
     report = gsprune.compact(
         agent.network,
         example_inputs=example_frames(observation_shape=agent.environment.observation_shape),
@@ -60,13 +59,13 @@ def main(args: Args) -> None:
         tolerance=args.tolerance,
         dry_run=args.dry_run,
     )
-    console.print(str(report), highlight=False, soft_wrap=True)
+    say(console, str(report))
     if args.dry_run:
         return
     path = args.out or args.run / "compact" / MODEL_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     gsprune.save(agent.network, path, run=str(args.run), step=agent.step)
-    console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    say(console, f"wrote {path}")
 
 
 def _calibration(args: Args, agent: TrainedAgent, console: Console) -> list[torch.Tensor] | None:

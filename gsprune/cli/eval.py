@@ -17,7 +17,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from gsprune.checks import counted
+from gsprune.checks import check_whole, counted
+from gsprune.cli.console import open_agent, say
 from gsprune.files import write_atomically
 from gsprune.rl.evaluation.episodes import MAX_EPISODE_STEPS
 from gsprune.rl.evaluation.protocol import (
@@ -27,7 +28,7 @@ from gsprune.rl.evaluation.protocol import (
     evaluate_tracks,
     tracks_of,
 )
-from gsprune.rl.trained import TrainedAgent, load_agent
+from gsprune.rl.trained import TrainedAgent
 from gsprune.rl.training.config import resolve_device
 
 __all__ = ["Args", "main"]
@@ -59,21 +60,11 @@ def main(args: Args) -> None:
     """Evaluate, print a table and write ``eval.json``."""
     console = Console()
     if args.torch_threads is not None:
-        if args.torch_threads < 1:
-            raise ValueError(f"`torch_threads` must be at least 1, got {args.torch_threads}")
-        torch.set_num_threads(args.torch_threads)
-    agent = load_agent(args.run, resolve_device(args.device))
-    for complaint in agent.complaints:
-        console.print(complaint, highlight=False, soft_wrap=True)
-    config = ProtocolConfig(
-        game=agent.config["env_id"],
-        distribution_mode=agent.config["distribution_mode"],
-        episodes=args.episodes,
-        num_envs=args.num_envs,
-        seed=EVALUATION_SEED + agent.config["seed"] if args.seed is None else args.seed,
-        env_options=agent.config.get("env_options", ""),
-        max_episode_steps=args.max_episode_steps,
-    )
+        torch.set_num_threads(check_whole("torch_threads", args.torch_threads, at_least=1))
+    agent = open_agent(args.run, console, resolve_device(args.device))
+    seed = EVALUATION_SEED + agent.config["seed"] if args.seed is None else args.seed
+    amount = {"episodes": args.episodes, "num_envs": args.num_envs, "max_episode_steps": args.max_episode_steps}
+    config = ProtocolConfig.of_run(agent.config, seed=seed, **amount)
     tracks = tracks_of(agent.environment, args.noise)
     with console.status("") as status:
         results = evaluate_tracks(
@@ -82,7 +73,7 @@ def main(args: Args) -> None:
     console.print(_table(results, agent, config))
     path = args.run / "eval.json"
     write_atomically(path, _document(results, agent, config))
-    console.print(f"written to {path}", highlight=False, soft_wrap=True)
+    say(console, f"written to {path}")
 
 
 def _table(results: dict[str, TrackResult], agent: TrainedAgent, config: ProtocolConfig) -> Table:

@@ -14,11 +14,11 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from gsprune.checks import counted
+from gsprune.checks import check_whole, counted
+from gsprune.cli.console import open_agent, say
 from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig
 from gsprune.rl.exporting.frames import played_frames
 from gsprune.rl.exporting.policy import QuantizedPolicy, export_policy, quantize_policy
-from gsprune.rl.trained import TrainedAgent, load_agent
 
 __all__ = ["Args", "main"]
 
@@ -53,39 +53,25 @@ class Args:
 
 def main(args: Args) -> None:
     """Export the policy, and print the report."""
-    if args.frames < 1:
-        raise ValueError(f"`frames` must be at least 1, got {args.frames}")
+    check_whole("frames", args.frames, at_least=1)
     if args.int8 and args.format != "onnx":
         raise ValueError("`int8` needs --format onnx, because ONNX Runtime's tools make it")
-    if args.calibration_frames < 32:
-        raise ValueError(f"`calibration_frames` must be at least 32, got {args.calibration_frames}")
+    check_whole("calibration_frames", args.calibration_frames, at_least=32)
     console = Console()
-    agent = load_agent(args.run)
-    for complaint in agent.complaints:
-        console.print(complaint, highlight=False, soft_wrap=True)
-    config = _protocol(args, agent)
+    agent = open_agent(args.run, console)
+    seed = EVALUATION_SEED + args.seed
+    config = ProtocolConfig.of_run(agent.config, episodes=args.episodes, num_envs=args.num_envs, seed=seed)
     path = args.out or args.run / "export" / f"policy{_SUFFIX[args.format]}"
     with console.status("playing frames to check the export on"):
         frames = played_frames(agent, args.frames, config.seed)
     with console.status("exporting and checking"):
         report = export_policy(agent, args.run, path, frames, args.format, dynamic_batch=args.batch == "dynamic")
-    console.print(str(report), highlight=False, soft_wrap=True)
+    say(console, str(report))
     if args.int8:
         with console.status(f"quantising, and playing {counted(args.episodes, 'episode')} with each of both"):
             calibration = played_frames(agent, args.calibration_frames, config.seed + 1)
             quantized = quantize_policy(agent, report, frames, calibration, config)
-        console.print(_int8_lines(quantized), highlight=False, soft_wrap=True)
-
-
-def _protocol(args: Args, agent: TrainedAgent) -> ProtocolConfig:
-    return ProtocolConfig(
-        game=agent.config["env_id"],
-        distribution_mode=agent.config["distribution_mode"],
-        episodes=args.episodes,
-        num_envs=args.num_envs,
-        seed=EVALUATION_SEED + args.seed,
-        env_options=agent.config.get("env_options", ""),
-    )
+        say(console, _int8_lines(quantized))
 
 
 def _int8_lines(quantized: QuantizedPolicy) -> str:

@@ -18,10 +18,7 @@ import gsprune
 from gsprune.checkpoint import read_contents
 from gsprune.checks import counted
 from gsprune.networks import EncoderName, ObservationShape, example_frames
-from gsprune.rl.algorithms.registry import algorithm_of
-from gsprune.rl.envs.configured import configured_request
-from gsprune.rl.envs.registry import describe
-from gsprune.rl.networks import configured_network
+from gsprune.rl.trained import dense_network
 from gsprune.rl.training.checkpoints import MODEL_FILE, latest_checkpoint
 from gsprune.rl.training.pruning import NetworkSize
 from gsprune.rl.training.run_folder import holds_run, read_config
@@ -48,8 +45,9 @@ def main(args: Args) -> None:
     if args.path is None:
         encoder, width = args.encoder or "impoola", 2 if args.width is None else args.width
         options = {"algorithm": "ppo", "env_id": "bigfish", "encoder": encoder, "width": width}
-        title, (model, shape) = f"{encoder}, width {width:g}", build_model(options)
-        dense = NetworkSize.of(model)
+        title, (model, environment) = f"{encoder}, width {width:g}", dense_network(options)
+        shape = environment.observation_shape
+        dense = NetworkSize.of(model, shape)
     else:
         for name, value in (("encoder", args.encoder), ("width", args.width)):
             if value is not None:
@@ -71,13 +69,6 @@ def main(args: Args) -> None:
         console.print(
             f"never pruned: {counted(protected.channels, 'channel')} of {layers}: {protected.reason}", highlight=False
         )
-
-
-def build_model(options: Mapping[str, Any]) -> tuple[nn.Module, ObservationShape]:
-    """The dense network of a run's options, and the shape of its observations."""
-    environment = describe(configured_request(options))
-    network = configured_network(options, environment, algorithm_of(options["algorithm"]).build_network)
-    return network, environment.observation_shape
 
 
 def groups_table(
@@ -139,7 +130,7 @@ def _show_file(path: Path, console: Console) -> None:
 def _saved_model(path: Path, console: Console) -> tuple[str, nn.Module, NetworkSize, ObservationShape]:
     """The title, pruned network, dense size and observation shape of a run or checkpoint."""
     if (path / "config.json").is_file():
-        checkpoint, complaints = latest_checkpoint(path / "checkpoints")
+        checkpoint, complaints = latest_checkpoint(path / "checkpoints", [MODEL_FILE])
         for complaint in complaints:
             console.print(complaint, highlight=False)
     elif path.name == MODEL_FILE or (path / MODEL_FILE).is_file():
@@ -150,7 +141,8 @@ def _saved_model(path: Path, console: Console) -> tuple[str, nn.Module, NetworkS
             " gsprune.save"
         )
     config: dict[str, Any] = read_config(checkpoint.parent.parent)
-    model, shape = build_model(config)
+    model, environment = dense_network(config)
+    shape = environment.observation_shape
     dense = NetworkSize.of(model, shape)
     gsprune.load(checkpoint / MODEL_FILE, into=model)
     return f"{checkpoint}: {config['encoder']}, width {config['width']:g}", model, dense, shape

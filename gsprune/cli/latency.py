@@ -20,6 +20,8 @@ from rich.table import Table as RichTable
 from torch import nn
 
 import gsprune
+from gsprune.checks import check_number
+from gsprune.cli.console import open_agent, say
 from gsprune.engines import WIDTH_MULTIPLES, WidthPreset
 from gsprune.files import write_atomically
 from gsprune.networks import FRAME_SHAPE, EncoderName, ObservationShape, example_frames
@@ -27,10 +29,7 @@ from gsprune.report.engine_latency import EngineLatency, latency_table, ratios, 
 from gsprune.report.plot_engines import engine_latencies
 from gsprune.report.table import Table
 from gsprune.rl.algorithms.registry import algorithm_of
-from gsprune.rl.envs.configured import configured_request
-from gsprune.rl.envs.registry import describe
-from gsprune.rl.networks import configured_network
-from gsprune.rl.trained import load_agent
+from gsprune.rl.trained import dense_network
 
 __all__ = ["Args", "main"]
 
@@ -63,15 +62,14 @@ class Args:
 
 def main(args: Args) -> None:
     """Time, print the table and write it."""
-    if not args.seconds > 0:
-        raise ValueError(f"`seconds` must be above 0, got {args.seconds}")
+    check_number("seconds", args.seconds, above=0)
     for name in ("encoder", "width", "sparsity", "round_to"):
         if args.runs and getattr(args, name) not in (None, ()):
             raise ValueError(f"`{name}` is for a built-in network, but runs have their own; leave out either")
     with _writing_to(args.out):  # raises now rather than after minutes of timing
         args.out.mkdir(parents=True, exist_ok=True)
     console = Console()
-    networks, references, shape = _of_runs(args.runs) if args.runs else _built_in(args)
+    networks, references, shape = _of_runs(args.runs, console) if args.runs else _built_in(args)
     with console.status("") as status:
         rows = time_engines(
             networks,
@@ -87,14 +85,14 @@ def main(args: Args) -> None:
     for one in _per_network(table):
         console.print(one)
     _write(args.out, table, rows)
-    console.print(f"latency.md, latency.json and latency.png are in {args.out}", highlight=False, soft_wrap=True)
+    say(console, f"latency.md, latency.json and latency.png are in {args.out}")
 
 
 _Networks = tuple[dict[str, nn.Module], dict[str, str], ObservationShape]
 """{label: network}, {label: label of its dense network} and the shape of observations."""
 
 
-def _of_runs(runs: tuple[Path, ...]) -> _Networks:
+def _of_runs(runs: tuple[Path, ...], console: Console) -> _Networks:
     """The networks of runs.
 
     Raises:
@@ -104,7 +102,7 @@ def _of_runs(runs: tuple[Path, ...]) -> _Networks:
     shapes: dict[str, ObservationShape] = {}
     references: dict[str, str] = {}
     for run in runs:
-        agent = load_agent(run)
+        agent = open_agent(run, console)
         config = agent.config
         dense = f"{config['algorithm']} {config['encoder']} x{config['width']:g}, dense"
         shapes[str(run)] = agent.environment.observation_shape
@@ -137,8 +135,7 @@ def _built_in(args: Args) -> _Networks:
 
 def _agent(encoder: EncoderName, width: float) -> nn.Module:
     """The network of PPO for Procgen."""
-    options = {"env_id": "bigfish", "encoder": encoder, "width": width}
-    return configured_network(options, describe(configured_request(options)), algorithm_of("ppo").build_network)
+    return dense_network({"algorithm": "ppo", "env_id": "bigfish", "encoder": encoder, "width": width})[0]
 
 
 def _per_network(table: Table) -> list[RichTable]:

@@ -17,13 +17,14 @@ import tyro
 from rich.console import Console
 
 from gsprune.checks import counted
+from gsprune.cli.console import open_agent, say
 from gsprune.rl.playing.environment import check_same_environment
 from gsprune.rl.playing.picture import Pictures
 from gsprune.rl.playing.playback import PlayConfig, filmed, moments
 from gsprune.rl.playing.player import Player, players_of
 from gsprune.rl.playing.video import check_video_path, write_video
 from gsprune.rl.playing.window import no_window, show
-from gsprune.rl.trained import TrainedAgent, load_agent
+from gsprune.rl.trained import TrainedAgent
 from gsprune.rl.training.config import resolve_device
 
 __all__ = ["Args", "main"]
@@ -70,14 +71,14 @@ def main(args: Args) -> None:
         _show(players, config, args.run.resolve().name)
         return
     if obstacle is not None:
-        _say(console, f"{obstacle}: writing files instead of opening a window")
+        say(console, f"{obstacle}: writing files instead of opening a window")
     with console.status("playing"):
         film = filmed(players, config)
     for path in paths:
         with console.status(f"writing {path}"):
             write_video(path, film, args.fps)
         size = f"{path.stat().st_size / 1e3:,.0f} kB"
-        _say(console, f"written to {path} ({counted(len(film), 'frame')}, {len(film) / args.fps:.1f} s, {size})")
+        say(console, f"written to {path} ({counted(len(film), 'frame')}, {len(film) / args.fps:.1f} s, {size})")
 
 
 def _paths(args: Args, obstacle: str | None) -> list[Path]:
@@ -90,10 +91,7 @@ def _paths(args: Args, obstacle: str | None) -> list[Path]:
 def _agents(args: Args, console: Console) -> list[TrainedAgent]:
     device = resolve_device(args.device)
     runs = [args.run] if args.beside is None else [args.beside, args.run]
-    agents = [load_agent(run, device) for run in runs]
-    for agent in agents:
-        for complaint in agent.complaints:
-            _say(console, complaint)
+    agents = [open_agent(run, console, device) for run in runs]
     if args.beside is not None:
         check_same_environment(agents[1], agents[0])
     return agents
@@ -104,7 +102,3 @@ def _show(players: list[Player], config: PlayConfig, title: str) -> None:
         first = next(stream)
         pictures = Pictures(players, first, config.scale)
         show((pictures.draw(each) for each in chain((first,), stream)), config.fps, title)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from gsprune.checks import counted
+from gsprune.cli.console import say
 from gsprune.report.latency import measured_latencies
 from gsprune.report.load import load_runs
 from gsprune.report.table import Table
@@ -54,7 +55,7 @@ def main(args: Args) -> None:
         if table.headings[0] == "method":  # other tables may have hundreds of rows, one per run
             console.print(_for_terminal(table))
     pictures = counted(len(report.pictures), "picture")
-    console.print(f"{pictures}, runs.csv and report.md are in {report.folder}", highlight=False, soft_wrap=True)
+    say(console, f"{pictures}, runs.csv and report.md are in {report.folder}")
 
 
 def _for_terminal(table: Table) -> RichTable:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from gsprune.cli.console import say
 from gsprune.rl.training.summary import RunSummary
 
 __all__ = ["print_summary"]
@@ -25,6 +26,4 @@ def print_summary(summary: RunSummary, folder: Path, console: Console) -> None:
         results.add_row(*result_row)
     console.print(network)
     console.print(results)
-    console.print(
-        f"summary.md, curves.png, metrics.jsonl and checkpoints are in {folder}", highlight=False, soft_wrap=True
-    )
+    say(console, f"summary.md, curves.png, metrics.jsonl and checkpoints are in {folder}")

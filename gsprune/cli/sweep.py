@@ -20,6 +20,7 @@ from rich.console import Console
 
 from gsprune.checks import counted
 from gsprune.cli import COMMANDS
+from gsprune.cli.console import say
 from gsprune.cli.presets import base_of
 from gsprune.rl.training.idle_options import without_idle
 from gsprune.sweep.display import SweepDisplay
@@ -167,7 +168,7 @@ def _conclude(jobs: list[Job], interrupted: bool, out: Path, console: Console) -
     finished = sum(job.status in (Status.FINISHED, Status.SKIPPED) for job in jobs)
     console.print(f"{finished} of {len(jobs)} trials are finished, {failed} failed", highlight=False)
     if finished:
-        console.print(f"make the report with: gsprune report {out}", highlight=False, soft_wrap=True)
+        say(console, f"make the report with: gsprune report {out}")
     if finished < len(jobs):
         console.print("resume with the same command", highlight=False)
     if interrupted:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from gsprune.cli.option_groups import groups_of
 from gsprune.cli.presets import RunOptions, base_of, defaults_for
 from gsprune.cli.training import run_training
+from gsprune.rl.algorithms.ppo.algorithm import PPO
 from gsprune.rl.algorithms.ppo.config import PRESETS, PPOConfig
-from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
 from gsprune.rl.training.idle_options import without_idle
 
 __all__ = ["Args", "defaults", "groups_of", "main"]
@@ -29,4 +28,4 @@ def defaults(argv: Sequence[str]) -> Args:
 def main(args: Args) -> int:
     """Train; the exit code is 130 if the user stopped the run."""
     args = without_idle(args, base_of(args, PRESETS))
-    return run_training(args, args, partial(PPOTrainer, args), "ppo")
+    return run_training(args, args, PPO)

@@ -26,6 +26,9 @@ __all__ = ["Compensation", "CompensationMode"]
 
 CompensationMode = Literal["bias", "linear"]
 
+# Numbers of batches after which a map is solved again; solving after each one would take longer than the forwards.
+_SOLVED_AFTER = frozenset(4**power for power in range(16))
+
 
 class Compensation:
     """Lets the consumers of removed channels read them off the channels that stay (He et al. 2017, arXiv:1707.06168).
@@ -34,7 +37,7 @@ class Compensation:
     it arrives at a consumer with inputs z, the ridge problem x = A z + c is solved, the weight becomes W A, W c goes
     into its bias, and the forward goes on with them. So errors do not add up along the depth.
 
-    With several batches, each one adds to the moments, and those whose number is a power of two and the last one solve
+    With several batches, each one adds to the moments, and those whose number is a power of four and the last one solve
     anew. A weight with several uses gets one map; the uses behind its first one are fitted on the dense network's
     inputs.
 
@@ -100,7 +103,7 @@ class Compensation:
                 )
             num_added[use.weight] += 1
             count = num_added[use.weight]
-            if count == num_batches[use.weight] or count & (count - 1) == 0:  # a power of two
+            if count == num_batches[use.weight] or count in _SOLVED_AFTER:
                 fits[use.weight].write(self.stack)
             else:
                 fits[use.weight].apply()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gsprune.tracing.graph import Graph, IntArray
+from gsprune.arrays import IntArray
+from gsprune.tracing.graph import Graph
 
 __all__ = ["Consumer", "find_consumers", "find_output_axes"]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gsprune.arrays import IntArray
 from gsprune.compensation.consumer import Consumer, find_consumers, find_output_axes
 from gsprune.compensation.moments import Moments
 from gsprune.compensation.recording import MAX_COLUMNS, common_constants, watch_calls
@@ -15,7 +16,7 @@ from gsprune.compensation.spread import spread
 from gsprune.compensation.uses import Use
 from gsprune.compensation.weights import as_matrices
 from gsprune.tracing.example import Example
-from gsprune.tracing.graph import Graph, IntArray
+from gsprune.tracing.graph import Graph
 
 __all__ = ["DenseInputs", "find_dense_inputs"]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from gsprune.arrays import IntArray
 from gsprune.compensation.consumer import Consumer
 from gsprune.compensation.moments import Moments, Stack
 from gsprune.compensation.patches import PatchSample
@@ -16,7 +17,6 @@ from gsprune.compensation.solve import Map, solve, solve_constant
 from gsprune.compensation.targets import Target
 from gsprune.compensation.uses import Use
 from gsprune.compensation.weights import as_matrices, from_matrices
-from gsprune.tracing.graph import IntArray
 
 __all__ = ["ConsumerFit"]
 
@@ -63,6 +63,11 @@ class ConsumerFit:
         Args:
             stack: over the ranks that train the network together.
         """
+        self.solve(stack)
+        self.apply()
+
+    def solve(self, stack: Stack | None) -> None:
+        """Find the map with the samples so far."""
         assert self._moments is not None
         moments = self._moments.of_all_ranks(self.consumer.weight, stack)
         has_constant = bool(self.targets[0].constants)
@@ -70,22 +75,26 @@ class ConsumerFit:
             self.map = solve(moments, has_constant)
         elif has_constant:
             self.map = solve_constant(moments)
-        self.apply()
 
     def apply(self) -> None:
         """Write the weights and biases again: buffers are put back after every forward."""
-        if self.map is not None:
-            for target in self.targets:
-                self._write(target, self.map)
+        for target in self.targets if self.map is not None else ():
+            change, shift = self.changes(target)
+            if change is not None:
+                target.pruned.copy_(target.base.double() + change)
+            if shift is not None:
+                target.add_constant(shift)
 
-    def _write(self, target: Target, found: Map) -> None:
-        """W' = W A, and W c into the bias."""
-        matrices = self._matrices(target.rows(self.consumer))
-        if found.weight is not None:
-            change = torch.einsum("goip,gik->gokp", matrices, found.weight)
-            target.pruned.copy_(target.base.double() + self._as_weight(change, target.pruned))
-        if found.constant is not None:
-            target.add_constant(torch.einsum("goip,gi->go", matrices, found.constant).flatten())
+    def changes(self, target: Target) -> tuple[Tensor | None, Tensor | None]:
+        """The change of a target's weight, W' = W A, and (outputs,) W c for its bias; None for what there is not."""
+        assert self.map is not None
+        matrices, change, shift = self._matrices(target.rows(self.consumer)), None, None
+        if self.map.weight is not None:
+            products = torch.einsum("goip,gik->gokp", matrices, self.map.weight)
+            change = self._as_weight(products, target.pruned)
+        if self.map.constant is not None:
+            shift = torch.einsum("goip,gi->go", matrices, self.map.constant).flatten()
+        return change, shift
 
     def explained(self) -> float | None:
         """The share of the lost mean square that the map explains; None without a map."""

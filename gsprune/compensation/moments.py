@@ -87,6 +87,24 @@ class Moments:
         factor[:, size, 1 + self.num_kept :] = torch.linalg.vector_norm(products[:, size:], dim=1)
         return factor
 
+    def without(self, weight: Tensor, constant: Tensor) -> Moments:
+        """The moments of z and r - D z - c.
+
+        Args:
+            weight: (groups, inputs, kept) float64, D.
+            constant: (groups, inputs) float64, c.
+        """
+        end = 1 + self.num_kept
+        moments = Moments(self.kept, self.factor.shape[2] - end)
+        moments.factor, moments.samples = self.factor.clone(), self.samples
+        predictor = torch.cat([constant[:, :, None], weight], 2)
+        moments.factor[:, :, end:] -= self.factor[:, :, :end] @ predictor.mT
+        return moments
+
+    def mean_square(self) -> Tensor:
+        """(groups, inputs) float64, mean square of what is lost."""
+        return self.factor[:, :, 1 + self.num_kept :].square().sum(1) / self.samples
+
     def kept_mean_square(self) -> float:
         """Mean square of the inputs that are left."""
         kept = self.factor[:, :, 1 : 1 + self.num_kept]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from gsprune.compensation.consumer import Consumer
+from gsprune.compensation.fitting import ConsumerFit
 from gsprune.compensation.moments import Moments, Stack
 from gsprune.compensation.patches import PatchSample
 from gsprune.compensation.sample import Sample
@@ -22,6 +23,9 @@ __all__ = ["PatchFit"]
 class PatchFit:
     """Fits one convolution: what its outputs lose is predicted from the patches of the kept inputs.
 
+    The channels are fitted first, with one map for all positions of the kernel, and the patches predict what is lost
+    still. So a dependency between channels holds at every position, also at a border that no sampled patch has.
+
     Attributes:
         consumer: the convolution's weight.
         targets: the model's weight, then those of its copies and followers.
@@ -33,6 +37,7 @@ class PatchFit:
     _moments: Moments | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        self._channels = ConsumerFit(self.consumer, self.targets, linear=True)
         self._base = torch.cat([target.base.double().flatten(1) for target in self.targets])
         rows = torch.cat([target.rows(self.consumer).flatten(1) for target in self.targets])
         self._lengths = rows.square().sum(1).sqrt()
@@ -45,6 +50,8 @@ class PatchFit:
         if self._moments is None:
             self._moments = Moments(torch.arange(z.shape[1], device=z.device)[None], lost.shape[1])
         self._moments.add_lost(z[None], lost[None])
+        if sample.channels is not None:
+            self._channels.add(use, sample.channels)
 
     def is_finite(self) -> bool:
         """False if a sample was NaN or infinite."""
@@ -58,7 +65,18 @@ class PatchFit:
         """
         assert self._moments is not None
         moments = self._moments.of_all_ranks(self.consumer.weight, stack)
-        self.map = solve(moments, bool(self.targets[0].constants), self._lengths)
+        lost, weight, constant = moments.mean_square(), moments.factor.new_zeros(()), moments.factor.new_zeros(())
+        has_constant = bool(self.targets[0].constants)
+        if self._channels.is_finite():
+            self._channels.solve(stack)
+            changes, shifts = zip(*map(self._channels.changes, self.targets), strict=True)
+            weight = torch.cat([change.flatten(1) for change in changes])[None]
+            constant = torch.cat(shifts)[None] if has_constant else constant.expand(1, weight.shape[1])
+            moments = moments.without(weight, constant)
+        found = solve(moments, has_constant, self._lengths)
+        assert found.weight is not None
+        total = found.constant + constant if found.constant is not None else None
+        self.map = Map(found.weight + weight, total, lost, found.unexplained)
         self.apply()
 
     def apply(self) -> None:

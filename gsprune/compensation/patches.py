@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gsprune.compensation.consumer import Consumer
+from gsprune.compensation.sample import Sample
 from gsprune.compensation.spread import spread
 from gsprune.compensation.uses import Use
 
@@ -39,6 +40,7 @@ class PatchSample:
 
     Attributes:
         products: (rows, outputs), what the weights make of the patches.
+        channels: as many samples of the inputs; None for a pointwise convolution, whose patches are these.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class PatchSample:
         patches = _patches(use, self._rows)
         dtype = torch.promote_types(patches.dtype, torch.float32)
         self.products = patches.flatten(1).to(dtype) @ weights.flatten(1).to(dtype).T
+        is_pointwise = use.kernel is not None and prod(use.kernel.sizes) == 1
+        self.channels = None if is_pointwise else Sample(use, most, seed, is_first)
         kept = torch.from_numpy(consumer.kept).to(patches.device)
         self._dense = None if is_first else patches[:, kept].flatten(1)
 

@@ -8,13 +8,14 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from gsprune.arrays import IntArray
 from gsprune.compensation.consumer import Consumer, find_consumers, find_output_axes
 from gsprune.compensation.patches import PatchSample, num_patch_rows
 from gsprune.compensation.sample import Sample
 from gsprune.compensation.uses import ConstantPlace, Use, UseWatcher
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.example import Example
-from gsprune.tracing.graph import Graph, IntArray
+from gsprune.tracing.graph import Graph
 from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.temporary_eval import temporary_eval
 

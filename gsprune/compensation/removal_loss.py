@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsprune.arrays import Float64Array
+from gsprune.arrays import Float64Array, IntArray
 from gsprune.compensation.solve import RIDGES
-from gsprune.tracing.graph import IntArray
 
 __all__ = ["RemovalLoss"]
 

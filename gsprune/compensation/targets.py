@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsprune.arrays import IntArray
 from gsprune.compensation.consumer import Consumer
 from gsprune.compensation.uses import ConstantPlace
 from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.tensors import named_tensors
-from gsprune.tracing.graph import IntArray
 
 __all__ = ["Target", "dense_aliases", "dense_weights", "find_targets"]
 

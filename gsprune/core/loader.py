@@ -28,9 +28,6 @@ def load_core(package: Path, search: list[str]) -> ModuleType:
         package: folder of the package's Python files.
         search: folders that may hold an installed ``gsprune``, in order: ``sys.path``.
 
-    Returns:
-        The extension module.
-
     Raises:
         ImportError: no core was built for this Python, or it was built from other C++ sources than ``csrc/``.
     """

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from gsprune.arrays import BoolArray, Float64Array
 from gsprune.errors import DistributedError
 from gsprune.tracing.structure import Structure
 
@@ -33,9 +33,6 @@ _WAY_OUT = (
     "start with equal weights on all ranks (DDP does that; otherwise use torch.distributed.broadcast), average"
     " gradients before the step, and give all ranks the same options"
 )
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 class Consensus:
@@ -69,11 +66,11 @@ class Consensus:
         self._device = device if only_cuda else torch.device("cpu")
         self._is_over = False
 
-    def mean(self, statistics: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    def mean(self, statistics: Mapping[str, Float64Array]) -> dict[str, Float64Array]:
         """The mean over the ranks, with the arguments and errors of `stacked`."""
         return {name: parts.sum(0) / len(parts) for name, parts in self.stacked(statistics).items()}
 
-    def stacked(self, statistics: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    def stacked(self, statistics: Mapping[str, Float64Array]) -> dict[str, Float64Array]:
         """Name -> (ranks, ...), the arrays of all ranks, bitwise the same on all ranks.
 
         Args:

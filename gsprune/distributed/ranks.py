@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from gsprune.checks import check_number
 from gsprune.errors import DistributedError
 
 if TYPE_CHECKING:
@@ -65,10 +66,6 @@ class Ranks:
     def share(self, total: int, name: str) -> range:
         """This rank's part of `total` items. Parts are contiguous, and their sizes differ by at most one.
 
-        Args:
-            total: number of items.
-            name: their name in error messages.
-
         Raises:
             ValueError: there are fewer items than ranks.
         """
@@ -91,6 +88,28 @@ class Ranks:
             with self._collective():
                 dist.all_reduce(tensor, group=self.group)
         return tensor
+
+    @torch.no_grad()
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over all ranks. A missing gradient counts as zeros.
+
+        Each rank differentiates its part of the batch's loss, so the sum is the gradient of the whole loss.
+
+        Args:
+            parameters: the network's parameters, in the same order on all ranks.
+        """
+        if self.is_alone:
+            return
+        gradients: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+        for parameter in parameters:
+            if parameter.requires_grad:
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = gradient
+                gradients.setdefault((gradient.dtype, gradient.device), []).append(gradient)
+        for alike in gradients.values():  # one vector for each dtype: a collective per gradient would take longer
+            sums = self.sum(torch.cat([gradient.flatten() for gradient in alike]))
+            for gradient, part in zip(alike, torch.split(sums, [each.numel() for each in alike]), strict=True):
+                gradient.copy_(part.view_as(gradient))
 
     def columns(self, array: npt.NDArray[DType]) -> npt.NDArray[DType]:
         """Concatenate the columns of all ranks, on all ranks.
@@ -211,8 +230,7 @@ def joined_ranks(with_gpus: bool, timeout_minutes: float) -> Iterator[Ranks]:
     Raises:
         ValueError: `timeout_minutes` is not above 0.
     """
-    if not timeout_minutes > 0:
-        raise ValueError(f"`rank_timeout_minutes` must be above 0, got {timeout_minutes}")
+    check_number("rank_timeout_minutes", timeout_minutes, above=0)
     if num_launched_ranks() == 1:
         yield Ranks()
         return

@@ -115,9 +115,6 @@ class Criterion(ABC):
         A criterion of weights returns one row per weight, the root's first. A criterion of whole units (from data, or
         from several weights together) returns a single row, which reductions do not change.
 
-        Args:
-            source: the network.
-
         Returns:
             group name -> (rows, units) float64, at least one row.
 

@@ -26,9 +26,6 @@ class FromFunction(Criterion):
 
     The function gets the weight as a (positions, other elements) float64 tensor without gradient. Its first axis is the
     group's axis of the weight. It returns one number per position.
-
-    Args:
-        function: the function.
     """
 
     def __init__(self, function: MatrixFunction) -> None:

@@ -22,10 +22,6 @@ def as_matrix(weight: Tensor, axis: int) -> Tensor:
 def scored_members(group: Group, source: ScoreSource) -> tuple[Member, ...]:
     """The members that are scored: floating-point parameters with two axes or more that belong to no copy.
 
-    Args:
-        group: the group.
-        source: the network.
-
     Raises:
         ScoreError: the group has no such member.
     """

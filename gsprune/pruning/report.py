@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsprune.arrays import BoolArray
+from gsprune.arrays import BoolArray, IntArray
 from gsprune.checks import counted
 from gsprune.compensation.rehearsal import OutputChange
 from gsprune.compensation.removable import CompactionReport
 from gsprune.compensation.report import CompensationReport
 from gsprune.selection import Selection, Shortfall, dense_shapes, group_layers, shortfall
-from gsprune.tracing.graph import Group, IntArray, Protected
+from gsprune.tracing.graph import Group, Protected
 from gsprune.tracing.structure import Structure
 
 __all__ = ["Context", "GroupChange", "PruneReport"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from gsprune.arrays import BoolArray, Float32Array
+from gsprune.arrays import BoolArray, Float32Array, IntArray
 from gsprune.backends import BackendName, get_backend
 from gsprune.checks import check_choice, check_number
 from gsprune.compensation.calibration import calibration_calls
@@ -26,7 +26,7 @@ from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.selection import Selection, select_units
 from gsprune.tracing.example import Example
-from gsprune.tracing.graph import Graph, IntArray
+from gsprune.tracing.graph import Graph
 from gsprune.tracing.relative_change import relative_change
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from gsprune.arrays import IntArray
 from gsprune.checks import listed
 from gsprune.errors import PruneWarning
 from gsprune.pruning.report import PruneReport
 from gsprune.rewrite.session import Session
 from gsprune.tracing.copies import untied_twins
-from gsprune.tracing.graph import Graph, IntArray
+from gsprune.tracing.graph import Graph
 
 __all__ = ["warn_after_step"]
 

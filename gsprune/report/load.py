@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from gsprune.arrays import Float64Array
 from gsprune.report.series import Curve
 from gsprune.rl.training.metrics import read_metrics
 from gsprune.rl.training.run_folder import holds_run, read_config
 
 __all__ = ["RunRecord", "find_runs", "load_run", "load_runs"]
 
-FloatArray = npt.NDArray[np.float64]
 
 _CONFIG = "config.json"
 _SWEEP = "sweep.json"
@@ -70,7 +69,7 @@ class RunRecord:
         """True if the training has finished."""
         return bool(self.summary)
 
-    def column(self, key: str) -> FloatArray:
+    def column(self, key: str) -> Float64Array:
         """(T,) float64 values of a metric; NaN in rows without it."""
         return np.array([_number(row.get(key)) for row in self.rows], dtype=np.float64)
 
@@ -88,7 +87,7 @@ class RunRecord:
         values = [float(row[key]) for row in self.rows if row.get(key) is not None]
         return max(values, default=None)
 
-    def widths(self) -> dict[str, FloatArray]:
+    def widths(self) -> dict[str, Float64Array]:
         """Group -> (T,) widths over the rows; groups in the order of the forward pass."""
         names = [key for key in (self.rows[0] if self.rows else {}) if key.startswith("width/")]
         return {key.removeprefix("width/"): self.column(key) for key in names}

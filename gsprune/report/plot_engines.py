@@ -21,11 +21,7 @@ _LEGEND_KEY = 8  # width of a legend's key and gaps, in letters
 
 
 def engine_latencies(rows: Sequence[EngineLatency]) -> Figure:
-    """Medians of undisturbed calls as bars with labels.
-
-    Args:
-        rows: the latencies, at least one.
-    """
+    """Medians of undisturbed calls as bars with labels."""
     batches = list(dict.fromkeys(row.latency.batch for row in rows))
     networks = list(dict.fromkeys(row.network for row in rows))
     settings = list(dict.fromkeys((row.engine, row.latency.threads) for row in rows))

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from gsprune.arrays import Float64Array
 from gsprune.report.load import RunRecord
 from gsprune.report.outcome import Outcome
 from gsprune.report.series import mean_band
@@ -129,9 +129,6 @@ def widths_over_time(runs: Sequence[RunRecord]) -> Figure | None:
 
     Groups with equal widths share a line.
 
-    Args:
-        runs: the runs.
-
     Returns:
         The figure, or None if no network shrank.
     """
@@ -162,10 +159,6 @@ def wall_clock(outcomes: Sequence[Outcome], styles: Mapping[str, PlotStyle]) -> 
     """Training time per method: a bar for the mean over seeds and games, a point for every run.
 
     Runs of different lengths are not comparable, so only the runs with the max_steps steps are shown.
-
-    Args:
-        outcomes: the outcomes of the runs.
-        styles: the plot style of each method.
 
     Returns:
         The figure, or None if no run has a duration.
@@ -228,7 +221,7 @@ def _merged(widths: Mapping[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def _reach(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _reach(values: Float64Array) -> Float64Array:
     """(2, 1): distances of the smallest and the largest value from the mean, at least 0 in spite of rounding."""
     centre = values.mean()
     return np.maximum([[centre - values.min()], [values.max() - centre]], 0.0)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from gsprune.arrays import Float64Array
 
 __all__ = ["Band", "Curve", "mean_band", "resampling"]
 
-FloatArray = npt.NDArray[np.float64]
 
 _RESAMPLES = 1_000  # percentiles that are exact to the width of a line
 
@@ -24,15 +24,15 @@ class Curve:
         y: (T,) float64; NaN for a missing value.
     """
 
-    x: FloatArray
-    y: FloatArray
+    x: Float64Array
+    y: Float64Array
 
     def finite(self) -> Curve:
         """The points with a value."""
         is_finite = np.isfinite(self.y) & np.isfinite(self.x)
         return Curve(self.x[is_finite], self.y[is_finite])
 
-    def at(self, x: FloatArray) -> FloatArray:
+    def at(self, x: Float64Array) -> Float64Array:
         """(G,) values at x, interpolated linearly; NaN outside of the curve."""
         points = self.finite()
         return np.interp(x, points.x, points.y, left=np.nan, right=np.nan)
@@ -50,10 +50,10 @@ class Band:
         runs: number of averaged curves.
     """
 
-    x: FloatArray
-    mean: FloatArray
-    low: FloatArray
-    high: FloatArray
+    x: Float64Array
+    mean: Float64Array
+    low: Float64Array
+    high: Float64Array
     runs: int
 
 

@@ -30,9 +30,6 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str]) -
         outcomes: the outcomes of all runs; other games are omitted.
         game: the game.
         methods: the order of the rows.
-
-    Returns:
-        The table.
     """
     rows = []
     of_game = [outcome for outcome in outcomes if outcome.run.game == game]

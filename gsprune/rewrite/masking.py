@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gsprune.arrays import IntArray
 from gsprune.interrupts import PostponedInterrupts
 from gsprune.rewrite.transaction import Transaction
 from gsprune.tracing.example import Example
-from gsprune.tracing.graph import IntArray
 
 __all__ = ["masked", "masked_output"]
 

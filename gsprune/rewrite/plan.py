@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gsprune import _core
+from gsprune.arrays import IntArray
 from gsprune.backends import Pattern
 from gsprune.errors import RewriteError
 from gsprune.rewrite.binding import Binding
@@ -23,7 +24,6 @@ from gsprune.rewrite.optimizers.registry import StateHandler, handler_of
 from gsprune.rewrite.optimizers.states import StateSlicer
 from gsprune.rewrite.shared_storage import check_storages
 from gsprune.rewrite.size_links import Entry
-from gsprune.tracing.graph import IntArray
 from gsprune.tracing.structure import Structure
 
 __all__ = ["RewritePlan", "plan_rewrite"]

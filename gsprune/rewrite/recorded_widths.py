@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
+from gsprune.arrays import IntArray
 from gsprune.backends import get_backend
 from gsprune.rewrite.shared_storage import check_storages
 from gsprune.rewrite.size_links import link_entries, links_of
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors
 from gsprune.rewrite.transaction import Transaction
-from gsprune.tracing.graph import IntArray
 
 __all__ = ["rewrite_to"]
 

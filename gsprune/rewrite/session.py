@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import nn
 
+from gsprune.arrays import IntArray
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.size_links import SizeLink
 from gsprune.tracing.example import Example
-from gsprune.tracing.graph import Graph, Group, IntArray
+from gsprune.tracing.graph import Graph, Group
 from gsprune.tracing.structure import Structure
 
 __all__ = ["SESSION_ATTRIBUTE", "Session", "session_of"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from gsprune.rl.networks import configured_network
 from gsprune.rl.training.checkpoints import MODEL_FILE, latest_checkpoint
 from gsprune.rl.training.run_folder import read_config
 
-__all__ = ["TrainedAgent", "load_agent"]
+__all__ = ["TrainedAgent", "dense_network", "load_agent"]
 
 _ATTEMPTS = 5
 
@@ -72,17 +73,17 @@ class TrainedAgent:
         return self.algorithm.policy(self.acting_part, self.network, self.environment, generator, self.device)
 
 
+def dense_network(options: Mapping[str, Any]) -> tuple[nn.Module, EnvironmentDescription]:
+    """The dense network of a run's options with new random weights, and the description of its environment."""
+    environment = describe(configured_request(options))
+    build = algorithm_of(options["algorithm"]).build_network
+    return configured_network(options, environment, build), environment
+
+
 def load_agent(folder: Path, device: torch.device | str = "cpu") -> TrainedAgent:
     """Read the newest undamaged checkpoint of a run, without a lock.
 
     A run in progress deletes old checkpoints. If a checkpoint is deleted while it is read, the read is repeated.
-
-    Args:
-        folder: the run folder.
-        device: the device for the network.
-
-    Returns:
-        The agent.
 
     Raises:
         ValueError: `folder` is no run folder.
@@ -98,9 +99,8 @@ def load_agent(folder: Path, device: torch.device | str = "cpu") -> TrainedAgent
 
 
 def _load(folder: Path, config: dict[str, Any], device: torch.device) -> TrainedAgent:
-    checkpoint, complaints = latest_checkpoint(folder / "checkpoints")
-    environment = describe(configured_request(config))
-    network = configured_network(config, environment, algorithm_of(config["algorithm"]).build_network)
+    checkpoint, complaints = latest_checkpoint(folder / "checkpoints", [MODEL_FILE])
+    network, environment = dense_network(config)
     gsprune.load(checkpoint / MODEL_FILE, into=network)
     if config.get("channels_last", True):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

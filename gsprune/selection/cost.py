@@ -45,11 +45,7 @@ class CostModel:
 
     @classmethod
     def of_macs(cls, graph: Graph) -> CostModel:
-        """The MACs of one example.
-
-        Args:
-            graph: the present network.
-        """
+        """The MACs of one example."""
         factors: dict[str, float] = {}
         for operation in graph.mac_operations:
             factors[operation.weight] = factors.get(operation.weight, 0.0) + operation.positions

@@ -43,7 +43,6 @@ class Job:
         status: its state.
         resumed: True if the trial continues the run in its folder.
         seconds: wall-clock time of the current or last process.
-        exit_code: exit code of the ended process; negative for a signal.
         message: cause of a failure: the last error line of the log.
         restarts: number of restarts after a lost Ray worker.
     """
@@ -52,7 +51,6 @@ class Job:
     status: Status = Status.WAITING
     resumed: bool = False
     seconds: float = 0.0
-    exit_code: int | None = None
     message: str = ""
     restarts: int = 0
 
@@ -166,7 +164,6 @@ class Runner:
             if end is None:
                 continue
             self._running.remove(running)
-            job.exit_code = end.code
             if end.code == 0 and job.status is Status.RUNNING:
                 job.status = Status.FINISHED
             elif self.interrupted:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gsprune import _core
-from gsprune.tracing.graph import IntArray
+from gsprune.arrays import IntArray
 from gsprune.tracing.shadow import Labels
 from gsprune.tracing.tape import OUTPUT, Split, Tape
 

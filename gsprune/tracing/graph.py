@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from gsprune.arrays import IntArray
 from gsprune.tracing.table import graph_table
 from gsprune.tracing.trail import TrailOperation
 
-__all__ = ["Graph", "Group", "IntArray", "MacOperation", "Member", "Protected", "Queries", "layer_of"]
-
-IntArray = npt.NDArray[np.int64]
+__all__ = ["Graph", "Group", "MacOperation", "Member", "Protected", "Queries", "layer_of"]
 
 
 def layer_of(tensor: str) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from gsprune.arrays import BoolArray, IntArray
 from gsprune.tracing.components import Components, atoms_in
-from gsprune.tracing.graph import Graph, Group, IntArray, MacOperation, Member, Protected, Queries
+from gsprune.tracing.graph import Graph, Group, MacOperation, Member, Protected, Queries
 from gsprune.tracing.tape import Axis, Tape
 from gsprune.tracing.trail import TrailOperation, build_trail
 
@@ -149,7 +150,7 @@ class _Grouping:
             groups.append(Group(name, int(widths[index]), copies, members, self._kind(members)))
         return tuple(groups), group_of, unit_of
 
-    def _flags(self, axis_of: IntArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    def _flags(self, axis_of: IntArray) -> tuple[BoolArray, BoolArray]:
         """Which axes consume channels, and which components are tied across heads."""
         consumes = np.zeros(len(self.tape.axes), bool)
         consumes[axis_of[atoms_in(self.tape.inputs)]] = True

@@ -14,11 +14,7 @@ __all__ = ["protect_outputs", "tensors_in"]
 
 
 def tensors_in(output: Any) -> list[Tensor]:
-    """Every tensor in nested containers, dataclasses and plain objects (distributions, model outputs), once.
-
-    Args:
-        output: any object. Modules inside it are skipped.
-    """
+    """Every tensor in nested containers, dataclasses and plain objects (distributions, model outputs), once."""
     found: dict[int, Tensor] = {}
     seen: dict[int, Any] = {}
     pending = [output]
@@ -45,11 +41,6 @@ def protect_outputs(tape: Tape, model: nn.Module, output: Any) -> None:
     These are the returned tensors. If the call returns None, they are also the tensors that it stored in an attribute,
     a list or a hook. In other calls, stored tensors are protected only if the network does not consume their channels
     (`Components`).
-
-    Args:
-        tape: the tape of the call.
-        model: the network. The call may have replaced its buffers.
-        output: the return value of the call.
     """
     returned = tensors_in(output)
     for tensor in returned:

@@ -11,15 +11,13 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from gsprune import _core
-from gsprune.tracing.graph import Graph, Group, IntArray, Member
+from gsprune.arrays import BoolArray, IntArray
+from gsprune.tracing.graph import Graph, Group, Member
 from gsprune.tracing.trail import Numbers, Scale, Units
 
 __all__ = ["ExpectedOperation", "Structure"]
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 class ExpectedOperation(NamedTuple):
@@ -172,11 +170,7 @@ class Structure:
         return Structure(self._vectors, alive, first_unit, ids, starts), keeps
 
     def expected_operations(self, before: Structure) -> list[ExpectedOperation]:
-        """The operations of the present network, in the order of the trace, if every size in its code follows.
-
-        Args:
-            before: the structure before the step.
-        """
+        """The operations of the present network, in the order of the trace, if every size in its code follows."""
         alive, present = np.append(self._alive, True), np.append(before._alive, True)
         lengths_of: dict[int, tuple[int, int]] = {}
 

@@ -9,11 +9,10 @@ import torch
 
 import gsprune
 from gsprune.cli import main
-from gsprune.cli.inspect import build_model
 from gsprune.networks import example_frames
 from gsprune.rl.envs.configured import configured_request
 from gsprune.rl.envs.registry import describe
-from gsprune.rl.trained import TrainedAgent
+from gsprune.rl.trained import TrainedAgent, dense_network
 from gsprune.rl.training.checkpoints import MODEL_FILE
 
 OPTIONS = {"algorithm": "ppo", "env_id": "bigfish", "encoder": "nature", "width": 1}
@@ -23,13 +22,13 @@ OPTIONS = {"algorithm": "ppo", "env_id": "bigfish", "encoder": "nature", "width"
 def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TrainedAgent:
     """An agent of which half of a hidden layer is dead."""
     torch.manual_seed(0)
-    network, _ = build_model(OPTIONS)
+    network, _ = dense_network(OPTIONS)
     with torch.no_grad():
         hidden = next(m for m in network.modules() if isinstance(m, torch.nn.Linear))
         hidden.weight[::2] = 0
     environment = describe(configured_request(OPTIONS))
     agent = TrainedAgent(network.eval(), OPTIONS, environment, tmp_path, 5, torch.device("cpu"), ())
-    monkeypatch.setattr("gsprune.cli.compact.load_agent", lambda _: agent)
+    monkeypatch.setattr("gsprune.cli.console.load_agent", lambda run, device: agent)
     return agent
 
 
@@ -40,7 +39,7 @@ def test_the_written_network_is_smaller_and_computes_the_same(
     expected = agent.network(frames)
     assert main(["compact", str(tmp_path)]) == 0
     assert "compacted: " in capsys.readouterr().out
-    small, _ = build_model(OPTIONS)
+    small, _ = dense_network(OPTIONS)
     before = sum(p.numel() for p in small.parameters())
     assert gsprune.load(tmp_path / "compact" / MODEL_FILE, into=small)["step"] == 5
     assert sum(p.numel() for p in small.parameters()) < 0.7 * before

@@ -9,7 +9,7 @@ import torch
 from gsprune.cli import main
 from gsprune.networks import ActorCritic, build_encoder
 from gsprune.rl.envs.procgen import NUM_ACTIONS
-from gsprune.rl.training.checkpoints import TrainingState, save_checkpoint
+from gsprune.rl.training.checkpoints import save_checkpoint
 from gsprune.rl.training.run_folder import RunFolder
 
 pytest.importorskip("procgen")
@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> Path:
     holder = RunFolder.create(folder, "ppo", config)
     torch.manual_seed(0)
     model = ActorCritic(build_encoder("nature", 1), NUM_ACTIONS)
-    save_checkpoint(folder / "checkpoints", 512, model, torch.optim.Adam(model.parameters()), TrainingState())
+    save_checkpoint(folder / "checkpoints", 512, model, torch.optim.Adam(model.parameters()), {})
     holder.close()
     return folder
 

@@ -64,7 +64,7 @@ def test_every_option_of_every_command_is_documented(command: str, capsys: pytes
     ("flags", "message"),
     [
         (["--env-id", "bigfsh"], "there is no game 'bigfsh'; did you mean 'bigfish'?"),
-        (["--sparsity", "1"], "`sparsity` must be in [0, 1), got 1.0"),
+        (["--sparsity", "1"], "`sparsity` must be in [0, 1), 0.8 removes 80 %, got 1.0"),
         (["--width", "0.5"], "`width` must be at least 1, got 0.5"),
         (["--prune-begin", "0.9"], "`prune_begin` must not be after `prune_end`"),
         (["--preset", "quik"], "the presets are paper, quick"),

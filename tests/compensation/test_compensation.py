@@ -35,8 +35,7 @@ def assert_equal_outputs(net: RandomNet, small: RandomNet, inputs: tuple[Tensor,
             torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
-# A recurrent cell is fitted before the pruned network's later states are known: its duplicates go only nearly exactly.
-@given(networks(tuple(kind for kind in LINEAR_KINDS if kind != "Cells")), st.integers(0, 2**20))
+@given(networks(LINEAR_KINDS), st.integers(0, 2**20))
 def test_duplicates_are_removed_exactly_from_any_network(net: RandomNet, seed: int) -> None:
     net.eval()
     graph = gsprune.trace(net, example(net))

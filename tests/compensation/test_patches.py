@@ -99,3 +99,16 @@ def test_followers_with_other_weights_are_fitted_to_their_own_outputs() -> None:
     assert net[2].weight.shape == (12, 6, 3, 3)
     for small, dense in zip((target, net), expected, strict=True):
         torch.testing.assert_close(small[:3](x), dense, rtol=1e-9, atol=1e-9)
+
+
+def test_a_dependency_holds_at_borders_that_no_sampled_patch_has() -> None:
+    x = torch.randn(32, 2, 1, 1, generator=torch.Generator().manual_seed(0)).double().expand(-1, -1, 8, 8)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 6, 1, bias=False), nn.Conv2d(6, 12, 3, padding=1, bias=False)).double()
+    with torch.no_grad():
+        net[0].weight[[0, 2, 4, 5]] = net[0].weight[3].clone()
+    expected = net(x).detach()
+    options: dict[str, Any] = {"importance": lambda matrix: torch.tensor([0.0, 9, 1, 9, 2, 3])}
+    gsprune.prune_step(net, {"0": 0.67}, example_inputs=x[:2], compensate="linear", calibration=x, **options)
+    assert net[1].weight.shape == (12, 2, 3, 3)
+    torch.testing.assert_close(net(x), expected, rtol=1e-9, atol=1e-9)

@@ -85,7 +85,7 @@ def test_the_cheapest_unit_is_the_one_whose_compensated_removal_changes_the_outp
         changes.append(float(change.sum(1).mean()))
     assert len(found) == 6
     assert np.argmin(found) == np.argmin(changes)
-    assert found.min() == pytest.approx(min(changes), rel=0.05)  # the ridge
+    assert found.min() == pytest.approx(min(changes), rel=0.05, abs=1e-2 * max(changes))  # the ridge
 
 
 def test_units_go_in_the_order_of_a_brute_force_search_over_all_consumers() -> None:

@@ -76,7 +76,7 @@ def test_the_largest_coefficient_is_where_the_movement_of_the_inputs_costs_as_mu
         inputs = torch.stack([x[:, 0], scale * x[:, 1], x[:, 1] + 1e-3 * x[:, 0].square()], 1)
         found = solve(moments_of(inputs, [0, 1]), has_constant=True)
         assert found.weight is not None
-        moved = 0.03**2 * (1 + scale**2) / 2
+        moved = 0.1**2 * (1 + scale**2) / 2
         assert found.weight[0, 2, 1].item() == pytest.approx(scale / (scale**2 + moved), rel=0.02)
 
 

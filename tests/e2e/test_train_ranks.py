@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from gsprune.cli import main
 from gsprune.rl.training.metrics import read_metrics
+from gsprune.sweep.lifeline import tie_to_parent
 
 OPTIONS = [
     "--preset", "quick", "--total-timesteps", "256", "--num-envs", "4", "--num-steps", "8", "--num-minibatches", "2",
@@ -26,11 +28,18 @@ def workers_of(launcher: int) -> list[int]:
     return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
 
+def tied(command: list[str]) -> list[str]:
+    """The command, killed when the process that starts it ends: a suite that is killed leaves no training behind."""
+    lifeline = tie_to_parent(command)[: -len(command) - 1]  # without this process's number
+    return ["sh", "-c", f'exec {shlex.join(lifeline)} $PPID "$@"', "sh", *command]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the ranks by /proc")
 def test_a_killed_rank_ends_the_run_and_one_process_goes_on_with_it(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    command = [*torchrun, sys.executable, "-m", "gsprune.cli", "train", "ppo", *OPTIONS, "--run-dir", str(folder)]
+    training = [sys.executable, "-m", "gsprune.cli", "train", "ppo", *OPTIONS, "--run-dir", str(folder)]
+    command = tied([*torchrun, *tied(training)])
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment

@@ -14,7 +14,7 @@ from gsprune.networks import ActorCritic, QNetwork, build_encoder, example_frame
 from gsprune.rl import trained
 from gsprune.rl.envs.procgen import NUM_ACTIONS
 from gsprune.rl.trained import load_agent
-from gsprune.rl.training.checkpoints import TrainingState, checkpoint_folders, save_checkpoint
+from gsprune.rl.training.checkpoints import checkpoint_folders, save_checkpoint
 
 
 def write_run(folder: Path, algorithm: str, steps: list[int], sparsity: float = 0.0) -> list[torch.Tensor]:
@@ -30,7 +30,7 @@ def write_run(folder: Path, algorithm: str, steps: list[int], sparsity: float = 
         optimizer = torch.optim.Adam(model.parameters())
         if sparsity and step == steps[-1]:
             gsprune.prune_step(model, sparsity, example_inputs=example_frames(), optimizer=optimizer)
-        save_checkpoint(folder / "checkpoints", step, model, optimizer, TrainingState())
+        save_checkpoint(folder / "checkpoints", step, model, optimizer, {})
         with torch.no_grad():
             out = model(example_frames())
         outputs.append(out if algorithm == "dqn" else out[0])

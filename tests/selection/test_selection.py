@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from smaller_graphs import pruned_graph
 
 from gsprune import trace
+from gsprune.arrays import IntArray
 from gsprune.networks import ActorCritic, build_encoder, example_frames
 from gsprune.selection import CostModel, dense_shapes, group_layers, matching_groups
-from gsprune.tracing.graph import Graph, Group, IntArray, MacOperation, Protected
+from gsprune.tracing.graph import Graph, Group, MacOperation, Protected
 
 SCOPES = ("local", "global", "isomorphic")
 TARGETS = ("channels", "params", "macs")

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from gsprune.tracing.graph import Graph, Group, IntArray, Queries
+from gsprune.arrays import IntArray
+from gsprune.tracing.graph import Graph, Group, Queries
 from gsprune.tracing.structure import Structure
 
 __all__ = ["pruned_graph", "unit_mask"]

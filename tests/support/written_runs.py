@@ -11,7 +11,7 @@ import torch
 import gsprune
 from gsprune.networks import ActorCritic, QNetwork, build_encoder, example_frames
 from gsprune.rl.envs.procgen import NUM_ACTIONS
-from gsprune.rl.training.checkpoints import TrainingState, save_checkpoint
+from gsprune.rl.training.checkpoints import save_checkpoint
 
 __all__ = ["write_run"]
 
@@ -30,5 +30,5 @@ def write_run(folder: Path, algorithm: str = "ppo", sparsity: float = 0.0, **opt
     optimizer = torch.optim.Adam(model.parameters())
     if sparsity:
         gsprune.prune_step(model, sparsity, example_inputs=example_frames(), optimizer=optimizer)
-    save_checkpoint(folder / "checkpoints", 512, model, optimizer, TrainingState())
+    save_checkpoint(folder / "checkpoints", 512, model, optimizer, {})
     return folder

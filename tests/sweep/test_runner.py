@@ -35,6 +35,18 @@ def python(*scripts: str) -> Callable[[Job], Sequence[str]]:
     return command
 
 
+class WatchedLauncher(LocalLauncher):
+    """Keeps the processes that it starts."""
+
+    def __init__(self) -> None:
+        super().__init__(1, variables_for(None))
+        self.processes: list[TrialProcess] = []
+
+    def start(self, command: Sequence[str], log: Path) -> TrialProcess:
+        self.processes.append(super().start(command, log))
+        return self.processes[-1]
+
+
 def local(workers: int = 1, threads: int | None = None) -> LocalLauncher:
     return LocalLauncher(workers, variables_for(threads))
 
@@ -56,10 +68,11 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 def test_a_failing_trial_is_reported_and_does_not_stop_the_others(tmp_path: Path) -> None:
     jobs = make_jobs(tmp_path, 3)
-    runner = Runner(jobs, python("pass", "print('out of memory'); raise SystemExit(7)", "pass"), local())
+    launcher = WatchedLauncher()
+    runner = Runner(jobs, python("pass", "print('out of memory'); raise SystemExit(7)", "pass"), launcher)
     runner.run()
     assert [job.status for job in jobs] == [Status.FINISHED, Status.FAILED, Status.FINISHED]
-    assert (jobs[1].exit_code, jobs[1].message) == (7, "out of memory")
+    assert (launcher.processes[1].poll(), jobs[1].message) == (End(7), "out of memory")
     assert not runner.interrupted
 
 
@@ -158,8 +171,8 @@ def test_ctrl_c_asks_the_running_trials_to_stop_and_starts_no_more(tmp_path: Pat
 
 @pytest.mark.parametrize("second", [True, False], ids=["second Ctrl-C", "grace period over"])
 def test_a_trial_that_does_not_stop_is_killed(tmp_path: Path, second: bool) -> None:
-    jobs = make_jobs(tmp_path, 1)
-    runner = Runner(jobs, python(STUBBORN), local(), grace_seconds=60.0 if second else 0.5)
+    jobs, launcher = make_jobs(tmp_path, 1), WatchedLauncher()
+    runner = Runner(jobs, python(STUBBORN), launcher, grace_seconds=60.0 if second else 0.5)
 
     def interrupt() -> None:
         log = log_path(jobs[0].trial)
@@ -170,7 +183,7 @@ def test_a_trial_that_does_not_stop_is_killed(tmp_path: Path, second: bool) -> N
     begin = time.monotonic()
     runner.run(on_poll=interrupt)
     assert time.monotonic() - begin < 30
-    assert (jobs[0].status, jobs[0].exit_code) == (Status.STOPPED, -signal.SIGKILL)
+    assert (jobs[0].status, launcher.processes[0].poll()) == (Status.STOPPED, End(-signal.SIGKILL))
 
 
 def test_an_error_of_the_caller_leaves_no_process_behind(tmp_path: Path) -> None:

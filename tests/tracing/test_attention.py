@@ -14,8 +14,9 @@ from masked_networks import masked_copy
 from smaller_graphs import pruned_graph
 from torch import Tensor, nn
 
+from gsprune.arrays import IntArray
 from gsprune.tracing import trace
-from gsprune.tracing.graph import Graph, IntArray
+from gsprune.tracing.graph import Graph
 
 
 def every_other_unit(graph: Graph) -> dict[str, IntArray]:

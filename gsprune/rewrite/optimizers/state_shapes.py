@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsprune.arrays import IntArray
 from gsprune.backends import Pattern
-from gsprune.tracing.graph import IntArray
 
 __all__ = ["is_preconditioner", "pattern_of_state"]
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gsprune.arrays import IntArray
 from gsprune.backends import Pattern
 from gsprune.errors import RewriteError
 from gsprune.rewrite.binding import Binding
@@ -23,7 +24,6 @@ from gsprune.rewrite.optimizers.nested import parts_of
 from gsprune.rewrite.optimizers.state_shapes import is_preconditioner, pattern_of_state
 from gsprune.rewrite.optimizers.wrappers import is_optimizer, tensors_below
 from gsprune.rewrite.size_links import Entry
-from gsprune.tracing.graph import IntArray
 
 __all__ = ["StateSlicer"]
 

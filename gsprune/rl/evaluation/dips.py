@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from gsprune.arrays import AnyArray, Float64Array, IntArray
 
 __all__ = ["Dip", "DipSummary", "ReturnSeries", "find_dips", "summarise_dips"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,8 @@ class ReturnSeries:
     """
 
     steps: IntArray
-    returns: FloatArray
-    episodes: FloatArray
+    returns: Float64Array
+    episodes: Float64Array
 
     def __post_init__(self) -> None:
         if not self.steps.shape == self.returns.shape == self.episodes.shape or self.steps.ndim != 1:
@@ -40,7 +37,7 @@ class ReturnSeries:
         if np.any(np.diff(self.steps) <= 0):
             raise ValueError("`steps` must ascend strictly; sort the rows and drop repeated ones")
 
-    def window_means(self, ends: npt.NDArray[Any], window: int) -> FloatArray:
+    def window_means(self, ends: AnyArray, window: int) -> Float64Array:
         """Mean return per episode over (end - window, end] for each of the (E,) ends; NaN where no episode ended."""
         weights = np.where(np.isfinite(self.returns), self.episodes, 0.0)
         total = np.concatenate([[0.0], np.cumsum(weights * np.nan_to_num(self.returns))])
@@ -94,11 +91,6 @@ class DipSummary:
     control_depth: float
     recovered: float
     recovery: float
-
-    @property
-    def excess(self) -> float:
-        """The mean depth beyond that of control points: what pruning adds to the noise."""
-        return self.depth - self.control_depth
 
 
 def find_dips(series: ReturnSeries, events: Sequence[int], window: int, horizon: int) -> tuple[Dip, ...]:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gsprune.arrays import AnyArray, BoolArray, Float64Array, IntArray, Uint8Array
+from gsprune.checks import check_number, check_whole
 from gsprune.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -28,10 +30,9 @@ __all__ = [
     "evaluate",
     "greedy_policy",
     "pixel_noise",
-    "sampled_policy",
 ]
 
-Policy = Callable[[Tensor], npt.NDArray[Any]]
+Policy = Callable[[Tensor], AnyArray]
 """Maps uint8 observations (N, C, H, W) on the host to actions (N, ...)."""
 
 MAX_EPISODE_STEPS = 30_000
@@ -50,18 +51,13 @@ class EpisodeReturns:
         lengths: (N, K) int64, environment steps.
     """
 
-    returns: npt.NDArray[np.float64]
-    lengths: npt.NDArray[np.int64]
+    returns: Float64Array
+    lengths: IntArray
 
     @property
     def mean(self) -> float:
         """The mean return over all episodes, in reward units."""
         return float(self.returns.mean())
-
-    @property
-    def standard_error(self) -> float:
-        """The standard error of `mean`, or 0 for a single episode; episodes count as independent."""
-        return float(self.returns.std(ddof=1) / np.sqrt(self.returns.size)) if self.returns.size > 1 else 0.0
 
 
 def evaluate(
@@ -78,7 +74,7 @@ def evaluate(
     0 and what they earn is dropped; the policy sees fewer rows as environments finish, at most log2(N) batch sizes.
 
     Args:
-        policy: observations (n, C, H, W) uint8 -> actions (n,), n <= N; see `sampled_policy` and `greedy_policy`.
+        policy: observations (n, C, H, W) uint8 -> actions (n,), n <= N.
         envs: N environments with uint8 pixel observations and automatic reset; not closed here.
         episodes_per_env: K, at least 1.
         noise_sigma: standard deviation of Gaussian pixel noise, in grey levels; 0 for none.
@@ -95,10 +91,8 @@ def evaluate(
     """
     from gymnasium.vector import AutoresetMode
 
-    if episodes_per_env < 1:
-        raise ValueError(f"`episodes_per_env` must be at least 1, got {episodes_per_env}")
-    if noise_sigma < 0:
-        raise ValueError(f"`noise_sigma` must be at least 0, got {noise_sigma}")
+    check_whole("episodes_per_env", episodes_per_env, at_least=1)
+    check_number("noise_sigma", noise_sigma, at_least=0)
     if noise_sigma > 0 and rng is None:
         raise ValueError("`rng` is needed for pixel noise, got None; pass numpy.random.default_rng(seed)")
     mode = envs.metadata.get("autoreset_mode", AutoresetMode.SAME_STEP)
@@ -129,7 +123,7 @@ def evaluate(
     return EpisodeReturns(tally.returns, tally.lengths)
 
 
-def pixel_noise(observations: npt.NDArray[np.uint8], sigma: float, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def pixel_noise(observations: Uint8Array, sigma: float, rng: np.random.Generator) -> Uint8Array:
     """Gaussian noise on every pixel and colour, rounded to the nearest grey level and clipped.
 
         out = clip(round(x + sigma * n), 0, 255),  n ~ N(0, 1)
@@ -145,28 +139,6 @@ def pixel_noise(observations: npt.NDArray[np.uint8], sigma: float, rng: np.rando
     noisy = observations.astype(np.float32)  # keeps the memory order
     noisy += np.float32(sigma) * rng.standard_normal(observations.shape, dtype=np.float32)
     return np.clip(np.rint(noisy, out=noisy), 0, 255, out=noisy).astype(np.uint8)
-
-
-def sampled_policy(
-    logits: Callable[[Tensor], Tensor], generator: torch.Generator, device: torch.device | str = "cpu"
-) -> Policy:
-    """A policy that samples from the network's categorical distribution, as PPO is evaluated.
-
-    The generator is its own, so that an evaluation in the midst of training does not move the training's random stream.
-
-    Args:
-        logits: observations (n, C, H, W) uint8 on `device` -> unnormalised log probabilities (n, actions).
-        generator: a generator on `device`.
-        device: where the network lives.
-    """
-
-    def act(observations: Tensor) -> npt.NDArray[np.integer[Any]]:
-        with torch.no_grad():
-            probabilities = torch.softmax(logits(observations.to(device)).float(), dim=-1)
-            actions = torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
-        return np.asarray(actions.cpu().numpy())
-
-    return act
 
 
 def greedy_policy(values: Callable[[Tensor], Tensor], device: torch.device | str = "cpu") -> Policy:
@@ -199,7 +171,7 @@ class _Tally:
         self._just_ended = np.zeros(num_envs, dtype=np.bool_)
 
     @property
-    def unfinished(self) -> npt.NDArray[np.bool_]:
+    def unfinished(self) -> BoolArray:
         """(N,) bool, environments that still owe episodes."""
         return self._finished < self.returns.shape[1]
 
@@ -213,7 +185,7 @@ class _Tally:
         """Steps of the longest running episode that will count."""
         return int(self._length[self.unfinished].max(initial=0))
 
-    def add(self, rewards: npt.NDArray[Any], ended: npt.NDArray[np.bool_]) -> None:
+    def add(self, rewards: AnyArray, ended: BoolArray) -> None:
         """Account for one step: rewards (N,) and ends (N,) of it."""
         plays = ~self._just_ended if not self._counts_reset_steps else np.ones_like(ended)
         self._return += np.where(plays, rewards, 0.0)

@@ -6,14 +6,14 @@ a generator of its own, so that an evaluation in the midst of training changes n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from gsprune.rl.envs.configured import configured_request
+from gsprune.checks import check_whole
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.envs.registry import describe, make_environments, score_range_of
 from gsprune.rl.evaluation.episodes import MAX_EPISODE_STEPS, NOISE_SIGMAS, EpisodeReturns, Policy, evaluate
@@ -88,12 +88,15 @@ class ProtocolConfig:
     max_episode_steps: int = MAX_EPISODE_STEPS
 
     def __post_init__(self) -> None:
-        if self.episodes < 1:
-            raise ValueError(f"`episodes` must be at least 1, got {self.episodes}")
-        if self.num_envs < 1:
-            raise ValueError(f"`num_envs` must be at least 1, got {self.num_envs}")
-        if self.max_episode_steps < 1:
-            raise ValueError(f"`max_episode_steps` must be at least 1, got {self.max_episode_steps}")
+        check_whole("episodes", self.episodes, at_least=1)
+        check_whole("num_envs", self.num_envs, at_least=1)
+        check_whole("max_episode_steps", self.max_episode_steps, at_least=1)
+
+    @classmethod
+    def of_run(cls, options: Mapping[str, Any], **amount: int) -> ProtocolConfig:
+        """The environment of a run's options, and the other fields."""
+        env_options = options.get("env_options", "")
+        return cls(options["env_id"], options["distribution_mode"], env_options=env_options, **amount)
 
     @property
     def environments(self) -> int:
@@ -189,12 +192,15 @@ def _played(
 
 
 def _request(config: ProtocolConfig, track: Track) -> EnvironmentRequest:
-    options = {
-        "env_id": config.game,
-        "distribution_mode": config.distribution_mode,
-        "env_options": config.env_options,
-    }
-    return configured_request(options, track.levels, config.environments, config.seed, is_training=False)
+    return EnvironmentRequest(
+        config.game,
+        config.environments,
+        config.seed,
+        track.levels,
+        config.distribution_mode,
+        config.env_options,
+        is_training=False,
+    )
 
 
 def _result(episodes: EpisodeReturns, config: ProtocolConfig) -> TrackResult:

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gsprune.arrays import Float64Array
+from gsprune.checks import check_whole
+
 __all__ = [
     "Interval",
     "Profile",
@@ -26,9 +29,8 @@ __all__ = [
     "probability_of_improvement",
 ]
 
-FloatArray = npt.NDArray[np.float64]
 Scores = Mapping[str, npt.ArrayLike]
-Statistic = Callable[[FloatArray], FloatArray]
+Statistic = Callable[[Float64Array], Float64Array]
 """Reduces the last axis of a ``(..., n)`` float64 array, so that all resamples are reduced in one call."""
 
 RESAMPLES_PER_BLOCK = 1_000
@@ -58,18 +60,18 @@ class Profile:
         high: (T,) float64, upper end of the band.
     """
 
-    thresholds: FloatArray
-    share: FloatArray
-    low: FloatArray
-    high: FloatArray
+    thresholds: Float64Array
+    share: Float64Array
+    low: Float64Array
+    high: Float64Array
 
 
-def mean(values: FloatArray) -> FloatArray:
+def mean(values: Float64Array) -> Float64Array:
     """The mean over the last axis of a (..., n) float64 array."""
     return np.asarray(np.mean(values, axis=-1), dtype=np.float64)
 
 
-def interquartile_mean(values: FloatArray) -> FloatArray:
+def interquartile_mean(values: Float64Array) -> Float64Array:
     """The mean of the middle half of the values: the 25 % trimmed mean.
 
         IQM(x) = mean(x_(k + 1), ..., x_(n - k)),  k = floor(n / 4),  x_(i) the i-th smallest
@@ -174,9 +176,6 @@ def improvement_interval(
         resamples: number of bootstrap resamples, at least 1.
         confidence: coverage of the interval, in (0, 1).
 
-    Returns:
-        The probability and its interval.
-
     Raises:
         ValueError: as `probability_of_improvement` and `bootstrap_interval`.
 
@@ -243,7 +242,7 @@ def performance_profile(
     return Profile(levels, np.asarray(share), low, high)
 
 
-def _win_rate(left: FloatArray, right: FloatArray) -> FloatArray:
+def _win_rate(left: Float64Array, right: Float64Array) -> Float64Array:
     """(B,) share of pairs of (B, n) and (B, m) in which the left is larger; ties count a half."""
     above = left[:, :, None] > right[:, None, :]
     equal = left[:, :, None] == right[:, None, :]
@@ -251,7 +250,7 @@ def _win_rate(left: FloatArray, right: FloatArray) -> FloatArray:
 
 
 def _uncertainty_of_decided(
-    winner: Mapping[str, FloatArray], loser: Mapping[str, FloatArray], confidence: float
+    winner: Mapping[str, Float64Array], loser: Mapping[str, Float64Array], confidence: float
 ) -> float:
     """How much lower the mean probability may be, though `winner` wins every pair of some games, or all runs tie."""
     pairs = [
@@ -265,7 +264,7 @@ def _uncertainty_of_decided(
     return float((1 - least) * len(pairs) / len(winner))
 
 
-def _resampled(games: Mapping[str, FloatArray], count: int, rng: np.random.Generator) -> list[FloatArray]:
+def _resampled(games: Mapping[str, Float64Array], count: int, rng: np.random.Generator) -> list[Float64Array]:
     """Per game a (count, runs) array of runs drawn with replacement."""
     return [values[rng.integers(len(values), size=(count, len(values)))] for values in games.values()]
 
@@ -275,20 +274,19 @@ def _blocks(resamples: int) -> list[int]:
     return [RESAMPLES_PER_BLOCK] * full + [rest] * (rest > 0)
 
 
-def _interval(estimate: float, draws: FloatArray, confidence: float) -> Interval:
+def _interval(estimate: float, draws: Float64Array, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(estimate, float(low), float(high))
 
 
 def _check_bootstrap(resamples: int, confidence: float) -> None:
-    if resamples < 1:
-        raise ValueError(f"`resamples` must be at least 1, got {resamples}")
+    check_whole("resamples", resamples, at_least=1)
     if not 0 < confidence < 1:
         raise ValueError(f"`confidence` must lie in (0, 1), got {confidence}; 95 % is 0.95")
 
 
-def _checked(scores: Scores, name: str) -> dict[str, FloatArray]:
+def _checked(scores: Scores, name: str) -> dict[str, Float64Array]:
     """The scores as float64 vectors, in the mapping's order."""
     if not scores:
         raise ValueError(f"`{name}` must hold at least one game, got none")
@@ -301,7 +299,7 @@ def _checked(scores: Scores, name: str) -> dict[str, FloatArray]:
     return games
 
 
-def _checked_pair(scores: Scores, baseline: Scores) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+def _checked_pair(scores: Scores, baseline: Scores) -> tuple[dict[str, Float64Array], dict[str, Float64Array]]:
     left, right = _checked(scores, "scores"), _checked(baseline, "baseline")
     if left.keys() != right.keys():
         raise ValueError(

@@ -14,13 +14,7 @@ __all__ = ["policy_contract"]
 
 
 def policy_contract(agent: TrainedAgent, folder: Path, dense: NetworkSize) -> dict[str, Any]:
-    """Entries of the contract, as JSON values.
-
-    Args:
-        agent: the exported agent.
-        folder: its run folder.
-        dense: size of the run's dense network.
-    """
+    """Entries of the contract, as JSON values."""
     config = agent.config
     environment = agent.environment
     greedy = agent.acts == "greedy"

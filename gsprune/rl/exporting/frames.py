@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from gsprune.arrays import Uint8Array
+from gsprune.checks import check_whole
 from gsprune.rl.envs.configured import configured_request
 from gsprune.rl.envs.registry import make_environments
 from gsprune.rl.trained import TrainedAgent
@@ -27,8 +28,7 @@ def played_frames(agent: TrainedAgent, count: int, seed: int) -> Uint8Array:
     Returns:
         (count, C, H, W) uint8, contiguous.
     """
-    if count < 1:
-        raise ValueError(f"`count` must be at least 1, got {count}")
+    check_whole("count", count, at_least=1)
     num_envs = min(_NUM_ENVS, count)
     envs = make_environments(configured_request(agent.config, "test", num_envs, seed, is_training=False))
     policy = agent.policy(torch.Generator(device=agent.device).manual_seed(seed))

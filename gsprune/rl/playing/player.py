@@ -49,9 +49,6 @@ def players_of(agents: Sequence[TrainedAgent]) -> list[Player]:
     """The agents with the sizes of their networks and the time of a forward.
 
     All networks are timed in turns on one thread, so that other load on the machine slows them alike.
-
-    Args:
-        agents: the agents, all on the same device.
     """
     policies = [agent.acting_part for agent in agents]
     shape = agents[0].environment.observation_shape

@@ -2,135 +2,87 @@
 
 Every new width needs a compilation of 16 to 27 s, and after eight of them dynamo silently stays eager. So functions are
 compiled only while widths are stable: before the schedule begins and after its end. Each function is compiled once per
-signature and phase, and all functions together at most `limit` times in a run.
+signature and phase, and all functions together at most six times in a run.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["StableWidthCompiler", "StableWidthFunction"]
+__all__ = ["StableWidthCompiler"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LIMIT = 6  # compilations of a run
+
 
 class StableWidthCompiler:
-    """Decides for each call whether a function of the run is compiled or eager.
+    """Decides for each call whether a function of the run is compiled or eager. It starts in eager mode.
+
+    Args:
+        enabled: False keeps everything eager.
+        log: takes a line about every compilation and every return to eager mode.
+        backend: as in ``torch.compile``.
 
     Attributes:
         compilations: number of compilations of the run, including those before it was resumed.
     """
 
     def __init__(
-        self,
-        enabled: bool,
-        log: Callable[[str], None],
-        limit: int = 6,
-        backend: str | Callable[..., Any] = "inductor",
+        self, enabled: bool, log: Callable[[str], None], backend: str | Callable[..., Any] = "inductor"
     ) -> None:
-        """Start in eager mode, until `set_stable(True)`.
-
-        Args:
-            enabled: False keeps everything eager.
-            log: takes a line about every compilation and every return to eager mode.
-            limit: the most compilations in the whole run, >= 1.
-            backend: as in ``torch.compile``.
-
-        Raises:
-            ValueError: `limit` < 1.
-        """
-        if limit < 1:
-            raise ValueError(f"`limit` must be at least 1, got {limit}; to compile nothing, switch the option off")
         self.compilations = 0
         self._enabled = enabled
         self._log = log
-        self._limit = limit
         self._backend = backend
         self._stable = False
-        self._functions: list[StableWidthFunction[Any, Any]] = []
+        self._compiled: dict[tuple[str, str], Callable[..., Any]] = {}  # by name and signature
 
-    @property
-    def active(self) -> bool:
-        """True while functions may be compiled."""
-        return self._enabled and self._stable
-
-    def wrap(self, name: str, function: Callable[P, R]) -> StableWidthFunction[P, R]:
+    def wrap(self, name: str, function: Callable[P, R]) -> Callable[P, R]:
         """A version of a function that is compiled while widths are stable.
 
         Args:
-            name: the function's name in the log.
+            name: the function's name in the log; unique.
             function: takes tensors. A network in its closure must not change while widths are stable.
         """
-        wrapped = StableWidthFunction(self, name, function)
-        self._functions.append(wrapped)
-        return wrapped
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if not (self._enabled and self._stable):
+                return function(*args, **kwargs)
+            key = name, _signature([*args, *kwargs.values()])
+            if key not in self._compiled and self.compilations >= _LIMIT:
+                self._log(f"{' '.join(key)} stays eager: all {_LIMIT} compilations of this run are used up")
+                self._compiled[key] = function
+            if key in self._compiled:
+                result: R = self._compiled[key](*args, **kwargs)
+                return result
+            self.compilations += 1
+            compiled = torch.compile(function, dynamic=False, fullgraph=True, backend=self._backend)
+            start = time.perf_counter()
+            result = compiled(*args, **kwargs)
+            seconds = time.perf_counter() - start
+            self._log(f"compiled {' '.join(key)} in {seconds:.1f} s ({self.compilations} of at most {_LIMIT})")
+            self._compiled[key] = compiled
+            return result
+
+        return call
 
     def set_stable(self, stable: bool) -> None:
         """Set whether widths are stable from now on. Call this after a pruning step, before the next forward."""
         if not self._enabled or stable == self._stable:
             return
         self._stable = stable
-        for function in self._functions:
-            function.discard()
+        self._compiled.clear()
         # Frees the code of the old widths, and resets the count at which dynamo gives up.
         torch.compiler.reset()
         if not stable:
             self._log("widths change from now on: the network runs in eager mode until they are stable")
-
-    def reserve(self, name: str, signature: str) -> bool:
-        """Count a compilation and return True; log the refusal and return False if the limit is reached."""
-        if self.compilations >= self._limit:
-            self._log(f"{name} {signature} stays eager: all {self._limit} compilations of this run are used up")
-            return False
-        self.compilations += 1
-        return True
-
-    def compile(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Compile a function for static shapes, as one graph."""
-        return torch.compile(function, dynamic=False, fullgraph=True, backend=self._backend)
-
-    def report(self, name: str, signature: str, seconds: float) -> None:
-        """Log a compilation."""
-        self._log(f"compiled {name} {signature} in {seconds:.1f} s ({self.compilations} of at most {self._limit})")
-
-
-class StableWidthFunction(Generic[P, R]):
-    """One function of `StableWidthCompiler`."""
-
-    def __init__(self, owner: StableWidthCompiler, name: str, function: Callable[P, R]) -> None:
-        """Use `StableWidthCompiler.wrap`."""
-        self._owner = owner
-        self._name = name
-        self._eager = function
-        self._compiled: dict[str, Callable[P, R]] = {}
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The function's result, computed by compiled code if possible."""
-        if not self._owner.active:
-            return self._eager(*args, **kwargs)
-        signature = _signature([*args, *kwargs.values()])
-        cached = self._compiled.get(signature)
-        if cached is not None:
-            return cached(*args, **kwargs)
-        if not self._owner.reserve(self._name, signature):
-            self._compiled[signature] = self._eager
-            return self._eager(*args, **kwargs)
-        compiled = self._owner.compile(self._eager)
-        start = time.perf_counter()
-        result = compiled(*args, **kwargs)
-        self._owner.report(self._name, signature, time.perf_counter() - start)
-        self._compiled[signature] = compiled
-        return result
-
-    def discard(self) -> None:
-        """Discard the compiled code."""
-        self._compiled.clear()
 
 
 def _signature(arguments: list[Any]) -> str:

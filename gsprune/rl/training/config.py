@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
-from gsprune.checks import suggestion
+from gsprune.checks import check_number, suggestion
 from gsprune.compensation.calibration import MIN_EXAMPLES
 from gsprune.engines import ENGINES, LatencyBudget, WidthPreset, multiple_of
 from gsprune.rl.encoders import check_encoder
@@ -22,7 +22,7 @@ from gsprune.rl.importance import configured_importance
 from gsprune.rl.training.idle_options import refuse_idle
 from gsprune.schedules import Polynomial
 
-__all__ = ["PruningMethod", "TrainConfig", "check_at_least", "resolve_device"]
+__all__ = ["PruningMethod", "TrainConfig", "resolve_device"]
 
 PruningMethod = Literal["none", "group", "structured", "unstructured", "redo"]
 
@@ -152,15 +152,12 @@ class TrainConfig(ABC):
         _check_choices(self)
         configured_importance(self.importance)
         check_encoder(self.encoder)
-        check_at_least(self, 1, "width", "num_features")
+        self._check_numbers("width", "num_features", at_least=1)
         environment = describe(configured_request(vars(self), "train", self.num_envs, self.seed))
         self.check_environment(environment)
         resolve_device(self.device)
-        if not 0 <= self.sparsity < 1:
-            raise ValueError(f"`sparsity` must be in [0, 1), got {self.sparsity}; 0.8 removes 80 %")
-        for name in ("prune_begin", "prune_end"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must be in [0, 1], a fraction of the training, got {getattr(self, name)}")
+        self._check_numbers("sparsity", at_least=0, below=1, meaning="0.8 removes 80 %")
+        self._check_numbers("prune_begin", "prune_end", at_least=0, at_most=1, meaning="a fraction of the training")
         if self.prune_begin > self.prune_end:
             raise ValueError(
                 f"`prune_begin` must not be after `prune_end`, got {self.prune_begin} and {self.prune_end}; swap them"
@@ -170,18 +167,15 @@ class TrainConfig(ABC):
                 f"`rescale` is True and `compensate` is {self.compensate!r}: both make up for the same channels; leave"
                 " one of them out"
             )
-        check_at_least(self, MIN_EXAMPLES, "calibration_frames")
+        self._check_numbers("calibration_frames", at_least=MIN_EXAMPLES)
         multiple_of(self.round_to)
         if isinstance(self.round_to, int):
-            check_at_least(self, 1, "round_to")
+            self._check_numbers("round_to", at_least=1)
         self._check_budget()
-        check_at_least(self, 1, "total_timesteps", "min_channels", "eval_points", "eval_num_envs")
-        check_at_least(self, 1, "workers", "torch_threads", "env_threads")
-        check_at_least(self, 0, "eval_episodes", "eval_interval_episodes", "checkpoint_minutes")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}")
-        if not self.adam_eps > 0:
-            raise ValueError(f"`adam_eps` must be above 0, got {self.adam_eps}")
+        self._check_numbers("total_timesteps", "min_channels", "eval_points", "eval_num_envs", at_least=1)
+        self._check_numbers("workers", "torch_threads", "env_threads", at_least=1)
+        self._check_numbers("eval_episodes", "eval_interval_episodes", "checkpoint_minutes", at_least=0)
+        self._check_numbers("learning_rate", "adam_eps", above=0)
         refuse_idle(self)
 
     @abstractmethod
@@ -217,6 +211,13 @@ class TrainConfig(ABC):
         if self.latency_budget_ms is None:
             return None
         return LatencyBudget(self.latency_budget_ms, self.latency_engine, batch=self.latency_batch)
+
+    def _check_numbers(self, *names: str, **bounds: Any) -> None:
+        """Raise an error for the first of these options that is set and out of its bounds; see `check_number`."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None:
+                check_number(name, value, **bounds)
 
     def _check_frames(self, option: str, frames: int, needed_beside: int = 0) -> None:
         """Raise an error if there are too few frames for a pruning step.
@@ -304,11 +305,3 @@ def _check_choices(config: TrainConfig) -> None:
             choices = tuple(ENGINES)
         if choices and value not in choices:
             raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}{suggestion(value, choices)}")
-
-
-def check_at_least(config: TrainConfig, least: int, *names: str) -> None:
-    """Raise a ValueError for the first of these options that is set and below `least`."""
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not value >= least:
-            raise ValueError(f"`{name}` must be at least {least}, got {value}")

@@ -12,11 +12,7 @@ _CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
 
 
 def default_workers(torch_threads: int) -> int:
-    """Number of workers that together use the usable cores, or the number of threads that OMP_NUM_THREADS allows.
-
-    Args:
-        torch_threads: PyTorch's threads in each worker.
-    """
+    """Number of workers that together use the usable cores, or the number of threads that OMP_NUM_THREADS allows."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
     threads = min(usable_cores(), int(limit)) if limit.isdecimal() else usable_cores()
     return max(1, threads // torch_threads)

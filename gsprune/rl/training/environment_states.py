@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,7 +14,6 @@ from gsprune.rl.envs.checked import check_observations
 from gsprune.rl.envs.configured import configured_request
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.envs.registry import make_environments
-from gsprune.rl.training.checkpoints import TrainingState
 from gsprune.rl.training.config import TrainConfig
 
 __all__ = ["EnvironmentStates", "training_request"]
@@ -32,13 +31,6 @@ class EnvironmentStates:
     """The states of the environments of one process among those of all.
 
     Checkpoints have the states of all environments as if one process had them, so any number of processes can resume.
-
-    Args:
-        config: the options.
-        description: the environment's description.
-        envs: the environments of this process.
-        ranks: the processes of the training.
-        share: the numbers of this process's environments among all.
     """
 
     def __init__(
@@ -59,27 +51,26 @@ class EnvironmentStates:
         whole.close()
         return cast(Uint8Array, self._envs.set_state(state.part(self._share)))
 
-    def put(self, state: TrainingState) -> None:
-        """Add the states of all processes' environments, if they can be saved."""
+    def state_dict(self) -> dict[str, Any]:
+        """The states of all processes' environments, on the first process; {} if they cannot be saved."""
         saved = self._description.state_type
-        if saved is None:
-            return
-        parts = self._ranks.gather(self._envs.get_state())
-        joined = self._envs.get_state() if parts is None else saved.joined(parts)
-        state.values["envs"] = joined.config
-        state.put("envs", joined.arrays)
+        parts = None if saved is None else self._ranks.gather(self._envs.get_state())
+        if saved is None or parts is None:
+            return {}
+        joined = saved.joined(parts)
+        return {"config": joined.config, "arrays": joined.arrays}
 
-    def resume(self, state: TrainingState, global_step: int, say: Callable[[str], None]) -> Uint8Array:
+    def resume(self, state: Mapping[str, Any], global_step: int, say: Callable[[str], None]) -> Uint8Array:
         """Resume the episodes of a checkpoint, or start new ones if states cannot be saved.
 
         Args:
-            state: the checkpoint's state.
+            state: a result of `state_dict`.
             global_step: environment steps so far.
             say: prints a line for the user.
         """
         saved = self._description.state_type
         if saved is not None:
-            whole = saved(state.values["envs"], state.get("envs"))
+            whole = saved(state["config"], state["arrays"])
             return cast(Uint8Array, self._envs.set_state(whole.part(self._share)))
         say(f"{self._config.env_id} cannot save its state: new episodes begin; all else is as in the checkpoint")
         # The seed differs from that of the training's start, and each environment has its own.

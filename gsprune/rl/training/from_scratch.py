@@ -29,6 +29,6 @@ def take_widths(agent: nn.Module, run: Path) -> None:
         raise ValueError(
             f"`widths_of` initialises all weights again, so {type(agent).__name__} needs a method reset_parameters()"
         )
-    checkpoint, _ = latest_checkpoint(run / "checkpoints")
+    checkpoint, _ = latest_checkpoint(run / "checkpoints", [MODEL_FILE])
     gsprune.load(checkpoint / MODEL_FILE, into=agent)
     reset_parameters()

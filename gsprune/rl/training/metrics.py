@@ -12,14 +12,13 @@ import os
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from gsprune.errors import MissingExtraError
 
-__all__ = ["Ended", "EpisodeLog", "EpisodeTracker", "MetricWriter", "NoMetrics", "Row", "RowSink", "read_metrics"]
+__all__ = ["Ended", "EpisodeLog", "EpisodeTracker", "MetricWriter", "Row", "read_metrics"]
 
 Row = Mapping[str, float | int | None]
 
@@ -107,47 +106,16 @@ class EpisodeTracker:
             "charts/episodes": self.num_episodes,
         }
 
-    def state_arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def state_dict(self) -> dict[str, Any]:
         """The state to save; call this right after `take_row`."""
-        return {
-            "returns": np.array(self._returns, np.float64),
-            "lengths": np.array(self._lengths, np.int64),
-            "num_episodes": np.array(self.num_episodes),
-        }
+        return {"returns": [*self._returns], "lengths": [*self._lengths], "num_episodes": self.num_episodes}
 
-    def load_state_arrays(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Restore the result of `state_arrays`."""
-        self._returns = deque(arrays["returns"].tolist(), maxlen=_WINDOW)
-        self._lengths = deque(arrays["lengths"].tolist(), maxlen=_WINDOW)
-        self.num_episodes = int(arrays["num_episodes"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the result of `state_dict`."""
+        self._returns = deque(state["returns"], maxlen=_WINDOW)
+        self._lengths = deque(state["lengths"], maxlen=_WINDOW)
+        self.num_episodes = state["num_episodes"]
         self._new_returns = []
-
-
-class RowSink(Protocol):
-    """A destination for rows of metrics."""
-
-    def write(self, step: int, row: Row) -> None:
-        """Write a row."""
-
-    def sync(self) -> int:
-        """Flush all rows to disk; return the size of the file in bytes, for a checkpoint."""
-
-    def close(self) -> None:
-        """Close the files."""
-
-
-class NoMetrics:
-    """Discards rows, in processes that write no files."""
-
-    def write(self, step: int, row: Row) -> None:
-        """Discard the row."""
-
-    def sync(self) -> int:
-        """Return 0: there is no file."""
-        return 0
-
-    def close(self) -> None:
-        """Do nothing: there is no file."""
 
 
 class MetricWriter:

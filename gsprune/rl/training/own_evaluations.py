@@ -65,23 +65,15 @@ class OwnEvaluations:
         """
         if episodes == 0:
             return {}
+        config = self._config
+        seed = EVALUATION_SEED + config.seed
+        protocol = ProtocolConfig.of_run(vars(config), episodes=episodes, num_envs=config.eval_num_envs, seed=seed)
         began = time.monotonic()
         results: dict[str, TrackResult] = {}
         try:
-            results = evaluate_tracks(self._policy, self._protocol(episodes), device=self._device)
+            results = evaluate_tracks(self._policy, protocol, device=self._device)
         except EvaluationError as error:
             self._has_given_up = True
             self._say(f"the evaluation was given up: {error}")
         self.seconds += time.monotonic() - began
         return {f"eval/{name}_return": result.mean for name, result in results.items()}
-
-    def _protocol(self, episodes: int) -> ProtocolConfig:
-        config = self._config
-        return ProtocolConfig(
-            config.env_id,
-            config.distribution_mode,
-            episodes,
-            config.eval_num_envs,
-            seed=EVALUATION_SEED + config.seed,
-            env_options=config.env_options,
-        )

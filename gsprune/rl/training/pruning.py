@@ -26,7 +26,7 @@ from gsprune.rl.training.workers import CPU_MICROBATCH
 __all__ = ["GroupPruning", "NetworkSize", "build_method"]
 
 
-class GroupPruning:
+class GroupPruning(SparsityMethod):
     """Gradual group-structured pruning: the network gets smaller with every step of the schedule."""
 
     def __init__(
@@ -92,12 +92,6 @@ class GroupPruning:
             self._calibration.clear()
         self._requested = self._schedule(progress)
         return report
-
-    def after_backward(self) -> None:
-        """Do nothing: removed channels have no gradient."""
-
-    def after_optimizer_step(self) -> None:
-        """Do nothing: removed channels cannot come back."""
 
     def state_dict(self) -> dict[str, Any]:
         """The pruner's state. Widths and kept indices are saved with the network."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from torch import nn
 
@@ -16,44 +16,12 @@ from gsprune.engines.registry import load
 from gsprune.engines.timing import Latency, forwards_in_turns
 from gsprune.files import write_atomically
 from gsprune.networks import ObservationShape, example_frames
-from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.training.config import TrainConfig
-from gsprune.rl.training.pruning import NetworkSize
+from gsprune.rl.training.trainer import Trainer
 
-__all__ = ["RunSummary", "Summarized", "summarize", "write_summary"]
+__all__ = ["RunSummary", "summarize", "write_summary"]
 
 _TIMING_SECONDS = 5.0  # at most, for both networks
-
-
-class Summarized(Protocol):
-    """The properties of a trainer that a summary uses."""
-
-    dense: NetworkSize
-    size: NetworkSize
-    global_step: int
-    sparsity: float
-
-    @property
-    def evaluation_seconds(self) -> float:
-        """Seconds of all evaluations."""
-
-    @property
-    def environment(self) -> EnvironmentDescription:
-        """The environment's description."""
-
-    @property
-    def agent(self) -> nn.Module:
-        """The network at its present size."""
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training without evaluations."""
-
-    def build_dense(self) -> nn.Module:
-        """A dense network of the same kind, memory format and device, with new random weights."""
-
-    def evaluate(self, episodes: int) -> dict[str, float]:
-        """Mean returns as ``eval/test_return`` and, in an environment with training levels, ``eval/train_return``."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +119,7 @@ class RunSummary:
         return "\n".join([*heading, *network, "", "| run | |", "|---|---:|", *results, ""])
 
 
-def summarize(trainer: Summarized, config: TrainConfig) -> RunSummary:
+def summarize(trainer: Trainer[Any], config: TrainConfig) -> RunSummary:
     """Evaluate the agent, time its network and a dense one, and collect the results."""
     seconds = trainer.seconds  # read first, so that the timing below does not count
     returns = trainer.evaluate(config.eval_episodes)

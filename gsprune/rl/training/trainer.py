@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import gsprune
-from gsprune.distributed.gradients import GradientSum
 from gsprune.distributed.ranks import Ranks
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
 from gsprune.rl.training.checkpoints import (
     MODEL_FILE,
-    TrainingState,
     checkpoint_folders,
     latest_checkpoint,
     load_state,
@@ -28,7 +26,7 @@ from gsprune.rl.training.compilation import StableWidthCompiler
 from gsprune.rl.training.config import TrainConfig, resolve_device
 from gsprune.rl.training.environment_states import EnvironmentStates, training_request
 from gsprune.rl.training.from_scratch import take_widths
-from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, NoMetrics, Row, RowSink
+from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, Row
 from gsprune.rl.training.own_evaluations import OwnEvaluations
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
@@ -63,6 +61,8 @@ class Trainer(ABC, Generic[ConfigT]):
     algorithm: ClassVar[str]
     policy_metric: ClassVar[str]
     """The name of the metric for the change of the policy by a pruning step."""
+    _redo_interval: ClassVar[int]
+    """Number of `step` calls between two checks of ReDo for dormant units."""
 
     def __init__(
         self,
@@ -106,9 +106,9 @@ class Trainer(ABC, Generic[ConfigT]):
         else:
             metric_bytes = self._load_rest(state)
         self.compilation.set_stable(self._widths_are_stable(self.progress))
-        self.metrics: RowSink = (
-            MetricWriter(run.path, metric_bytes, next_step=self.global_step + 1) if self.ranks.is_first else NoMetrics()
-        )
+        self.metrics: MetricWriter | None = None  # the first process writes for all
+        if self.ranks.is_first:
+            self.metrics = MetricWriter(run.path, metric_bytes, next_step=self.global_step + 1)
         self._started = self._checkpointed = time.monotonic()
         if state is None:
             self.save_checkpoint()
@@ -124,7 +124,6 @@ class Trainer(ABC, Generic[ConfigT]):
             take_widths(self.agent, Path(config.widths_of))
             self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
         self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=self._learning_rate(), eps=config.adam_eps)
-        self.sum_gradients = GradientSum(self.agent.parameters(), self.ranks)
         self.compilation = StableWidthCompiler(config.compile, self.say)
 
     def _build_environments(self) -> None:
@@ -159,18 +158,13 @@ class Trainer(ABC, Generic[ConfigT]):
     def _learning_rate(self) -> float:
         """The step size of Adam."""
 
-    @property
-    @abstractmethod
-    def _redo_interval(self) -> int:
-        """Number of `step` calls between two checks of ReDo for dormant units."""
-
     @abstractmethod
     def _set_up(self) -> None:
         """Create the algorithm's state. The network has its present widths already."""
 
-    @abstractmethod
     def _followers(self) -> tuple[nn.Module, ...]:
-        """Networks that are sliced or masked with the agent."""
+        """Networks that are sliced or masked with the agent; by default none."""
+        return ()
 
     @abstractmethod
     def _iterate(self) -> dict[str, float | int | None]:
@@ -189,20 +183,20 @@ class Trainer(ABC, Generic[ConfigT]):
         """(B,) differences between two values of `AgentOutputs.policy`."""
 
     @abstractmethod
-    def _put_state(self, state: TrainingState) -> None:
+    def _put_state(self, state: dict[str, Any]) -> None:
         """Add the algorithm's state to a checkpoint."""
 
     @abstractmethod
-    def _take_state(self, state: TrainingState) -> None:
+    def _take_state(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `_put_state` added."""
 
-    @abstractmethod
     def _must_checkpoint(self) -> bool:
-        """True if a checkpoint must be written before the next iteration."""
+        """True if a checkpoint must be written before the next iteration; by default never."""
+        return False
 
-    @abstractmethod
     def _discard(self) -> None:
-        """Delete files that are needed only for further training."""
+        """Delete files that are needed only for further training; by default there are none."""
+        return
 
     @abstractmethod
     def policy(self, generator: torch.Generator) -> Policy:
@@ -262,7 +256,8 @@ class Trainer(ABC, Generic[ConfigT]):
                 "time/sps": self.config.steps_per_iteration / (self.seconds - before),
                 "time/seconds": self.seconds,
             }
-            self.metrics.write(self.global_step, row)
+            if self.metrics is not None:
+                self.metrics.write(self.global_step, row)
             on_row(self.global_step, row)
             due = self._checkpoint_is_due() or self._must_checkpoint()
             stop, due = self.ranks.any(should_stop(), due)
@@ -284,21 +279,19 @@ class Trainer(ABC, Generic[ConfigT]):
 
         The checkpoint is that of a single process with all environments, so any number of processes can resume it.
         """
-        state = TrainingState(
-            {
-                "iteration": self.iteration,
-                "global_step": self.global_step,
-                "seconds": self.seconds,
-                "evaluation_seconds": self.evaluation_seconds,
-                "metric_bytes": self.metrics.sync(),
-                "sparsity": self.sparsity,
-                "compilations": self.compilation.compilations,
-            }
-        )
-        state.put_tree("method", self.method.state_dict())
-        self._env_states.put(state)
-        state.put("episodes", self.episodes.state_arrays())
-        state.put("rng", {"torch": torch.get_rng_state().numpy()})
+        state = {
+            "iteration": self.iteration,
+            "global_step": self.global_step,
+            "seconds": self.seconds,
+            "evaluation_seconds": self.evaluation_seconds,
+            "metric_bytes": 0 if self.metrics is None else self.metrics.sync(),
+            "sparsity": self.sparsity,
+            "compilations": self.compilation.compilations,
+            "method": self.method.state_dict(),
+            "envs": self._env_states.state_dict(),
+            "episodes": self.episodes.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
         self._put_state(state)
         config = self.config
         labels = {"algorithm": self.algorithm, "encoder": config.encoder, "width": config.width}
@@ -310,7 +303,8 @@ class Trainer(ABC, Generic[ConfigT]):
     def close(self) -> None:
         """Close environments and files. If the final checkpoint is written, delete files needed only for training."""
         self.envs.close()
-        self.metrics.close()
+        if self.metrics is not None:
+            self.metrics.close()
         if self.ranks.is_first and self._saved_iteration == self.config.num_iterations:
             self._discard()
 
@@ -357,7 +351,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.episodes.add(episode for part in parts for episode in part)
         return self.episodes.take_row()
 
-    def _load_network(self) -> TrainingState:
+    def _load_network(self) -> dict[str, Any]:
         """Load network and optimizer from the newest undamaged checkpoint; return the other state."""
         checkpoint, complaints = self.ranks.from_first(lambda: latest_checkpoint(self.run.checkpoints))
         for complaint in complaints:
@@ -367,18 +361,17 @@ class Trainer(ABC, Generic[ConfigT]):
         self.say(f"resuming from {checkpoint}")
         return load_state(checkpoint)
 
-    def _load_rest(self, state: TrainingState) -> int:
+    def _load_rest(self, state: Mapping[str, Any]) -> int:
         """Load everything but network and optimizer; return the size of the metrics file at the checkpoint."""
-        values = state.values
-        self.iteration, self.global_step = values["iteration"], values["global_step"]
+        self.iteration, self.global_step = state["iteration"], state["global_step"]
         self._saved_iteration = self.iteration
-        self._seconds_before = values["seconds"]
-        self._evaluations.seconds = values.get("evaluation_seconds", 0.0)  # older checkpoints count it as training
-        self.sparsity = values["sparsity"]
-        self.compilation.compilations = values["compilations"]
-        self.method.load_state_dict(state.get_tree("method"))
-        self.next_frames = self._env_states.resume(state, self.global_step, self.say)
-        self.episodes.load_state_arrays(state.get("episodes"))
-        torch.set_rng_state(torch.from_numpy(state.get("rng")["torch"]))
+        self._seconds_before = state["seconds"]
+        self._evaluations.seconds = state["evaluation_seconds"]
+        self.sparsity = state["sparsity"]
+        self.compilation.compilations = state["compilations"]
+        self.method.load_state_dict(state["method"])
+        self.next_frames = self._env_states.resume(state["envs"], self.global_step, self.say)
+        self.episodes.load_state_dict(state["episodes"])
+        torch.set_rng_state(state["rng"])
         self._take_state(state)
-        return int(values["metric_bytes"])
+        return int(state["metric_bytes"])

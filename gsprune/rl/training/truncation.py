@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from gsprune.arrays import BoolArray, Uint8Array
+from gsprune.arrays import BoolArray, IntArray, Uint8Array
 
 __all__ = ["Truncated", "truncated_episodes"]
 
@@ -24,7 +23,7 @@ class Truncated(NamedTuple):
         observations: (B, C, H, W) uint8, their last observations.
     """
 
-    envs: npt.NDArray[np.int64]
+    envs: IntArray
     observations: Uint8Array
 
 

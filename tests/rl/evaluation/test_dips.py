@@ -62,7 +62,7 @@ def test_control_points_show_that_a_dip_is_only_noise() -> None:
     noise = series(list(rng.normal(10, 3, size=20_000)))
     summary = summarise_dips(noise, list(range(2_000, 200_000, 2_000)), window=100, horizon=500)
     assert summary.depth > 0.5  # the lowest of many windows is low without any cause
-    assert abs(summary.excess) < 0.4
+    assert abs(summary.depth - summary.control_depth) < 0.4
 
 
 def test_a_true_dip_stands_out_of_the_control_points() -> None:
@@ -72,7 +72,7 @@ def test_a_true_dip_stands_out_of_the_control_points() -> None:
     for event in events:
         returns[event // 10 : event // 10 + 20] -= 6
     summary = summarise_dips(series(list(returns)), events, window=100, horizon=500)
-    assert summary.excess == pytest.approx(6, abs=0.7)
+    assert summary.depth - summary.control_depth == pytest.approx(6, abs=0.7)
     assert summary.recovered == 1.0
     assert 200 <= summary.recovery <= 500
 

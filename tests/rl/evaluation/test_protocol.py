@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from torch import nn
 
-from gsprune.rl.evaluation.episodes import NOISE_SIGMAS, Policy, sampled_policy
+from gsprune.rl.algorithms.ppo.actions import Categorical, sampled_policy
+from gsprune.rl.evaluation.episodes import NOISE_SIGMAS, Policy
 from gsprune.rl.evaluation.protocol import CLEAN_TRACKS, NOISE_TRACKS, ProtocolConfig, Track, evaluate_tracks
 from gsprune.rl.evaluation.scores import score_range
 
@@ -17,7 +19,7 @@ pytest.importorskip("procgen")
 
 
 def uniform(generator: torch.Generator) -> Policy:
-    return sampled_policy(lambda x: torch.zeros(len(x), 15), generator)
+    return sampled_policy(Categorical(15), lambda x: torch.zeros(len(x), 15), nn.Identity(), generator)
 
 
 @pytest.mark.parametrize(

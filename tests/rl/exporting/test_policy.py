@@ -19,7 +19,7 @@ from gsprune.networks import ActorCritic, QNetwork, build_encoder, example_frame
 from gsprune.rl.envs.procgen import ACTION_MEANINGS, NUM_ACTIONS
 from gsprune.rl.exporting.frames import played_frames
 from gsprune.rl.trained import load_agent
-from gsprune.rl.training.checkpoints import TrainingState, save_checkpoint
+from gsprune.rl.training.checkpoints import save_checkpoint
 
 EXTRA = f"the extra 'export' is not installed: {install_command('export')}"
 EXAMPLE = Path(__file__).parents[3] / "examples" / "play_onnx.py"
@@ -37,7 +37,7 @@ def write_run(folder: Path, algorithm: str) -> Path:
     model = heads(build_encoder("nature", 1), NUM_ACTIONS)
     optimizer = torch.optim.Adam(model.parameters())
     gsprune.prune_step(model, 0.5, example_inputs=example_frames(), optimizer=optimizer)
-    save_checkpoint(folder / "checkpoints", 100, model, optimizer, TrainingState())
+    save_checkpoint(folder / "checkpoints", 100, model, optimizer, {})
     return folder
 
 

@@ -102,8 +102,3 @@ def test_a_resumed_run_counts_on(compiled):
     compilation.set_stable(True)
     compilation.wrap("forward", model)(torch.randn(4, 3))
     assert backend.calls == 0
-
-
-def test_a_limit_below_one_is_refused():
-    with pytest.raises(ValueError, match="`limit` must be at least 1, got 0"):
-        StableWidthCompiler(True, print, limit=0)

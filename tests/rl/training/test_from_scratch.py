@@ -4,7 +4,7 @@ import torch
 import gsprune
 from gsprune.errors import CheckpointError
 from gsprune.networks import ActorCritic, build_encoder, example_frames
-from gsprune.rl.training.checkpoints import TrainingState, save_checkpoint
+from gsprune.rl.training.checkpoints import save_checkpoint
 from gsprune.rl.training.from_scratch import take_widths
 
 
@@ -16,7 +16,7 @@ def fresh_agent(seed):
 def test_an_agent_takes_the_widths_of_a_run_and_draws_its_weights_anew(tmp_path):
     pruned = fresh_agent(0)
     gsprune.prune_step(pruned, 0.5, example_inputs=example_frames())
-    save_checkpoint(tmp_path / "checkpoints", 1, pruned, torch.optim.Adam(pruned.parameters()), TrainingState())
+    save_checkpoint(tmp_path / "checkpoints", 1, pruned, torch.optim.Adam(pruned.parameters()), {})
     agent = fresh_agent(1)
     take_widths(agent, tmp_path)
     for ours, theirs in zip(agent.parameters(), pruned.parameters(), strict=True):
@@ -31,7 +31,7 @@ def test_an_agent_takes_the_widths_of_a_run_and_draws_its_weights_anew(tmp_path)
 
 def test_a_run_of_another_network_is_refused_and_the_agent_stays(tmp_path):
     wide = ActorCritic(build_encoder("nature", 2), num_actions=15)
-    save_checkpoint(tmp_path / "checkpoints", 1, wide, torch.optim.Adam(wide.parameters()), TrainingState())
+    save_checkpoint(tmp_path / "checkpoints", 1, wide, torch.optim.Adam(wide.parameters()), {})
     agent, untouched = fresh_agent(1), fresh_agent(1)
     with pytest.raises(CheckpointError):
         take_widths(agent, tmp_path)

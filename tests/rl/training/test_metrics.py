@@ -70,7 +70,7 @@ def test_a_tracker_goes_on_from_its_state() -> None:
     for value in range(120):
         tracker.add(ends([float(value)], [True]))
     tracker.take_row()
-    other.load_state_arrays(tracker.state_arrays())
+    other.load_state_dict(tracker.state_dict())
     for each in (tracker, other):
         each.add(ends([7.0], [True]))
     assert tracker.take_row() == other.take_row()

@@ -11,7 +11,7 @@ from gsprune.networks import Encoder, QNetwork
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.evaluation.episodes import Policy, greedy_policy
 
-__all__ = ["acting_part", "build_network", "num_actions", "output_name", "policy"]
+__all__ = ["build_network", "num_actions", "policy"]
 
 
 def num_actions(environment: EnvironmentDescription) -> int:
@@ -34,17 +34,6 @@ def num_actions(environment: EnvironmentDescription) -> int:
 def build_network(encoder: Encoder, environment: EnvironmentDescription) -> nn.Module:
     """Action values on an encoder, for the actions of an environment."""
     return QNetwork(encoder, num_actions(environment))
-
-
-def acting_part(network: nn.Module) -> nn.Module:
-    """The whole network."""
-    return network
-
-
-def output_name(environment: EnvironmentDescription) -> str:
-    """The name of the network's output."""
-    del environment
-    return "q_values"
 
 
 def policy(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gsprune.rl.algorithms.algorithm import Algorithm
-from gsprune.rl.algorithms.dqn.agent import acting_part, build_network, output_name, policy
+from gsprune.rl.algorithms.dqn.agent import build_network, policy
 from gsprune.rl.algorithms.dqn.config import PRESETS, DQNConfig
 from gsprune.rl.algorithms.dqn.trainer import DQNTrainer
 
@@ -15,8 +15,8 @@ DQN = Algorithm(
     presets=PRESETS,
     trainer=DQNTrainer,
     build_network=build_network,
-    acting_part=acting_part,
-    output_name=output_name,
+    acting_part=lambda network: network,
+    output_name=lambda environment: "q_values",
     policy=policy,
     acts="greedy",
 )

@@ -14,7 +14,7 @@ from typing import Literal
 from gsprune.rl.algorithms.dqn.agent import num_actions
 from gsprune.rl.algorithms.dqn.replay import ReplayOptions
 from gsprune.rl.envs.provider import EnvironmentDescription
-from gsprune.rl.training.config import TrainConfig, check_at_least
+from gsprune.rl.training.config import TrainConfig
 
 __all__ = ["PRESETS", "DQNConfig"]
 
@@ -68,17 +68,11 @@ class DQNConfig(TrainConfig):
             ValueError: names the option, its value, the constraint and the way out.
         """
         super().check()
-        check_at_least(self, 1, "batch_size", "n_step", "target_interval", "prune_interval", "log_interval")
-        check_at_least(self, 1, "microbatch_size")
-        for name in ("gamma", "priority_alpha", "priority_beta", "epsilon_final"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must be in [0, 1], got {getattr(self, name)}")
-        if not 0 < self.exploration_fraction <= 1:
-            raise ValueError(f"`exploration_fraction` must be in (0, 1], got {self.exploration_fraction}")
-        for name in ("max_grad_norm", "priority_eps"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"`{name}` must be above 0, got {value}")
+        self._check_numbers("batch_size", "n_step", "target_interval", "prune_interval", at_least=1)
+        self._check_numbers("log_interval", "microbatch_size", at_least=1)
+        self._check_numbers("gamma", "priority_alpha", "priority_beta", "epsilon_final", at_least=0, at_most=1)
+        self._check_numbers("exploration_fraction", above=0, at_most=1)
+        self._check_numbers("max_grad_norm", "priority_eps", above=0)
         window = self.num_envs * self.n_step
         for name in ("replay_capacity", "learning_starts"):
             if getattr(self, name) < window + self.num_envs:

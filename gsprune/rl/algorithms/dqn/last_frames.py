@@ -21,13 +21,7 @@ class LastFrames:
     """
 
     def __init__(self, rows: int, num_envs: int, frame_shape: tuple[int, ...]) -> None:
-        """Hold no frame.
-
-        Args:
-            rows: vector steps of the replay.
-            num_envs: environments N.
-            frame_shape: shape of one frame.
-        """
+        """Hold no frame."""
         self.truncated: BoolArray = np.zeros((rows, num_envs), np.bool_)
         self._frame_shape = frame_shape
         self._frames: dict[tuple[int, int], Uint8Array] = {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from gsprune.arrays import BoolArray, Float32Array, Float64Array, IntArray
 
 __all__ = [
     "double_dqn_targets",
@@ -17,13 +18,10 @@ __all__ = [
     "q_loss",
 ]
 
-FloatArray = npt.NDArray[np.float32]
-DoubleArray = npt.NDArray[np.float64]
-
 
 def n_step_returns(
-    rewards: FloatArray, ended: npt.NDArray[np.bool_], truncated: npt.NDArray[np.bool_], gamma: float
-) -> tuple[FloatArray, FloatArray]:
+    rewards: Float32Array, ended: BoolArray, truncated: BoolArray, gamma: float
+) -> tuple[Float32Array, Float32Array]:
     """Returns over windows of n steps, cut off where an episode ends inside the window.
 
         R = Σ_{k<m} γ^k r_k;   d = γ^m, or 0 where the game ended within the window
@@ -94,7 +92,7 @@ def q_loss(values: Tensor, actions: Tensor, targets: Tensor, weights: Tensor) ->
     return (weights * errors.square()).mean(), errors.detach()
 
 
-def priorities(errors: FloatArray, alpha: float, eps: float) -> DoubleArray:
+def priorities(errors: Float32Array, alpha: float, eps: float) -> Float64Array:
     """Sampling weights of transitions, p = (|δ| + ε)^α.
 
     Args:
@@ -110,7 +108,7 @@ def priorities(errors: FloatArray, alpha: float, eps: float) -> DoubleArray:
     return np.asarray((np.abs(errors.astype(np.float64)) + eps) ** alpha)
 
 
-def importance_weights(sampled: DoubleArray, beta: float) -> FloatArray:
+def importance_weights(sampled: Float64Array, beta: float) -> Float32Array:
     """Weights that undo a part of the bias of prioritised sampling, divided by their mean.
 
         w_i ∝ (N · P(i))^-β,   mean(w) = 1
@@ -143,9 +141,7 @@ def epsilon_at(step: int, total_steps: int, final: float, fraction: float) -> fl
     return max(final, 1.0 + (final - 1.0) * step / (fraction * total_steps))
 
 
-def epsilon_greedy(
-    greedy: npt.NDArray[np.int64], epsilon: float, num_actions: int, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
+def epsilon_greedy(greedy: IntArray, epsilon: float, num_actions: int, rng: np.random.Generator) -> IntArray:
     """Replace actions by uniformly random ones, with one coin per environment.
 
     Args:

@@ -223,10 +223,6 @@ class PrioritizedReplay:
     def sample(self, batch_size: int, rng: np.random.Generator) -> ReplayBatch:
         """Draw transitions in proportion to their priorities.
 
-        Args:
-            batch_size: B.
-            rng: source of randomness.
-
         Raises:
             ValueError: nothing can be sampled yet.
         """

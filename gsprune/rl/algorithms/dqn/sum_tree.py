@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from gsprune.arrays import Float64Array, IntArray
+from gsprune.checks import check_whole
 
 __all__ = ["SumTree"]
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 
 class SumTree:
@@ -28,12 +27,11 @@ class SumTree:
         Raises:
             ValueError: `size` < 1.
         """
-        if size < 1:
-            raise ValueError(f"`size` must be at least 1, got {size}")
+        check_whole("size", size, at_least=1)
         self.size = size
         self._depth = (size - 1).bit_length()
         self._first_leaf = 1 << self._depth
-        self._nodes: FloatArray = np.zeros(2 * self._first_leaf, dtype=np.float64)
+        self._nodes: Float64Array = np.zeros(2 * self._first_leaf, dtype=np.float64)
 
     @property
     def total(self) -> float:
@@ -46,13 +44,13 @@ class SumTree:
         return self._nodes.nbytes
 
     @property
-    def leaves(self) -> FloatArray:
+    def leaves(self) -> Float64Array:
         """(size,) float64 weights, a read-only view."""
         view = self._nodes[self._first_leaf : self._first_leaf + self.size]
         view.flags.writeable = False
         return view
 
-    def set(self, leaves: IntArray, weights: FloatArray) -> None:
+    def set(self, leaves: IntArray, weights: Float64Array) -> None:
         """Give leaves new weights; of a leaf named twice the last weight counts.
 
         Args:
@@ -77,7 +75,7 @@ class SumTree:
             nodes = nodes >> 1
             self._nodes[nodes] = self._nodes[2 * nodes] + self._nodes[2 * nodes + 1]
 
-    def set_range(self, start: int, weights: FloatArray) -> None:
+    def set_range(self, start: int, weights: Float64Array) -> None:
         """Give the leaves start, start + 1, ... new weights: slices instead of index arrays.
 
         Args:
@@ -101,7 +99,7 @@ class SumTree:
             low, high = low >> 1, ((high - 1) >> 1) + 1
             self._nodes[low:high] = self._nodes[2 * low : 2 * high : 2] + self._nodes[2 * low + 1 : 2 * high : 2]
 
-    def find(self, values: FloatArray) -> IntArray:
+    def find(self, values: Float64Array) -> IntArray:
         """The leaf in whose interval each value falls when the weights are laid end to end.
 
         Args:
@@ -144,6 +142,6 @@ class SumTree:
         return self.find(slices * self._nodes[1])
 
 
-def _check_weights(weights: FloatArray) -> None:
+def _check_weights(weights: Float64Array) -> None:
     if not (np.isfinite(weights).all() and weights.min() >= 0.0):
         raise ValueError(f"`weights` must be finite and not negative, got {weights.min()} to {weights.max()}")

@@ -7,10 +7,10 @@ https://arxiv.org/abs/1509.06461; Schaul et al. 2016, https://arxiv.org/abs/1511
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from gsprune.rl.algorithms.dqn.losses import double_dqn_targets, epsilon_at, eps
 from gsprune.rl.algorithms.dqn.replay import PrioritizedReplay, ReplayBatch
 from gsprune.rl.evaluation.episodes import Policy
 from gsprune.rl.networks import configured_network
-from gsprune.rl.training.checkpoints import TrainingState
 from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
 from gsprune.rl.training.truncation import truncated_episodes
@@ -51,16 +50,13 @@ class DQNTrainer(Trainer[DQNConfig]):
 
     algorithm = "dqn"
     policy_metric = "pruning/action_change"
+    _redo_interval = 1
 
     def _build_agent(self) -> nn.Module:
         return configured_network(vars(self.config), self.environment, build_network)
 
     def _learning_rate(self) -> float:
         return self.config.scaled_learning_rate(base=1e-4, nature=1e-4)
-
-    @property
-    def _redo_interval(self) -> int:
-        return 1
 
     def _set_up(self) -> None:
         config = self.config
@@ -174,7 +170,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         for part, error in self.workers.backward(list(self.agent.parameters()), self._piece_loss, pieces):
             totals += part
             errors.append(error)
-        self.sum_gradients()
+        self.ranks.sum_gradients(self.agent.parameters())
         self.method.after_backward()
         if config.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
@@ -296,24 +292,22 @@ class DQNTrainer(Trainer[DQNConfig]):
                     file.unlink(missing_ok=True)
         return self.run.path / names[ranks.rank]
 
-    def _put_state(self, state: TrainingState) -> None:
-        values = {
+    def _put_state(self, state: dict[str, Any]) -> None:
+        values = state["dqn"] = {
             "env_steps": self.env_steps,
             "updates": self.updates,
             "learning_starts": self._learning_starts,
             "rng": self._rng.bit_generator.state,
             "target": self.target.state_dict(),
+            "sampling": self.ranks.gather(self._sampling_rng.bit_generator.state),
         }
-        values["sampling"] = self.ranks.gather(self._sampling_rng.bit_generator.state)
-        state.put_tree("dqn", values)
         if self.config.replay_storage == "disk":
             self.replay.flush()
-            for rank, replay in enumerate(self.ranks.gather(self.replay.state_dict()) or ()):
-                state.put(f"replay-{rank}", replay)
+            values["replays"] = self.ranks.gather(self.replay.state_dict())
             self.replay.checkpointed()
 
-    def _take_state(self, state: TrainingState) -> None:
-        values = state.get_tree("dqn")
+    def _take_state(self, state: Mapping[str, Any]) -> None:
+        values = state["dqn"]
         self.env_steps, self.updates = values["env_steps"], values["updates"]
         self._learning_starts = values["learning_starts"]
         self._rng.bit_generator.state = values["rng"]
@@ -321,7 +315,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         if len(values["sampling"]) == self.ranks.size:
             self._sampling_rng.bit_generator.state = values["sampling"][self.ranks.rank]
         if not self.ranks.any(not self.replay.is_restorable)[0]:  # all have theirs, or all begin anew
-            self.replay.load_state_dict(state.get(f"replay-{self.ranks.rank}"))
+            self.replay.load_state_dict(values["replays"][self.ranks.rank])
             if not self.environment.can_save_states:
                 self.replay.cut_episodes()
         elif self.iteration < self.config.num_iterations:

@@ -12,12 +12,16 @@ from torch import Tensor, nn
 
 from gsprune.arrays import AnyArray
 from gsprune.rl.algorithms.ppo.losses import categorical_entropy, categorical_logprobs
-from gsprune.rl.evaluation.episodes import Policy, sampled_policy
+from gsprune.rl.evaluation.episodes import Policy
 
-__all__ = ["ActionDistribution", "Categorical", "DiagonalGaussian", "MultiCategorical", "distribution_of"]
-
-Outputs = Callable[[Tensor], Tensor]
-"""Observations (B, C, H, W) uint8 -> logits or means (B, num_outputs)."""
+__all__ = [
+    "ActionDistribution",
+    "Categorical",
+    "DiagonalGaussian",
+    "MultiCategorical",
+    "distribution_of",
+    "sampled_policy",
+]
 
 
 class ActionDistribution(Protocol):
@@ -56,22 +60,13 @@ class ActionDistribution(Protocol):
     def to_environment(self, actions: Tensor) -> AnyArray:
         """Convert actions to the format of the environments."""
 
-    def policy(
-        self, outputs: Outputs, network: nn.Module, generator: torch.Generator, device: torch.device | str
-    ) -> Policy:
-        """A policy that samples its actions from the generator."""
 
-
-class Categorical:
-    """One of A actions, from A logits."""
+class _FromLogits:
+    """The parts that distributions over numbered actions share."""
 
     output = "logits"
-    action_shape: tuple[int, ...] = ()
     dtype = torch.int64
-
-    def __init__(self, num_actions: int) -> None:
-        """Set the number of actions, A."""
-        self.num_outputs = num_actions
+    num_outputs: int
 
     def parameters(self, outputs: Tensor, network: nn.Module) -> Tensor:
         """The logits."""
@@ -79,8 +74,22 @@ class Categorical:
         return outputs
 
     def noise(self, num_envs: int, device: torch.device, generator: torch.Generator) -> Tensor:
-        """(num_envs, A) exponential noise."""
+        """(num_envs, num_outputs) exponential noise."""
         return torch.empty((num_envs, self.num_outputs), device=device).exponential_(generator=generator)
+
+    def to_environment(self, actions: Tensor) -> AnyArray:
+        """The actions."""
+        return np.asarray(actions.cpu().numpy())
+
+
+class Categorical(_FromLogits):
+    """One of A actions, from A logits."""
+
+    action_shape: tuple[int, ...] = ()
+
+    def __init__(self, num_actions: int) -> None:
+        """Set the number of actions, A."""
+        self.num_outputs = num_actions
 
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """(B,) actions, as ``torch.multinomial`` draws them."""
@@ -99,44 +108,9 @@ class Categorical:
         logprobs = torch.log_softmax(parameters, -1)
         return (logprobs.exp() * (logprobs - torch.log_softmax(others, -1))).sum(-1)
 
-    def to_environment(self, actions: Tensor) -> AnyArray:
-        """The actions."""
-        return np.asarray(actions.cpu().numpy())
 
-    def policy(
-        self, outputs: Outputs, network: nn.Module, generator: torch.Generator, device: torch.device | str
-    ) -> Policy:
-        """A policy that samples from the softmax."""
-        del network
-        return sampled_policy(outputs, generator, device)
-
-
-class _Sampled:
-    """Mixin: the policy of a distribution that samples by `noise` and `sample`."""
-
-    def policy(
-        self: ActionDistribution,
-        outputs: Outputs,
-        network: nn.Module,
-        generator: torch.Generator,
-        device: torch.device | str,
-    ) -> Policy:
-        """A policy that samples its actions from the generator."""
-
-        def act(observations: Tensor) -> AnyArray:
-            with torch.no_grad():
-                parameters = self.parameters(outputs(observations.to(device)).float(), network)
-                noise = self.noise(len(observations), torch.device(device), generator)
-                return self.to_environment(self.sample(parameters, noise))
-
-        return act
-
-
-class MultiCategorical(_Sampled):
+class MultiCategorical(_FromLogits):
     """Several independent choices. Their logits are concatenated."""
-
-    output = "logits"
-    dtype = torch.int64
 
     def __init__(self, sizes: Sequence[int]) -> None:
         """Set the number of actions of each choice."""
@@ -144,15 +118,6 @@ class MultiCategorical(_Sampled):
         self._parts = [Categorical(size) for size in sizes]
         self.num_outputs = sum(sizes)
         self.action_shape: tuple[int, ...] = (len(self._parts),)
-
-    def parameters(self, outputs: Tensor, network: nn.Module) -> Tensor:
-        """The logits."""
-        del network
-        return outputs
-
-    def noise(self, num_envs: int, device: torch.device, generator: torch.Generator) -> Tensor:
-        """(num_envs, num_outputs) exponential noise."""
-        return torch.empty((num_envs, self.num_outputs), device=device).exponential_(generator=generator)
 
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """(B, choices) actions."""
@@ -173,15 +138,11 @@ class MultiCategorical(_Sampled):
         pairs = zip(self._parts, self._split(parameters), self._split(others), strict=True)
         return torch.stack([part.divergence(logits, other) for part, logits, other in pairs]).sum(0)
 
-    def to_environment(self, actions: Tensor) -> AnyArray:
-        """The actions."""
-        return np.asarray(actions.cpu().numpy())
-
     def _split(self, columns: Tensor) -> Sequence[Tensor]:
         return torch.split(columns, self._sizes, -1)
 
 
-class DiagonalGaussian(_Sampled):
+class DiagonalGaussian:
     """Real numbers with independent normal distributions.
 
         a ~ N(mean(s), exp(log_std)²);   the environment gets clip(a, low, high)
@@ -241,9 +202,6 @@ class DiagonalGaussian(_Sampled):
 def distribution_of(space: Any) -> ActionDistribution:
     """The distribution over the actions of a space.
 
-    Args:
-        space: Discrete, MultiDiscrete or Box of gymnasium.
-
     Raises:
         ValueError: PPO does not support the space.
     """
@@ -259,3 +217,32 @@ def distribution_of(space: Any) -> ActionDistribution:
         f"PPO needs a Discrete, MultiDiscrete or floating-point Box action space, numbered from 0, got {space};"
         " convert the actions by gymnasium.wrappers.TransformAction"
     )
+
+
+def sampled_policy(
+    distribution: ActionDistribution,
+    outputs: Callable[[Tensor], Tensor],
+    network: nn.Module,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> Policy:
+    """A policy that samples its actions, as PPO is evaluated.
+
+    It has a generator of its own, so that an evaluation in the midst of training leaves the training's random stream
+    alone.
+
+    Args:
+        distribution: of the actions.
+        outputs: observations (B, C, H, W) uint8 on `device` -> logits or means (B, num_outputs).
+        network: has the distribution's other parameters.
+        generator: a generator on `device`.
+        device: the network's device.
+    """
+
+    def act(observations: Tensor) -> AnyArray:
+        with torch.no_grad():
+            parameters = distribution.parameters(outputs(observations.to(device)).float(), network)
+            noise = distribution.noise(len(observations), torch.device(device), generator)
+            return distribution.to_environment(distribution.sample(parameters, noise))
+
+    return act

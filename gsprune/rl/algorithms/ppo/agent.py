@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from gsprune.networks import ActorCritic, Encoder
-from gsprune.rl.algorithms.ppo.actions import DiagonalGaussian, Outputs, distribution_of
+from gsprune.rl.algorithms.ppo.actions import DiagonalGaussian, distribution_of, sampled_policy
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.evaluation.episodes import Policy
 
-__all__ = ["PolicyNetwork", "acting_part", "build_network", "output_name", "policy"]
+__all__ = ["PolicyNetwork", "acting_part", "build_network", "policy"]
 
 
 class PolicyNetwork(nn.Module):
@@ -53,17 +54,12 @@ def acting_part(network: nn.Module) -> nn.Module:
     return PolicyNetwork(network) if isinstance(network, ActorCritic) else _FirstOutput(network)
 
 
-def output_name(environment: EnvironmentDescription) -> str:
-    """The name of the acting part's output: "logits" or "means"."""
-    return distribution_of(environment.action_space).output
-
-
 def policy(
-    outputs: Outputs,
+    outputs: Callable[[Tensor], Tensor],
     network: nn.Module,
     environment: EnvironmentDescription,
     generator: torch.Generator,
     device: torch.device | str = "cpu",
 ) -> Policy:
     """A policy that samples from the distribution with these outputs."""
-    return distribution_of(environment.action_space).policy(outputs, network, generator, device)
+    return sampled_policy(distribution_of(environment.action_space), outputs, network, generator, device)

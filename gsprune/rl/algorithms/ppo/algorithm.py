@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gsprune.rl.algorithms.algorithm import Algorithm
-from gsprune.rl.algorithms.ppo.agent import acting_part, build_network, output_name, policy
+from gsprune.rl.algorithms.ppo.actions import distribution_of
+from gsprune.rl.algorithms.ppo.agent import acting_part, build_network, policy
 from gsprune.rl.algorithms.ppo.config import PRESETS, PPOConfig
 from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
 
@@ -16,7 +17,7 @@ PPO = Algorithm(
     trainer=PPOTrainer,
     build_network=build_network,
     acting_part=acting_part,
-    output_name=output_name,
+    output_name=lambda environment: distribution_of(environment.action_space).output,
     policy=policy,
     acts="sampled",
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gsprune.compensation.calibration import MIN_EXAMPLES
 from gsprune.rl.algorithms.ppo.actions import distribution_of
 from gsprune.rl.envs.provider import EnvironmentDescription
-from gsprune.rl.training.config import TrainConfig, check_at_least
+from gsprune.rl.training.config import TrainConfig
 
 __all__ = ["PRESETS", "PPOConfig"]
 
@@ -59,13 +59,10 @@ class PPOConfig(TrainConfig):
             ValueError: names the option, its value, the constraint and the way out.
         """
         super().check()
-        check_at_least(self, 1, "num_steps", "num_minibatches", "update_epochs", "microbatch_size", "prune_interval")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must be in [0, 1], got {getattr(self, name)}")
-        for name in ("clip_coef", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}")
+        self._check_numbers("num_steps", "num_minibatches", "update_epochs", at_least=1)
+        self._check_numbers("microbatch_size", "prune_interval", at_least=1)
+        self._check_numbers("gamma", "gae_lambda", at_least=0, at_most=1)
+        self._check_numbers("clip_coef", "max_grad_norm", above=0)
         if self.batch_size % self.num_minibatches != 0:
             raise ValueError(
                 f"`num_minibatches` must divide num_envs * num_steps = {self.batch_size}, got {self.num_minibatches}"

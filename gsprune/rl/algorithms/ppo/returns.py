@@ -6,17 +6,18 @@ where step t ended an episode.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-__all__ = ["FloatArray", "RewardNormalizer", "explained_variance", "gae"]
+from gsprune.arrays import BoolArray, Float32Array, Float64Array, FloatArray
+from gsprune.checks import check_number
 
-FloatArray = npt.NDArray[np.floating[Any]]
+__all__ = ["RewardNormalizer", "explained_variance", "gae"]
 
 
-def gae(rewards: FloatArray, values: FloatArray, discounts: FloatArray, gae_lambda: float) -> npt.NDArray[np.float32]:
+def gae(rewards: FloatArray, values: FloatArray, discounts: FloatArray, gae_lambda: float) -> Float32Array:
     """Generalised advantage estimates over a rollout.
 
         δ_t = r_t + d_t·v_{t+1} − v_t;   A_t = δ_t + d_t·λ·A_{t+1},  A_T = 0
@@ -40,8 +41,7 @@ def gae(rewards: FloatArray, values: FloatArray, discounts: FloatArray, gae_lamb
         raise ValueError(f"`values` must have shape {(num_steps + 1, num_envs)}, got {values.shape}")
     if discounts.shape != rewards.shape:
         raise ValueError(f"`discounts` must have the shape of `rewards`, {rewards.shape}, got {discounts.shape}")
-    if not 0 <= gae_lambda <= 1:
-        raise ValueError(f"`gae_lambda` must be in [0, 1], got {gae_lambda}")
+    check_number("gae_lambda", gae_lambda, at_least=0, at_most=1)
     deltas = (rewards + discounts * values[1:] - values[:-1]).astype(np.float32)
     decays = (discounts * gae_lambda).astype(np.float32)
     advantages = np.empty((num_steps, num_envs), np.float32)
@@ -54,10 +54,6 @@ def gae(rewards: FloatArray, values: FloatArray, discounts: FloatArray, gae_lamb
 
 def explained_variance(values: FloatArray, returns: FloatArray) -> float:
     """The explained variance of predicted returns: 1 − Var(G − v) / Var(G).
-
-    Args:
-        values: predictions v, any shape.
-        returns: the returns G, the same shape.
 
     Returns:
         1 for perfect predictions, 0 for a constant one, below 0 for worse ones; NaN if the returns are constant.
@@ -94,7 +90,7 @@ class RewardNormalizer:
         self._variance = 1.0
         self._count = 1e-4
 
-    def __call__(self, rewards: FloatArray, terminated: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    def __call__(self, rewards: FloatArray, terminated: BoolArray) -> Float32Array:
         """Update the variance with one step of all environments, and normalise its rewards.
 
         Args:
@@ -110,16 +106,16 @@ class RewardNormalizer:
         normalized = np.clip(rewards / np.sqrt(self._variance + self.epsilon), -self.clip, self.clip)
         return np.asarray(normalized, np.float32)
 
-    def state_arrays(self) -> dict[str, npt.NDArray[np.float64]]:
+    def state_dict(self) -> dict[str, Any]:
         """The state to save: "returns" (N,) and "moments" (mean, variance, count)."""
-        return {"returns": self._returns.copy(), "moments": np.array([self._mean, self._variance, self._count])}
+        return {"returns": self._returns.copy(), "moments": [self._mean, self._variance, self._count]}
 
-    def load_state_arrays(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Restore the result of `state_arrays`."""
-        self._returns = np.array(arrays["returns"], np.float64)
-        self._mean, self._variance, self._count = arrays["moments"].tolist()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the result of `state_dict`."""
+        self._returns = np.array(state["returns"], np.float64)
+        self._mean, self._variance, self._count = state["moments"]
 
-    def _merge(self, batch: npt.NDArray[np.float64]) -> None:
+    def _merge(self, batch: Float64Array) -> None:
         """Merge the moments of `batch` into the running moments (Chan et al. 1979)."""
         count = self._count + len(batch)
         delta = float(batch.mean()) - self._mean

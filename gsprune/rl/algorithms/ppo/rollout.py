@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsprune.arrays import FloatArray
 from gsprune.compensation.spread import spread, spread_apart
 from gsprune.networks import FRAME_SHAPE, ObservationShape
 from gsprune.rl.algorithms.ppo.losses import normalized
-from gsprune.rl.algorithms.ppo.returns import FloatArray, explained_variance, gae
+from gsprune.rl.algorithms.ppo.returns import explained_variance, gae
 from gsprune.rl.training.step_effect import held_out_count
 
 __all__ = ["Minibatch", "Rollout"]

@@ -7,6 +7,9 @@ it for several epochs, and prunes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,7 +23,6 @@ from gsprune.rl.algorithms.ppo.returns import RewardNormalizer
 from gsprune.rl.algorithms.ppo.rollout import Minibatch, Rollout
 from gsprune.rl.evaluation.episodes import Policy
 from gsprune.rl.networks import configured_network
-from gsprune.rl.training.checkpoints import TrainingState
 from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
 from gsprune.rl.training.truncation import Truncated, truncated_episodes
@@ -36,19 +38,13 @@ class PPOTrainer(Trainer[PPOConfig]):
 
     algorithm = "ppo"
     policy_metric = "pruning/kl"
+    _redo_interval = 100
 
     def _build_agent(self) -> nn.Module:
         return configured_network(vars(self.config), self.environment, build_network)
 
-    @property
-    def _redo_interval(self) -> int:
-        return 100
-
     def _learning_rate(self) -> float:
         return self.config.scaled_learning_rate(base=3.5e-4, nature=5e-4)
-
-    def _followers(self) -> tuple[()]:
-        return ()
 
     def _set_up(self) -> None:
         config = self.config
@@ -171,7 +167,7 @@ class PPOTrainer(Trainer[PPOConfig]):
                 self._report_activity(config.batch_size, f"learning, epoch {epoch + 1} of {config.update_epochs}")
                 self.optimizer.zero_grad(set_to_none=True)
                 totals += self._backward(self.rollout.minibatch(mb_inds, config.norm_adv))
-                self.sum_gradients()
+                self.ranks.sum_gradients(self.agent.parameters())
                 self.method.after_backward()
                 torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
                 self.optimizer.step()
@@ -245,16 +241,9 @@ class PPOTrainer(Trainer[PPOConfig]):
 
         return policy(outputs, self.agent, self.environment, generator, self.device)
 
-    def _must_checkpoint(self) -> bool:
-        return False
+    def _put_state(self, state: dict[str, Any]) -> None:
+        state["ppo"] = {"rewards": self.reward_normalizer.state_dict(), "generator": self.generator.get_state()}
 
-    def _discard(self) -> None:
-        """Do nothing: the only files are checkpoints."""
-
-    def _put_state(self, state: TrainingState) -> None:
-        state.put("rewards", self.reward_normalizer.state_arrays())
-        state.put("ppo", {"generator": self.generator.get_state().numpy()})
-
-    def _take_state(self, state: TrainingState) -> None:
-        self.reward_normalizer.load_state_arrays(state.get("rewards"))
-        self.generator.set_state(torch.from_numpy(state.get("ppo")["generator"]))
+    def _take_state(self, state: Mapping[str, Any]) -> None:
+        self.reward_normalizer.load_state_dict(state["ppo"]["rewards"])
+        self.generator.set_state(state["ppo"]["generator"])

@@ -99,7 +99,7 @@ def test_a_normaliser_goes_on_from_its_state() -> None:
     first, second = RewardNormalizer(3), RewardNormalizer(3)
     for _ in range(10):
         first(rng.normal(size=3), rng.random(3) < 0.3)
-    second.load_state_arrays(first.state_arrays())
+    second.load_state_dict(first.state_dict())
     for _ in range(10):
         rewards, terminated = rng.normal(size=3), rng.random(3) < 0.3
         np.testing.assert_array_equal(first(rewards, terminated), second(rewards, terminated))

@@ -173,7 +173,7 @@ def test_training_time_is_without_evaluations_also_in_a_resumed_run(
     run(tmp_path, config, stop_after=1)
     run(tmp_path, config, resume=True)  # the evaluation at the end is not the trainer's
     assert all(0 < row["time/seconds"] < 100 for row in read_metrics(tmp_path))
-    saved = load_state(checkpoint_folders(tmp_path / "checkpoints")[-1]).values
+    saved = load_state(checkpoint_folders(tmp_path / "checkpoints")[-1])
     assert saved["seconds"] < 100
     assert 2000 <= saved["evaluation_seconds"] < 2100
 
@@ -375,8 +375,8 @@ def test_the_defaults_are_the_published_ones() -> None:
 IN_TIME: dict[str, Any] = {"target": "latency", "latency_budget_ms": 1.0}
 BAD = [
     ({"env_id": "bigfsh"}, "did you mean 'bigfish'"),
-    ({"sparsity": 1.0}, r"`sparsity` must be in \[0, 1\), got 1.0"),
-    ({"sparsity": -0.1}, r"`sparsity` must be in \[0, 1\), got -0.1"),
+    ({"sparsity": 1.0}, r"`sparsity` must be in \[0, 1\), 0.8 removes 80 %, got 1.0"),
+    ({"sparsity": -0.1}, r"`sparsity` must be in \[0, 1\), 0.8 removes 80 %, got -0.1"),
     ({"width": 0.5}, "`width` must be at least 1, got 0.5"),
     ({"prune_begin": 0.9}, "`prune_begin` must not be after `prune_end`, got 0.9 and 0.8"),
     ({"prune_end": 1.5}, r"`prune_end` must be in \[0, 1\]"),

@@ -1,0 +1,57 @@
+"""The plot of one run: the return and the widths of its network over environment steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from gsprune.report.load import load_run
+from gsprune.report.style import format_steps, new_figure
+
+__all__ = ["plot_run"]
+
+
+def plot_run(folder: Path, dense_widths: Mapping[str, int]) -> Path | None:
+    """Draw ``curves.png`` of a run folder.
+
+    Args:
+        folder: a run folder with metrics.
+        dense_widths: group -> width of the dense network, which the metrics lack if the first row follows a pruning
+            step.
+
+    Returns:
+        the path of the file, or None if there are no metrics yet.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    run = load_run(folder)
+    if not run.rows:
+        return None
+    figure, ((above,), (below,)) = new_figure(1, 2, width=8, height=3)
+    steps = run.column("step")
+    above.plot(steps, run.column("charts/episodic_return"), label="training, last 100 episodes")
+    has_levels = run.last("eval/train_return") is not None
+    for name, marker in (("train", "o"), ("test", "s")):
+        curve = run.curve(f"eval/{name}_return").finite()
+        if curve.x.size:
+            label = f"evaluation, {name} levels" if has_levels else "evaluation"
+            above.plot(curve.x, curve.y, marker=marker, label=label)
+    above.set_ylabel("return")
+    groups_of: dict[tuple[float, ...], list[str]] = {}  # groups of equal widths share a line
+    for name, widths in run.widths().items():
+        groups_of.setdefault((dense_widths[name], *widths.tolist()), []).append(name)
+    for (dense, *shares), names in groups_of.items():
+        label = f"{names[0]} ({dense:g})" if len(names) == 1 else f"{len(names)} groups ({dense:g} each)"
+        below.step(steps, np.array(shares) / dense, where="post", label=label)
+    below.set_ylim(0, 1.05)
+    below.set_ylabel("width / dense width")
+    below.set_xlabel("environment steps")
+    for axis in (above, below):
+        axis.xaxis.set_major_formatter(format_steps)
+        axis.legend(frameon=False)
+    path = folder / "curves.png"
+    figure.savefig(path)
+    return path
