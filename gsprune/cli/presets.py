@@ -20,7 +20,9 @@ __all__ = ["RunOptions", "base_of", "default_folder", "defaults_for", "option_va
 Args = TypeVar("Args", bound="RunOptions")
 
 # These options affect neither the learning nor the log, so a resumed run may change them.
-_FREE_ON_RESUME = {"preset", "run_dir", "resume", "checkpoint_minutes", "env_threads", "rank_timeout_minutes"}
+_FREE_ON_RESUME = {
+    *("preset", "run_dir", "resume", "checkpoint_minutes", "env_threads", "workers", "rank_timeout_minutes")
+}
 
 
 @dataclass(frozen=True, kw_only=True)

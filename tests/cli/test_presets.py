@@ -51,7 +51,7 @@ def test_a_resumed_run_has_its_own_options(tmp_path: Path) -> None:
     assert args.resume == tmp_path
     assert option_values(args) == option_values(begun)
     refuse_changes(args, tmp_path)
-    refuse_changes(parse("--resume", str(tmp_path), "--checkpoint-minutes", "1"), tmp_path)
+    refuse_changes(parse("--resume", str(tmp_path), "--checkpoint-minutes", "1", "--workers", "2"), tmp_path)
     with pytest.raises(ValueError, match=r"--seed is 8, but the run in .* was started with 7; leave the option out"):
         refuse_changes(parse("--resume", str(tmp_path), "--seed", "8"), tmp_path)
 

@@ -19,7 +19,7 @@ from gsprune.arrays import AnyArray, BoolArray, Float32Array, Uint8Array
 from gsprune.checks import suggestion
 from gsprune.errors import MissingExtraError
 from gsprune.rl.envs.atari_scores import HUMAN_SCORES
-from gsprune.rl.envs.options import parsed_options
+from gsprune.rl.envs.options import parsed_options, refuse_difficulty
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.envs.wrapped import WrappedGames
 from gsprune.rl.evaluation.scores import ScoreRange
@@ -143,9 +143,10 @@ class AtariProvider:
         """Stacks of 4 frames of 84 x 84 pixels, and the actions that the game reads.
 
         Raises:
-            ValueError: no such game, or a bad option.
+            ValueError: no such game, a bad option, or a difficulty.
             MissingExtraError: ale-py is not installed.
         """
+        refuse_difficulty(request)
         game, options = _rom(request.env_id), parsed_options(request.options, AtariOptions)
         one = AtariGames(game, EnvironmentRequest(request.env_id), options)
         try:

@@ -23,7 +23,7 @@ from gymnasium.wrappers import FrameStackObservation, GrayscaleObservation, Resi
 from gsprune.arrays import AnyArray, BoolArray, Float32Array, Uint8Array
 from gsprune.errors import MissingExtraError
 from gsprune.rl.envs.checked import CheckedEnv
-from gsprune.rl.envs.options import parsed_options
+from gsprune.rl.envs.options import parsed_options, refuse_difficulty
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.envs.wrapped import WrappedGames
 from gsprune.rl.objects import imported_module, named_object
@@ -111,10 +111,11 @@ class GymnasiumProvider:
         """Make one environment and describe it.
 
         Raises:
-            ValueError: no such environment, a bad option, or no image in its observations.
+            ValueError: no such environment, a bad option, a difficulty, or no image in its observations.
             TypeError: a factory returns something else than an environment.
             MissingExtraError: a package of the environment is missing.
         """
+        refuse_difficulty(request)
         return _described(request.env_id, request.options)
 
     def make(self, request: EnvironmentRequest) -> GymnasiumGames:

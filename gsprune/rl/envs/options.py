@@ -1,4 +1,4 @@
-"""The options of a provider, written as text: "size=84,stack=4"."""
+"""The options of a provider, written as text, "size=84,stack=4", and the difficulty, which not all have."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import fields
 from typing import Any, TypeVar, get_type_hints
 
 from gsprune.checks import suggestion
+from gsprune.rl.envs.provider import EnvironmentRequest
 
-__all__ = ["parsed_options"]
+__all__ = ["parsed_options", "refuse_difficulty"]
 
 Options = TypeVar("Options")
 
@@ -35,6 +36,19 @@ def parsed_options(text: str, options_type: type[Options]) -> Options:
             raise ValueError(f"`env_options` has {part!r}, which the environment does not know{way_out}")
         values[name] = _converted(name, value, hints[name])
     return options_type(**values)
+
+
+def refuse_difficulty(request: EnvironmentRequest) -> None:
+    """Raise an error if the difficulty is chosen where environments have none.
+
+    Raises:
+        ValueError: it is not the default.
+    """
+    if request.difficulty != "easy":
+        raise ValueError(
+            f"`distribution_mode` is {request.difficulty!r}, but {request.env_id!r} has no levels of difficulty; leave"
+            " the option out, or choose a Procgen game"
+        )
 
 
 def _converted(name: str, value: str, wanted: type) -> Any:

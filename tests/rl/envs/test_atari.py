@@ -88,6 +88,10 @@ def test_human_scores_are_of_real_games() -> None:
         (EnvironmentRequest("ALE/Pnog-v5"), "no Atari game 'ALE/Pnog-v5'; did you mean 'ALE/Pong-v5'"),
         (EnvironmentRequest("ALE/Pong-v5", options="sticky=0.25"), "did you mean 'sticky_actions'"),
         (EnvironmentRequest("ALE/Pong-v5", options="sticky_actions=2"), r"sticky_actions must be in \[0, 1\]"),
+        (
+            EnvironmentRequest("ALE/Pong-v5", difficulty="hard"),
+            "`distribution_mode` is 'hard', but .* leave the option",
+        ),
         (EnvironmentRequest("ALE/Pong-v5", options="episodic_life=maybe"), "episodic_life must be true or false"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -117,6 +118,11 @@ def test_episodes_end_by_truncation_and_begin_anew_in_the_same_step(asynchronous
 def test_wrong_observations_and_options_are_named(space: gymnasium.Space[Any], options: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PROVIDER.describe(request_of(space, options))
+
+
+def test_a_difficulty_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ValueError, match=r"`distribution_mode` is 'hard', but .* leave the option out"):
+        PROVIDER.describe(replace(request_of(PICTURE), difficulty="hard"))
 
 
 def test_a_factory_that_returns_something_else_is_refused() -> None:
