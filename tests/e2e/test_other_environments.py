@@ -61,13 +61,18 @@ class Call(NamedTuple):
             "Box2D", "discrete",
         ),
         ([*PPO, *OWN, f"{IMAGES},actions=several"], "cv2", "multi-discrete"),
-        ([*PPO, *OWN, "asynchronous=false,actions=box,grey=true"], "gymnasium", "box"),
+        ([*PPO, *OWN, "actions=box,grey=true"], "gymnasium", "box"),
         ([*DQN, *OWN, "asynchronous=false,stack=3"], "gymnasium", "discrete"),
     ],
     ids=["ppo-pong", "dqn-pong", "car-box", "car-discrete", "own-several", "own-box", "own-dqn"],
 )  # fmt: skip
 def test_an_environment_trains_prunes_resumes_evaluates_exports_and_plays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], package: str, space: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    package: str,
+    space: str,
 ) -> None:
     pytest.importorskip(package, reason=f"{package} is not installed: {install_command(EXTRAS.get(package, ''))}")
     for module in ("onnxscript", "onnxruntime", "av"):
@@ -94,6 +99,7 @@ def test_an_environment_trains_prunes_resumes_evaluates_exports_and_plays(
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     assert main(["play", str(run), "--seconds", "0.5", "--fps", "8", "--scale", "1"]) == 0
+    assert "easy" not in capsys.readouterr().out + str(contract)  # a word of Procgen
     assert all((run / f"play.{kind}").stat().st_size > 1000 for kind in ("mp4", "gif"))
 
 

@@ -182,10 +182,13 @@ def test_storing_the_images_of_stacks_once_changes_no_metric(
     assert f"the replay takes {once / 1e9:.2f} GB of disk" in lines[3][0]
 
 
-def test_the_command_line_takes_environment_and_encoder_from_a_file(
-    own: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_command_line_takes_environment_and_encoder_from_a_file_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--env-id", "own_lights:Lights", "--encoder", "own_lights:Encoder", "--run-dir", str(tmp_path / "run")]
+    (tmp_path / "lights_here.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    words = ["--env-id", "lights_here:Lights", "--encoder", "lights_here:Encoder", "--run-dir", str(tmp_path / "run")]
     sizes = ["--num-envs", "2", "--num-steps", "16", "--num-minibatches", "2", "--total-timesteps", "96"]
     rest = ["--eval-episodes", "2", "--eval-num-envs", "2", "--eval-interval-episodes", "0", "--torch-threads", "1"]
     assert main(["train", "ppo", *words, *sizes, *rest, "--env-options", "asynchronous=false"]) == 0

@@ -36,7 +36,7 @@ def policy_contract(agent: TrainedAgent, folder: Path, dense: NetworkSize) -> di
         "training": {
             "algorithm": config["algorithm"],
             "game": config["env_id"],
-            "distribution_mode": config["distribution_mode"],
+            **({"distribution_mode": config["distribution_mode"]} if environment.has_test_split else {}),
             "encoder": config["encoder"],
             "width": config["width"],
             "pruning": config.get("pruning", "none"),
