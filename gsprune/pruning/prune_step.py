@@ -118,7 +118,8 @@ def prune_step(
             "none" does nothing. Followers get the same map.
         calibration: a few hundred inputs for `compensate`, for the importance "reconstruction" (which needs them) and
             for "activation": a tensor, tuple or dict like `example_inputs`, or an iterable of them. None uses the
-            example. A compensated step runs them once before and once after the removal.
+            example. A compensated step runs them once before and once after the removal. One batch gives the best maps;
+            put the inputs of several batches in random order.
         backend: "auto", "cpp", "triton" or "torch".
         dry_run: only report what would be removed. With `compensate`, the step is made and rolled back, and
             `PruneReport.output_change` has the change of the output on `calibration`.
