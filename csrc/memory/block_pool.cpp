@@ -83,11 +83,14 @@ public:
 private:
     using Blocks = std::list<Header*>;
 
-    /// The shortest reserved block that fits, or null if more than three eighths of it would stay unused. With this
-    /// limit, a network that loses a tenth of its channels per step reuses its blocks two steps later.
+    /// The shortest reserved block that fits, or null if too much of it would stay unused.
+    ///
+    /// A block below a huge page may be 9/4 as long as requested. So a network that shrinks at every step goes on to
+    /// write to memory that the caches still hold. With 8/5, slicing Impala at tau 1 took 1.4 times as long.
     Header* take(std::size_t capacity) noexcept {
         const auto found = by_capacity_.lower_bound(capacity);
-        if (found == by_capacity_.end() || found->first > capacity / 5 * 8) return nullptr;
+        const std::size_t longest = capacity < huge_page ? capacity / 4 * 9 : capacity / 5 * 8;
+        if (found == by_capacity_.end() || found->first > longest) return nullptr;
         Header* block = *found->second;
         in_reserve_ -= block->capacity;
         oldest_first_.erase(found->second);

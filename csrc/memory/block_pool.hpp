@@ -7,8 +7,8 @@ namespace gsprune {
 /// Allocates `num_bytes` > 0 aligned to 64 bytes; `release_block` frees them. Throws std::bad_alloc.
 ///
 /// Released blocks stay in a reserve, because page faults of fresh memory cost more than filling it. A reserved block
-/// serves requests of at least 5/8 of its size. The reserve holds at most 16 MB or 1.25 times the bytes in use; the
-/// oldest blocks are freed first.
+/// serves requests of at least 4/9 of its size (from 2 MB on: 5/8). The reserve holds at most 16 MB or 1.25 times the
+/// bytes in use; the oldest blocks are freed first.
 void* acquire_block(std::size_t num_bytes);
 
 /// Any thread may call this, with or without the GIL, also during process exit.

@@ -131,7 +131,7 @@ private:
         }
     }
 
-    /// The number of the seat, from 1 on; 0 if none is free.
+    /// Takes a free seat. Returns its number, from 1 on, or 0 if no seat is free.
     std::size_t take_seat() noexcept {
         int seats = seats_.load();
         while (seats >= seat) {

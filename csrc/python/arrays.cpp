@@ -30,7 +30,7 @@ void check_bounds(const IndexArray& bounds, const char* name) {
     const std::int64_t* values = bounds.data();
     bool is_good = bounds.size() > 0 && values[0] == 0;
     for (std::int64_t i = 1; is_good && i < bounds.size(); ++i) is_good = values[i] >= values[i - 1];
-    if (!is_good) throw py::value_error(std::string("`") + name + "` must begin at 0 and not fall");
+    if (!is_good) throw py::value_error(std::string("`") + name + "` must begin at 0 and not decrease");
 }
 
 }  // namespace gsprune

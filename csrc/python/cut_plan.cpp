@@ -113,7 +113,7 @@ public:
         while (PyDict_Next(states.ptr(), &position, &parameter, &state) != 0) {
             const auto found = index_of_.find(parameter);
             if (found == index_of_.end()) continue;
-            const auto owned = py::reinterpret_borrow<py::object>(state);  // a subclass' code may drop it meanwhile
+            const auto owned = py::reinterpret_borrow<py::object>(state);  // code of a subclass may drop it
             if (PyDict_Check(state)) {
                 add_state(state, found->second, which);
             } else {

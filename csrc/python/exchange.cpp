@@ -158,7 +158,7 @@ void Exchange::roll_back() noexcept {
             } catch (py::error_already_set& error) {
                 // Python code of the tensor (a dispatch mode, a subclass) may raise an interrupt: try again.
                 is_done = !error.matches(PyExc_KeyboardInterrupt);
-                error.discard_as_unraisable("gsprune, while taking a rewrite back");
+                error.discard_as_unraisable("gsprune, while rolling back a rewrite");
             } catch (const std::exception&) {
                 is_done = true;
             }

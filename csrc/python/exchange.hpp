@@ -49,7 +49,7 @@ private:
     pybind11::list without_versions_;         // tensors whose version must be incremented
     pybind11::list replacements_;
     const ViewOf* view_of_ = nullptr;
-    // Of tensors without elements: their addresses are null.
+    // Storage offsets of tensors with a null address (no elements). Those of other tensors follow from the address.
     std::unordered_map<std::size_t, pybind11::object> offsets_;
     std::size_t num_replaced_ = 0;  // tensors that may have changed
     std::size_t num_set_ = 0;       // entries that may have changed

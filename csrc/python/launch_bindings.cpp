@@ -108,7 +108,8 @@ public:
         for (const Source& source : sources_) {
             const View now = read_tensor(source.tensor, source.name, device_).view;
             if (!equal_layout(now, *source.view)) {
-                throw std::runtime_error("`" + source.name.text() + "` was changed while it was looked at");
+                throw std::runtime_error("`" + source.name.text() +
+                                         "` changed its layout while the launch was prepared");
             }
             source.view->data = now.data;
         }

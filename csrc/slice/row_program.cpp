@@ -7,7 +7,7 @@ namespace gsprune {
 
 namespace {
 
-// Runs of at least this average size are copied as runs: as fast as by a table of lanes, and without making the table.
+// Runs of at least this average size are copied as runs. A table of lanes is as fast, but takes time to make.
 constexpr std::int64_t long_run = 512;
 // A change of rows costs as much as two or three lines of 64 bytes. For longer rows, folding costs more than it saves.
 constexpr std::int64_t short_row = 512;

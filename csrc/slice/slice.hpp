@@ -45,8 +45,8 @@ struct SliceJob {
 
 /// Runs that write at least this many bytes use non-temporal stores: 5/16 of the last-level cache (32 MB if unknown).
 ///
-/// With 32 MB of cache, steps that write 10 to 16 MB take 8 % longer with ordinary stores, smaller steps as long. With
-/// 260 MB, a step of impala-4 takes 1.6 times as long with non-temporal stores.
+/// With 32 MB of cache, ordinary stores make steps that write 10 to 16 MB take 8 % longer; smaller steps take as long
+/// with either. With 260 MB, non-temporal stores make a step of impala-4 take 1.6 times as long.
 std::int64_t min_stream_bytes() noexcept;
 
 /// A run of slices. Helper threads begin at once; the caller joins in `finish`.

@@ -35,7 +35,7 @@ struct Tensor {
     std::int32_t ndim;
     DataType dtype;
     std::int64_t* shape;
-    std::int64_t* strides;  // in elements; before DLPack 1.2 null for contiguous tensors
+    std::int64_t* strides;  // in elements; may be null for contiguous tensors before DLPack 1.2
     std::uint64_t byte_offset;
 };
 

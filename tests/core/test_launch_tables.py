@@ -237,7 +237,7 @@ def test_addresses_are_read_when_no_python_code_runs_any_more(make_table: Callab
                 tensors[0].set_(torch.ones(2, 2))
             return function(*args, **(kwargs or {}))
 
-    with Shrinker(), pytest.raises(RuntimeError, match=r"`tensors\[0\]` was changed while it was looked at"):
+    with Shrinker(), pytest.raises(RuntimeError, match=r"`tensors\[0\]` changed its layout"):
         make_table(tensors)
 
 

@@ -82,7 +82,7 @@ def _arguments(changes: dict[str, Any], **good: Any) -> dict[str, Any]:
         ({"scores": np.zeros(2, np.float32)}, "`scores` must have 3 entries, got 2"),
         ({"scores": np.array([1, np.nan, 2], np.float32)}, r"`scores\[1\]` is NaN"),
         ({"first_unit": np.array([1, 3])}, "`first_unit` must begin at 0"),
-        ({"first_unit": np.array([0, 3, 2])}, "`first_unit` must begin at 0 and not fall"),
+        ({"first_unit": np.array([0, 3, 2])}, "`first_unit` must begin at 0 and not decrease"),
         ({"kept": np.array([4])}, r"`kept\[0\]` must lie in \[0, 3\], the units of the group, got 4"),
         ({"kept": np.array([-1])}, r"`kept\[0\]` must lie in"),
         ({"kept": np.array([1, 1])}, "`kept` must have 1 entries, got 2"),

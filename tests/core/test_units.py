@@ -104,9 +104,9 @@ def test_members_that_do_not_fit_are_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("argument", "value", "message"),
     [
-        ("first_unit", np.array([1, 3]), "`first_unit` must begin at 0 and not fall"),
+        ("first_unit", np.array([1, 3]), "`first_unit` must begin at 0 and not decrease"),
         ("first_unit", np.array([], dtype=np.int64), "`first_unit` must begin at 0"),
-        ("starts", np.array([0, 3, 2]), "`starts` must begin at 0 and not fall"),
+        ("starts", np.array([0, 3, 2]), "`starts` must begin at 0 and not decrease"),
         ("ids", np.array([0, 1, 4]), r"`ids\[2\]` must lie in \[0, 3\], the number of units, got 4"),
         ("ids", np.array([0, 1]), "`ids` must have 3 entries, got 2"),
         ("keep", np.ones(2, dtype=bool), "`keep` must have 3 entries, got 2"),
