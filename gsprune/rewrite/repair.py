@@ -254,8 +254,10 @@ def _same_in_class(model: nn.Module, link: SizeLink, lengths: Sequence[LengthCha
     for name, module in modules.items():
         if type(module) is not kind or name == link.module:
             continue
-        present = module.__dict__.get(link.attribute)
-        value = present if link.index is None or present is None else present[link.index]
+        value = module.__dict__.get(link.attribute)
+        if link.index is not None:  # other modules of the class may store fewer sizes
+            has_element = isinstance(value, tuple | list) and link.index < len(value)
+            value = value[link.index] if has_element else None
         own = [length for length in lengths if length.before == value and length.tensor.startswith(f"{name}.")]
         same = f"{name}.{link.tensor.removeprefix(prefix)}", link.axis
         # Another stage may have more heads, of the same width.

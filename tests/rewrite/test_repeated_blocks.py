@@ -66,3 +66,25 @@ def test_a_stored_size_that_fits_two_axes_follows_the_right_one_when_they_part()
         assert model[2].width == follower[2].width == model[0].out_features == width
         torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-8, atol=1e-8)
         torch.testing.assert_close(follower(x).shape, model(x).shape)
+
+
+class Splits(nn.Module):
+    """Linear layers over parts of its input, whose sizes it stores in a list."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.sizes = list(sizes)
+        self.layers = nn.ModuleList(nn.Linear(size, 4) for size in sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum(layer(part) for layer, part in zip(self.layers, x.split(self.sizes, -1), strict=True))
+
+
+def test_blocks_of_one_class_may_store_lists_of_different_lengths() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 12), Splits(4, 4, 4), nn.ReLU(), nn.Linear(4, 12), Splits(6, 6)).double()
+    x = torch.randn(2, 5, dtype=torch.float64)
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert (model[1].sizes, model[4].sizes) == ([2, 2, 2], [3, 3])
+    torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-8, atol=1e-8)
