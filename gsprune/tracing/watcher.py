@@ -106,11 +106,11 @@ class Watcher(TorchFunctionMode):
         tape = self.tape
         query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
         keep_scale(tape, tape.of(query), tape.of(key), "scaled_dot_product_attention", kwargs.get("scale"))
-        tape.notes_used_products = False
+        tape.inside_attention = True
         try:
             return F.scaled_dot_product_attention(*args, **kwargs)
         finally:
-            tape.notes_used_products = True
+            tape.inside_attention = False
 
 
 def _with_channels(tape: Tape, tensor: Tensor, result: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from affine_norms import affine_norms
 from masked_networks import masked_copy
 from torch import Tensor, nn
 
@@ -37,6 +38,28 @@ def test_outputs_equal_the_masked_network_s_after_every_step() -> None:
         report = gsprune.prune_step(model, sparsity, example_inputs=x)
         torch.testing.assert_close(model(x), masked_copy(before, report.removed)(x), rtol=1e-12, atol=1e-12)
     assert model.q.out_features == 4
+
+
+class Blocked(Attention):
+    """Tokens in two blocks: torch has no fused attention for five axes, and multiplies by the scale as by a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (2, -1)).transpose(2, 3) for layer in (self.q, self.k, self.v))
+        return self.head(self.norm(F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(3)))
+
+
+def test_heads_shrink_where_torch_takes_its_attention_apart() -> None:
+    torch.manual_seed(0)
+    model, x = Blocked().double(), torch.randn(2, 2, 5, 6, dtype=torch.float64)
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert model.q.out_features == 8, str(report)
+    with affine_norms():
+        torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-12, atol=1e-12)
 
 
 def test_followers_are_scaled_along() -> None:
