@@ -11,6 +11,16 @@ from gsprune.report.load import load_runs
 FOLDER = Path(__file__).parent.parent.parent / "docs" / "results"
 
 
+def test_the_tables_of_ten_events_are_those_that_the_report_makes_of_the_runs(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from gsprune.report.write import write_report
+
+    page = (FOLDER / "minatar.md").read_text()
+    tables = {table.title: table for table in write_report(load_runs([FOLDER / "minatar-ten"]), tmp_path).tables}
+    for title in ("Effect of pruning steps", "Dips after pruning"):
+        assert tables[title].markdown().split("\n\n")[1] in page, title
+
+
 def test_the_tables_of_the_page_are_those_that_the_report_makes_of_the_runs(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from gsprune.report.write import write_report
