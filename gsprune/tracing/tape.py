@@ -80,6 +80,7 @@ class Tape:
         queries: rows that make the queries of scaled attention; `biases` has the biases added to products.
         ends: layers of weights' products that went into something else than a product of the same weight.
         notes_used_products: False inside torch's own attention, whose operations are no such ends.
+        notes_numbers: False inside torch's own attention whose scale is kept: its numbers are that scale.
         populations: (operation, layer) of channels that were read together.
         unweighted: layers over channels that were summed without a weight of the network.
         scale: the number that the running operation scales by, if it follows a width.
@@ -107,7 +108,7 @@ class Tape:
         self.queries: list[Labels] = []
         self.biases: list[tuple[Labels, Labels]] = []
         self.used_products: list[Labels] = []
-        self.notes_used_products = True
+        self.notes_used_products = self.notes_numbers = True
         self.populations: list[tuple[str, Labels]] = []
         self.unweighted: list[Labels] = []
         self.mac_uses: list[MacUse] = []

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from affine_norms import affine_norms
 from masked_networks import masked_copy
 from torch import Tensor, nn
 
@@ -25,6 +26,22 @@ class Attention(nn.Module):
         return self.head(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
+class WindowAttention(Attention):
+    """Heads and windows: torch takes attention of five axes apart, and scales queries and keys by a root each."""
+
+    def __init__(self, is_given: bool) -> None:
+        super().__init__()
+        self.is_given, self.norm = is_given, nn.LayerNorm(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            layer(x).unflatten(-1, (2, -1)).unflatten(1, (2, -1)).transpose(2, 3) for layer in (self.q, self.k, self.v)
+        )
+        scale = q.shape[-1] ** -0.5 if self.is_given else None
+        y = F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(2, 3).flatten(3)
+        return self.head(self.norm(y))
+
+
 def fresh() -> tuple[Attention, Tensor]:
     torch.manual_seed(0)
     return Attention().double(), torch.randn(2, 5, 6, dtype=torch.float64)
@@ -37,6 +54,17 @@ def test_outputs_equal_the_masked_network_s_after_every_step() -> None:
         report = gsprune.prune_step(model, sparsity, example_inputs=x)
         torch.testing.assert_close(model(x), masked_copy(before, report.removed)(x), rtol=1e-12, atol=1e-12)
     assert model.q.out_features == 4
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+def test_attention_that_torch_takes_apart_shrinks_beside_a_norm_over_channels(is_given: bool) -> None:
+    torch.manual_seed(0)
+    model, x = WindowAttention(is_given).double(), torch.randn(2, 6, 6, dtype=torch.float64)
+    before = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert (model.q.out_features, model.v.out_features) == (8, 8)
+    with affine_norms():
+        torch.testing.assert_close(model(x), masked_copy(before, report.removed)(x), rtol=1e-12, atol=1e-12)
 
 
 def test_followers_are_scaled_along() -> None:
