@@ -37,8 +37,11 @@ def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | N
     Returns:
         True if the attention scales so: the rows make up for it, or else the width is protected.
     """
-    dot = dot_of(query, key, -1)
-    if dot is None or not (scale is None or _is_computed(scale, 1.0, dot.width)):
+    layers = [layer for layer in query.layers if layer.shape[-1] > 1]
+    if not layers:
+        return False
+    dot = dot_of(query, key, -1) or Dot(layers[0], layers[0].shape[-1], is_product=False)  # learned queries
+    if not (scale is None or _is_computed(scale, 1.0, dot.width)):
         return False
     _note_queries(tape, dot, op, None if scale is None else Scale(scale, 1.0, dot.query))
     return True
