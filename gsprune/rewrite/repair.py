@@ -249,27 +249,35 @@ def _same_in_class(model: nn.Module, link: SizeLink, lengths: Sequence[LengthCha
     """
     modules = dict(model.named_modules())
     kind, prefix = type(modules[link.module]), f"{link.module}." if link.module else ""
-    is_near = link.tensor.startswith(prefix)
+    is_near, stored = link.tensor.startswith(prefix), modules[link.module].__dict__[link.attribute]
     found: list[_Candidate] = []
     for name, module in modules.items():
         if type(module) is not kind or name == link.module:
             continue
-        value = module.__dict__.get(link.attribute)
-        if link.index is not None:  # other modules of the class may store fewer sizes
-            has_element = isinstance(value, tuple | list) and link.index < len(value)
-            value = value[link.index] if has_element else None
-        own = [length for length in lengths if length.before == value and length.tensor.startswith(f"{name}.")]
-        same = f"{name}.{link.tensor.removeprefix(prefix)}", link.axis
-        # Another stage may have more heads, of the same width.
-        best = [length for length in own if (length.tensor, length.axis) == same and _suits(length, link)]
-        if not is_near:  # a module without tensors follows the one that its like follows
-            best = [length for length in lengths if (length.tensor, length.axis) == (link.tensor, link.axis)]
-            best = [length for length in best if length.before == value and _suits(length, link)]
-        elif not best and len({length.after for length in own}) == 1:
-            best = own
-        if best:
-            found.append(_candidate(name, module, link.attribute, link.index, best[0]))
+        for index, value in _like(module.__dict__.get(link.attribute), stored, link.index):
+            own = [length for length in lengths if length.before == value and length.tensor.startswith(f"{name}.")]
+            same = f"{name}.{link.tensor.removeprefix(prefix)}", link.axis
+            # Another stage may have more heads, of the same width.
+            best = [length for length in own if (length.tensor, length.axis) == same and _suits(length, link)]
+            if not is_near:  # a module without tensors follows the one that its like follows
+                best = [length for length in lengths if (length.tensor, length.axis) == (link.tensor, link.axis)]
+                best = [length for length in best if length.before == value and _suits(length, link)]
+            elif not best and len({length.after for length in own}) == 1:
+                best = own
+            if best:
+                found.append(_candidate(name, module, link.attribute, index, best[0]))
     return found
+
+
+def _like(value: Any, stored: Any, index: int | None) -> Sequence[tuple[int | None, Any]]:
+    """(position, integer) of what stands in `value` where `index` is in `stored`.
+
+    Another module may store a shorter list, or a longer one, whose further integers are like the last of `stored`.
+    """
+    if index is None:
+        return [(None, value)]
+    elements = list(enumerate(value)) if isinstance(value, tuple | list) else []
+    return elements[index : None if index == len(stored) - 1 else index + 1]
 
 
 def _entries(candidates: Sequence[_Candidate]) -> list[Entry]:

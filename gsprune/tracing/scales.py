@@ -31,20 +31,14 @@ def dot_of(query: Shadow, key: Shadow, axis: int) -> Dot | None:
     return Dot(layers[0], layers[0].shape[axis], query.source is not None and not shared)
 
 
-def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | None) -> bool:
-    """Note the queries' rows of an attention that scales by 1 / sqrt(width); `scale` is None if it computes that.
-
-    Returns:
-        True if the attention scales so: the rows make up for it, or else the width is protected.
-    """
+def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | None) -> None:
+    """Note the queries' rows of an attention that scales by 1 / sqrt(width); `scale` is None if it computes that."""
     layers = [layer for layer in query.layers if layer.shape[-1] > 1]
     if not layers:
-        return False
+        return
     dot = dot_of(query, key, -1) or Dot(layers[0], layers[0].shape[-1], is_product=False)  # learned queries
-    if not (scale is None or _is_computed(scale, 1.0, dot.width)):
-        return False
-    _note_queries(tape, dot, op, None if scale is None else Scale(scale, 1.0, dot.query))
-    return True
+    if scale is None or _is_computed(scale, 1.0, dot.width):
+        _note_queries(tape, dot, op, None if scale is None else Scale(scale, 1.0, dot.query))
 
 
 def note_factor(tape: Tape, call: Call) -> bool:

@@ -79,8 +79,7 @@ class Tape:
         equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
         queries: rows that make the queries of scaled attention; `biases` has the biases added to products.
         ends: layers of weights' products that went into something else than a product of the same weight.
-        notes_used_products: False inside torch's own attention, whose operations are no such ends.
-        notes_numbers: False inside torch's own attention whose scale is kept: its numbers are that scale.
+        inside_attention: True inside torch's own attention. Its operations are no such ends, and it computes its scale.
         populations: (operation, layer) of channels that were read together.
         unweighted: layers over channels that were summed without a weight of the network.
         scale: the number that the running operation scales by, if it follows a width.
@@ -108,7 +107,7 @@ class Tape:
         self.queries: list[Labels] = []
         self.biases: list[tuple[Labels, Labels]] = []
         self.used_products: list[Labels] = []
-        self.notes_used_products = self.notes_numbers = True
+        self.inside_attention = False
         self.populations: list[tuple[str, Labels]] = []
         self.unweighted: list[Labels] = []
         self.mac_uses: list[MacUse] = []
@@ -216,7 +215,7 @@ class Tape:
 
     def note_used_products(self, inputs: Sequence[Shadow], outputs: Sequence[Shadow]) -> None:
         """Note the products of weights among an operation's inputs that its outputs are no products of."""
-        for shadow in inputs if self.notes_used_products else ():
+        for shadow in () if self.inside_attention else inputs:
             is_product = shadow.source and shadow.kind is Kind.ACTIVATION
             if is_product and all(output.source != shadow.source for output in outputs):
                 self.used_products.extend(shadow.layers)

@@ -43,8 +43,9 @@ def numbers_of(tape: Tape, call: Call, inputs: Sequence[Shadow]) -> Numbers:
     """(position, value) of the arguments of an operation on channels, or on a sum over channels, that are constants."""
     sums = [shadow.sum for shadow in inputs if shadow.sum is not None]
     of_channels = any(shadow.layers and shadow.kind is Kind.ACTIVATION for shadow in inputs)
-    is_scale = tape.scale is not None or not tape.notes_numbers
-    if call.op not in _ARITHMETIC or is_scale or not (sums or of_channels):
+    if call.op not in _ARITHMETIC or not (sums or of_channels):
+        return ()
+    if tape.scale is not None or tape.inside_attention:  # scales, for which the rows of the queries make up
         return ()
     candidates = [(i, first_number(value)) for i, value in enumerate(call.args[:2]) if _is_number(tape, call, value)]
     found = [(index, number) for index, number in candidates if number is not None]

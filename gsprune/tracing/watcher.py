@@ -74,7 +74,7 @@ class _Length(int):
 class Watcher(TorchFunctionMode):
     """Sees shapes that are read, data that leaves, and attention that computes its own scale.
 
-    Torch takes attention apart before it is dispatched if it has other than four axes (windows), or on a GPU.
+    One backend of attention takes it apart before it is dispatched.
     """
 
     def __init__(self, tape: Tape) -> None:
@@ -105,13 +105,12 @@ class Watcher(TorchFunctionMode):
     def _attention(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tape = self.tape
         query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
-        scale = kwargs.get("scale")
-        is_kept = keep_scale(tape, tape.of(query), tape.of(key), "scaled_dot_product_attention", scale)
-        tape.notes_used_products, tape.notes_numbers = False, not is_kept
+        keep_scale(tape, tape.of(query), tape.of(key), "scaled_dot_product_attention", kwargs.get("scale"))
+        tape.inside_attention = True
         try:
             return F.scaled_dot_product_attention(*args, **kwargs)
         finally:
-            tape.notes_used_products = tape.notes_numbers = True
+            tape.inside_attention = False
 
 
 def _with_channels(tape: Tape, tensor: Tensor, result: Any) -> Any:

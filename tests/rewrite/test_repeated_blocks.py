@@ -88,3 +88,15 @@ def test_blocks_of_one_class_may_store_lists_of_different_lengths() -> None:
     report = gsprune.prune_step(model, 0.5, example_inputs=x)
     assert (model[1].sizes, model[4].sizes) == ([2, 2, 2], [3, 3])
     torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-8, atol=1e-8)
+
+
+def test_blocks_with_longer_lists_of_sizes_than_the_first_do_not_use_up_the_forwards() -> None:
+    torch.manual_seed(0)
+    counts = (2, 3, 4, 5, 6, 7)
+    blocks = [nn.Sequential(nn.ReLU(), nn.Linear(4, 4 * count), Splits(*[4] * count)) for count in counts]
+    model = nn.Sequential(nn.Linear(5, 4), *blocks).double()
+    x = torch.randn(2, 5, dtype=torch.float64)
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert [block[2].sizes for block in blocks] == [[2] * count for count in counts]
+    torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-8, atol=1e-8)

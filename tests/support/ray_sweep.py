@@ -24,7 +24,7 @@ others = [folder.parent / name for name in ("first", "second")]
 with (folder / "lives").open("a") as file:
     file.write(f"{os.getpid()} {os.getppid()}\\n")
 print("resumed" if "--resume" in sys.argv else "begun", flush=True)
-deadline = time.monotonic() + 120
+deadline = time.monotonic() + 600
 while time.monotonic() < deadline:
     lives = [(other / "lives").read_text().splitlines() if (other / "lives").exists() else [] for other in others]
     if len(lives[0]) == 2 and lives[1]:  # the first was taken up again, and both have run at the same time

@@ -26,7 +26,7 @@ def test_a_trial_whose_worker_is_killed_is_taken_up_again(tmp_path: Path) -> Non
     (tmp_path / "gsprune" / "__init__.py").write_text("raise ImportError('sources without the compiled core')\n")
     # In a process of its own, with the warnings of a library that the tests' settings would make errors.
     command = [sys.executable, "-W", "ignore", str(SCRIPT), str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout.splitlines()[-1])
     assert outcome["statuses"] == ["finished", "finished"]
