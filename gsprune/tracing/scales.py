@@ -33,8 +33,11 @@ def dot_of(query: Shadow, key: Shadow, axis: int) -> Dot | None:
 
 def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | None) -> None:
     """Note the queries' rows of an attention that scales by 1 / sqrt(width); `scale` is None if it computes that."""
-    dot = dot_of(query, key, -1)
-    if dot is not None and (scale is None or _is_computed(scale, 1.0, dot.width)):
+    layers = [layer for layer in query.layers if layer.shape[-1] > 1]
+    if not layers:
+        return
+    dot = dot_of(query, key, -1) or Dot(layers[0], layers[0].shape[-1], is_product=False)  # learned queries
+    if scale is None or _is_computed(scale, 1.0, dot.width):
         _note_queries(tape, dot, op, None if scale is None else Scale(scale, 1.0, dot.query))
 
 

@@ -90,6 +90,21 @@ class NormedQueries(SplitQueries):
         return self.head(F.scaled_dot_product_attention(torch.tanh(q), k, v).transpose(1, 2).flatten(2)).mean(1)
 
 
+class LearnedQueries(SplitQueries):
+    """Queries that do not depend on the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent = nn.Parameter(torch.randn(2, 3, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            layer(of).unflatten(-1, (4, -1)).transpose(1, 2)
+            for layer, of in ((self.q, self.latent), (self.k, x), (self.v, x))
+        )
+        return self.head(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)).mean(1)
+
+
 class ComputedScale(SplitQueries):
     """Written out, the scale computed from the width, on the logits or on the queries."""
 
@@ -250,10 +265,11 @@ def test_rows_of_the_queries_are_renumbered_as_they_go() -> None:
     assert [entry.rows.tolist() for entry in smaller.queries] == [list(range(12)), list(range(12))]
 
 
-def test_a_scale_that_cannot_be_made_up_for_keeps_the_width() -> None:
-    graph, _ = trace(NormedQueries(), example().float())
-    assert [group.name for group in graph.groups] == ["v"]
-    assert any("scale" in item.reason and "q" in item.names for item in graph.protected)
+@pytest.mark.parametrize("network", [NormedQueries, LearnedQueries])
+def test_a_scale_that_cannot_be_made_up_for_keeps_the_width(network: type[nn.Module]) -> None:
+    graph, _ = trace(network(), example().float())
+    assert {group.name for group in graph.groups} & {"q", "k", "v"} == {"v"}
+    assert any("scale" in item.reason and {"q", "k"} & {*item.names} for item in graph.protected)
 
 
 def test_heads_are_tied_and_widths_speak_of_one_head() -> None:
