@@ -71,7 +71,7 @@ def _restored_threads() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _restored_registries() -> Iterator[None]:
-    """What a test or a page registers is gone after it: others register the same names, or list all of them."""
+    """Registries are restored after each test. Other tests register the same names, or list all names."""
     registries: tuple[Any, ...] = (ALGORITHMS, CRITERIA, ENGINES, PROVIDERS, RULES, STATE_HANDLERS)
     before = [copy.copy(registry) for registry in registries]
     yield

@@ -21,7 +21,7 @@ _COST = 2.0
 # Fewer rows per column fit their noise. More change little.
 _MIN_ROWS_PER_COLUMN = 4
 _MOST_ROWS_PER_COLUMN = 8
-# Of a pointwise convolution so many rows are taken where it has few columns.
+# The fit of a pointwise convolution may take this many rows, however few its columns are.
 _LEAST_ROWS = 4096
 # The decomposition of a square matrix takes as long as so many more rows per column.
 _SOLVING = 10

@@ -13,7 +13,8 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box
+from own_provider import OwnProvider
 from torch import nn
 
 import gsprune.rl
@@ -27,7 +28,7 @@ from gsprune.rl.algorithms.ppo.returns import RewardNormalizer
 from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
 from gsprune.rl.envs import registry as environments
 from gsprune.rl.envs.gymnasium import GymnasiumGames
-from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
+from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.envs.registry import describe
 from gsprune.rl.evaluation.protocol import ProtocolConfig, evaluate_tracks
 from gsprune.rl.objects import object_name
@@ -253,34 +254,14 @@ def test_what_cannot_be_trained_is_refused_and_leaves_no_folder(
     assert not (tmp_path / "run").exists()
 
 
-class Squares:
+def squares(make: Callable[[], gymnasium.Env[Any, Any]]) -> OwnProvider:
     """A provider of another package."""
 
-    name = "Squares"
+    def one() -> gymnasium.Env[Any, Any]:
+        space = Box(0, 255, (3, 36, 40), np.uint8)
+        return gymnasium.wrappers.TransformObservation(make(), lambda image: image.transpose(2, 0, 1), space)
 
-    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]]) -> None:
-        self.make_one = make
-
-    def ids(self) -> list[str]:
-        return ["squares"]
-
-    def accepts(self, env_id: str) -> bool:
-        return env_id == "squares"
-
-    def require(self) -> None:
-        pass
-
-    def score_range(self, request: EnvironmentRequest) -> None:
-        del request
-
-    def describe(self, request: EnvironmentRequest) -> EnvironmentDescription:
-        del request
-        return EnvironmentDescription((3, 36, 40), Discrete(3))
-
-    def make(self, request: EnvironmentRequest) -> GymnasiumGames:
-        return GymnasiumGames(lambda: gymnasium.wrappers.TransformObservation(
-            self.make_one(), lambda image: image.transpose(2, 0, 1), Box(0, 255, (3, 36, 40), np.uint8)
-        ), request)  # fmt: skip
+    return OwnProvider("squares", (3, 36, 40), lambda request: GymnasiumGames(one, request))
 
 
 class LazyPPOConfig(PPOConfig):
@@ -299,7 +280,7 @@ class LazyTrainer(PPOTrainer):
 def test_a_provider_and_an_algorithm_from_outside_are_used_by_name(
     own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environments.register_provider(Squares(own.Lights))
+    environments.register_provider(squares(own.Lights))
     algorithms.register_algorithm(replace(PPO, name="lazy", config=LazyPPOConfig, presets={}, trainer=LazyTrainer))
     config = LazyPPOConfig(**{**vars(PPO_TINY), "env_id": "squares"})
     agent = gsprune.rl.train(config, tmp_path / "run", encoder=own.Encoder, say=quiet)

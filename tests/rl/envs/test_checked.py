@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from own_provider import OwnProvider
 
 import gsprune.rl
 from gsprune.rl.algorithms.ppo.config import PPOConfig
 from gsprune.rl.envs import registry
 from gsprune.rl.envs.gymnasium import GymnasiumProvider
-from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
+from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.objects import object_name
 
 SPACE = Box(0, 255, (3, 36, 36), np.uint8)
@@ -94,33 +95,9 @@ def test_a_factory_of_a_vector_environment_is_told_about_providers() -> None:
         GymnasiumProvider().describe(EnvironmentRequest(object_name(lambda: SyncVectorEnv([Picture]))))
 
 
-class Pictures:
+def pictures(envs: Any) -> OwnProvider:
     """A provider with a vector environment of its own."""
-
-    name = "Pictures"
-
-    def __init__(self, envs: Any) -> None:
-        self.envs = envs
-
-    def ids(self) -> list[str]:
-        return ["pictures"]
-
-    def accepts(self, env_id: str) -> bool:
-        return env_id == "pictures"
-
-    def require(self) -> None:
-        pass
-
-    def score_range(self, request: EnvironmentRequest) -> None:
-        del request
-
-    def describe(self, request: EnvironmentRequest) -> EnvironmentDescription:
-        del request
-        return EnvironmentDescription((3, 36, 36), Discrete(3))
-
-    def make(self, request: EnvironmentRequest) -> Any:
-        del request
-        return self.envs
+    return OwnProvider("pictures", (3, 36, 36), lambda request: envs)
 
 
 def vector(mode: AutoresetMode = AutoresetMode.SAME_STEP, num_envs: int = 2) -> VectorEnv[Any, Any, Any]:
@@ -164,7 +141,7 @@ def without_last_observations() -> VectorEnv[Any, Any, Any]:
 def test_vector_environments_that_cannot_be_trained_on_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, envs: Any, error: type[Exception], message: str
 ) -> None:
-    monkeypatch.setattr(registry, "_registered", [Pictures(envs())])
+    monkeypatch.setattr(registry, "_registered", [pictures(envs())])
     with pytest.raises(error, match=message):
         gsprune.rl.train(TINY, tmp_path / "run", say=lambda line: None)
 
@@ -172,6 +149,6 @@ def test_vector_environments_that_cannot_be_trained_on_are_refused(
 def test_a_vector_environment_that_begins_episodes_in_the_same_step_is_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_registered", [Pictures(vector())])
+    monkeypatch.setattr(registry, "_registered", [pictures(vector())])
     agent = gsprune.rl.train(TINY, tmp_path / "run", say=lambda line: None)
     assert agent.network.encoder.conv1.out_channels == 7
