@@ -41,6 +41,7 @@ class AtariOptions:
         clip_rewards: in training, clip rewards to [-1, 1].
         noop_max: at most so many idle steps at the start of an episode.
         full_actions: all 18 actions instead of those that the game reads.
+        size: height and width of the images, in pixels.
     """
 
     sticky_actions: float = 0.0
@@ -48,12 +49,15 @@ class AtariOptions:
     clip_rewards: bool = True
     noop_max: int = 30
     full_actions: bool = False
+    size: int = 84
 
     def __post_init__(self) -> None:
         if not 0 <= self.sticky_actions <= 1:
             raise ValueError(f"`env_options`: sticky_actions must be in [0, 1], got {self.sticky_actions}")
         if self.noop_max < 0:
             raise ValueError(f"`env_options`: noop_max must be at least 0, got {self.noop_max}")
+        if self.size < 1:
+            raise ValueError(f"`env_options`: size must be at least 1, got {self.size}")
 
 
 class AtariGames(WrappedGames):
@@ -78,6 +82,8 @@ class AtariGames(WrappedGames):
             repeat_action_probability=options.sticky_actions,
             full_action_space=options.full_actions,
             noop_max=options.noop_max,
+            img_height=options.size,
+            img_width=options.size,
             reward_clipping=False,
             autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
         )
@@ -101,8 +107,8 @@ class AtariGames(WrappedGames):
             actions: (num_envs,) integers.
 
         Returns:
-            frames (num_envs, 4, 84, 84) uint8; rewards (num_envs,) float32; terminated and truncated (num_envs,) bool;
-            infos of the games that ended, with their last frames.
+            frames (num_envs, 4, size, size) uint8; rewards (num_envs,) float32; terminated and truncated (num_envs,)
+            bool; infos of the games that ended, with their last frames.
         """
         frames, rewards, terminated, truncated, infos = self._games.step(np.asarray(actions, np.int64))
         ended = np.logical_or(terminated, truncated)
@@ -140,7 +146,7 @@ class AtariProvider:
         return HUMAN_SCORES.get(request.env_id.removeprefix(_PREFIX).removesuffix(_VERSION))
 
     def describe(self, request: EnvironmentRequest) -> EnvironmentDescription:
-        """Stacks of 4 frames of 84 x 84 pixels, and the actions that the game reads.
+        """Stacks of 4 grey frames, and the actions that the game reads.
 
         Raises:
             ValueError: no such game, a bad option, or a difficulty.
@@ -161,13 +167,15 @@ class AtariProvider:
             action_space=space,
             score_range=self.score_range(request),
             stack=channels,
-            layout="the last 4 frames in grey, 84 x 84, the newest last; one for every 4 frames of the game",
+            layout=f"the last 4 frames in grey, {height} x {width}, the newest last; one for 4 frames of the game",
             play={
                 "package": "ale-py",
                 "game": game,
                 "repeat_action_probability": options.sticky_actions,
                 "full_action_space": options.full_actions,
                 "noop_max": options.noop_max,
+                "img_height": height,
+                "img_width": width,
             },
         )
 

@@ -40,7 +40,8 @@ class TrainConfig(ABC):
     of gymnasium with images such as CarRacing-v3, or your own as package.module:factory"""
     env_options: str = ""
     """options of the environment, as name=value,name=value: for gymnasium size, grey, stack, key, asynchronous, and
-    arguments of its constructor; for Atari sticky_actions, episodic_life, clip_rewards, noop_max, full_actions"""
+    arguments of its constructor; for Atari sticky_actions, episodic_life, clip_rewards, noop_max, full_actions,
+    size"""
     distribution_mode: Literal["easy", "hard"] = "easy"
     """difficulty of Procgen's levels; training plays levels 0-199 of easy, 0-499 of hard"""
     seed: int = 1

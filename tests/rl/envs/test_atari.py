@@ -38,6 +38,16 @@ def test_observations_are_stacks_of_four_grey_frames_and_actions_those_of_the_ga
     assert PROVIDER.describe(EnvironmentRequest("ALE/Breakout-v5", options="full_actions=true")).action_space.n == 18
 
 
+def test_images_have_the_size_that_is_asked_for() -> None:
+    request = EnvironmentRequest("ALE/Pong-v5", num_envs=2, num_threads=1, options="size=42")
+    assert PROVIDER.describe(request).observation_shape == (4, 42, 42)
+    envs = PROVIDER.make(request)
+    assert envs.reset()[0].shape == (2, 4, 42, 42)
+    envs.close()
+    with pytest.raises(ValueError, match="size must be at least 1, got 0"):
+        PROVIDER.describe(EnvironmentRequest("ALE/Pong-v5", options="size=0"))
+
+
 def test_in_training_a_lost_life_is_an_end_and_the_infos_are_of_whole_games() -> None:
     request = EnvironmentRequest("ALE/Breakout-v5", num_envs=2, seed=3, num_threads=1)
     rewards, ends, infos = played(request, 300)

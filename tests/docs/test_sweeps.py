@@ -1,0 +1,21 @@
+"""The studies in docs/sweeps can be run: each method's options are right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gsprune.cli import main
+
+STUDIES = sorted((Path(__file__).parent.parent.parent / "docs" / "sweeps").glob("*.yaml"))
+GAMES = {"minatar": ["--games", "tests.support.lights:Robots.Arm"]}  # the tests do without the package MinAtar
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.stem)
+def test_a_study_has_options_that_its_trainer_takes(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sweep", str(study), "--out", str(tmp_path / "out"), "--dry-run", *GAMES.get(study.stem, [])]
+    assert main(words) == 0
+    assert ", 0 finished before" in capsys.readouterr().out
