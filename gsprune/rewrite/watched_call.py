@@ -23,7 +23,7 @@ from gsprune.tracing.structure import ExpectedOperation
 from gsprune.tracing.temporary_eval import temporary_eval
 from gsprune.tracing.tracer import modules_on_traceback
 
-__all__ = ["Failure", "Outcome", "watched_call"]
+__all__ = ["Failure", "Outcome", "WrongScaleError", "watched_call"]
 
 # Operations after which sizes, or the way that the forward goes, may depend on values.
 _READS_DATA = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
@@ -63,6 +63,10 @@ class Outcome:
 
 class _WrittenSizeError(Exception):
     """An operation made a tensor of another size than it must: a size in the code has not followed."""
+
+
+class WrongScaleError(_WrittenSizeError):
+    """Attention scales by another number than the width of its queries asks for."""
 
 
 class _Counter(OperationMode):
@@ -128,7 +132,7 @@ def _check_scale(expected: ExpectedOperation, args: Sequence[Any], kwargs: Mappi
         return
     value = number_of(kwargs["scale"] if "scale" in kwargs else args[1] if len(args) > 1 else None)
     if value is not None and not isclose(value, expected.scale, rel_tol=1e-4):
-        raise _WrittenSizeError(f"{expected.op} scales by {value:.4g} where the width asks for {expected.scale:.4g}")
+        raise WrongScaleError(f"{expected.op} scales by {value:.4g} instead of {expected.scale:.4g}")
 
 
 def watched_call(

@@ -25,9 +25,8 @@ def plain_operations(model: nn.Module) -> Iterator[None]:
             torch._C._set_mkldnn_enabled(False)
             stack.callback(torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled())
             torch._C._set_cudnn_enabled(False)
-        if any(p is not None and p.is_cuda for module in modules for p in module._parameters.values()):
-            # Fused kernels pad the width of a head, which would pass for a size written into the code.
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        # Which fused kernel torch takes depends on device and widths; some pad the width of a head.
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if any(_is_compiled(module) for module in modules):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield

@@ -31,14 +31,20 @@ def dot_of(query: Shadow, key: Shadow, axis: int) -> Dot | None:
     return Dot(layers[0], layers[0].shape[axis], query.source is not None and not shared)
 
 
-def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | None) -> None:
-    """Note the queries' rows of an attention that scales by 1 / sqrt(width); `scale` is None if it computes that."""
+def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | None) -> Scale | None:
+    """Note the queries' rows of an attention that scales by 1 / sqrt(width).
+
+    Returns:
+        what the scale must be for every width; None if torch computes it (`scale` is None), or the width is not known.
+    """
     layers = [layer for layer in query.layers if layer.shape[-1] > 1]
     if not layers:
-        return
+        return None
     dot = dot_of(query, key, -1) or Dot(layers[0], layers[0].shape[-1], is_product=False)  # learned queries
     if scale is None or _is_computed(scale, 1.0, dot.width):
-        _note_queries(tape, dot, op, None if scale is None else Scale(scale, 1.0, dot.query))
+        _note_queries(tape, dot, op)
+        return None if scale is None else Scale(scale, 1.0, dot.query)
+    return Scale(scale, 0.0, dot.query)
 
 
 def note_factor(tape: Tape, call: Call) -> bool:
@@ -49,12 +55,17 @@ def note_factor(tape: Tape, call: Call) -> bool:
     if isinstance(call.args[1], torch.Tensor) and tape.name_of(call.args[1]) is not None:
         return False  # kept by a module
     shadow, value = tape.of(call.args[0]), number_of(call.args[1])
+    if tape.inside_attention:  # torch multiplies queries and keys by the square root
+        whole = tape.attention_scale
+        tape.scale = whole if whole is None or value is None else Scale(value, whole.exponent / 2, whole.labels)
+        return False
     if value is None or value <= 0 or not (shadow.dot or shadow.source):
         return False
     dot = shadow.dot
     if dot is not None:
         if _is_computed(value, exponent, dot.width):
-            _note_queries(tape, dot, call.op, Scale(value, exponent, dot.query))
+            _note_queries(tape, dot, call.op)
+            tape.scale = Scale(value, exponent, dot.query)
         return False
     noted = len(tape.queries)
     for layer in shadow.layers if shadow.kind is Kind.ACTIVATION else ():
@@ -65,11 +76,10 @@ def note_factor(tape: Tape, call: Call) -> bool:
     return len(tape.queries) > noted
 
 
-def _note_queries(tape: Tape, dot: Dot, op: str, scale: Scale | None) -> None:
+def _note_queries(tape: Tape, dot: Dot, op: str) -> None:
     """Rows make up for a scale if the first operand is a product of a weight; else the width is kept."""
     if dot.is_product:
         tape.queries.append(dot.query)
-        tape.scale = scale
     else:
         tape.protect(dot.query, f"{op} computes its scale from the width")
 

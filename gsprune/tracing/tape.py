@@ -79,7 +79,8 @@ class Tape:
         equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
         queries: rows that make the queries of scaled attention; `biases` has the biases added to products.
         ends: layers of weights' products that went into something else than a product of the same weight.
-        inside_attention: True inside torch's own attention. Its operations are no such ends, and it computes its scale.
+        inside_attention: True inside torch's own attention. Its operations are no such ends.
+        attention_scale: the scale that the code gives to torch's own attention that runs.
         populations: (operation, layer) of channels that were read together.
         unweighted: layers over channels that were summed without a weight of the network.
         scale: the number that the running operation scales by, if it follows a width.
@@ -108,6 +109,7 @@ class Tape:
         self.biases: list[tuple[Labels, Labels]] = []
         self.used_products: list[Labels] = []
         self.inside_attention = False
+        self.attention_scale: Scale | None = None
         self.populations: list[tuple[str, Labels]] = []
         self.unweighted: list[Labels] = []
         self.mac_uses: list[MacUse] = []

@@ -22,17 +22,19 @@ _Axes = tuple[tuple[int, Units], ...]
 
 
 class Scale(NamedTuple):
-    """A factor that the forward computes from a width: ``value = width**(-exponent / 2)``.
+    """A factor of attention. One that the forward computes from the width is ``width**(-exponent / 2)``.
 
     Attributes:
         value: the number as traced.
-        exponent: 1 if the operation multiplies by it, -1 if it divides.
+        exponent: 1 if the operation multiplies by it, -1 if it divides, 0 if it must not change with the width.
         labels: labels of the queries, in the trail their units. Their number is the width.
+        groups: in the trail the names of the queries' groups.
     """
 
     value: float
     exponent: float
     labels: Units
+    groups: tuple[str, ...] = ()
 
 
 class TrailOperation(NamedTuple):
@@ -93,7 +95,10 @@ def build_trail(
     for op, inputs, outputs, scale, numbers in operations:
         met = dict.fromkeys(index for layer in inputs for index in lookup(layer)[0])
         made = tuple(_output(shadow, [lookup(layer)[1] for layer in shadow.layers]) for shadow in outputs)
-        by = None if scale is None else scale._replace(labels=units[np.maximum(scale.labels, 0)].reshape(-1))
+        by = None
+        if scale is not None:
+            queries = tuple(names[index] for index in lookup(scale.labels)[0])
+            by = Scale(scale.value, scale.exponent, units[np.maximum(scale.labels, 0)].reshape(-1), queries)
         trail.append(TrailOperation(op, tuple(names[index] for index in met), made, by, numbers))
     return tuple(trail)
 

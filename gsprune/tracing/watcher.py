@@ -8,7 +8,8 @@ lie along both, in whatever order (heads last, NesT), they do so by themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ _Functions = frozenset[Callable[..., Any]]
 _SHAPES: _Functions = frozenset({Tensor.size, Tensor.shape.__get__})  # type: ignore[attr-defined]  # a descriptor
 _VIEWS: _Functions = frozenset({Tensor.view, Tensor.reshape, torch.reshape})
 _SPLITS: _Functions = frozenset((Tensor.split, torch.split, Tensor.split_with_sizes, torch.split_with_sizes))
+_ATTENTION = F.scaled_dot_product_attention
 # The same values in a new tensor, without a dispatched operation.
 _COPIES: _Functions = frozenset({Tensor.__deepcopy__, Tensor.data.__get__})  # type: ignore[attr-defined]
 # A tensor's data for code that the tracer does not see.
@@ -72,9 +74,9 @@ class _Length(int):
 
 
 class Watcher(TorchFunctionMode):
-    """Sees shapes that are read, data that leaves, and attention that computes its own scale.
+    """Sees shapes that are read, data that leaves, and torch's attention.
 
-    One backend of attention takes it apart before it is dispatched.
+    The latter is taken apart before it is dispatched.
     """
 
     def __init__(self, tape: Tape) -> None:
@@ -86,8 +88,11 @@ class Watcher(TorchFunctionMode):
     ) -> Any:
         del types
         kwargs, tape = kwargs or {}, self.tape
-        if func is F.scaled_dot_product_attention:
+        if func is _ATTENTION:
             return self._attention(args, kwargs)
+        if func is F.multi_head_attention_forward:
+            with self._attention_seen():
+                return func(*args, **kwargs)
         num_splits = len(tape.splits)
         if func in _READERS and tape.of(args[0]).kind is Kind.ACTIVATION:
             tape.protect(tape.of(args[0]), f"{OUTPUT}: read by code outside of PyTorch")
@@ -102,13 +107,28 @@ class Watcher(TorchFunctionMode):
             _tie_split(tape, args, kwargs, result)
         return result
 
+    @contextmanager
+    def _attention_seen(self) -> Iterator[None]:
+        """See the attention that a function of torch calls; no mode sees what runs inside of a function."""
+
+        def seen(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return _ATTENTION(*args, **kwargs)
+
+        F.scaled_dot_product_attention = seen
+        try:
+            yield
+        finally:
+            F.scaled_dot_product_attention = _ATTENTION
+
     def _attention(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tape = self.tape
         query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
-        keep_scale(tape, tape.of(query), tape.of(key), "scaled_dot_product_attention", kwargs.get("scale"))
+        scale, name = kwargs.get("scale"), "scaled_dot_product_attention"
         tape.inside_attention = True
+        tape.attention_scale = keep_scale(tape, tape.of(query), tape.of(key), name, scale)
         try:
-            return F.scaled_dot_product_attention(*args, **kwargs)
+            return _ATTENTION(*args, **kwargs)
         finally:
             tape.inside_attention = False
 

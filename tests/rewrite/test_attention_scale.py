@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
@@ -11,8 +12,11 @@ import torch.nn.functional as F
 from affine_norms import affine_norms
 from masked_networks import masked_copy
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import gsprune
+
+Scale = Callable[[Tensor, Tensor], float]
 
 
 class Attention(nn.Module):
@@ -60,6 +64,86 @@ def test_heads_shrink_where_torch_takes_its_attention_apart() -> None:
     assert model.q.out_features == 8, str(report)
     with affine_norms():
         torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-12, atol=1e-12)
+
+
+class OwnScale(nn.Module):
+    """Attention by torch behind a norm of its input, with a scale of the code's own."""
+
+    def __init__(self, scale: Scale, width: int, *, is_fused: bool) -> None:
+        super().__init__()
+        self.scale, self.is_fused = scale, is_fused
+        self.embed, self.norm = nn.Linear(6, 12), nn.LayerNorm(12)
+        self.q, self.k, self.v = (nn.Linear(12, width) for _ in range(3))
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.embed(x))
+        q, k, v = (layer(x)[:, None] for layer in (self.q, self.k, self.v))
+        if not self.is_fused:
+            q, k, v = (tensor[:, None] for tensor in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, scale=self.scale(q, v))
+        return self.head(y.flatten(1, -3))
+
+
+@pytest.mark.parametrize("is_fused", [True, False])
+@pytest.mark.parametrize("width", [16, 32])  # the square root of 1/16 is also 1/sqrt(16)
+@pytest.mark.parametrize(
+    ("scale", "shrinks"),
+    [
+        (lambda q, _: 1 / q.shape[-1], False),
+        (lambda q, _: 3.0 / q.size(-1) ** 0.75, False),
+        (lambda q, _: 2.0 / math.log(q.shape[-1]), False),
+        (lambda q, _: q.shape[-1] ** -0.5, True),
+        (lambda q, _: 0.3, True),
+        (lambda q, _: 1 / (3 * q.shape[0]), True),
+    ],
+)
+def test_a_scale_that_follows_the_width_as_no_square_root_keeps_it(
+    scale: Scale, shrinks: bool, width: int, is_fused: bool
+) -> None:
+    torch.manual_seed(0)
+    model, x = OwnScale(scale, width, is_fused=is_fused).double(), torch.randn(2, 5, 6, dtype=torch.float64)
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert model.q.out_features == (width // 2 if shrinks else width), str(report)
+    assert (model.v.out_features, model.embed.out_features) == (width // 2, 6)
+    with affine_norms():
+        torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_a_scale_that_follows_the_width_of_the_values_keeps_all_widths(is_fused: bool) -> None:
+    torch.manual_seed(0)
+    model = OwnScale(lambda _, v: 1 / v.shape[-1], 16, is_fused=is_fused).double()
+    dense, x = copy.deepcopy(model), torch.randn(2, 5, 6, dtype=torch.float64)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert (model.v.out_features, model.embed.out_features) == (16, 6), str(report)
+    with affine_norms():
+        torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-12, atol=1e-12)
+
+
+class ChosenKernel(Attention):
+    """The code chooses the fused kernel, which is one operation."""
+
+    def __init__(self, scale: float | None) -> None:
+        super().__init__()
+        self.factor = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (2, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            y = F.scaled_dot_product_attention(q, k, v, scale=self.factor or 1 / math.sqrt(q.shape[-1]))
+        return self.head(y.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_heads_of_a_fused_kernel_shrink(scale: float | None) -> None:
+    torch.manual_seed(0)
+    model, x = ChosenKernel(scale).double(), torch.randn(2, 5, 6, dtype=torch.float64)
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert (model.q.out_features, model.v.out_features) == (8, 8), str(report)
+    torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-12, atol=1e-12)
 
 
 def test_followers_are_scaled_along() -> None:

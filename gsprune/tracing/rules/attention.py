@@ -25,7 +25,7 @@ def _attention(tape: Tape, call: Call) -> list[Shadow]:
     for shadow in (query, key, value):
         tape.heads += [layer for layer in shadow.layers if len(varying(layer)) > 1 and layer.shape[-1] > 1]
     widths = [_width(tape, shadow, f"{call.op}: positions of a head") for shadow in (query, key, value)]
-    keep_scale(tape, query, key, call.op, call.kwargs.get("scale"))
+    tape.scale = keep_scale(tape, query, key, call.op, call.kwargs.get("scale"))
     if tensors[0].shape[-1] > 1:
         one, other = (None if width is None else width.reshape(-1) for width in widths[:2])
         contract(tape, one, query.kind, other, key.kind)
