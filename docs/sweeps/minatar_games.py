@@ -1,4 +1,4 @@
-"""MinAtar's games for `gsprune train --env-id minatar_games:breakout`: frames (C, 10, 10) uint8, minimal actions.
+"""MinAtar's games for `gsprune train ppo --env-id minatar_games:breakout`: frames (C, 10, 10) uint8, minimal actions.
 
 MinAtar (Young and Tian 2019, arXiv:1903.03176) reduces five Atari games to 10 x 10 frames with a channel per kind of
 object. Sticky actions (0.1) and rising difficulty are its defaults. `pip install MinAtar`.
