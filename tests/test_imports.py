@@ -59,6 +59,11 @@ def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
 
 
+def test_the_page_has_these_layers() -> None:
+    page = (Path(__file__).parents[1] / "docs/concepts/architecture.md").read_text()
+    assert " -> ".join(", ".join(names) for names in LAYERS) in " ".join(page.split())
+
+
 def imported_by(path: Path) -> set[str]:
     """First component below `gsprune` of everything that a module imports, wherever in the file."""
     names = set()

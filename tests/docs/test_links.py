@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/results/*.md")]
 PAGES = sorted(str(page.relative_to(ROOT)) for page in SOURCES)
+CODE_PAGES = ["CONTRIBUTING.md", *(page for page in PAGES if page.startswith(("docs/concepts/", "docs/extending/")))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -46,6 +47,14 @@ def test_every_relative_link_leads_somewhere(page: str) -> None:
     links = [link for link in LINK.findall(prose(ROOT / page)) if not re.match(r"[a-z]+:", link)]
     faults = {link: fault(ROOT / page, link) for link in links}
     assert not {link: reason for link, reason in faults.items() if reason}
+
+
+@pytest.mark.parametrize("page", CODE_PAGES)
+def test_every_file_of_the_code_that_a_page_names_exists(page: str) -> None:
+    folders = ("gsprune", "kernels", "csrc", "scripts", "tests", "examples")
+    files = [f"/{path.relative_to(ROOT)}" for folder in folders for path in (ROOT / folder).rglob("*.*")]
+    names = re.findall(r"`([\w./-]+\.(?:py|cpp|hpp|inc|sh))`", (ROOT / page).read_text())
+    assert not [name for name in names if not any(file.endswith(f"/{name}") for file in files)]
 
 
 @pytest.mark.parametrize(
