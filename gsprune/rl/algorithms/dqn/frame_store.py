@@ -101,7 +101,8 @@ class FrameStore:
             `out`.
         """
         # Any mode but "raise" writes straight into `out`; the indices are in range.
-        np.take(self._frames, rows * self.columns + columns, axis=0, out=out.reshape(len(rows), -1), mode="clip")
+        flat = out.reshape(len(rows), self._frames.shape[1])
+        np.take(self._frames, rows * self.columns + columns, axis=0, out=flat, mode="clip")
         return out
 
     def flush(self) -> None:

@@ -68,6 +68,7 @@ def test_spread_frames_are_one_of_each_part_of_what_can_be_sampled(steps):
     held_out = replay.held_out_frames(len(some), (0,))[:, 0, 0, 0].tolist()
     assert held_out
     assert set(held_out) <= set(numbers) - taken
+    assert replay.held_out_frames(len(numbers), (0,)).shape == (0, *SHAPE)
 
 
 def test_nothing_can_be_sampled_before_the_nth_observation_is_there():
