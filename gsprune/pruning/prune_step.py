@@ -102,8 +102,8 @@ def prune_step(
         forward: callable(model, *example_inputs) -> outputs; None uses that of an earlier step, or calls the model.
         importance: "l1", "l2", "taylor", "bn_scale", "lamp", "fpgm", "hessian", "activation", "random",
             "reconstruction", an `Importance`, or a function from a weight, as a (positions, others) matrix, to one
-            number per position. "reconstruction" needs ``compensate="linear"``: the score of a channel is the error
-            that remains if the layers that read it predict it from the others.
+            number per position. "reconstruction" is made for ``compensate="linear"``: the score of a channel is the
+            error that remains if the layers that read it predict it from the others.
         scope: "local": the same ratio in every group; "global": one threshold; "isomorphic": one per kind of group.
         target: the unit of `sparsity`: "channels", "params" or "macs" ("macs" needs a real example); or "latency": a
             budget in milliseconds on this machine. It is met within 10 % by one ratio for all groups, which is found by

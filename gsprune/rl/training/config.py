@@ -80,7 +80,7 @@ class TrainConfig(ABC):
     importance: str = "l1"
     """score of channels, highest kept: activation, bn_scale, fpgm, hessian, l1, l2, lamp, random, reconstruction or
     taylor; or your own as package.module:name, a gsprune.Criterion (class or object) or a function of a weight matrix;
-    reconstruction needs `compensate` linear"""
+    reconstruction is made for `compensate` linear"""
     scope: Literal["local", "global", "isomorphic"] = "local"
     """where channels compete: within their group, over all groups, or over groups of the same kind"""
     target: Literal["channels", "params", "macs", "latency"] = "channels"
