@@ -80,7 +80,7 @@ def dense_network(options: Mapping[str, Any]) -> tuple[nn.Module, EnvironmentDes
     return configured_network(options, environment, build), environment
 
 
-def load_agent(folder: Path, device: torch.device | str = "cpu") -> TrainedAgent:
+def load_agent(folder: str | Path, device: torch.device | str = "cpu") -> TrainedAgent:
     """Read the newest undamaged checkpoint of a run, without a lock.
 
     A run in progress deletes old checkpoints. If a checkpoint is deleted while it is read, the read is repeated.
@@ -89,6 +89,7 @@ def load_agent(folder: Path, device: torch.device | str = "cpu") -> TrainedAgent
         ValueError: `folder` is no run folder.
         CheckpointError: there is no checkpoint, or all are damaged.
     """
+    folder = Path(folder)
     config = read_config(folder)
     for _ in range(_ATTEMPTS - 1):
         try:

@@ -83,7 +83,7 @@ def test_a_checkpoint_that_vanishes_while_it_is_read_is_replaced_by_the_next(
         return load(path, **options)
 
     monkeypatch.setattr(trained.gsprune, "load", vanish)
-    assert load_agent(tmp_path / "run").step == 200
+    assert load_agent(str(tmp_path / "run")).step == 200
     assert len(calls) == 3
 
 
