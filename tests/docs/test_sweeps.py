@@ -14,8 +14,9 @@ GAMES = {"minatar": ["--games", "tests.support.lights:Robots.Arm"]}  # the tests
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.stem)
 def test_a_study_has_options_that_its_trainer_takes(
-    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.syspath_prepend(str(study.parent))  # a study's own networks
     words = ["sweep", str(study), "--out", str(tmp_path / "out"), "--dry-run", *GAMES.get(study.stem, [])]
     assert main(words) == 0
     assert ", 0 finished before" in capsys.readouterr().out

@@ -103,7 +103,8 @@ class TrainConfig(ABC):
     replaces them by their mean, none does nothing"""
     calibration_frames: int | None = None
     """frames per process for `compensate` and for importance reconstruction at every pruning step, from the last
-    rollout (PPO) or the replay (DQN); unset: 512, in PPO at most a twentieth of the steps between two pruning steps"""
+    rollout (PPO) or the replay (DQN); unset: 512, but at most a twentieth of the frames that the network learns between
+    two pruning steps"""
     backend: Literal["auto", "cpp", "triton", "torch"] = "auto"
     """backend for scoring and slicing: the C++ core, Triton kernels or plain PyTorch; auto chooses by device"""
 
@@ -133,6 +134,11 @@ class TrainConfig(ABC):
     """environments of an evaluation; each plays the same number of episodes"""
     checkpoint_minutes: float = 5.0
     """minutes between checkpoints; 0 writes one after every iteration"""
+
+    @property
+    @abstractmethod
+    def frames_between_prunings(self) -> int:
+        """Frames from which the network learns between two pruning steps."""
 
     @property
     @abstractmethod
@@ -203,8 +209,8 @@ class TrainConfig(ABC):
 
     @property
     def default_calibration_frames(self) -> int:
-        """Frames per process for a pruning step if the option is unset."""
-        return _CALIBRATION_FRAMES
+        """Frames per process for a pruning step if the option is unset: few enough that steps take 3 % of the time."""
+        return max(MIN_EXAMPLES, min(_CALIBRATION_FRAMES, self.frames_between_prunings // 20))
 
     @property
     def budget(self) -> LatencyBudget | None:

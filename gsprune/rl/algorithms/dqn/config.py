@@ -110,6 +110,11 @@ class DQNConfig(TrainConfig):
         return idle
 
     @property
+    def frames_between_prunings(self) -> int:
+        """Frames from which the network learns between two pruning steps."""
+        return self.batch_size * self.prune_interval
+
+    @property
     def steps_per_iteration(self) -> int:
         """Environment steps per row of metrics."""
         return self.num_envs * self.log_interval

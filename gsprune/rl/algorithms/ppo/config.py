@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gsprune.compensation.calibration import MIN_EXAMPLES
 from gsprune.rl.algorithms.ppo.actions import distribution_of
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.training.config import TrainConfig
@@ -86,10 +85,9 @@ class PPOConfig(TrainConfig):
         return self.num_envs * self.num_steps
 
     @property
-    def default_calibration_frames(self) -> int:
-        """At most a twentieth of the steps between two pruning steps, so that these take at most 3 % of the time."""
-        most = super().default_calibration_frames
-        return max(MIN_EXAMPLES, min(most, self.batch_size * self.prune_interval // 20))
+    def frames_between_prunings(self) -> int:
+        """Frames from which the network learns between two pruning steps."""
+        return self.batch_size * self.prune_interval
 
     @property
     def steps_per_iteration(self) -> int:

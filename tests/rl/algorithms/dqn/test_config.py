@@ -79,3 +79,14 @@ def test_the_presets_are_valid(name):
 def test_a_wrong_option_is_named_with_its_value_and_constraint(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(DQNConfig(), **changes).check()
+
+
+@pytest.mark.parametrize(
+    ("preset", "interval", "frames"), [("quick", 10, 32), ("quick", 200, 512), ("atari", 1000, 512)]
+)
+def test_steps_that_follow_soon_calibrate_on_a_twentieth_of_what_is_learnt_between_them(
+    preset: str, interval: int, frames: int
+) -> None:
+    config = dataclasses.replace(PRESETS[preset], compensate="linear", prune_interval=interval)
+    assert config.num_calibration_frames == frames
+    assert dataclasses.replace(config, calibration_frames=99).num_calibration_frames == 99
