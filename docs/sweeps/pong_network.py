@@ -1,4 +1,4 @@
-"""The encoder of OpenAI's universe-starter-agent for `gsprune train --encoder pong_network:Universe`.
+"""The encoder of OpenAI's universe-starter-agent for `gsprune train ppo --encoder pong_network:Universe`.
 
 Its authors chose it for frames of 42 x 42, in which an agent learns Pong quickly
 (https://github.com/openai/universe-starter-agent; there an LSTM follows it, here four stacked frames precede it).

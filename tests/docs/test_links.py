@@ -49,6 +49,11 @@ def test_every_relative_link_leads_somewhere(page: str) -> None:
     assert not {link: reason for link, reason in faults.items() if reason}
 
 
+def test_the_readme_leads_to_every_guide_and_concept() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert not [page for page in PAGES if page.startswith(("docs/guide/", "docs/concepts/")) and page not in readme]
+
+
 @pytest.mark.parametrize("page", CODE_PAGES)
 def test_every_file_of_the_code_that_a_page_names_exists(page: str) -> None:
     folders = ("gsprune", "kernels", "csrc", "scripts", "tests", "examples")
