@@ -104,19 +104,26 @@ def _of_runs(runs: tuple[Path, ...], console: Console) -> _Networks:
     for run in runs:
         agent = open_agent(run, console)
         config = agent.config
-        dense = f"{config['algorithm']} {config['encoder']} x{config['width']:g}, dense"
         shapes[str(run)] = agent.environment.observation_shape
-        networks.setdefault(dense, agent.algorithm.acting_part(agent.build_dense()))
-        references[dense] = dense
         label = run.resolve().name
         if label in networks:
             label = str(run)
+        dense = f"{config['algorithm']} {config.get('network') or config['encoder']} x{config['width']:g}, dense"
+        initial = agent.algorithm.acting_part(agent.build_dense())
+        if _sizes(networks.setdefault(dense, initial)) != _sizes(initial):  # other features or actions
+            dense = f"{label}, dense"
+            networks[dense] = initial
+        references[dense] = dense
         networks[label] = agent.acting_part
         references[label] = dense
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{run}: {shape}" for run, shape in shapes.items())
         raise ValueError(f"`runs` must have observations of one shape to be timed together, got {listed}")
     return networks, references, next(iter(shapes.values()))
+
+
+def _sizes(network: nn.Module) -> list[tuple[int, ...]]:
+    return [parameter.shape for parameter in network.parameters()]
 
 
 def _built_in(args: Args) -> _Networks:

@@ -25,16 +25,16 @@ EXTRA = f"the extra 'export' is not installed: {install_command('export')}"
 EXAMPLE = Path(__file__).parents[3] / "examples" / "play_onnx.py"
 
 
-def write_run(folder: Path, algorithm: str) -> Path:
+def write_run(folder: Path, algorithm: str, num_features: int = 256) -> Path:
     folder.mkdir()
     config = {
         "algorithm": algorithm, "env_id": "bigfish", "distribution_mode": "easy", "seed": 1, "encoder": "nature",
-        "width": 1, "pruning": "group",
+        "width": 1, "pruning": "group", "num_features": num_features,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     heads: Any = QNetwork if algorithm == "dqn" else ActorCritic
-    model = heads(build_encoder("nature", 1), NUM_ACTIONS)
+    model = heads(build_encoder("nature", 1, num_features=num_features), NUM_ACTIONS)
     optimizer = torch.optim.Adam(model.parameters())
     gsprune.prune_step(model, 0.5, example_inputs=example_frames(), optimizer=optimizer)
     save_checkpoint(folder / "checkpoints", 100, model, optimizer, {})
@@ -130,6 +130,19 @@ def test_bad_options_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
         name = words[0].removeprefix("--").replace("-", "_")
         assert f"`{name}` is for a built-in network" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_each_run_is_compared_with_its_own_dense_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [str(write_run(tmp_path / f"run-{features}", "ppo", features)) for features in (256, 32)]
+    seen: dict[str, str] = {}
+
+    def record(_: Any, references: dict[str, str], *__: Any, **___: Any) -> None:
+        seen.update(references)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gsprune.cli.latency.time_engines", record)
+    assert main(["latency", *runs, "--out", str(tmp_path)]) == 130
+    assert (seen["run-256"], seen["run-32"]) == ("ppo nature x1, dense", "run-32, dense")
 
 
 def test_latencies_of_a_run_and_its_dense_network_become_a_table_and_a_picture(
