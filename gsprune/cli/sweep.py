@@ -151,7 +151,10 @@ def _check_options(trials: Sequence[Trial]) -> None:
         args = tyro.cli(
             module.Args, prog=f"gsprune {command} (method {trial.method})", args=words, default=module.defaults(words)
         )
-        without_idle(args, base_of(args, module.PRESETS)).check()
+        try:
+            without_idle(args, base_of(args, module.PRESETS)).check()
+        except ValueError as error:
+            raise ValueError(f"method {trial.method!r}: {error}") from error
 
 
 def _print_commands(jobs: list[Job], threads: int | None, console: Console) -> int:

@@ -98,7 +98,10 @@ def test_options_without_a_value_do_not_swallow_the_next_option(
         ([], "give a YAML file, or --games, --seeds and --methods"),
         (["--games", "pong", "--seeds", "1", "--methods", "dense"], "there is no game 'pong'"),
         (["none.yaml"], "cannot read the study none.yaml"),
-        (["--games", "maze", "--seeds", "1", "--methods", "group", "--options=--sparsity 2"], "sparsity"),
+        (
+            ["--games", "maze", "--seeds", "1", "--methods", "group", "--options=--sparsity 2"],
+            "method 'group': `sparsity`",
+        ),
         (["--games", "maze", "--seeds", "1", "--methods", "group", "--workers", "0"], "`workers` must be at least 1"),
         (
             ["--games", "maze", "--seeds", "1", "--methods", "group", "--gpus-per-trial", "1"],
