@@ -76,10 +76,13 @@ def main(args: Args) -> None:
 
 def _int8_lines(quantized: QuantizedPolicy) -> str:
     before, after, found = quantized.before, quantized.after, quantized.comparison
+    frames = counted(found.examples, "frame")
+    agreement = f"the same greedy action on {found.same_choice} of {frames}"
+    if found.same_choice is None:
+        agreement = f"on {frames} the outputs differ by at most {found.max_abs_diff:.1e}"
     return "\n".join(
         [
-            f"{quantized.path} ({quantized.size / 1e3:,.0f} kB, int8): the same greedy action on {found.same_choice} of"
-            f" {counted(found.examples, 'frame')}; contract in {quantized.contract}",
+            f"{quantized.path} ({quantized.size / 1e3:,.0f} kB, int8): {agreement}; contract in {quantized.contract}",
             f"return: float32 {before.mean:.2f} ({before.low:.2f} to {before.high:.2f}), int8"
             f" {after.mean:.2f} ({after.low:.2f} to {after.high:.2f}); loss {quantized.loss:.2f}"
             f" ({_share(quantized.loss, before.mean)}), {counted(len(after.returns), 'episode')} each",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from gsprune.arrays import Uint8Array
@@ -116,6 +117,8 @@ def quantize_policy(
     call = portable_call(agent.acting_part, example, None, [_INPUT])
     chunk = 100 if batch > 1 else 1
     comparison = measured_comparison(call, onnx_runner(path, [_INPUT]), [torch.from_numpy(frames)], chunk)
+    if not isinstance(agent.environment.action_space, Discrete):  # the outputs are not values of single actions
+        comparison = replace(comparison, same_choice=None)
     before, after = (_played(agent, open_session(file), config, batch == 1) for file in (report.path, path))
     contract["file"] = file_entry(path, path.name)
     contract["check"] = check_entry(comparison, "PyTorch, float32")

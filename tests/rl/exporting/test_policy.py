@@ -18,7 +18,7 @@ from gsprune.errors import install_command
 from gsprune.networks import ActorCritic, QNetwork, build_encoder, example_frames
 from gsprune.rl.envs.procgen import ACTION_MEANINGS, NUM_ACTIONS
 from gsprune.rl.exporting.frames import played_frames
-from gsprune.rl.trained import load_agent
+from gsprune.rl.trained import dense_network, load_agent
 from gsprune.rl.training.checkpoints import save_checkpoint
 
 EXTRA = f"the extra 'export' is not installed: {install_command('export')}"
@@ -130,6 +130,24 @@ def test_bad_options_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
         name = words[0].removeprefix("--").replace("-", "_")
         assert f"`{name}` is for a built-in network" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_quantised_policy_of_continuous_actions_is_compared_by_its_outputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript", reason=EXTRA)
+    pytest.importorskip("onnxruntime", reason=EXTRA)
+    config = {
+        "algorithm": "ppo", "env_id": "lights:Robots.Arm", "env_options": "actions=box,asynchronous=false", "seed": 1,
+        "encoder": "lights:Encoder", "width": 1, "pruning": "none", "distribution_mode": "easy",
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model, _ = dense_network(config)
+    save_checkpoint(tmp_path / "checkpoints", 0, model, torch.optim.Adam(model.parameters()), {})
+    options = ["--frames", "8", "--int8", "--calibration-frames", "32", "--episodes", "2", "--num-envs", "2"]
+    assert main(["export", str(tmp_path), *options]) == 0
+    assert "int8): on 8 frames the outputs differ by at most" in capsys.readouterr().out
+    assert json.loads((tmp_path / "export" / "policy.int8.onnx.json").read_text())["check"]["same_choice"] is None
 
 
 def test_each_run_is_compared_with_its_own_dense_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
