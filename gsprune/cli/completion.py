@@ -15,7 +15,7 @@ from gsprune.cli.parsing import form_of
 
 __all__ = ["write_completion"]
 
-_SHELLS = ("bash", "zsh", "tcsh")
+_SHELLS = ("bash", "zsh")
 
 
 def write_completion(modules: Mapping[str, str], arguments: Sequence[str]) -> None:

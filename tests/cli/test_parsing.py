@@ -122,9 +122,12 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
     assert all(command.split()[0] in script.read_text() for command in COMMANDS)
 
 
-def test_completion_without_a_file_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--tyro-write-completion", "bash"]) == 2
-    assert "needs a shell (bash, zsh, tcsh) and a file" in capsys.readouterr().err
+@pytest.mark.parametrize("words", [["bash"], ["tcsh", "-"]])
+def test_completion_without_a_file_or_for_another_shell_is_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert main(["--tyro-write-completion", *words]) == 2
+    assert "needs a shell (bash, zsh) and a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["sweep", "eval", "export", "compact"])
