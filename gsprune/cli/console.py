@@ -13,8 +13,8 @@ __all__ = ["open_agent", "say"]
 
 
 def say(console: Console, line: str) -> None:
-    """Print a line as it is: not wrapped, without markup of numbers and paths."""
-    console.print(line, highlight=False, soft_wrap=True)
+    """Print a line as it is: not wrapped, without colours, and with its square brackets."""
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def open_agent(run: Path, console: Console, device: torch.device | str = "cpu") -> TrainedAgent:

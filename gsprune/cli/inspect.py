@@ -17,6 +17,7 @@ from torch import nn
 import gsprune
 from gsprune.checkpoint import read_contents
 from gsprune.checks import counted
+from gsprune.cli.console import say
 from gsprune.networks import EncoderName, ObservationShape, example_frames
 from gsprune.rl.trained import dense_network
 from gsprune.rl.training.checkpoints import MODEL_FILE, latest_checkpoint
@@ -66,9 +67,7 @@ def main(args: Args) -> None:
     )
     for protected in graph.protected:
         layers = ", ".join(protected.names)
-        console.print(
-            f"never pruned: {counted(protected.channels, 'channel')} of {layers}: {protected.reason}", highlight=False
-        )
+        say(console, f"never pruned: {counted(protected.channels, 'channel')} of {layers}: {protected.reason}")
 
 
 def groups_table(
@@ -120,11 +119,11 @@ def _show_file(path: Path, console: Console) -> None:
     if contents.groups:
         console.print(groups_table(contents.groups, contents.shapes, contents.initial_widths, str(path)))
     else:
-        console.print(f"{path}: the network was never pruned, so the file has no groups", highlight=False)
+        say(console, f"{path}: the network was never pruned, so the file has no groups")
     now, first = (sum(map(math.prod, shapes.values())) for shapes in (contents.shapes, contents.dense_shapes))
-    console.print(f"numbers in parameters and buffers: {now:,} of {first:,}", highlight=False)
+    say(console, f"numbers in parameters and buffers: {now:,} of {first:,}")
     for name, value in contents.metadata.items():
-        console.print(f"{name}: {value}", highlight=False, markup=False)
+        say(console, f"{name}: {value}")
 
 
 def _saved_model(path: Path, console: Console) -> tuple[str, nn.Module, NetworkSize, ObservationShape]:
@@ -132,7 +131,7 @@ def _saved_model(path: Path, console: Console) -> tuple[str, nn.Module, NetworkS
     if (path / "config.json").is_file():
         checkpoint, complaints = latest_checkpoint(path / "checkpoints", [MODEL_FILE])
         for complaint in complaints:
-            console.print(complaint, highlight=False)
+            say(console, complaint)
     elif path.name == MODEL_FILE or (path / MODEL_FILE).is_file():
         checkpoint = path.parent if path.is_file() else path
     else:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from gsprune.cli.console import say
 from gsprune.rl.training.metrics import Row
 
 __all__ = ["TrainingDisplay"]
@@ -94,7 +95,7 @@ class TrainingDisplay:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(line, highlight=False, soft_wrap=True)
+        say(self._progress.console, line)
 
 
 class _TimeLeft(TimeRemainingColumn):

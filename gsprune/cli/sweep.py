@@ -160,7 +160,7 @@ def _check_options(trials: Sequence[Trial]) -> None:
 def _print_commands(jobs: list[Job], threads: int | None, console: Console) -> int:
     for job in jobs:
         if job.status is Status.WAITING:
-            console.print(shlex.join(train_command(job, threads)), highlight=False, soft_wrap=True, markup=False)
+            say(console, shlex.join(train_command(job, threads)))
     skipped = sum(job.status is Status.SKIPPED for job in jobs)
     console.print(f"{counted(len(jobs) - skipped, 'trial')} to run, {skipped} finished before", highlight=False)
     return 0

@@ -41,9 +41,9 @@ def test_a_terminal_shows_a_bar() -> None:
     console = Console(file=output, force_terminal=True, width=160)
     with TrainingDisplay(console, total_steps=100) as display:
         display.show(50, ROW)
-        display.say("a line above the bar")
+        display.say("a line with [a/b] above the bar")
     assert "50/100" in output.getvalue()
-    assert "a line above the bar" in output.getvalue()
+    assert "a line with [a/b] above the bar" in output.getvalue()
 
 
 @pytest.mark.parametrize(("width", "has_widths"), [(80, False), (160, True)])
