@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 import gsprune
 from gsprune.compensation.fitting import ConsumerFit
-from gsprune.compensation.solve import Map
 from gsprune.compensation.targets import Target
 
 UPDATES_BEFORE, BATCH, AGE, NUM_TRAINING = 300, 64, 100, 1200
@@ -117,9 +116,8 @@ def losses_after(training: Training, sparsity: float, moment: str) -> list[float
         if moment == "zero":
             average.zero_()
         elif moment == "multiplied":
-            assert fit.map is not None
-            target = Target(before[name], average, (), fit.targets[0].outputs)
-            fit._write(target, Map(fit.map.weight, None, fit.map.lost, fit.map.unexplained))
+            change, _ = fit.changes(Target(before[name], average, (), fit.targets[0].outputs))
+            average += change
     losses = []
     for _ in range(max(end for _, end in SPANS.values())):
         training.update()
@@ -130,35 +128,22 @@ def losses_after(training: Training, sparsity: float, moment: str) -> list[float
 
 def follower_changes(training: Training, sparsity: float, name: str) -> dict[str, float]:
     """Relative change of a follower's outputs by the step, for each way to treat it."""
-    model = copy.deepcopy(training.model)
     dense = training.followers[name]
-    same, own, sliced = (copy.deepcopy(dense) for _ in range(3))
+    own, same, sliced = copy.deepcopy(dense), copy.deepcopy(dense).double(), copy.deepcopy(dense)
     options = {"example_inputs": X[:2], "calibration": X[:512]}
-    report = gsprune.prune_step(model, sparsity, followers=[same], compensate="linear", **options)
-    for follower, compensate in ((own, "linear"), (sliced, "none")):
-        gsprune.prune_step(follower, sparsity, importance=scores_of(report), compensate=compensate, **options)
+    # A follower of another dtype than the model cannot be fitted by itself.
+    compensated = {"followers": [same, own], "compensate": "linear"}
+    gsprune.prune_step(copy.deepcopy(training.model), sparsity, **options, **compensated)
+    gsprune.prune_step(copy.deepcopy(training.model), sparsity, example_inputs=X[:2], followers=[sliced])
     return {way: change_of(dense, small) for way, small in (("same", same), ("own", own), ("none", sliced))}
-
-
-def scores_of(report: gsprune.PruneReport) -> gsprune.Criterion:
-    """A criterion that removes what a step has removed."""
-    removed = {change.name: change.removed for change in report.groups}
-
-    class Same(gsprune.Criterion):
-        def statistics(self, source: gsprune.importance.ScoreSource) -> dict[str, np.ndarray]:
-            return {
-                group.name: 1.0 - np.isin(np.arange(group.num_units), removed[group.name])[np.newaxis]
-                for group in source.groups
-            }
-
-    return Same()
 
 
 @torch.no_grad()
 def change_of(dense: nn.Module, small: nn.Module) -> float:
     """Relative change of the outputs on the test set."""
-    expected = dense(X[TEST])
-    return float((small(X[TEST]) - expected).norm() / expected.norm())
+    expected = dense(X[TEST]).double()
+    dtype = next(small.parameters()).dtype
+    return float((small(X[TEST].to(dtype)) - expected).norm() / expected.norm())
 
 
 def show(title: str, columns: list[str], rows: dict[str, Callable[[], np.ndarray]]) -> None:

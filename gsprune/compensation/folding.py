@@ -66,7 +66,7 @@ class ConstantFolding:
         constants = constants * (removed.reshape(use.groups, -1) if use.transposed else removed)
         if not inputs.places or not constants.any():
             return
-        for target in find_targets(network, consumer, inputs.places, self._dense):
+        for target in find_targets(network, network.plan.bindings, consumer, inputs.places, self._dense):
             matrices = as_matrices(target.rows(consumer), consumer.axis, use.groups, use.transposed)
             target.add_constant(torch.einsum("goip,gi->go", matrices, constants).flatten())
 

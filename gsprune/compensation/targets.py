@@ -13,6 +13,7 @@ from gsprune.arrays import IntArray
 from gsprune.compensation.consumer import Consumer
 from gsprune.compensation.uses import ConstantPlace
 from gsprune.rewrite.adjustment import SmallerNetwork
+from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.tensors import named_tensors
@@ -69,12 +70,17 @@ def dense_aliases(plan: RewritePlan) -> dict[int, Tensor]:
 
 
 def find_targets(
-    network: SmallerNetwork, consumer: Consumer, places: Sequence[ConstantPlace], dense_tensors: Mapping[int, Tensor]
+    network: SmallerNetwork,
+    bindings: Sequence[Binding],
+    consumer: Consumer,
+    places: Sequence[ConstantPlace],
+    dense_tensors: Mapping[int, Tensor],
 ) -> Iterator[Target]:
     """The targets of one consumer.
 
     Args:
         network: the smaller network.
+        bindings: those of `network.plan.bindings` whose weights are meant.
         consumer: one of its weights.
         places: biases and running means that take the consumer's constant.
         dense_tensors: `dense_aliases` from before the step.
@@ -83,7 +89,7 @@ def find_targets(
     traced = session.groups.traced
     scaled = any(queries.tensor == consumer.weight for queries in traced.queries)
     outputs = {a: kept for a, kept in plan.kept[consumer.weight].items() if a != consumer.axis}
-    for weight, tensors, (old, new) in _weights(session, plan, consumer.weight, dense_tensors):
+    for weight, tensors, (old, new) in _weights(session, bindings, consumer.weight, dense_tensors):
         pruned, constants = network.writable(weight), []
         for place in places:
             owner = tensors.get(new + place.tensor.removeprefix(old))
@@ -95,16 +101,19 @@ def find_targets(
         yield Target(dense_tensors[id(weight)], pruned, constants, outputs, scaled)
 
 
-def dense_weights(session: Session, plan: RewritePlan, weight: str, dense_tensors: Mapping[int, Tensor]) -> Tensor:
+def dense_weights(
+    session: Session, plan: RewritePlan, bindings: Sequence[Binding], weight: str, dense_tensors: Mapping[int, Tensor]
+) -> Tensor:
     """The dense weights of the targets that `find_targets` finds, without removed outputs, one after another.
 
     Args:
         session: of the model, before the step.
         plan: the removal.
+        bindings: those of `plan.bindings` whose weights are meant.
         weight: canonical name of a convolution's weight.
         dense_tensors: `dense_aliases`.
     """
-    weights = [dense_tensors[id(tensor)] for tensor, _, _ in _weights(session, plan, weight, dense_tensors)]
+    weights = [dense_tensors[id(tensor)] for tensor, _, _ in _weights(session, bindings, weight, dense_tensors)]
     kept = plan.kept[weight].get(0)
     if kept is not None:
         weights = [tensor.index_select(0, torch.from_numpy(kept).to(tensor.device)) for tensor in weights]
@@ -112,13 +121,13 @@ def dense_weights(session: Session, plan: RewritePlan, weight: str, dense_tensor
 
 
 def _weights(
-    session: Session, plan: RewritePlan, weight: str, dense_tensors: Mapping[int, Tensor]
+    session: Session, bindings: Sequence[Binding], weight: str, dense_tensors: Mapping[int, Tensor]
 ) -> Iterator[tuple[Tensor, dict[str, Tensor], tuple[str, str]]]:
     """(tensor, all tensors of its module, prefixes of the names of original and copy) of every weight of that name."""
     prefixes = [("", "")]
     copies = session.groups.traced.copies
     prefixes += [(f"{old}.", f"{new}.") for new, old in copies.items() if weight.startswith(f"{old}.")]
-    for binding in plan.bindings:
+    for binding in bindings:
         tensors = {**named_tensors(binding.module), **binding.tensors}
         for old, new in prefixes:
             tensor = tensors.get(new + weight.removeprefix(old))

@@ -300,23 +300,78 @@ def test_the_report_tells_what_is_explained() -> None:
     assert gsprune.prune_step(net, 0.6).compensation is None
 
 
-def test_followers_get_the_same_map() -> None:
+def test_followers_that_equal_the_model_stay_equal_and_the_optimizer_follows() -> None:
     net = small_agent()
-    target = copy.deepcopy(net)
     optimizer = torch.optim.Adam(net.parameters())
     net(frames()).sum().backward()
     optimizer.step()
-    calibration = frames()
     equal = copy.deepcopy(net)
     gsprune.prune_step(
-        net, 0.5, optimizer=optimizer, followers=[target, equal], example_inputs=frames(2), compensate="linear",
-        calibration=calibration,
+        net, 0.5, optimizer=optimizer, followers=[equal], example_inputs=frames(2), compensate="linear",
+        calibration=frames(),
     )  # fmt: skip
     for ours, theirs in zip(net.parameters(), equal.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-    assert not torch.equal(target[5].weight, net[5].weight)
     assert optimizer.state[net[5].weight]["exp_avg"].shape == net[5].weight.shape
     optimizer.step()
+
+
+def by_position(matrix: torch.Tensor) -> torch.Tensor:
+    """Scores that do not depend on the weights."""
+    return torch.arange(len(matrix), 0.0, -1)
+
+
+def without_forward(module: nn.Module) -> nn.Module:
+    """A container with the tensors of a module, as TensorDictParams is one."""
+    container = nn.Module()
+    for name, child in module.named_children():
+        container.add_module(name, without_forward(child))
+    for name, parameter in module.named_parameters(recurse=False):
+        container.register_parameter(name, parameter)
+    return container
+
+
+@pytest.mark.parametrize("wrap", [lambda module: module, without_forward])
+def test_a_follower_gets_the_map_that_it_would_get_as_the_model(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    net, other = small_agent(), small_agent()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    alone, follower = copy.deepcopy(other), wrap(copy.deepcopy(other))
+    options: dict[str, Any] = {"compensate": "linear", "calibration": frames(), "importance": by_position}
+    gsprune.prune_step(alone, 0.5, example_inputs=frames(2), **options)
+    gsprune.prune_step(net, 0.5, example_inputs=frames(2), followers=[follower], **options)
+    expected = list(alone.parameters())
+    assert any(not torch.equal(theirs, ours) for theirs, ours in zip(expected, net.parameters(), strict=True))
+    for theirs, ours in zip(expected, follower.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_a_follower_of_another_dtype_gets_the_models_map() -> None:
+    net = small_agent()
+    follower = copy.deepcopy(net).double()
+    options: dict[str, Any] = {"compensate": "linear", "calibration": frames(), "example_inputs": frames(2)}
+    gsprune.prune_step(net, 0.5, followers=[follower], **options)
+    for ours, theirs in zip(net.parameters(), follower.parameters(), strict=True):
+        assert theirs.dtype is torch.float64
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_follower_that_makes_nan_leaves_everything_as_it_was() -> None:
+    net = small_agent()
+    follower = copy.deepcopy(net)
+    with torch.no_grad():
+        follower[0].weight[0, 0, 0, 0] = float("nan")
+    before = [parameter.detach().clone() for parameter in (*net.parameters(), *follower.parameters())]
+    places = [parameter.data_ptr() for parameter in (*net.parameters(), *follower.parameters())]
+    with pytest.raises(RewriteError, match="NaN or infinite on `calibration`; nothing was changed"):
+        gsprune.prune_step(
+            net, 0.5, followers=[follower], example_inputs=frames(2), compensate="linear", calibration=frames()
+        )
+    after = (*net.parameters(), *follower.parameters())
+    assert places == [parameter.data_ptr() for parameter in after]
+    for old, new in zip(before, after, strict=True):
+        assert torch.equal(old.nan_to_num(), new.nan_to_num())
 
 
 def test_dtype_and_training_mode_stay() -> None:

@@ -1,0 +1,41 @@
+"""Runs a follower in the model's place: the user's forward knows the model, and a follower may be a mere container."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from gsprune.rewrite.binding import Binding
+from gsprune.rewrite.tensors import canonical_tensors, named_tensors
+
+__all__ = ["can_take_place", "in_place_of"]
+
+
+def can_take_place(model: nn.Module, follower: Binding) -> bool:
+    """True if the follower's weights and buffers have the dtypes and devices of the model's."""
+    return all(mine.dtype == its.dtype and mine.device == its.device for mine, its in _pairs(model, follower))
+
+
+@contextmanager
+def in_place_of(model: nn.Module, follower: Binding) -> Iterator[None]:
+    """A block in which the model computes with the follower's weights and buffers; those that it lacks stay."""
+    pairs = _pairs(model, follower)
+    _exchange(pairs)
+    try:
+        yield
+    finally:
+        _exchange(pairs)
+
+
+def _pairs(model: nn.Module, follower: Binding) -> list[tuple[Tensor, Tensor]]:
+    """(the model's tensor, the follower's of that name), where these are two."""
+    others = {**named_tensors(follower.module), **follower.tensors}
+    pairs = ((tensor, others.get(name, tensor)) for name, tensor in canonical_tensors(model).items())
+    return [(mine, its) for mine, its in pairs if mine is not its]
+
+
+def _exchange(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    for mine, its in pairs:
+        mine.data, its.data = its.data, mine.data
