@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,10 @@ def test_a_study_has_options_that_its_trainer_takes(
     words = ["sweep", str(study), "--out", str(tmp_path / "out"), "--dry-run", *GAMES.get(study.stem, [])]
     assert main(words) == 0
     assert ", 0 finished before" in capsys.readouterr().out
+
+
+def test_the_study_on_the_page_of_evaluation_has_options_that_its_trainer_takes(tmp_path: Path) -> None:
+    page = (STUDIES[0].parents[1] / "guide" / "evaluation.md").read_text()
+    (study,) = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    (tmp_path / "study.yaml").write_text(study)
+    assert main(["sweep", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
