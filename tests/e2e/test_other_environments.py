@@ -49,7 +49,7 @@ class Call(NamedTuple):
 @pytest.mark.parametrize(
     ("words", "package", "space"),
     [
-        ([*PPO, "--env-id", "ALE/Pong-v5", *NATURE], "ale_py", "discrete"),
+        ([*PPO, "--env-id", "ALE/Pong-v5", "--env-options", "size=42", *NATURE], "ale_py", "discrete"),
         ([*DQN, "--env-id", "ALE/Pong-v5", "--env-options", "sticky_actions=0.25", *NATURE], "ale_py", "discrete"),
         (
             [*PPO, "--env-id", "CarRacing-v3", "--env-options", f"{IMAGES},max_episode_steps=20", *NATURE],
