@@ -10,7 +10,8 @@ import pytest
 from gsprune.cli import main
 
 STUDIES = sorted((Path(__file__).parent.parent.parent / "docs" / "sweeps").glob("*.yaml"))
-GAMES = {"minatar": ["--games", "tests.support.lights:Robots.Arm"]}  # the tests do without the package MinAtar
+MINATAR = ["--games", "tests.support.lights:Robots.Arm"]  # the tests do without the package MinAtar
+GAMES = {"minatar": MINATAR, "minatar-more": MINATAR}
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.stem)
