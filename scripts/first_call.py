@@ -2,10 +2,10 @@
 
     python scripts/first_call.py [--only GLOB] [--repeats 3] [--memory]
 
-Needs torchvision and the extra `bench`. Both tools get their own copy of the same network and the same example, in one process and turn by turn, and are asked
-for half of the channels; times are of the processor, on one thread, and the shortest of the repeats. The peer's output
-layer is left to it: it prunes that too. With --memory every network runs in a process of its own, whose highest
-resident memory is read instead, the lowest of the repeats.
+Needs torchvision and the extra `bench`. Both tools get their own copy of the same network and the same example, in
+one process and turn by turn, and are asked for half of the channels; times are of the processor, on one thread, and
+the shortest of the repeats. The peer's output layer is left to it: it prunes that too. With --memory every network
+runs in a process of its own, whose highest resident memory is read instead, the lowest of the repeats.
 """
 
 from __future__ import annotations
