@@ -154,7 +154,8 @@ def test_a_sweep_trains_and_reports_for_real(
 ) -> None:
     pytest.importorskip(package, reason=f"{package} is not installed")
     out = tmp_path / "out"
-    options = TINY if package == "procgen" else f"{TINY} --encoder nature --eval-episodes 0 --eval-num-envs 64"
+    atari = f"{TINY} --env-options size=42 --encoder nature --eval-episodes 0 --eval-num-envs 64"
+    options = TINY if package == "procgen" else atari
     words = ["--games", game, "--seeds", "1", "--methods", "group", f"--options={options}", "--threads", "1"]
     assert main(["sweep", "--out", str(out), *words]) == 0
     before, after = json.loads((out / folder / "group" / "seed-1" / "summary.json").read_text())["params"]
