@@ -50,7 +50,7 @@ class Args:
 def main(args: Args) -> None:
     """Compact the network of the newest checkpoint, and print the report."""
     check_whole("calibration_frames", args.calibration_frames, at_least=0)
-    console = Console()
+    console = Console(markup=False)
     agent = open_agent(args.run, console)
     report = gsprune.compact(
         agent.network,

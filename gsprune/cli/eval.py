@@ -58,7 +58,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Evaluate, print a table and write ``eval.json``."""
-    console = Console()
+    console = Console(markup=False)
     if args.torch_threads is not None:
         torch.set_num_threads(check_whole("torch_threads", args.torch_threads, at_least=1))
     agent = open_agent(args.run, console, resolve_device(args.device))
@@ -108,7 +108,7 @@ def _document(results: dict[str, TrackResult], agent: TrainedAgent, config: Prot
         "step": agent.step,
         "checkpoint": agent.checkpoint.name,
         "game": config.game,
-        "distribution_mode": config.distribution_mode,
+        **({"distribution_mode": config.distribution_mode} if agent.environment.has_test_split else {}),
         "actions": agent.acts,
         "num_envs": config.environments,
         "episodes_per_env": config.episodes_per_env,

@@ -57,7 +57,7 @@ def main(args: Args) -> None:
     if args.int8 and args.format != "onnx":
         raise ValueError("`int8` needs --format onnx, because ONNX Runtime's tools make it")
     check_whole("calibration_frames", args.calibration_frames, at_least=32)
-    console = Console()
+    console = Console(markup=False)
     agent = open_agent(args.run, console)
     seed = EVALUATION_SEED + args.seed
     config = ProtocolConfig.of_run(agent.config, episodes=args.episodes, num_envs=args.num_envs, seed=seed)

@@ -42,7 +42,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Print the table."""
-    console = Console()
+    console = Console(markup=False)
     if args.path is None:
         encoder, width = args.encoder or "impoola", 2 if args.width is None else args.width
         options = {"algorithm": "ppo", "env_id": "bigfish", "encoder": encoder, "width": width}

@@ -68,7 +68,7 @@ def main(args: Args) -> None:
             raise ValueError(f"`{name}` is for a built-in network, but runs have their own; leave out either")
     with _writing_to(args.out):  # raises now rather than after minutes of timing
         args.out.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    console = Console(markup=False)
     networks, references, shape = _of_runs(args.runs, console) if args.runs else _built_in(args)
     with console.status("") as status:
         rows = time_engines(

@@ -58,7 +58,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Play in a window, or write the files and print their names."""
-    console = Console()
+    console = Console(markup=False)
     config = PlayConfig(args.levels, args.seed, args.episodes, args.seconds, args.fps, args.scale)
     agents = _agents(args, console)
     obstacle = None if args.out is not None else no_window()

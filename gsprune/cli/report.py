@@ -42,7 +42,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Write the report and print its main tables."""
-    console = Console()
+    console = Console(markup=False)
     if not args.runs:
         raise ValueError("no run folder was given; try: gsprune report runs")
     runs = load_runs(args.runs)

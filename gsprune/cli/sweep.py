@@ -87,7 +87,7 @@ def _is_option_of_sweep(word: str) -> bool:
 
 def main(args: Args) -> int:
     """Run the sweep; exit code 0 if all trials are finished, 1 if one failed, 130 after Ctrl-C."""
-    console = Console()
+    console = Console(markup=False)
     study = _study(args)
     out = args.out or Path("runs") / (args.study.stem if args.study is not None else "sweep")
     if args.engine == "ray":

@@ -53,7 +53,7 @@ def run_training(config: TrainConfig, options: RunOptions, algorithm: Algorithm)
 
 def _run(config: TrainConfig, options: RunOptions, algorithm: Algorithm, ranks: Ranks) -> int:
     """Do the work of `run_training` in one of the processes."""
-    console = Console(quiet=not ranks.is_first)
+    console = Console(markup=False, quiet=not ranks.is_first)
     finished = ranks.from_first(lambda: _finished_run(config, options))
     if finished is not None:
         say(console, f"the run is finished, nothing was changed; {_results_hint(finished)}")

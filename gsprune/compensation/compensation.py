@@ -37,7 +37,7 @@ class Compensation:
     inputs.
 
     Followers run in the model's place, one after another, and get maps of their own. Those of another dtype or on
-    another device cannot, and get the model's.
+    another device cannot, and get the model's. So do those that share a tensor with it.
 
     Args:
         calls: the calibration data, one call per batch.
@@ -99,6 +99,20 @@ class _Run(NamedTuple):
 
 
 def _sharing_a_map(model: nn.Module, bindings: Sequence[Binding]) -> list[list[Binding]]:
-    """Those that get one map, the network that runs first: the model and what cannot run, then each follower."""
-    able = [binding for binding in bindings[1:] if can_take_place(model, binding)]
-    return [[binding for binding in bindings if binding not in able], *([binding] for binding in able)]
+    """Those that get one map, the network that runs first: networks with a tensor in common, and what cannot run."""
+    groups: list[list[Binding]] = []
+    for binding in bindings:
+        sharing = [group for group in groups if any(_have_common_tensor(binding, other) for other in group)]
+        if sharing:
+            sharing[0].append(binding)
+        elif not groups or can_take_place(model, binding):
+            groups.append([binding])
+        else:
+            groups[0].append(binding)
+    return groups
+
+
+def _have_common_tensor(first: Binding, second: Binding) -> bool:
+    """True if both own a parameter, or a buffer that pruning may cut; two maps cannot both be written into it."""
+    ours, theirs = ({*binding.ids, *map(id, binding.module.parameters())} for binding in (first, second))
+    return not ours.isdisjoint(theirs)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors
+from gsprune.rewrite.transaction import call_for_all
 
 __all__ = ["can_take_place", "in_place_of"]
+
+_set_data = Tensor.data.__set__  # type: ignore[attr-defined]  # a descriptor
 
 
 def can_take_place(model: nn.Module, follower: Binding) -> bool:
@@ -20,13 +23,18 @@ def can_take_place(model: nn.Module, follower: Binding) -> bool:
 
 @contextmanager
 def in_place_of(model: nn.Module, follower: Binding) -> Iterator[None]:
-    """A block in which the model computes with the follower's weights and buffers; those that it lacks stay."""
+    """A block in which the model computes with the follower's weights and buffers; those that it lacks stay.
+
+    The follower keeps its memory, which the model shares until the block ends.
+    """
     pairs = _pairs(model, follower)
-    _exchange(pairs)
+    tensors = [mine for mine, _ in pairs]
+    own = [mine.data for mine in tensors]
     try:
+        call_for_all(_set_data, tensors, [its.data for _, its in pairs])
         yield
     finally:
-        _exchange(pairs)
+        call_for_all(_set_data, tensors, own)
 
 
 def _pairs(model: nn.Module, follower: Binding) -> list[tuple[Tensor, Tensor]]:
@@ -34,8 +42,3 @@ def _pairs(model: nn.Module, follower: Binding) -> list[tuple[Tensor, Tensor]]:
     others = {**named_tensors(follower.module), **follower.tensors}
     pairs = ((tensor, others.get(name, tensor)) for name, tensor in canonical_tensors(model).items())
     return [(mine, its) for mine, its in pairs if mine is not its]
-
-
-def _exchange(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
-    for mine, its in pairs:
-        mine.data, its.data = its.data, mine.data

@@ -14,7 +14,7 @@ from gsprune.compensation.patches import PatchSample, num_patch_rows
 from gsprune.compensation.sample import Sample
 from gsprune.compensation.uses import ConstantPlace, Use, UseWatcher
 from gsprune.rewrite.tensors import canonical_tensors
-from gsprune.tracing.example import Example
+from gsprune.tracing.example import Example, first_outputs
 from gsprune.tracing.graph import Graph
 from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.temporary_eval import temporary_eval
@@ -132,12 +132,15 @@ def watch_calls(
         axes: weight -> input axis.
         calls: one per batch.
         on_use: called with the number of the batch and each use, before its operation runs.
+
+    Raises:
+        ValueError: the forward fails on a batch.
     """
     watchers = []
     for batch, call in enumerate(calls):
         watcher = UseWatcher(canonical_tensors(model), axes, partial(on_use, batch))
         with temporary_eval(model), plain_operations(model), watcher:
-            call.call(model)
+            first_outputs(model, call, "calibration")
         watchers.append(watcher)
     return watchers
 

@@ -32,6 +32,7 @@ _CPU = torch.device("cpu")
 # Exporters fix axes of length 1, and treat axes of equal length as one dimension.
 _BATCH_OF_EXPORT = 2
 _OTHER_BATCHES = (1, 3)
+_FIXED_BATCH = "fix the batch by `dynamic_batch=False`, or by `--batch 1` of `gsprune export`"
 _CHECKED_AT_ONCE = 100
 
 
@@ -189,9 +190,7 @@ def _with_open_batch(call_on: Callable[[Any], PortableCall], example_inputs: Any
         return call_on(inputs)
     except ValueError as error:
         call_on(example_inputs)  # raises if the example itself is invalid
-        raise ExportError(
-            f"with a batch of {_BATCH_OF_EXPORT}: {error}; pass `dynamic_batch=False` to fix the batch"
-        ) from error
+        raise ExportError(f"with a batch of {_BATCH_OF_EXPORT}: {error}; {_FIXED_BATCH}") from error
 
 
 def _format(path: Path, chosen: str | None) -> Format:
@@ -238,9 +237,7 @@ def _check_batches(call: PortableCall, runner: Exported, tolerance: float) -> No
         try:
             compare(call, runner, inputs, tolerance)
         except ExportError as error:
-            raise ExportError(
-                f"with a batch of {batch}: {error}; pass `dynamic_batch=False` to fix the batch"
-            ) from error
+            raise ExportError(f"with a batch of {batch}: {error}; {_FIXED_BATCH}") from error
 
 
 def _with_batch(example_inputs: Any, batch: int) -> Any:
@@ -251,7 +248,7 @@ def _with_batch(example_inputs: Any, batch: int) -> Any:
     if len(lengths) > 1 or 0 in lengths:
         raise ValueError(
             "`dynamic_batch` needs inputs with one common number of examples along their first axes, got"
-            f" {sorted(lengths)}; pass dynamic_batch=False"
+            f" {sorted(lengths)}; {_FIXED_BATCH}"
         )
     if example.kwargs:
         return {name: with_batch(value, _CPU, batch) for name, value in example.kwargs.items()}

@@ -11,6 +11,7 @@ from gsprune.importance import ScoreSource
 from gsprune.pruning.options import ChoiceOptions
 from gsprune.rewrite.session import Session
 from gsprune.selection import select_units
+from gsprune.tracing.example import first_outputs
 
 __all__ = ["choose_units"]
 
@@ -33,7 +34,7 @@ def choose_units(
 
     def run(model: nn.Module) -> None:
         for call in calls:
-            call.call(model)
+            first_outputs(model, call, "calibration")
 
     source = ScoreSource(
         session.groups,

@@ -41,6 +41,7 @@ class Binding:
             under which this module has another tensor (a follower may have untied).
         canonical: (len(tensors),) the canonical name of each.
         cuts: (len(tensors),) how each is cut, an index into `Structure.cuts`.
+        ties: positions of tensors that stand under two of these names, in pairs.
         ids: ids of all of them.
         links: stored integers that follow by the table of layers.
         parts: the input of `_core.slice.plan_cuts` at every step: the tensors, their cuts, and the stored integers as
@@ -61,6 +62,7 @@ class Binding:
         for name, tensor in self.tensors.items():
             _check_rewritable(name, tensor)
         self.cuts = [structure.cut_of[name] for name in self.canonical]
+        self.ties = _ties(self.tensors)
         self.ids = frozenset(id(tensor) for tensor in self.tensors.values())
         self.module_of = dict(module.named_modules(remove_duplicate=False))
         self.links = links_of(self.module_of, graph.shapes, cut, graph.aliases)
@@ -131,6 +133,12 @@ def _owners(tensor: str) -> Iterator[str]:
     while name:
         yield name
         name = name.rpartition(".")[0]
+
+
+def _ties(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+    first: dict[int, int] = {}
+    pairs = ((first.setdefault(id(tensor), i), i) for i, tensor in enumerate(tensors.values()))
+    return [(i, j) for i, j in pairs if i != j]
 
 
 def _check_rewritable(name: str, tensor: Tensor) -> None:

@@ -91,8 +91,11 @@ def plan_rewrite(
         optimizers: whose states follow.
 
     Raises:
-        RewriteError: a gradient or a state cannot be sliced, or a parameter's memory has other users.
+        RewriteError: a gradient or a state cannot be sliced, a parameter's memory has other users, or a follower ties
+            tensors that are cut differently.
     """
+    for binding in bindings:
+        _check_ties(binding, after, keeps)
     handlers = [handler_of(optimizer) for optimizer in optimizers]
     by_shape = _optimizers_by_state(optimizers, handlers)
     parts, states = [binding.parts for binding in bindings], [_as_dict(optimizer.state) for optimizer in by_shape]
@@ -120,6 +123,24 @@ def plan_rewrite(
     return RewritePlan(
         tensors, num_owned, cuts.num_of_first, num_copies, patterns, pattern_of, entries, notes, bindings
     )
+
+
+def _check_ties(binding: Binding, after: Structure, keeps: list[IntArray | None]) -> None:
+    """Refuse a follower that ties tensors which the model keeps apart, if the step cuts them differently."""
+    for i, j in binding.ties:
+        if _kept_by_axis(binding.cuts[i], after, keeps) != _kept_by_axis(binding.cuts[j], after, keeps):
+            names = list(binding.tensors)
+            raise RewriteError(
+                f"a follower ties {names[i]!r} and {names[j]!r}, which `model` keeps apart and this step cuts"
+                " differently; nothing was changed. Give each a tensor of its own in the follower, or tie them in"
+                " `model`, too"
+            )
+
+
+def _kept_by_axis(cut: int, after: Structure, keeps: list[IntArray | None]) -> dict[int, list[int]]:
+    """The kept positions of the axes that a cut changes."""
+    axes = ((axis, keeps[vector]) for axis, vector in after.cuts[cut])
+    return {axis: kept.tolist() for axis, kept in axes if kept is not None}
 
 
 def _optimizers_by_state(optimizers: Sequence[Optimizer], handlers: Sequence[StateHandler | None]) -> list[Optimizer]:

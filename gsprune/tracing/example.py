@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gsprune.errors import GspruneError, is_out_of_memory
 from gsprune.tracing.autocast import AutocastBlock, in_autocast
 from gsprune.tracing.outputs import tensors_in
 
@@ -116,15 +117,23 @@ def _bound_objects(function: Any) -> list[Any]:
     return [getattr(function, "__self__", None), *(function.__defaults__ or ()), *cells]
 
 
-def first_outputs(model: nn.Module, example: Example) -> Any:
+def first_outputs(model: nn.Module, example: Example, argument: str = "example_inputs") -> Any:
     """The outputs of a call of which nobody knows yet that it works.
+
+    Args:
+        model: the network.
+        example: the call.
+        argument: what the user knows the inputs as.
 
     Raises:
         ValueError: the forward fails.
+        Exception: memory ran out, or gsprune's own error.
     """
     try:
         return example.call(model)
     except Exception as error:
+        if isinstance(error, GspruneError) or is_out_of_memory(error):
+            raise
         inputs = [*example.args, *example.kwargs.values()]
         described = ", ".join(
             f"{value.dtype} {tuple(value.shape)}".removeprefix("torch.")
@@ -133,7 +142,7 @@ def first_outputs(model: nn.Module, example: Example) -> Any:
             for value in inputs
         )
         raise ValueError(
-            f"`example_inputs` must be what the forward of {type(model).__name__} takes: it fails on {described} with"
+            f"`{argument}` must be what the forward of {type(model).__name__} takes: it fails on {described} with"
             f" {type(error).__name__}: {str(error).strip() or 'no message'}; pass inputs of the right shapes and"
             " dtypes, or `forward=lambda model, x: ...` where it is called otherwise"
         ) from error

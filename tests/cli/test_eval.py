@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from gsprune.cli import main
+from gsprune.cli.eval import _document
 from gsprune.networks import ActorCritic, build_encoder
 from gsprune.rl.envs.procgen import NUM_ACTIONS
+from gsprune.rl.evaluation.protocol import ProtocolConfig
+from gsprune.rl.trained import load_agent
 from gsprune.rl.training.checkpoints import save_checkpoint
 from gsprune.rl.training.run_folder import RunFolder
 
@@ -82,3 +86,11 @@ def test_bad_options_are_refused(run: Path, capsys: pytest.CaptureFixture[str], 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", str(tmp_path)]) == 2
     assert "is not a run folder" in capsys.readouterr().err
+
+
+def test_the_document_names_a_difficulty_only_where_there_are_levels(run: Path) -> None:
+    agent = load_agent(run, "cpu")
+    config = ProtocolConfig("bigfish", "easy")
+    assert json.loads(_document({}, agent, config))["distribution_mode"] == "easy"
+    agent = replace(agent, environment=replace(agent.environment, has_test_split=False))
+    assert "distribution_mode" not in json.loads(_document({}, agent, config))

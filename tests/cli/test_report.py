@@ -29,6 +29,13 @@ def test_a_report_is_written_and_its_tables_printed(
     assert (tmp_path / "out" / "report.md").is_file()
 
 
+def test_square_brackets_in_a_table_are_printed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = json.loads((run / "config.json").read_text()) | {"pruning": "[bold]"}
+    (run / "config.json").write_text(json.dumps(config))
+    assert main(["report", str(run), "--out", str(run / "out")]) == 0
+    assert "[bold]" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

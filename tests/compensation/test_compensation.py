@@ -347,6 +347,32 @@ def test_a_follower_gets_the_map_that_it_would_get_as_the_model(wrap: Callable[[
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
+def test_a_follower_that_shares_layers_with_the_model_is_compensated_once() -> None:
+    net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
+    follower = copy.deepcopy(net)
+    follower[0], follower[2] = net[0], net[2]
+    with torch.no_grad():
+        follower[4].weight.add_(torch.randn(3, 16))
+    alone, x = copy.deepcopy(net), torch.randn(256, 6)
+    options: dict[str, Any] = {"example_inputs": x[:2], "compensate": "linear", "calibration": x}
+    gsprune.prune_step(alone, 0.5, **options)
+    gsprune.prune_step(net, 0.5, followers=[follower], **options)
+    for ours, theirs in zip(net.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_follower_that_ties_what_the_model_keeps_apart_leaves_the_model_its_tensors() -> None:
+    net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 6), nn.Linear(6, 6), nn.Linear(6, 6))
+    follower = copy.deepcopy(net)
+    follower[4] = follower[3]
+    alone, x = copy.deepcopy(net), torch.randn(256, 6)
+    options: dict[str, Any] = {"ignore": ["2", "3"], "example_inputs": x[:2], "compensate": "linear", "calibration": x}
+    gsprune.prune_step(alone, 0.5, **options)
+    gsprune.prune_step(net, 0.5, followers=[follower], **options)
+    for ours, theirs in zip(net.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_a_follower_of_another_dtype_gets_the_models_map() -> None:
     net = small_agent()
     follower = copy.deepcopy(net).double()

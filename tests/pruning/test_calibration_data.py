@@ -79,3 +79,12 @@ def test_the_activation_criterion_reads_the_calibration_data() -> None:
     third = network()
     gsprune.prune_step(third, 0.5, importance="activation", example_inputs=X[:2])
     assert not torch.equal(one[0].weight, third[0].weight)
+
+
+@pytest.mark.parametrize("options", [{"compensate": "linear"}, {"importance": "activation"}])
+def test_data_on_which_the_network_fails_is_refused_by_name(options: dict[str, Any]) -> None:
+    net = network()
+    before = snapshot(net)
+    with pytest.raises(ValueError, match=r"`calibration` must be what the forward .* fails on float32 \(40, 3\)"):
+        gsprune.prune_step(net, 0.5, example_inputs=X[:2], calibration=X[:, :3], **options)
+    assert snapshot(net) == before

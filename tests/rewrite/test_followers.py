@@ -129,3 +129,14 @@ def test_torchscript_is_refused_wherever_it_is_given(make: Callable[[nn.Module],
     with pytest.raises(TypeError, match=r"`followers\[0\]` is a scripted"):
         gsprune.prune_step(model, 0.5, followers=script, example_inputs=X)
     assert model[0].weight.shape == (16, 6)
+
+
+def test_a_follower_that_ties_what_the_model_cuts_differently_is_refused() -> None:
+    model = nn.Sequential(
+        nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 3)
+    )
+    follower = copy.deepcopy(model)
+    follower[4] = follower[2]
+    with pytest.raises(gsprune.RewriteError, match=r"ties '2\.\w+' and '4\.\w+'.*nothing was changed"):
+        gsprune.prune_step(model, {"2": 0.5}, followers=[follower], example_inputs=X)
+    assert model[2].weight.shape == (16, 16)

@@ -118,7 +118,7 @@ def evaluate(
         if tally.longest > max_episode_steps:
             raise EvaluationError(
                 f"an episode has not ended after {max_episode_steps:,} steps; limit episodes by"
-                " gymnasium.wrappers.TimeLimit, or allow longer ones by gsprune eval RUN --max-episode-steps"
+                " gymnasium.wrappers.TimeLimit; only gsprune eval can allow longer ones (--max-episode-steps)"
             )
     return EpisodeReturns(tally.returns, tally.lengths)
 

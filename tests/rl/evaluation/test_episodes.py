@@ -217,7 +217,7 @@ def test_environments_without_automatic_reset_are_refused() -> None:
 
 
 def test_an_episode_that_does_not_end_is_an_error_that_names_the_way_out() -> None:
-    with pytest.raises(EvaluationError, match=r"not ended after 50 steps.*TimeLimit.*--max-episode-steps"):
+    with pytest.raises(EvaluationError, match=r"not ended after 50 steps.*TimeLimit; only gsprune eval .*steps"):
         evaluate(RecordingPolicy(), ScriptedEnvs([3, 10**9]), episodes_per_env=2, max_episode_steps=50)
     lengths = evaluate(RecordingPolicy(), ScriptedEnvs([2, 50]), episodes_per_env=2, max_episode_steps=50).lengths
     np.testing.assert_array_equal(lengths, [[2, 2], [50, 50]])
