@@ -14,7 +14,16 @@ from gsprune.cli import COMMANDS, main
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/results/*.md")]
 COMMAND = re.compile(rf"(?:^|&& |--no-python )gsprune ((?:{'|'.join(COMMANDS)})\b.*)", re.MULTILINE)
-TESTED_ELSEWHERE = ("minatar.yaml", "--resume", "--help", "...", "camera:", "my_module:")
+TESTED_ELSEWHERE = (
+    "minatar.yaml",
+    "minatar-more.yaml",
+    "pong.yaml",
+    "--resume",
+    "--help",
+    "...",
+    "camera:",
+    "my_module:",
+)
 
 
 def commands() -> list[str]:

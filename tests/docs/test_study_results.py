@@ -1,4 +1,4 @@
-"""The page of the study on MinAtar shows the numbers of the runs beside it."""
+"""The pages of the studies show the numbers of the runs beside them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ def test_the_tables_of_ten_events_are_those_that_the_report_makes_of_the_runs(tm
         assert tables[title].markdown().split("\n\n")[1] in page, title
 
 
-def test_the_tables_of_the_page_are_those_that_the_report_makes_of_the_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("study", "game"), [("minatar", "minatar_games:space_invaders"), ("pong", "ALE/Pong-v5")])
+def test_the_tables_of_the_page_are_those_that_the_report_makes_of_the_runs(
+    tmp_path: Path, study: str, game: str
+) -> None:
     pytest.importorskip("matplotlib")
     from gsprune.report.write import write_report
 
-    report = write_report(load_runs([FOLDER / "minatar"]), tmp_path)
-    page = (FOLDER / "minatar.md").read_text()
+    report = write_report(load_runs([FOLDER / study]), tmp_path)
+    page = (FOLDER / f"{study}.md").read_text()
     titles = {table.title for table in report.tables}
-    assert {"minatar_games:space_invaders", "Learning", "Effect of pruning steps"} <= titles
+    assert {game, "Learning", "Effect of pruning steps"} <= titles
     for table in report.tables:
         _, body, *_ = table.markdown().split("\n\n")
         assert body in page, table.title
