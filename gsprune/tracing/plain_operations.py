@@ -25,7 +25,7 @@ def plain_operations(model: nn.Module) -> Iterator[None]:
             torch._C._set_mkldnn_enabled(False)
             stack.callback(torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled())
             torch._C._set_cudnn_enabled(False)
-        # Which fused kernel torch takes depends on device and widths; some pad the width of a head.
+        # One kernel everywhere: torch chooses among fused ones by device and widths, and some pad the width of a head.
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if any(_is_compiled(module) for module in modules):
             stack.enter_context(torch.compiler.set_stance("force_eager"))

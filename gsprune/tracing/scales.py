@@ -57,7 +57,8 @@ def note_factor(tape: Tape, call: Call) -> bool:
     shadow, value = tape.of(call.args[0]), number_of(call.args[1])
     if tape.inside_attention:  # torch multiplies queries and keys by the square root
         whole = tape.attention_scale
-        tape.scale = whole if whole is None or value is None else Scale(value, whole.exponent / 2, whole.labels)
+        if whole is not None and value is not None:
+            tape.scale = Scale(value, whole.exponent / 2, whole.labels)
         return False
     if value is None or value <= 0 or not (shadow.dot or shadow.source):
         return False

@@ -98,7 +98,7 @@ def build_trail(
         by = None
         if scale is not None:
             queries = tuple(names[index] for index in lookup(scale.labels)[0])
-            by = Scale(scale.value, scale.exponent, units[np.maximum(scale.labels, 0)].reshape(-1), queries)
+            by = scale._replace(labels=units[np.maximum(scale.labels, 0)].reshape(-1), groups=queries)
         trail.append(TrailOperation(op, tuple(names[index] for index in met), made, by, numbers))
     return tuple(trail)
 

@@ -124,9 +124,9 @@ class Watcher(TorchFunctionMode):
     def _attention(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tape = self.tape
         query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
-        scale, name = kwargs.get("scale"), "scaled_dot_product_attention"
+        shadows, op = (tape.of(query), tape.of(key)), "scaled_dot_product_attention"
+        tape.attention_scale = keep_scale(tape, *shadows, op, kwargs.get("scale"))
         tape.inside_attention = True
-        tape.attention_scale = keep_scale(tape, tape.of(query), tape.of(key), name, scale)
         try:
             return _ATTENTION(*args, **kwargs)
         finally:
