@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from gsprune.compensation.exchange import can_take_place, in_place_of
 from gsprune.compensation.moments import Stack
 from gsprune.compensation.network_fit import NetworkFit
 from gsprune.compensation.recording import Recording, watch_calls
 from gsprune.compensation.report import CompensationReport
+from gsprune.compensation.stand_in import can_take_place, in_place_of
 from gsprune.compensation.targets import dense_aliases, dense_weights
 from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.binding import Binding
