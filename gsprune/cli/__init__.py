@@ -3,8 +3,8 @@
 A command is a module of this package with a dataclass `Args`, whose field docstrings are the help, and ``main(args)``,
 which returns nothing or an exit code. A module may have more functions: ``defaults(argv) -> Args`` returns defaults
 that depend on the arguments (presets), ``normalized(argv) -> argv`` rewrites words that the parser would misread, and
-``groups_of(Args)`` returns the option groups of the help. `COMMANDS` lists the commands. A module is imported only when
-its command is called.
+``groups_of(Args)`` returns the option groups of the help. ``train NAME`` is an object with these attributes, made for
+the algorithm. `COMMANDS` lists the commands. A module is imported only when its command is called.
 """
 
 from __future__ import annotations
@@ -13,29 +13,27 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import gsprune
 from gsprune.checks import suggestion
 from gsprune.errors import GspruneError, MissingExtraError
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "command_of", "main"]
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "train ppo": ("gsprune.cli.train_ppo", "train an agent with PPO while its network shrinks"),
-    "train dqn": ("gsprune.cli.train_dqn", "train an agent with DQN while its network shrinks"),
-    "eval": ("gsprune.cli.eval", "evaluate the agent of a run, also under pixel noise"),
-    "play": ("gsprune.cli.play", "play episodes with a run's agent in a window, or record them as mp4 and GIF"),
-    "report": ("gsprune.cli.report", "make tables and pictures of one or many runs"),
-    "sweep": ("gsprune.cli.sweep", "train environments x methods x seeds in local processes or on a Ray cluster"),
-    "export": ("gsprune.cli.export", "write the policy of a run as ONNX or a PyTorch program, with a contract"),
-    "compact": ("gsprune.cli.compact", "remove channels of a run's network that do not affect its output"),
-    "latency": ("gsprune.cli.latency", "time the networks of runs, dense and pruned, in several engines"),
-    "inspect": (
-        "gsprune.cli.inspect",
-        "show the groups of a run, a checkpoint, a file of gsprune.save or a built-in network",
-    ),
+COMMANDS: dict[str, str] = {
+    "train ppo": "train an agent with PPO while its network shrinks",
+    "train dqn": "train an agent with DQN while its network shrinks",
+    "eval": "evaluate the agent of a run, also under pixel noise",
+    "play": "play episodes with a run's agent in a window, or record them as mp4 and GIF",
+    "report": "make tables and pictures of one or many runs",
+    "sweep": "train environments x methods x seeds in local processes or on a Ray cluster",
+    "export": "write the policy of a run as ONNX or a PyTorch program, with a contract",
+    "compact": "remove channels of a run's network that do not affect its output",
+    "latency": "time the networks of runs, dense and pruned, in several engines",
+    "inspect": "show the groups of a run, a checkpoint, a file of gsprune.save or a built-in network",
 }
-"""Words of a command -> its module, and one line of help."""
+"""Words of a command -> one line of help."""
 
 _USAGE_ERROR = 2
 _FAILURE = 1
@@ -69,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(arguments: Sequence[str]) -> str | None:
     """The command that the arguments begin with."""
+    if arguments[:1] == ["train"] and ":" in "".join(arguments[1:2]):
+        return f"train {arguments[1]}"  # an algorithm of another package
     for command in COMMANDS:
         words = command.split()
         if list(arguments[: len(words)]) == words:
@@ -76,11 +76,22 @@ def _command(arguments: Sequence[str]) -> str | None:
     return None
 
 
+def command_of(words: str) -> Any:
+    """The module of a command, or the `TrainCommand` of an algorithm.
+
+    Args:
+        words: a key of `COMMANDS`, or ``train package.module:NAME``.
+    """
+    word, _, algorithm = words.partition(" ")
+    module = importlib.import_module(f"gsprune.cli.{word}")
+    return module.TrainCommand(algorithm) if algorithm else module
+
+
 def _run(command: str, arguments: Sequence[str]) -> int:
     _require_tyro()
     from gsprune.cli.parsing import parse
 
-    module = importlib.import_module(COMMANDS[command][0])
+    module = command_of(command)
     arguments = module.normalized(arguments) if hasattr(module, "normalized") else arguments
     default = module.defaults(arguments) if hasattr(module, "defaults") else None
     groups = module.groups_of(module.Args) if hasattr(module, "groups_of") else None
@@ -99,7 +110,7 @@ def _complete(arguments: Sequence[str]) -> int:
     _require_tyro()
     from gsprune.cli.completion import write_completion
 
-    write_completion({command: module for command, (module, _) in COMMANDS.items()}, arguments)
+    write_completion({command: command_of(command).Args for command in COMMANDS}, arguments)
     return 0
 
 
@@ -109,10 +120,11 @@ def _show_commands(arguments: Sequence[str]) -> int:
         sys.stdout.write(f"gsprune {gsprune.__version__}\n")
         return 0
     first = next((word for word in arguments[:1] if any(command.startswith(f"{word} ") for command in COMMANDS)), "")
-    commands = {command: text for command, (_, text) in COMMANDS.items() if command.startswith(first)}
+    commands = {command: text for command, text in COMMANDS.items() if command.startswith(first)}
     width = max(len(command) for command in commands)
     lines = [f"  gsprune {command:<{width}}  {text}" for command, text in commands.items()]
-    table = "\n".join(["commands (each has --help):", *lines])
+    own = "train takes an algorithm of your own, too: gsprune train package.module:NAME"
+    table = "\n".join(["commands (each has --help):", *lines, "", own])
     rest = arguments[1:] if first else arguments
     if rest and rest[0] in ("-h", "--help"):
         sys.stdout.write(f"gsprune: gradual group-structured pruning of networks while they train\n\n{table}\n")

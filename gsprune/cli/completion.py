@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -18,11 +17,11 @@ __all__ = ["write_completion"]
 _SHELLS = ("bash", "zsh")
 
 
-def write_completion(modules: Mapping[str, str], arguments: Sequence[str]) -> None:
+def write_completion(args_types: Mapping[str, type[Any]], arguments: Sequence[str]) -> None:
     """Write the completion script of one shell.
 
     Args:
-        modules: words of a command -> its module.
+        args_types: words of a command -> its `Args`.
         arguments: the option, the shell, and a file (``-`` is standard output).
 
     Raises:
@@ -33,9 +32,9 @@ def write_completion(modules: Mapping[str, str], arguments: Sequence[str]) -> No
         raise ValueError(f"`{arguments[0]}` needs a shell ({', '.join(_SHELLS)}) and a file; - prints the script")
     forms: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
-    for command, module in modules.items():
+    for command, args_type in args_types.items():
         word, _, rest = command.partition(" ")
-        form = form_of(importlib.import_module(module).Args)
+        form = form_of(args_type)
         (nested.setdefault(word, {}) if rest else forms)[rest or word] = form
     for word, choices in nested.items():
         forms[word] = dataclasses.make_dataclass(word, [("choice", _one_of(choices))])

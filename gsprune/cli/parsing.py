@@ -123,7 +123,7 @@ def _helps(args_type: type[Any]) -> dict[str, str]:
     """Field name -> docstring, in one line. A subclass's docstring takes precedence."""
     helps: dict[str, str] = {}
     for base in reversed(args_type.__mro__[:-1]):
-        if dataclasses.is_dataclass(base):
+        if dataclasses.is_dataclass(base) and inspect.get_annotations(base):
             helps |= _helps_of_class(base)
     return helps
 

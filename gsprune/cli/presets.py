@@ -48,7 +48,7 @@ def defaults_for(
     Args:
         args_type: the command's `Args`, a subclass of a configuration and of `RunOptions`.
         presets: preset name -> configuration.
-        algorithm: "ppo" or "dqn".
+        algorithm: name of the algorithm.
         argv: the arguments of the command.
 
     Raises:

@@ -7,7 +7,6 @@ next to the folder. `gsprune report OUT` makes the report.
 
 from __future__ import annotations
 
-import importlib
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +18,8 @@ import tyro
 from rich.console import Console
 
 from gsprune.checks import counted
-from gsprune.cli import COMMANDS
+from gsprune.cli import command_of
 from gsprune.cli.console import say
-from gsprune.cli.presets import base_of
-from gsprune.rl.training.idle_options import without_idle
 from gsprune.sweep.display import SweepDisplay
 from gsprune.sweep.folder import SweepFolder, train_command
 from gsprune.sweep.launch import Launcher, LocalLauncher
@@ -56,8 +53,8 @@ class Args:
     """CPUs of the Ray cluster per trial; unset: its threads, or 1"""
     gpus_per_trial: float = 0.0
     """GPUs of the Ray cluster per trial; 0.5 lets two trials share one"""
-    algorithm: Literal["ppo", "dqn"] | None = None
-    """the trainer; unset: the study's, else ppo"""
+    algorithm: str | None = None
+    """ppo, dqn, or your own as package.module:NAME; unset: the study's, else ppo"""
     games: tuple[str, ...] = ()
     """environments by their ids: bigfish, ALE/Pong-v5, CarRacing-v3, package.module:factory"""
     seeds: tuple[int, ...] = ()
@@ -144,15 +141,14 @@ def _study(args: Args) -> Study:
 
 def _check_options(trials: Sequence[Trial]) -> None:
     """Parse every method's options like its trainer, so that a wrong option is found before any trial runs."""
-    command = f"train {trials[0].algorithm}"
-    module = importlib.import_module(COMMANDS[command][0])
+    words = f"train {trials[0].algorithm}"
+    command = command_of(words)
     for trial in {trial.method: trial for trial in trials}.values():
-        words = ["--env-id", trial.game, "--seed", str(trial.seed), *trial.arguments]
-        args = tyro.cli(
-            module.Args, prog=f"gsprune {command} (method {trial.method})", args=words, default=module.defaults(words)
-        )
+        options = ["--env-id", trial.game, "--seed", str(trial.seed), *trial.arguments]
+        prog, default = f"gsprune {words} (method {trial.method})", command.defaults(options)
+        args = tyro.cli(command.Args, prog=prog, args=options, default=default)
         try:
-            without_idle(args, base_of(args, module.PRESETS)).check()
+            command.effective(args).check()
         except ValueError as error:
             raise ValueError(f"method {trial.method!r}: {error}") from error
 

@@ -47,7 +47,7 @@ class Trial:
     """One training run of a sweep.
 
     Attributes:
-        algorithm: "ppo" or "dqn".
+        algorithm: name of the algorithm, see `algorithm_of`.
         game: the id of the environment.
         method: name of the method.
         seed: the training seed.
@@ -79,7 +79,7 @@ class Study:
         seeds: training seeds.
         methods: method name -> options. They override `common`. The value of `widths-of` may be the name of another
             method: the trial then takes the widths of that method's run with the same game and seed, after it finished.
-        algorithm: "ppo" or "dqn".
+        algorithm: name of the algorithm, see `algorithm_of`.
         common: options of all trials. A trial leaves out those that its pruning method ignores.
     """
 

@@ -10,7 +10,7 @@ import pytest
 import tyro
 
 import gsprune
-from gsprune.cli import COMMANDS, main
+from gsprune.cli import COMMANDS, command_of, main
 
 QUICK = ["train", "ppo", "--preset", "quick"]
 
@@ -49,7 +49,7 @@ def test_every_option_of_every_command_is_documented(command: str, capsys: pytes
         main([*command.split(), "--help"])
     assert exit_info.value.code == 0
     assert f"gsprune {command}" in capsys.readouterr().out
-    args_type = importlib.import_module(COMMANDS[command][0]).Args
+    args_type = command_of(command).Args
     documentation = "".join(
         Path(importlib.import_module(base.__module__).__file__ or "").read_text()
         for base in args_type.__mro__[:-1]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gsprune.cli import COMMANDS, main, train_dqn, train_ppo
+from gsprune.cli import COMMANDS, command_of, main
 from gsprune.cli.option_groups import GROUPS, groups_of
 from gsprune.rl.training.config import TrainConfig
 
@@ -33,8 +33,9 @@ def help_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     return text_of
 
 
-@pytest.mark.parametrize("args_type", [train_ppo.Args, train_dqn.Args])
-def test_every_option_is_in_one_group(args_type: type) -> None:
+@pytest.mark.parametrize("command", ["train ppo", "train dqn"])
+def test_every_option_is_in_one_group(command: str) -> None:
+    args_type = command_of(command).Args
     grouped = [option for options in groups_of(args_type).values() for option in options]
     assert sorted(grouped) == sorted(field.name for field in fields(args_type))
 

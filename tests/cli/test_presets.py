@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tyro
 
-from gsprune.cli import train_ppo
 from gsprune.cli.presets import default_folder, option_values, refuse_changes
-from gsprune.cli.train_ppo import Args
+from gsprune.cli.train import TrainCommand
 from gsprune.rl.algorithms.ppo.config import PRESETS
 
+TRAIN_PPO = TrainCommand("ppo")
 
-def parse(*argv: str) -> Args:
-    return tyro.cli(Args, args=list(argv), default=train_ppo.defaults(argv))
+
+def parse(*argv: str) -> Any:
+    return tyro.cli(TRAIN_PPO.Args, args=list(argv), default=TRAIN_PPO.defaults(argv))
 
 
 def test_without_flags_the_options_are_the_published_ones() -> None:

@@ -46,11 +46,12 @@ def test_a_command_is_accepted(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    module = importlib.import_module(next(COMMANDS[name][0] for name in COMMANDS if command.startswith(name)))
+    word = command.split(maxsplit=1)[0]
+    module = importlib.import_module(f"gsprune.cli.{word}")
     words = shlex.split(command, comments=True)
-    if words[0] == "train":
+    if word == "train":
         monkeypatch.setattr(module, "run_training", lambda config, *_: config.check())
-    elif words[0] == "sweep":
+    elif word == "sweep":
         words += ["--dry-run", "--out", str(tmp_path / "out")]
     else:
         monkeypatch.setattr(module, "main", lambda _: 0)

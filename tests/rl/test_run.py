@@ -199,6 +199,40 @@ def test_the_command_line_takes_environment_and_encoder_from_a_file_of_the_worki
     assert "conv" in capsys.readouterr().out
 
 
+def test_the_command_line_trains_an_algorithm_of_another_package(
+    own: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_algorithm.py").write_text(
+        "from dataclasses import replace\n"
+        "from gsprune.rl.algorithms.ppo.algorithm import PPO\n"
+        "class Lazy(PPO.trainer):\n"
+        "    algorithm = 'lazy'\n"
+        "    def _update(self):\n"
+        "        return {}\n"
+        "LAZY = replace(PPO, name='lazy', trainer=Lazy, presets={})\n"
+    )
+    words = ["--num-envs=2", "--num-steps=16", "--num-minibatches=2", "--total-timesteps=96", "--eval-episodes=2"]
+    words += ["--eval-num-envs=2", "--eval-interval-episodes=0", "--env-options=asynchronous=false"]
+    words += ["--encoder=own_lights:Encoder"]
+    run = tmp_path / "run"
+    command = ["train", "own_algorithm:LAZY"]
+    assert main([*command, "--env-id", "own_lights:Lights", *words, "--run-dir", str(run)]) == 0
+    assert "losses/policy_loss" not in read_metrics(run)[-1]
+    assert main([*command, "--resume", str(run)]) == 0
+    assert "the run is finished" in capsys.readouterr().out
+    assert main(["eval", str(run), "--episodes", "2", "--num-envs", "2"]) == 0
+    study = ["--games", "own_lights:Lights", "--seeds", "1", "--algorithm", "own_algorithm:LAZY", "--dry-run"]
+    study += ["--out", str(tmp_path / "out"), f"--options={' '.join(words)}"]
+    capsys.readouterr()
+    assert main(["sweep", *study, "--methods", "dense"]) == 0
+    assert "train own_algorithm:LAZY --run-dir" in capsys.readouterr().out
+    assert main(["sweep", *study, "--methods", "odd=--width 0"]) == 2
+    assert "method 'odd': `width` must be at least 1" in capsys.readouterr().err
+    for name, message in (("LAZI", "has no 'LAZI'"), ("Lazy", "must be a gsprune Algorithm")):
+        assert main(["train", f"own_algorithm:{name}"]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_results_without_a_test_split_are_named_without_words_of_procgen(
     own: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

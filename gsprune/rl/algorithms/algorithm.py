@@ -47,7 +47,7 @@ class Algorithm:
     Attributes:
         name: as in ``gsprune train NAME``; stored in the run's folder.
         config: the class of its options.
-        presets: the values of ``--preset``; "paper" is the default.
+        presets: the values of ``--preset``; the default is "paper", which is `config()` unless it is here.
         trainer: the class of its trainer.
         build_network: makes its network on an encoder.
         acting_part: returns the part of a network that acts and is exported: observations -> one output.

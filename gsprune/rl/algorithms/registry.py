@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 
 from gsprune.checks import suggestion
 from gsprune.rl.algorithms.algorithm import Algorithm
@@ -54,7 +55,8 @@ def algorithm_of(name: str) -> Algorithm:
     """The algorithm of that name.
 
     Args:
-        name: a built-in or registered algorithm, or "package.module:NAME" for an `Algorithm` of another package.
+        name: a built-in or registered algorithm, or "package.module:NAME" for an `Algorithm` of another package,
+            which becomes its name.
 
     Raises:
         ValueError: the name is unknown; the message suggests the nearest one.
@@ -70,7 +72,7 @@ def algorithm_of(name: str) -> Algorithm:
         named = named_object(name, "algorithm")
         if not isinstance(named, Algorithm):
             raise TypeError(f"{name!r} must be a gsprune Algorithm, got {type(named).__name__}")
-        return named
+        return replace(named, name=name)
     raise ValueError(
         f"`algorithm` must be one of {', '.join(algorithm_names())}, or package.module:NAME, got {name!r}"
         f"{suggestion(name, algorithm_names())}"

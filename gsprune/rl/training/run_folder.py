@@ -39,7 +39,7 @@ class RunFolder:
 
         Args:
             path: the folder; it and its parents are created if missing.
-            algorithm: "ppo" or "dqn".
+            algorithm: name of the algorithm, see `algorithm_of`.
             config: the options as JSON values.
 
         Raises:
