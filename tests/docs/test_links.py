@@ -56,7 +56,7 @@ def test_the_readme_leads_to_every_guide_and_concept() -> None:
 
 @pytest.mark.parametrize("page", CODE_PAGES)
 def test_every_file_of_the_code_that_a_page_names_exists(page: str) -> None:
-    folders = ("gsprune", "kernels", "csrc", "scripts", "tests", "examples")
+    folders = ("gsprune", "kernels", "csrc", "scripts", "tests", "examples", "docs/sweeps")
     files = [f"/{path.relative_to(ROOT)}" for folder in folders for path in (ROOT / folder).rglob("*.*")]
     names = re.findall(r"`([\w./-]+\.(?:py|cpp|hpp|inc|sh))`", (ROOT / page).read_text())
     assert not [name for name in names if not any(file.endswith(f"/{name}") for file in files)]
