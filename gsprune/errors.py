@@ -9,6 +9,7 @@ out. All other errors are::
     ├── RewriteError      the smaller network could not be built or failed its check; nothing was changed
     ├── CheckpointError   a file is damaged, or of another architecture
     ├── EvaluationError   an episode does not end
+    ├── EnvironmentFailedError  an environment raised an exception
     ├── ExportError       a network cannot be exported, or its export has other outputs; no file was written
     ├── DistributedError  the ranks of a process group do not agree, or one of them has failed or ended
     └── MissingExtraError an optional dependency is not installed (also an ImportError)
@@ -21,6 +22,7 @@ import torch
 __all__ = [
     "CheckpointError",
     "DistributedError",
+    "EnvironmentFailedError",
     "EvaluationError",
     "ExportError",
     "GspruneError",
@@ -56,6 +58,10 @@ class CheckpointError(GspruneError):
 
 class EvaluationError(GspruneError):
     """An evaluation was given up: an episode is longer than the limit, or never ends."""
+
+
+class EnvironmentFailedError(GspruneError):
+    """An environment raised an exception; the message names the place in its code."""
 
 
 class ExportError(GspruneError):

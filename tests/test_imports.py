@@ -32,7 +32,7 @@ LAYERS = (
     ("tracing",),
     ("core", "interrupts", "kernels"),
     ("_core",),
-    ("checks", "files", "arrays", "errors"),
+    ("checks", "files", "arrays", "errors", "tracebacks"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HEAVY = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium
@@ -10,7 +11,9 @@ from gymnasium.spaces import Dict, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from gsprune.arrays import Uint8Array
+from gsprune.errors import EnvironmentFailedError
 from gsprune.rl.envs.provider import EnvironmentRequest
+from gsprune.tracebacks import place_in_own_code
 
 __all__ = ["CheckedEnv", "check_observations", "check_vector_env"]
 
@@ -18,9 +21,10 @@ _MODE = "autoreset_mode"
 
 
 class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Compares every reset and the first step of an environment with gymnasium's interface and its observation space.
+    """Compares every reset and step of an environment with gymnasium's interface and its observation space.
 
     Vector environments would copy other observations into an array of the space, so floats would silently become 0.
+    Infos are dropped: nothing reads them, and gymnasium cannot join infos whose types differ between environments.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], env_id: str) -> None:
@@ -41,35 +45,74 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
                 )
         super().__init__(env)
         self._env_id = env_id
-        self._has_stepped = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode."""
-        result: Any = self.env.reset(seed=seed, options=options)
-        self._check("reset", result, "(observation, info)")
-        return result[0], result[1]
+        """Begin an episode.
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Act once."""
-        result: Any = self.env.step(action)
-        if not self._has_stepped:
-            self._check("step", result, "(observation, reward, terminated, truncated, info)")
-            self._has_stepped = True
-        return result  # type: ignore[no-any-return]
+        Raises:
+            TypeError: the result is no (observation, info).
+            ValueError: the observation is not of its space.
+            EnvironmentFailedError: the environment raised an exception.
+        """
+        try:
+            result: Any = self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            raise self._failure("reset", error) from error
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise self._wrong_result("reset", result, "(observation, info)")
+        self._check_observation("reset", result[0])
+        return result[0], {}
 
-    def _check(self, method: str, result: Any, expected: str) -> None:
-        if not isinstance(result, tuple) or len(result) != expected.count(",") + 1:
-            got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
-            raise TypeError(
-                f"`{method}` of {self._env_id!r} must return {expected}, as in gymnasium, got {got}; an environment of"
-                " the old gym needs the package shimmy"
-            )
-        if not _fits(result[0], self.env.observation_space):
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Act once.
+
+        Raises:
+            TypeError: the result is no (observation, reward, terminated, truncated, info), or the reward no number.
+            ValueError: the observation is not of its space, or the reward is NaN or infinite.
+            EnvironmentFailedError: the environment raised an exception.
+        """
+        try:
+            result: Any = self.env.step(action)
+        except Exception as error:
+            raise self._failure("step", error) from error
+        if not isinstance(result, tuple) or len(result) != 5:
+            raise self._wrong_result("step", result, "(observation, reward, terminated, truncated, info)")
+        observation, reward, terminated, truncated, _ = result
+        self._check_observation("step", observation)
+        return observation, self._number(reward), bool(terminated), bool(truncated), {}
+
+    def _check_observation(self, method: str, observation: Any) -> None:
+        if not _fits(observation, self.env.observation_space):
             raise ValueError(
                 f"`{method}` of {self._env_id!r} must return an observation of its `observation_space`,"
-                f" {self.env.observation_space}, got"
-                f" {_described(result[0])}; make both of the same dtype and shape"
+                f" {self.env.observation_space}, got {_described(observation)}; make both of the same dtype and shape"
             )
+
+    def _number(self, reward: Any) -> float:
+        """The reward as a number; arrays of one element are numbers, too."""
+        try:
+            number = float(reward.item() if isinstance(reward, np.ndarray) else reward)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"`step` of {self._env_id!r} must return a number as reward, got {reward!r}") from error
+        if not math.isfinite(number):
+            raise ValueError(
+                f"`step` of {self._env_id!r} must return a finite reward, got {number}: one such reward would make all"
+                " weights NaN"
+            )
+        return number
+
+    def _wrong_result(self, method: str, result: Any, expected: str) -> TypeError:
+        got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+        return TypeError(
+            f"`{method}` of {self._env_id!r} must return {expected}, as in gymnasium, got {got}; an environment of"
+            " the old gym needs the package shimmy"
+        )
+
+    def _failure(self, method: str, error: Exception) -> EnvironmentFailedError:
+        # Only a text reaches the trainer from the process of an environment, so the text names the place.
+        return EnvironmentFailedError(
+            f"`{method}` of {self._env_id!r} raised {type(error).__name__}: {error}{place_in_own_code(error)}"
+        )
 
 
 def check_vector_env(envs: Any, request: EnvironmentRequest) -> None:

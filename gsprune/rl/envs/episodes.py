@@ -38,7 +38,16 @@ class EpisodeSums:
 
         Returns:
             ``{"episode": {"r": returns, "l": lengths}, "_episode": mask}`` if an episode has ended, else nothing.
+
+        Raises:
+            ValueError: a reward is NaN or infinite.
         """
+        if not np.isfinite(rewards).all():
+            env = int(np.argmin(np.isfinite(rewards)))
+            raise ValueError(
+                f"environment {env} returned the reward {rewards[env]}, which must be finite: one such reward would"
+                " make all weights NaN"
+            )
         self.returns += rewards
         self.lengths += 1
         if not ended.any():

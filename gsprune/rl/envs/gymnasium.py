@@ -130,7 +130,9 @@ def _described(env_id: str, options: str) -> EnvironmentDescription:
     own, arguments = _options(request)
     env = _maker(request)()
     try:
-        env.reset()  # so that `CheckedEnv` finds wrong observations before a training begins
+        # `CheckedEnv` finds wrong results before a training begins.
+        env.reset()
+        env.step(env.action_space.sample())
         channels, height, width = cast(tuple[int, int, int], env.observation_space.shape)
         return EnvironmentDescription(
             observation_shape=(channels, height, width),

@@ -13,8 +13,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from own_provider import OwnProvider
 
 import gsprune.rl
+from gsprune.errors import EnvironmentFailedError
 from gsprune.rl.algorithms.ppo.config import PPOConfig
 from gsprune.rl.envs import registry
+from gsprune.rl.envs.episodes import EpisodeSums
 from gsprune.rl.envs.gymnasium import GymnasiumProvider
 from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.objects import object_name
@@ -23,21 +25,40 @@ SPACE = Box(0, 255, (3, 36, 36), np.uint8)
 BLACK = np.zeros(SPACE.shape, np.uint8)
 
 
+RIGHT = (BLACK, 0.0, False, False, {})
+
+
 class Picture(gymnasium.Env[Any, Any]):
-    """A plain picture; its two results can be replaced by wrong ones."""
+    """A plain picture; its two results can be replaced by wrong ones, that of a step from number `since` on."""
 
     observation_space = SPACE
     action_space = Discrete(3)
 
-    def __init__(self, first: Any = (BLACK, {}), then: Any = (BLACK, 0.0, False, True, {})) -> None:
-        self.first, self.then = first, then
+    def __init__(self, first: Any = (BLACK, {}), then: Any = (BLACK, 0.0, False, True, {}), since: int = 1) -> None:
+        self.first, self.then, self.since = first, then, since
+        self.steps = 0
 
     def reset(self, **_: Any) -> Any:
+        if isinstance(self.first, Exception):
+            raise self.first
+        self.steps = 0
         return self.first
 
     def step(self, action: Any) -> Any:
         del action
+        self.steps += 1
+        if self.steps < self.since:
+            return RIGHT
+        if isinstance(self.then, Exception):
+            raise self.then
         return self.then
+
+
+class SimulatorError(RuntimeError):
+    """An exception that cannot be made of its text alone, as gymnasium does with those of its processes."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{text} ({code})")
 
 
 FLOATS = np.full(SPACE.shape, 0.5, np.float32)
@@ -54,9 +75,15 @@ TINY = PPOConfig(
         ({"first": (FLOATS, {})}, ValueError, r"`reset` of .*observation_space.*got float32 \(3, 36, 36\) from 0.5 to"),
         ({"first": (np.zeros((36, 36, 3), np.uint8), {})}, ValueError, r"got uint8 \(36, 36, 3\) from 0 to 0"),
         ({"first": (None, {})}, ValueError, "got NoneType"),
+        ({"then": (BLACK, 0.0, True, {})}, TypeError, r"`step` of .*got a tuple of 4"),
+        (
+            {"first": KeyError("level")},
+            EnvironmentFailedError,
+            r"`reset` of .* raised KeyError: 'level' \(.*, in reset\)",
+        ),
     ],
 )
-def test_a_wrong_first_observation_is_named(results: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_a_wrong_first_result_is_named(results: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         GymnasiumProvider().describe(EnvironmentRequest(object_name(lambda: Picture(**results))))
 
@@ -66,20 +93,48 @@ def test_a_wrong_first_observation_is_named(results: dict[str, Any], error: type
     [
         ((FLOATS, 0.0, True, {}), TypeError, r"`step` of .*terminated, truncated, info\).*got a tuple of 4"),
         ((FLOATS, 0.0, False, False, {}), ValueError, r"`step` of .*observation_space.*got float32"),
+        ((BLACK[:1], 0.0, False, False, {}), ValueError, r"`step` of .*observation_space.*got uint8 \(1, 36, 36\)"),
+        ((BLACK, None, False, False, {}), TypeError, "`step` of .* must return a number as reward, got None"),
+        ((BLACK, np.zeros(2), False, False, {}), TypeError, r"a number as reward, got array\(\[0., 0.\]\)"),
+        ((BLACK, float("nan"), False, False, {}), ValueError, "must return a finite reward, got nan"),
+        (
+            SimulatorError(3, "crashed"), EnvironmentFailedError,
+            r"`step` of .* raised SimulatorError: crashed \(3\) \(.*test_checked.py, line \d+, in step\)",
+        ),
     ],
-)
+)  # fmt: skip
 @pytest.mark.filterwarnings("ignore::UserWarning")  # by which gymnasium logs errors of its processes
 def test_a_wrong_step_is_named_also_where_environments_run_in_processes(
     then: Any, error: type[Exception], message: str
 ) -> None:
     for asynchronous in ("true", "false"):
-        name = object_name(lambda: Picture(then=then))
+        name = object_name(lambda: Picture(then=then, since=3))
         request = EnvironmentRequest(name, num_envs=2, options=f"asynchronous={asynchronous}")
         envs = registry.make_environments(request)
         envs.reset()
+        for _ in range(2):
+            envs.step(np.zeros(2, np.int64))
         with pytest.raises(error, match=message):
             envs.step(np.zeros(2, np.int64))
         envs.close()
+
+
+def test_infos_and_rewards_of_any_kind_are_accepted() -> None:
+    kinds = iter([3, "three", [3], {"deep": None}, np.zeros(3), object()])
+
+    class Informed(Picture):
+        def step(self, action: Any) -> Any:
+            del action
+            return BLACK, np.array([2], np.int32), np.True_, 0, {"kind": next(kinds), "episode": 1, "final_obs": "none"}
+
+    envs = registry.make_environments(EnvironmentRequest(object_name(Informed), 2, options="asynchronous=false"))
+    envs.reset()
+    for _ in range(2):
+        _, rewards, terminated, truncated, infos = envs.step(np.zeros(2, np.int64))
+    assert rewards.tolist() == [2, 2]
+    assert terminated.all()
+    assert not truncated.any()
+    assert infos["episode"]["r"].tolist() == [2, 2]
 
 
 def test_an_environment_without_spaces_is_named() -> None:
@@ -116,6 +171,17 @@ def with_floats() -> VectorEnv[Any, Any, Any]:
     return envs
 
 
+def with_infinite_rewards() -> VectorEnv[Any, Any, Any]:
+    class Infinite(SyncVectorEnv):
+        sums = EpisodeSums(2)
+
+        def step(self, actions: Any) -> Any:
+            frames, _, terminated, truncated, _ = super().step(actions)
+            return frames, terminated, terminated, truncated, self.sums.add(np.array([0, -np.inf]), terminated)
+
+    return Infinite([Picture] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
 def without_last_observations() -> VectorEnv[Any, Any, Any]:
     envs = vector()
     step = envs.step
@@ -135,6 +201,7 @@ def without_last_observations() -> VectorEnv[Any, Any, Any]:
         (lambda: vector(AutoresetMode.DISABLED), ValueError, "SAME_STEP, got AutoresetMode.DISABLED"),
         (without_mode, ValueError, "SAME_STEP, got None"),
         (with_floats, ValueError, r"\(2, 3, 36, 36\) of dtype uint8, as their provider.*got float64"),
+        (with_infinite_rewards, ValueError, "environment 1 returned the reward -inf, which must be finite"),
         (without_last_observations, ValueError, r"no last observation; put it into infos\['final_obs'\]\[0\]"),
     ],
 )  # fmt: skip
