@@ -31,7 +31,7 @@ from gsprune.rl.objects import imported_module, named_object
 __all__ = ["GymnasiumGames", "GymnasiumOptions", "GymnasiumProvider"]
 
 _ID = re.compile(r"[\w./-]+-v\d+")
-_CHANNELS = (1, 3, 4)  # of an image whose channels come last
+_CHANNELS = (1, 3, 4)  # usual numbers of an image whose channels come last
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ def _channels_last(env: gymnasium.Env[Any, Any], env_id: str) -> gymnasium.Env[A
     shape = cast(tuple[int, ...], space.shape)
     if len(shape) == 2:
         return TransformObservation(env, lambda image: image[..., None], Box(0, 255, (*shape, 1), np.uint8))
-    if shape[2] in _CHANNELS:
+    if shape[2] in _CHANNELS or shape[2] < shape[0]:  # of other numbers of channels the shorter axis is theirs
         return env
     return TransformObservation(
         env, lambda image: np.moveaxis(image, 0, -1), Box(0, 255, (*shape[1:], shape[0]), np.uint8)
