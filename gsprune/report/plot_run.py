@@ -51,7 +51,8 @@ def plot_run(folder: Path, dense_widths: Mapping[str, int]) -> Path | None:
     below.set_xlabel("environment steps")
     for axis in (above, below):
         axis.xaxis.set_major_formatter(format_steps)
-        axis.legend(frameon=False)
+        if axis.get_legend_handles_labels()[0]:  # a network without groups has no widths
+            axis.legend(frameon=False)
     path = folder / "curves.png"
     figure.savefig(path)
     return path

@@ -19,6 +19,7 @@ from torch import nn
 
 import gsprune.rl
 from gsprune.cli import main
+from gsprune.report.plot_run import plot_run
 from gsprune.rl.algorithms import registry as algorithms
 from gsprune.rl.algorithms.dqn.config import DQNConfig
 from gsprune.rl.algorithms.dqn.trainer import DQNTrainer
@@ -78,6 +79,17 @@ class Encoder(nn.Module):
 
     def forward(self, frames):
         return self.linear(self.conv(frames / 255).relu().flatten(1)).relu()
+
+
+class Bare(nn.Module):
+    """An encoder without channels to prune."""
+
+    def __init__(self, observation_shape):
+        super().__init__()
+        self.num_features = observation_shape[0] * observation_shape[1] * observation_shape[2]
+
+    def forward(self, frames):
+        return (frames / 255).flatten(1)
 
 
 def not_a_network(environment):
@@ -267,6 +279,13 @@ def test_a_network_of_ones_own_trains_and_shrinks(own: Any, tmp_path: Path) -> N
 
     agent = gsprune.rl.train(PPO_TINY, tmp_path / "run", envs=own.Lights, network=Whole, say=quiet)
     assert agent.network.body.conv.out_channels == 2
+
+
+def test_a_network_with_nothing_to_prune_is_trained_and_plotted(own: Any, tmp_path: Path) -> None:
+    with pytest.warns(gsprune.PruneWarning, match="nothing of ActorCritic can be removed"):
+        gsprune.rl.train(PPO_TINY, tmp_path / "run", envs=own.Lights, encoder=own.Bare, say=quiet)
+    assert read_metrics(tmp_path / "run")[-1]["pruning/channel_sparsity"] == 0
+    assert plot_run(tmp_path / "run", {}).is_file()
 
 
 @pytest.mark.parametrize(

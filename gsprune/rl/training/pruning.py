@@ -190,10 +190,15 @@ class NetworkSize:
         ``pruning/params``, ``pruning/macs`` and ``width/<group>``.
         """
         return {
-            "pruning/channel_sparsity": 1 - sum(self.widths.values()) / sum(dense.widths.values()),
-            "pruning/param_sparsity": 1 - self.params / dense.params,
-            "pruning/mac_sparsity": 1 - self.macs / dense.macs,
+            "pruning/channel_sparsity": _removed(sum(self.widths.values()), sum(dense.widths.values())),
+            "pruning/param_sparsity": _removed(self.params, dense.params),
+            "pruning/mac_sparsity": _removed(self.macs, dense.macs),
             "pruning/params": self.params,
             "pruning/macs": self.macs,
             **{f"width/{name}": width for name, width in self.widths.items()},
         }
+
+
+def _removed(now: float, dense: float) -> float:
+    """The removed fraction; 0 for a network that has nothing to remove."""
+    return 1 - now / dense if dense else 0.0

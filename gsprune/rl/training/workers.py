@@ -85,7 +85,8 @@ class Workers:
         """Set every `.grad` to the sum of the gradients of all pieces' losses.
 
         Args:
-            parameters: the network's parameters; their gradients are replaced. If no loss depends on one, it gets None.
+            parameters: the network's parameters; their gradients are replaced. A frozen one, and one that no loss depends
+                on, gets None.
             loss_of: piece -> (scalar loss, another result).
             pieces: the pieces of the batch.
 
@@ -93,15 +94,17 @@ class Workers:
             the other results of `loss_of`, in the order of the pieces.
         """
 
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+
         def gradients_of(piece: PieceT) -> tuple[tuple[Tensor | None, ...], ResultT]:
             loss, result = loss_of(piece)
-            return torch.autograd.grad(loss, parameters, allow_unused=True), result
+            return torch.autograd.grad(loss, trained, allow_unused=True), result
 
         results = []
         for parameter in parameters:
             parameter.grad = None
         for gradients, result in self.map(gradients_of, pieces):
-            for parameter, gradient in zip(parameters, gradients, strict=True):
+            for parameter, gradient in zip(trained, gradients, strict=True):
                 if gradient is None:
                     continue
                 if parameter.grad is None:  # in the parameter's memory format, as `loss.backward()` leaves it

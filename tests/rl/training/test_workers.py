@@ -52,6 +52,14 @@ def test_a_parameter_without_a_part_in_the_loss_gets_no_gradient() -> None:
     assert used.bias.grad.tolist() == [2.0, 2.0]
 
 
+def test_a_frozen_parameter_gets_no_gradient() -> None:
+    frozen, trained = nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2)
+    parameters = [*frozen.parameters(), *trained.parameters()]
+    Workers(1).backward(parameters, lambda x: (trained(frozen(x)).sum(), None), [torch.ones(1, 2), torch.ones(1, 2)])
+    assert frozen.weight.grad is None
+    assert trained.bias.grad.tolist() == [2.0, 2.0]
+
+
 def test_results_come_in_the_order_of_the_pieces() -> None:
     first_may_end = threading.Event()
 
