@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, cast, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from gsprune.checks import suggestion
-from gsprune.networks import Encoder, EncoderName, ObservationShape, build_encoder
-from gsprune.rl.objects import named_object
+from gsprune.errors import is_out_of_memory
+from gsprune.networks import Encoder, EncoderName, ObservationShape, build_encoder, example_frames
+from gsprune.rl.objects import named_factory
+from gsprune.tracebacks import place_in_own_code
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["check_encoder", "configured_encoder"]
 
 _NAMES = get_args(EncoderName)
+_CHECKED_FRAMES = 2
 
 
 def check_encoder(name: str) -> None:
@@ -39,25 +44,44 @@ def configured_encoder(
         num_features: size of a built-in encoder's output.
 
     Raises:
-        ValueError: there is no such encoder.
+        ValueError: there is no such encoder, or the user's encoder fails on frames or returns no features.
         TypeError: the user's factory does not return a module with `num_features`.
     """
     check_encoder(name)
     if ":" not in name:
         return build_encoder(cast(EncoderName, name), width, observation_shape, num_features)
     encoder = _own_factory(name)(observation_shape)
-    if not isinstance(encoder, nn.Module) or not isinstance(getattr(encoder, "num_features", None), int):
+    features = getattr(encoder, "num_features", None)
+    if not isinstance(encoder, nn.Module) or not isinstance(features, Integral):
+        has = f" with {features!r}" if isinstance(encoder, nn.Module) else ""
         raise TypeError(
             f"`encoder` {name!r} must return a torch.nn.Module with an int attribute `num_features`, the size of its"
-            f" output, got {type(encoder).__name__}"
+            f" output, got {type(encoder).__name__}{has}"
         )
+    _check_features(name, encoder, observation_shape, int(features))
     return cast(Encoder, encoder)
 
 
 def _own_factory(name: str) -> Callable[[ObservationShape], Any]:
-    factory = named_object(name, "encoder")
-    if not callable(factory):
-        raise TypeError(
-            f"`encoder` {name!r} must be a callable(observation_shape) -> torch.nn.Module, got {type(factory).__name__}"
+    return named_factory(name, "encoder", "observation_shape")
+
+
+def _check_features(name: str, encoder: nn.Module, observation_shape: ObservationShape, num_features: int) -> None:
+    """Raise an error unless the encoder maps frames to features."""
+    frames = example_frames(_CHECKED_FRAMES, observation_shape=observation_shape)
+    try:
+        with temporary_eval(encoder):
+            features = encoder(frames)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"`encoder` {name!r} must take frames (B, C, H, W) of dtype uint8, but it fails on"
+            f" {tuple(frames.shape)} with {type(error).__name__}: {error}{place_in_own_code(error)}"
+        ) from error
+    if not isinstance(features, Tensor) or features.shape != (len(frames), num_features):
+        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(
+            f"`encoder` {name!r} must return features (B, num_features), {(len(frames), num_features)} for"
+            f" {len(frames)} frames, got {got}"
         )
-    return cast(Callable[[ObservationShape], Any], factory)

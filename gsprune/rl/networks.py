@@ -10,7 +10,7 @@ from torch import nn
 from gsprune.networks import Encoder
 from gsprune.rl.encoders import configured_encoder
 from gsprune.rl.envs.provider import EnvironmentDescription
-from gsprune.rl.objects import named_object
+from gsprune.rl.objects import named_factory
 
 __all__ = ["BuildNetwork", "configured_network"]
 
@@ -38,7 +38,7 @@ def configured_network(
             options["encoder"], options["width"], environment.observation_shape, options.get("num_features", 256)
         )
         return build(encoder, environment)
-    network = named_object(own, "network")(environment)
+    network = named_factory(own, "network", "environment_description")(environment)
     if not isinstance(network, nn.Module):
         raise TypeError(
             f"`network` {own!r} must be a callable(environment description) -> torch.nn.Module, but it returns"

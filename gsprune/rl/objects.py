@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["imported_module", "named_object", "object_name"]
+from torch import nn
+
+__all__ = ["imported_module", "named_factory", "named_object", "object_name"]
 
 _registered: dict[str, object] = {}
 
@@ -41,6 +45,34 @@ def named_object(name: str, option: str) -> Any:
             raise ValueError(f"`{option}` is {name!r}, but module {module_name!r} has no {attribute!r}")
         value = getattr(value, part)
     return value
+
+
+def named_factory(name: str, option: str, arguments: str) -> Callable[..., Any]:
+    """The function of a name that makes a network.
+
+    Args:
+        name: as for `named_object`.
+        option: the option with the name, for messages.
+        arguments: names of the arguments that the function takes.
+
+    Raises:
+        ValueError: as for `named_object`.
+        TypeError: the object is no function of these arguments.
+    """
+    factory = named_object(name, option)
+    expected = f"`{option}` {name!r} must be a callable({arguments}) -> torch.nn.Module"
+    if isinstance(factory, nn.Module):
+        raise TypeError(f"{expected}, got a network; name its class, or a function that makes it")
+    if not callable(factory):
+        raise TypeError(f"{expected}, got {type(factory).__name__}")
+    try:
+        inspect.signature(factory).bind(*arguments.split(", "))
+    except TypeError as error:
+        raise TypeError(f"{expected}, but its arguments differ: {error}") from error
+    except ValueError:  # a callable without a signature, of an extension module
+        pass
+    made: Callable[..., Any] = factory
+    return made
 
 
 def imported_module(name: str, option: str) -> Any:

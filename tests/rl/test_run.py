@@ -98,6 +98,63 @@ def not_a_network(environment):
 
 def not_an_encoder(observation_shape):
     return nn.Linear(3, 3)
+
+
+class Bytes(Encoder):
+    def forward(self, frames):
+        return self.linear(self.conv(frames).flatten(1))
+
+
+class Pictures(Encoder):
+    def forward(self, frames):
+        return self.conv(frames / 255)
+
+
+class Named(Encoder):
+    def forward(self, frames):
+        return {"features": super().forward(frames)}
+
+
+class Deep(Encoder):
+    def __init__(self, observation_shape, depth):
+        super().__init__(observation_shape)
+
+
+made = Encoder((3, 36, 40))
+
+
+class Whole(nn.Module):
+    """A network with outputs of the given sizes."""
+
+    def __init__(self, observation_shape, *sizes):
+        super().__init__()
+        self.encoder = Encoder(observation_shape)
+        self.outputs = nn.ModuleList([nn.Linear(32, size) for size in sizes])
+
+    def forward(self, frames):
+        features = self.encoder(frames)
+        return tuple(output(features) for output in self.outputs)
+
+
+def whole(environment):
+    return Whole(environment.observation_shape, 3, 1)
+
+
+class Values(Whole):
+    def __init__(self, environment):
+        super().__init__(environment.observation_shape, 2)
+
+    def forward(self, frames):
+        return super().forward(frames)[0]
+
+
+class Means(Whole):
+    def __init__(self, environment):
+        super().__init__(environment.observation_shape, 2, 1)
+
+    def forward(self, frames):
+        means, values = super().forward(frames)
+        return means, values[:, 0]
 '''
 
 TINY: dict[str, Any] = {
@@ -296,9 +353,22 @@ def test_a_network_with_nothing_to_prune_is_trained_and_plotted(own: Any, tmp_pa
         (PPO_TINY, {"encoder": "own_lights:Encodr"}, ValueError, "has no 'Encodr'"),
         (PPO_TINY, {"encoder": "impola"}, ValueError, "did you mean 'impoola'"),
         (PPO_TINY, {"network": "own_lights:not_a_network"}, TypeError, "torch.nn.Module"),
+        (PPO_TINY, {"encoder": "own_lights:Bytes"}, ValueError, r"fails on \(2, 3, .*own_lights.py, line \d+, in forw"),
+        (PPO_TINY, {"encoder": "own_lights:Pictures"}, ValueError, r"\(B, num_features\), \(2, 32\) .* got \(2, 8, 9,"),
+        (PPO_TINY, {"encoder": "own_lights:Named"}, ValueError, "must return features .* got dict"),
+        (PPO_TINY, {"encoder": "own_lights:Deep"}, TypeError, r"callable\(observation_shape\).*argument: 'depth'"),
+        (PPO_TINY, {"encoder": "own_lights:made"}, TypeError, "got a network; name its class"),
+        (PPO_TINY, {"network": "own_lights:whole"}, ValueError, r"\(B, 3\) and \(B,\) .* returns \(2, 3\), \(2, 1\)"),
+        (PPO_TINY, {"network": "own_lights:Values"}, ValueError, r"Values returns \(2, 2\) for 2 frames"),
+        (DQN_TINY, {"network": "own_lights:Values"}, ValueError, r"\(B, 3\) .* Values returns \(2, 2\) for 2 frames"),
+        (DQN_TINY, {"network": "own_lights:whole"}, ValueError, r"\(B, 3\) .* Whole returns tuple for 2 frames"),
+        (
+            PPO_TINY, {"network": "own_lights:Means", "env_options": "actions=box"}, ValueError,
+            r"`log_std` of shape \(2,\).* is None",
+        ),
         (PPO_TINY, {"env_options": "acts=box"}, ValueError, "does not take"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_trained_is_refused_and_leaves_no_folder(
     own: Any, tmp_path: Path, config: Any, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:

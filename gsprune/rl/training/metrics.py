@@ -11,18 +11,42 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from gsprune.errors import MissingExtraError
 
-__all__ = ["Ended", "EpisodeLog", "EpisodeTracker", "MetricWriter", "Row", "read_metrics"]
+__all__ = ["Ended", "EpisodeLog", "EpisodeTracker", "MetricWriter", "Row", "as_row", "read_metrics"]
 
 Row = Mapping[str, float | int | None]
 
 _WINDOW = 100  # episodes in the mean return, as usual
+
+
+def as_row(metrics: Any, trainer: str) -> dict[str, float | int | None]:
+    """The metrics of an iteration as numbers of Python.
+
+    Args:
+        metrics: name -> None, a number, or a tensor or array of one element.
+        trainer: the class that returned them, for messages.
+
+    Raises:
+        TypeError: `metrics` is no mapping, or a value is no number; the message names it.
+    """
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"{trainer}._iterate() must return a mapping of metrics, got {type(metrics).__name__}")
+    row: dict[str, float | int | None] = {}
+    for name, value in metrics.items():
+        is_array = isinstance(value, Tensor | np.ndarray)
+        number = value.item() if is_array and math.prod(value.shape) == 1 else value
+        if number is not None and not isinstance(number, Real):
+            raise TypeError(f"{trainer}._iterate() must return numbers, got {value!r} for {name!r}")
+        row[name] = int(number) if isinstance(number, Integral) else None if number is None else float(number)
+    return row
 
 
 class Ended(NamedTuple):

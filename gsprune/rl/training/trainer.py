@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import gsprune
 from gsprune.distributed.ranks import Ranks
+from gsprune.networks import example_frames
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
 from gsprune.rl.training.checkpoints import (
@@ -26,12 +27,13 @@ from gsprune.rl.training.compilation import StableWidthCompiler
 from gsprune.rl.training.config import TrainConfig, resolve_device
 from gsprune.rl.training.environment_states import EnvironmentStates, training_request
 from gsprune.rl.training.from_scratch import take_widths
-from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, Row
+from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, Row, as_row
 from gsprune.rl.training.own_evaluations import OwnEvaluations
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
 from gsprune.rl.training.step_effect import AgentOutputs, StepEffect
 from gsprune.rl.training.workers import start_workers
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["OnActivity", "Trainer"]
 
@@ -120,6 +122,8 @@ class Trainer(ABC, Generic[ConfigT]):
         self.environment = describe(training_request(config, config.num_envs))
         self.agent = self.build_dense()
         self.dense = self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
+        with temporary_eval(self.agent):
+            self._check_outputs(self.agent(example_frames(2, self.device, self.environment.observation_shape)))
         if config.widths_of is not None and is_new:
             take_widths(self.agent, Path(config.widths_of))
             self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
@@ -153,6 +157,17 @@ class Trainer(ABC, Generic[ConfigT]):
     @abstractmethod
     def _build_agent(self) -> nn.Module:
         """The dense network, on the CPU, initialised from PyTorch's global random state."""
+
+    def _check_outputs(self, outputs: Any) -> None:
+        """Raise an error if a network of the user has other outputs than the algorithm needs; by default never.
+
+        Args:
+            outputs: those of `agent` for a batch of 2 frames.
+
+        Raises:
+            ValueError: names the expected and the actual outputs.
+        """
+        del outputs
 
     @abstractmethod
     def _learning_rate(self) -> float:
@@ -243,7 +258,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self._on_activity = on_activity
         while self.iteration < self.config.num_iterations:
             before = self.seconds
-            metrics = self._iterate()
+            metrics = as_row(self._iterate(), type(self).__name__)
             self.iteration += 1
             self.global_step += self.config.steps_per_iteration
             row = {

@@ -85,15 +85,14 @@ class Workers:
         """Set every `.grad` to the sum of the gradients of all pieces' losses.
 
         Args:
-            parameters: the network's parameters; their gradients are replaced. A frozen one, and one that no loss depends
-                on, gets None.
+            parameters: the network's parameters; their gradients are replaced. A frozen one gets None, and so
+                does one that no loss depends on.
             loss_of: piece -> (scalar loss, another result).
             pieces: the pieces of the batch.
 
         Returns:
             the other results of `loss_of`, in the order of the pieces.
         """
-
         trained = [parameter for parameter in parameters if parameter.requires_grad]
 
         def gradients_of(piece: PieceT) -> tuple[tuple[Tensor | None, ...], ResultT]:

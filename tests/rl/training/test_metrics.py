@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gsprune.rl.training.metrics import Ended, EpisodeLog, EpisodeTracker, MetricWriter, read_metrics
+from gsprune.rl.training.metrics import Ended, EpisodeLog, EpisodeTracker, MetricWriter, as_row, read_metrics
 
 
 def infos(returns: list[float], mask: list[bool]) -> dict[str, Any]:
@@ -22,6 +23,17 @@ def ends(returns: list[float], mask: list[bool]) -> list[Ended]:
     log = EpisodeLog()
     log.add(infos(returns, mask))
     return log.take()
+
+
+def test_metrics_of_an_algorithm_become_numbers_and_others_are_named() -> None:
+    metrics = {"a": torch.tensor(1.5), "b": np.float32(2), "c": np.array([3]), "d": None, "e": 4}
+    row = as_row(metrics, "A2C")
+    assert row == {"a": 1.5, "b": 2.0, "c": 3, "d": None, "e": 4}
+    assert json.loads(json.dumps(row)) == row
+    with pytest.raises(TypeError, match=r"A2C._iterate\(\) must return numbers, got array\(.*\) for 'losses/a'"):
+        as_row({"losses/a": np.zeros(3)}, "A2C")
+    with pytest.raises(TypeError, match=r"A2C._iterate\(\) must return a mapping of metrics, got NoneType"):
+        as_row(None, "A2C")
 
 
 def test_only_episodes_that_ended_count() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from gsprune.networks import Encoder, QNetwork
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.evaluation.episodes import Policy, greedy_policy
 
-__all__ = ["build_network", "num_actions", "policy"]
+__all__ = ["build_network", "check_outputs", "num_actions", "policy"]
 
 
 def num_actions(environment: EnvironmentDescription) -> int:
@@ -34,6 +35,17 @@ def num_actions(environment: EnvironmentDescription) -> int:
 def build_network(encoder: Encoder, environment: EnvironmentDescription) -> nn.Module:
     """Action values on an encoder, for the actions of an environment."""
     return QNetwork(encoder, num_actions(environment))
+
+
+def check_outputs(outputs: Any, network: nn.Module, environment: EnvironmentDescription) -> None:
+    """Raise a ValueError unless the outputs of `network` for 2 frames are the values of all actions."""
+    count = num_actions(environment)
+    got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if got != (2, count):
+        raise ValueError(
+            f"`network` must return action values of shape (B, {count}) for {environment.action_space}, but"
+            f" {type(network).__name__} returns {got} for 2 frames"
+        )
 
 
 def policy(

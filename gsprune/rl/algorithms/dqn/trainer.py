@@ -10,14 +10,14 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gsprune.arrays import Uint8Array
-from gsprune.rl.algorithms.dqn.agent import build_network, num_actions, policy
+from gsprune.rl.algorithms.dqn.agent import build_network, check_outputs, num_actions, policy
 from gsprune.rl.algorithms.dqn.config import DQNConfig
 from gsprune.rl.algorithms.dqn.losses import double_dqn_targets, epsilon_at, epsilon_greedy, q_loss
 from gsprune.rl.algorithms.dqn.replay import PrioritizedReplay, ReplayBatch
@@ -33,7 +33,6 @@ __all__ = ["DQNTrainer"]
 _REPLAY_FILES = "replay*.bin"
 
 
-@final
 class DQNTrainer(Trainer[DQNConfig]):
     """A training run of DQN.
 
@@ -54,6 +53,9 @@ class DQNTrainer(Trainer[DQNConfig]):
 
     def _build_agent(self) -> nn.Module:
         return configured_network(vars(self.config), self.environment, build_network)
+
+    def _check_outputs(self, outputs: Any) -> None:
+        check_outputs(outputs, self.agent, self.environment)
 
     def _learning_rate(self) -> float:
         return self.config.scaled_learning_rate(base=1e-4, nature=1e-4)

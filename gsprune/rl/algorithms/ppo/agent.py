@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from gsprune.rl.algorithms.ppo.actions import DiagonalGaussian, distribution_of,
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.evaluation.episodes import Policy
 
-__all__ = ["PolicyNetwork", "acting_part", "build_network", "policy"]
+__all__ = ["PolicyNetwork", "acting_part", "build_network", "check_outputs", "policy"]
 
 
 class PolicyNetwork(nn.Module):
@@ -47,6 +47,36 @@ def build_network(encoder: Encoder, environment: EnvironmentDescription) -> nn.M
     """An actor-critic on an encoder, for the actions of an environment."""
     distribution = distribution_of(environment.action_space)
     return ActorCritic(encoder, distribution.num_outputs, isinstance(distribution, DiagonalGaussian))
+
+
+def check_outputs(outputs: Any, network: nn.Module, environment: EnvironmentDescription) -> None:
+    """Check the outputs of an actor-critic.
+
+    Args:
+        outputs: those of `network` for 2 frames.
+        network: the actor-critic.
+        environment: the environment, with the actions.
+
+    Raises:
+        ValueError: they are not the outputs of a policy and values, or a Gaussian policy has no `log_std`.
+    """
+    distribution = distribution_of(environment.action_space)
+    count = distribution.num_outputs
+    parts = outputs if isinstance(outputs, tuple | list) else (outputs,)
+    got = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts]
+    if got != [(2, count), (2,)]:
+        raise ValueError(
+            f"`network` must return ({distribution.output}, values) of shapes (B, {count}) and (B,) for"
+            f" {environment.action_space}, but {type(network).__name__} returns {', '.join(map(str, got))} for 2 frames"
+        )
+    if isinstance(distribution, DiagonalGaussian):
+        log_std = getattr(network, "log_std", None)
+        if not isinstance(log_std, Tensor) or log_std.shape not in ((), (1,), (count,)):
+            shape = tuple(log_std.shape) if isinstance(log_std, Tensor) else log_std
+            raise ValueError(
+                f"`network` needs a parameter `log_std` of shape ({count},), the logarithms of the standard deviations"
+                f" of {environment.action_space}, but that of {type(network).__name__} is {shape}"
+            )
 
 
 def acting_part(network: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gsprune.arrays import Float32Array
 from gsprune.rl.algorithms.ppo.actions import distribution_of
-from gsprune.rl.algorithms.ppo.agent import build_network, policy
+from gsprune.rl.algorithms.ppo.agent import build_network, check_outputs, policy
 from gsprune.rl.algorithms.ppo.config import PPOConfig
 from gsprune.rl.algorithms.ppo.losses import clipped_value_loss, policy_loss, value_loss
 from gsprune.rl.algorithms.ppo.returns import RewardNormalizer
@@ -42,6 +42,9 @@ class PPOTrainer(Trainer[PPOConfig]):
 
     def _build_agent(self) -> nn.Module:
         return configured_network(vars(self.config), self.environment, build_network)
+
+    def _check_outputs(self, outputs: Any) -> None:
+        check_outputs(outputs, self.agent, self.environment)
 
     def _learning_rate(self) -> float:
         return self.config.scaled_learning_rate(base=3.5e-4, nature=5e-4)
