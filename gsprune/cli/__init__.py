@@ -12,12 +12,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 import gsprune
 from gsprune.checks import suggestion
 from gsprune.errors import GspruneError, MissingExtraError
+from gsprune.tracebacks import own_frames, place_in_own_code
 
 __all__ = ["COMMANDS", "command_of", "main"]
 
@@ -48,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         exit code: 0, 2 for a bad argument, 1 for another failure, 130 after Ctrl-C.
+
+    Raises:
+        Exception: a fault of gsprune, with its whole traceback. Of a fault in code of the user only the frames of that
+            code are printed.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = _command(arguments)
@@ -57,12 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command is None:
             return _show_commands(arguments)
         return _run(command, arguments[len(command.split()) :])
-    except (ValueError, TypeError) as error:
-        return _complain(error, _USAGE_ERROR)
-    except (GspruneError, OSError) as error:
-        return _complain(error, _FAILURE)
-    except KeyboardInterrupt:
-        return _complain(KeyboardInterrupt("interrupted"), _INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return _complain(error, _INTERRUPTED)
+    except Exception as error:
+        return _failure(error)
 
 
 def _command(arguments: Sequence[str]) -> str | None:
@@ -149,8 +153,23 @@ def _unknown_command(arguments: Sequence[str]) -> str:
     return f"there is no command {arguments[0]!r}{suggestion(arguments[0], first_words)}"
 
 
+def _failure(error: Exception) -> int:
+    """Print an error, and return the exit code. A fault of gsprune is raised again."""
+    code = _USAGE_ERROR if isinstance(error, ValueError | TypeError) else _FAILURE
+    if not isinstance(error, ValueError | TypeError | GspruneError | OSError):
+        frames = own_frames(error)
+        if not frames:
+            raise error
+        sys.stderr.write("".join(traceback.format_list(frames)))
+    return _complain(error, code)
+
+
 def _complain(error: BaseException, code: int) -> int:
     message = " ".join(str(error).split())
+    if not isinstance(error, ValueError | TypeError | GspruneError | OSError):
+        message = f"{type(error).__name__}: {message}"
+    if not isinstance(error, GspruneError):  # these name the place themselves
+        message += place_in_own_code(error)
     name = f"gsprune (process {os.environ.get('RANK')})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "gsprune"
     sys.stderr.write(f"{name}: error: {message}\n" if code != _INTERRUPTED else f"{name}: interrupted\n")
     return code

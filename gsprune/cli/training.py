@@ -13,7 +13,7 @@ from gsprune.cli.presets import RunOptions, default_folder, option_values, refus
 from gsprune.cli.progress import TrainingDisplay
 from gsprune.cli.summary_table import print_summary
 from gsprune.distributed.ranks import Ranks, joined_ranks
-from gsprune.errors import DistributedError
+from gsprune.errors import DistributedError, EnvironmentFailedError
 from gsprune.interrupts import StopRequest
 from gsprune.report.plot_run import plot_run
 from gsprune.rl.algorithms.algorithm import Algorithm
@@ -68,7 +68,7 @@ def _run(config: TrainConfig, options: RunOptions, algorithm: Algorithm, ranks: 
             complete = _train(trainer, config, console, ranks)
             if complete and ranks.is_first:
                 _conclude(trainer, config, run, console)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, EnvironmentFailedError):
             say(console, f"resume from the last checkpoint {_resume_hint(algorithm, run)}")
             raise
         finally:

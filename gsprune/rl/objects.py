@@ -79,7 +79,7 @@ def imported_module(name: str, option: str) -> Any:
     """The module of that name.
 
     Raises:
-        ValueError: it cannot be found.
+        ValueError: it cannot be found, or is no Python.
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -92,3 +92,5 @@ def imported_module(name: str, option: str) -> Any:
                 " that folder to PYTHONPATH"
             ) from error
         raise
+    except SyntaxError as error:
+        raise ValueError(f"`{option}` names module {name!r}, which cannot be imported: {error}") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -114,3 +116,76 @@ def test_a_missing_extra_says_what_to_install(
     assert "pip install -c constraints.txt '.[train]'" in capsys.readouterr().err
     monkeypatch.undo()
     assert tyro is not None
+
+
+OWN = """
+import gymnasium
+import numpy as np
+from torch import nn
+
+
+class Crash(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(0, 255, (36, 36), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+    steps = 0
+
+    def reset(self, **_):
+        return np.zeros((36, 36), np.uint8), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 3:
+            raise RuntimeError("the simulator crashed")
+        return np.zeros((36, 36), np.uint8), 0.0, False, False, {}
+
+
+class Odd(nn.Module):
+    def __init__(self, observation_shape):
+        raise ValueError("the height must be even")
+
+
+class Broken(nn.Module):
+    def __init__(self, observation_shape):
+        self.rows = {}["height"]
+
+
+def first_rows(matrix):
+    return matrix.rows
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--encoder", "own_parts:Odd"], 2, r"the height must be even \(.*own_parts.py, line \d+, in __init__\)\n"),
+        (["--encoder", "own_parts:Broken"], 1, r"KeyError: 'height' \(.*own_parts.py, line \d+, in __init__\)\n"),
+        (
+            ["--encoder", "wrong_parts:Odd"],
+            2,
+            "'wrong_parts', which cannot be imported: .*wrong_parts.py, line 1",
+        ),
+        (["--importance", "own_parts:first_rows"], 1, "failed on .*'Tensor' object has no attribute 'rows'"),
+        ([], 1, r"raised RuntimeError: the simulator crashed \(.*own_parts.py, line \d+, in step\)\n"),
+    ],
+)
+def test_a_fault_in_code_of_the_user_is_one_line_with_its_place(
+    options: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "own_parts.py").write_text(OWN)
+    (tmp_path / "wrong_parts.py").write_text("def wrong(:")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    small = ["--num-envs", "1", "--num-steps", "8", "--num-minibatches", "1", "--total-timesteps", "16"]
+    small += ["--env-options", "asynchronous=false", "--run-dir", "run"]
+    encoder = [] if "--encoder" in options else ["--encoder", "nature", "--width", "1"]
+    try:
+        assert main(["train", "ppo", "--env-id", "own_parts:Crash", *small, *encoder, *options]) == code
+    finally:
+        sys.modules.pop("own_parts", None)
+    streams = capsys.readouterr()
+    error = streams.err.partition("gsprune: error: ")[2]
+    assert re.search(message, error)
+    assert error.count("\n") == 1
+    assert "Traceback" not in streams.err
+    assert ("resume from the last checkpoint with" in streams.out) == (not options)
