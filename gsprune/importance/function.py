@@ -12,6 +12,7 @@ from gsprune.arrays import Float64Array
 from gsprune.errors import ScoreError
 from gsprune.importance.criterion import Criterion, ScoreSource
 from gsprune.importance.weights import as_matrix, scored_members, unit_sums
+from gsprune.tracebacks import place_in_own_code
 from gsprune.tracing.graph import Member
 
 __all__ = ["FromFunction", "MatrixFunction"]
@@ -52,10 +53,11 @@ class FromFunction(Criterion):
         except Exception as error:
             raise ScoreError(
                 f"`importance`: {self.function!r} failed on the weight {member.tensor!r}, which it got as a"
-                f" {tuple(matrix.shape)} matrix: {error}"
+                f" {tuple(matrix.shape)} matrix: {error}{place_in_own_code(error)}"
             ) from error
-        if not isinstance(values, Tensor) or values.shape != matrix.shape[:1]:
+        if not isinstance(values, Tensor) or values.shape != matrix.shape[:1] or values.is_complex():
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            got = "complex numbers" if isinstance(values, Tensor) and values.is_complex() else got
             raise ValueError(
                 f"`importance`: {self.function!r} must return a tensor of shape ({matrix.shape[0]},), one number "
                 f"per row of the weight {member.tensor!r} it got as a {tuple(matrix.shape)} matrix; got {got}"

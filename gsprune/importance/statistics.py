@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -46,10 +47,15 @@ class FlatStatistics(Mapping[str, Float64Array]):
             criterion: the criterion, for messages.
 
         Raises:
-            ScoreError: a group is missing, or its statistics have another shape than (rows, units).
+            ScoreError: a group is missing, or its statistics are no real numbers of shape (rows, units).
         """
         if isinstance(statistics, cls):
             return statistics
+        name = type(criterion).__name__
+        if not isinstance(statistics, Mapping):
+            raise ScoreError(
+                f"{name}.statistics() must return a mapping from group names to arrays, got {type(statistics).__name__}"
+            )
         structure = source.structure
         values = [np.zeros(0)]
         rows = np.zeros(len(structure.traced.groups), dtype=np.int64)
@@ -58,13 +64,13 @@ class FlatStatistics(Mapping[str, Float64Array]):
                 continue
             if group.name not in statistics:
                 raise ScoreError(
-                    f"{type(criterion).__name__}.statistics() omitted group {group.name!r}: it must return statistics "
+                    f"{name}.statistics() omitted group {group.name!r}: it must return statistics "
                     "for every group of `source.groups`"
                 )
-            found = statistics[group.name]
+            found = _as_array(statistics[group.name], name, group.name)
             if found.ndim != 2 or found.shape[1] != units or found.shape[0] == 0:
                 raise ScoreError(
-                    f"{type(criterion).__name__} must give (members, {units}) statistics for group {group.name!r}, "
+                    f"{name} must give (members, {units}) statistics for group {group.name!r}, "
                     f"got shape {found.shape}; one score per unit is a single row, (1, {units})"
                 )
             rows[index] = len(found)
@@ -126,6 +132,27 @@ class SummedAxes:
     vectors: IntArray
     slots: IntArray
     rows: IntArray
+
+
+def _as_array(value: Any, criterion: str, group: str) -> Float64Array:
+    """The statistics of one group, which a criterion may return as an array, a tensor or nested lists.
+
+    Raises:
+        ScoreError: they are no real numbers.
+    """
+    if isinstance(value, Tensor):
+        tensor = value.detach().cpu()
+        value = (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ScoreError(f"{criterion}.statistics() must return an array for group {group!r}: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise ScoreError(
+            f"{criterion}.statistics() must return real numbers for group {group!r}, got {type(value).__name__} of"
+            f" {array.dtype}"
+        )
+    return array.astype(np.float64, copy=False)
 
 
 def summed_axes(source: ScoreSource, skipped: frozenset[str] = frozenset()) -> SummedAxes:

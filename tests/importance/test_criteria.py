@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -372,6 +373,46 @@ class Wrong(Criterion):
 def test_a_criterion_of_a_wrong_shape_is_an_error_that_names_it() -> None:
     with pytest.raises(ScoreError, match=r"Wrong must give \(members, 6\) statistics for group '0', got shape \(6,\)"):
         scored(Wrong())
+
+
+@pytest.mark.parametrize(
+    ("convert", "message"),
+    [
+        (lambda rows: rows.tolist(), None),
+        (lambda rows: torch.from_numpy(rows).bfloat16().requires_grad_(), None),
+        (lambda rows: rows > 0, None),
+        (
+            lambda rows: rows * 1j,
+            r"Converted.statistics\(\) must return real numbers for group '0', got ndarray of c",
+        ),
+        (lambda rows: None, "must return real numbers for group '0', got NoneType of object"),
+        (lambda rows: [[1, 2], [3]], "must return an array for group '0': .*inhomogeneous"),
+    ],
+)
+def test_statistics_of_any_kind_of_array_are_taken_and_others_are_named(convert: Any, message: str | None) -> None:
+    class Converted(Criterion):
+        def statistics(self, source: ScoreSource) -> dict[str, Float64Array]:
+            return {group.name: convert(np.arange(group.num_units)[None].astype(np.float64)) for group in source.groups}
+
+    if message is None:
+        assert scored(Converted())["0"].argmin() == 0
+    else:
+        with pytest.raises(ScoreError, match=message):
+            scored(Converted())
+
+
+def test_a_criterion_without_statistics_is_named() -> None:
+    class Nothing(Criterion):
+        def statistics(self, source: ScoreSource) -> Any:
+            return None
+
+    with pytest.raises(ScoreError, match=r"Nothing.statistics\(\) must return a mapping .*, got NoneType"):
+        scored(Nothing())
+
+
+def test_a_function_must_return_real_numbers() -> None:
+    with pytest.raises(ValueError, match="got complex numbers"):
+        scored(lambda matrix: matrix.sum(1) * 1j)
 
 
 def test_the_scores_are_float32_and_one_per_unit() -> None:
