@@ -13,6 +13,7 @@ from gsprune.tracing.call import Call
 from gsprune.tracing.constants import uneven_axes
 from gsprune.tracing.marks import is_noise, set_noise
 from gsprune.tracing.operation_mode import OperationMode
+from gsprune.tracing.own_rules import result_of_own_rule
 from gsprune.tracing.rules.operands import highest_kind, protect_all
 from gsprune.tracing.rules.registry import Operation
 from gsprune.tracing.shadow import EMPTY, FREE, Labels, Shadow
@@ -82,8 +83,10 @@ class Tracer(OperationMode):
             result: Shadow | Sequence[Shadow] = (
                 protect_all(tape, call) if has_layers else Shadow(kind=highest_kind(shadows))
             )
-        else:
+        elif getattr(rule, "__module__", "").startswith("gsprune."):
             result = rule(tape, call)
+        else:
+            result = result_of_own_rule(rule, tape, call)
         if written is not None and isinstance(result, Shadow):
             note_write(tape, written, result, call.op)
         self._mark(call, result)

@@ -166,7 +166,7 @@ def _run(model: nn.Module, example: Example, tape: Tape) -> Any:
         with Watcher(tape), Tracer(tape):
             return example.call(model)
     except Exception as error:
-        if is_out_of_memory(error):
+        if isinstance(error, TraceError) or is_out_of_memory(error):
             raise
         names = {id(module): name for name, module in model.named_modules()}
         where = next((names[id(m)] for m in reversed(modules_on_traceback(error)) if id(m) in names), None)

@@ -57,8 +57,14 @@ def rule(*names: str, replace: bool = False) -> Callable[[_AnyRule], _AnyRule]:
         replace: replace rules that are there already.
 
     Raises:
-        ValueError: a name has no namespace, or has a rule already and `replace` is False.
+        TypeError: a name is no string, or the decorated object cannot be called.
+        ValueError: there is no name, a name has no namespace, or it has a rule already and `replace` is False.
     """
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f'`names` must be strings, as in @rule("mylib::shift"), got {name!r}')
+    if not names:
+        raise ValueError('`names` must have at least one operation, as in @rule("mylib::shift")')
     full = [name.replace("::", ".") for name in names]
     for name in full:
         if "." not in name.strip("."):
@@ -67,6 +73,8 @@ def rule(*names: str, replace: bool = False) -> Callable[[_AnyRule], _AnyRule]:
             raise ValueError(f"{name} has a rule already: pass replace=True to replace it")
 
     def register(function: _AnyRule) -> _AnyRule:
+        if not callable(function):
+            raise TypeError(f"@rule must decorate a function of (tape, call), got {function!r}")
         RULES.update(dict.fromkeys(full, function))
         operation_of.cache_clear()
         return function
