@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from gsprune.checks import check_choice
@@ -29,7 +30,26 @@ def register_engine(name: str, engine: Engine) -> None:
     Args:
         name: the name for `LatencyBudget` and the command line.
         engine: the engine.
+
+    Raises:
+        TypeError: `name` is no string, or `engine` is no object with the attributes of `Engine`.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be a string, got {name!r}")
+    if isinstance(engine, type):
+        raise TypeError(f"`engine` must be an object, got the class {engine.__name__}; call it: {engine.__name__}()")
+    if not callable(getattr(engine, "load", None)) or getattr(type(engine), "load", None) is Engine.load:
+        raise TypeError(f"`engine` must have a method `load(call, threads)`, got {engine!r}")
+    if not isinstance(getattr(engine, "package", None), str):
+        raise TypeError(
+            f"`engine` must have an attribute `package`, the name of the package that runs networks, got {engine!r}"
+        )
+    try:
+        json.dumps(dict(engine.settings))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"`settings` of `engine` must be a dictionary of JSON values, got {getattr(engine, 'settings', None)!r}"
+        ) from error
     ENGINES[name] = engine
 
 
@@ -52,9 +72,16 @@ def load(name: str, calls: Sequence[PortableCall], threads: int = 1) -> list[For
 
     Raises:
         ValueError: there is no such engine.
+        TypeError: the engine returns no function.
         MissingExtraError: the engine is not installed.
     """
     engine = get_engine(name)
     engine.unload()
     with torch_threads(threads):
-        return [engine.load(call, threads) for call in calls]
+        forwards = [engine.load(call, threads) for call in calls]
+    for forward in forwards:
+        if not callable(forward):
+            raise TypeError(
+                f"`load` of engine {name!r} must return a function that runs the network, got {type(forward).__name__}"
+            )
+    return forwards

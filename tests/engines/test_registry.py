@@ -14,7 +14,7 @@ from torch import nn
 import gsprune
 from gsprune.cli import main
 from gsprune.engines import Engine, Forward, PortableCall, register_engine
-from gsprune.engines.registry import load
+from gsprune.engines.registry import ENGINES, load
 
 
 @pytest.fixture
@@ -86,3 +86,45 @@ def test_networks_are_unloaded_before_others_are_loaded() -> None:
     register_engine("noting", Noting())
     load("noting", [call, call], threads=3)
     assert events == ["unload", "load with 3", "load with 3"]
+
+
+class Unloadable(Engine):
+    package = "torch"
+
+
+class Unpackaged(Engine):
+    def load(self, call: PortableCall, threads: int) -> Forward:
+        raise NotImplementedError
+
+
+class Set(Sleeper):
+    settings = {"kinds": {1, 2}}  # noqa: RUF012
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "message"),
+    [
+        (3, Sleeper(1), "`name` must be a string, got 3"),
+        ("own", Sleeper, r"must be an object, got the class Sleeper; call it: Sleeper\(\)"),
+        ("own", object(), r"must have a method `load\(call, threads\)`, got <object"),
+        ("own", Unloadable(), r"must have a method `load\(call, threads\)`"),
+        ("own", Unpackaged(), "must have an attribute `package`"),
+        ("own", Set(1), r"`settings` of `engine` must be a dictionary of JSON values, got \{'kinds': \{1, 2\}\}"),
+    ],
+)
+def test_what_is_no_engine_is_refused_when_it_is_registered(name: Any, engine: Any, message: str) -> None:
+    before = dict(ENGINES)
+    with pytest.raises(TypeError, match=message):
+        register_engine(name, engine)
+    assert before == ENGINES
+
+
+def test_an_engine_that_returns_no_function_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleeper = Sleeper(1)
+    monkeypatch.setattr(sleeper, "load", lambda call, threads: None)
+    monkeypatch.setitem(ENGINES, "sleeper", sleeper)
+    with pytest.raises(TypeError, match=r"`load` of engine 'sleeper' must return a function .*, got NoneType"):
+        gsprune.prune_step(
+            nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)), gsprune.LatencyBudget(1, engine="sleeper"),
+            target="latency", example_inputs=torch.ones(2, 4),
+        )  # fmt: skip
