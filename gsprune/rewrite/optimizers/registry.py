@@ -39,10 +39,12 @@ def register_state_handler(kind: type, handler: StateHandler) -> None:
         handler: replaces an earlier handler of the class.
 
     Raises:
-        TypeError: `kind` is not a class, or `handler` has no `slice_state`.
+        TypeError: `kind` is not a class, or `handler` is a class or has no `slice_state`.
     """
     if not isinstance(kind, type):
         raise TypeError(f"`kind` must be an optimizer's class, got {kind!r}")
+    if isinstance(handler, type):
+        raise TypeError(f"`handler` must be an object, got the class {handler.__name__}; call it: {handler.__name__}()")
     if not callable(getattr(handler, "slice_state", None)):
         raise TypeError(f"`handler` must have a method `slice_state(optimizer, slicer)`, got {handler!r}")
     _HANDLERS[kind] = handler

@@ -31,7 +31,8 @@ Path = tuple[Any, ...]
 """Keys from a parameter's state to a part of it."""
 
 _WAYS_OUT = (
-    "Remove the entry (`del optimizer.state[parameter]`), or prune without `optimizer=` and build a new optimizer"
+    "Remove the entry (`del optimizer.state[parameter]`), register how it follows by"
+    " gsprune.rewrite.optimizers.register_state_handler, or prune without `optimizer=` and build a new optimizer"
     " (`report.slice(name, tensor)` slices tensors to copy into it)"
 )
 
@@ -85,7 +86,12 @@ class StateSlicer:
         Args:
             tensor: the tensor.
             cut: {axis: sorted kept positions}.
+
+        Raises:
+            TypeError: `tensor` is no tensor.
+            ValueError: the tensor has no such axis or positions, or is sparse.
         """
+        _check_cut(tensor, cut)
         if cut:
             self.patterns.append(tuple(sorted(cut.items())))
             self.add(tensor, len(self.patterns) - 1)
@@ -199,6 +205,8 @@ class StateSlicer:
             shape = tuple(self.tensors[owner].shape)
             mixes = " (it mixes its channels)" if tuple(value.shape) == shape else ""
             reason = f"has shape {tuple(value.shape)}, which cannot follow the parameter's {shape}{mixes}"
+            if value.layout != torch.strided:
+                reason = f"is {value.layout}, which cannot be sliced along"
         return RewriteError(
             f"{state} of {type(optimizer).__name__} for parameter {self._name_of(owner)!r} {reason}; nothing was"
             f" changed. {_WAYS_OUT}"
@@ -207,6 +215,24 @@ class StateSlicer:
     def _name_of(self, owner: int) -> str:
         names = ((name, tensor) for binding in self.bindings for name, tensor in binding.tensors.items())
         return next(name for name, tensor in names if tensor is self.tensors[owner])
+
+
+def _check_cut(tensor: Any, cut: Mapping[int, IntArray]) -> None:
+    """Check the arguments of `StateSlicer.slice`, which come from handlers of other packages."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"`tensor` must be a tensor, got {type(tensor).__name__}")
+    if tensor.layout != torch.strided:
+        raise ValueError(f"`tensor` must be dense to be sliced, got {tensor.layout}")
+    for axis, kept in cut.items():
+        if not 0 <= axis < tensor.ndim:
+            raise ValueError(f"`cut` has axis {axis}, but `tensor` has shape {tuple(tensor.shape)}")
+        positions = np.asarray(kept)
+        is_sorted = positions.ndim == 1 and positions.size > 0 and bool((np.diff(positions) > 0).all())
+        if not is_sorted or positions[0] < 0 or positions[-1] >= tensor.shape[axis]:
+            raise ValueError(
+                f"`cut` must have sorted positions below {tensor.shape[axis]} for axis {axis} of a tensor of shape"
+                f" {tuple(tensor.shape)}, got {positions.tolist()}"
+            )
 
 
 def _are_integers(value: Any) -> bool:

@@ -112,3 +112,48 @@ def test_what_is_no_handler_is_refused() -> None:
         register_state_handler(Kronecker, object())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="`kind` must be an optimizer's class"):
         register_state_handler("Kronecker", KroneckerHandler())  # type: ignore[arg-type]
+    with pytest.raises(
+        TypeError, match=r"must be an object, got the class KroneckerHandler; call it: KroneckerHandler"
+    ):
+        register_state_handler(Kronecker, KroneckerHandler)
+
+
+@pytest.mark.parametrize(
+    ("cut", "error", "message"),
+    [
+        (lambda state, kept: (state["factor_0"], {2: kept}), ValueError, r"`cut` has axis 2, but .* shape \(8, 8\)"),
+        (lambda state, kept: (state["factor_0"], {0: kept + 8}), ValueError, r"sorted positions below 8 for axis 0"),
+        (lambda state, kept: (state["factor_0"], {0: kept[::-1]}), ValueError, r"sorted positions below 8 for axis 0"),
+        (lambda state, kept: (state["factor_0"].to_sparse(), {0: kept}), ValueError, r"must be dense .*sparse_coo"),
+        (lambda state, kept: (state, {0: kept}), TypeError, r"`tensor` must be a tensor, got dict"),
+    ],
+)
+def test_a_wrong_cut_of_a_handler_is_named_and_changes_nothing(cut: Any, error: type[Exception], message: str) -> None:
+    class Other(Kronecker):
+        """An optimizer with a handler of its own."""
+
+    class Handler:
+        def slice_state(self, optimizer: torch.optim.Optimizer, slicer: StateSlicer) -> None:
+            for parameter, state in optimizer.state.items():
+                kept = slicer.cut_of(parameter)
+                if 0 in kept:
+                    slicer.slice(*cut(state, kept[0]))
+
+    register_state_handler(Other, Handler())
+    net, _ = trained()
+    optimizer = Other(net.parameters())
+    optimizer.step()
+    with pytest.raises(error, match=message):
+        gsprune.prune_step(net, 0.5, optimizer=optimizer, example_inputs=X)
+    assert weight_of(net).shape == (8, 5)
+
+
+def test_a_state_without_a_rule_is_refused_with_the_ways_out() -> None:
+    net, _ = trained()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    optimizer.state[weight_of(net)]["square"] = torch.eye(8, 8)
+    with pytest.raises(gsprune.RewriteError, match=r"\(8, 8\), which cannot follow .*register_state_handler"):
+        gsprune.prune_step(net, 0.5, optimizer=optimizer, example_inputs=X)
+    optimizer.state[weight_of(net)]["square"] = torch.ones(8, 5).to_sparse()
+    with pytest.raises(gsprune.RewriteError, match=r"'square' .* is torch.sparse_coo, which cannot be sliced along"):
+        gsprune.prune_step(net, 0.5, optimizer=optimizer, example_inputs=X)
