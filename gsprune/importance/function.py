@@ -56,8 +56,9 @@ class FromFunction(Criterion):
                 f" {tuple(matrix.shape)} matrix: {error}{place_in_own_code(error)}"
             ) from error
         if not isinstance(values, Tensor) or values.shape != matrix.shape[:1] or values.is_complex():
-            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            got = "complex numbers" if isinstance(values, Tensor) and values.is_complex() else got
+            got = str(tuple(values.shape)) if isinstance(values, Tensor) else type(values).__name__
+            if isinstance(values, Tensor) and values.is_complex():
+                got = "complex numbers"
             raise ValueError(
                 f"`importance`: {self.function!r} must return a tensor of shape ({matrix.shape[0]},), one number "
                 f"per row of the weight {member.tensor!r} it got as a {tuple(matrix.shape)} matrix; got {got}"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Dict, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from gsprune.arrays import Uint8Array
-from gsprune.errors import EnvironmentFailedError
+from gsprune.arrays import AnyArray, BoolArray, Uint8Array
+from gsprune.errors import EnvironmentFailedError, GspruneError, is_out_of_memory
 from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.tracebacks import place_in_own_code
 
-__all__ = ["CheckedEnv", "check_observations", "check_vector_env"]
+__all__ = ["CheckedEnv", "Step", "check_observations", "check_vector_env", "checked_step"]
 
 _MODE = "autoreset_mode"
 
@@ -156,6 +157,79 @@ def check_observations(observations: Any, shape: tuple[int, ...], env_id: str) -
             f" as their provider describes them, got {_described(observations)}"
         )
     return observations
+
+
+class Step(NamedTuple):
+    """The result of a step of N environments.
+
+    Attributes:
+        observations: (N, C, H, W) uint8.
+        rewards: (N,) finite numbers.
+        terminated: (N,) where the game ended.
+        truncated: (N,) where a limit ended the episode.
+        infos: of episodes that ended; see `EnvironmentProvider.make`.
+    """
+
+    observations: Uint8Array
+    rewards: AnyArray
+    terminated: BoolArray
+    truncated: BoolArray
+    infos: Mapping[str, Any]
+
+
+def checked_step(envs: Any, actions: AnyArray, previous: Uint8Array, env_id: str) -> Step:
+    """Act once in all environments, and check the result.
+
+    Args:
+        envs: the vector environment.
+        actions: (N, ...).
+        previous: (N, C, H, W), the observations before the step.
+        env_id: for messages.
+
+    Raises:
+        EnvironmentFailedError: the environments raised an exception.
+        ValueError: observations, rewards, ends or infos are of another kind; or the array of the previous observations
+            was overwritten.
+    """
+    try:
+        observations, rewards, terminated, truncated, infos = envs.step(actions)
+    except (GspruneError, ValueError, TypeError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise EnvironmentFailedError(
+            f"`step` of {env_id!r} raised {type(error).__name__}: {error}{place_in_own_code(error)}"
+        ) from error
+    check_observations(observations, previous.shape, env_id)
+    if np.may_share_memory(observations, previous):
+        raise ValueError(
+            f"the environments of `env_id` {env_id!r} have overwritten the observations of the step before; return a"
+            " copy from every step"
+        )
+    numbers = _column("rewards", rewards, len(previous), env_id)
+    if numbers.dtype.kind not in "fiub" or not np.isfinite(numbers).all():
+        raise ValueError(
+            f"the environments of `env_id` {env_id!r} must return finite numbers as rewards, got {numbers}"
+        )
+    if "episode" in infos and "_episode" not in infos:
+        raise ValueError(
+            f"the environments of `env_id` {env_id!r} return infos with 'episode' but without '_episode', the mask of"
+            " the episodes that ended; gsprune.rl.envs.episodes.EpisodeSums makes both"
+        )
+    ended = _column("terminated", terminated, len(previous), env_id).astype(np.bool_, copy=False)
+    cut = _column("truncated", truncated, len(previous), env_id).astype(np.bool_, copy=False)
+    return Step(observations, numbers, ended, cut, infos)
+
+
+def _column(name: str, values: Any, num_envs: int, env_id: str) -> AnyArray:
+    """Values of all environments as an array (N,)."""
+    array = np.asarray(values)
+    if array.shape != (num_envs,):
+        raise ValueError(
+            f"the environments of `env_id` {env_id!r} must return `{name}` of shape ({num_envs},), got {array.shape}"
+        )
+    return array
 
 
 def _fits(observation: Any, space: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from gsprune.checks import suggestion
 from gsprune.rl.envs.checked import check_vector_env
@@ -12,10 +13,25 @@ from gsprune.rl.evaluation.scores import ScoreRange
 __all__ = ["describe", "make_environments", "provider_of", "register_provider", "score_range_of"]
 
 _registered: list[EnvironmentProvider] = []
+_METHODS = ("ids", "accepts", "require", "score_range", "describe", "make")
 
 
 def register_provider(provider: EnvironmentProvider) -> None:
-    """Add a provider; it is asked before those that came earlier."""
+    """Add a provider; it is asked before those that came earlier.
+
+    Raises:
+        TypeError: it is a class, or lacks a part of `EnvironmentProvider`.
+    """
+    if isinstance(provider, type):
+        raise TypeError(
+            f"`provider` must be an object, got the class {provider.__name__}; call it: {provider.__name__}()"
+        )
+    missing = [name for name in _METHODS if not callable(getattr(provider, name, None))]
+    if missing or not isinstance(getattr(provider, "name", None), str):
+        raise TypeError(
+            f"`provider` must have a string `name` and the methods {', '.join(_METHODS)}, but {type(provider).__name__}"
+            f" has no {missing[0] if missing else 'name'}"
+        )
     _registered.insert(0, provider)
 
 
@@ -32,8 +48,18 @@ def provider_of(env_id: str) -> EnvironmentProvider:
 
 
 def describe(request: EnvironmentRequest) -> EnvironmentDescription:
-    """Describe the environment of a request; see `EnvironmentProvider.describe`."""
-    return provider_of(request.env_id).describe(request)
+    """Describe the environment of a request; see `EnvironmentProvider.describe`.
+
+    Raises:
+        TypeError: the provider returned no description of images.
+    """
+    description: Any = provider_of(request.env_id).describe(request)
+    if not isinstance(description, EnvironmentDescription) or len(description.observation_shape) != 3:
+        raise TypeError(
+            f"the provider of `env_id` {request.env_id!r} must describe it by an EnvironmentDescription with an"
+            f" `observation_shape` (C, H, W), got {description!r}"
+        )
+    return description
 
 
 def make_environments(request: EnvironmentRequest) -> Environments:

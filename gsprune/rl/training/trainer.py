@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import gsprune
+from gsprune.arrays import AnyArray
 from gsprune.distributed.ranks import Ranks
 from gsprune.networks import example_frames
+from gsprune.rl.envs.checked import Step, checked_step
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
 from gsprune.rl.training.checkpoints import (
@@ -322,6 +324,12 @@ class Trainer(ABC, Generic[ConfigT]):
             self.metrics.close()
         if self.ranks.is_first and self._saved_iteration == self.config.num_iterations:
             self._discard()
+
+    def _step(self, actions: AnyArray) -> Step:
+        """Act once in this process's environments, from `next_frames`; check the result, and replace `next_frames`."""
+        step = checked_step(self.envs, actions, self.next_frames, self.config.env_id)
+        self.next_frames = step.observations
+        return step
 
     def _report_activity(self, steps: int, activity: str) -> None:
         """Report the present activity, `steps` environment steps after the last iteration."""

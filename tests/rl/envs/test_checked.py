@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from own_provider import OwnProvider
@@ -182,6 +184,31 @@ def with_infinite_rewards() -> VectorEnv[Any, Any, Any]:
     return Infinite([Picture] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
+def with_step(change: Callable[..., Any]) -> Callable[[], VectorEnv[Any, Any, Any]]:
+    """Environments whose steps are changed by a function of (observations, rewards, terminated, truncated, infos)."""
+
+    def make() -> VectorEnv[Any, Any, Any]:
+        envs = vector()
+        step = envs.step
+        envs.step = lambda actions: change(*step(actions))  # type: ignore[method-assign]
+        return envs
+
+    return make
+
+
+def failing(*result: Any) -> Any:
+    raise OverflowError("the clock ran over")
+
+
+def overwritten() -> VectorEnv[Any, Any, Any]:
+    envs = vector()
+    frames = np.zeros((2, *SPACE.shape), np.uint8)
+    step = envs.step
+    envs.reset = lambda **_: (frames, {})  # type: ignore[method-assign]
+    envs.step = lambda actions: (frames, *step(actions)[1:])  # type: ignore[method-assign]
+    return envs
+
+
 def without_last_observations() -> VectorEnv[Any, Any, Any]:
     envs = vector()
     step = envs.step
@@ -202,6 +229,15 @@ def without_last_observations() -> VectorEnv[Any, Any, Any]:
         (without_mode, ValueError, "SAME_STEP, got None"),
         (with_floats, ValueError, r"\(2, 3, 36, 36\) of dtype uint8, as their provider.*got float64"),
         (with_infinite_rewards, ValueError, "environment 1 returned the reward -inf, which must be finite"),
+        (with_step(lambda o, *rest: (o / 255, *rest)), ValueError, "of dtype uint8, .* got float64"),
+        (with_step(lambda o, *rest: (o[..., :30], *rest)), ValueError, r"got uint8 \(2, 3, 36, 30\)"),
+        (with_step(lambda o, *rest: (torch.from_numpy(o), *rest)), ValueError, "of dtype uint8, .* got Tensor"),
+        (overwritten, ValueError, "have overwritten the observations of the step before; return a copy"),
+        (with_step(lambda o, r, *ends: (o, r[:, None], *ends)), ValueError, r"`rewards` of shape \(2,\), got \(2, 1\)"),
+        (with_step(lambda o, r, *ends: (o, r + np.nan, *ends)), ValueError, r"numbers as rewards, got \[nan nan\]"),
+        (with_step(lambda o, r, t, *rest: (o, r, t[0], *rest)), ValueError, r"`terminated` of shape \(2,\), got \(\)"),
+        (with_step(lambda *each: (*each[:4], {"episode": {}})), ValueError, "without .*EpisodeSums makes both"),
+        (with_step(failing), EnvironmentFailedError, r"raised OverflowError: the clock ran over \(.*in failing\)"),
         (without_last_observations, ValueError, r"no last observation; put it into infos\['final_obs'\]\[0\]"),
     ],
 )  # fmt: skip
@@ -216,6 +252,30 @@ def test_vector_environments_that_cannot_be_trained_on_are_refused(
 def test_a_vector_environment_that_begins_episodes_in_the_same_step_is_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_registered", [pictures(vector())])
+    as_lists = with_step(lambda o, r, t, c, i: (o, r.tolist(), t.tolist(), c.astype(int), i))
+    monkeypatch.setattr(registry, "_registered", [pictures(as_lists())])
     agent = gsprune.rl.train(TINY, tmp_path / "run", say=lambda line: None)
     assert agent.network.encoder.conv1.out_channels == 7
+
+
+def test_what_is_no_provider_is_refused_when_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Half:
+        name = "half"
+
+        def accepts(self, env_id: str) -> bool:
+            return env_id == "half"
+
+    monkeypatch.setattr(registry, "_registered", [])
+    with pytest.raises(TypeError, match=r"got the class Half; call it: Half\(\)"):
+        registry.register_provider(Half)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"the methods ids, accepts, .* but Half has no ids"):
+        registry.register_provider(Half())  # type: ignore[arg-type]
+    assert registry._registered == []
+
+
+def test_a_description_of_another_kind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = pictures(vector())
+    monkeypatch.setattr(provider, "describe", lambda request: (3, 36, 36))
+    monkeypatch.setattr(registry, "_registered", [provider])
+    with pytest.raises(TypeError, match=r"must describe it by an EnvironmentDescription .* got \(3, 36, 36\)"):
+        registry.describe(EnvironmentRequest("pictures"))

@@ -148,7 +148,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         mine = slice(self.share.start, self.share.stop)
         chosen[mine] = greedy
         actions = epsilon_greedy(chosen, self.epsilon, self._num_actions, self._rng)[mine]
-        self.next_frames, rewards, terminated, truncated, infos = self.envs.step(actions)
+        _, rewards, terminated, truncated, infos = self._step(actions)
         cut = truncated_episodes(terminated, truncated, infos)
         if cut is not None:
             cut = cut._replace(observations=self._as_stored(cut.observations))

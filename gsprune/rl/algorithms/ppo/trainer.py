@@ -122,7 +122,7 @@ class PPOTrainer(Trainer[PPOConfig]):
             rollout.logprobs[step] = self.actions.logprobs(parameters, actions)
             rollout.values[step] = values
             played = self.actions.to_environment(actions)
-            self.next_frames, rewards, terminated, truncated, infos = self.envs.step(played)
+            _, rewards, terminated, truncated, infos = self._step(played)
             rollout.rewards[step] = rewards
             rollout.ended[step] = terminated | truncated
             rollout.final_values[step] = self._final_values(truncated_episodes(terminated, truncated, infos))
