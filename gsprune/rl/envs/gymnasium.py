@@ -21,12 +21,13 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import FrameStackObservation, GrayscaleObservation, ResizeObservation, TransformObservation
 
 from gsprune.arrays import AnyArray, BoolArray, Float32Array, Uint8Array
-from gsprune.errors import MissingExtraError
+from gsprune.errors import EnvironmentFailedError, MissingExtraError
 from gsprune.rl.envs.checked import CheckedEnv
 from gsprune.rl.envs.options import parsed_options, refuse_difficulty
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.envs.wrapped import WrappedGames
 from gsprune.rl.objects import imported_module, named_object
+from gsprune.tracebacks import place_in_own_code
 
 __all__ = ["GymnasiumGames", "GymnasiumOptions", "GymnasiumProvider"]
 
@@ -185,6 +186,10 @@ def _made(env_id: str, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     except gymnasium.error.Error as error:
         raise ValueError(f"`env_id`: gymnasium cannot make {env_id!r}: {error}") from error
     except TypeError as error:
+        origin = error.__cause__ or error.__context__ or error  # gymnasium raises another TypeError in its place
+        place = place_in_own_code(origin)
+        if place:  # raised inside of the environment, which has taken its arguments
+            raise EnvironmentFailedError(f"`__init__` of {env_id!r} raised TypeError: {origin}{place}") from error
         raise ValueError(f"`env_options`: {env_id} does not take {arguments}: {error}") from error
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
-from gsprune.errors import MissingExtraError
+from gsprune.errors import EnvironmentFailedError, MissingExtraError
 from gsprune.rl.envs.gymnasium import GymnasiumProvider
 from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import describe, provider_of
@@ -166,3 +166,21 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"not installed; .*pip install .*\[{extra}\]"):
         describe(EnvironmentRequest(env_id, options=options))
+
+
+class Faulty(Counter):
+    """An environment with a fault in its constructor."""
+
+    def __init__(self, lives: int = 3) -> None:
+        super().__init__()
+        self.lives = lives
+        self.levels = len(None)  # type: ignore[arg-type]
+
+
+def test_a_fault_inside_a_registered_environment_is_not_blamed_on_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    gymnasium.register("Faulty-v0", entry_point=Faulty)
+    with pytest.raises(EnvironmentFailedError, match=r"raised TypeError: .* has no len\(\) \(.*, in __init__\)"):
+        PROVIDER.describe(EnvironmentRequest("Faulty-v0"))
+    with pytest.raises(ValueError, match=r"`env_options`: Faulty-v0 does not take \{'lifes': 3\}"):
+        PROVIDER.describe(EnvironmentRequest("Faulty-v0", options="lifes=3"))
