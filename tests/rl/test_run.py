@@ -140,6 +140,19 @@ def whole(environment):
     return Whole(environment.observation_shape, 3, 1)
 
 
+class Headless(Whole):
+    def __init__(self, environment):
+        super().__init__(environment.observation_shape, 3, 1)
+
+    def forward(self, frames):
+        logits, values = super().forward(frames)
+        return logits, values[:, 0]
+
+
+class Misnamed(Headless):
+    heads = ("actor", "critic")
+
+
 class Values(Whole):
     def __init__(self, environment):
         super().__init__(environment.observation_shape, 2)
@@ -367,6 +380,14 @@ def test_a_network_with_nothing_to_prune_is_trained_and_plotted(own: Any, tmp_pa
             r"`log_std` of shape \(2,\).* is None",
         ),
         (PPO_TINY, {"env_options": "acts=box"}, ValueError, "does not take"),
+        (
+            PPO_TINY, {"network": "own_lights:Headless", "pruning": "unstructured"}, ValueError,
+            "needs an attribute `heads`, a tuple",
+        ),
+        (
+            PPO_TINY, {"network": "own_lights:Misnamed", "pruning": "unstructured"}, ValueError,
+            r"names of its output layers, got \('actor', 'critic'\); its layers are encoder, .*outputs.0",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused_and_leaves_no_folder(

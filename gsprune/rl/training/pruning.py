@@ -124,7 +124,7 @@ def build_method(
         ranks: the processes that train the network; None for a single process.
 
     Raises:
-        ValueError: the method masks layers, but the network has no attribute `heads`.
+        ValueError: the method masks layers, but the network has no attribute `heads`, or a wrong one.
     """
     if config.pruning == "none":
         return NoPruning()
@@ -139,6 +139,12 @@ def build_method(
         raise ValueError(
             f"`pruning` {config.pruning} masks layers, so {type(model).__name__} needs an attribute `heads`, a tuple"
             " with the names of its output layers; add it, or use pruning group"
+        )
+    layers = dict(model.named_modules())
+    if not isinstance(heads, tuple | list) or not all(head in layers for head in heads):
+        raise ValueError(
+            f"`heads` of {type(model).__name__} must be a tuple with the names of its output layers, got {heads!r}; its"
+            f" layers are {', '.join(name for name in layers if name)}"
         )
     masked = {"structured": StructuredPruning, "unstructured": UnstructuredPruning}[config.pruning]
     schedule = cast(Callable[[float], float], config.schedule())  # a configuration's sparsity is one number
