@@ -1,4 +1,4 @@
-"""A compensated step that is taken back: it predicts how much the network's output will change."""
+"""A compensated step in a dry run: it predicts how much the network's output will change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gsprune.rewrite.session import Session
 from gsprune.tracing.relative_change import relative_change
 from gsprune.tracing.temporary_eval import temporary_eval
 
-__all__ = ["OutputChange", "Rehearsal", "RehearsalOver"]
+__all__ = ["OutputChange", "Rehearsal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,8 @@ class OutputChange:
         )
 
 
-class RehearsalOver(Exception):  # noqa: N818  # it ends a rehearsal and is no error
-    """Ends a rehearsal, so that the transaction takes it back."""
-
-
 class Rehearsal:
-    """An adjustment that compensates, measures the output, and takes the whole step back.
+    """An adjustment that compensates and measures the output before and after.
 
     Args:
         compensation: the compensation; afterwards it has its report.
@@ -63,16 +59,12 @@ class Rehearsal:
         self.compensation.observe(session, plan)
 
     def adjust(self, network: SmallerNetwork) -> Sequence[str]:
-        """Run the smaller network before and after its compensation.
-
-        Raises:
-            RehearsalOver: always, in the end.
-        """
+        """Run the smaller network before and after its compensation."""
         sliced = self._change(network.session.model)
-        self.compensation.adjust(network)
+        notes = self.compensation.adjust(network)
         self.change = OutputChange(sliced, self._change(network.session.model))
         self._dense = []
-        raise RehearsalOver
+        return (*notes, str(self.change))
 
     def _change(self, model: nn.Module) -> float:
         return relative_change(self._outputs(model), self._dense)

@@ -19,10 +19,11 @@ from gsprune.compensation.folding import ConstantFolding
 from gsprune.compensation.removable import CompactionReport, RemovableUnits
 from gsprune.distributed.consensus import consensus_of
 from gsprune.pruning.checked_model import checked_model
-from gsprune.pruning.execution import Execution, execute
+from gsprune.pruning.execution import execute
 from gsprune.pruning.report import PruneReport
 from gsprune.pruning.session import open_session, with_binding
 from gsprune.rewrite.followers import Follower, as_followers
+from gsprune.rewrite.network import RewriteOptions
 from gsprune.rewrite.optimizers.wrappers import as_optimizers
 from gsprune.rewrite.tensors import unwrapped
 from gsprune.selection import Selection
@@ -121,13 +122,11 @@ def compact(
             found.append(report)
             return keep
 
-        how = Execution(
-            selection=Selection(sparsity=0.0),
-            ignore=ignore,
+        how = RewriteOptions(
             backend=get_backend(backend, session.bound.device),
-            dry_run=dry_run,
-            adjustments=[ConstantFolding(units, is_exact=calibration is None)],
+            adjustments=[] if dry_run else [ConstantFolding(units, is_exact=calibration is None)],
             consensus=consensus,
+            dry_run=dry_run,
         )
-        report = execute(session, choose, how, optimizers, following.modules)
+        report = execute(session, choose, Selection(sparsity=0.0), ignore, how, optimizers, following.modules)
         return replace(report, compaction=found[-1], notes=(*report.notes, str(found[-1])))

@@ -18,7 +18,7 @@ from gsprune.importance import resolve_importance
 from gsprune.pruning.calibration_data import Compensate, check_calibration_data, with_calibration
 from gsprune.pruning.checked_model import checked_model
 from gsprune.pruning.latency_target import options_within_budget
-from gsprune.pruning.options import ChoiceOptions, ImportanceSpec, StepOptions, latency_budget
+from gsprune.pruning.options import ImportanceSpec, StepOptions, latency_budget
 from gsprune.pruning.report import PruneReport
 from gsprune.pruning.session import open_session
 from gsprune.pruning.step import take_step
@@ -156,7 +156,9 @@ def prune_step(
         scores = resolve_importance(importance)
         check_calibration_data(scores, compensate, calibration, example_inputs)
         options = StepOptions(
-            choice=ChoiceOptions(selection, scores, ignore),
+            selection=selection,
+            importance=scores,
+            ignore=ignore,
             rescale=check_flag("rescale", rescale),
             backend=backend,
             dry_run=check_flag("dry_run", dry_run),

@@ -19,10 +19,11 @@ from gsprune.compensation.compensation import Compensation
 from gsprune.compensation.rehearsal import Rehearsal
 from gsprune.importance import Criterion, Importance, ScoreSource, resolve_importance
 from gsprune.pruning.calibration_data import Compensate, check_calibration_data
-from gsprune.pruning.execution import Execution, execute
+from gsprune.pruning.execution import execute
 from gsprune.pruning.ignore import ignored_groups
 from gsprune.pruning.session import open_session, with_binding
 from gsprune.rewrite.masking import masked_output
+from gsprune.rewrite.network import RewriteOptions
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.selection import Selection, select_units
 from gsprune.tracing.example import Example
@@ -151,8 +152,8 @@ def sensitivity(
                 change = relative_change(output, dense)
             else:
                 rehearsal = Rehearsal(Compensation(calls, compensate))
-                how = Execution(request, ignore, provider, dry_run=True, adjustments=[rehearsal], rehearses=True)
-                execute(with_binding(module, session), partial(_without, structure, keep), how, (), ())
+                how = RewriteOptions(provider, [rehearsal], dry_run=True)
+                execute(with_binding(module, session), partial(_without, structure, keep), request, ignore, how)
                 change = 0.0 if rehearsal.change is None else rehearsal.change.compensated
             score_lost = _share(scores[first:last], units)
             rows.append(SensitivityRow(group.name, float(ratio), group.width, units, score_lost, change))

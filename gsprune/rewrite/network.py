@@ -39,11 +39,13 @@ class RewriteOptions:
         backend: slices the tensors.
         adjustments: change weights of the smaller network.
         consensus: the ranks that take the step together; None for one process.
+        dry_run: take everything back in the end, when the adjustments have seen the smaller network.
     """
 
     backend: Backend
     adjustments: Sequence[Adjustment] = ()
     consensus: Consensus | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,8 @@ class _Rewrite:
             notes = plan.notes
         else:
             notes = self._run_in_transaction(budget, doubt)
-        watch_stale_optimizers(unlisted)
+        if not self.options.dry_run:
+            watch_stale_optimizers(unlisted)
         return Rewritten(self.after, notes)
 
     @property
@@ -166,6 +169,8 @@ class _Rewrite:
             transaction.set_entries(self._session_entries(links))
             if self.options.consensus is not None:  # a rank whose rewrite failed takes the others back
                 self.options.consensus.check("that the rewritten network works", final=True)
+            if self.options.dry_run:
+                transaction.rollback()
         return (*plan.notes, *notes)
 
     def _set_linked(self, transaction: Transaction, links: tuple[SizeLink, ...], bindings: Sequence[Binding]) -> None:
@@ -188,4 +193,4 @@ def _can_be_one_call(rewrite: _Rewrite) -> bool:
     """True if slicing and swapping can be one core call: no check, no scaled weights, no agreement between ranks."""
     options = rewrite.options
     has_queries = bool(rewrite.session.groups.traced.queries)
-    return not (rewrite.must_check or options.consensus or options.adjustments or has_queries)
+    return not (rewrite.must_check or options.consensus or options.adjustments or options.dry_run or has_queries)
