@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gsprune.compensation.consumer import Consumer
 from gsprune.compensation.removable import RemovableUnits
-from gsprune.compensation.targets import dense_aliases, find_targets
+from gsprune.compensation.targets import find_targets
 from gsprune.compensation.weights import as_matrices
 from gsprune.errors import RewriteError
 from gsprune.rewrite.adjustment import SmallerNetwork
@@ -33,12 +32,11 @@ class ConstantFolding:
 
     def __init__(self, units: RemovableUnits, *, is_exact: bool) -> None:
         self._units, self._is_exact = units, is_exact
-        self._dense: dict[int, Tensor] = {}
         self._expected: Any = None
 
     def observe(self, session: Session, plan: RewritePlan) -> None:
         """Run the dense network on the example."""
-        self._dense = dense_aliases(plan)
+        del plan
         if self._is_exact:
             self._expected = self._output(session)
 
@@ -54,7 +52,7 @@ class ConstantFolding:
                 self._fold(network, Consumer(weight, axis, kept, np.arange(len(kept), dtype=np.int64)[:, None]))
         if self._is_exact:
             self._check(self._output(network.session))
-        self._dense, self._expected = {}, None
+        self._expected = None
         return ()
 
     def _fold(self, network: SmallerNetwork, consumer: Consumer) -> None:
@@ -66,8 +64,8 @@ class ConstantFolding:
         constants = constants * (removed.reshape(use.groups, -1) if use.transposed else removed)
         if not inputs.places or not constants.any():
             return
-        for target in find_targets(network, network.plan.bindings, consumer, inputs.places, self._dense):
-            matrices = as_matrices(target.rows(consumer), consumer.axis, use.groups, use.transposed)
+        for target in find_targets(network, network.plan.bindings, consumer, inputs.places):
+            matrices = as_matrices(target.rows(consumer), consumer, use.groups, use.transposed)
             target.add_constant(torch.einsum("goip,gi->go", matrices, constants).flatten())
 
     def _output(self, session: Session) -> Any:

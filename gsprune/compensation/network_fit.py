@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-
-from torch import Tensor
 
 from gsprune.compensation.fitting import ConsumerFit
 from gsprune.compensation.moments import Stack
@@ -16,7 +13,6 @@ from gsprune.compensation.targets import find_targets
 from gsprune.compensation.uses import Use
 from gsprune.errors import RewriteError
 from gsprune.rewrite.adjustment import SmallerNetwork
-from gsprune.rewrite.binding import Binding
 
 __all__ = ["NetworkFit"]
 
@@ -29,9 +25,7 @@ class NetworkFit:
 
     Args:
         network: the smaller network.
-        bindings: the model or a follower that runs, and others that get its maps.
         recording: of the dense network.
-        dense: its weights, `dense_aliases`.
         linear: whether there is a map besides the constant.
         stack: over the ranks that train the network together.
     """
@@ -39,16 +33,14 @@ class NetworkFit:
     def __init__(
         self,
         network: SmallerNetwork,
-        bindings: Sequence[Binding],
         recording: Recording,
-        dense: Mapping[int, Tensor],
         linear: bool,
         stack: Stack | None,
     ) -> None:
         self.recording, self.stack = recording, stack
         self._fits: dict[str, ConsumerFit | PatchFit] = {}
         for name, consumer in recording.consumers.items():
-            targets = list(find_targets(network, bindings, consumer, recording.constants[name], dense))
+            targets = list(find_targets(network, recording.bindings, consumer, recording.constants[name]))
             if recording.samples_patches(name):
                 self._fits[name] = PatchFit(consumer, targets)
             else:
@@ -83,9 +75,8 @@ class NetworkFit:
         self._num_added[use.weight] += 1
         count = self._num_added[use.weight]
         if count == self._num_batches[use.weight] or count in _SOLVED_AFTER:
-            fit.write(self.stack)
-        else:
-            fit.apply()
+            fit.solve(self.stack)
+        fit.apply()
 
     def finish(self) -> CompensationReport:
         """Write all weights again, after the last forward, and report."""

@@ -57,12 +57,8 @@ class PatchFit:
         """False if a sample was NaN or infinite."""
         return self._moments is not None and self._moments.is_finite()
 
-    def write(self, stack: Stack | None = None) -> None:
-        """Solve with the samples so far, and write the weights and biases.
-
-        Args:
-            stack: over the ranks that train the network together.
-        """
+    def solve(self, stack: Stack | None) -> None:
+        """Find the map with the samples so far, of all ranks that train the network together."""
         assert self._moments is not None
         moments = self._moments.of_all_ranks(self.consumer.weight, stack)
         lost, weight, constant = moments.mean_square(), moments.factor.new_zeros(()), moments.factor.new_zeros(())
@@ -77,7 +73,6 @@ class PatchFit:
         assert found.weight is not None
         total = found.constant + constant if found.constant is not None else None
         self.map = Map(found.weight + weight, total, lost, found.unexplained)
-        self.apply()
 
     def apply(self) -> None:
         """Write the weights and biases again: buffers are put back after every forward."""

@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from gsprune.arrays import BoolArray
 from gsprune.compensation.dependence import InputDependence
-from gsprune.compensation.recording import common_constants, watch_calls
-from gsprune.compensation.uses import ConstantPlace, Use
+from gsprune.compensation.uses import ConstantPlace, Use, common_constants, watch_calls
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph

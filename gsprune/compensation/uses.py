@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.call import Call, outputs_of
+from gsprune.tracing.example import Example, first_outputs
 from gsprune.tracing.operation_mode import OperationMode
+from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.rules.registry import Operation
+from gsprune.tracing.temporary_eval import temporary_eval
 
-__all__ = ["ConstantPlace", "Kernel", "Use", "UseWatcher", "padding_share"]
+__all__ = ["ConstantPlace", "Kernel", "Use", "UseWatcher", "common_constants", "padding_share", "watch_calls"]
 
 _MARK = "_gsprune_product"
 # Index of the arguments (bias, left factor, right factor) of products; None where there is no such argument.
@@ -279,3 +284,32 @@ def padding_share(sizes: Sequence[int], kernel: Kernel) -> float:
         reads = (torch.arange(outputs) * step - pad)[:, None] + torch.arange(width) * gap
         inside *= float(((reads >= 0) & (reads < size)).double().mean())
     return 1 - inside
+
+
+def watch_calls(
+    model: nn.Module, axes: Mapping[str, int], calls: Sequence[Example], on_use: Callable[[int, Use], None]
+) -> list[UseWatcher]:
+    """Call the model on every batch in eval mode, and report the uses of weights.
+
+    Args:
+        model: the network.
+        axes: weight -> input axis.
+        calls: one per batch.
+        on_use: called with the number of the batch and each use, before its operation runs.
+
+    Raises:
+        ValueError: the forward fails on a batch.
+    """
+    watchers = []
+    for batch, call in enumerate(calls):
+        watcher = UseWatcher(canonical_tensors(model), axes, partial(on_use, batch))
+        with temporary_eval(model), plain_operations(model), watcher:
+            first_outputs(model, call, "calibration")
+        watchers.append(watcher)
+    return watchers
+
+
+def common_constants(watchers: Sequence[UseWatcher], weight: str) -> tuple[ConstantPlace, ...]:
+    """The places that take a constant in every batch that uses the weight; none if batches differ."""
+    places = {watcher.constants_of(weight) for watcher in watchers if weight in watcher.constants}
+    return places.pop() if len(places) == 1 else ()

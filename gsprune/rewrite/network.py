@@ -155,6 +155,8 @@ class _Rewrite:
             adjustment.observe(session, plan)
         replacements = self.options.backend.slice(plan.tensors, plan.patterns, plan.pattern_of)
         scaled = keep_attention_scale(plan, replacements, self.bindings, session.groups, after, self.optimizers)
+        # A detached alias keeps its memory when its tensor gets smaller one.
+        dense = {id(tensor): tensor.detach() for tensor in plan.tensors[: plan.num_owned]}
         with PostponedInterrupts(), Transaction() as transaction:
             transaction.swap(plan.tensors, replacements)
             transaction.set_entries(plan.entries)
@@ -164,7 +166,7 @@ class _Rewrite:
                     verification.expected_output = None
                 links = verification.check(transaction)
             self._set_linked(transaction, links, self.bindings[1:])
-            network = SmallerNetwork(session, after, plan, transaction)
+            network = SmallerNetwork(session, plan, dense, transaction)
             notes = [note for adjustment in self.options.adjustments for note in adjustment.adjust(network)]
             transaction.set_entries(self._session_entries(links))
             if self.options.consensus is not None:  # a rank whose rewrite failed takes the others back
