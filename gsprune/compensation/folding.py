@@ -46,10 +46,11 @@ class ConstantFolding:
         Raises:
             RewriteError: its output is not the dense network's.
         """
-        for weight, axis in self._units.axes.items():
-            kept = network.plan.kept.get(weight, {}).get(axis)
-            if kept is not None and weight in self._units.inputs:
-                self._fold(network, Consumer(weight, axis, kept, np.arange(len(kept), dtype=np.int64)[:, None]))
+        for weight, inputs in self._units.inputs.items():
+            kept = network.plan.kept.get(weight, {}).get(inputs.axis)
+            if kept is not None:
+                columns = np.arange(inputs.length, dtype=np.int64)[:, None]
+                self._fold(network, Consumer(weight, inputs.axis, kept, columns))
         if self._is_exact:
             self._check(self._output(network.session))
         self._expected = None
@@ -58,8 +59,7 @@ class ConstantFolding:
     def _fold(self, network: SmallerNetwork, consumer: Consumer) -> None:
         inputs = self._units.inputs[consumer.weight]
         use, constants = inputs.use, self._units.constants(consumer.weight).reshape(inputs.use.groups, -1)
-        length = self._units.graph.shapes[consumer.weight][consumer.axis]
-        removed = torch.ones(length, dtype=torch.bool, device=constants.device)
+        removed = torch.ones(inputs.length, dtype=torch.bool, device=constants.device)
         removed[torch.from_numpy(consumer.kept).to(constants.device)] = False
         constants = constants * (removed.reshape(use.groups, -1) if use.transposed else removed)
         if not inputs.places or not constants.any():
