@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from gsprune.arrays import BoolArray
 from gsprune.backends import Backend
 from gsprune.importance import ScoreSource
 from gsprune.pruning.options import StepOptions
 from gsprune.rewrite.session import Session
 from gsprune.selection import select_units
-from gsprune.tracing.example import first_outputs
 
 __all__ = ["choose_units"]
 
@@ -30,19 +27,13 @@ def choose_units(
         ValueError: an option does not fit the model.
     """
     consensus = options.consensus
-    calls = options.calibration or (() if session.example is None else (session.example,))
-
-    def run(model: nn.Module) -> None:
-        for call in calls:
-            first_outputs(model, call, "calibration")
-
     source = ScoreSource(
         session.groups,
         frozen,
         session.bound.tensors,
         backend,
         session.model,
-        run if calls else None,
+        session.example,
         options.calibration,
         None if consensus is None else consensus.stacked,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from glob import escape
@@ -26,8 +26,6 @@ from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.network import RewriteOptions
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.selection import Selection, select_units
-from gsprune.tracing.example import Example
-from gsprune.tracing.graph import Graph
 from gsprune.tracing.relative_change import relative_change
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
@@ -135,7 +133,7 @@ def sensitivity(
     calls = []
     if compensate != "none" or calibration is not None:
         calls = calibration_calls(calibration, example)
-    source = ScoreSource(structure, frozen, tensors, provider, module, partial(_run, calls or [example]), calls)
+    source = ScoreSource(structure, frozen, tensors, provider, module, example, calls)
     scores = criterion.unit_scores(source)
     with temporary_eval(module):
         dense = example.call(module)
@@ -148,7 +146,7 @@ def sensitivity(
             units = np.flatnonzero(~keep[first:last])
             if compensate == "none":
                 with temporary_eval(module):
-                    output = masked_output(module, example, tensors, _kept(graph, {group.name: units}))
+                    output = masked_output(module, example, tensors, structure.pruned(keep)[0].kept())
                 change = relative_change(output, dense)
             else:
                 rehearsal = Rehearsal(Compensation(calls, compensate))
@@ -166,18 +164,6 @@ def _without(structure: Structure, keep: BoolArray, frozen: frozenset[str]) -> B
     for group, first, last in structure.spans():
         keep[first:last] |= group.name in frozen
     return keep
-
-
-def _run(calls: Sequence[Example], model: nn.Module) -> None:
-    for call in calls:
-        call.call(model)
-
-
-def _kept(graph: Graph, removed_units: Mapping[str, IntArray]) -> dict[str, dict[int, IntArray]]:
-    return {
-        name: {axis: np.setdiff1d(np.arange(graph.shapes[name][axis]), removed) for axis, removed in axes.items()}
-        for name, axes in graph.removed(removed_units).items()
-    }
 
 
 def _share(scores: Float32Array, units: IntArray) -> float:
