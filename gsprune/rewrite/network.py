@@ -109,9 +109,8 @@ class _Rewrite:
     ) -> None:
         torch.clear_autocast_cache()  # casts of the present weights, which an autocast block would go on to use
         self.session, self.optimizers, self.options = session, optimizers, options
-        self.bindings = (session.bound, *followers)
         self.after, keeps = session.groups.pruned(keep)
-        self.plan: RewritePlan = plan_rewrite(self.bindings, self.after, keeps, optimizers)
+        self.plan: RewritePlan = plan_rewrite((session.bound, *followers), self.after, keeps, optimizers)
         self.verified = session.verified
         if len(self.verified) < len(self.after.traced.groups):
             self.verified = self.verified | cut_groups(session.groups, self.after)
@@ -154,18 +153,18 @@ class _Rewrite:
         for adjustment in self.options.adjustments:
             adjustment.observe(session, plan)
         replacements = self.options.backend.slice(plan.tensors, plan.patterns, plan.pattern_of)
-        scaled = keep_attention_scale(plan, replacements, self.bindings, session.groups, after, self.optimizers)
+        scaled = keep_attention_scale(plan, replacements, session.groups, after, self.optimizers)
         # A detached alias keeps its memory when its tensor gets smaller one.
         dense = {id(tensor): tensor.detach() for tensor in plan.tensors[: plan.num_owned]}
         with PostponedInterrupts(), Transaction() as transaction:
             transaction.swap(plan.tensors, replacements)
             transaction.set_entries(plan.entries)
-            self._set_linked(transaction, links, self.bindings[:1])
+            self._set_linked(transaction, links, plan.bindings[:1])
             if verification is not None:
                 if doubt is not None and scaled:  # rounding of the scaled weights shows in float64, too
                     verification.expected_output = None
                 links = verification.check(transaction)
-            self._set_linked(transaction, links, self.bindings[1:])
+            self._set_linked(transaction, links, plan.bindings[1:])
             network = SmallerNetwork(session, plan, dense, transaction)
             notes = [note for adjustment in self.options.adjustments for note in adjustment.adjust(network)]
             transaction.set_entries(self._session_entries(links))
@@ -184,11 +183,9 @@ class _Rewrite:
     def _session_entries(self, links: tuple[SizeLink, ...]) -> list[Entry]:
         """Entries that attach the new session to the model and its followers."""
         session = self.session.after(self.after, links, self.verified)
-        sessions = [session, *[replace(session, example=None, binding=None) for _ in self.bindings[1:]]]
-        return [
-            (binding.module.__dict__, SESSION_ATTRIBUTE, each)
-            for binding, each in zip(self.bindings, sessions, strict=True)
-        ]
+        model, *followers = (binding.module.__dict__ for binding in self.plan.bindings)
+        copies = [(each, SESSION_ATTRIBUTE, replace(session, example=None, binding=None)) for each in followers]
+        return [(model, SESSION_ATTRIBUTE, session), *copies]
 
 
 def _can_be_one_call(rewrite: _Rewrite) -> bool:
