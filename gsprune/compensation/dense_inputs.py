@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -90,7 +91,7 @@ def find_dense_inputs(
     axes_of_groups: dict[str, dict[int, IntArray]] = {}
     for group in graph.groups:
         for member in group.members if group.name in names else ():
-            axes_of_groups.setdefault(member.tensor, {})[member.axis] = _all_positions(len(member.units))
+            axes_of_groups.setdefault(member.tensor, {})[member.axis] = np.arange(len(member.units))
     consumers = find_consumers(graph, axes_of_groups)
     inputs: dict[str, DenseInputs] = {}
 
@@ -109,7 +110,3 @@ def find_dense_inputs(
     for name, places in constants.items():
         inputs[name].has_constant = bool(places)
     return {name: inputs[name] for name in constants}, consumers.skipped
-
-
-def _all_positions(count: int) -> IntArray:
-    return torch.arange(count).numpy()

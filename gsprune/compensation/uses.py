@@ -184,7 +184,7 @@ class UseWatcher(OperationMode):
             transposed = args[6]
             axis = 0 if transposed else 1
             is_depthwise = x.shape[1] == args[8]  # mixes no channels
-            if name is None or self.axes.get(name) != axis or weight.shape != self._shape(name) or is_depthwise:
+            if name is None or self.axes.get(name) != axis or weight.shape != self.tensors[name].shape or is_depthwise:
                 return None
             if transposed:
                 return Use(name, x, 1, args[8], transposed)
@@ -203,9 +203,6 @@ class UseWatcher(OperationMode):
                 if name is not None and is_product and self._meets(name, args[weight], axis):
                     return Use(name, args[x], channels)
         return None
-
-    def _shape(self, name: str) -> torch.Size:
-        return self.tensors[name].shape
 
     def _meets(self, name: str, view: Tensor, axis: int) -> bool:
         """True if an axis of a view of a weight is the weight's whole input axis."""
