@@ -68,12 +68,7 @@ class Consumers:
     def watch(
         self, model: nn.Module, calls: Sequence[Example], on_use: Callable[[int, Use], None]
     ) -> dict[str, tuple[ConstantPlace, ...]]:
-        """Run the network on every batch.
-
-        Args:
-            model: the network.
-            calls: one per batch.
-            on_use: called with the number of the batch and each use of a consumer, before its operation runs.
+        """Run the network on every batch, and call `on_use(batch, use)` before each use of a consumer.
 
         Returns:
             weight -> places in biases and running means that take its constant, in the order of the forward; only
@@ -99,12 +94,7 @@ class Consumers:
 
 
 def find_consumers(graph: Graph, kept: Mapping[str, Mapping[int, IntArray]]) -> Consumers:
-    """The consumers of a removal.
-
-    Args:
-        graph: the groups of the network before the removal.
-        kept: tensor -> {axis: sorted positions that stay}, of the axes that lose some.
-    """
+    """The consumers of a removal, which `kept` describes: tensor -> {axis: sorted positions that stay}."""
     units: dict[tuple[str, int], IntArray] = {}
     axes: dict[str, int] = {}
     for index, group in enumerate(graph.groups):
@@ -132,8 +122,7 @@ def find_consumers(graph: Graph, kept: Mapping[str, Mapping[int, IntArray]]) -> 
 def _by_channel(owners: IntArray) -> IntArray | None:
     """Positions of each channel; None where an axis does not hold equally many of every channel, and more than one.
 
-    Args:
-        owners: (positions, 2), the group and the unit of each position.
+    `owners` is (positions, 2), the group and the unit of each position.
     """
     _, inverse, counts = np.unique(owners, axis=0, return_inverse=True, return_counts=True)
     if counts.min() != counts.max() or counts[0] == 1 or len(counts) > MAX_COLUMNS:

@@ -67,8 +67,7 @@ class DenseInputs:
     def units(self, units: IntArray) -> list[IntArray]:
         """Per convolution group, the unit of each input; -1 for inputs of other groups of units.
 
-        Args:
-            units: the unit of each position along the weight's input axis.
+        `units` has the unit of each position along the weight's input axis.
         """
         of_inputs = units[self.consumer.columns[:, 0]]
         return list(of_inputs.reshape(self.groups, -1)) if self.transposed else [of_inputs] * self.groups
@@ -77,13 +76,7 @@ class DenseInputs:
 def find_dense_inputs(
     model: nn.Module, graph: Graph, names: Collection[str], calls: Sequence[Example]
 ) -> tuple[dict[str, DenseInputs], dict[str, str]]:
-    """Run the network on the calibration data and gather the moments of what its consumers read.
-
-    Args:
-        model: the network.
-        graph: its groups.
-        names: the groups whose consumers are looked at.
-        calls: the calibration data.
+    """Run the network on the calibration data and gather the moments of what the consumers of some groups read.
 
     Returns:
         weight -> its inputs, and weight -> reason for those whose inputs cannot be described.

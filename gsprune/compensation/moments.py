@@ -60,13 +60,7 @@ class Moments:
         return max(self.factor.shape[2], 1024)
 
     def add_lost(self, z: Tensor, lost: Tensor, padding: float = 0.0) -> None:
-        """Add samples of z and r themselves.
-
-        Args:
-            z: (groups, samples, kept).
-            lost: (groups, samples, inputs).
-            padding: as for `add`.
-        """
+        """Add samples of z, (groups, samples, kept), and of r, (groups, samples, inputs), themselves."""
         for left, gone in zip(torch.split(z, self._rows, 1), torch.split(lost, self._rows, 1), strict=True):
             self._add(left.double(), gone.double(), padding)
 
@@ -88,12 +82,7 @@ class Moments:
         return factor
 
     def without(self, weight: Tensor, constant: Tensor) -> Moments:
-        """The moments of z and r - D z - c.
-
-        Args:
-            weight: (groups, inputs, kept) float64, D.
-            constant: (groups, inputs) float64, c.
-        """
+        """The moments of z and r - D z - c, with D (groups, inputs, kept) and c (groups, inputs), both float64."""
         end = 1 + self.num_kept
         moments = Moments(self.kept, self.factor.shape[2] - end)
         moments.factor, moments.samples = self.factor.clone(), self.samples
@@ -130,12 +119,7 @@ class Moments:
         return max(0.0, 1 - unexplained / lost)
 
     def of_all_ranks(self, name: str, stack: Stack | None) -> Moments:
-        """The moments of the samples of all ranks; these themselves if there is only one.
-
-        Args:
-            name: name of the consumer.
-            stack: over the ranks, all of which call this; None for one process.
-        """
+        """The moments of the samples of all ranks, which must all call this; these themselves without a `stack`."""
         if stack is None:
             return self
         # A factor of few samples has fewer rows than others.

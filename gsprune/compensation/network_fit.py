@@ -21,14 +21,7 @@ _SOLVED_AFTER = frozenset(4**power for power in range(16))
 
 
 class NetworkFit:
-    """Fits the consumers of a network while it runs.
-
-    Args:
-        network: the smaller network.
-        recording: of the dense network.
-        linear: whether there is a map besides the constant.
-        stack: over the ranks that train the network together.
-    """
+    """Fits the consumers of a network while it runs; without `linear` only the constants."""
 
     def __init__(
         self,

@@ -80,13 +80,9 @@ class ReadInputs:
 def find_read_inputs(
     model: nn.Module, graph: Graph, calls: Sequence[Example], *, for_any_input: bool
 ) -> tuple[dict[str, ReadInputs], dict[str, str]]:
-    """Run the network and look at what its weights read.
+    """Run the network on some data and look at what its weights read.
 
-    Args:
-        model: the network.
-        graph: its groups.
-        calls: the data.
-        for_any_input: a channel that depends on the inputs is no constant; else only its values count.
+    With `for_any_input`, a channel that depends on the inputs is no constant; else only its values count.
 
     Returns:
         weight -> its inputs, for weights that read channels of a group and that are reached; and weight -> reason, for

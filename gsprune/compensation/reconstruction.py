@@ -63,17 +63,10 @@ class Reconstruction(Criterion):
 
 
 def greedy_scores(losses: Sequence[RemovalLoss], num_units: int) -> Float64Array:
-    """The largest cost up to the removal of each unit, where the cheapest unit is always removed next.
+    """(units,) float64, the largest cost up to the removal of each unit; the cheapest unit is always removed next.
 
     Of equal costs the higher index goes first. Positive scores rise strictly in float32, because a tie would be broken
-    by index and not by the order of the removals.
-
-    Args:
-        losses: of all consumers; used up.
-        num_units: the number of units.
-
-    Returns:
-        (units,) float64.
+    by index and not by the order of the removals. The losses are those of all consumers, and are used up.
     """
     costs, order = np.zeros(num_units), np.zeros(num_units, dtype=np.int64)
     is_left = np.ones(num_units, dtype=bool)

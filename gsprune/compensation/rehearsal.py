@@ -41,10 +41,8 @@ class OutputChange:
 class Rehearsal:
     """An adjustment that compensates and measures the output before and after.
 
-    Args:
-        compensation: the compensation; afterwards it has its report.
-
     Attributes:
+        compensation: the compensation; afterwards it has its report.
         change: the measurement; None before.
     """
 

@@ -90,10 +90,8 @@ class RemovableUnits:
     def choose(self, frozen: frozenset[str]) -> tuple[BoolArray, CompactionReport]:
         """The units to keep, of all groups, and the reasons for the others.
 
-        One unit of every group stays. Units that only removed units read can be removed, too, and so on.
-
-        Args:
-            frozen: names of groups that keep their width.
+        One unit of every group stays, and so do all units of the groups in `frozen`. Units that only removed units read
+        can be removed, too, and so on.
         """
         keep = np.ones(self.structure.num_units, dtype=bool)
         groups = [(first, group) for first, group in self._groups() if group.name not in frozen]

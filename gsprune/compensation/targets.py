@@ -67,14 +67,7 @@ class Target:
 def find_targets(
     network: SmallerNetwork, bindings: Sequence[Binding], consumer: Consumer, places: Sequence[ConstantPlace]
 ) -> Iterator[Target]:
-    """The targets of one consumer.
-
-    Args:
-        network: the smaller network.
-        bindings: those of `network.plan.bindings` whose weights are meant.
-        consumer: one of its weights.
-        places: biases and running means that take the consumer's constant.
-    """
+    """The targets of one consumer in some bindings of `network.plan`; `places` take its constant."""
     session, plan = network.session, network.plan
     scaled = any(queries.tensor == consumer.weight for queries in session.groups.traced.queries)
     outputs = {a: kept for a, kept in plan.kept[consumer.weight].items() if a != consumer.axis}
@@ -93,11 +86,7 @@ def find_targets(
 def dense_weights(session: Session, plan: RewritePlan, bindings: Sequence[Binding], weight: str) -> Tensor:
     """The dense weights of the targets that `find_targets` finds, without removed outputs, one after another.
 
-    Args:
-        session: of the model, before the step.
-        plan: the removal.
-        bindings: those of `plan.bindings` whose weights are meant.
-        weight: canonical name of a convolution's weight.
+    It reads a convolution's weights before the step.
     """
     cut_ids = set(map(id, plan.tensors[: plan.num_owned]))
     weights = [tensor.detach() for tensor, _, _ in _weights(session, bindings, weight, cut_ids)]

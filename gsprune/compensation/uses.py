@@ -270,12 +270,7 @@ class UseWatcher(OperationMode):
 
 
 def padding_share(sizes: Sequence[int], kernel: Kernel) -> float:
-    """The share of zero padding among all that a convolution reads, in [0, 1).
-
-    Args:
-        sizes: of the picture.
-        kernel: of the convolution.
-    """
+    """The share of zero padding among all that a convolution reads of a picture, in [0, 1)."""
     inside = 1.0
     for size, outputs, width, step, pad, gap in zip(sizes, kernel.output_sizes(sizes), *kernel, strict=True):
         reads = (torch.arange(outputs) * step - pad)[:, None] + torch.arange(width) * gap
@@ -288,11 +283,7 @@ def watch_calls(
 ) -> list[UseWatcher]:
     """Call the model on every batch in eval mode, and report the uses of weights.
 
-    Args:
-        model: the network.
-        axes: weight -> input axis.
-        calls: one per batch.
-        on_use: called with the number of the batch and each use, before its operation runs.
+    `axes` has the input axis of each weight. `on_use(batch, use)` is called before the use's operation runs.
 
     Raises:
         ValueError: the forward fails on a batch.

@@ -12,13 +12,7 @@ __all__ = ["as_matrices", "from_matrices", "in_groups"]
 
 
 def in_groups(rows: Tensor, columns: IntArray, groups: int) -> Tensor:
-    """(groups, samples, inputs of a group) of rows of inputs; the positions of a flattened picture are samples.
-
-    Args:
-        rows: (rows, inputs).
-        columns: those of the consumer.
-        groups: the number of convolution groups.
-    """
+    """(groups, samples, inputs of a group) of (rows, inputs); the positions of a flattened picture are samples."""
     if columns.shape[1] > 1:
         order = torch.from_numpy(columns.T.copy()).to(rows.device)  # (positions, channels)
         return rows[:, order].flatten(0, 1)[None]
@@ -28,11 +22,7 @@ def in_groups(rows: Tensor, columns: IntArray, groups: int) -> Tensor:
 def as_matrices(weight: Tensor, consumer: Consumer, groups: int, transposed: bool) -> Tensor:
     """(groups, outputs of a group, inputs of a group, positions of the kernel or of a flattened picture).
 
-    Args:
-        weight: the weight with all its inputs.
-        consumer: the same, by its axis.
-        groups: the number of convolution groups.
-        transposed: whether it belongs to a transposed convolution, whose input axis holds all groups.
+    `weight` has all its inputs. The input axis of a transposed convolution holds all groups.
     """
     columns = consumer.columns
     if columns.shape[1] > 1:

@@ -16,10 +16,8 @@ __all__ = ["ignored_groups"]
 def ignored_groups(model: nn.Module, graph: Graph, ignore: Sequence[str | nn.Module | type]) -> frozenset[str]:
     """The groups that contain an output of an ignored module.
 
-    Args:
-        model: the network.
-        graph: its groups.
-        ignore: module or group names (globs; a module's name includes its submodules), modules, or module types.
+    An entry of `ignore` is a module or group name (a glob; a module's name includes its submodules), a module, or a
+    module type.
 
     Raises:
         TypeError: an entry is none of these.

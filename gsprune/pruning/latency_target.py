@@ -112,11 +112,7 @@ def _solve(model: nn.Module, session: Session, options: StepOptions, budget: Lat
 
 
 def search_ratio(point: Callable[[float], Point], budget: LatencyBudget) -> float:
-    """Find the smallest ratio whose network meets the budget, up to the tolerance.
-
-    Args:
-        point: ratio -> measurement.
-        budget: the latency budget.
+    """Find the smallest ratio whose network meets the budget, up to the tolerance; `point` measures a ratio.
 
     Raises:
         ValueError: even the narrowest network does not meet the budget.

@@ -115,11 +115,7 @@ class Binding:
         return all(map(is_, present, self.tensors.values()))
 
     def tuple_entries(self, after: Structure) -> list[Entry]:
-        """Stored tuples that change; the integers are in `parts`.
-
-        Args:
-            after: the structure after the step, read only where a module stores whole shapes.
-        """
+        """Stored tuples that change; the integers are in `parts`. The shapes after the step are read only if needed."""
         return link_entries(self.module_of, self._tuples, after.graph.shapes) if self._tuples else []
 
     def user_entries(self, links: Sequence[SizeLink], shapes: Mapping[str, Shape]) -> list[Entry]:

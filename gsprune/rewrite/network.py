@@ -76,7 +76,7 @@ def rewrite_network(
         keep: (units,) bool, the units to keep.
         optimizers: the optimizers whose states follow, also those inside of wrappers.
         followers: modules of the model's architecture.
-        options: how to do it.
+        options: see `RewriteOptions`.
         budget: the forwards that the step may spend on checks.
 
     Returns:

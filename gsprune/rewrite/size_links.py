@@ -98,12 +98,9 @@ def links_of(
 def link_entries(
     module_of: Mapping[str, nn.Module], links: Sequence[SizeLink], shapes: Mapping[str, Shape]
 ) -> list[Entry]:
-    """Entries that set linked integers to what the shapes say; only those that change.
+    """Entries that set linked integers to what the shapes after the rewrite say; only those that change.
 
-    Args:
-        module_of: module name -> module.
-        links: any links; those to a group that is no more are passed over.
-        shapes: every tensor's shape after the rewrite.
+    Links to a group that is no more are passed over.
     """
     values: dict[tuple[str, str], Any] = {}
     for link in links:

@@ -95,8 +95,7 @@ class WidthLimits(NamedTuple):
     def kept(self, sparsity: Float64Array | float) -> IntArray:
         """The allowed widths for a sparsity: initial - floor(initial * sparsity + 1e-9), rounded up.
 
-        Args:
-            sparsity: the removed fraction of the first-seen width, in [0, 1): one number, or (groups,).
+        The sparsity is the removed fraction of the first-seen width, in [0, 1): one number, or (groups,).
         """
         removed = np.floor(self.initial * sparsity + _FLOOR_TOLERANCE).astype(np.int64)
         return self.allowed(self.initial - removed)

@@ -40,11 +40,7 @@ def is_optimizer(value: object) -> bool:
 def as_optimizers(
     optimizer: Optimizer | Sequence[Optimizer] | None, methods: Sequence[str] = ()
 ) -> tuple[Optimizer, ...]:
-    """One optimizer, several or none as a tuple.
-
-    Args:
-        optimizer: the argument of that name.
-        methods: required methods besides `step`.
+    """One optimizer, several or none as a tuple; each must have `step` and the other required `methods`.
 
     Raises:
         TypeError: an element is no optimizer (see `is_optimizer`), or lacks a method.
