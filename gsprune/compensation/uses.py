@@ -22,14 +22,8 @@ from gsprune.tracing.temporary_eval import temporary_eval
 __all__ = ["ConstantPlace", "Kernel", "Use", "UseWatcher", "common_constants", "padding_share", "watch_calls"]
 
 _MARK = "_gsprune_product"
-# Index of the arguments (bias, left factor, right factor) of products; None where there is no such argument.
-_PRODUCTS: dict[str, tuple[int | None, int, int]] = {
-    "aten.mm": (None, 0, 1),
-    "aten.bmm": (None, 0, 1),
-    "aten.matmul": (None, 0, 1),
-    "aten.addmm": (0, 1, 2),
-    "aten.baddbmm": (0, 1, 2),
-}
+# Number of arguments in front of the two factors of a product: the bias, if any.
+_PRODUCTS = {"aten.mm": 0, "aten.bmm": 0, "aten.matmul": 0, "aten.addmm": 1, "aten.baddbmm": 1}
 _NORMS = frozenset(
     f"aten.{name}" for name in ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "batch_norm")
 )
@@ -196,12 +190,12 @@ class UseWatcher(OperationMode):
             name = self._name_of(args[1])
             return None if name is None or not self._meets(name, args[1], -1) else Use(name, args[0], -1)
         if op in _PRODUCTS:
-            _, left, right = _PRODUCTS[op]
+            left, right = args[_PRODUCTS[op] :][:2]
             for weight, x, axis, channels in ((right, left, -2, -1), (left, right, -1, -2)):
-                name = self._name_of(args[weight])
-                is_product = args[x].ndim > 1 and self._name_of(args[x]) is None
-                if name is not None and is_product and self._meets(name, args[weight], axis):
-                    return Use(name, args[x], channels)
+                name = self._name_of(weight)
+                is_product = x.ndim > 1 and self._name_of(x) is None
+                if name is not None and is_product and self._meets(name, weight, axis):
+                    return Use(name, x, channels)
         return None
 
     def _meets(self, name: str, view: Tensor, axis: int) -> bool:
@@ -241,10 +235,10 @@ class UseWatcher(OperationMode):
         """Note where a constant can go: a bias among the arguments, else whatever reads the product next."""
         targets = self.constants.setdefault(use.weight, [])
         if op in _PRODUCTS:
-            index, left, right = _PRODUCTS[op]
-            bias = None if index is None else args[index]
+            left, right = args[_PRODUCTS[op] :][:2]
+            bias = args[0] if _PRODUCTS[op] else None
             takes_constant = use.channel_axis == -1
-            weight = args[right if takes_constant else left]
+            weight = right if takes_constant else left
         else:
             weight = args[1]
             bias = args[2] if len(args) > 2 else None
