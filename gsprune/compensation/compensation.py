@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from gsprune.compensation.moments import Stack
 from gsprune.compensation.network_fit import NetworkFit
 from gsprune.compensation.recording import Recording
-from gsprune.compensation.report import CompensationReport
+from gsprune.compensation.report import CompensationReport, OutputChange
 from gsprune.compensation.stand_in import can_take_place, in_place_of
 from gsprune.compensation.uses import watch_calls
 from gsprune.rewrite.adjustment import SmallerNetwork
@@ -18,6 +18,8 @@ from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.session import Session
 from gsprune.tracing.example import Example
+from gsprune.tracing.relative_change import relative_change
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["Compensation", "CompensationMode"]
 
@@ -42,18 +44,30 @@ class Compensation:
         calls: the calibration data, one call per batch.
         mode: "linear", or "bias" for the constants alone (FLAP, arXiv:2312.11983).
         stack: gathers the moments of the ranks that train the network together, on as many batches each.
+        measures_change: compare the outputs on the calibration data with the dense network's, as a dry run does.
 
     Attributes:
         report: of the model in the last step; None before.
+        change: of the model's output in the last step; None before, and without `measures_change`.
     """
 
-    def __init__(self, calls: Sequence[Example], mode: CompensationMode, stack: Stack | None = None) -> None:
-        self.calls, self.mode, self.stack = calls, mode, stack
+    def __init__(
+        self,
+        calls: Sequence[Example],
+        mode: CompensationMode,
+        stack: Stack | None = None,
+        *,
+        measures_change: bool = False,
+    ) -> None:
+        self.calls, self.mode, self.stack, self.measures_change = calls, mode, stack, measures_change
         self.report: CompensationReport | None = None
+        self.change: OutputChange | None = None
+        self._outputs: list[Any] = []  # of the dense network
         self._recordings: list[Recording] = []
 
     def observe(self, session: Session, plan: RewritePlan) -> None:
         """Run the dense network, and the dense followers."""
+        self._outputs = self._run(session.model) if self.measures_change else []
         self._recordings = []
         for bindings in _sharing_a_map(session.model, plan.bindings):
             with in_place_of(session.model, bindings[0]):
@@ -66,14 +80,23 @@ class Compensation:
             RewriteError: the calibration data makes inputs NaN or infinite.
         """
         model, reports = network.session.model, []
+        sliced = relative_change(self._run(model), self._outputs) if self.measures_change else 0.0
         for recording in self._recordings:
             fit = NetworkFit(network, recording, self.mode == "linear", self.stack)
             with in_place_of(model, recording.bindings[0]):
                 watch_calls(model, recording.axes, self.calls, fit.on_use)
             reports.append(fit.finish())
         self.report = reports[0]
-        self._recordings = []
-        return (str(self.report),)
+        notes = [str(self.report)]
+        if self.measures_change:
+            self.change = OutputChange(sliced, relative_change(self._run(model), self._outputs))
+            notes.append(str(self.change))
+        self._recordings, self._outputs = [], []
+        return notes
+
+    def _run(self, model: nn.Module) -> list[Any]:
+        with temporary_eval(model):
+            return [call.call(model) for call in self.calls]
 
 
 def _sharing_a_map(model: nn.Module, bindings: Sequence[Binding]) -> list[list[Binding]]:

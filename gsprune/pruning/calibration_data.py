@@ -58,7 +58,8 @@ def with_calibration(
     if compensate == "none":
         return options
     stack = None if consensus is None else consensus.stacked
-    return replace(options, compensation=Compensation(calls, compensate, stack))
+    compensation = Compensation(calls, compensate, stack, measures_change=options.dry_run)
+    return replace(options, compensation=compensation)
 
 
 def _purpose(importance: Importance, compensate: Compensate) -> str:

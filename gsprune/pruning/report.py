@@ -14,9 +14,8 @@ from torch import Tensor
 
 from gsprune.arrays import BoolArray, IntArray
 from gsprune.checks import counted
-from gsprune.compensation.rehearsal import OutputChange
 from gsprune.compensation.removable import CompactionReport
-from gsprune.compensation.report import CompensationReport
+from gsprune.compensation.report import CompensationReport, OutputChange
 from gsprune.selection import Selection, Shortfall, dense_shapes, group_layers, shortfall
 from gsprune.tracing.graph import Group, Protected
 from gsprune.tracing.structure import Structure

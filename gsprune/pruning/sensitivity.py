@@ -16,7 +16,6 @@ from gsprune.backends import BackendName, get_backend
 from gsprune.checks import check_choice, check_number
 from gsprune.compensation.calibration import calibration_calls
 from gsprune.compensation.compensation import Compensation
-from gsprune.compensation.rehearsal import Rehearsal
 from gsprune.importance import Criterion, Importance, ScoreSource, resolve_importance
 from gsprune.pruning.calibration_data import Compensate, check_calibration_data
 from gsprune.pruning.execution import execute
@@ -149,10 +148,10 @@ def sensitivity(
                     output = masked_output(module, example, tensors, structure.pruned(keep)[0].kept())
                 change = relative_change(output, dense)
             else:
-                rehearsal = Rehearsal(Compensation(calls, compensate))
-                how = RewriteOptions(provider, [rehearsal], dry_run=True)
+                compensation = Compensation(calls, compensate, measures_change=True)
+                how = RewriteOptions(provider, [compensation], dry_run=True)
                 execute(with_binding(module, session), partial(_without, structure, keep), request, ignore, how)
-                change = 0.0 if rehearsal.change is None else rehearsal.change.compensated
+                change = 0.0 if compensation.change is None else compensation.change.compensated
             score_lost = _share(scores[first:last], units)
             rows.append(SensitivityRow(group.name, float(ratio), group.width, units, score_lost, change))
     return Sensitivity(tuple(rows), tuple(sorted(float(ratio) for ratio in ratios)))

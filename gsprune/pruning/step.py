@@ -10,7 +10,6 @@ from torch.optim import Optimizer
 
 from gsprune.arrays import BoolArray
 from gsprune.backends import get_backend
-from gsprune.compensation.rehearsal import Rehearsal
 from gsprune.pruning.choice import choose_units
 from gsprune.pruning.execution import execute
 from gsprune.pruning.options import StepOptions
@@ -42,10 +41,9 @@ def take_step(
         selection = replace(options.selection, parameters=session.bound.parameter_names)
         options = replace(options, selection=selection)
     backend, compensation = get_backend(options.backend, session.bound.device), options.compensation
-    rehearsal = Rehearsal(compensation) if compensation is not None and options.dry_run else None
     adjustments: list[Adjustment] = []
     if compensation is not None:
-        adjustments.append(rehearsal or compensation)
+        adjustments.append(compensation)
     elif options.rescale and not options.dry_run:
         adjustments.append(Rescaling())
     remarks: list[str] = []
@@ -66,5 +64,5 @@ def take_step(
         report,
         notes=(*remarks, *report.notes),
         compensation=None if compensation is None else compensation.report,
-        output_change=None if rehearsal is None else rehearsal.change,
+        output_change=None if compensation is None else compensation.change,
     )

@@ -73,10 +73,8 @@ def check_ownership(optimizers: Sequence[Optimizer], cut_ids: Collection[int], m
         ValueError: an optimizer belongs to another model.
     """
     for optimizer in optimizers:
-        if any(id(parameter) in cut_ids for group in optimizer.param_groups for parameter in group["params"]):
-            continue
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if not parameters:
+        if not parameters or any(id(parameter) in cut_ids for parameter in parameters):
             continue
         everything = {id(parameter) for module in modules for parameter in module.parameters()}
         if not any(id(parameter) in everything for parameter in parameters) and not _keeps_any(optimizer, everything):
