@@ -39,7 +39,7 @@ class NetworkFit:
             else:
                 self._fits[name] = ConsumerFit(consumer, targets, linear)
         self._skipped = dict(recording.skipped)
-        self._arrivals: Counter[tuple[int, str]] = Counter()
+        self._arrived: set[tuple[int, str]] = set()
         self._num_batches = Counter(weight for _, weight in recording.samples)
         self._num_added: Counter[str] = Counter()
 
@@ -49,10 +49,11 @@ class NetworkFit:
         Raises:
             RewriteError: its inputs are NaN or infinite.
         """
-        self._arrivals[batch, use.weight] += 1
-        samples = self.recording.samples.get((batch, use.weight), [])
-        if use.weight not in self._fits or self._arrivals[batch, use.weight] > 1:
+        key = batch, use.weight
+        if use.weight not in self._fits or key in self._arrived:
             return
+        self._arrived.add(key)
+        samples = self.recording.samples.get(key, [])
         if not samples or not samples[0].matches(use):
             self._skipped[use.weight] = "channels of another axis of its inputs are removed, too"
             del self._fits[use.weight]

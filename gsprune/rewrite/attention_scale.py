@@ -37,7 +37,7 @@ def keep_attention_scale(
     replacements: Sequence[Tensor],
     before: Structure,
     after: Structure,
-    optimizers: Sequence[Optimizer] = (),
+    optimizers: Sequence[Optimizer],
 ) -> bool:
     """Multiply the rows that make an attention's queries, in place, and divide their gradients and moments.
 

@@ -6,7 +6,7 @@ that pruning may cut is still the object that its module holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.errors import RewriteError
-from gsprune.rewrite.size_links import Entry, Shape, SizeLink, link_entries, links_of
+from gsprune.rewrite.size_links import Entry, SizeLink, link_entries, links_of
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors
 from gsprune.tracing.graph import layer_of
 from gsprune.tracing.structure import Structure
@@ -109,10 +109,6 @@ class Binding:
     def tuple_entries(self, after: Structure) -> list[Entry]:
         """Stored tuples that change; the integers are in `parts`. The shapes after the step are read only if needed."""
         return link_entries(self.module_of, self._tuples, after.graph.shapes) if self._tuples else []
-
-    def user_entries(self, links: Sequence[SizeLink], shapes: Mapping[str, Shape]) -> list[Entry]:
-        """Entries for integers of user code (`gsprune.rewrite.repair`)."""
-        return link_entries(self.module_of, [link for link in links if link.module in self.module_of], shapes)
 
 
 def _owners(tensor: str) -> Iterator[str]:

@@ -23,7 +23,7 @@ from gsprune.rewrite.optimizers.stale import parameters_without_optimizer, watch
 from gsprune.rewrite.plan import RewritePlan, plan_rewrite
 from gsprune.rewrite.repair import lengths_of
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session
-from gsprune.rewrite.size_links import Entry, SizeLink
+from gsprune.rewrite.size_links import Entry, SizeLink, link_entries
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.verification import ForwardBudget, Refusal, Verification, cut_groups
 from gsprune.tracing.structure import Structure
@@ -176,9 +176,8 @@ class _Rewrite:
 
     def _set_linked(self, transaction: Transaction, links: tuple[SizeLink, ...], bindings: Sequence[Binding]) -> None:
         """Set integers of user code to the lengths that they follow."""
-        if links:
-            lengths = lengths_of(self.after.graph)
-            transaction.set_entries([entry for binding in bindings for entry in binding.user_entries(links, lengths)])
+        for binding in bindings if links else ():
+            transaction.set_entries(link_entries(binding.module_of, links, lengths_of(self.after.graph)))
 
     def _session_entries(self, links: tuple[SizeLink, ...]) -> list[Entry]:
         """Entries that attach the new session to the model and its followers."""

@@ -100,11 +100,11 @@ def link_entries(
 ) -> list[Entry]:
     """Entries that set linked integers to what the shapes after the rewrite say; only those that change.
 
-    Links to a group that is no more are passed over.
+    Links to a group that is no more are passed over, and so are those of modules that a follower lacks.
     """
     values: dict[tuple[str, str], Any] = {}
     for link in links:
-        if link.tensor not in shapes:
+        if link.tensor not in shapes or link.module not in module_of:
             continue
         key = (link.module, link.attribute)
         size = link.value(shapes[link.tensor][link.axis])
