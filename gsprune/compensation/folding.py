@@ -23,11 +23,9 @@ __all__ = ["ConstantFolding"]
 
 
 class ConstantFolding:
-    """Adds W c to the bias of every layer that read the constants c of removed units, then compares the outputs.
+    """Adds W c to the bias of every layer that read the constants c of removed units.
 
-    Args:
-        units: the analysis of the network.
-        is_exact: whether the output must be that of the dense network on the example.
+    With `is_exact`, the output on the example must be that of the dense network.
     """
 
     def __init__(self, units: RemovableUnits, *, is_exact: bool) -> None:

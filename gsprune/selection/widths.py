@@ -45,11 +45,7 @@ class WidthLimits(NamedTuple):
     ) -> WidthLimits:
         """The limits of a request.
 
-        Args:
-            structure: the groups at present.
-            initial_widths: group name -> first-seen width; the present width is used for other groups.
-            request: the options.
-            frozen: names of groups that keep their width.
+        Groups in `frozen` keep their width. Groups without an initial width have the present one.
 
         Raises:
             ValueError: a glob matches no group.
