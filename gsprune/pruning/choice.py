@@ -13,7 +13,7 @@ __all__ = ["choose_units"]
 
 
 def choose_units(
-    session: Session, options: StepOptions, frozen: frozenset[str], backend: Backend
+    session: Session, options: StepOptions, backend: Backend, frozen: frozenset[str]
 ) -> tuple[BoolArray, list[str]]:
     """Choose the units to keep. Groups in `frozen` keep their width.
 

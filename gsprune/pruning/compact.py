@@ -114,12 +114,12 @@ def compact(
         units = RemovableUnits(module, session.groups, session.bound.tensors, session.example, calls, tolerance)
         found: list[CompactionReport] = []
 
-        def choose(frozen: frozenset[str]) -> BoolArray:
+        def choose(frozen: frozenset[str]) -> tuple[BoolArray, Sequence[str]]:
             keep, report = units.choose(frozen)
             if consensus is not None:
                 keep = consensus.mean({"units to keep": keep.astype(np.float64)})["units to keep"] > 0
             found.append(report)
-            return keep
+            return keep, ()
 
         how = RewriteOptions(
             backend=get_backend(backend, session.bound.device),

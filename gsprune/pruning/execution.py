@@ -26,7 +26,7 @@ __all__ = ["execute"]
 
 def execute(
     session: Session,
-    choose: Callable[[frozenset[str]], BoolArray],
+    choose: Callable[[frozenset[str]], tuple[BoolArray, Sequence[str]]],
     selection: Selection,
     ignore: Sequence[str | nn.Module | type],
     options: RewriteOptions,
@@ -39,8 +39,8 @@ def execute(
 
     Args:
         session: the model, with its binding and structure.
-        choose: takes names of groups that must keep their width; returns (units,) bool, True for units to keep. After a
-            failed rewrite it is called again with the groups that caused the failure.
+        choose: takes names of groups that must keep their width; returns (units,) bool, True for units to keep, and
+            notes for the report. After a failed rewrite it is called again with the groups that caused the failure.
         selection: the request, for the report.
         ignore: modules whose outputs keep their width.
         options: how the network is rewritten.
@@ -62,7 +62,7 @@ def execute(
     budget = ForwardBudget()
     attempt = session  # later attempts add links and refused groups
     while True:
-        keep = choose(ignored.union(attempt.refused))
+        keep, remarks = choose(ignored.union(attempt.refused))
         changes = np.count_nonzero(keep) < len(keep)  # `all` goes through Python
         if options.consensus is not None:
             options.consensus.check_choice(session.groups, keep, final=only_counts or not changes)
@@ -78,8 +78,8 @@ def execute(
         session.model.__dict__[SESSION_ATTRIBUTE] = session  # the next step need not trace again
     names = session.bound.parameter_names
     context = Context(selection, session.initial_widths, ignored, attempt.refused, names)
-    seconds, after = time.perf_counter() - started, result.structure
-    report = PruneReport(changes, seconds, options.dry_run, result.notes, session.groups, after, keep, context)
+    seconds, notes = time.perf_counter() - started, (*remarks, *result.notes)
+    report = PruneReport(changes, seconds, options.dry_run, notes, session.groups, result.structure, keep, context)
     warn_after_step(session, report)
     return report
 

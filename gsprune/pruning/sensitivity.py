@@ -157,12 +157,12 @@ def sensitivity(
     return Sensitivity(tuple(rows), tuple(sorted(float(ratio) for ratio in ratios)))
 
 
-def _without(structure: Structure, keep: BoolArray, frozen: frozenset[str]) -> BoolArray:
+def _without(structure: Structure, keep: BoolArray, frozen: frozenset[str]) -> tuple[BoolArray, Sequence[str]]:
     """`keep`, and all units of the groups in `frozen`, whose width the network's code relies on."""
     keep = keep.copy()
     for group, first, last in structure.spans():
         keep[first:last] |= group.name in frozen
-    return keep
+    return keep, ()
 
 
 def _share(scores: Float32Array, units: IntArray) -> float:

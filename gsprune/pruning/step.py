@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from torch import nn
 from torch.optim import Optimizer
 
-from gsprune.arrays import BoolArray
 from gsprune.backends import get_backend
 from gsprune.pruning.choice import choose_units
 from gsprune.pruning.execution import execute
@@ -46,12 +46,7 @@ def take_step(
         adjustments.append(compensation)
     elif options.rescale and not options.dry_run:
         adjustments.append(Rescaling())
-    remarks: list[str] = []
-
-    def choose(frozen: frozenset[str]) -> BoolArray:
-        keep, remarks[:] = choose_units(session, options, frozen, backend)
-        return keep
-
+    choose = partial(choose_units, session, options, backend)
     how = RewriteOptions(backend, adjustments, options.consensus, options.dry_run)
     criterion, succeeded = options.importance.state_dict(), False
     try:
@@ -60,9 +55,6 @@ def take_step(
     finally:
         if options.dry_run or not succeeded:
             options.importance.load_state_dict(criterion)
-    return replace(
-        report,
-        notes=(*remarks, *report.notes),
-        compensation=None if compensation is None else compensation.report,
-        output_change=None if compensation is None else compensation.change,
-    )
+    if compensation is None:
+        return report
+    return replace(report, compensation=compensation.report, output_change=compensation.change)
