@@ -72,11 +72,7 @@ def options_within_budget(
         return _solve(model, session, replace(options, consensus=None), budget)
 
     ratio = solve() if options.consensus is None else options.consensus.from_first("the budget", solve)
-    return _with_sparsity(options, ratio * budget.reached)
-
-
-def _with_sparsity(options: StepOptions, sparsity: float) -> StepOptions:
-    return replace(options, selection=replace(options.selection, sparsity=sparsity))
+    return replace(options, selection=replace(options.selection, sparsity=ratio * budget.reached))
 
 
 def _solve(model: nn.Module, session: Session, options: StepOptions, budget: LatencyBudget) -> float:
@@ -98,7 +94,8 @@ def _solve(model: nn.Module, session: Session, options: StepOptions, budget: Lat
     trial = replace(options, importance=l1, ignore=ignored, dry_run=False, compensation=None)
 
     def point(ratio: float) -> Point:
-        network, present = _pruned_copy(model, session, _with_sparsity(trial, ratio))
+        selection = replace(options.selection, sparsity=ratio)
+        network, present = _pruned_copy(model, session, replace(trial, selection=selection))
         widths = {group.name: group.width for group in present.groups.graph.groups}
         milliseconds = table.milliseconds(widths)
         if milliseconds is None:

@@ -29,10 +29,6 @@ _WIDER = {
 _MAKERS = frozenset((torch.tensor, torch.full, torch.scalar_tensor, torch.arange, torch.linspace, torch.logspace))
 
 
-class _NotInFloat64Error(Exception):
-    """An operation that would not be the same one in float64."""
-
-
 def call_in_float64(model: nn.Module, example: Example) -> Any:
     """The model's output on the example with every parameter, buffer, input and constant in float64.
 
@@ -80,7 +76,7 @@ class _InFloat64(OperationMode):
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation, unless it may be another one in float64."""
         if func.namespace not in ("aten", "prims", "prim") or func is torch.ops.aten.view.dtype:
-            raise _NotInFloat64Error(f"{func} may be another operation in float64")
+            raise TypeError(f"{func} may be another operation in float64")
         if operation.mutable:
             _check_writes(func, args, kwargs)
         return _widened(func(*_widened(args), **_widened(kwargs)))
@@ -108,7 +104,7 @@ def _check_writes(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Ma
         value = args[index] if index < len(args) else kwargs.get(argument.name)
         for tensor in value if isinstance(value, list | tuple) else (value,):
             if isinstance(tensor, Tensor) and tensor.dtype in _WIDER:
-                raise _NotInFloat64Error(f"{func} writes into a tensor of {tensor.dtype}")
+                raise TypeError(f"{func} writes into a tensor of {tensor.dtype}")
 
 
 def _widened(value: Any) -> Any:
