@@ -9,7 +9,7 @@ from gsprune.engines.portable_call import portable_call
 from gsprune.engines.registry import load
 from gsprune.engines.timing import forwards_in_turns
 from gsprune.networks import example_frames
-from gsprune.report.load import RunRecord
+from gsprune.report.record import RunRecord
 from gsprune.rl.trained import load_agent
 
 __all__ = ["measured_latencies"]
