@@ -25,7 +25,7 @@ from gsprune.cli.console import open_agent, say
 from gsprune.engines import WIDTH_MULTIPLES, WidthPreset
 from gsprune.files import write_atomically
 from gsprune.networks import FRAME_SHAPE, EncoderName, ObservationShape, example_frames
-from gsprune.report.engine_latency import EngineLatency, latency_table, ratios, time_engines
+from gsprune.report.engine_latency import EngineLatency, latency_table, time_engines
 from gsprune.report.plot_engines import engine_latencies
 from gsprune.report.table import Table
 from gsprune.rl.algorithms.registry import algorithm_of
@@ -183,9 +183,9 @@ def _json(rows: list[EngineLatency]) -> list[dict[str, Any]]:
             "median_ms": 1e3 * row.latency.median,
             "p99_ms": 1e3 * row.latency.p99,
             "undisturbed_ms": 1e3 * row.latency.undisturbed,
-            "of_dense": ratio,
+            "of_dense": row.of_dense,
             "calls": len(row.latency.seconds),
             "undisturbed_calls": row.latency.undisturbed_calls,
         }
-        for row, ratio in zip(rows, ratios(rows), strict=True)
+        for row in rows
     ]

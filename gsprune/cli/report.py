@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 
 from gsprune.checks import counted
 from gsprune.cli.console import say
-from gsprune.report.latency import measured_latencies
+from gsprune.report.engine_latency import measured_latencies
 from gsprune.report.load import load_runs
 from gsprune.report.table import Table
 from gsprune.report.write import write_report
