@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from gsprune.checks import counted
-from gsprune.cli.console import open_agent, say
+from gsprune.cli.console import console, open_agent, say
 from gsprune.rl.playing.environment import check_same_environment
 from gsprune.rl.playing.picture import Pictures
 from gsprune.rl.playing.playback import PlayConfig, filmed, moments
@@ -58,9 +57,8 @@ class Args:
 
 def main(args: Args) -> None:
     """Play in a window, or write the files and print their names."""
-    console = Console(markup=False)
     config = PlayConfig(args.levels, args.seed, args.episodes, args.seconds, args.fps, args.scale)
-    agents = _agents(args, console)
+    agents = _agents(args)
     obstacle = None if args.out is not None else no_window()
     paths = _paths(args, obstacle)
     for path in paths:
@@ -71,14 +69,14 @@ def main(args: Args) -> None:
         _show(players, config, args.run.resolve().name)
         return
     if obstacle is not None:
-        say(console, f"{obstacle}: writing files instead of opening a window")
+        say(f"{obstacle}: writing files instead of opening a window")
     with console.status("playing"):
         film = filmed(players, config)
     for path in paths:
         with console.status(f"writing {path}"):
             write_video(path, film, args.fps)
         size = f"{path.stat().st_size / 1e3:,.0f} kB"
-        say(console, f"written to {path} ({counted(len(film), 'frame')}, {len(film) / args.fps:.1f} s, {size})")
+        say(f"written to {path} ({counted(len(film), 'frame')}, {len(film) / args.fps:.1f} s, {size})")
 
 
 def _paths(args: Args, obstacle: str | None) -> list[Path]:
@@ -88,10 +86,10 @@ def _paths(args: Args, obstacle: str | None) -> list[Path]:
     return [] if obstacle is None else [args.run / "play.mp4", args.run / "play.gif"]
 
 
-def _agents(args: Args, console: Console) -> list[TrainedAgent]:
+def _agents(args: Args) -> list[TrainedAgent]:
     device = resolve_device(args.device)
     runs = [args.run] if args.beside is None else [args.beside, args.run]
-    agents = [open_agent(run, console, device) for run in runs]
+    agents = [open_agent(run, device) for run in runs]
     if args.beside is not None:
         check_same_environment(agents[1], agents[0])
     return agents

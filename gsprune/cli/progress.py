@@ -95,7 +95,7 @@ class TrainingDisplay:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        say(self._progress.console, line)
+        say(line, self._progress.console)
 
 
 class _TimeLeft(TimeRemainingColumn):
