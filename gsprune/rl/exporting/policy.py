@@ -142,6 +142,6 @@ def _played(agent: TrainedAgent, session: Session, config: ProtocolConfig, one_b
         return torch.from_numpy(np.concatenate([session({_INPUT: chunk})[0] for chunk in chunks]))
 
     def policy(generator: torch.Generator) -> Policy:
-        return agent.algorithm.policy(outputs, agent.network, agent.environment, generator)
+        return agent.algorithm.policy(outputs, agent.network, agent.environment, generator, torch.device("cpu"))
 
     return evaluate_tracks(policy, config, [_TEST_TRACK])[_TEST_TRACK.name]

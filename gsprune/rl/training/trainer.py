@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import gsprune
+from gsprune.arrays import IntArray
+from gsprune.compensation.spread import spread, spread_apart
 from gsprune.distributed.ranks import Ranks
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
@@ -30,7 +32,7 @@ from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter
 from gsprune.rl.training.own_evaluations import OwnEvaluations
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
-from gsprune.rl.training.step_effect import AgentOutputs, StepEffect
+from gsprune.rl.training.step_effect import AgentOutputs, StepEffect, held_out_count
 from gsprune.rl.training.workers import start_workers
 
 __all__ = ["OnActivity", "Trainer"]
@@ -171,8 +173,12 @@ class Trainer(ABC, Generic[ConfigT]):
         """Run one iteration of `config.steps_per_iteration` environment steps, with pruning; return its metrics."""
 
     @abstractmethod
-    def _held_out_frames(self) -> Tensor:
-        """(B, C, H, W) recent observations that are not used for compensation, to measure a pruning event."""
+    def _num_recent_frames(self) -> int:
+        """Number of this process's recent observations, for calibration and for measuring pruning events."""
+
+    @abstractmethod
+    def _recent_frames(self, positions: IntArray) -> Tensor:
+        """(B, C, H, W) recent observations by their numbers, (B,) in [0, `_num_recent_frames`)."""
 
     @abstractmethod
     def _outputs(self, frames: Tensor) -> AgentOutputs:
@@ -312,22 +318,36 @@ class Trainer(ABC, Generic[ConfigT]):
         """Report the present activity, `steps` environment steps after the last iteration."""
         self._on_activity(self.global_step + steps, activity)
 
-    def _prune(self, progress: float, frames: Tensor) -> None:
+    def _prune(self, progress: float, event: int, batch: Tensor) -> None:
         """Run a pruning event.
 
         Args:
             progress: the fraction of the training that is done, in [0, 1].
-            frames: a recent batch of observations.
+            event: the number of the event, which determines its frames.
+            batch: a recent batch of observations, for events without calibration.
         """
         self.ranks.check_equal("the networks before a pruning step", self.agent)
         due = self.method.is_due(progress)
-        before = self.step_effect.observe(self._held_out_frames()) if due else None
+        frames = self._calibration_frames(event) if self.config.calibrates else batch
+        before = self.step_effect.observe(self._held_out_frames(event)) if due else None
         report = self.method.step(progress, frames)
         if before is not None and report.changed:
             self.step_effect.compare(before)
         self.size = self.size.after(report)
         self.sparsity = report.sparsity
         self.compilation.set_stable(self._widths_are_stable(progress))
+
+    def _calibration_frames(self, event: int) -> Tensor:
+        config = self.config
+        return self._recent_frames(
+            spread(config.num_calibration_frames, self._num_recent_frames(), (config.seed, event))
+        )
+
+    def _held_out_frames(self, event: int) -> Tensor:
+        """Recent observations that are not used for calibration, to measure the event."""
+        config, total = self.config, self._num_recent_frames()
+        seed = (config.seed, event)
+        return self._recent_frames(spread_apart(held_out_count(total), total, seed, config.num_calibration_frames))
 
     def _widths_are_stable(self, progress: float) -> bool:
         """True before the schedule begins and after it ends, and always without group pruning."""

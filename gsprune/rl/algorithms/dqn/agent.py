@@ -1,17 +1,13 @@
-"""DQN's network, and its policy."""
+"""DQN's network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gsprune.networks import Encoder, QNetwork
 from gsprune.rl.envs.provider import EnvironmentDescription
-from gsprune.rl.evaluation.episodes import Policy, greedy_policy
 
-__all__ = ["build_network", "num_actions", "policy"]
+__all__ = ["build_network", "num_actions"]
 
 
 def num_actions(environment: EnvironmentDescription) -> int:
@@ -34,15 +30,3 @@ def num_actions(environment: EnvironmentDescription) -> int:
 def build_network(encoder: Encoder, environment: EnvironmentDescription) -> nn.Module:
     """Action values on an encoder, for the actions of an environment."""
     return QNetwork(encoder, num_actions(environment))
-
-
-def policy(
-    outputs: Callable[[Tensor], Tensor],
-    network: nn.Module,
-    environment: EnvironmentDescription,
-    generator: torch.Generator,
-    device: torch.device | str = "cpu",
-) -> Policy:
-    """A policy that takes the action of the highest value."""
-    del network, environment, generator
-    return greedy_policy(outputs, device)

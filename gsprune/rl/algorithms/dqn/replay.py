@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from gsprune.arrays import BoolArray, Float32Array, IntArray, Uint8Array
-from gsprune.compensation.spread import spread, spread_apart
 from gsprune.errors import CheckpointError
 from gsprune.rl.algorithms.dqn.frame_store import FrameStore
 from gsprune.rl.algorithms.dqn.last_frames import LastFrames
 from gsprune.rl.algorithms.dqn.losses import importance_weights, n_step_returns, priorities
 from gsprune.rl.algorithms.dqn.stack_store import StackStore
 from gsprune.rl.algorithms.dqn.sum_tree import SumTree
-from gsprune.rl.training.step_effect import held_out_count
 from gsprune.rl.training.truncation import Truncated
 
 __all__ = ["PrioritizedReplay", "ReplayBatch", "ReplayOptions"]
@@ -245,24 +243,8 @@ class PrioritizedReplay:
             leaves=leaves,
         )
 
-    def spread_frames(self, count: int, seed: Sequence[int]) -> Uint8Array:
-        """Observations that are spread evenly over the replay, whatever their priorities.
-
-        Args:
-            count: how many, at most.
-            seed: of their positions.
-
-        Returns:
-            (B, *frame_shape) uint8.
-        """
-        return self._frames_at(spread(count, self.size, seed))
-
-    def held_out_frames(self, num_calibration: int, seed: Sequence[int]) -> Uint8Array:
-        """Observations as `spread_frames`, none of those that it returns for `num_calibration`."""
-        return self._frames_at(spread_apart(held_out_count(self.size), self.size, seed, num_calibration))
-
-    def _frames_at(self, positions: IntArray) -> Uint8Array:
-        """Observations by their positions in the replay, the oldest first."""
+    def frames_at(self, positions: IntArray) -> Uint8Array:
+        """(B, *frame_shape) uint8: observations by their numbers, (B,) in [0, size); 0 is of the oldest step."""
         oldest = max(0, self._steps - self._live)
         times, envs = np.divmod(positions, self.num_envs)
         out = np.empty((len(positions), *self._frames.frame_shape), dtype=np.uint8)

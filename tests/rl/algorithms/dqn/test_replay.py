@@ -55,20 +55,14 @@ def test_a_window_holds_the_nth_observation_and_gamma_to_the_n():
 
 
 @pytest.mark.parametrize("steps", [9, 10, 11, 27])
-def test_spread_frames_are_one_of_each_part_of_what_can_be_sampled(steps):
+def test_frames_are_numbered_from_the_oldest_that_can_be_sampled(steps):
     replay = PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE)
     add_steps(replay, range(steps))
     numbers = list(range(2 * max(0, steps - 10), 2 * (steps - 3)))  # of the frames that can be sampled
     assert set(numbers) == set(sampled(replay))
-    assert replay.spread_frames(100, (0,))[:, 0, 0, 0].tolist() == numbers
-    some = replay.spread_frames(len(numbers) // 2, (0,))[:, 0, 0, 0]
-    parts = (some - numbers[0]) * len(some) // len(numbers)
-    assert parts.tolist() == list(range(len(some)))
-    taken = set(some.tolist())
-    held_out = replay.held_out_frames(len(some), (0,))[:, 0, 0, 0].tolist()
-    assert held_out
-    assert set(held_out) <= set(numbers) - taken
-    assert replay.held_out_frames(len(numbers), (0,)).shape == (0, *SHAPE)
+    assert replay.frames_at(np.arange(replay.size))[:, 0, 0, 0].tolist() == numbers
+    assert replay.frames_at(np.array([1, 3]))[:, 0, 0, 0].tolist() == [numbers[1], numbers[3]]
+    assert replay.frames_at(np.arange(0)).shape == (0, *SHAPE)
 
 
 def test_nothing_can_be_sampled_before_the_nth_observation_is_there():

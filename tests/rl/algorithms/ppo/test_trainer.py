@@ -273,7 +273,7 @@ def test_a_step_logs_the_change_of_policy_and_values_on_frames_that_calibration_
     expected, step = [], trainer.method.step
 
     def watched(progress: float, frames: torch.Tensor) -> Any:
-        held_out = trainer._held_out_frames()
+        held_out = trainer._held_out_frames(trainer.iteration)
         assert held_out.shape == (5, 3, 64, 64)
         if compensate != "none":
             assert not (held_out[:, None] == frames).flatten(2).all(2).any()
