@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,10 +16,9 @@ import tyro
 
 from gsprune.checks import counted
 from gsprune.cli.console import console, open_agent, say
-from gsprune.rl.playing.environment import check_same_environment
-from gsprune.rl.playing.picture import Pictures
-from gsprune.rl.playing.playback import PlayConfig, filmed, moments
-from gsprune.rl.playing.player import Player, players_of
+from gsprune.rl.playing.playback import Film, PlayConfig, drawn, moments
+from gsprune.rl.playing.player import players_of
+from gsprune.rl.playing.rollout import check_same_environment
 from gsprune.rl.playing.video import check_video_path, write_video
 from gsprune.rl.playing.window import no_window, show
 from gsprune.rl.trained import TrainedAgent
@@ -66,12 +64,13 @@ def main(args: Args) -> None:
     with console.status("timing the networks on one thread"):
         players = players_of(agents)
     if not paths:
-        _show(players, config, args.run.resolve().name)
+        with closing(moments(players, config)) as stream:
+            show(drawn(players, stream, config.scale), args.fps, title=args.run.resolve().name)
         return
     if obstacle is not None:
         say(f"{obstacle}: writing files instead of opening a window")
     with console.status("playing"):
-        film = filmed(players, config)
+        film = Film(players, list(moments(players, config)), config.scale)
     for path in paths:
         with console.status(f"writing {path}"):
             write_video(path, film, args.fps)
@@ -93,10 +92,3 @@ def _agents(args: Args) -> list[TrainedAgent]:
     if args.beside is not None:
         check_same_environment(agents[1], agents[0])
     return agents
-
-
-def _show(players: list[Player], config: PlayConfig, title: str) -> None:
-    with closing(moments(players, config)) as stream:
-        first = next(stream)
-        pictures = Pictures(players, first, config.scale)
-        show((pictures.draw(each) for each in chain((first,), stream)), config.fps, title)

@@ -8,7 +8,6 @@ import numpy as np
 
 from gsprune.arrays import Uint8Array
 from gsprune.errors import MissingExtraError
-from gsprune.rl.playing.captions import caption
 from gsprune.rl.playing.player import Player
 from gsprune.rl.playing.rollout import Moment
 
@@ -69,7 +68,7 @@ class Pictures:
     def _wrapped(self, player: Player, moment: Moment) -> list[str]:
         """The caption in lines that fit the panel."""
         lines = []
-        for text in caption(player, moment):
+        for text in player.caption(moment):
             line = ""
             for word in text.split():
                 longer = f"{line} {word}" if line else word

@@ -6,10 +6,10 @@ pkg_resources, but setuptools no longer has that module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,21 +19,13 @@ from gsprune.files import replacement
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from gsprune.rl.playing.playback import Film
+
 __all__ = ["check_video_path", "write_video"]
 
 _PALETTE_SAMPLES = 24  # number of pictures that determine the palette of a GIF
 _COLOURS = 256  # colours of a GIF; with 64 the file is a fifth smaller, but small bright objects lose their colour
 _LEAST_GIF_MILLISECONDS = 20  # browsers show shorter pictures for 100 ms
-
-
-class Film(Protocol):
-    """At least one picture; all have the same size, with even sides."""
-
-    def __len__(self) -> int:
-        """The number of pictures."""
-
-    def __iter__(self) -> Iterator[Image]:
-        """The pictures in order."""
 
 
 def check_video_path(path: Path) -> None:
