@@ -146,9 +146,9 @@ class TrainConfig(ABC):
         """Environment steps per row of metrics."""
 
     @property
-    @abstractmethod
     def num_iterations(self) -> int:
         """Iterations of the whole training; a last, incomplete one is omitted."""
+        return self.total_timesteps // self.steps_per_iteration
 
     def check(self) -> None:
         """Raise an error for the first invalid option. Trainers call this first.

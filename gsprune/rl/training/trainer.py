@@ -15,8 +15,10 @@ import gsprune
 from gsprune.arrays import IntArray
 from gsprune.compensation.spread import spread, spread_apart
 from gsprune.distributed.ranks import Ranks
+from gsprune.errors import EvaluationError
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
+from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig, TrackResult, evaluate_tracks
 from gsprune.rl.training.checkpoints import (
     MODEL_FILE,
     checkpoint_folders,
@@ -29,7 +31,6 @@ from gsprune.rl.training.config import TrainConfig, resolve_device
 from gsprune.rl.training.environment_states import EnvironmentStates, training_request
 from gsprune.rl.training.from_scratch import take_widths
 from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, Row
-from gsprune.rl.training.own_evaluations import OwnEvaluations
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
 from gsprune.rl.training.step_effect import AgentOutputs, StepEffect, held_out_count
@@ -55,6 +56,7 @@ class Trainer(ABC, Generic[ConfigT]):
         iteration: number of finished iterations.
         global_step: number of environment steps in them.
         sparsity: the sparsity that the pruning method has reached, in its own unit.
+        evaluation_seconds: seconds of all evaluations, including those before the run was resumed.
         ranks: the processes that train together. Each plays its share of the environments. Gradients are summed, so all
             have the same network. The first process writes the files.
         share: the numbers of this process's environments among all.
@@ -129,18 +131,19 @@ class Trainer(ABC, Generic[ConfigT]):
         self.compilation = StableWidthCompiler(config.compile, self.say)
 
     def _build_environments(self) -> None:
-        """The environments of this process, and what plays and records episodes."""
+        """The environments of this process, and what records episodes."""
         config = self.config
         self.envs: Any = make_environments(training_request(config, len(self.share), self.share.start))
         self._env_states = EnvironmentStates(config, self.environment, self.envs, self.ranks, self.share)
         self.ended = EpisodeLog(self.share.start)
         self.episodes = EpisodeTracker()
-        self._evaluations = OwnEvaluations(config, self.policy, self.device, self.say)
 
     def _start_counting(self) -> None:
         self.iteration = self.global_step = 0
         self.sparsity = 0.0
         self._seconds_before = 0.0  # training time before the run was resumed
+        self.evaluation_seconds = 0.0
+        self._has_given_up_evaluations = False
         self._saved_iteration = -1  # iteration of the newest checkpoint
         self._on_activity: OnActivity = lambda step, activity: None
 
@@ -218,11 +221,6 @@ class Trainer(ABC, Generic[ConfigT]):
         """Seconds of training without evaluations, including those before the run was resumed."""
         return self._seconds_before + time.monotonic() - self._started
 
-    @property
-    def evaluation_seconds(self) -> float:
-        """Seconds of all evaluations, including those before the run was resumed."""
-        return self._evaluations.seconds
-
     def build_dense(self) -> nn.Module:
         """The dense network, initialised from PyTorch's global random state."""
         agent = self._build_agent().to(self.device)
@@ -274,11 +272,28 @@ class Trainer(ABC, Generic[ConfigT]):
         return self.iteration == self.config.num_iterations
 
     def evaluate(self, episodes: int) -> dict[str, float]:
-        """Mean returns of `episodes` episodes; see `OwnEvaluations.returns`."""
-        before = self.evaluation_seconds
-        returns = self._evaluations.returns(episodes)
-        self._started += self.evaluation_seconds - before  # evaluations do not count as training time
-        return returns
+        """Mean returns of `episodes` episodes without noise as ``eval/train_return`` and ``eval/test_return``.
+
+        An environment without a test split has only the latter. The result is empty for 0 episodes. It is also empty if
+        an episode does not end. Then a line is printed, and there are no more evaluations during the training, because
+        the next one would probably fail after the same time.
+        """
+        if episodes == 0:
+            return {}
+        config = self.config
+        seed = EVALUATION_SEED + config.seed
+        protocol = ProtocolConfig.of_run(vars(config), episodes=episodes, num_envs=config.eval_num_envs, seed=seed)
+        began = time.monotonic()
+        results: dict[str, TrackResult] = {}
+        try:
+            results = evaluate_tracks(self.policy, protocol, device=self.device)
+        except EvaluationError as error:
+            self._has_given_up_evaluations = True
+            self.say(f"the evaluation was given up: {error}")
+        seconds = time.monotonic() - began
+        self.evaluation_seconds += seconds
+        self._started += seconds  # evaluations do not count as training time
+        return {f"eval/{name}_return": result.mean for name, result in results.items()}
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint between two iterations. All processes must call this.
@@ -355,11 +370,18 @@ class Trainer(ABC, Generic[ConfigT]):
         return config.pruning != "group" or not config.prune_begin <= progress < config.prune_end
 
     def _evaluate_if_due(self) -> dict[str, float]:
-        """Mean returns at `eval_points` points of the training. The first process plays; the others wait for it."""
-        if not self.ranks.is_first or not self._evaluations.is_due(self.iteration):
+        """Mean returns at `eval_points` points of the training. The first process plays; the others wait for it.
+
+        The final evaluation is not one of them.
+        """
+        config, last = self.config, self.config.num_iterations
+        if config.eval_interval_episodes == 0 or self._has_given_up_evaluations or self.iteration == last:
+            return {}
+        before, now = (config.eval_points * number // last for number in (self.iteration - 1, self.iteration))
+        if before == now or not self.ranks.is_first:
             return {}
         self._report_activity(0, "evaluating")
-        return self.evaluate(self.config.eval_interval_episodes)
+        return self.evaluate(config.eval_interval_episodes)
 
     def _checkpoint_is_due(self) -> bool:
         is_last = self.iteration == self.config.num_iterations
@@ -386,7 +408,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.iteration, self.global_step = state["iteration"], state["global_step"]
         self._saved_iteration = self.iteration
         self._seconds_before = state["seconds"]
-        self._evaluations.seconds = state["evaluation_seconds"]
+        self.evaluation_seconds = state["evaluation_seconds"]
         self.sparsity = state["sparsity"]
         self.compilation.compilations = state["compilations"]
         self.method.load_state_dict(state["method"])
