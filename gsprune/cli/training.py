@@ -89,7 +89,7 @@ def _finished_run(config: TrainConfig, options: RunOptions) -> Path | None:
     if options.resume is None:
         return None
     refuse_changes(options, options.resume, idle_options(config))
-    return options.resume if RunFolder.without_lock(options.resume).is_finished else None
+    return options.resume if (options.resume / "summary.json").is_file() else None
 
 
 def _open_folder(config: TrainConfig, options: RunOptions, algorithm: str, ranks: Ranks) -> RunFolder:

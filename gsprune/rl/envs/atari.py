@@ -98,7 +98,7 @@ class AtariGames(WrappedGames):
         """Start new games everywhere; see `WrappedGames.reset`."""
         frames, infos = super().reset(seed=seed, options=options)
         self._lives = np.array(infos["lives"])
-        return frames, {}
+        return frames, infos
 
     def step(self, actions: AnyArray) -> tuple[Uint8Array, Float32Array, BoolArray, BoolArray, dict[str, Any]]:
         """Act once in every environment.

@@ -75,12 +75,6 @@ class GymnasiumGames(WrappedGames):
         games = vector([make_one] * request.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         super().__init__(games, request)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Uint8Array, dict[str, Any]]:
-        """Start new episodes everywhere; see `WrappedGames.reset`."""
-        return super().reset(seed=seed, options=options)[0], {}
-
     def step(self, actions: AnyArray) -> tuple[Uint8Array, Float32Array, BoolArray, BoolArray, dict[str, Any]]:
         """Act once in every environment; see `gsprune.rl.envs.provider.EnvironmentProvider.make`."""
         frames, rewards, terminated, truncated, infos = self._games.step(actions)

@@ -8,7 +8,6 @@ as in the paper, and the frame that comes with it is the first of the next episo
 from __future__ import annotations
 
 import contextlib
-import difflib
 import gc
 import importlib
 import json
@@ -23,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gsprune.checks import suggestion
 from gsprune.errors import MissingExtraError, install_command
 from gsprune.rl.envs.episodes import EpisodeSums
 from gsprune.rl.envs.options import parsed_options
@@ -88,7 +88,8 @@ class EnvConfig:
 
     def __post_init__(self) -> None:
         if self.game not in GAMES:
-            raise ValueError(f"there is no game {self.game!r}; {_suggestion(self.game)}")
+            way_out = suggestion(self.game, GAMES) or f"; the games are {', '.join(GAMES)}"
+            raise ValueError(f"there is no game {self.game!r}{way_out}")
         if self.num_envs < 1:
             raise ValueError(f"`num_envs` must be at least 1, got {self.num_envs}")
         if self.distribution_mode not in _LEVELS:
@@ -353,9 +354,3 @@ def _gym_keeps_quiet() -> Iterator[None]:
         yield
     finally:
         gym_notices.notices = notices
-
-
-def _suggestion(game: str) -> str:
-    """The way out for a game that does not exist."""
-    close = difflib.get_close_matches(game, GAMES, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"the games are {', '.join(GAMES)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gsprune.engines.onnxruntime import Session, open_session
 from gsprune.engines.portable_call import portable_call
 from gsprune.engines.quantize import quantize
 from gsprune.exporting import ExportReport, export
-from gsprune.exporting.comparison import Comparison, measured_comparison
+from gsprune.exporting.comparison import Comparison, compare
 from gsprune.exporting.contract import check_entry, contract_path, encoded, file_entry
 from gsprune.exporting.exporter import Format, onnx_runner
 from gsprune.files import write_atomically
@@ -116,7 +117,8 @@ def quantize_policy(
     example = example_frames(observation_shape=agent.environment.observation_shape)
     call = portable_call(agent.acting_part, example, None, [_INPUT])
     chunk = 100 if batch > 1 else 1
-    comparison = measured_comparison(call, onnx_runner(path, [_INPUT]), [torch.from_numpy(frames)], chunk)
+    comparison = compare(call, onnx_runner(path, [_INPUT]), [torch.from_numpy(frames)], math.inf, chunk)
+    comparison = replace(comparison, ties=0)
     if not isinstance(agent.environment.action_space, Discrete):  # the outputs are not values of single actions
         comparison = replace(comparison, same_choice=None)
     before, after = (_played(agent, open_session(file), config, batch == 1) for file in (report.path, path))

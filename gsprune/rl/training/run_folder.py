@@ -88,11 +88,6 @@ class RunFolder:
             raise ValueError(f"the run folder {str(path)!r} cannot be written: {error.strerror}") from error
 
     @property
-    def is_finished(self) -> bool:
-        """True if the training is complete and its summary is written."""
-        return (self.path / "summary.json").is_file()
-
-    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
