@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from gsprune.errors import MissingExtraError
+from gsprune.errors import needs
 from gsprune.rl.algorithms.registry import algorithm_of
 from gsprune.rl.envs.registry import provider_of
 from gsprune.rl.training.idle_options import IGNORED_BY
@@ -172,10 +172,8 @@ def read_study(path: Path) -> Study:
         ValueError: the file cannot be read, is not YAML, or is not a study.
         MissingExtraError: PyYAML is not installed.
     """
-    try:
+    with needs("pyyaml", "train"):
         import yaml
-    except ImportError as error:
-        raise MissingExtraError("pyyaml", "train") from error
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -17,7 +17,7 @@ import numpy as np
 
 from gsprune.arrays import AnyArray, BoolArray, Float32Array, Uint8Array
 from gsprune.checks import suggestion
-from gsprune.errors import MissingExtraError
+from gsprune.errors import MissingExtraError, needs
 from gsprune.rl.envs.atari_scores import HUMAN_SCORES
 from gsprune.rl.envs.options import parsed_options, refuse_difficulty
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
@@ -186,10 +186,8 @@ class AtariProvider:
 
 def _vector_env() -> Any:
     """The class of ale-py's vector environment."""
-    try:
+    with needs("ale-py", "atari"):
         from ale_py.vector_env import AtariVectorEnv
-    except ImportError as error:
-        raise MissingExtraError("ale-py", "atari") from error
     return AtariVectorEnv
 
 

@@ -23,17 +23,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gsprune.checks import suggestion
-from gsprune.errors import MissingExtraError, install_command
+from gsprune.errors import MissingExtraError, install_command, needs
 from gsprune.rl.envs.episodes import EpisodeSums
 from gsprune.rl.envs.options import parsed_options
 from gsprune.rl.envs.procgen_state import EnvState
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.evaluation.scores import ScoreRange, score_range
 
-try:
+with needs("gymnasium", "train"):
     import gymnasium
-except ImportError as error:
-    raise MissingExtraError("gymnasium", "train") from error
 
 __all__ = [
     "ACTION_MEANINGS",

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from gsprune.arrays import Uint8Array
-from gsprune.errors import MissingExtraError
+from gsprune.errors import needs
 from gsprune.rl.playing.player import Player
 from gsprune.rl.playing.rollout import Moment
 
-try:
+with needs("pillow", "play"):
     from PIL import Image, ImageDraw, ImageFont
-except ImportError as error:
-    raise MissingExtraError("pillow", "play") from error
 
 __all__ = ["Pictures", "colours"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gsprune.errors import MissingExtraError
+from gsprune.errors import needs
 from gsprune.files import replacement
 
 if TYPE_CHECKING:
@@ -40,10 +40,8 @@ def check_video_path(path: Path) -> None:
     if not path.parent.is_dir():
         raise ValueError(f"`out` must be in a folder that exists, got {str(path)!r}; make {str(path.parent)!r} first")
     if path.suffix.lower() == ".mp4":
-        try:
+        with needs("av", "play"):
             import av  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("av", "play") from error
 
 
 def write_video(path: Path, film: Film, fps: int) -> None:

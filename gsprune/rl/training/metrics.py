@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gsprune.errors import MissingExtraError
+from gsprune.errors import needs
 
 __all__ = ["Ended", "EpisodeLog", "EpisodeTracker", "MetricWriter", "Row", "read_metrics"]
 
@@ -133,10 +133,8 @@ class MetricWriter:
         Raises:
             MissingExtraError: tensorboard is not installed.
         """
-        try:
+        with needs("tensorboard", "train"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError("tensorboard", "train") from error
         self._jsonl = (folder / "metrics.jsonl").open("ab")
         self._jsonl.truncate(min(keep_bytes, self._jsonl.tell()))
         self._jsonl.seek(0, os.SEEK_END)
