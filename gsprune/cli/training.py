@@ -33,11 +33,6 @@ _LAUNCHER_SECONDS = 3.0  # torchrun forwards a Ctrl-C within this time
 def run_training(config: TrainConfig, options: RunOptions, algorithm: Algorithm) -> int:
     """Train in a run folder, from the start or from its last checkpoint, alone or in all processes of a launcher.
 
-    Args:
-        config: the options of the trainer.
-        options: the folder.
-        algorithm: the algorithm of `config`.
-
     Returns:
         exit code: 0, or 130 if the run was stopped and can be resumed.
     """

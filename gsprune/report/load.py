@@ -27,10 +27,7 @@ _NOT_A_METHOD = frozenset(
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """The run folders at or below the given paths, each once, sorted within each path.
-
-    Args:
-        paths: run folders, or folders that contain run folders at any depth, such as a sweep's.
+    """The run folders at or below the given paths, at any depth, each once, sorted within each path.
 
     Raises:
         ValueError: a path does not exist or contains no run.

@@ -41,12 +41,7 @@ def learning_curves(
 ) -> Figure | None:
     """A metric over training: one panel per game, one line per method, the mean over seeds with its band.
 
-    Args:
-        runs: the runs.
-        styles: see the module.
-        key: the metric, e.g. "charts/episodic_return".
-        label: label of the y axis.
-        over: the metric on the x axis: "step" or "time/seconds".
+    The metric on the x axis, `over`, is "step" or "time/seconds".
     """
     bands = {
         (game, method): mean_band([run.curve(key, over) for run in runs if (run.game, run.method) == (game, method)])

@@ -67,11 +67,7 @@ def plot_styles(methods: Iterable[str]) -> dict[str, PlotStyle]:
 def new_figure(columns: int, rows: int, width: float = 4.6, height: float = 3.2) -> tuple[Figure, Any]:
     """A figure for writing to files, without a window, and its (rows, columns) axes.
 
-    Args:
-        columns: number of panels side by side.
-        rows: number of rows of panels.
-        width: width of a panel, inches.
-        height: height of a panel, inches.
+    Width and height are those of a panel, in inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

@@ -30,13 +30,9 @@ def check_encoder(name: str) -> None:
 def configured_encoder(
     name: str, width: float, observation_shape: ObservationShape, num_features: int = 256
 ) -> Encoder:
-    """The encoder of that name.
+    """The encoder of that name, "nature", "impala", "impoola", or "package.module:factory".
 
-    Args:
-        name: "nature", "impala", "impoola", or "package.module:factory"; see `gsprune.rl.training.config`.
-        width: multiplier of a built-in encoder's filters.
-        observation_shape: (C, H, W) of one observation.
-        num_features: size of a built-in encoder's output.
+    The width multiplies a built-in encoder's filters; `num_features` is the size of its output.
 
     Raises:
         ValueError: there is no such encoder.

@@ -68,13 +68,6 @@ class AtariGames(WrappedGames):
     """
 
     def __init__(self, game: str, request: EnvironmentRequest, options: AtariOptions) -> None:
-        """Create the environments.
-
-        Args:
-            game: the name of the ROM.
-            request: how many, and their seed.
-            options: of the game.
-        """
         games = _vector_env()(
             game,
             request.num_envs,
@@ -101,15 +94,7 @@ class AtariGames(WrappedGames):
         return frames, infos
 
     def step(self, actions: AnyArray) -> tuple[Uint8Array, Float32Array, BoolArray, BoolArray, dict[str, Any]]:
-        """Act once in every environment.
-
-        Args:
-            actions: (num_envs,) integers.
-
-        Returns:
-            frames (num_envs, 4, size, size) uint8; rewards (num_envs,) float32; terminated and truncated (num_envs,)
-            bool; infos of the games that ended, with their last frames.
-        """
+        """Act once in every environment; see `gsprune.rl.envs.provider.EnvironmentProvider.make`."""
         frames, rewards, terminated, truncated, infos = self._games.step(np.asarray(actions, np.int64))
         ended = np.logical_or(terminated, truncated)
         lives = np.array(infos["lives"])

@@ -153,14 +153,11 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
         self._is_fresh = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frames, dict[str, Any]]:
-        """Start new episodes everywhere.
+        """Start new episodes everywhere, with no infos.
 
         Args:
             seed: start over with another sequence of levels; None goes on with the present one.
             options: must be None or empty; Procgen has none.
-
-        Returns:
-            the first frames, (num_envs, 3, 64, 64) uint8, and no infos.
         """
         if options:
             raise ValueError(f"`options` must be empty, got {options}; levels are chosen by `EnvConfig`")
@@ -179,15 +176,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
     def step(
         self, actions: npt.NDArray[np.integer[Any]]
     ) -> tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
-        """Act once in every environment.
-
-        Args:
-            actions: (num_envs,) integers in [0, 15).
-
-        Returns:
-            frames (num_envs, 3, 64, 64) uint8; rewards (num_envs,) float32; terminated and truncated (num_envs,) bool,
-            the latter always False; infos, see the class.
-        """
+        """Act once in every environment. Procgen reports no truncations; for frames and infos see the class."""
         self._games.act(np.asarray(actions, np.int32))
         frames, rewards, is_first = self._observe()
         self._is_fresh = False
@@ -206,13 +195,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
         return EnvState(asdict(self.config), arrays)
 
     def set_state(self, state: EnvState) -> Frames:
-        """Go on where `state` was taken, also in another process.
-
-        Args:
-            state: of an environment with an equal configuration.
-
-        Returns:
-            the present frames, (num_envs, 3, 64, 64) uint8.
+        """Go on where `state` was taken, also in another process; return the present frames.
 
         Raises:
             ValueError: `state` is of another configuration; Procgen itself would load it and play something else.

@@ -55,12 +55,7 @@ NOISE_TRACKS = tuple(Track(f"test, noise {sigma:g}", "test", sigma) for sigma in
 
 
 def tracks_of(environment: EnvironmentDescription, with_noise: bool = False) -> tuple[Track, ...]:
-    """The tracks of an environment: without a test split, the track "test" alone.
-
-    Args:
-        environment: that is played.
-        with_noise: add the tracks with pixel noise.
-    """
+    """The tracks of an environment: without a test split, the track "test" alone."""
     clean = CLEAN_TRACKS if environment.has_test_split else CLEAN_TRACKS[1:]
     return clean + NOISE_TRACKS if with_noise else clean
 

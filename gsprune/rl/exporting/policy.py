@@ -38,13 +38,13 @@ _TEST_TRACK = CLEAN_TRACKS[1]
 def export_policy(
     agent: TrainedAgent, folder: Path, path: Path, frames: Uint8Array, form: Format = "onnx", dynamic_batch: bool = True
 ) -> ExportReport:
-    """Export the policy of a run, checked on frames of its game.
+    """Export the policy of a run.
 
     Args:
         agent: the run's agent.
         folder: the run folder.
         path: the file; the contract is written next to it.
-        frames: (n, C, H, W) uint8, on which outputs and greedy actions must agree with PyTorch's.
+        frames: (n, C, H, W) uint8 of its game, on which outputs and greedy actions must agree with PyTorch's.
         form: "onnx" or "torch".
         dynamic_batch: allow any number of frames per call; False fixes it to 1.
 

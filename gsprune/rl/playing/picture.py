@@ -27,13 +27,7 @@ class Pictures:
     """Draws moments of a fixed set of players. All pictures have the same size."""
 
     def __init__(self, players: Sequence[Player], first: Sequence[Moment], scale: int) -> None:
-        """Compute the layout.
-
-        Args:
-            players: the players from left to right.
-            first: a moment of each player.
-            scale: picture pixels per pixel of a frame, in both directions.
-        """
+        """Compute the layout from the first moment of each player; `scale` enlarges frames in both directions."""
         self._players = players
         self._scale = scale
         heights, widths = zip(*(moment.frame.shape[1:] for moment in first), strict=True)

@@ -45,13 +45,7 @@ def check_video_path(path: Path) -> None:
 
 
 def write_video(path: Path, film: Film, fps: int) -> None:
-    """Write pictures as a video. An older file is replaced only when the video is complete.
-
-    Args:
-        path: the file; it ends in .mp4 or .gif, see `check_video_path`.
-        film: the pictures.
-        fps: pictures per second.
-    """
+    """Write a .mp4 or .gif file. An older file is replaced only when the video is complete."""
     with replacement(path) as partial:
         _WRITERS[path.suffix.lower()](partial, film, fps)
 

@@ -35,12 +35,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, algorithm: str, config: Mapping[str, Any]) -> RunFolder:
-        """Create the folder of a new run.
-
-        Args:
-            path: the folder; it and its parents are created if missing.
-            algorithm: name of the algorithm, see `algorithm_of`.
-            config: the options as JSON values.
+        """Create the folder of a new run; `config` has the options as JSON values.
 
         Raises:
             ValueError: the folder contains a run or other runs already, is in use, or cannot be written.

@@ -78,13 +78,6 @@ class Trainer(ABC, Generic[ConfigT]):
     ) -> None:
         """Start a training, or restore it from the run's newest undamaged checkpoint.
 
-        Args:
-            config: the options.
-            run: the folder for metrics and checkpoints.
-            resume: resume the run in the folder.
-            say: prints a line for the user.
-            ranks: the processes of this training; None for a single process.
-
         Raises:
             ValueError: an option is wrong.
             CheckpointError: there is no undamaged checkpoint to resume from.

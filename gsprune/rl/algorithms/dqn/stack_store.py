@@ -130,16 +130,7 @@ class StackStore:
         return np.where(continues, depths, 1), np.where(continues, self._black[before], black)
 
     def gather(self, rows: IntArray, envs: IntArray, out: Uint8Array) -> Uint8Array:
-        """Rebuild stacks.
-
-        Args:
-            rows: (B,) int64 in [0, rows).
-            envs: (B,) int64 in [0, num_envs).
-            out: (B, *frame_shape) uint8, contiguous, is overwritten.
-
-        Returns:
-            `out`.
-        """
+        """Rebuild stacks of (B,) rows and environments in `out`, (B, *frame_shape) uint8 and contiguous; return it."""
         depths = self._depths[rows, envs]
         are_whole = depths.min(initial=self.stack) == self.stack
         ages = self._ages if are_whole else np.minimum(self._ages, depths[:, None].astype(np.int64) - 1)
