@@ -17,7 +17,6 @@ from gsprune.interrupts import StopRequest
 from gsprune.report.plot_run import plot_run
 from gsprune.rl.algorithms.algorithm import Algorithm
 from gsprune.rl.envs.registry import provider_of
-from gsprune.rl.training.checkpoints import checkpoint_folders
 from gsprune.rl.training.config import TrainConfig, resolve_device
 from gsprune.rl.training.idle_options import idle_options
 from gsprune.rl.training.run_folder import RunFolder
@@ -110,8 +109,7 @@ def _create_trainer(
     try:
         return algorithm.trainer(config, run, resume, say, ranks)
     except BaseException:
-        if not checkpoint_folders(run.checkpoints):
-            run.undo_create()
+        run.undo_create()
         raise
 
 

@@ -70,8 +70,7 @@ def train(
         finally:
             trainer.close()
     except BaseException:
-        if not any(run.checkpoints.glob("step-*")):
-            run.undo_create()
+        run.undo_create()
         raise
     finally:
         run.close()

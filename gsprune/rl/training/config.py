@@ -14,11 +14,11 @@ import torch
 from gsprune.checks import check_number, suggestion
 from gsprune.compensation.calibration import MIN_EXAMPLES
 from gsprune.engines import ENGINES, LatencyBudget, WidthPreset, multiple_of
-from gsprune.rl.encoders import check_encoder
 from gsprune.rl.envs.configured import configured_request
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.envs.registry import describe
 from gsprune.rl.importance import configured_importance
+from gsprune.rl.networks import check_encoder
 from gsprune.rl.training.idle_options import refuse_idle
 from gsprune.schedules import Polynomial
 

@@ -88,8 +88,8 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def undo_create(self) -> None:
-        """Delete what this process added to the folder since `create`, for a run that could not start."""
-        if self._found is None:
+        """Delete what this process added to the folder since `create`, unless the run has a checkpoint."""
+        if self._found is None or any(self.checkpoints.glob("step-*")):
             return
         for entry in {self.path, *self.path.iterdir()} - self._found:
             if entry.is_dir():
