@@ -101,7 +101,7 @@ def main(args: Args) -> int:
         with _launcher(args) as launcher:
             runner = Runner(jobs, lambda job: train_command(job, args.threads), launcher)
             with SweepDisplay(console, jobs) as display:
-                runner.run(display.on_change, display.on_poll)
+                runner.run(display.on_poll)
     finally:
         folder.close()
     return _conclude(jobs, runner.interrupted, out)
