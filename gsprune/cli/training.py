@@ -56,7 +56,7 @@ def _run(config: TrainConfig, options: RunOptions, algorithm: Algorithm, ranks: 
     if not ranks.is_alone:
         say(f"{ranks.size} processes, {config.num_envs} environments together")
     try:
-        trainer = _create_trainer(algorithm, config, run, options.resume is not None, ranks)
+        trainer = algorithm.trainer(config, run, options.resume is not None, say, ranks)
         try:
             complete = _train(trainer, config, ranks)
             if complete and ranks.is_first:
@@ -70,6 +70,7 @@ def _run(config: TrainConfig, options: RunOptions, algorithm: Algorithm, ranks: 
         say(f"resume from the last checkpoint, on any number of processes, {_resume_hint(algorithm, run)}")
         raise
     finally:
+        run.undo_create()  # if it could not start, for example because of an unreachable latency budget
         run.close()
     if complete:
         return 0
@@ -100,17 +101,6 @@ def _open_folder(config: TrainConfig, options: RunOptions, algorithm: str, ranks
 
     path = ranks.from_first(open_it)
     return folders[0] if folders else RunFolder.without_lock(path)
-
-
-def _create_trainer(
-    algorithm: Algorithm, config: TrainConfig, run: RunFolder, resume: bool, ranks: Ranks
-) -> Trainer[Any]:
-    """Create the trainer. On failure, for example for an unreachable latency budget, remove a new run's folder."""
-    try:
-        return algorithm.trainer(config, run, resume, say, ranks)
-    except BaseException:
-        run.undo_create()
-        raise
 
 
 def _train(trainer: Trainer[Any], config: TrainConfig, ranks: Ranks) -> bool:

@@ -69,9 +69,7 @@ def train(
             write_summary(summarize(trainer, config), folder)
         finally:
             trainer.close()
-    except BaseException:
-        run.undo_create()
-        raise
     finally:
+        run.undo_create()
         run.close()
     return load_agent(folder)

@@ -204,13 +204,12 @@ class TrainConfig(ABC):
 
     @property
     def num_calibration_frames(self) -> int:
-        """Frames per process that a pruning step reads; 0 if it needs none."""
-        return (self.calibration_frames or self.default_calibration_frames) if self.calibrates else 0
+        """Frames per process that a pruning step reads; 0 if it needs none.
 
-    @property
-    def default_calibration_frames(self) -> int:
-        """Frames per process for a pruning step if the option is unset: few enough that steps take 3 % of the time."""
-        return max(MIN_EXAMPLES, min(_CALIBRATION_FRAMES, self.frames_between_prunings // 20))
+        Unless the option is set, they are few enough that steps take 3 % of the time.
+        """
+        few = max(MIN_EXAMPLES, min(_CALIBRATION_FRAMES, self.frames_between_prunings // 20))
+        return (self.calibration_frames or few) if self.calibrates else 0
 
     @property
     def budget(self) -> LatencyBudget | None:

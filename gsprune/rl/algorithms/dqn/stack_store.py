@@ -24,12 +24,6 @@ class StackStore:
     environment does when an episode ends, and observations that are no stacks are an error.
 
     The oldest row needs images of the `stack` - 1 steps before it, so the ring of images is longer by as many rows.
-
-    Attributes:
-        rows: vector steps in the ring.
-        num_envs: stacks per row.
-        frame_shape: (C, H, W) of a stack, the oldest image first.
-        stack: images in a stack.
     """
 
     def __init__(
@@ -40,7 +34,7 @@ class StackStore:
         Args:
             rows: vector steps in the ring, >= 1.
             num_envs: stacks per row, >= 1.
-            frame_shape: (C, H, W) of a stack.
+            frame_shape: (C, H, W) of a stack, the oldest image first.
             stack: images in a stack, >= 2.
             path: file that holds the images; None keeps them in memory.
 
