@@ -24,6 +24,7 @@ class StackStore:
     environment does when an episode ends, and observations that are no stacks are an error.
 
     The oldest row needs images of the `stack` - 1 steps before it, so the ring of images is longer by as many rows.
+    `path`, `is_reopened` and `nbytes` are those of this ring, a `FrameStore`.
     """
 
     def __init__(
@@ -52,6 +53,9 @@ class StackStore:
         self.stack = stack
         # A row for each environment: the images of a stack are neighbours, which makes copying them twice as fast.
         self._images = FrameStore(num_envs, rows + stack - 1, (channels // stack, *sides), path)
+        self.path = path
+        self.is_reopened = self._images.is_reopened
+        self.nbytes = self._images.nbytes
         self._newest = np.zeros(rows, dtype=np.int64)  # the column of the newest images
         # Images of each stack that lie in the ring, its own row's included; 0 where nothing is stored yet.
         self._depths = np.zeros((rows, num_envs), dtype=np.min_scalar_type(stack + 1))
@@ -59,21 +63,6 @@ class StackStore:
         self._black = np.zeros((rows, num_envs), dtype=np.bool_)
         self._before = np.empty((num_envs, *frame_shape), dtype=np.uint8)
         self._ages = np.arange(stack)[::-1].copy()  # of the images in a stack, in steps
-
-    @property
-    def path(self) -> Path | None:
-        """The file of the images; None in memory."""
-        return self._images.path
-
-    @property
-    def is_reopened(self) -> bool:
-        """True if the file was there before."""
-        return self._images.is_reopened
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the images in bytes."""
-        return self._images.nbytes
 
     @property
     def index_nbytes(self) -> int:

@@ -87,8 +87,8 @@ class DQNTrainer(Trainer[DQNConfig]):
             spare_steps=config.replay_spare // config.num_envs if on_disk else 0,
             stack=stack,
         )
-        disk, memory = replay.frame_nbytes if on_disk else 0, replay.index_nbytes
-        memory += 0 if on_disk else replay.frame_nbytes
+        disk, memory = replay.frames.nbytes if on_disk else 0, replay.index_nbytes
+        memory += 0 if on_disk else replay.frames.nbytes
         self.say(
             f"the replay takes {disk / 1e9:.2f} GB of disk and {memory / 1e9:.2f} GB of memory"
             + ("" if self.ranks.is_alone else " in each process")
@@ -288,7 +288,7 @@ class DQNTrainer(Trainer[DQNConfig]):
             "sampling": self.ranks.gather(self._sampling_rng.bit_generator.state),
         }
         if self.config.replay_storage == "disk":
-            self.replay.flush()
+            self.replay.frames.flush()  # before the checkpoint is written
             values["replays"] = self.ranks.gather(self.replay.state_dict())
             self.replay.checkpointed()
 
@@ -300,13 +300,13 @@ class DQNTrainer(Trainer[DQNConfig]):
         self.target.load_state_dict(values["target"])
         if len(values["sampling"]) == self.ranks.size:
             self._sampling_rng.bit_generator.state = values["sampling"][self.ranks.rank]
-        if not self.ranks.any(not self.replay.is_restorable)[0]:  # all have theirs, or all begin anew
+        if not self.ranks.any(not self.replay.frames.is_reopened)[0]:  # all have theirs, or all begin anew
             self.replay.load_state_dict(values["replays"][self.ranks.rank])
             if not self.environment.can_save_states:
                 self.replay.cut_episodes()
         elif self.iteration < self.config.num_iterations:
             self._learning_starts = self.env_steps + self.config.learning_starts
-            file = self.replay.path
+            file = self.replay.frames.path
             where = "in memory" if file is None else f"in {file.name}, which is missing,"
             self.say(
                 f"the replay was {where} and is gone: learning goes on after {self.config.learning_starts:,} new steps"

@@ -101,8 +101,8 @@ def test_only_the_newest_capacity_transitions_are_sampled_whatever_the_ring_cont
 
 def test_frames_are_stored_once():
     replay = PrioritizedReplay(ReplayOptions(capacity=1000), 4, (64, 64, 3))
-    assert replay.frame_nbytes == 1000 * 64 * 64 * 3
-    assert replay.index_nbytes < 0.01 * replay.frame_nbytes
+    assert replay.frames.nbytes == 1000 * 64 * 64 * 3
+    assert replay.index_nbytes < 0.01 * replay.frames.nbytes
 
 
 def test_new_transitions_get_the_highest_priority_seen():
@@ -258,6 +258,6 @@ def test_bad_sizes_are_refused(tmp_path):
 @pytest.mark.parametrize("name", [None, "new.bin"])
 def test_a_checkpoint_without_its_frames_is_refused(tmp_path, name):
     replay = PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE, None if name is None else tmp_path / name, spare_steps=6)
-    assert not replay.is_restorable
+    assert not replay.frames.is_reopened
     with pytest.raises(ValueError, match="the frames of this checkpoint are gone"):
         replay.load_state_dict(replay.state_dict())
