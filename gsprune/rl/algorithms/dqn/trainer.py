@@ -113,7 +113,8 @@ class DQNTrainer(Trainer[DQNConfig]):
                 totals += self._update()
             activity = "playing and learning" if learns else "filling the replay"
             self._report_activity((step + 1) * self.config.num_envs, activity)
-            if self.env_steps % self.config.target_interval < self.config.num_envs:  # has reached another multiple
+            # The last step of all environments has reached another multiple of the interval.
+            if self.env_steps % self.config.target_interval < self.config.num_envs:
                 self.target.load_state_dict(self.agent.state_dict())
         totals = self.ranks.sum(totals)
         means = (totals / (self.updates - updates)).tolist() if self.updates > updates else [None, None]
@@ -174,7 +175,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         self.replay.update(batch.leaves, torch.cat(errors).cpu().numpy())
         self.updates += 1
         before, progress = self._progress_at(self.env_steps - config.num_envs), self._progress_at(self.env_steps)
-        schedule_ends = before < config.prune_end <= progress
+        schedule_ends = before < config.prune_end <= progress  # is an event, however rare the others are
         if self.updates % config.prune_interval == 0 or schedule_ends:
             self._prune(progress, self.updates, tensors[0])
         return totals
