@@ -25,10 +25,8 @@ def configured_network(
 ) -> nn.Module:
     """The dense network of a run, on the CPU, initialised from PyTorch's global random state.
 
-    Args:
-        options: the run's options by name: `network`, or `encoder`, `width` and `num_features`.
-        environment: the environment, with the observations and actions of the network.
-        build: makes the algorithm's network on an encoder.
+    The run's options by name are `network`, or `encoder`, `width` and `num_features`. `build` makes the algorithm's
+    network on an encoder.
 
     Raises:
         ValueError: the encoder or the network is unknown.

@@ -114,8 +114,7 @@ class Study:
     def trials(self, out: Path) -> list[Trial]:
         """All trials, ordered by seed, so that an unfinished sweep has about as many runs of each method.
 
-        Args:
-            out: the sweep's folder. The folder of a trial is ``out/game/method/seed-N``.
+        The folder of a trial is ``out/game/method/seed-N``.
         """
         return [
             self._trial(out, game, method, seed)

@@ -77,8 +77,7 @@ def played(
 def side_by_side(streams: Sequence[Iterator[Moment]]) -> Iterator[tuple[Moment, ...]]:
     """Yield the moments of several agents at the same time, until all streams have ended.
 
-    Args:
-        streams: one per agent, each with at least one moment. After its end a stream's last moment is repeated.
+    Every stream has at least one moment. After its end its last moment is repeated.
     """
     moments = [next(stream) for stream in streams]
     running = list(range(len(streams)))

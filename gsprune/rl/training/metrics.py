@@ -45,11 +45,7 @@ class EpisodeLog:
     """The finished episodes of this process's environments."""
 
     def __init__(self, first_env: int = 0) -> None:
-        """Begin without episodes.
-
-        Args:
-            first_env: number of the first environment of this process among those of all.
-        """
+        """Begin without episodes; `first_env` is the number of this process's first environment among those of all."""
         self._first_env = first_env
         self._steps = 0
         self._ended: list[Ended] = []

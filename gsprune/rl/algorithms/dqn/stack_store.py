@@ -70,11 +70,7 @@ class StackStore:
         return self._newest.nbytes + self._depths.nbytes + self._black.nbytes
 
     def write(self, row: int, frames: Uint8Array) -> None:
-        """Store one vector step, after that of the row before.
-
-        Args:
-            row: in [0, rows).
-            frames: (num_envs, *frame_shape) uint8.
+        """Store one vector step, (num_envs, *frame_shape) uint8, after that of the row before.
 
         Raises:
             GspruneError: an observation continues neither the stack before nor begins one; nothing is written.
