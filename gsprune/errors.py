@@ -17,6 +17,9 @@ out. All other errors are::
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "TraceError",
     "install_command",
     "is_out_of_memory",
+    "needs",
 ]
 
 
@@ -81,6 +85,19 @@ class MissingExtraError(GspruneError, ImportError):
         )
         self.package = package
         self.extra = extra
+
+
+@contextmanager
+def needs(package: str, extra: str) -> Iterator[None]:
+    """A block that imports an optional dependency.
+
+    Raises:
+        MissingExtraError: an import fails.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(package, extra) from error
 
 
 def install_command(extra: str) -> str:

@@ -5,23 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
+from gsprune.pruning.report import PruneReport
+
 __all__ = ["NoPruning", "SparsityMethod", "SparsityReport", "StepReport"]
-
-
-class StepReport(Protocol):
-    """The properties of a step's report that trainers use; `gsprune.PruneReport` has them, too."""
-
-    @property
-    def changed(self) -> bool:
-        """True if the network was changed."""
-
-    @property
-    def sparsity(self) -> float:
-        """The fraction of channels removed, or of weights masked, since the start."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +27,10 @@ class SparsityReport:
     changed: bool
     sparsity: float
     units: int = 0
+
+
+StepReport = PruneReport | SparsityReport
+"""The report of a step of any method; both have `changed` and `sparsity`."""
 
 
 class SparsityMethod(ABC):

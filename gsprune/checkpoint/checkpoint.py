@@ -115,7 +115,8 @@ def load(
     with PostponedInterrupts(), Transaction() as transaction:
         if must_shrink:
             rewrite_to(module, saved.kept, transaction=transaction, attributes=saved.attributes)
-        _install(saved, tensors, transaction)
+        contents = [tensor.to(tensors[name].device) for name, tensor in saved.tensors.items()]
+        transaction.swap([tensors[name] for name in saved.tensors], contents)
         for each, record in zip(optimizers, saved.optimizers, strict=False):
             # Setting the present values makes the transaction remember them.
             transaction.set_entries([(each.__dict__, key, each.__dict__[key]) for key in ("state", "param_groups")])
@@ -339,14 +340,6 @@ def _check_optimizers(saved: _Saved, optimizers: Sequence[Optimizer]) -> None:
                 f"{saved.path} holds a {record['type']} with parameter groups of {saved_sizes} parameters, got "
                 f"groups of {sizes}"
             )
-
-
-def _install(saved: _Saved, tensors: Mapping[str, Tensor], transaction: Transaction) -> None:
-    """Give the model's tensors the file's contents."""
-    names = list(saved.tensors)
-    transaction.swap(
-        [tensors[name] for name in names], [saved.tensors[name].to(tensors[name].device) for name in names]
-    )
 
 
 def _layout(tensor: Tensor) -> tuple[Shape, str]:

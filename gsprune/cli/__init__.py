@@ -18,7 +18,7 @@ from typing import Any
 
 import gsprune
 from gsprune.checks import suggestion
-from gsprune.errors import GspruneError, MissingExtraError
+from gsprune.errors import GspruneError, needs
 from gsprune.tracebacks import own_frames, place_in_own_code
 
 __all__ = ["COMMANDS", "command_of", "main"]
@@ -104,10 +104,8 @@ def _run(command: str, arguments: Sequence[str]) -> int:
 
 
 def _require_tyro() -> None:
-    try:
+    with needs("tyro", "train"):
         importlib.import_module("tyro")
-    except ImportError as error:
-        raise MissingExtraError("tyro", "train") from error
 
 
 def _complete(arguments: Sequence[str]) -> int:

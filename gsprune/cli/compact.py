@@ -13,11 +13,10 @@ from typing import Annotated
 
 import torch
 import tyro
-from rich.console import Console
 
 import gsprune
 from gsprune.checks import check_whole
-from gsprune.cli.console import open_agent, say
+from gsprune.cli.console import console, open_agent, say
 from gsprune.networks import example_frames
 from gsprune.rl.evaluation.protocol import EVALUATION_SEED
 from gsprune.rl.exporting.frames import played_frames
@@ -50,25 +49,24 @@ class Args:
 def main(args: Args) -> None:
     """Compact the network of the newest checkpoint, and print the report."""
     check_whole("calibration_frames", args.calibration_frames, at_least=0)
-    console = Console(markup=False)
-    agent = open_agent(args.run, console)
+    agent = open_agent(args.run)
     report = gsprune.compact(
         agent.network,
         example_inputs=example_frames(observation_shape=agent.environment.observation_shape),
-        calibration=_calibration(args, agent, console),
+        calibration=_calibration(args, agent),
         tolerance=args.tolerance,
         dry_run=args.dry_run,
     )
-    say(console, str(report))
+    say(str(report))
     if args.dry_run:
         return
     path = args.out or args.run / "compact" / MODEL_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     gsprune.save(agent.network, path, run=str(args.run), step=agent.step)
-    say(console, f"wrote {path}")
+    say(f"wrote {path}")
 
 
-def _calibration(args: Args, agent: TrainedAgent, console: Console) -> list[torch.Tensor] | None:
+def _calibration(args: Args, agent: TrainedAgent) -> list[torch.Tensor] | None:
     """Batches of frames that the agent plays; None without calibration."""
     if not args.calibration_frames:
         return None

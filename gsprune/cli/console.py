@@ -1,4 +1,4 @@
-"""Plain lines on the console, and agents whose damaged checkpoints are reported there."""
+"""The console of the commands, plain lines on it, and agents whose damaged checkpoints are reported there."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from rich.console import Console
 
 from gsprune.rl.trained import TrainedAgent, load_agent
 
-__all__ = ["open_agent", "say"]
+__all__ = ["console", "open_agent", "say"]
+
+console = Console(markup=False)
 
 
-def say(console: Console, line: str) -> None:
+def say(line: str, on: Console = console) -> None:
     """Print a line as it is: not wrapped, without colours, and with its square brackets."""
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    on.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def open_agent(run: Path, console: Console, device: torch.device | str = "cpu") -> TrainedAgent:
+def open_agent(run: Path, device: torch.device | str = "cpu") -> TrainedAgent:
     """Load the agent of a run, and print a line for every newer checkpoint that is damaged."""
     agent = load_agent(run, device)
     for complaint in agent.complaints:
-        say(console, complaint)
+        say(complaint)
     return agent

@@ -14,11 +14,10 @@ from typing import Annotated
 
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from gsprune.checks import check_whole, counted
-from gsprune.cli.console import open_agent, say
+from gsprune.cli.console import console, open_agent, say
 from gsprune.files import write_atomically
 from gsprune.rl.evaluation.episodes import MAX_EPISODE_STEPS
 from gsprune.rl.evaluation.protocol import (
@@ -58,10 +57,9 @@ class Args:
 
 def main(args: Args) -> None:
     """Evaluate, print a table and write ``eval.json``."""
-    console = Console(markup=False)
     if args.torch_threads is not None:
         torch.set_num_threads(check_whole("torch_threads", args.torch_threads, at_least=1))
-    agent = open_agent(args.run, console, resolve_device(args.device))
+    agent = open_agent(args.run, resolve_device(args.device))
     seed = EVALUATION_SEED + agent.config["seed"] if args.seed is None else args.seed
     amount = {"episodes": args.episodes, "num_envs": args.num_envs, "max_episode_steps": args.max_episode_steps}
     config = ProtocolConfig.of_run(agent.config, seed=seed, **amount)
@@ -73,7 +71,7 @@ def main(args: Args) -> None:
     console.print(_table(results, agent, config))
     path = args.run / "eval.json"
     write_atomically(path, _document(results, agent, config))
-    say(console, f"written to {path}")
+    say(f"written to {path}")
 
 
 def _table(results: dict[str, TrackResult], agent: TrainedAgent, config: ProtocolConfig) -> Table:

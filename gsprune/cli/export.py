@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from gsprune.checks import check_whole, counted
-from gsprune.cli.console import open_agent, say
+from gsprune.cli.console import console, open_agent, say
 from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig
 from gsprune.rl.exporting.frames import played_frames
 from gsprune.rl.exporting.policy import QuantizedPolicy, export_policy, quantize_policy
@@ -57,8 +56,7 @@ def main(args: Args) -> None:
     if args.int8 and args.format != "onnx":
         raise ValueError("`int8` needs --format onnx, because ONNX Runtime's tools make it")
     check_whole("calibration_frames", args.calibration_frames, at_least=32)
-    console = Console(markup=False)
-    agent = open_agent(args.run, console)
+    agent = open_agent(args.run)
     seed = EVALUATION_SEED + args.seed
     config = ProtocolConfig.of_run(agent.config, episodes=args.episodes, num_envs=args.num_envs, seed=seed)
     path = args.out or args.run / "export" / f"policy{_SUFFIX[args.format]}"
@@ -66,12 +64,12 @@ def main(args: Args) -> None:
         frames = played_frames(agent, args.frames, config.seed)
     with console.status("exporting and checking"):
         report = export_policy(agent, args.run, path, frames, args.format, dynamic_batch=args.batch == "dynamic")
-    say(console, str(report))
+    say(str(report))
     if args.int8:
         with console.status(f"quantising, and playing {counted(args.episodes, 'episode')} with each of both"):
             calibration = played_frames(agent, args.calibration_frames, config.seed + 1)
             quantized = quantize_policy(agent, report, frames, calibration, config)
-        say(console, _int8_lines(quantized))
+        say(_int8_lines(quantized))
 
 
 def _int8_lines(quantized: QuantizedPolicy) -> str:

@@ -10,14 +10,13 @@ from typing import Annotated, Any
 
 import tyro
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 import gsprune
 from gsprune.checkpoint import read_contents
 from gsprune.checks import counted
-from gsprune.cli.console import say
+from gsprune.cli.console import console, say
 from gsprune.networks import EncoderName, ObservationShape, example_frames
 from gsprune.rl.trained import dense_network
 from gsprune.rl.training.checkpoints import MODEL_FILE, latest_checkpoint
@@ -42,7 +41,6 @@ class Args:
 
 def main(args: Args) -> None:
     """Print the table."""
-    console = Console(markup=False)
     if args.path is None:
         encoder, width = args.encoder or "impoola", 2 if args.width is None else args.width
         options = {"algorithm": "ppo", "env_id": "bigfish", "encoder": encoder, "width": width}
@@ -57,8 +55,8 @@ def main(args: Args) -> None:
                 )
         file = args.path / MODEL_FILE if args.path.is_dir() else args.path
         if file.is_file() and not holds_run(file.parent.parent.parent):
-            return _show_file(file, console)
-        title, model, dense, shape = _saved_model(args.path, console)
+            return _show_file(file)
+        title, model, dense, shape = _saved_model(args.path)
     graph = gsprune.trace(model, example_inputs=example_frames(observation_shape=shape))
     console.print(groups_table(graph.groups, graph.shapes, dense.widths, title))
     size = NetworkSize.of(model, shape)
@@ -67,7 +65,7 @@ def main(args: Args) -> None:
     )
     for protected in graph.protected:
         layers = ", ".join(protected.names)
-        say(console, f"never pruned: {counted(protected.channels, 'channel')} of {layers}: {protected.reason}")
+        say(f"never pruned: {counted(protected.channels, 'channel')} of {layers}: {protected.reason}")
 
 
 def groups_table(
@@ -113,25 +111,25 @@ def _relative_name(module: str, name: str) -> str:
     return name.removeprefix(f"{module}.") if module else name
 
 
-def _show_file(path: Path, console: Console) -> None:
+def _show_file(path: Path) -> None:
     """Print the contents of a file of `gsprune.save`, which does not need the network's code."""
     contents = read_contents(path)
     if contents.groups:
         console.print(groups_table(contents.groups, contents.shapes, contents.initial_widths, str(path)))
     else:
-        say(console, f"{path}: the network was never pruned, so the file has no groups")
+        say(f"{path}: the network was never pruned, so the file has no groups")
     now, first = (sum(map(math.prod, shapes.values())) for shapes in (contents.shapes, contents.dense_shapes))
-    say(console, f"numbers in parameters and buffers: {now:,} of {first:,}")
+    say(f"numbers in parameters and buffers: {now:,} of {first:,}")
     for name, value in contents.metadata.items():
-        say(console, f"{name}: {value}")
+        say(f"{name}: {value}")
 
 
-def _saved_model(path: Path, console: Console) -> tuple[str, nn.Module, NetworkSize, ObservationShape]:
+def _saved_model(path: Path) -> tuple[str, nn.Module, NetworkSize, ObservationShape]:
     """The title, pruned network, dense size and observation shape of a run or checkpoint."""
     if (path / "config.json").is_file():
         checkpoint, complaints = latest_checkpoint(path / "checkpoints", [MODEL_FILE])
         for complaint in complaints:
-            say(console, complaint)
+            say(complaint)
     elif path.name == MODEL_FILE or (path / MODEL_FILE).is_file():
         checkpoint = path.parent if path.is_file() else path
     else:

@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table as RichTable
 from torch import nn
 
 import gsprune
 from gsprune.checks import check_number
-from gsprune.cli.console import open_agent, say
+from gsprune.cli.console import console, open_agent, say
 from gsprune.engines import WIDTH_MULTIPLES, WidthPreset
 from gsprune.files import write_atomically
 from gsprune.networks import FRAME_SHAPE, EncoderName, ObservationShape, example_frames
-from gsprune.report.engine_latency import EngineLatency, latency_table, ratios, time_engines
+from gsprune.report.engine_latency import EngineLatency, latency_table, time_engines
 from gsprune.report.plot_engines import engine_latencies
 from gsprune.report.table import Table
 from gsprune.rl.algorithms.registry import algorithm_of
@@ -68,8 +67,7 @@ def main(args: Args) -> None:
             raise ValueError(f"`{name}` is for a built-in network, but runs have their own; leave out either")
     with _writing_to(args.out):  # raises now rather than after minutes of timing
         args.out.mkdir(parents=True, exist_ok=True)
-    console = Console(markup=False)
-    networks, references, shape = _of_runs(args.runs, console) if args.runs else _built_in(args)
+    networks, references, shape = _of_runs(args.runs) if args.runs else _built_in(args)
     with console.status("") as status:
         rows = time_engines(
             networks,
@@ -85,14 +83,14 @@ def main(args: Args) -> None:
     for one in _per_network(table):
         console.print(one)
     _write(args.out, table, rows)
-    say(console, f"latency.md, latency.json and latency.png are in {args.out}")
+    say(f"latency.md, latency.json and latency.png are in {args.out}")
 
 
 _Networks = tuple[dict[str, nn.Module], dict[str, str], ObservationShape]
 """{label: network}, {label: label of its dense network} and the shape of observations."""
 
 
-def _of_runs(runs: tuple[Path, ...], console: Console) -> _Networks:
+def _of_runs(runs: tuple[Path, ...]) -> _Networks:
     """The networks of runs.
 
     Raises:
@@ -102,7 +100,7 @@ def _of_runs(runs: tuple[Path, ...], console: Console) -> _Networks:
     shapes: dict[str, ObservationShape] = {}
     references: dict[str, str] = {}
     for run in runs:
-        agent = open_agent(run, console)
+        agent = open_agent(run)
         config = agent.config
         shapes[str(run)] = agent.environment.observation_shape
         label = run.resolve().name
@@ -183,9 +181,9 @@ def _json(rows: list[EngineLatency]) -> list[dict[str, Any]]:
             "median_ms": 1e3 * row.latency.median,
             "p99_ms": 1e3 * row.latency.p99,
             "undisturbed_ms": 1e3 * row.latency.undisturbed,
-            "of_dense": ratio,
+            "of_dense": row.of_dense,
             "calls": len(row.latency.seconds),
             "undisturbed_calls": row.latency.undisturbed_calls,
         }
-        for row, ratio in zip(rows, ratios(rows), strict=True)
+        for row in rows
     ]

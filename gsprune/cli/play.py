@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from gsprune.checks import counted
-from gsprune.cli.console import open_agent, say
-from gsprune.rl.playing.environment import check_same_environment
-from gsprune.rl.playing.picture import Pictures
-from gsprune.rl.playing.playback import PlayConfig, filmed, moments
-from gsprune.rl.playing.player import Player, players_of
+from gsprune.cli.console import console, open_agent, say
+from gsprune.rl.playing.playback import Film, PlayConfig, drawn, moments
+from gsprune.rl.playing.player import players_of
+from gsprune.rl.playing.rollout import check_same_environment
 from gsprune.rl.playing.video import check_video_path, write_video
 from gsprune.rl.playing.window import no_window, show
 from gsprune.rl.trained import TrainedAgent
@@ -58,9 +55,8 @@ class Args:
 
 def main(args: Args) -> None:
     """Play in a window, or write the files and print their names."""
-    console = Console(markup=False)
     config = PlayConfig(args.levels, args.seed, args.episodes, args.seconds, args.fps, args.scale)
-    agents = _agents(args, console)
+    agents = _agents(args)
     obstacle = None if args.out is not None else no_window()
     paths = _paths(args, obstacle)
     for path in paths:
@@ -68,17 +64,18 @@ def main(args: Args) -> None:
     with console.status("timing the networks on one thread"):
         players = players_of(agents)
     if not paths:
-        _show(players, config, args.run.resolve().name)
+        with closing(moments(players, config)) as stream:
+            show(drawn(players, stream, config.scale), args.fps, title=args.run.resolve().name)
         return
     if obstacle is not None:
-        say(console, f"{obstacle}: writing files instead of opening a window")
+        say(f"{obstacle}: writing files instead of opening a window")
     with console.status("playing"):
-        film = filmed(players, config)
+        film = Film(players, list(moments(players, config)), config.scale)
     for path in paths:
         with console.status(f"writing {path}"):
             write_video(path, film, args.fps)
         size = f"{path.stat().st_size / 1e3:,.0f} kB"
-        say(console, f"written to {path} ({counted(len(film), 'frame')}, {len(film) / args.fps:.1f} s, {size})")
+        say(f"written to {path} ({counted(len(film), 'frame')}, {len(film) / args.fps:.1f} s, {size})")
 
 
 def _paths(args: Args, obstacle: str | None) -> list[Path]:
@@ -88,17 +85,10 @@ def _paths(args: Args, obstacle: str | None) -> list[Path]:
     return [] if obstacle is None else [args.run / "play.mp4", args.run / "play.gif"]
 
 
-def _agents(args: Args, console: Console) -> list[TrainedAgent]:
+def _agents(args: Args) -> list[TrainedAgent]:
     device = resolve_device(args.device)
     runs = [args.run] if args.beside is None else [args.beside, args.run]
-    agents = [open_agent(run, console, device) for run in runs]
+    agents = [open_agent(run, device) for run in runs]
     if args.beside is not None:
         check_same_environment(agents[1], agents[0])
     return agents
-
-
-def _show(players: list[Player], config: PlayConfig, title: str) -> None:
-    with closing(moments(players, config)) as stream:
-        first = next(stream)
-        pictures = Pictures(players, first, config.scale)
-        show((pictures.draw(each) for each in chain((first,), stream)), config.fps, title)

@@ -43,13 +43,7 @@ class RunOptions:
 def defaults_for(
     args_type: type[Args], presets: Mapping[str, TrainConfig], algorithm: str, argv: Sequence[str]
 ) -> Args:
-    """The defaults for parsing the command line.
-
-    Args:
-        args_type: the command's `Args`, a subclass of a configuration and of `RunOptions`.
-        presets: preset name -> configuration.
-        algorithm: name of the algorithm.
-        argv: the arguments of the command.
+    """The defaults for parsing the command line `argv`: of its preset, or of the run that it resumes.
 
     Raises:
         ValueError: the preset is unknown, or there is no run of the algorithm to resume.

@@ -25,13 +25,7 @@ class TrainingDisplay:
     """Shows steps per second, return, sparsity and widths while a training runs."""
 
     def __init__(self, console: Console, total_steps: int, first_step: int = 0) -> None:
-        """Prepare the display, which is visible within the context.
-
-        Args:
-            console: the console to draw on.
-            total_steps: environment steps of the whole training.
-            first_step: environment steps before the resumption; 0 for a new training.
-        """
+        """Prepare the display, which is visible within the context; `first_step` is where a resumed training begins."""
         self._console = console
         self._total = total_steps
         self._next_line = first_step
@@ -95,7 +89,7 @@ class TrainingDisplay:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        say(self._progress.console, line)
+        say(line, self._progress.console)
 
 
 class _TimeLeft(TimeRemainingColumn):

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table as RichTable
 
 from gsprune.checks import counted
-from gsprune.cli.console import say
-from gsprune.report.latency import measured_latencies
+from gsprune.cli.console import console, say
+from gsprune.report.engine_latency import measured_latencies
 from gsprune.report.load import load_runs
 from gsprune.report.table import Table
 from gsprune.report.write import write_report
@@ -42,7 +41,6 @@ class Args:
 
 def main(args: Args) -> None:
     """Write the report and print its main tables."""
-    console = Console(markup=False)
     if not args.runs:
         raise ValueError("no run folder was given; try: gsprune report runs")
     runs = load_runs(args.runs)
@@ -55,7 +53,7 @@ def main(args: Args) -> None:
         if table.headings[0] == "method":  # other tables may have hundreds of rows, one per run
             console.print(_for_terminal(table))
     pictures = counted(len(report.pictures), "picture")
-    say(console, f"{pictures}, runs.csv and report.md are in {report.folder}")
+    say(f"{pictures}, runs.csv and report.md are in {report.folder}")
 
 
 def _for_terminal(table: Table) -> RichTable:

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from gsprune.checks import counted
 from gsprune.cli import command_of
-from gsprune.cli.console import say
+from gsprune.cli.console import console, say
 from gsprune.sweep.display import SweepDisplay
 from gsprune.sweep.folder import SweepFolder, train_command
 from gsprune.sweep.launch import Launcher, LocalLauncher
@@ -84,7 +83,6 @@ def _is_option_of_sweep(word: str) -> bool:
 
 def main(args: Args) -> int:
     """Run the sweep; exit code 0 if all trials are finished, 1 if one failed, 130 after Ctrl-C."""
-    console = Console(markup=False)
     study = _study(args)
     out = args.out or Path("runs") / (args.study.stem if args.study is not None else "sweep")
     if args.engine == "ray":
@@ -99,14 +97,14 @@ def main(args: Args) -> int:
     try:
         jobs = folder.jobs(trials, args.dry_run)
         if args.dry_run:
-            return _print_commands(jobs, args.threads, console)
+            return _print_commands(jobs, args.threads)
         with _launcher(args) as launcher:
             runner = Runner(jobs, lambda job: train_command(job, args.threads), launcher)
             with SweepDisplay(console, jobs) as display:
-                runner.run(display.on_change, display.on_poll)
+                runner.run(display.on_poll)
     finally:
         folder.close()
-    return _conclude(jobs, runner.interrupted, out, console)
+    return _conclude(jobs, runner.interrupted, out)
 
 
 @contextmanager
@@ -153,23 +151,23 @@ def _check_options(trials: Sequence[Trial]) -> None:
             raise ValueError(f"method {trial.method!r}: {error}") from error
 
 
-def _print_commands(jobs: list[Job], threads: int | None, console: Console) -> int:
+def _print_commands(jobs: list[Job], threads: int | None) -> int:
     for job in jobs:
         if job.status is Status.WAITING:
-            say(console, shlex.join(train_command(job, threads)))
+            say(shlex.join(train_command(job, threads)))
     skipped = sum(job.status is Status.SKIPPED for job in jobs)
-    console.print(f"{counted(len(jobs) - skipped, 'trial')} to run, {skipped} finished before", highlight=False)
+    say(f"{counted(len(jobs) - skipped, 'trial')} to run, {skipped} finished before")
     return 0
 
 
-def _conclude(jobs: list[Job], interrupted: bool, out: Path, console: Console) -> int:
+def _conclude(jobs: list[Job], interrupted: bool, out: Path) -> int:
     failed = sum(job.status is Status.FAILED for job in jobs)
     finished = sum(job.status in (Status.FINISHED, Status.SKIPPED) for job in jobs)
-    console.print(f"{finished} of {len(jobs)} trials are finished, {failed} failed", highlight=False)
+    say(f"{finished} of {len(jobs)} trials are finished, {failed} failed")
     if finished:
-        say(console, f"make the report with: gsprune report {out}")
+        say(f"make the report with: gsprune report {out}")
     if finished < len(jobs):
-        console.print("resume with the same command", highlight=False)
+        say("resume with the same command")
     if interrupted:
         return _INTERRUPTED
     return 1 if failed else 0

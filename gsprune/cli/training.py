@@ -5,24 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.table import Table
 
-from gsprune.cli.console import say
+from gsprune.cli.console import console, say
 from gsprune.cli.memory import keep_freed_memory
 from gsprune.cli.presets import RunOptions, default_folder, option_values, refuse_changes
 from gsprune.cli.progress import TrainingDisplay
-from gsprune.cli.summary_table import print_summary
 from gsprune.distributed.ranks import Ranks, joined_ranks
 from gsprune.errors import DistributedError, EnvironmentFailedError
 from gsprune.interrupts import StopRequest
 from gsprune.report.plot_run import plot_run
 from gsprune.rl.algorithms.algorithm import Algorithm
 from gsprune.rl.envs.registry import provider_of
-from gsprune.rl.training.checkpoints import checkpoint_folders
 from gsprune.rl.training.config import TrainConfig, resolve_device
 from gsprune.rl.training.idle_options import idle_options
 from gsprune.rl.training.run_folder import RunFolder
-from gsprune.rl.training.summary import summarize, write_summary
+from gsprune.rl.training.summary import RunSummary, summarize, write_summary
 from gsprune.rl.training.trainer import Trainer
 
 __all__ = ["run_training"]
@@ -33,11 +31,6 @@ _LAUNCHER_SECONDS = 3.0  # torchrun forwards a Ctrl-C within this time
 
 def run_training(config: TrainConfig, options: RunOptions, algorithm: Algorithm) -> int:
     """Train in a run folder, from the start or from its last checkpoint, alone or in all processes of a launcher.
-
-    Args:
-        config: the options of the trainer.
-        options: the folder.
-        algorithm: the algorithm of `config`.
 
     Returns:
         exit code: 0, or 130 if the run was stopped and can be resumed.
@@ -53,35 +46,36 @@ def run_training(config: TrainConfig, options: RunOptions, algorithm: Algorithm)
 
 def _run(config: TrainConfig, options: RunOptions, algorithm: Algorithm, ranks: Ranks) -> int:
     """Do the work of `run_training` in one of the processes."""
-    console = Console(markup=False, quiet=not ranks.is_first)
+    console.quiet = not ranks.is_first
     finished = ranks.from_first(lambda: _finished_run(config, options))
     if finished is not None:
-        say(console, f"the run is finished, nothing was changed; {_results_hint(finished)}")
+        say(f"the run is finished, nothing was changed; {_results_hint(finished)}")
         return 0
     run = _open_folder(config, options, algorithm.name, ranks)
-    say(console, f"run folder: {run.path}")
+    say(f"run folder: {run.path}")
     if not ranks.is_alone:
-        say(console, f"{ranks.size} processes, {config.num_envs} environments together")
+        say(f"{ranks.size} processes, {config.num_envs} environments together")
     try:
-        trainer = _create_trainer(algorithm, config, run, options.resume is not None, console, ranks)
+        trainer = algorithm.trainer(config, run, options.resume is not None, say, ranks)
         try:
-            complete = _train(trainer, config, console, ranks)
+            complete = _train(trainer, config, ranks)
             if complete and ranks.is_first:
-                _conclude(trainer, config, run, console)
+                _conclude(trainer, config, run)
         except (KeyboardInterrupt, EnvironmentFailedError):
-            say(console, f"resume from the last checkpoint {_resume_hint(algorithm, run)}")
+            say(f"resume from the last checkpoint {_resume_hint(algorithm, run)}")
             raise
         finally:
             trainer.close()
     except DistributedError:
-        say(console, f"resume from the last checkpoint, on any number of processes, {_resume_hint(algorithm, run)}")
+        say(f"resume from the last checkpoint, on any number of processes, {_resume_hint(algorithm, run)}")
         raise
     finally:
+        run.undo_create()  # if it could not start, for example because of an unreachable latency budget
         run.close()
     if complete:
         return 0
-    say(console, f"stopped after {trainer.global_step:,} steps; the checkpoint is in {run.checkpoints}")
-    say(console, f"resume {_resume_hint(algorithm, run)}")
+    say(f"stopped after {trainer.global_step:,} steps; the checkpoint is in {run.checkpoints}")
+    say(f"resume {_resume_hint(algorithm, run)}")
     return _INTERRUPTED
 
 
@@ -90,7 +84,7 @@ def _finished_run(config: TrainConfig, options: RunOptions) -> Path | None:
     if options.resume is None:
         return None
     refuse_changes(options, options.resume, idle_options(config))
-    return options.resume if RunFolder.without_lock(options.resume).is_finished else None
+    return options.resume if (options.resume / "summary.json").is_file() else None
 
 
 def _open_folder(config: TrainConfig, options: RunOptions, algorithm: str, ranks: Ranks) -> RunFolder:
@@ -109,19 +103,7 @@ def _open_folder(config: TrainConfig, options: RunOptions, algorithm: str, ranks
     return folders[0] if folders else RunFolder.without_lock(path)
 
 
-def _create_trainer(
-    algorithm: Algorithm, config: TrainConfig, run: RunFolder, resume: bool, console: Console, ranks: Ranks
-) -> Trainer[Any]:
-    """Create the trainer. On failure, for example for an unreachable latency budget, remove a new run's folder."""
-    try:
-        return algorithm.trainer(config, run, resume, lambda line: say(console, line), ranks)
-    except BaseException:
-        if not checkpoint_folders(run.checkpoints):
-            run.undo_create()
-        raise
-
-
-def _train(trainer: Trainer[Any], config: TrainConfig, console: Console, ranks: Ranks) -> bool:
+def _train(trainer: Trainer[Any], config: TrainConfig, ranks: Ranks) -> bool:
     """Train with a display, until the end or a signal."""
     with TrainingDisplay(console, config.total_timesteps, trainer.global_step) as display:
         notice = "stopping after this iteration; Ctrl-C again stops at once, and the last checkpoint stays usable"
@@ -141,13 +123,29 @@ def _results_hint(run: Path) -> str:
     return f"its results are in {run / 'summary.md'}; to evaluate it again: gsprune eval {run}"
 
 
-def _conclude(trainer: Trainer[Any], config: TrainConfig, run: RunFolder, console: Console) -> None:
+def _conclude(trainer: Trainer[Any], config: TrainConfig, run: RunFolder) -> None:
     """Evaluate the agent and time its network; write the results to the folder and print them."""
     doing = "evaluating the agent and timing its network"
     if not console.is_terminal:
-        say(console, doing)
+        say(doing)
     with console.status(doing):
         summary = summarize(trainer, config)
     plot_run(run.path, trainer.dense.widths)
     write_summary(summary, run.path)
-    print_summary(summary, run.path, console)
+    _print_summary(summary)
+    say(f"summary.md, curves.png, metrics.jsonl and checkpoints are in {run.path}")
+
+
+def _print_summary(summary: RunSummary) -> None:
+    """Print the results of a run as tables."""
+    network = Table("network", title=f"{summary.env_id}, pruning: {summary.pruning}")
+    for heading in ("start", "end"):
+        network.add_column(heading, justify="right")
+    for network_row in summary.network_rows():
+        network.add_row(*network_row)
+    results = Table("run")
+    results.add_column("", justify="right")
+    for result_row in summary.result_rows():
+        results.add_row(*result_row)
+    console.print(network)
+    console.print(results)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from gsprune.compensation.moments import Stack
 from gsprune.compensation.network_fit import NetworkFit
-from gsprune.compensation.recording import Recording, watch_calls
-from gsprune.compensation.report import CompensationReport
+from gsprune.compensation.recording import Recording
+from gsprune.compensation.report import CompensationReport, OutputChange
 from gsprune.compensation.stand_in import can_take_place, in_place_of
-from gsprune.compensation.targets import dense_aliases, dense_weights
+from gsprune.compensation.uses import watch_calls
 from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.session import Session
 from gsprune.tracing.example import Example
+from gsprune.tracing.relative_change import relative_change
+from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["Compensation", "CompensationMode"]
 
@@ -43,31 +44,34 @@ class Compensation:
         calls: the calibration data, one call per batch.
         mode: "linear", or "bias" for the constants alone (FLAP, arXiv:2312.11983).
         stack: gathers the moments of the ranks that train the network together, on as many batches each.
+        measures_change: compare the outputs on the calibration data with the dense network's, as a dry run does.
 
     Attributes:
         report: of the model in the last step; None before.
+        change: of the model's output in the last step; None before, and without `measures_change`.
     """
 
-    def __init__(self, calls: Sequence[Example], mode: CompensationMode, stack: Stack | None = None) -> None:
-        self.calls, self.mode, self.stack = calls, mode, stack
+    def __init__(
+        self,
+        calls: Sequence[Example],
+        mode: CompensationMode,
+        stack: Stack | None = None,
+        *,
+        measures_change: bool = False,
+    ) -> None:
+        self.calls, self.mode, self.stack, self.measures_change = calls, mode, stack, measures_change
         self.report: CompensationReport | None = None
-        self._runs: list[_Run] = []
-        self._dense: dict[int, Tensor] = {}
+        self.change: OutputChange | None = None
+        self._outputs: list[Any] = []  # of the dense network
+        self._recordings: list[Recording] = []
 
     def observe(self, session: Session, plan: RewritePlan) -> None:
         """Run the dense network, and the dense followers."""
-        self._dense, self._runs = dense_aliases(plan), []
+        self._outputs = self._run(session.model) if self.measures_change else []
+        self._recordings = []
         for bindings in _sharing_a_map(session.model, plan.bindings):
-            weights_of = partial(dense_weights, session, plan, bindings, dense_tensors=self._dense)
             with in_place_of(session.model, bindings[0]):
-                recording = Recording(
-                    session.model,
-                    session.groups.graph,
-                    plan.kept,
-                    self.calls,
-                    weights_of if self.mode == "linear" else None,
-                )
-            self._runs.append(_Run(bindings, recording))
+                self._recordings.append(Recording(session, plan, bindings, self.calls, self.mode == "linear"))
 
     def adjust(self, network: SmallerNetwork) -> Sequence[str]:
         """Run the pruned network and write its weights, then the followers.
@@ -76,26 +80,23 @@ class Compensation:
             RewriteError: the calibration data makes inputs NaN or infinite.
         """
         model, reports = network.session.model, []
-        for bindings, recording in self._runs:
-            fit = NetworkFit(network, bindings, recording, self._dense, self.mode == "linear", self.stack)
-            with in_place_of(model, bindings[0]):
+        sliced = relative_change(self._run(model), self._outputs) if self.measures_change else 0.0
+        for recording in self._recordings:
+            fit = NetworkFit(network, recording, self.mode == "linear", self.stack)
+            with in_place_of(model, recording.bindings[0]):
                 watch_calls(model, recording.axes, self.calls, fit.on_use)
             reports.append(fit.finish())
         self.report = reports[0]
-        self._runs, self._dense = [], {}
-        return (str(self.report),)
+        notes = [str(self.report)]
+        if self.measures_change:
+            self.change = OutputChange(sliced, relative_change(self._run(model), self._outputs))
+            notes.append(str(self.change))
+        self._recordings, self._outputs = [], []
+        return notes
 
-
-class _Run(NamedTuple):
-    """A network that runs on the calibration data: the model or a follower.
-
-    Attributes:
-        bindings: the network, and others that get its map.
-        recording: of the dense network.
-    """
-
-    bindings: Sequence[Binding]
-    recording: Recording
+    def _run(self, model: nn.Module) -> list[Any]:
+        with temporary_eval(model):
+            return [call.call(model) for call in self.calls]
 
 
 def _sharing_a_map(model: nn.Module, bindings: Sequence[Binding]) -> list[list[Binding]]:

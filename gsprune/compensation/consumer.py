@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import nn
 
 from gsprune.arrays import IntArray
+from gsprune.compensation.uses import ConstantPlace, Use, common_constants, watch_calls
+from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph
 
-__all__ = ["Consumer", "find_consumers", "find_output_axes"]
+__all__ = ["Consumer", "Consumers", "find_consumers"]
+
+# A longer input axis (a flattened picture) is compensated per channel: its moments would take 128 MB and more.
+MAX_COLUMNS = 4096
 
 
 @dataclass(frozen=True)
@@ -44,55 +50,81 @@ class Consumer:
         return np.searchsorted(self.kept, self.columns[self.kept_channels]).astype(np.int64)
 
 
-def find_consumers(
-    graph: Graph, kept: Mapping[str, Mapping[int, IntArray]], max_columns: int
-) -> tuple[list[Consumer], dict[str, str]]:
+@dataclass(frozen=True)
+class Consumers:
     """The consumers of a removal.
 
-    Args:
-        graph: the groups of the network before the removal.
-        kept: tensor -> {axis: sorted positions that stay}, of the axes that lose some.
-        max_columns: above so many columns, an axis is compensated per channel.
-
-    Returns:
-        the consumers, and weight -> reason for those that cannot be compensated.
+    Attributes:
+        found: weight -> the consumer.
+        skipped: weight -> reason, for consumers that cannot be compensated; `watch` adds to it.
+        axes: weight -> the axis to watch: that of its inputs, or that of its outputs if only these are cut. A weight
+            that also reads channels along its outputs cannot follow a map.
     """
+
+    found: dict[str, Consumer]
+    skipped: dict[str, str]
+    axes: dict[str, int]
+
+    def watch(
+        self, model: nn.Module, calls: Sequence[Example], on_use: Callable[[int, Use], None]
+    ) -> dict[str, tuple[ConstantPlace, ...]]:
+        """Run the network on every batch, and call `on_use(batch, use)` before each use of a consumer.
+
+        Returns:
+            weight -> places in biases and running means that take its constant, in the order of the forward; only
+            consumers that can be compensated.
+        """
+        reached: dict[str, None] = {}
+
+        def look(batch: int, use: Use) -> None:
+            if use.weight in self.found:
+                reached[use.weight] = None
+                on_use(batch, use)
+            else:
+                self.skipped[use.weight] = "it reads the channels that it makes"
+
+        watchers = watch_calls(model, self.axes, calls, look)
+        for name in self.found:
+            readers = [watcher.unsupported[name] for watcher in watchers if name in watcher.unsupported]
+            if readers:
+                self.skipped[name] = f"{readers[0]} reads it"
+            elif name not in reached:
+                self.skipped[name] = "the calibration data does not reach it"
+        return {name: common_constants(watchers, name) for name in reached if name not in self.skipped}
+
+
+def find_consumers(graph: Graph, kept: Mapping[str, Mapping[int, IntArray]]) -> Consumers:
+    """The consumers of a removal, which `kept` describes: tensor -> {axis: sorted positions that stay}."""
     units: dict[tuple[str, int], IntArray] = {}
+    axes: dict[str, int] = {}
     for index, group in enumerate(graph.groups):
         for member in group.members:
             positions = kept.get(member.tensor, {}).get(member.axis)
-            if member.role == "in" and positions is not None and not graph.is_copy(member.tensor):
+            if positions is None:
+                continue
+            if member.role == "out":
+                axes[member.tensor] = member.axis
+            elif not graph.is_copy(member.tensor):
                 owners = units.setdefault((member.tensor, member.axis), np.full((len(member.units), 2), -1, np.int64))
                 owners[member.units >= 0] = [[index, unit] for unit in member.units[member.units >= 0]]
-    consumers, left = [], {}
+    found, skipped = {}, {}
     for (tensor, axis), owners in units.items():
-        by_channel = _by_channel(owners, max_columns)
-        columns = by_channel if len(owners) > max_columns else np.arange(len(owners), dtype=np.int64)[:, None]
+        by_channel = _by_channel(owners)
+        columns = by_channel if len(owners) > MAX_COLUMNS else np.arange(len(owners), dtype=np.int64)[:, None]
         if columns is None:
-            left[tensor] = f"it has {len(owners)} inputs, more than {max_columns}, and they are no flattened picture"
+            skipped[tensor] = f"it has {len(owners)} inputs, more than {MAX_COLUMNS}, and they are no flattened picture"
         else:
-            consumers.append(Consumer(tensor, axis, kept[tensor][axis], columns, by_channel))
-    return consumers, left
+            found[tensor] = Consumer(tensor, axis, kept[tensor][axis], columns, by_channel)
+            axes[tensor] = axis
+    return Consumers(found, skipped, axes)
 
 
-def find_output_axes(graph: Graph, kept: Mapping[str, Mapping[int, IntArray]]) -> dict[str, int]:
-    """Weight -> the axis of its outputs, where that is cut: one that also reads channels there cannot follow a map."""
-    return {
-        member.tensor: member.axis
-        for group in graph.groups
-        for member in group.members
-        if member.role == "out" and member.axis in kept.get(member.tensor, {})
-    }
-
-
-def _by_channel(owners: IntArray, max_channels: int) -> IntArray | None:
+def _by_channel(owners: IntArray) -> IntArray | None:
     """Positions of each channel; None where an axis does not hold equally many of every channel, and more than one.
 
-    Args:
-        owners: (positions, 2), the group and the unit of each position.
-        max_channels: the most channels.
+    `owners` is (positions, 2), the group and the unit of each position.
     """
     _, inverse, counts = np.unique(owners, axis=0, return_inverse=True, return_counts=True)
-    if counts.min() != counts.max() or counts[0] == 1 or len(counts) > max_channels:
+    if counts.min() != counts.max() or counts[0] == 1 or len(counts) > MAX_COLUMNS:
         return None
     return np.argsort(inverse.reshape(-1), kind="stable").reshape(len(counts), -1)

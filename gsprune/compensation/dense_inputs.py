@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gsprune.arrays import IntArray
-from gsprune.compensation.consumer import Consumer, find_consumers, find_output_axes
+from gsprune.compensation.consumer import Consumer, find_consumers
 from gsprune.compensation.moments import Moments
-from gsprune.compensation.recording import MAX_COLUMNS, common_constants, watch_calls
-from gsprune.compensation.spread import spread
+from gsprune.compensation.sample import Sample
 from gsprune.compensation.uses import Use
-from gsprune.compensation.weights import as_matrices
+from gsprune.compensation.weights import as_matrices, in_groups
 from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph
 
@@ -61,19 +61,13 @@ class DenseInputs:
 
     def matrices(self, weight: Tensor) -> Tensor:
         """(groups, outputs, inputs) float64 of the weight; a position of a kernel or of a picture is an output."""
-        weight, columns = weight.detach().double(), self.consumer.columns
-        if columns.shape[1] == 1:
-            stacked = as_matrices(weight, self.consumer.axis, self.groups, self.transposed)
-        else:
-            order = torch.from_numpy(columns.reshape(-1)).to(weight.device)
-            stacked = weight.movedim(self.consumer.axis, 1)[:, order].reshape(1, -1, *columns.shape)
+        stacked = as_matrices(weight.detach().double(), self.consumer, self.groups, self.transposed)
         return stacked.transpose(2, 3).flatten(1, 2)
 
     def units(self, units: IntArray) -> list[IntArray]:
         """Per convolution group, the unit of each input; -1 for inputs of other groups of units.
 
-        Args:
-            units: the unit of each position along the weight's input axis.
+        `units` has the unit of each position along the weight's input axis.
         """
         of_inputs = units[self.consumer.columns[:, 0]]
         return list(of_inputs.reshape(self.groups, -1)) if self.transposed else [of_inputs] * self.groups
@@ -82,13 +76,7 @@ class DenseInputs:
 def find_dense_inputs(
     model: nn.Module, graph: Graph, names: Collection[str], calls: Sequence[Example]
 ) -> tuple[dict[str, DenseInputs], dict[str, str]]:
-    """Run the network on the calibration data and gather the moments of what its consumers read.
-
-    Args:
-        model: the network.
-        graph: its groups.
-        names: the groups whose consumers are looked at.
-        calls: the calibration data.
+    """Run the network on the calibration data and gather the moments of what the consumers of some groups read.
 
     Returns:
         weight -> its inputs, and weight -> reason for those whose inputs cannot be described.
@@ -96,48 +84,22 @@ def find_dense_inputs(
     axes_of_groups: dict[str, dict[int, IntArray]] = {}
     for group in graph.groups:
         for member in group.members if group.name in names else ():
-            axes_of_groups.setdefault(member.tensor, {})[member.axis] = _all_positions(len(member.units))
-    consumers, left_out = find_consumers(graph, axes_of_groups, MAX_COLUMNS)
+            axes_of_groups.setdefault(member.tensor, {})[member.axis] = np.arange(len(member.units))
+    consumers = find_consumers(graph, axes_of_groups)
     inputs: dict[str, DenseInputs] = {}
-    of_weight = {consumer.weight: consumer for consumer in consumers}
 
     def add(batch: int, use: Use) -> None:
-        consumer = of_weight.get(use.weight)
-        if consumer is None:
-            left_out[use.weight] = "it reads the channels that it makes"
-            return
-        rows = _rows(use, batch, len(calls), consumer.columns)
+        consumer = consumers.found[use.weight]
+        most = max(_MIN_ROWS, _ROWS_PER_INPUT * use.inputs.shape[use.channel_axis]) // len(calls)
+        sample = Sample(use, max(most, 1), (batch,), is_first=True)
+        rows = in_groups(sample.dense, consumer.columns, use.groups)
         if use.weight not in inputs:
             all_kept = torch.arange(rows.shape[2], device=rows.device).expand(len(rows), -1)
             moments = Moments(all_kept, 0)
             inputs[use.weight] = DenseInputs(consumer, use.groups, use.transposed, moments)
         inputs[use.weight].moments.add_lost(rows, rows[:, :, :0], use.padding)
 
-    axes = {**find_output_axes(graph, axes_of_groups), **{name: each.axis for name, each in of_weight.items()}}
-    watchers = watch_calls(model, axes, calls, add)
-    for name in of_weight:
-        readers = [watcher.unsupported[name] for watcher in watchers if name in watcher.unsupported]
-        if readers:
-            left_out[name] = f"{readers[0]} reads it"
-        elif name not in inputs:
-            left_out[name] = "the calibration data does not reach it"
-    for name, each in inputs.items():
-        each.has_constant = bool(common_constants(watchers, name))
-    return {name: each for name, each in inputs.items() if name not in left_out}, left_out
-
-
-def _all_positions(count: int) -> IntArray:
-    return torch.arange(count).numpy()
-
-
-def _rows(use: Use, batch: int, num_batches: int, columns: IntArray) -> Tensor:
-    """(groups, rows, inputs of a group): rows of the inputs of a use, spread evenly."""
-    x = use.inputs.detach().movedim(use.channel_axis, -1)
-    total = x.numel() // x.shape[-1]
-    most = max(_MIN_ROWS, _ROWS_PER_INPUT * x.shape[-1]) // num_batches
-    index = torch.from_numpy(spread(max(most, 1), total, (batch,))).to(x.device)
-    rows = x[index] if x.ndim == 2 else x[torch.unravel_index(index, x.shape[:-1])]
-    if columns.shape[1] > 1:  # the positions of a flattened picture are samples
-        order = torch.from_numpy(columns.T.copy()).to(x.device)
-        return rows[:, order].flatten(0, 1)[None]
-    return rows.reshape(len(rows), use.groups, -1).transpose(0, 1)
+    constants = consumers.watch(model, calls, add)
+    for name, places in constants.items():
+        inputs[name].has_constant = bool(places)
+    return {name: inputs[name] for name in constants}, consumers.skipped

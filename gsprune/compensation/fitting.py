@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gsprune.arrays import IntArray
 from gsprune.compensation.consumer import Consumer
 from gsprune.compensation.moments import Moments, Stack
 from gsprune.compensation.patches import PatchSample
@@ -16,7 +15,7 @@ from gsprune.compensation.sample import Sample
 from gsprune.compensation.solve import Map, solve, solve_constant
 from gsprune.compensation.targets import Target
 from gsprune.compensation.uses import Use
-from gsprune.compensation.weights import as_matrices, from_matrices
+from gsprune.compensation.weights import as_matrices, from_matrices, in_groups
 
 __all__ = ["ConsumerFit"]
 
@@ -42,12 +41,12 @@ class ConsumerFit:
         """Add a sample; `use` is the weight's first one in the pruned network."""
         assert isinstance(sample, Sample)
         consumer, pruned = self.consumer, sample.left(use)
-        x = _in_groups(sample.dense, consumer.columns, use.groups)
+        x = in_groups(sample.dense, consumer.columns, use.groups)
         kept = _kept_in_groups(consumer, use, x.device)
         if pruned is None:
             z = x.gather(2, kept[:, None].expand(-1, x.shape[1], -1))
         else:
-            z = _in_groups(pruned, consumer.kept_columns, use.groups)
+            z = in_groups(pruned, consumer.kept_columns, use.groups)
         if self._moments is None:
             self._moments = Moments(kept, x.shape[2])
         self._moments.add(x, z, use.padding)
@@ -57,17 +56,8 @@ class ConsumerFit:
         """False if a sample was NaN or infinite."""
         return self._moments is not None and self._moments.is_finite()
 
-    def write(self, stack: Stack | None = None) -> None:
-        """Solve with the samples so far, and write the weights and biases.
-
-        Args:
-            stack: over the ranks that train the network together.
-        """
-        self.solve(stack)
-        self.apply()
-
     def solve(self, stack: Stack | None) -> None:
-        """Find the map with the samples so far."""
+        """Find the map with the samples so far, of all ranks that train the network together."""
         assert self._moments is not None
         moments = self._moments.of_all_ranks(self.consumer.weight, stack)
         has_constant = bool(self.targets[0].constants)
@@ -88,10 +78,11 @@ class ConsumerFit:
     def changes(self, target: Target) -> tuple[Tensor | None, Tensor | None]:
         """The change of a target's weight, W' = W A, and (outputs,) W c for its bias; None for what there is not."""
         assert self.map is not None
-        matrices, change, shift = self._matrices(target.rows(self.consumer)), None, None
+        assert self._use is not None
+        matrices, change, shift = self._matrices(target), None, None
         if self.map.weight is not None:
             products = torch.einsum("goip,gik->gokp", matrices, self.map.weight)
-            change = self._as_weight(products, target.pruned)
+            change = from_matrices(products, target.pruned, self.consumer, self._use.transposed)
         if self.map.constant is not None:
             shift = torch.einsum("goip,gi->go", matrices, self.map.constant).flatten()
         return change, shift
@@ -102,28 +93,14 @@ class ConsumerFit:
             return None
         assert self._moments is not None
         target = self.targets[0]
-        weights = self._matrices(target.rows(self.consumer)).square().sum((1, 3))
+        weights = self._matrices(target).square().sum((1, 3))
         lost, unexplained = (float((weights * value).sum()) for value in (self.map.lost, self.map.unexplained))
         return self._moments.explained(lost, unexplained, float(weights.sum()), target.pruned.dtype)
 
-    def _matrices(self, weight: Tensor) -> Tensor:
-        """(groups, outputs, inputs, positions) of a weight with all its inputs."""
+    def _matrices(self, target: Target) -> Tensor:
+        """(groups, outputs, inputs, positions) of a target's weight with all its inputs."""
         assert self._use is not None
-        columns, axis = self.consumer.columns, self.consumer.axis
-        if columns.shape[1] == 1:
-            return as_matrices(weight, axis, self._use.groups, self._use.transposed)
-        order = torch.from_numpy(columns.reshape(-1)).to(weight.device)
-        return weight.movedim(axis, 1)[:, order].reshape(1, -1, *columns.shape)
-
-    def _as_weight(self, matrices: Tensor, like: Tensor) -> Tensor:
-        """Undo `_matrices` for a weight with the kept inputs."""
-        assert self._use is not None
-        columns, axis = self.consumer.kept_columns, self.consumer.axis
-        if columns.shape[1] == 1:
-            return from_matrices(matrices, like, axis, self._use.transposed)
-        order = torch.from_numpy(columns.reshape(-1)).to(like.device)
-        flat = matrices[0].flatten(1)
-        return torch.empty_like(flat).index_copy(1, order, flat).movedim(1, axis)
+        return as_matrices(target.rows(self.consumer), self.consumer, self._use.groups, self._use.transposed)
 
 
 def _kept_in_groups(consumer: Consumer, use: Use, device: torch.device) -> Tensor:
@@ -133,11 +110,3 @@ def _kept_in_groups(consumer: Consumer, use: Use, device: torch.device) -> Tenso
         return kept.expand(use.groups, -1)
     firsts = torch.arange(use.groups, device=device) * (len(consumer.columns) // use.groups)
     return kept.reshape(use.groups, -1) - firsts[:, None]
-
-
-def _in_groups(rows: Tensor, columns: IntArray, groups: int) -> Tensor:
-    """(groups, samples, inputs of a group) of rows of inputs."""
-    if columns.shape[1] > 1:
-        order = torch.from_numpy(columns.T.copy()).to(rows.device)  # (positions, channels)
-        return rows[:, order].flatten(0, 1)[None]
-    return rows.reshape(len(rows), groups, -1).transpose(0, 1)

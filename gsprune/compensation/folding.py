@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gsprune.compensation.consumer import Consumer
 from gsprune.compensation.removable import RemovableUnits
-from gsprune.compensation.targets import dense_aliases, find_targets
+from gsprune.compensation.targets import find_targets
 from gsprune.compensation.weights import as_matrices
 from gsprune.errors import RewriteError
 from gsprune.rewrite.adjustment import SmallerNetwork
@@ -24,21 +23,18 @@ __all__ = ["ConstantFolding"]
 
 
 class ConstantFolding:
-    """Adds W c to the bias of every layer that read the constants c of removed units, then compares the outputs.
+    """Adds W c to the bias of every layer that read the constants c of removed units.
 
-    Args:
-        units: the analysis of the network.
-        is_exact: whether the output must be that of the dense network on the example.
+    With `is_exact`, the output on the example must be that of the dense network.
     """
 
     def __init__(self, units: RemovableUnits, *, is_exact: bool) -> None:
         self._units, self._is_exact = units, is_exact
-        self._dense: dict[int, Tensor] = {}
         self._expected: Any = None
 
     def observe(self, session: Session, plan: RewritePlan) -> None:
         """Run the dense network on the example."""
-        self._dense = dense_aliases(plan)
+        del plan
         if self._is_exact:
             self._expected = self._output(session)
 
@@ -48,26 +44,26 @@ class ConstantFolding:
         Raises:
             RewriteError: its output is not the dense network's.
         """
-        for weight, axis in self._units.axes.items():
-            kept = network.plan.kept.get(weight, {}).get(axis)
-            if kept is not None and weight in self._units.inputs:
-                self._fold(network, Consumer(weight, axis, kept, np.arange(len(kept), dtype=np.int64)[:, None]))
+        for weight, inputs in self._units.inputs.items():
+            kept = network.plan.kept.get(weight, {}).get(inputs.axis)
+            if kept is not None:
+                columns = np.arange(inputs.length, dtype=np.int64)[:, None]
+                self._fold(network, Consumer(weight, inputs.axis, kept, columns))
         if self._is_exact:
             self._check(self._output(network.session))
-        self._dense, self._expected = {}, None
+        self._expected = None
         return ()
 
     def _fold(self, network: SmallerNetwork, consumer: Consumer) -> None:
         inputs = self._units.inputs[consumer.weight]
         use, constants = inputs.use, self._units.constants(consumer.weight).reshape(inputs.use.groups, -1)
-        length = self._units.graph.shapes[consumer.weight][consumer.axis]
-        removed = torch.ones(length, dtype=torch.bool, device=constants.device)
+        removed = torch.ones(inputs.length, dtype=torch.bool, device=constants.device)
         removed[torch.from_numpy(consumer.kept).to(constants.device)] = False
         constants = constants * (removed.reshape(use.groups, -1) if use.transposed else removed)
         if not inputs.places or not constants.any():
             return
-        for target in find_targets(network, network.plan.bindings, consumer, inputs.places, self._dense):
-            matrices = as_matrices(target.rows(consumer), consumer.axis, use.groups, use.transposed)
+        for target in find_targets(network, network.plan.bindings, consumer, inputs.places):
+            matrices = as_matrices(target.rows(consumer), consumer, use.groups, use.transposed)
             target.add_constant(torch.einsum("goip,gi->go", matrices, constants).flatten())
 
     def _output(self, session: Session) -> Any:

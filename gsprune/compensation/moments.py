@@ -50,9 +50,8 @@ class Moments:
             padding: the share of zero padding in what the consumer reads, in [0, 1).
         """
         for x, z in zip(torch.split(dense, self._rows, 1), torch.split(pruned, self._rows, 1), strict=True):
-            left = z.double()
-            lost = x.double().scatter_add(2, self.kept[:, None].expand(-1, z.shape[1], -1), -left)
-            self._add(left, lost, padding)
+            lost = x.double().scatter_add(2, self.kept[:, None].expand(-1, z.shape[1], -1), -z.double())
+            self.add_lost(z, lost, padding)
 
     @property
     def _rows(self) -> int:
@@ -60,22 +59,13 @@ class Moments:
         return max(self.factor.shape[2], 1024)
 
     def add_lost(self, z: Tensor, lost: Tensor, padding: float = 0.0) -> None:
-        """Add samples of z and r themselves.
-
-        Args:
-            z: (groups, samples, kept).
-            lost: (groups, samples, inputs).
-            padding: as for `add`.
-        """
+        """Add samples of z, (groups, samples, kept), and of r, (groups, samples, inputs), themselves."""
         for left, gone in zip(torch.split(z, self._rows, 1), torch.split(lost, self._rows, 1), strict=True):
-            self._add(left.double(), gone.double(), padding)
-
-    def _add(self, z: Tensor, lost: Tensor, padding: float) -> None:
-        added = torch.cat([torch.ones_like(z[:, :, :1]), z, lost], 2)
-        padded = torch.zeros_like(added[:, :1])
-        padded[:, :, 0] = (z.shape[1] * padding / (1 - padding)) ** 0.5
-        self.factor = self._reduced(torch.cat([self.factor, added, padded], 1))
-        self.samples += z.shape[1]
+            added = torch.cat([torch.ones_like(left[:, :, :1]), left, gone], 2).double()
+            padded = torch.zeros_like(added[:, :1])
+            padded[:, :, 0] = (left.shape[1] * padding / (1 - padding)) ** 0.5
+            self.factor = self._reduced(torch.cat([self.factor, added, padded], 1))
+            self.samples += left.shape[1]
 
     def _reduced(self, rows: Tensor) -> Tensor:
         """R of samples, or of the rows of several R."""
@@ -88,12 +78,7 @@ class Moments:
         return factor
 
     def without(self, weight: Tensor, constant: Tensor) -> Moments:
-        """The moments of z and r - D z - c.
-
-        Args:
-            weight: (groups, inputs, kept) float64, D.
-            constant: (groups, inputs) float64, c.
-        """
+        """The moments of z and r - D z - c, with D (groups, inputs, kept) and c (groups, inputs), both float64."""
         end = 1 + self.num_kept
         moments = Moments(self.kept, self.factor.shape[2] - end)
         moments.factor, moments.samples = self.factor.clone(), self.samples
@@ -130,12 +115,7 @@ class Moments:
         return max(0.0, 1 - unexplained / lost)
 
     def of_all_ranks(self, name: str, stack: Stack | None) -> Moments:
-        """The moments of the samples of all ranks; these themselves if there is only one.
-
-        Args:
-            name: name of the consumer.
-            stack: over the ranks, all of which call this; None for one process.
-        """
+        """The moments of the samples of all ranks, which must all call this; these themselves without a `stack`."""
         if stack is None:
             return self
         # A factor of few samples has fewer rows than others.

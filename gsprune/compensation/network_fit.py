@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-
-from torch import Tensor
 
 from gsprune.compensation.fitting import ConsumerFit
 from gsprune.compensation.moments import Stack
@@ -16,7 +13,6 @@ from gsprune.compensation.targets import find_targets
 from gsprune.compensation.uses import Use
 from gsprune.errors import RewriteError
 from gsprune.rewrite.adjustment import SmallerNetwork
-from gsprune.rewrite.binding import Binding
 
 __all__ = ["NetworkFit"]
 
@@ -25,36 +21,25 @@ _SOLVED_AFTER = frozenset(4**power for power in range(16))
 
 
 class NetworkFit:
-    """Fits the consumers of a network while it runs.
-
-    Args:
-        network: the smaller network.
-        bindings: the model or a follower that runs, and others that get its maps.
-        recording: of the dense network.
-        dense: its weights, `dense_aliases`.
-        linear: whether there is a map besides the constant.
-        stack: over the ranks that train the network together.
-    """
+    """Fits the consumers of a network while it runs; without `linear` only the constants."""
 
     def __init__(
         self,
         network: SmallerNetwork,
-        bindings: Sequence[Binding],
         recording: Recording,
-        dense: Mapping[int, Tensor],
         linear: bool,
         stack: Stack | None,
     ) -> None:
         self.recording, self.stack = recording, stack
         self._fits: dict[str, ConsumerFit | PatchFit] = {}
         for name, consumer in recording.consumers.items():
-            targets = list(find_targets(network, bindings, consumer, recording.constants[name], dense))
+            targets = list(find_targets(network, recording.bindings, consumer, recording.constants[name]))
             if recording.samples_patches(name):
                 self._fits[name] = PatchFit(consumer, targets)
             else:
                 self._fits[name] = ConsumerFit(consumer, targets, linear)
         self._skipped = dict(recording.skipped)
-        self._arrivals: Counter[tuple[int, str]] = Counter()
+        self._arrived: set[tuple[int, str]] = set()
         self._num_batches = Counter(weight for _, weight in recording.samples)
         self._num_added: Counter[str] = Counter()
 
@@ -64,10 +49,11 @@ class NetworkFit:
         Raises:
             RewriteError: its inputs are NaN or infinite.
         """
-        self._arrivals[batch, use.weight] += 1
-        samples = self.recording.samples.get((batch, use.weight), [])
-        if use.weight not in self._fits or self._arrivals[batch, use.weight] > 1:
+        key = batch, use.weight
+        if use.weight not in self._fits or key in self._arrived:
             return
+        self._arrived.add(key)
+        samples = self.recording.samples.get(key, [])
         if not samples or not samples[0].matches(use):
             self._skipped[use.weight] = "channels of another axis of its inputs are removed, too"
             del self._fits[use.weight]
@@ -83,9 +69,8 @@ class NetworkFit:
         self._num_added[use.weight] += 1
         count = self._num_added[use.weight]
         if count == self._num_batches[use.weight] or count in _SOLVED_AFTER:
-            fit.write(self.stack)
-        else:
-            fit.apply()
+            fit.solve(self.stack)
+        fit.apply()
 
     def finish(self) -> CompensationReport:
         """Write all weights again, after the last forward, and report."""

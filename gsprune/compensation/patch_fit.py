@@ -34,36 +34,30 @@ class PatchFit:
     consumer: Consumer
     targets: Sequence[Target]
     map: Map | None = field(default=None, init=False)
-    _moments: Moments | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._channels = ConsumerFit(self.consumer, self.targets, linear=True)
         self._base = torch.cat([target.base.double().flatten(1) for target in self.targets])
         rows = torch.cat([target.rows(self.consumer).flatten(1) for target in self.targets])
         self._lengths = rows.square().sum(1).sqrt()
+        outputs, inputs = self._base.shape
+        self._moments = Moments(torch.arange(inputs, device=rows.device)[None], outputs)
 
     def add(self, use: Use, sample: Sample | PatchSample) -> None:
         """Add a sample; `use` is the weight's first one in the pruned network."""
         assert isinstance(sample, PatchSample)
         z = sample.left(use).double()
         lost = sample.products.double() - z @ self._base.T
-        if self._moments is None:
-            self._moments = Moments(torch.arange(z.shape[1], device=z.device)[None], lost.shape[1])
         self._moments.add_lost(z[None], lost[None])
         if sample.channels is not None:
             self._channels.add(use, sample.channels)
 
     def is_finite(self) -> bool:
         """False if a sample was NaN or infinite."""
-        return self._moments is not None and self._moments.is_finite()
+        return self._moments.is_finite()
 
-    def write(self, stack: Stack | None = None) -> None:
-        """Solve with the samples so far, and write the weights and biases.
-
-        Args:
-            stack: over the ranks that train the network together.
-        """
-        assert self._moments is not None
+    def solve(self, stack: Stack | None) -> None:
+        """Find the map with the samples so far, of all ranks that train the network together."""
         moments = self._moments.of_all_ranks(self.consumer.weight, stack)
         lost, weight, constant = moments.mean_square(), moments.factor.new_zeros(()), moments.factor.new_zeros(())
         has_constant = bool(self.targets[0].constants)
@@ -77,7 +71,6 @@ class PatchFit:
         assert found.weight is not None
         total = found.constant + constant if found.constant is not None else None
         self.map = Map(found.weight + weight, total, lost, found.unexplained)
-        self.apply()
 
     def apply(self) -> None:
         """Write the weights and biases again: buffers are put back after every forward."""
@@ -94,7 +87,6 @@ class PatchFit:
         """The share of the lost mean square that the map explains; None without a map."""
         if self.map is None:
             return None
-        assert self._moments is not None
         own = slice(len(self.targets[0].base))
         lost, unexplained = (float(value[0, own].sum()) for value in (self.map.lost, self.map.unexplained))
         weights = float(self._base[own].square().sum())

@@ -67,13 +67,9 @@ class PatchSample:
 
 
 def num_patch_rows(use: Use, num_kept: int, weights: Tensor, num_batches: int) -> int:
-    """How many patches of a use a fit takes; 0 where a fit of the channels must do or costs less.
+    """How many patches of a use in the dense network a fit takes, per batch.
 
-    Args:
-        use: the use, in the dense network.
-        num_kept: inputs that stay.
-        weights: as for `PatchSample`.
-        num_batches: of the calibration data.
+    0 where a fit of the channels must do or costs less. `weights` are those of `PatchSample`.
     """
     if use.kernel is None:
         return 0

@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from gsprune.arrays import BoolArray
 from gsprune.compensation.dependence import InputDependence
-from gsprune.compensation.recording import common_constants, watch_calls
-from gsprune.compensation.uses import ConstantPlace, Use
+from gsprune.compensation.uses import ConstantPlace, Use, common_constants, watch_calls
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph
@@ -31,59 +30,59 @@ class ReadInputs:
 
     Attributes:
         use: one of its uses, for groups and kind of the operation.
+        axis, length: the weight's input axis.
         places: biases and running means that take a constant; none if it has no place.
         pads: True if zero padding gives a constant other than zero a border.
         low, high: (channels,) float64, least and greatest value of each channel that is read.
-        depends: (channels,) True where a channel depends on the network's inputs.
+        depends: (channels,) True where a channel may have other values on other data.
     """
 
     use: Use
+    axis: int
+    length: int
     places: tuple[ConstantPlace, ...]
     pads: bool
     low: Tensor
     high: Tensor
     depends: Tensor
 
-    def within(self, tolerance: float) -> Tensor:
-        """(channels,) True where a channel is constant on the data, up to `tolerance` of the largest input."""
-        return self.high - self.low <= self._margin(tolerance)
+    def is_constant(self, tolerance: float) -> Tensor:
+        """(channels,) True where a channel is constant, up to `tolerance` of the largest input."""
+        return (self.high - self.low <= self._margin(tolerance)) & ~self.depends
 
-    def zero(self, tolerance: float) -> Tensor:
-        """(channels,) True where a channel is zero on the data, up to `tolerance` of the largest input."""
-        return torch.maximum(self.high.abs(), self.low.abs()) <= self._margin(tolerance)
-
-    def foldable(self, tolerance: float) -> Tensor:
-        """(channels,) True where the consumer's biases can take a channel that is constant."""
-        return self.zero(tolerance) if self.pads or not self.places else torch.ones_like(self.depends)
+    def removable(self, tolerance: float) -> Tensor:
+        """(channels,) True where a channel is a constant that the consumer's biases can take; 0 needs no bias."""
+        constant = self.is_constant(tolerance)
+        return constant & (self._largest <= self._margin(tolerance)) if self.pads or not self.places else constant
 
     @property
-    def constant(self) -> Tensor:
+    def middle(self) -> Tensor:
         """(channels,) float64, the middle of each channel's values."""
         return (self.low + self.high) / 2
 
-    def per_position(self, channels: Tensor, length: int) -> BoolArray:
+    def per_position(self, channels: Tensor) -> BoolArray:
         """(length,) for the positions of the weight's input axis: True where all channels that a position reads are.
 
         A position of a grouped convolution reads one channel of every group.
         """
-        result: BoolArray = channels.reshape(-1, length).all(0).cpu().numpy()
+        result: BoolArray = channels.reshape(-1, self.length).all(0).cpu().numpy()
         return result
+
+    @property
+    def _largest(self) -> Tensor:
+        return torch.maximum(self.high.abs(), self.low.abs())
 
     def _margin(self, tolerance: float) -> Tensor:
         rounding = _ROUNDINGS * torch.finfo(self.use.inputs.dtype).eps
-        return max(tolerance, rounding) * torch.maximum(self.high.abs(), self.low.abs()).max()
+        return max(tolerance, rounding) * self._largest.max()
 
 
 def find_read_inputs(
     model: nn.Module, graph: Graph, calls: Sequence[Example], *, for_any_input: bool
 ) -> tuple[dict[str, ReadInputs], dict[str, str]]:
-    """Run the network and look at what its weights read.
+    """Run the network on some data and look at what its weights read.
 
-    Args:
-        model: the network.
-        graph: its groups.
-        calls: the data.
-        for_any_input: find the channels that depend on the inputs; else every channel counts as dependent.
+    With `for_any_input`, a channel that depends on the inputs is no constant; else only its values count.
 
     Returns:
         weight -> its inputs, for weights that read channels of a group and that are reached; and weight -> reason, for
@@ -103,13 +102,14 @@ def find_read_inputs(
             unclear[use.weight] = "it reads the channels that it makes"
             return
         with _disable_current_modes():
-            inputs, depends = _rows(use.inputs, use), None
+            inputs = _rows(use.inputs, use)
+            depends = torch.zeros_like(inputs[0], dtype=torch.bool)
             if dependence is not None:
                 depends = _rows(dependence.mask(use.inputs), use).any(0)
-            else:
-                depends = torch.ones_like(inputs[0], dtype=torch.bool)
             low, high = (extreme.double() for extreme in torch.aminmax(inputs, dim=0))
-            new = ReadInputs(replace(use, inputs=inputs[:0]), (), use.padding > 0, low, high, depends)
+            axis = axes[use.weight]
+            length, kind = graph.shapes[use.weight][axis], replace(use, inputs=inputs[:0])
+            new = ReadInputs(kind, axis, length, (), use.padding > 0, low, high, depends)
             earlier = found.get(use.weight)
             found[use.weight] = new if earlier is None else _merged(earlier, new)
 

@@ -58,21 +58,15 @@ class Reconstruction(Criterion):
         if source.stack is not None:
             for name, each in inputs.items():
                 each.moments = each.moments.of_all_ranks(name, source.stack)
-        return {group.name: greedy_scores(*_losses(group, source, inputs))[np.newaxis] for group in source.groups}
+        scores = {group.name: greedy_scores(_losses(group, source, inputs), group.num_units) for group in source.groups}
+        return {name: row[np.newaxis] for name, row in scores.items()}
 
 
 def greedy_scores(losses: Sequence[RemovalLoss], num_units: int) -> Float64Array:
-    """The largest cost up to the removal of each unit, where the cheapest unit is always removed next.
+    """(units,) float64, the largest cost up to the removal of each unit; the cheapest unit is always removed next.
 
     Of equal costs the higher index goes first. Positive scores rise strictly in float32, because a tie would be broken
-    by index and not by the order of the removals.
-
-    Args:
-        losses: of all consumers; used up.
-        num_units: the number of units.
-
-    Returns:
-        (units,) float64.
+    by index and not by the order of the removals. The losses are those of all consumers, and are used up.
     """
     costs, order = np.zeros(num_units), np.zeros(num_units, dtype=np.int64)
     is_left = np.ones(num_units, dtype=bool)
@@ -96,8 +90,8 @@ def _strictly_rising(values: Float32Array) -> Float32Array:
     return values
 
 
-def _losses(group: Group, source: ScoreSource, inputs: Mapping[str, DenseInputs]) -> tuple[list[RemovalLoss], int]:
-    """The losses of all consumers of a group, and its number of units."""
+def _losses(group: Group, source: ScoreSource, inputs: Mapping[str, DenseInputs]) -> list[RemovalLoss]:
+    """The losses of all consumers of a group."""
     losses = []
     for member in group.members:
         found = inputs.get(member.tensor)
@@ -105,7 +99,7 @@ def _losses(group: Group, source: ScoreSource, inputs: Mapping[str, DenseInputs]
             matrices = found.matrices(source.tensors[member.tensor])
             for factor, matrix, units in zip(found.factors, matrices, found.units(member.units), strict=True):
                 losses.append(RemovalLoss(factor, matrix, units, group.num_units, found.degrees_of_freedom))
-    return losses, group.num_units
+    return losses
 
 
 def _check_finite(source: ScoreSource, inputs: Mapping[str, DenseInputs]) -> None:

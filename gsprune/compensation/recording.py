@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from gsprune.arrays import IntArray
-from gsprune.compensation.consumer import Consumer, find_consumers, find_output_axes
+from gsprune.compensation.consumer import Consumer, find_consumers
 from gsprune.compensation.patches import PatchSample, num_patch_rows
 from gsprune.compensation.sample import Sample
-from gsprune.compensation.uses import ConstantPlace, Use, UseWatcher
-from gsprune.rewrite.tensors import canonical_tensors
-from gsprune.tracing.example import Example, first_outputs
-from gsprune.tracing.graph import Graph
-from gsprune.tracing.plain_operations import plain_operations
-from gsprune.tracing.temporary_eval import temporary_eval
+from gsprune.compensation.targets import dense_weights
+from gsprune.compensation.uses import Use
+from gsprune.rewrite.binding import Binding
+from gsprune.rewrite.plan import RewritePlan
+from gsprune.rewrite.session import Session
+from gsprune.tracing.example import Example
 
-__all__ = ["MAX_COLUMNS", "Recording", "common_constants", "watch_calls"]
+__all__ = ["Recording"]
 
-# A longer input axis (a flattened picture) is compensated per channel: its moments would take 128 MB and more.
-MAX_COLUMNS = 4096
 # The samples of one consumer, over all batches: at least so many, and so many per input. A flattened picture of which
 # there are fewer per kept input is compensated per channel, where every position is a sample. Measured on an agent of
 # the Nature encoder (512 frames, 50 % removed, 512 inputs kept): KL 0.0004 instead of 0.016.
@@ -34,51 +30,37 @@ class Recording:
     """Runs the dense network on the calibration data.
 
     Args:
-        model: the dense network.
-        graph: its groups.
-        kept: tensor -> {axis: positions that stay}, of everything that is cut.
+        session: the session before the step.
+        plan: the removal.
+        bindings: the model or a follower that runs, and others that get its maps.
         calls: the calibration data.
-        weights_of: name of a convolution's weight -> (outputs, inputs, kernel) what is read off its patches, see
-            `PatchSample`; None samples no patches.
+        with_patches: whether convolutions may be fitted on patches.
 
     Attributes:
-        consumers: weight -> the consumer, in the order of the forward; only those that can be compensated.
+        constants: weight -> places in biases and running means that take its constant, in the order of the forward;
+            only consumers that can be compensated.
+        consumers: weight -> the consumer, of the same ones.
         skipped: weight -> reason, for the others.
-        constants: weight -> places in biases and running means that take its constant.
+        axes: weight -> input axis, for `watch_calls`.
         samples: (batch, weight) -> samples of its uses, in the order of the forward.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        graph: Graph,
-        kept: Mapping[str, Mapping[int, IntArray]],
+        session: Session,
+        plan: RewritePlan,
+        bindings: Sequence[Binding],
         calls: Sequence[Example],
-        weights_of: Callable[[str], Tensor] | None,
+        with_patches: bool,
     ) -> None:
-        found, self.skipped = find_consumers(graph, kept, MAX_COLUMNS)
-        consumers = self._found = {consumer.weight: consumer for consumer in found}
-        self.axes = {**find_output_axes(graph, kept), **{name: c.axis for name, c in consumers.items()}}
+        consumers = find_consumers(session.groups.graph, plan.kept)
+        self.bindings, self.skipped, self.axes = bindings, consumers.skipped, consumers.axes
         self.samples: dict[tuple[int, str], list[Sample | PatchSample]] = {}
-        self._num_batches, self._weights_of = len(calls), weights_of
+        self._session, self._plan, self._with_patches = session, plan, with_patches
+        self._found, self._num_batches = consumers.found, len(calls)
         self._patch_weights: dict[str, Tensor | None] = {}
-        watchers = watch_calls(model, self.axes, calls, self._record)
-        used = dict.fromkeys(name for _, name in self.samples)
-        for name in consumers:
-            reading = [watcher.unsupported[name] for watcher in watchers if name in watcher.unsupported]
-            if reading:
-                self.skipped[name] = f"{reading[0]} reads it"
-            elif name not in used:
-                self.skipped[name] = "the calibration data does not reach it"
-        for name in used:
-            if name not in consumers:
-                self.skipped[name] = "it reads the channels that it makes"
-        self.consumers = {
-            name: self._with_enough_samples(consumers[name])
-            for name in used
-            if name in consumers and name not in self.skipped
-        }
-        self.constants = {name: common_constants(watchers, name) for name in self.consumers}
+        self.constants = consumers.watch(session.model, calls, self._record)
+        self.consumers = {name: self._with_enough_samples(consumers.found[name]) for name in self.constants}
 
     def samples_patches(self, weight: str) -> bool:
         """True if a weight's samples are patches."""
@@ -113,39 +95,10 @@ class Recording:
     def _weights_for_patches(self, use: Use) -> Tensor | None:
         """The weights that multiply the patches of a use; None if its first use is too expensive to fit on patches."""
         if use.weight not in self._patch_weights:
-            consumer, weights = self._found.get(use.weight), None
-            if consumer is not None and self._weights_of is not None and use.kernel is not None:
-                weights = self._weights_of(use.weight)
-                if num_patch_rows(use, len(consumer.kept), weights, self._num_batches) == 0:
+            weights = None
+            if self._with_patches and use.kernel is not None:
+                weights = dense_weights(self._session, self._plan, self.bindings, use.weight)
+                if num_patch_rows(use, len(self._found[use.weight].kept), weights, self._num_batches) == 0:
                     weights = None
             self._patch_weights[use.weight] = weights
         return self._patch_weights[use.weight]
-
-
-def watch_calls(
-    model: nn.Module, axes: Mapping[str, int], calls: Sequence[Example], on_use: Callable[[int, Use], None]
-) -> list[UseWatcher]:
-    """Call the model on every batch in eval mode, and report the uses of weights.
-
-    Args:
-        model: the network.
-        axes: weight -> input axis.
-        calls: one per batch.
-        on_use: called with the number of the batch and each use, before its operation runs.
-
-    Raises:
-        ValueError: the forward fails on a batch.
-    """
-    watchers = []
-    for batch, call in enumerate(calls):
-        watcher = UseWatcher(canonical_tensors(model), axes, partial(on_use, batch))
-        with temporary_eval(model), plain_operations(model), watcher:
-            first_outputs(model, call, "calibration")
-        watchers.append(watcher)
-    return watchers
-
-
-def common_constants(watchers: Sequence[UseWatcher], weight: str) -> tuple[ConstantPlace, ...]:
-    """The places that take a constant in every batch that uses the weight; none if batches differ."""
-    places = {watcher.constants_of(weight) for watcher in watchers if weight in watcher.constants}
-    return places.pop() if len(places) == 1 else ()

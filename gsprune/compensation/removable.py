@@ -64,7 +64,7 @@ class RemovableUnits:
 
     Attributes:
         inputs: weight -> its inputs on the example, for weights that read channels of groups.
-        axes: weight -> the axis along which it reads them.
+        unclear: weight -> reason, for weights whose channels may be read in another way, too.
     """
 
     def __init__(
@@ -77,22 +77,21 @@ class RemovableUnits:
         tolerance: float,
     ) -> None:
         self.structure, self.graph, self._tensors = structure, structure.graph, tensors
-        self.axes = {m.tensor: m.axis for group in self.graph.groups for m in group.members if m.role == "in"}
-        self.inputs, unclear = find_read_inputs(model, self.graph, [example], for_any_input=True)
+        self.inputs, self.unclear = find_read_inputs(model, self.graph, [example], for_any_input=True)
         self._seen: dict[str, ReadInputs] = {}
         if calibration is not None:
-            self._seen, more = find_read_inputs(model, self.graph, calibration, for_any_input=False)
-            unclear |= more
-        self.unclear, self._tolerance = unclear, tolerance
-        self._owners = self._owners_of_positions()
+            self._seen, unclear = find_read_inputs(model, self.graph, calibration, for_any_input=False)
+            self.unclear |= unclear
+        self._tolerance = tolerance
+        # Weight -> (positions,) True where it reads a constant that its biases can take.
+        self._constant = {name: each.per_position(each.removable(0.0)) for name, each in self.inputs.items()}
+        self._dormant = {name: each.per_position(each.removable(tolerance)) for name, each in self._seen.items()}
 
     def choose(self, frozen: frozenset[str]) -> tuple[BoolArray, CompactionReport]:
         """The units to keep, of all groups, and the reasons for the others.
 
-        One unit of every group stays. Units that only removed units read can be removed, too, and so on.
-
-        Args:
-            frozen: names of groups that keep their width.
+        One unit of every group stays, and so do all units of the groups in `frozen`. Units that only removed units read
+        can be removed, too, and so on.
         """
         keep = np.ones(self.structure.num_units, dtype=bool)
         groups = [(first, group) for first, group in self._groups() if group.name not in frozen]
@@ -112,9 +111,8 @@ class RemovableUnits:
         inputs, seen = self.inputs[weight], self._seen.get(weight)
         values = torch.zeros_like(inputs.low)
         if seen is not None:
-            values = torch.where(seen.within(self._tolerance) & seen.foldable(self._tolerance), seen.constant, values)
-        exact = inputs.within(0.0) & ~inputs.depends & inputs.foldable(0.0)
-        return torch.where(exact, inputs.constant, values)
+            values = torch.where(seen.removable(self._tolerance), seen.middle, values)
+        return torch.where(inputs.removable(0.0), inputs.middle, values)
 
     def _groups(self) -> list[tuple[int, Group]]:
         """The groups of which units can be removed, and where their units begin."""
@@ -132,80 +130,48 @@ class RemovableUnits:
         return [m for m in group.members if m.role == "in" and not self.graph.is_copy(m.tensor)]
 
     def _removable(self, group: Group, keep: BoolArray) -> BoolArray:
-        members = self._readers(group)
-        return _of_units(group, members, [self._is_constant(m, keep) for m in members])
-
-    def _is_constant(self, member: Member, keep: BoolArray) -> BoolArray:
-        """(positions,) True where removed channels make no difference to a weight's product."""
-        return self._is_exact(member.tensor) | self._is_dormant(member.tensor) | self._is_unread(member, keep)
-
-    def _is_exact(self, weight: str) -> BoolArray:
-        inputs = self.inputs[weight]
-        constant = inputs.within(0.0) & ~inputs.depends & inputs.foldable(0.0)
-        return inputs.per_position(constant, self._length(weight))
-
-    def _is_dormant(self, weight: str) -> BoolArray:
-        inputs = self._seen.get(weight)
-        if inputs is None:
-            return np.zeros(self._length(weight), dtype=bool)
-        constant = inputs.within(self._tolerance) & inputs.foldable(self._tolerance)
-        return inputs.per_position(constant, self._length(weight))
+        """(units,) True where a unit is constant, dormant, or only read by weights of zero."""
+        rows = {m.tensor: self._is_unread(m, keep) | self._constant[m.tensor] for m in self._readers(group)}
+        return self._units_where(group, {name: row | self._dormant.get(name, False) for name, row in rows.items()})
 
     def _is_unread(self, member: Member, keep: BoolArray) -> BoolArray:
         """(positions,) True where the weight is zero in all rows that stay."""
-        weight = self._tensors[member.tensor].detach().abs()
-        for axis in range(weight.ndim):
-            owners = self._owners.get((member.tensor, axis))
-            if axis != member.axis and owners is not None:
-                rows = np.flatnonzero((owners < 0) | keep[owners])
-                weight = weight.index_select(axis, _indices(rows, weight))
+        weight, structure = self._tensors[member.tensor].detach().abs(), self.structure
+        for axis, vector in structure.of_axis[member.tensor]:
+            if axis != member.axis:
+                units = structure.ids[structure.starts[vector] : structure.starts[vector + 1]]
+                rows = np.flatnonzero(np.append(keep, True)[units])
+                weight = weight.index_select(axis, torch.from_numpy(rows).to(weight.device))
         result: BoolArray = (weight.movedim(member.axis, 0).flatten(1) == 0).all(1).cpu().numpy()
         return result
-
-    def _length(self, weight: str) -> int:
-        return self.graph.shapes[weight][self.axes[weight]]
-
-    def _owners_of_positions(self) -> dict[tuple[str, int], IntArray]:
-        """(tensor, axis) -> the unit of each position, numbered over all groups; -1 where there is none."""
-        owners: dict[tuple[str, int], IntArray] = {}
-        for first, group in zip(self.structure.first_unit.tolist(), self.graph.groups, strict=False):
-            for member in group.members:
-                own = owners.setdefault((member.tensor, member.axis), np.full(len(member.units), -1, dtype=np.int64))
-                own[member.units >= 0] = member.units[member.units >= 0] + first
-        return owners
 
     def _report(self, keep: BoolArray, groups: Sequence[tuple[int, Group]]) -> CompactionReport:
         found: dict[str, dict[str, IntArray]] = {"constant": {}, "unread": {}, "dormant": {}, "bordered": {}}
         for first, group in groups:
-            members = self._readers(group)
-            unread = [self._is_unread(member, keep) for member in members]
-            exact = [self._is_exact(m.tensor) | row for m, row in zip(members, unread, strict=True)]
-            bordered = [self._is_bordered(m.tensor) | row for m, row in zip(members, exact, strict=True)]
-            is_unread, is_exact, is_bordered = (_of_units(group, members, rows) for rows in (unread, exact, bordered))
+            unread = {member.tensor: self._is_unread(member, keep) for member in self._readers(group)}
+            constant = {name: row | self._constant[name] for name, row in unread.items()}
+            bordered = {name: row | self._is_bordered(name) for name, row in constant.items()}
+            is_unread, is_constant, is_bordered = (
+                self._units_where(group, rows) for rows in (unread, constant, bordered)
+            )
             gone = ~keep[first : first + group.num_units]
             for name, units in (
                 ("unread", gone & is_unread),
-                ("constant", gone & is_exact & ~is_unread),
-                ("dormant", gone & ~is_exact),
-                ("bordered", ~gone & is_bordered & ~is_exact),
+                ("constant", gone & is_constant & ~is_unread),
+                ("dormant", gone & ~is_constant),
+                ("bordered", ~gone & is_bordered & ~is_constant),
             ):
                 if units.any():
                     found[name][group.name] = np.flatnonzero(units)
         return CompactionReport(**found, unclear=self.unclear)
 
     def _is_bordered(self, weight: str) -> BoolArray:
-        inputs = self.inputs[weight]
-        return inputs.per_position(inputs.within(0.0) & ~inputs.depends, self._length(weight))
+        return self.inputs[weight].per_position(self.inputs[weight].is_constant(0.0))
 
-
-def _of_units(group: Group, members: Sequence[Member], rows: Sequence[BoolArray]) -> BoolArray:
-    """(units,) True where every position of a unit, in every member, is."""
-    result = np.ones(group.num_units, dtype=bool)
-    for member, row in zip(members, rows, strict=True):
-        units = member.units[~row]
-        result[units[units >= 0]] = False
-    return result
-
-
-def _indices(positions: IntArray, like: Tensor) -> Tensor:
-    return torch.from_numpy(positions).to(like.device)
+    def _units_where(self, group: Group, rows: Mapping[str, BoolArray]) -> BoolArray:
+        """(units,) True where every position of a unit, in every weight that reads it, is."""
+        result = np.ones(group.num_units, dtype=bool)
+        for member in self._readers(group):
+            units = member.units[~rows[member.tensor]]
+            result[units[units >= 0]] = False
+        return result

@@ -1,4 +1,4 @@
-"""How well each consumer was compensated."""
+"""How well each consumer was compensated, and how much the network's output changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gsprune.checks import counted
 
-__all__ = ["CompensationReport", "ConsumerReport"]
+__all__ = ["CompensationReport", "ConsumerReport", "OutputChange"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +43,23 @@ class CompensationReport:
             shares = sorted(consumer.explained for consumer in self.consumers)
             text += f", {shares[len(shares) // 2]:.1%} of the lost variance explained (median; least {shares[0]:.1%})"
         return text + (f"; not compensated: {', '.join(self.skipped)}" if self.skipped else "")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChange:
+    """How much a step changes the network's output on the calibration data: |new - old| / |old|.
+
+    Attributes:
+        uncompensated: with the channels removed and nothing else.
+        compensated: with the weights of the layers behind them fitted, too. On other inputs it is a little larger.
+    """
+
+    uncompensated: float
+    compensated: float
+
+    def __str__(self) -> str:
+        """One line."""
+        return (
+            f"output on the calibration data would change by {self.compensated:.2%} ({self.uncompensated:.2%} without"
+            " compensation)"
+        )

@@ -93,11 +93,9 @@ def solve(moments: Moments, has_constant: bool, lengths: Tensor | float = 1.0) -
 
 
 def _ridges(squares: Tensor, movement: Tensor) -> Tensor:
-    """(groups, candidates): that of exact dependencies, then those of all others.
+    """(groups, candidates): that of exact dependencies, then those of all others, which are at least `movement`.
 
-    Args:
-        squares: (groups, directions, 1), the eigenvalues of the kept inputs' moments.
-        movement: (groups,), the least ridge of what is not exact.
+    `squares` are the eigenvalues of the kept inputs' moments, (groups, directions, 1).
     """
     largest = squares.amax((1, 2))[:, None]
     ridges = torch.maximum(largest * squares.new_tensor(RIDGES), movement[:, None])

@@ -13,13 +13,8 @@ __all__ = ["spread", "spread_apart"]
 def spread(count: int, total: int, seed: Sequence[int]) -> npt.NDArray[np.int64]:
     """Sorted positions in [0, total): one at random in each of `count` equal parts, or all if there are no more.
 
-    Without the jitter a stride that divides the width of a picture, or the number of environments, would always hit
-    the same column.
-
-    Args:
-        count: how many.
-        total: the length of the range.
-        seed: of the jitter.
+    Without the jitter, whose seed this takes, a stride that divides the width of a picture, or the number of
+    environments, would always hit the same column.
     """
     if total <= count:
         return np.arange(total)
@@ -28,14 +23,7 @@ def spread(count: int, total: int, seed: Sequence[int]) -> npt.NDArray[np.int64]
 
 
 def spread_apart(count: int, total: int, seed: Sequence[int], num_taken: int) -> npt.NDArray[np.int64]:
-    """Positions as `spread` returns them, without those of ``spread(num_taken, total, seed)``.
-
-    Args:
-        count: how many, at most; at least 1.
-        total: the length of the range.
-        seed: of both jitters, which differ.
-        num_taken: how many positions are taken; 0 for none.
-    """
+    """Positions as `spread` returns them, without those of ``spread(num_taken, total, seed)``; at most `count`."""
     free = np.ones(total, np.bool_)
     if num_taken > 0:
         free[spread(num_taken, total, seed)] = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.tensors import named_tensors
 
-__all__ = ["Target", "dense_aliases", "dense_weights", "find_targets"]
+__all__ = ["Target", "dense_weights", "find_targets"]
 
 
 @dataclass
@@ -64,32 +64,14 @@ class Target:
             constant[span] = base[span].double() + sign * shift
 
 
-def dense_aliases(plan: RewritePlan) -> dict[int, Tensor]:
-    """Parameters and buffers by id, as they are now: a detached alias stays dense when a tensor gets smaller memory."""
-    return {id(tensor): tensor.detach() for tensor in plan.tensors[: plan.num_owned]}
-
-
 def find_targets(
-    network: SmallerNetwork,
-    bindings: Sequence[Binding],
-    consumer: Consumer,
-    places: Sequence[ConstantPlace],
-    dense_tensors: Mapping[int, Tensor],
+    network: SmallerNetwork, bindings: Sequence[Binding], consumer: Consumer, places: Sequence[ConstantPlace]
 ) -> Iterator[Target]:
-    """The targets of one consumer.
-
-    Args:
-        network: the smaller network.
-        bindings: those of `network.plan.bindings` whose weights are meant.
-        consumer: one of its weights.
-        places: biases and running means that take the consumer's constant.
-        dense_tensors: `dense_aliases` from before the step.
-    """
+    """The targets of one consumer in some bindings of `network.plan`; `places` take its constant."""
     session, plan = network.session, network.plan
-    traced = session.groups.traced
-    scaled = any(queries.tensor == consumer.weight for queries in traced.queries)
+    scaled = any(queries.tensor == consumer.weight for queries in session.groups.traced.queries)
     outputs = {a: kept for a, kept in plan.kept[consumer.weight].items() if a != consumer.axis}
-    for weight, tensors, (old, new) in _weights(session, bindings, consumer.weight, dense_tensors):
+    for weight, tensors, (old, new) in _weights(session, bindings, consumer.weight, network.dense):
         pruned, constants = network.writable(weight), []
         for place in places:
             owner = tensors.get(new + place.tensor.removeprefix(old))
@@ -98,22 +80,16 @@ def find_targets(
                 kept = plan.kept.get(place.tensor, {}).get(0)
                 start = place.start if kept is None else int(np.searchsorted(kept, place.start))
                 constants.append((network.writable(owner), start, sign))
-        yield Target(dense_tensors[id(weight)], pruned, constants, outputs, scaled)
+        yield Target(network.dense[id(weight)], pruned, constants, outputs, scaled)
 
 
-def dense_weights(
-    session: Session, plan: RewritePlan, bindings: Sequence[Binding], weight: str, dense_tensors: Mapping[int, Tensor]
-) -> Tensor:
+def dense_weights(session: Session, plan: RewritePlan, bindings: Sequence[Binding], weight: str) -> Tensor:
     """The dense weights of the targets that `find_targets` finds, without removed outputs, one after another.
 
-    Args:
-        session: of the model, before the step.
-        plan: the removal.
-        bindings: those of `plan.bindings` whose weights are meant.
-        weight: canonical name of a convolution's weight.
-        dense_tensors: `dense_aliases`.
+    It reads a convolution's weights before the step.
     """
-    weights = [dense_tensors[id(tensor)] for tensor, _, _ in _weights(session, bindings, weight, dense_tensors)]
+    cut_ids = set(map(id, plan.tensors[: plan.num_owned]))
+    weights = [tensor.detach() for tensor, _, _ in _weights(session, bindings, weight, cut_ids)]
     kept = plan.kept[weight].get(0)
     if kept is not None:
         weights = [tensor.index_select(0, torch.from_numpy(kept).to(tensor.device)) for tensor in weights]
@@ -121,7 +97,7 @@ def dense_weights(
 
 
 def _weights(
-    session: Session, bindings: Sequence[Binding], weight: str, dense_tensors: Mapping[int, Tensor]
+    session: Session, bindings: Sequence[Binding], weight: str, cut_ids: Container[int]
 ) -> Iterator[tuple[Tensor, dict[str, Tensor], tuple[str, str]]]:
     """(tensor, all tensors of its module, prefixes of the names of original and copy) of every weight of that name."""
     prefixes = [("", "")]
@@ -131,5 +107,5 @@ def _weights(
         tensors = {**named_tensors(binding.module), **binding.tensors}
         for old, new in prefixes:
             tensor = tensors.get(new + weight.removeprefix(old))
-            if tensor is not None and id(tensor) in dense_tensors:
+            if tensor is not None and id(tensor) in cut_ids:
                 yield tensor, tensors, (old, new)

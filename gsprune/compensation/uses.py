@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.call import Call, outputs_of
+from gsprune.tracing.example import Example, first_outputs
 from gsprune.tracing.operation_mode import OperationMode
+from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.rules.registry import Operation
+from gsprune.tracing.temporary_eval import temporary_eval
 
-__all__ = ["ConstantPlace", "Kernel", "Use", "UseWatcher", "padding_share"]
+__all__ = ["ConstantPlace", "Kernel", "Use", "UseWatcher", "common_constants", "padding_share", "watch_calls"]
 
 _MARK = "_gsprune_product"
-# Index of the arguments (bias, left factor, right factor) of products; None where there is no such argument.
-_PRODUCTS: dict[str, tuple[int | None, int, int]] = {
-    "aten.mm": (None, 0, 1),
-    "aten.bmm": (None, 0, 1),
-    "aten.matmul": (None, 0, 1),
-    "aten.addmm": (0, 1, 2),
-    "aten.baddbmm": (0, 1, 2),
-}
+# Number of arguments in front of the two factors of a product: the bias, if any.
+_PRODUCTS = {"aten.mm": 0, "aten.bmm": 0, "aten.matmul": 0, "aten.addmm": 1, "aten.baddbmm": 1}
 _NORMS = frozenset(
     f"aten.{name}" for name in ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "batch_norm")
 )
@@ -179,7 +178,7 @@ class UseWatcher(OperationMode):
             transposed = args[6]
             axis = 0 if transposed else 1
             is_depthwise = x.shape[1] == args[8]  # mixes no channels
-            if name is None or self.axes.get(name) != axis or weight.shape != self._shape(name) or is_depthwise:
+            if name is None or self.axes.get(name) != axis or weight.shape != self.tensors[name].shape or is_depthwise:
                 return None
             if transposed:
                 return Use(name, x, 1, args[8], transposed)
@@ -191,16 +190,13 @@ class UseWatcher(OperationMode):
             name = self._name_of(args[1])
             return None if name is None or not self._meets(name, args[1], -1) else Use(name, args[0], -1)
         if op in _PRODUCTS:
-            _, left, right = _PRODUCTS[op]
+            left, right = args[_PRODUCTS[op] :][:2]
             for weight, x, axis, channels in ((right, left, -2, -1), (left, right, -1, -2)):
-                name = self._name_of(args[weight])
-                is_product = args[x].ndim > 1 and self._name_of(args[x]) is None
-                if name is not None and is_product and self._meets(name, args[weight], axis):
-                    return Use(name, args[x], channels)
+                name = self._name_of(weight)
+                is_product = x.ndim > 1 and self._name_of(x) is None
+                if name is not None and is_product and self._meets(name, weight, axis):
+                    return Use(name, x, channels)
         return None
-
-    def _shape(self, name: str) -> torch.Size:
-        return self.tensors[name].shape
 
     def _meets(self, name: str, view: Tensor, axis: int) -> bool:
         """True if an axis of a view of a weight is the weight's whole input axis."""
@@ -239,10 +235,10 @@ class UseWatcher(OperationMode):
         """Note where a constant can go: a bias among the arguments, else whatever reads the product next."""
         targets = self.constants.setdefault(use.weight, [])
         if op in _PRODUCTS:
-            index, left, right = _PRODUCTS[op]
-            bias = None if index is None else args[index]
+            left, right = args[_PRODUCTS[op] :][:2]
+            bias = args[0] if _PRODUCTS[op] else None
             takes_constant = use.channel_axis == -1
-            weight = args[right if takes_constant else left]
+            weight = right if takes_constant else left
         else:
             weight = args[1]
             bias = args[2] if len(args) > 2 else None
@@ -268,14 +264,34 @@ class UseWatcher(OperationMode):
 
 
 def padding_share(sizes: Sequence[int], kernel: Kernel) -> float:
-    """The share of zero padding among all that a convolution reads, in [0, 1).
-
-    Args:
-        sizes: of the picture.
-        kernel: of the convolution.
-    """
+    """The share of zero padding among all that a convolution reads of a picture, in [0, 1)."""
     inside = 1.0
     for size, outputs, width, step, pad, gap in zip(sizes, kernel.output_sizes(sizes), *kernel, strict=True):
         reads = (torch.arange(outputs) * step - pad)[:, None] + torch.arange(width) * gap
         inside *= float(((reads >= 0) & (reads < size)).double().mean())
     return 1 - inside
+
+
+def watch_calls(
+    model: nn.Module, axes: Mapping[str, int], calls: Sequence[Example], on_use: Callable[[int, Use], None]
+) -> list[UseWatcher]:
+    """Call the model on every batch in eval mode, and report the uses of weights.
+
+    `axes` has the input axis of each weight. `on_use(batch, use)` is called before the use's operation runs.
+
+    Raises:
+        ValueError: the forward fails on a batch.
+    """
+    watchers = []
+    for batch, call in enumerate(calls):
+        watcher = UseWatcher(canonical_tensors(model), axes, partial(on_use, batch))
+        with temporary_eval(model), plain_operations(model), watcher:
+            first_outputs(model, call, "calibration")
+        watchers.append(watcher)
+    return watchers
+
+
+def common_constants(watchers: Sequence[UseWatcher], weight: str) -> tuple[ConstantPlace, ...]:
+    """The places that take a constant in every batch that uses the weight; none if batches differ."""
+    places = {watcher.constants_of(weight) for watcher in watchers if weight in watcher.constants}
+    return places.pop() if len(places) == 1 else ()

@@ -25,7 +25,7 @@ from gsprune.errors import DistributedError
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Ranks", "joined_ranks", "num_launched_ranks"]
+__all__ = ["Ranks", "joined_ranks"]
 
 T = TypeVar("T")
 DType = TypeVar("DType", bound=np.generic)
@@ -214,11 +214,6 @@ class Ranks:
             ) from error
 
 
-def num_launched_ranks() -> int:
-    """The number of processes that a launcher has started, from torchrun's environment variables; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
-
-
 @contextmanager
 def joined_ranks(with_gpus: bool, timeout_minutes: float) -> Iterator[Ranks]:
     """Join the processes that a launcher like torchrun has started; without one, yield a single process.
@@ -231,7 +226,7 @@ def joined_ranks(with_gpus: bool, timeout_minutes: float) -> Iterator[Ranks]:
         ValueError: `timeout_minutes` is not above 0.
     """
     check_number("rank_timeout_minutes", timeout_minutes, above=0)
-    if num_launched_ranks() == 1:
+    if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         yield Ranks()
         return
     import torch.distributed as dist

@@ -12,7 +12,7 @@ from gsprune.arrays import AnyArray
 from gsprune.engines.engine import Engine
 from gsprune.engines.portable_call import PortableCall
 from gsprune.engines.timing import Forward
-from gsprune.errors import MissingExtraError
+from gsprune.errors import needs
 
 __all__ = ["OnnxRuntime", "Session", "open_session"]
 
@@ -56,10 +56,8 @@ def open_session(model: Path | bytes, threads: int = 1) -> Session:
         MissingExtraError: onnxruntime is not installed.
         Exception: ONNX Runtime cannot run the network.
     """
-    try:
+    with needs("onnxruntime", "export"):
         import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "export") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = OnnxRuntime.settings["inter_op_num_threads"]

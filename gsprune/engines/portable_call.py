@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gsprune.arrays import AnyArray
 from gsprune.engines.suppress_warnings import suppress_warnings
-from gsprune.errors import MissingExtraError
+from gsprune.errors import needs
 from gsprune.rewrite.session import SESSION_ATTRIBUTE
 from gsprune.rewrite.tensors import unwrapped
 from gsprune.tracing.example import Example, as_example, first_outputs
@@ -92,10 +92,8 @@ class PortableCall:
             Exception: the exporter does not support the network.
         """
         for package in ("onnx", "onnxscript"):
-            try:
+            with needs(package, "export"):
                 __import__(package)
-            except ImportError as error:
-                raise MissingExtraError(package, "export") from error
         batch = torch.export.Dim("batch")
         with suppress_warnings():
             program = torch.onnx.export(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gsprune.arrays import AnyArray
 from gsprune.engines.suppress_warnings import suppress_warnings
-from gsprune.errors import ExportError, MissingExtraError
+from gsprune.errors import ExportError, needs
 
 __all__ = ["quantize"]
 
@@ -40,10 +40,8 @@ def quantize(
     """
     if not calibration:
         raise ValueError("`calibration` must hold at least one input, got none")
-    try:
+    with needs("onnxruntime", "export"):
         from onnxruntime import quantization
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "export") from error
     target = Path(quantized)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types

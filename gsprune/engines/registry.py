@@ -63,12 +63,7 @@ def get_engine(name: str) -> Engine:
 
 
 def load(name: str, calls: Sequence[PortableCall], threads: int = 1) -> list[Forward]:
-    """Load networks into an engine after unloading all others.
-
-    Args:
-        name: the engine's name.
-        calls: the networks.
-        threads: number of threads of one forward, >= 1.
+    """Load networks into an engine after unloading all others; `threads` are those of one forward.
 
     Raises:
         ValueError: there is no such engine.

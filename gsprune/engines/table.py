@@ -28,12 +28,7 @@ class WidthTable:
     """The table of one network in one engine on one machine. Every change is written to disk at once."""
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
-        """Read the table, or start an empty one.
-
-        Args:
-            folder: the folder of tables.
-            key: JSON values that identify network, engine and machine.
-        """
+        """Read the table, or start an empty one; JSON values identify network, engine and machine."""
         text = json.dumps(key, sort_keys=True)
         self.path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
         self._key = dict(key)

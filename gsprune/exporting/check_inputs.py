@@ -13,12 +13,7 @@ __all__ = ["check_tensors"]
 
 
 def check_tensors(check_inputs: Any, example: Example, call: PortableCall) -> tuple[Tensor, ...]:
-    """The inputs for the comparison, in the order of the call's inputs.
-
-    Args:
-        check_inputs: tensor, tuple or dict, like the example inputs.
-        example: the example inputs.
-        call: the network and its inputs.
+    """The user's inputs for the comparison, in the order of the call's inputs.
 
     Returns:
         contiguous tensors on the CPU with the call's dtypes and, except for the number of examples, shapes.

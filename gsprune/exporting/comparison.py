@@ -13,7 +13,7 @@ from torch import Tensor
 from gsprune.engines.portable_call import PortableCall
 from gsprune.errors import ExportError
 
-__all__ = ["Comparison", "Exported", "compare", "measured_comparison"]
+__all__ = ["Comparison", "Exported", "compare"]
 
 Exported = Callable[[Sequence[Tensor]], Sequence[npt.NDArray[Any]]]
 """The exported network: inputs by position -> outputs."""
@@ -46,7 +46,8 @@ def compare(
         call: the network.
         exported: the exported network.
         inputs: the network's inputs, with the same number of examples along their first axes.
-        tolerance: the largest allowed difference of an element, relative to the largest output if that is above 1.
+        tolerance: the largest allowed difference of an element, relative to the largest output if that is above 1;
+            infinity allows any difference, and all other choices are ties.
         chunk_size: examples per call.
 
     Raises:
@@ -71,26 +72,6 @@ def compare(
     if choices and same + ties < examples:
         raise ExportError(f"the exported network chooses otherwise in {examples - same - ties} of {examples} examples")
     return Comparison(examples, worst, same if choices else None, ties)
-
-
-def measured_comparison(
-    call: PortableCall, exported: Exported, inputs: Sequence[Tensor], chunk_size: int = 100
-) -> Comparison:
-    """Like `compare`, but without limits, for networks with other outputs, such as quantised ones.
-
-    Args:
-        call: the network; its first output is compared.
-        exported: the exported network.
-        inputs: the network's inputs, with the same number of examples along their first axes.
-        chunk_size: examples per call.
-    """
-    examples, worst, same = len(inputs[0]), 0.0, 0
-    for start in range(0, examples, chunk_size):
-        chunk = [value[start : start + chunk_size] for value in inputs]
-        expected, got = call(chunk)[0].numpy(), exported(chunk)[0]
-        worst = max(worst, float(np.abs(expected.astype(np.float64) - got).max()))
-        same += int((expected.argmax(axis=1) == got.argmax(axis=1)).sum())
-    return Comparison(examples, worst, same)
 
 
 def _checked(

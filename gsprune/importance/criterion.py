@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gsprune.arrays import Float64Array
 from gsprune.backends import Backend
 from gsprune.errors import ScoreError
-from gsprune.tracing.example import Example
+from gsprune.tracing.example import Example, first_outputs
 from gsprune.tracing.graph import Graph, Group
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
@@ -37,7 +37,7 @@ class ScoreSource:
         tensors: parameters and buffers by canonical name; gradients are their ``.grad``.
         backend: computes sums over weights.
         model: the network, if the caller has it.
-        run: calls a model on the calibration data, once per batch; None if there is no data.
+        example: the call that stands in for calibration data; None if there is none.
         calibration: the calls of the calibration data that the user passed; empty if there are none.
         stack: gathers arrays of all ranks of a process group along a new first axis; None for one process.
         notes: lines for the step's report; a criterion appends to it.
@@ -48,7 +48,7 @@ class ScoreSource:
     tensors: Mapping[str, Tensor]
     backend: Backend
     model: nn.Module | None = None
-    run: Callable[[nn.Module], Any] | None = None
+    example: Example | None = None
     calibration: Sequence[Example] = ()
     stack: Callable[[Mapping[str, Float64Array]], dict[str, Float64Array]] | None = None
     notes: list[str] = field(default_factory=list)
@@ -76,16 +76,20 @@ class ScoreSource:
         Raises:
             ScoreError: the source has no model or no data.
         """
-        run = self.run if run is None else run
         if self.model is None:
             raise ScoreError(f"importance {criterion!r} needs the model itself; call it through gsprune.prune_step")
-        if run is None:
+        calls = self.calibration or (() if self.example is None else (self.example,))
+        if run is None and not calls:
             raise ScoreError(
                 f"importance {criterion!r} needs an input to run on: give example_inputs, or, for 'activation', "
                 "Importance(Activation(batches=[...]))"
             )
         with temporary_eval(self.model):
-            run(self.model)
+            if run is not None:
+                run(self.model)
+                return
+            for call in calls:
+                first_outputs(self.model, call, "calibration")
 
 
 class Criterion(ABC):

@@ -65,28 +65,29 @@ class Hessian(Criterion):
 
 def _gradients(source: ScoreSource, criterion: str) -> tuple[list[Tensor], frozenset[str]]:
     """The gradients of the summed weights, in the order of the weights, and the names of skipped frozen weights."""
-    weights = map(source.tensors.__getitem__, summed_axes(source).names)
-    gradients = [weight.grad for weight in weights]
-    present = [gradient for gradient in gradients if gradient is not None and gradient.layout is torch.strided]
-    if len(present) == len(gradients):
-        return present, frozenset()
-    found, skipped = _checked_gradients(source, criterion)
-    return list(map(found.__getitem__, summed_axes(source, skipped).names)), skipped
+    gradients = {name: source.tensors[name].grad for name in summed_axes(source).names}
+    present = {name: each for name, each in gradients.items() if each is not None and each.layout is torch.strided}
+    skipped = frozenset(gradients.keys() - present.keys())
+    if skipped:
+        _check_skipped(source, criterion, skipped)
+    return [present[name] for name in summed_axes(source, skipped).names], skipped
 
 
-def _checked_gradients(source: ScoreSource, criterion: str) -> tuple[dict[str, Tensor], frozenset[str]]:
-    """Gradients by weight name and the names of skipped frozen weights, or an error for a missing gradient."""
-    gradients: dict[str, Tensor] = {}
-    skipped: set[str] = set()
+def _check_skipped(source: ScoreSource, criterion: str, skipped: frozenset[str]) -> None:
+    """Raise an error unless all skipped weights are frozen, and every group has another weight."""
     for group in source.groups:
         members = scored_members(group, source)
         for member in members:
             weight = source.tensors[member.tensor]
+            if member.tensor not in skipped:
+                continue
             if weight.grad is not None:
-                gradients[member.tensor] = _strided(weight.grad, criterion, member.tensor, group.name)
-            elif not weight.requires_grad:
-                skipped.add(member.tensor)
-            else:
+                raise ScoreError(
+                    f"importance {criterion!r} cannot read the gradient of {member.tensor!r} (group {group.name!r}),"
+                    f" which is {weight.grad.layout}: make it dense (`parameter.grad = parameter.grad.to_dense()`), or"
+                    " call optimizer.zero_grad() and use importance='l1'"
+                )
+            if weight.requires_grad:
                 raise ScoreError(
                     f"importance {criterion!r} needs the gradient of {member.tensor!r} (group {group.name!r}), which "
                     f"has none: prune after loss.backward() and before optimizer.zero_grad(), keep the group's width "
@@ -97,14 +98,3 @@ def _checked_gradients(source: ScoreSource, criterion: str) -> tuple[dict[str, T
                 f"importance {criterion!r} needs a gradient in group {group.name!r}, whose weights are all frozen: "
                 f"keep the group's width with ignore=({group.name!r},), or use importance='l1'"
             )
-    return gradients, frozenset(skipped)
-
-
-def _strided(gradient: Tensor, criterion: str, name: str, group: str) -> Tensor:
-    if gradient.layout != torch.strided:
-        raise ScoreError(
-            f"importance {criterion!r} cannot read the gradient of {name!r} (group {group!r}), which is "
-            f"{gradient.layout}: make it dense (`parameter.grad = parameter.grad.to_dense()`), or call "
-            f"optimizer.zero_grad() and use importance='l1'"
-        )
-    return gradient

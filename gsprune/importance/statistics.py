@@ -39,12 +39,7 @@ class FlatStatistics(Mapping[str, Float64Array]):
 
     @classmethod
     def of(cls, statistics: Mapping[str, Float64Array], source: ScoreSource, criterion: Criterion) -> FlatStatistics:
-        """The statistics of a criterion in one array.
-
-        Args:
-            statistics: the result of `criterion.statistics`.
-            source: the network.
-            criterion: the criterion, for messages.
+        """The result of `criterion.statistics` in one array.
 
         Raises:
             ScoreError: a group is missing, or its statistics are no real numbers of shape (rows, units).
@@ -82,12 +77,7 @@ class FlatStatistics(Mapping[str, Float64Array]):
         return FlatStatistics(function(self.values_of_all), self.rows, self.structure)
 
     def reduced(self, reduction: str) -> Float64Array:
-        """(units,) float64 over all groups; 0 in groups that have no statistics.
-
-        Args:
-            reduction: one of `_core.units.REDUCTIONS`: "mean", "sum", "max" or "prod" over the members, or "first" (the
-                root's).
-        """
+        """(units,) float64 over all groups, by one of `_core.units.REDUCTIONS`; 0 in groups that have no statistics."""
         return _core.units.reduce_members(self.values_of_all, self.rows, self.structure.first_unit, reduction)
 
     @cached_property

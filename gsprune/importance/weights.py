@@ -43,15 +43,6 @@ def scored_members(group: Group, source: ScoreSource) -> tuple[Member, ...]:
 
 
 def unit_sums(values: Float64Array, member: Member, num_units: int) -> Float64Array:
-    """Sum of `values` over the positions of every unit.
-
-    Args:
-        values: (shape[axis],) float64, one per position of the member's axis.
-        member: the member, with the unit of every position.
-        num_units: the number of units of the group.
-
-    Returns:
-        (num_units,) float64.
-    """
+    """(num_units,) float64, the sum of `values`, one per position of the member's axis, over every unit's positions."""
     # Positions without a unit (-1) are counted in the first bin, which is dropped: faster than selecting the others.
     return np.asarray(np.bincount(member.units + 1, weights=values, minlength=num_units + 1)[1:], dtype=np.float64)

@@ -49,16 +49,17 @@ def with_calibration(
         TypeError: a batch has a wrong type.
         ValueError: there are too few examples.
     """
-    importance, consensus = options.choice.importance, options.consensus
+    importance, consensus = options.importance, options.consensus
     if compensate == "none" and (calibration is None or not importance.reads_data):
         return options
     calls = calibration_calls(calibration, example, _purpose(importance, compensate))
     if calibration is not None:
-        options = replace(options, choice=replace(options.choice, calibration=calls))
+        options = replace(options, calibration=calls)
     if compensate == "none":
         return options
     stack = None if consensus is None else consensus.stacked
-    return replace(options, compensation=Compensation(calls, compensate, stack))
+    compensation = Compensation(calls, compensate, stack, measures_change=options.dry_run)
+    return replace(options, compensation=compensation)
 
 
 def _purpose(importance: Importance, compensate: Compensate) -> str:

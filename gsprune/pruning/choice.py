@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from gsprune.arrays import BoolArray
 from gsprune.backends import Backend
-from gsprune.distributed.consensus import Consensus
 from gsprune.importance import ScoreSource
-from gsprune.pruning.options import ChoiceOptions
+from gsprune.pruning.options import StepOptions
 from gsprune.rewrite.session import Session
 from gsprune.selection import select_units
-from gsprune.tracing.example import first_outputs
 
 __all__ = ["choose_units"]
 
 
 def choose_units(
-    session: Session, options: ChoiceOptions, frozen: frozenset[str], backend: Backend, consensus: Consensus | None
+    session: Session, options: StepOptions, backend: Backend, frozen: frozenset[str]
 ) -> tuple[BoolArray, list[str]]:
     """Choose the units to keep. Groups in `frozen` keep their width.
 
-    Scores that depend on data are averaged over the ranks of `consensus`.
+    Scores that depend on data are averaged over the ranks of a process group.
 
     Returns:
         (units,) bool, True for the units to keep; and the criterion's notes for the report.
@@ -30,19 +26,14 @@ def choose_units(
         ScoreError: a score is not finite.
         ValueError: an option does not fit the model.
     """
-    calls = options.calibration or (() if session.example is None else (session.example,))
-
-    def run(model: nn.Module) -> None:
-        for call in calls:
-            first_outputs(model, call, "calibration")
-
+    consensus = options.consensus
     source = ScoreSource(
         session.groups,
         frozen,
         session.bound.tensors,
         backend,
         session.model,
-        run if calls else None,
+        session.example,
         options.calibration,
         None if consensus is None else consensus.stacked,
     )

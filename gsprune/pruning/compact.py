@@ -19,12 +19,12 @@ from gsprune.compensation.folding import ConstantFolding
 from gsprune.compensation.removable import CompactionReport, RemovableUnits
 from gsprune.distributed.consensus import consensus_of
 from gsprune.pruning.checked_model import checked_model
-from gsprune.pruning.execution import Execution, execute
+from gsprune.pruning.execution import execute
 from gsprune.pruning.report import PruneReport
 from gsprune.pruning.session import open_session, with_binding
 from gsprune.rewrite.followers import Follower, as_followers
+from gsprune.rewrite.network import RewriteOptions
 from gsprune.rewrite.optimizers.wrappers import as_optimizers
-from gsprune.rewrite.tensors import unwrapped
 from gsprune.selection import Selection
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def compact(
         DistributedError: the ranks do not agree, or another rank has failed; nothing was changed on any.
     """
     with consensus_of(process_group, model) as consensus, torch.inference_mode(mode=False):
-        module = unwrapped(checked_model(model))
+        module = checked_model(model)
         check_number("tolerance", tolerance, at_least=0, below=1, meaning="the spread of a dormant channel's values")
         if tolerance > 0 and calibration is None:
             raise ValueError(
@@ -103,8 +103,8 @@ def compact(
                 " leave out `tolerance`"
             )
         dry_run = check_flag("dry_run", dry_run)
-        optimizers, following = as_optimizers(optimizer), as_followers(followers, module)
-        session = with_binding(module, open_session(module, example_inputs, forward, following.copies))
+        optimizers, (modules, copies) = as_optimizers(optimizer), as_followers(followers, module)
+        session = with_binding(module, open_session(module, example_inputs, forward, copies))
         if session.example is None:
             raise ValueError(
                 "`compact` runs the network on an example, but has none (the network was pickled with a custom"
@@ -114,20 +114,18 @@ def compact(
         units = RemovableUnits(module, session.groups, session.bound.tensors, session.example, calls, tolerance)
         found: list[CompactionReport] = []
 
-        def choose(frozen: frozenset[str]) -> BoolArray:
+        def choose(frozen: frozenset[str]) -> tuple[BoolArray, Sequence[str]]:
             keep, report = units.choose(frozen)
             if consensus is not None:
                 keep = consensus.mean({"units to keep": keep.astype(np.float64)})["units to keep"] > 0
             found.append(report)
-            return keep
+            return keep, ()
 
-        how = Execution(
-            selection=Selection(sparsity=0.0),
-            ignore=ignore,
+        how = RewriteOptions(
             backend=get_backend(backend, session.bound.device),
-            dry_run=dry_run,
-            adjustments=[ConstantFolding(units, is_exact=calibration is None)],
+            adjustments=[] if dry_run else [ConstantFolding(units, is_exact=calibration is None)],
             consensus=consensus,
+            dry_run=dry_run,
         )
-        report = execute(session, choose, how, optimizers, following.modules)
+        report = execute(session, choose, Selection(sparsity=0.0), ignore, how, optimizers, modules)
         return replace(report, compaction=found[-1], notes=(*report.notes, str(found[-1])))

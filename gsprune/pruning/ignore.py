@@ -16,10 +16,8 @@ __all__ = ["ignored_groups"]
 def ignored_groups(model: nn.Module, graph: Graph, ignore: Sequence[str | nn.Module | type]) -> frozenset[str]:
     """The groups that contain an output of an ignored module.
 
-    Args:
-        model: the network.
-        graph: its groups.
-        ignore: module or group names (globs; a module's name includes its submodules), modules, or module types.
+    An entry of `ignore` is a module or group name (a glob; a module's name includes its submodules), a module, or a
+    module type.
 
     Raises:
         TypeError: an entry is none of these.
@@ -44,7 +42,7 @@ def ignored_groups(model: nn.Module, graph: Graph, ignore: Sequence[str | nn.Mod
 def _ignored_by(model: nn.Module, graph: Graph, entry: object, index: int) -> set[str]:
     if isinstance(entry, str):
         found = set(matching_groups(graph, entry)) | set(matching_groups(graph, f"{entry}.*"))
-        if not found and not _names_a_module(model, entry):
+        if not found and not any(fnmatchcase(name, entry) for name, _ in model.named_modules()):
             raise ValueError(
                 f"`ignore[{index}]` is {entry!r}, which matches no module of the model;"
                 " print(gsprune.trace(model)) shows the names"
@@ -66,10 +64,6 @@ def _ignored_by(model: nn.Module, graph: Graph, entry: object, index: int) -> se
             },
         )
     raise TypeError(f"`ignore[{index}]` must be a module name (glob), a module or a module type, got {entry!r}")
-
-
-def _names_a_module(model: nn.Module, pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name, _ in model.named_modules())
 
 
 def _groups_of_layers(graph: Graph, layers: set[str]) -> set[str]:

@@ -72,12 +72,7 @@ def options_within_budget(
         return _solve(model, session, replace(options, consensus=None), budget)
 
     ratio = solve() if options.consensus is None else options.consensus.from_first("the budget", solve)
-    return _with_sparsity(options, ratio * budget.reached)
-
-
-def _with_sparsity(options: StepOptions, sparsity: float) -> StepOptions:
-    selection = replace(options.choice.selection, sparsity=sparsity)
-    return replace(options, choice=replace(options.choice, selection=selection))
+    return replace(options, selection=replace(options.selection, sparsity=ratio * budget.reached))
 
 
 def _solve(model: nn.Module, session: Session, options: StepOptions, budget: LatencyBudget) -> float:
@@ -88,18 +83,19 @@ def _solve(model: nn.Module, session: Session, options: StepOptions, budget: Lat
     graph = session.groups.graph
     shapes = dense_shapes(graph, session.initial_widths)
     table = WidthTable(cache_folder(), table_key(graph, shapes, budget))
-    ignored = sorted(ignored_groups(model, graph, options.choice.ignore))
-    question = _question(options.choice.selection, ignored, budget)
+    ignored = sorted(ignored_groups(model, graph, options.ignore))
+    question = _question(options.selection, ignored, budget)
     answer = table.ratio(question)
     if answer is not None:
         return answer
     # The time does not depend on the choice of channels and on weights. Other criteria would need gradients, which a
     # copy lacks.
-    choice = replace(options.choice, importance=resolve_importance("l1"), ignore=ignored)
-    trial = replace(options, choice=choice, dry_run=False, compensation=None)
+    l1 = resolve_importance("l1")
+    trial = replace(options, importance=l1, ignore=ignored, dry_run=False, compensation=None)
 
     def point(ratio: float) -> Point:
-        network, present = _pruned_copy(model, session, _with_sparsity(trial, ratio))
+        selection = replace(options.selection, sparsity=ratio)
+        network, present = _pruned_copy(model, session, replace(trial, selection=selection))
         widths = {group.name: group.width for group in present.groups.graph.groups}
         milliseconds = table.milliseconds(widths)
         if milliseconds is None:
@@ -113,11 +109,7 @@ def _solve(model: nn.Module, session: Session, options: StepOptions, budget: Lat
 
 
 def search_ratio(point: Callable[[float], Point], budget: LatencyBudget) -> float:
-    """Find the smallest ratio whose network meets the budget, up to the tolerance.
-
-    Args:
-        point: ratio -> measurement.
-        budget: the latency budget.
+    """Find the smallest ratio whose network meets the budget, up to the tolerance; `point` measures a ratio.
 
     Raises:
         ValueError: even the narrowest network does not meet the budget.

@@ -1,4 +1,4 @@
-"""The options of one step, in groups, and their checks. `gsprune.prune_step` documents them."""
+"""The options of one step, and their checks. `gsprune.prune_step` documents them."""
 
 from __future__ import annotations
 
@@ -16,29 +16,22 @@ from gsprune.importance import Criterion, Importance
 from gsprune.selection import Selection
 from gsprune.tracing.example import Example
 
-__all__ = ["ChoiceOptions", "ImportanceSpec", "StepOptions", "latency_budget"]
+__all__ = ["ImportanceSpec", "StepOptions", "latency_budget"]
 
 ImportanceSpec = str | Importance | Criterion | Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class ChoiceOptions:
-    """Options for choosing units: sparsity, scope, target and limits (`selection`), scores, data, ignored modules."""
+class StepOptions:
+    """Options of one step. Sparsity, scope, target and limits are in `selection`."""
 
     selection: Selection
     importance: Importance
     ignore: Sequence[str | nn.Module | type]
-    calibration: Sequence[Example] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class StepOptions:
-    """Options of one step: how units are chosen and removed."""
-
-    choice: ChoiceOptions
     rescale: bool
     backend: BackendName
     dry_run: bool
+    calibration: Sequence[Example] = ()
     consensus: Consensus | None = None
     compensation: Compensation | None = None
 

@@ -18,14 +18,13 @@ from gsprune.importance import resolve_importance
 from gsprune.pruning.calibration_data import Compensate, check_calibration_data, with_calibration
 from gsprune.pruning.checked_model import checked_model
 from gsprune.pruning.latency_target import options_within_budget
-from gsprune.pruning.options import ChoiceOptions, ImportanceSpec, StepOptions, latency_budget
+from gsprune.pruning.options import ImportanceSpec, StepOptions, latency_budget
 from gsprune.pruning.report import PruneReport
 from gsprune.pruning.session import open_session
 from gsprune.pruning.step import take_step
 from gsprune.rewrite.followers import Follower, as_followers
 from gsprune.rewrite.optimizers.wrappers import as_optimizers
 from gsprune.rewrite.session import Session
-from gsprune.rewrite.tensors import unwrapped
 from gsprune.selection import TARGETS, Scope, Selection, Target
 from gsprune.tracing import trace as trace_model
 from gsprune.tracing.graph import Graph
@@ -52,7 +51,7 @@ def trace(model: nn.Module, example_inputs: Any = None, forward: Callable[..., A
         TraceError: no example fits, or the forward fails.
         TypeError: `model` is not a module, or is wrapped in DDP or FSDP.
     """
-    return trace_model(unwrapped(checked_model(model)), example_inputs, forward)[0]
+    return trace_model(checked_model(model), example_inputs, forward)[0]
 
 
 def prune_step(
@@ -140,7 +139,7 @@ def prune_step(
     """
     # Tensors made in inference mode could not be trained.
     with consensus_of(process_group, model) as consensus, torch.inference_mode(mode=False):
-        module = unwrapped(checked_model(model))
+        module = checked_model(model)
         budget = latency_budget(sparsity, target, scope)
         check_choice("target", target, (*TARGETS, "latency"))
         check_choice("compensate", compensate, ("none", "bias", "linear"))
@@ -156,21 +155,23 @@ def prune_step(
         scores = resolve_importance(importance)
         check_calibration_data(scores, compensate, calibration, example_inputs)
         options = StepOptions(
-            choice=ChoiceOptions(selection, scores, ignore),
+            selection=selection,
+            importance=scores,
+            ignore=ignore,
             rescale=check_flag("rescale", rescale),
             backend=backend,
             dry_run=check_flag("dry_run", dry_run),
             consensus=consensus,
         )
         optimizers = as_optimizers(optimizer)
-        following = as_followers(followers, module)
-        session = open_session(module, example_inputs, forward, following.copies)
+        modules, copies = as_followers(followers, module)
+        session = open_session(module, example_inputs, forward, copies)
         options = with_calibration(options, compensate, calibration, session.example)
         if target in ("macs", "latency"):
             _check_example(session, target)
         if budget is not None and budget.reached > 0:
             options = options_within_budget(module, session, options, budget)
-        report = take_step(module, session, options, optimizers, following.modules)
+        report = take_step(module, session, options, optimizers, modules)
         return report if budget is None else replace(report, notes=(*report.notes, f"latency budget: {budget}"))
 
 

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from gsprune.arrays import BoolArray, IntArray
 from gsprune.checks import counted
-from gsprune.compensation.rehearsal import OutputChange
 from gsprune.compensation.removable import CompactionReport
-from gsprune.compensation.report import CompensationReport
+from gsprune.compensation.report import CompensationReport, OutputChange
 from gsprune.selection import Selection, Shortfall, dense_shapes, group_layers, shortfall
 from gsprune.tracing.graph import Group, Protected
 from gsprune.tracing.structure import Structure
@@ -237,8 +236,7 @@ class PruneReport:
         if tuple(tensor.shape) != shape:
             raise ValueError(f"`tensor` has shape {tuple(tensor.shape)}, but {name!r} had {shape} before this step")
         for axis, positions in self.removed_positions.get(name, {}).items():
-            keep = np.setdiff1d(np.arange(tensor.shape[axis]), positions)
-            tensor = tensor.index_select(axis, torch.from_numpy(keep).to(tensor.device))
+            tensor = _without(tensor, axis, positions)
         return tensor
 
     def _slice_channels(self, group: GroupChange, tensor: Tensor, axis: int | None) -> Tensor:
@@ -260,10 +258,7 @@ class PruneReport:
                 " channels before this step"
             )
         positions = removed[tensor.shape[axis]]
-        if len(positions) == 0:
-            return tensor
-        keep = np.setdiff1d(np.arange(tensor.shape[axis]), positions)
-        return tensor.index_select(axis, torch.from_numpy(keep).to(tensor.device))
+        return _without(tensor, axis, positions) if len(positions) else tensor
 
     def __str__(self) -> str:
         """A table of the groups and a line of totals."""
@@ -288,6 +283,11 @@ class PruneReport:
         lines += [str(self.shortfall)] if self.shortfall is not None else []
         lines += list(self.notes)
         return "\n".join(lines)
+
+
+def _without(tensor: Tensor, axis: int, positions: IntArray) -> Tensor:
+    keep = np.setdiff1d(np.arange(tensor.shape[axis]), positions)
+    return tensor.index_select(axis, torch.from_numpy(keep).to(tensor.device))
 
 
 def _fraction_removed(initial: float, after: float) -> float:

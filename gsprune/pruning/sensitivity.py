@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from glob import escape
@@ -16,17 +16,15 @@ from gsprune.backends import BackendName, get_backend
 from gsprune.checks import check_choice, check_number
 from gsprune.compensation.calibration import calibration_calls
 from gsprune.compensation.compensation import Compensation
-from gsprune.compensation.rehearsal import Rehearsal
 from gsprune.importance import Criterion, Importance, ScoreSource, resolve_importance
 from gsprune.pruning.calibration_data import Compensate, check_calibration_data
-from gsprune.pruning.execution import Execution, execute
+from gsprune.pruning.execution import execute
 from gsprune.pruning.ignore import ignored_groups
 from gsprune.pruning.session import open_session, with_binding
 from gsprune.rewrite.masking import masked_output
+from gsprune.rewrite.network import RewriteOptions
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.selection import Selection, select_units
-from gsprune.tracing.example import Example
-from gsprune.tracing.graph import Graph
 from gsprune.tracing.relative_change import relative_change
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
@@ -134,7 +132,7 @@ def sensitivity(
     calls = []
     if compensate != "none" or calibration is not None:
         calls = calibration_calls(calibration, example)
-    source = ScoreSource(structure, frozen, tensors, provider, module, partial(_run, calls or [example]), calls)
+    source = ScoreSource(structure, frozen, tensors, provider, module, example, calls)
     scores = criterion.unit_scores(source)
     with temporary_eval(module):
         dense = example.call(module)
@@ -147,36 +145,24 @@ def sensitivity(
             units = np.flatnonzero(~keep[first:last])
             if compensate == "none":
                 with temporary_eval(module):
-                    output = masked_output(module, example, tensors, _kept(graph, {group.name: units}))
+                    output = masked_output(module, example, tensors, structure.pruned(keep)[0].kept())
                 change = relative_change(output, dense)
             else:
-                rehearsal = Rehearsal(Compensation(calls, compensate))
-                how = Execution(request, ignore, provider, dry_run=True, adjustments=[rehearsal], rehearses=True)
-                execute(with_binding(module, session), partial(_without, structure, keep), how, (), ())
-                change = 0.0 if rehearsal.change is None else rehearsal.change.compensated
+                compensation = Compensation(calls, compensate, measures_change=True)
+                how = RewriteOptions(provider, [compensation], dry_run=True)
+                execute(with_binding(module, session), partial(_without, structure, keep), request, ignore, how)
+                change = 0.0 if compensation.change is None else compensation.change.compensated
             score_lost = _share(scores[first:last], units)
             rows.append(SensitivityRow(group.name, float(ratio), group.width, units, score_lost, change))
     return Sensitivity(tuple(rows), tuple(sorted(float(ratio) for ratio in ratios)))
 
 
-def _without(structure: Structure, keep: BoolArray, frozen: frozenset[str]) -> BoolArray:
+def _without(structure: Structure, keep: BoolArray, frozen: frozenset[str]) -> tuple[BoolArray, Sequence[str]]:
     """`keep`, and all units of the groups in `frozen`, whose width the network's code relies on."""
     keep = keep.copy()
     for group, first, last in structure.spans():
         keep[first:last] |= group.name in frozen
-    return keep
-
-
-def _run(calls: Sequence[Example], model: nn.Module) -> None:
-    for call in calls:
-        call.call(model)
-
-
-def _kept(graph: Graph, removed_units: Mapping[str, IntArray]) -> dict[str, dict[int, IntArray]]:
-    return {
-        name: {axis: np.setdiff1d(np.arange(graph.shapes[name][axis]), removed) for axis, removed in axes.items()}
-        for name, axes in graph.removed(removed_units).items()
-    }
+    return keep, ()
 
 
 def _share(scores: Float32Array, units: IntArray) -> float:

@@ -22,12 +22,7 @@ Removed = Mapping[str, Mapping[int, IntArray]]
 
 
 def warn_after_step(session: Session, report: PruneReport) -> None:
-    """Warn the user if needed. The text is the same at every step, so Python's filters show it only once.
-
-    Args:
-        session: the session before the step.
-        report: the step.
-    """
+    """Warn the user if needed. The text is the same at every step, so Python's filters show it only once."""
     if not report.changed:
         _warn_if_stuck(session, report)
     elif not session.verified and not report.dry_run:  # the first step that removes anything

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gsprune.report.outcome import Outcome
+from gsprune.report.record import RunRecord
 from gsprune.report.series import resampling
 from gsprune.report.table import UNKNOWN
 from gsprune.rl.evaluation.statistics import Interval, bootstrap_interval, mean
@@ -14,17 +14,17 @@ from gsprune.rl.evaluation.statistics import Interval, bootstrap_interval, mean
 __all__ = ["bracketed", "mean_cell", "return_cell", "run_count"]
 
 
-def run_count(outcomes: Sequence[Outcome]) -> str:
+def run_count(runs: Sequence[RunRecord]) -> str:
     """The number of runs; 1/2 means that one of two is finished."""
-    finished = sum(outcome.run.finished for outcome in outcomes)
-    return str(finished) if finished == len(outcomes) else f"{finished}/{len(outcomes)}"
+    finished = sum(run.finished for run in runs)
+    return str(finished) if finished == len(runs) else f"{finished}/{len(runs)}"
 
 
 def mean_cell(
-    outcomes: Sequence[Outcome], figure: Callable[[Outcome], float | None], text: Callable[[float], str]
+    runs: Sequence[RunRecord], figure: Callable[[RunRecord], float | None], text: Callable[[float], str]
 ) -> str:
     """The mean of a result over the runs that have it."""
-    values = [value for value in map(figure, outcomes) if value is not None]
+    values = [value for value in map(figure, runs) if value is not None]
     return text(float(np.mean(values))) if values else UNKNOWN
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gsprune.report.load import RunRecord
+from gsprune.report.record import RunRecord
 from gsprune.report.style import format_steps
 from gsprune.report.table import UNKNOWN, Table, percent
 from gsprune.rl.evaluation.dips import DipSummary, ReturnSeries, summarise_dips
@@ -19,11 +19,7 @@ _HORIZON = 0.1
 
 
 def dips_of(run: RunRecord) -> DipSummary | None:
-    """The dips of a run's training return; None for a run without pruning steps, or with fewer than two rows.
-
-    Args:
-        run: the run. Windows are 2 % of its training so far, the horizon is a tenth of it.
-    """
+    """The dips of a run's training return; None for a run without pruning steps, or with fewer than two rows."""
     events = run.pruning_steps()
     if len(run.rows) < 2 or not events:
         return None
@@ -37,12 +33,7 @@ def dips_of(run: RunRecord) -> DipSummary | None:
 def dip_table(runs: Sequence[RunRecord], methods: Sequence[str]) -> Table | None:
     """How far the training return falls after pruning, and how soon it recovers, with one row per run.
 
-    Args:
-        runs: all runs; runs without pruning are omitted.
-        methods: the order of the rows.
-
-    Returns:
-        The table, or None if no run pruned.
+    See `gsprune.report.tables`.
     """
     rows = []
     for run in sorted(runs, key=lambda run: (methods.index(run.method), run.game, run.seed)):

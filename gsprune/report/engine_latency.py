@@ -1,9 +1,10 @@
-"""Latency of networks in inference engines: dense and pruned, side by side."""
+"""Latency of networks side by side: dense and pruned ones in inference engines, and those of many runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +15,14 @@ from gsprune.engines import ENGINES, Latency
 from gsprune.engines.portable_call import portable_call
 from gsprune.engines.registry import get_engine, load
 from gsprune.engines.timing import forwards_in_turns
-from gsprune.networks import FRAME_SHAPE, ObservationShape
+from gsprune.networks import FRAME_SHAPE, ObservationShape, example_frames
+from gsprune.report.record import RunRecord
 from gsprune.report.table import UNKNOWN, Table
+from gsprune.rl.trained import load_agent
 
-__all__ = ["EngineLatency", "latency_table", "ratios", "time_engines"]
+__all__ = ["EngineLatency", "latency_table", "measured_latencies", "time_engines"]
+
+_SECONDS_PER_RUN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +33,13 @@ class EngineLatency:
         network: label of the network.
         engine: name of the engine.
         latency: latency of the network.
-        reference: label of the network to compare with, which was timed in turns with this one.
+        of_dense: ratio to the latency of the network to compare with, which was timed in turns with this one.
     """
 
     network: str
     engine: str
     latency: Latency
-    reference: str
+    of_dense: float | None
 
 
 def time_engines(
@@ -78,34 +83,24 @@ def time_engines(
             for count in threads:
                 on_setting(f"batch {batch}, {engine}, {counted(count, 'thread')}")
                 forwards = load(engine, calls, count)
-                latencies = forwards_in_turns(forwards, count, batch=batch, max_seconds=seconds * len(forwards))
+                timed = forwards_in_turns(forwards, count, batch=batch, max_seconds=seconds * len(forwards))
+                latencies = dict(zip(networks, timed, strict=True))
                 rows += [
-                    EngineLatency(label, engine, latency, references[label])
-                    for label, latency in zip(networks, latencies, strict=True)
+                    EngineLatency(label, engine, latency, _ratio(latency, latencies[references[label]]))
+                    for label, latency in latencies.items()
                 ]
     return rows
 
 
-def ratios(rows: Sequence[EngineLatency]) -> list[float | None]:
-    """For every row the ratio of its latency to its reference's latency in the same setting.
+def _ratio(own: Latency, other: Latency) -> float | None:
+    """The ratio of the medians of undisturbed calls.
 
-    It is the ratio of the medians of undisturbed calls. If both networks have too few undisturbed calls (because calls
-    are longer than the system's time slices), it is the ratio of the medians of all calls. If only one network has too
-    few, there is no ratio.
+    If both networks have too few undisturbed calls (because calls are longer than the system's time slices), it is the
+    ratio of the medians of all calls. If only one network has too few, there is no ratio.
     """
-
-    def setting(row: EngineLatency) -> tuple[str, int, int]:
-        return row.engine, row.latency.threads, row.latency.batch
-
-    latencies = {(row.network, *setting(row)): row.latency for row in rows}
-    found: list[float | None] = []
-    for row in rows:
-        own, other = row.latency, latencies[(row.reference, *setting(row))]
-        if own.is_quiet != other.is_quiet:
-            found.append(None)
-        else:
-            found.append(own.undisturbed / other.undisturbed if own.is_quiet else own.median / other.median)
-    return found
+    if own.is_quiet != other.is_quiet:
+        return None
+    return own.undisturbed / other.undisturbed if own.is_quiet else own.median / other.median
 
 
 def latency_table(rows: Sequence[EngineLatency]) -> Table:
@@ -120,10 +115,10 @@ def latency_table(rows: Sequence[EngineLatency]) -> Table:
             f"{1e3 * row.latency.median:.3f}",
             f"{1e3 * row.latency.p99:.3f}",
             f"{1e3 * row.latency.undisturbed:.3f}" if row.latency.is_quiet else UNKNOWN,
-            UNKNOWN if ratio is None else f"{ratio:.3f}",
+            UNKNOWN if row.of_dense is None else f"{row.of_dense:.3f}",
             f"{row.latency.undisturbed_calls} of {len(row.latency.seconds)}",
         )
-        for row, ratio in zip(rows, ratios(rows), strict=True)
+        for row in rows
     )
     note = (
         "All networks of a setting were called in turns. Undisturbed: the median of the calls that the system did not"
@@ -131,6 +126,24 @@ def latency_table(rows: Sequence[EngineLatency]) -> Table:
         " neither network has one, it is the ratio of the medians of all calls."
     )
     return Table("Latency of one forward", headings, lines, note)
+
+
+def measured_latencies(runs: Sequence[RunRecord]) -> Mapping[Path, float]:
+    """Milliseconds of one forward with one frame on one thread, per run folder, for its newest checkpoint.
+
+    The measurement is that of a run's summary: networks are timed in turns, so that other load on the machine slows all
+    of them alike, and the median is taken over the calls that the system did not interrupt.
+
+    Raises:
+        CheckpointError: a run has no usable checkpoint.
+    """
+    agents = [load_agent(run.folder) for run in runs]
+    calls = [
+        portable_call(agent.network, example_frames(observation_shape=agent.environment.observation_shape))
+        for agent in agents
+    ]
+    timings = forwards_in_turns(load("eager", calls), threads=1, max_seconds=_SECONDS_PER_RUN * len(runs))
+    return {run.folder: 1e3 * timing.undisturbed for run, timing in zip(runs, timings, strict=True)}
 
 
 def _frames(batch: int, observation_shape: ObservationShape) -> torch.Tensor:

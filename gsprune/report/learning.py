@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gsprune.report.cells import return_cell
-from gsprune.report.load import RunRecord
+from gsprune.report.record import RunRecord, by_game_and_method
 from gsprune.report.style import format_steps
 from gsprune.report.table import UNKNOWN, Table, percent
 
@@ -34,34 +34,28 @@ def steps_until(run: RunRecord, level: float) -> int | None:
 
 
 def learning_table(runs: Sequence[RunRecord], methods: Sequence[str], baseline: str) -> Table | None:
-    """The speed of learning of each method, with one row per game and method.
+    """The speed of learning of each method, with one row per game and method; see `gsprune.report.tables`.
 
-    Args:
-        runs: all runs.
-        methods: the order of the rows.
-        baseline: the method whose final return determines the level to reach.
-
-    Returns:
-        The table, or None if the baseline has no return.
+    The final return of the method `baseline` determines the level to reach. A game in which it has no return is
+    omitted.
     """
     rows = []
-    for game in sorted({run.game for run in runs}):
+    for game, method, own_runs in by_game_and_method(runs, methods):
         level = _level([run for run in runs if (run.game, run.method) == (game, baseline)])
-        for method in methods if level is not None else ():
-            own_runs = [run for run in runs if (run.game, run.method) == (game, method)]
-            if own_runs and level is not None:
-                steps = [count for run in own_runs if (count := steps_until(run, level)) is not None]
-                rows.append(
-                    (
-                        method,
-                        game,
-                        str(len(own_runs)),
-                        return_cell([mean_return(run) for run in own_runs]),
-                        f"{level:.2f}",
-                        f"{len(steps)}/{len(own_runs)}",
-                        format_steps(float(np.mean(steps))) if steps else UNKNOWN,
-                    )
-                )
+        if level is None:
+            continue
+        steps = [count for run in own_runs if (count := steps_until(run, level)) is not None]
+        rows.append(
+            (
+                method,
+                game,
+                str(len(own_runs)),
+                return_cell([mean_return(run) for run in own_runs]),
+                f"{level:.2f}",
+                f"{len(steps)}/{len(own_runs)}",
+                format_steps(float(np.mean(steps))) if steps else UNKNOWN,
+            )
+        )
     if not rows:
         return None
     headings = ("method", "game", "runs", "mean return", "level", "reached by", "steps until then")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from gsprune.arrays import Float64Array
-from gsprune.report.series import Curve
+from gsprune.report.record import RunRecord
 from gsprune.rl.training.metrics import read_metrics
 from gsprune.rl.training.run_folder import holds_run, read_config
 
-__all__ = ["RunRecord", "find_runs", "load_run", "load_runs"]
+__all__ = ["find_runs", "load_run", "load_runs"]
 
 
 _CONFIG = "config.json"
@@ -29,85 +26,8 @@ _NOT_A_METHOD = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """The files of one run, read into memory.
-
-    Attributes:
-        folder: the run folder.
-        method: the label that separates it from other runs of the same game and seed.
-        config: the contents of ``config.json``.
-        rows: the rows of ``metrics.jsonl``, oldest first.
-        summary: the contents of ``summary.json``; empty before the end of the training.
-        evaluation: the contents of ``eval.json``; empty if `gsprune eval` has not run.
-    """
-
-    folder: Path
-    method: str
-    config: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
-    summary: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
-
-    @property
-    def game(self) -> str:
-        """The id of the environment."""
-        return str(self.config["env_id"])
-
-    @property
-    def difficulty(self) -> str:
-        """The difficulty, "easy" or "hard"."""
-        return str(self.config.get("distribution_mode", "easy"))
-
-    @property
-    def seed(self) -> int:
-        """The training seed."""
-        return int(self.config["seed"])
-
-    @property
-    def finished(self) -> bool:
-        """True if the training has finished."""
-        return bool(self.summary)
-
-    def column(self, key: str) -> Float64Array:
-        """(T,) float64 values of a metric; NaN in rows without it."""
-        return np.array([_number(row.get(key)) for row in self.rows], dtype=np.float64)
-
-    def curve(self, key: str, over: str = "step") -> Curve:
-        """A metric over environment steps, or over the metric `over`."""
-        return Curve(self.column(over), self.column(key))
-
-    def last(self, key: str) -> float | None:
-        """The newest value of a metric, or None."""
-        values = [row[key] for row in self.rows if row.get(key) is not None]
-        return float(values[-1]) if values else None
-
-    def largest(self, key: str) -> float | None:
-        """The largest value of a metric, or None."""
-        values = [float(row[key]) for row in self.rows if row.get(key) is not None]
-        return max(values, default=None)
-
-    def widths(self) -> dict[str, Float64Array]:
-        """Group -> (T,) widths over the rows; groups in the order of the forward pass."""
-        names = [key for key in (self.rows[0] if self.rows else {}) if key.startswith("width/")]
-        return {key.removeprefix("width/"): self.column(key) for key in names}
-
-    def pruning_steps(self) -> list[int]:
-        """Environment steps of the rows in which the sparsity (physical or masked) increased."""
-        steps = self.column("step")
-        rose = np.zeros(len(steps), dtype=np.bool_)
-        for key in ("pruning/sparsity", "pruning/channel_sparsity"):
-            values = np.nan_to_num(self.column(key))
-            # The first row never counts: a network may be small from the start.
-            rose |= np.diff(values, prepend=values[:1]) > 1e-12
-        return [int(step) for step in steps[rose]]
-
-
 def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """The run folders at or below the given paths, each once, sorted within each path.
-
-    Args:
-        paths: run folders, or folders that contain run folders at any depth, such as a sweep's.
+    """The run folders at or below the given paths, at any depth, each once, sorted within each path.
 
     Raises:
         ValueError: a path does not exist or contains no run.
@@ -141,13 +61,17 @@ def load_run(folder: Path) -> RunRecord:
         rows = []
     except ValueError as error:
         raise ValueError(f"{str(folder / 'metrics.jsonl')!r} is damaged: {error}") from error
+    summary = _read(folder / "summary.json")
+    dense, pruned = summary.get("latency_ms") or (None, None)
     return RunRecord(
         folder,
-        " ".join(_label_parts(config)),
-        config,
-        rows,
-        _read(folder / "summary.json"),
-        _read(folder / "eval.json"),
+        method=" ".join(_label_parts(config)),
+        config=config,
+        rows=rows,
+        summary=summary,
+        evaluation=_read(folder / "eval.json"),
+        latency_ms=pruned,
+        dense_latency_ms=dense,
     )
 
 
@@ -239,7 +163,3 @@ def _read(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{str(file)!r} is damaged: {error}; delete it, and run the command that wrote it") from error
     return content if isinstance(content, dict) else {}
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else float("nan")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from gsprune.report.load import RunRecord
+from gsprune.report.record import RunRecord
 from gsprune.report.series import mean_band
 from gsprune.report.style import PlotStyle, draw_band, format_steps, method_legend, new_figure
 
@@ -29,14 +29,8 @@ _MOST_LINES = 30
 def step_effects(runs: Sequence[RunRecord], styles: Mapping[str, PlotStyle]) -> Figure | None:
     """Plot the return over training, and below it a point for every pruning step.
 
-    The panels of one game are stacked. Dotted lines mark the steps, unless there are too many of them.
-
-    Args:
-        runs: the runs. Runs without a measured step appear only with their return, in the games of other runs.
-        styles: the plot style of each method.
-
-    Returns:
-        The figure, or None if no run has measured a step.
+    The panels of one game are stacked. Dotted lines mark the steps, unless there are too many of them. Runs without a
+    measured step appear only with their return, in the games of other runs. See `gsprune.report.plots`.
     """
     effects = [effect for effect in _EFFECTS if any(run.last(effect[0]) is not None for run in runs)]
     measured = [run for run in runs if any(run.last(key) is not None for key, _, _ in effects)]

@@ -1,4 +1,8 @@
-"""The plots of a report. Each function returns a figure with labelled axes and a legend."""
+"""The plots of a report, each a figure with labelled axes and a legend.
+
+Runs without a plot's data are omitted. A function returns None if no run has them. `styles` has the plot style of each
+method, in the order of the methods.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gsprune.arrays import Float64Array
-from gsprune.report.load import RunRecord
-from gsprune.report.outcome import Outcome
+from gsprune.report.record import RunRecord
 from gsprune.report.series import mean_band
 from gsprune.report.style import (
     PlotStyle,
@@ -38,15 +41,7 @@ def learning_curves(
 ) -> Figure | None:
     """A metric over training: one panel per game, one line per method, the mean over seeds with its band.
 
-    Args:
-        runs: the runs; runs without the metric are omitted.
-        styles: the plot style of each method.
-        key: the metric, e.g. "charts/episodic_return".
-        label: label of the y axis.
-        over: the metric on the x axis: "step" or "time/seconds".
-
-    Returns:
-        The figure, or None if no run has the metric.
+    The metric on the x axis, `over`, is "step" or "time/seconds".
     """
     bands = {
         (game, method): mean_band([run.curve(key, over) for run in runs if (run.game, run.method) == (game, method)])
@@ -75,31 +70,24 @@ def learning_curves(
     return figure
 
 
-def return_against_latency(outcomes: Sequence[Outcome], styles: Mapping[str, PlotStyle]) -> Figure | None:
+def return_against_latency(runs: Sequence[RunRecord], styles: Mapping[str, PlotStyle]) -> Figure | None:
     """Test return against batch-1 latency: one panel per game, one point per method with the range over its seeds.
 
     The line connects the Pareto-optimal methods.
-
-    Args:
-        outcomes: the outcomes of the runs; runs without test return or latency are omitted.
-        styles: the plot style of each method.
-
-    Returns:
-        The figure, or None if no run has both.
     """
-    complete = [outcome for outcome in outcomes if outcome.test_return is not None and outcome.latency_ms is not None]
-    games = _games([outcome.run for outcome in complete])
+    complete = [run for run in runs if run.test_return is not None and run.latency_ms is not None]
+    games = _games(complete)
     if not games:
         return None
     figure, axes = _panels(len(games))
     for game, axis in zip(games, axes, strict=True):
         centres = []
         for method, style in styles.items():
-            shown = [outcome for outcome in complete if (outcome.run.game, outcome.run.method) == (game, method)]
+            shown = [run for run in complete if (run.game, run.method) == (game, method)]
             if not shown:
                 continue
-            latencies = np.array([outcome.latency_ms for outcome in shown], dtype=np.float64)
-            returns = np.array([outcome.test_return for outcome in shown], dtype=np.float64)
+            latencies = np.array([run.latency_ms for run in shown], dtype=np.float64)
+            returns = np.array([run.test_return for run in shown], dtype=np.float64)
             x, y = latencies.mean(), returns.mean()
             axis.errorbar(
                 x,
@@ -120,7 +108,7 @@ def return_against_latency(outcomes: Sequence[Outcome], styles: Mapping[str, Plo
         axis.set_ylabel("return of evaluations")
         axis.set_xlim(left=0)
         axis.margins(0.12)
-    method_legend(figure, [m for m in styles if any(o.run.method == m for o in complete)], styles, lines=False)
+    method_legend(figure, _methods(complete, styles), styles, lines=False)
     return figure
 
 
@@ -128,9 +116,6 @@ def widths_over_time(runs: Sequence[RunRecord]) -> Figure | None:
     """The width of every group over training: one panel per method that shrinks, with its run of the lowest seed.
 
     Groups with equal widths share a line.
-
-    Returns:
-        The figure, or None if no network shrank.
     """
     shrunk: dict[str, RunRecord] = {}
     for run in sorted(runs, key=lambda run: run.seed):
@@ -155,24 +140,21 @@ def widths_over_time(runs: Sequence[RunRecord]) -> Figure | None:
     return figure
 
 
-def wall_clock(outcomes: Sequence[Outcome], styles: Mapping[str, PlotStyle]) -> Figure | None:
+def wall_clock(runs: Sequence[RunRecord], styles: Mapping[str, PlotStyle]) -> Figure | None:
     """Training time per method: a bar for the mean over seeds and games, a point for every run.
 
-    Runs of different lengths are not comparable, so only the runs with the max_steps steps are shown.
-
-    Returns:
-        The figure, or None if no run has a duration.
+    Runs of different lengths are not comparable, so only the longest runs are shown.
     """
-    complete = [outcome for outcome in outcomes if outcome.seconds is not None and outcome.steps is not None]
-    if not complete:
+    timed = [run for run in runs if run.seconds is not None]
+    if not timed:
         return None
-    max_steps = max(outcome.steps or 0 for outcome in complete)
-    full = [outcome for outcome in complete if outcome.steps == max_steps]
-    methods = [method for method in styles if any(outcome.run.method == method for outcome in full)]
-    unit, unit_name = _time_unit(max(outcome.seconds or 0.0 for outcome in full))
+    max_steps = max(run.steps or 0 for run in timed)
+    full = [run for run in timed if run.steps == max_steps]
+    methods = _methods(full, styles)
+    unit, unit_name = _time_unit(max(run.seconds or 0.0 for run in full))
     figure, ((axis,),) = new_figure(1, 1, width=5.5 + text_inches(methods), height=rows_inches(methods))
     for row, method in enumerate(methods):
-        times = np.array([outcome.seconds for outcome in full if outcome.run.method == method], dtype=np.float64) / unit
+        times = np.array([run.seconds for run in full if run.method == method], dtype=np.float64) / unit
         axis.barh(row, times.mean(), height=0.6, color=styles[method].colour, alpha=0.75)
         if len(times) > 1:
             axis.plot(times, np.full(len(times), row), "o", color="black", markersize=3)

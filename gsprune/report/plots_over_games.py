@@ -1,4 +1,4 @@
-"""Plots over all games: normalised scores with their intervals, and performance profiles."""
+"""Plots over all games: normalised scores with their intervals, and performance profiles; see `plots`."""
 
 from __future__ import annotations
 
@@ -23,15 +23,7 @@ _THRESHOLDS = 401
 
 
 def score_intervals(scores: MethodScores, styles: Mapping[str, PlotStyle]) -> Figure | None:
-    """Interquartile mean and mean of the normalised test scores, with 95 % stratified bootstrap intervals.
-
-    Args:
-        scores: the scores of each method; methods without a score are omitted.
-        styles: the plot style of each method.
-
-    Returns:
-        The figure, or None if no method has a score.
-    """
+    """Interquartile mean and mean of the normalised test scores, with 95 % stratified bootstrap intervals."""
     methods = [method for method in styles if scores.get(method)]
     if not methods:
         return None
@@ -51,12 +43,7 @@ def score_intervals(scores: MethodScores, styles: Mapping[str, PlotStyle]) -> Fi
 def performance_profiles(scores: MethodScores, styles: Mapping[str, PlotStyle]) -> Figure | None:
     """For every threshold the share of runs whose normalised test return is above it, with a 95 % band.
 
-    Args:
-        scores: the scores of each method; methods without a score are omitted.
-        styles: the plot style of each method.
-
-    Returns:
-        The figure, or None if no method has two runs: a profile of one run is a step.
+    At least one method must have two runs: a profile of one run is a step.
     """
     methods = [method for method in styles if sum(map(len, scores.get(method, {}).values())) > 1]
     if not methods:

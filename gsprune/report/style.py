@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from gsprune.errors import MissingExtraError
+from gsprune.errors import needs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,20 +67,14 @@ def plot_styles(methods: Iterable[str]) -> dict[str, PlotStyle]:
 def new_figure(columns: int, rows: int, width: float = 4.6, height: float = 3.2) -> tuple[Figure, Any]:
     """A figure for writing to files, without a window, and its (rows, columns) axes.
 
-    Args:
-        columns: number of panels side by side.
-        rows: number of rows of panels.
-        width: width of a panel, inches.
-        height: height of a panel, inches.
+    Width and height are those of a panel, in inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
+    with needs("matplotlib", "train"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "train") from error
     figure = Figure(figsize=(width * columns, height * rows), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)

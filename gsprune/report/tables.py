@@ -1,4 +1,8 @@
-"""The tables of a report: per game, over all games, under pixel noise, and of pruning steps."""
+"""The tables of a report: per game, over all games, under pixel noise, and of pruning steps.
+
+Runs without a table's results are omitted. A function returns None if no run has them. `methods` is the order of the
+rows.
+"""
 
 from __future__ import annotations
 
@@ -8,50 +12,38 @@ from pathlib import Path
 
 from gsprune.report.cells import bracketed, mean_cell, return_cell, run_count
 from gsprune.report.dips import dips_of
-from gsprune.report.outcome import Outcome
+from gsprune.report.record import RunRecord, by_game_and_method
 from gsprune.report.series import resampling
 from gsprune.report.style import format_seconds, format_steps
 from gsprune.report.table import UNKNOWN, Table, percent
 from gsprune.rl.evaluation.protocol import CLEAN_TRACKS, NOISE_TRACKS
-from gsprune.rl.evaluation.statistics import (
-    bootstrap_interval,
-    improvement_interval,
-    interquartile_mean,
-    mean,
-)
+from gsprune.rl.evaluation.statistics import bootstrap_interval, improvement_interval, interquartile_mean, mean
 
 __all__ = ["aggregate_table", "effect_table", "game_table", "noise_table", "normalised_scores", "write_runs_csv"]
 
+_EFFECTS = ("kl", "action_change", "value_error")  # metrics of a pruning step
 
-def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str]) -> Table:
-    """The results of one game: one row per method with means over its runs, and bootstrap intervals of returns.
 
-    Args:
-        outcomes: the outcomes of all runs; other games are omitted.
-        game: the game.
-        methods: the order of the rows.
-    """
-    rows = []
-    of_game = [outcome for outcome in outcomes if outcome.run.game == game]
+def game_table(runs: Sequence[RunRecord], game: str, methods: Sequence[str]) -> Table:
+    """The results of one game: one row per method with means over its runs, and bootstrap intervals of returns."""
+    of_game = [run for run in runs if run.game == game]
     has_levels = not _has_only_test_returns(of_game)
-    for method in methods:
-        selected = [outcome for outcome in of_game if outcome.run.method == method]
-        if not selected:
-            continue
+    rows = []
+    for _, method, selected in by_game_and_method(of_game, methods):
         rows.append(
             (
                 method,
                 run_count(selected),
-                mean_cell(selected, lambda o: o.steps, format_steps),
-                *([return_cell([o.train_return for o in selected])] if has_levels else []),
-                return_cell([o.test_return for o in selected]),
-                mean_cell(selected, lambda o: o.sparsity, percent),
-                mean_cell(selected, lambda o: o.channel_sparsity, percent),
-                mean_cell(selected, lambda o: o.param_sparsity, percent),
-                mean_cell(selected, lambda o: o.params, lambda value: f"{value:,.0f}"),
-                mean_cell(selected, lambda o: o.macs, lambda value: f"{value / 1e6:.2f}"),
-                mean_cell(selected, lambda o: o.latency_ms, lambda value: f"{value:.2f}"),
-                mean_cell(selected, lambda o: o.seconds, format_seconds),
+                mean_cell(selected, lambda run: run.steps, format_steps),
+                *([return_cell([run.train_return for run in selected])] if has_levels else []),
+                return_cell([run.test_return for run in selected]),
+                mean_cell(selected, lambda run: run.last("pruning/sparsity"), percent),
+                mean_cell(selected, lambda run: run.last("pruning/channel_sparsity"), percent),
+                mean_cell(selected, lambda run: run.last("pruning/param_sparsity"), percent),
+                mean_cell(selected, lambda run: run.last("pruning/params"), lambda value: f"{value:,.0f}"),
+                mean_cell(selected, lambda run: run.last("pruning/macs"), lambda value: f"{value / 1e6:.2f}"),
+                mean_cell(selected, lambda run: run.latency_ms, lambda value: f"{value:.2f}"),
+                mean_cell(selected, lambda run: run.seconds, format_seconds),
             )
         )
     headings = (
@@ -68,18 +60,12 @@ def game_table(outcomes: Sequence[Outcome], game: str, methods: Sequence[str]) -
     return Table(game, headings, tuple(rows), note)
 
 
-def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str) -> Table | None:
+def aggregate_table(runs: Sequence[RunRecord], methods: Sequence[str], baseline: str) -> Table | None:
     """Results over all games: interquartile mean of normalised test returns, and probability to beat the baseline.
 
-    Args:
-        outcomes: the outcomes of all runs; runs without a test return are omitted.
-        methods: the order of the rows.
-        baseline: the method to compare the others with.
-
-    Returns:
-        The table, or None if fewer than two runs have a test return.
+    At least two runs must have a test return.
     """
-    scores = {method: normalised_scores(outcomes, method) for method in methods}
+    scores = {method: normalised_scores(runs, method) for method in methods}
     rows = []
     if sum(len(values) for games in scores.values() for values in games.values()) < 2:
         return None
@@ -116,59 +102,33 @@ def aggregate_table(outcomes: Sequence[Outcome], methods: Sequence[str], baselin
     return Table("All games", headings, tuple(rows), note)
 
 
-def noise_table(outcomes: Sequence[Outcome], methods: Sequence[str]) -> Table | None:
-    """Test returns under pixel noise, as measured by `gsprune eval --noise`, with one row per game and method.
-
-    Args:
-        outcomes: the outcomes of all runs; runs without the noise track are omitted.
-        methods: the order of the rows.
-
-    Returns:
-        The table, or None if no run has the noise track.
-    """
+def noise_table(runs: Sequence[RunRecord], methods: Sequence[str]) -> Table | None:
+    """Test returns under pixel noise, as measured by `gsprune eval --noise`, with one row per game and method."""
     names = [CLEAN_TRACKS[-1].name, *(track.name for track in NOISE_TRACKS)]
+    noisy = [run for run in runs if all(name in run.evaluation.get("tracks", {}) for name in names)]
     rows = []
-    for game in sorted({outcome.run.game for outcome in outcomes}):
-        for method in methods:
-            selected = [outcome.run for outcome in outcomes if (outcome.run.game, outcome.run.method) == (game, method)]
-            tracks = [run.evaluation.get("tracks", {}) for run in selected]
-            noisy = [track for track in tracks if all(name in track for name in names)]
-            if noisy:
-                cells = (return_cell([track[name]["mean"] for track in noisy]) for name in names)
-                rows.append((method, game, str(len(noisy)), *cells))
+    for game, method, selected in by_game_and_method(noisy, methods):
+        cells = (return_cell([run.evaluation["tracks"][name]["mean"] for run in selected]) for name in names)
+        rows.append((method, game, str(len(selected)), *cells))
     if not rows:
         return None
     headings = ("method", "game", "runs", "no noise", *(f"sigma {track.noise_sigma:g}" for track in NOISE_TRACKS))
-    levels = " on the full distribution of levels" if any(o.train_return is not None for o in outcomes) else ""
+    levels = " on the full distribution of levels" if any(run.train_return is not None for run in runs) else ""
     note = f"Return{levels} with Gaussian pixel noise, in grey levels of 0 to 255."
     return Table("Pixel noise", headings, tuple(rows), note)
 
 
-def effect_table(outcomes: Sequence[Outcome], methods: Sequence[str]) -> Table | None:
-    """The largest effect of a pruning step on the agent, with one row per game and method.
-
-    Args:
-        outcomes: the outcomes of all runs; runs without a measured step are omitted.
-        methods: the order of the rows.
-
-    Returns:
-        The table, or None if no run has measured a step.
-    """
+def effect_table(runs: Sequence[RunRecord], methods: Sequence[str]) -> Table | None:
+    """The largest effect of a pruning step on the agent, with one row per game and method."""
+    measured = [run for run in runs if any(run.largest(f"pruning/{name}") is not None for name in _EFFECTS)]
     rows = []
-    for game in sorted({outcome.run.game for outcome in outcomes}):
-        for method in methods:
-            selected = [
-                outcome
-                for outcome in outcomes
-                if (outcome.run.game, outcome.run.method) == (game, method) and outcome.measured_a_step
-            ]
-            if selected:
-                cells = (
-                    mean_cell(selected, lambda o: o.largest_kl, lambda value: f"{value:.3g}"),
-                    mean_cell(selected, lambda o: o.largest_action_change, percent),
-                    mean_cell(selected, lambda o: o.largest_value_error, lambda value: f"{value:.3g}"),
-                )
-                rows.append((method, game, str(len(selected)), *cells))
+    for game, method, selected in by_game_and_method(measured, methods):
+        cells = (
+            mean_cell(selected, lambda run: run.largest("pruning/kl"), lambda value: f"{value:.3g}"),
+            mean_cell(selected, lambda run: run.largest("pruning/action_change"), percent),
+            mean_cell(selected, lambda run: run.largest("pruning/value_error"), lambda value: f"{value:.3g}"),
+        )
+        rows.append((method, game, str(len(selected)), *cells))
     if not rows:
         return None
     headings = ("method", "game", "runs", "KL", "greedy actions changed", "value change / std")
@@ -181,42 +141,53 @@ def effect_table(outcomes: Sequence[Outcome], methods: Sequence[str]) -> Table |
     return Table("Effect of pruning steps", headings, tuple(rows), note)
 
 
-def normalised_scores(outcomes: Sequence[Outcome], method: str) -> dict[str, list[float]]:
+def normalised_scores(runs: Sequence[RunRecord], method: str) -> dict[str, list[float]]:
     """Game -> normalised test returns of a method's runs; games without a test return are omitted."""
     scores: dict[str, list[float]] = {}
-    for outcome in outcomes:
-        value = outcome.normalised_test
-        if outcome.run.method == method and value is not None:
-            scores.setdefault(outcome.run.game, []).append(value)
+    for run in runs:
+        value = run.normalised_test
+        if run.method == method and value is not None:
+            scores.setdefault(run.game, []).append(value)
     return dict(sorted(scores.items()))
 
 
-def write_runs_csv(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Write one line per run with its results as plain numbers; unknown results are empty.
-
-    Args:
-        outcomes: the outcomes of the runs.
-        path: the file; an older one is overwritten.
-    """
-    figures = (
-        "steps", "seconds", "train_return", "test_return", "normalised_test", "training_return", "sparsity",
-        "channel_sparsity", "param_sparsity", "params", "macs", "latency_ms", "dense_latency_ms", "largest_kl",
-        "largest_action_change", "largest_value_error",
-    )  # fmt: skip
-    dip_figures = ("depth", "control_depth", "recovered", "recovery")
+def write_runs_csv(runs: Sequence[RunRecord], path: Path) -> None:
+    """Write one line per run with its results as plain numbers; unknown results are empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["method", "game", "seed", "finished", *figures, *(f"dip_{name}" for name in dip_figures), "folder"]
-        )
-        for outcome in outcomes:
-            run = outcome.run
-            values = [getattr(outcome, name) for name in figures]
-            dips = dips_of(run)
-            values += [None if dips is None else getattr(dips, name) for name in dip_figures]
-            writer.writerow([run.method, run.game, run.seed, run.finished, *values, run.folder])
+        for number, run in enumerate(runs):
+            values = _csv_values(run)
+            if number == 0:
+                writer.writerow(values)
+            writer.writerow(values.values())
 
 
-def _has_only_test_returns(outcomes: Sequence[Outcome]) -> bool:
+def _csv_values(run: RunRecord) -> dict[str, object]:
+    """The line of a run: heading -> value."""
+    dips = dips_of(run)  # None without a pruning step
+    return {
+        "method": run.method,
+        "game": run.game,
+        "seed": run.seed,
+        "finished": run.finished,
+        "steps": run.steps,
+        "seconds": run.seconds,
+        "train_return": run.train_return,
+        "test_return": run.test_return,
+        "normalised_test": run.normalised_test,
+        "training_return": run.last("charts/episodic_return"),
+        **{
+            name: run.last(f"pruning/{name}")
+            for name in ("sparsity", "channel_sparsity", "param_sparsity", "params", "macs")
+        },
+        "latency_ms": run.latency_ms,
+        "dense_latency_ms": run.dense_latency_ms,
+        **{f"largest_{name}": run.largest(f"pruning/{name}") for name in _EFFECTS},
+        **{f"dip_{name}": getattr(dips, name, None) for name in ("depth", "control_depth", "recovered", "recovery")},
+        "folder": run.folder,
+    }
+
+
+def _has_only_test_returns(runs: Sequence[RunRecord]) -> bool:
     """True for an environment without training levels, once it has been evaluated."""
-    return all(o.train_return is None for o in outcomes) and any(o.test_return is not None for o in outcomes)
+    return all(run.train_return is None for run in runs) and any(run.test_return is not None for run in runs)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from gsprune.checks import counted
 from gsprune.report.dips import dip_table
 from gsprune.report.learning import learning_table
-from gsprune.report.load import RunRecord
-from gsprune.report.outcome import Outcome, outcome_of
 from gsprune.report.plot_step_effects import step_effects
 from gsprune.report.plots import learning_curves, return_against_latency, wall_clock, widths_over_time
 from gsprune.report.plots_over_games import performance_profiles, score_intervals
+from gsprune.report.record import RunRecord
 from gsprune.report.style import plot_styles
 from gsprune.report.table import Table
 from gsprune.report.tables import (
@@ -71,10 +70,10 @@ def write_report(
         raise ValueError(f"`baseline` must be one of the methods {', '.join(methods)}; got {baseline!r}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        outcomes = [_with_latency(outcome_of(run), latencies or {}) for run in runs]
-        tables = _tables(runs, outcomes, methods, baseline or _dense_method(runs) or methods[0])
-        pictures = _pictures(runs, outcomes, methods, folder)
-        write_runs_csv(outcomes, folder / "runs.csv")
+        runs = [_with_latency(run, latencies or {}) for run in runs]
+        tables = _tables(runs, methods, baseline or _dense_method(runs) or methods[0])
+        pictures = _pictures(runs, methods, folder)
+        write_runs_csv(runs, folder / "runs.csv")
         (folder / "report.md").write_text(_markdown(runs, tables, pictures), encoding="utf-8")
     except OSError as error:
         raise ValueError(
@@ -88,29 +87,25 @@ def _dense_method(runs: Sequence[RunRecord]) -> str | None:
     return next((run.method for run in dense), None)
 
 
-def _with_latency(outcome: Outcome, latencies: Mapping[Path, float]) -> Outcome:
-    measured = latencies.get(outcome.run.folder)
+def _with_latency(run: RunRecord, latencies: Mapping[Path, float]) -> RunRecord:
+    measured = latencies.get(run.folder)
     # The run measured its dense network at another time, so the two latencies are not comparable.
-    return outcome if measured is None else replace(outcome, latency_ms=measured, dense_latency_ms=None)
+    return run if measured is None else replace(run, latency_ms=measured, dense_latency_ms=None)
 
 
-def _tables(
-    runs: Sequence[RunRecord], outcomes: Sequence[Outcome], methods: Sequence[str], baseline: str
-) -> list[Table]:
+def _tables(runs: Sequence[RunRecord], methods: Sequence[str], baseline: str) -> list[Table]:
     games = sorted({run.game for run in runs})
-    tables: list[Table | None] = [game_table(outcomes, game, methods) for game in games]
-    tables += [learning_table(runs, methods, baseline), aggregate_table(outcomes, methods, baseline)]
-    tables += [noise_table(outcomes, methods), effect_table(outcomes, methods), dip_table(runs, methods)]
+    tables: list[Table | None] = [game_table(runs, game, methods) for game in games]
+    tables += [learning_table(runs, methods, baseline), aggregate_table(runs, methods, baseline)]
+    tables += [noise_table(runs, methods), effect_table(runs, methods), dip_table(runs, methods)]
     return [table for table in tables if table is not None]
 
 
-def _pictures(
-    runs: Sequence[RunRecord], outcomes: Sequence[Outcome], methods: Sequence[str], folder: Path
-) -> list[tuple[str, str]]:
+def _pictures(runs: Sequence[RunRecord], methods: Sequence[str], folder: Path) -> list[tuple[str, str]]:
     """Draw all plots that have data; return (file name, caption) of each."""
     styles = plot_styles(methods)
-    scores = {method: normalised_scores(outcomes, method) for method in methods}
-    levels = " on the full distribution of levels" if any(o.train_return is not None for o in outcomes) else ""
+    scores = {method: normalised_scores(runs, method) for method in methods}
+    levels = " on the full distribution of levels" if any(run.train_return is not None for run in runs) else ""
     band = "Line: mean over runs; band: its 95 % bootstrap interval."
     candidates: list[tuple[str, str, Callable[[], Figure | None]]] = [
         (
@@ -134,7 +129,7 @@ def _pictures(
             "return_latency.png",
             "Test return against the latency of one frame. Bars show the range over runs; the grey line connects the "
             "Pareto-optimal methods.",
-            lambda: return_against_latency(outcomes, styles),
+            lambda: return_against_latency(runs, styles),
         ),
         (
             "widths.png",
@@ -150,7 +145,7 @@ def _pictures(
         (
             "wall_clock.png",
             "Training time, without evaluations.",
-            lambda: wall_clock(outcomes, styles),
+            lambda: wall_clock(runs, styles),
         ),
         (
             "scores.png",

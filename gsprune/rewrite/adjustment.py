@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -10,7 +10,6 @@ from torch import Tensor
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.transaction import Transaction
-from gsprune.tracing.structure import Structure
 
 __all__ = ["Adjustment", "SmallerNetwork"]
 
@@ -20,21 +19,17 @@ class SmallerNetwork:
 
     Attributes:
         session: the session before the step: `model`, `example`, and in `groups` the groups and their members.
-        structure: the groups after the step.
         plan: the removal; `plan.kept` has the kept positions of every axis that is cut, and `plan.bindings` the tensors
             of model and followers by name.
+        dense: id of a parameter or buffer that was cut -> its contents before the step.
     """
 
     def __init__(
-        self,
-        session: Session,
-        structure: Structure,
-        plan: RewritePlan,
-        transaction: Transaction,
+        self, session: Session, plan: RewritePlan, dense: Mapping[int, Tensor], transaction: Transaction
     ) -> None:
-        self.session, self.structure, self.plan = session, structure, plan
+        self.session, self.plan, self.dense = session, plan, dense
         self._transaction = transaction
-        self._writable = set(map(id, plan.tensors[: plan.num_owned]))  # sliced tensors have new memory
+        self._writable = set(dense)  # sliced tensors have new memory
 
     def writable(self, tensor: Tensor) -> Tensor:
         """A weight or bias of the model or a follower, to be written in place; taking back the step undoes it."""

@@ -78,11 +78,9 @@ class DoubtError(Exception):
 
 
 def compare(got: Any, expected: Any) -> str | None:
-    """The difference of the outputs of two networks; None where they agree within their precision.
+    """The difference of what the sliced and the masked network returned; None where they agree within their precision.
 
-    Args:
-        got: whatever the sliced network returned.
-        expected: the same of the masked one; entries that are not finite there are not compared.
+    Entries that are not finite in the masked network's outputs are not compared.
 
     Raises:
         DoubtError: they differ by more.
@@ -98,10 +96,7 @@ def compare(got: Any, expected: Any) -> str | None:
 def settle(doubt: DoubtError, got: Any, expected: Any) -> str | None:
     """The error in outputs that were in doubt; None if the doubt came from rounding.
 
-    Args:
-        doubt: the differences in the outputs' own precision.
-        got: those of the sliced network in float64; None where there are none.
-        expected: the same of the masked one.
+    `got` and `expected` are the outputs of the sliced and the masked network in float64, None where there are none.
     """
     gaps = None if got is None or expected is None else _gaps(got, expected)
     if gaps is None or isinstance(gaps, str) or len(gaps) != len(doubt.gaps):

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer, RMSprop
 
-from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.tracing.structure import Structure
 
@@ -36,10 +35,9 @@ _EXPONENTS = {
 def keep_attention_scale(
     plan: RewritePlan,
     replacements: Sequence[Tensor],
-    bindings: Sequence[Binding],
     before: Structure,
     after: Structure,
-    optimizers: Sequence[Optimizer] = (),
+    optimizers: Sequence[Optimizer],
 ) -> bool:
     """Multiply the rows that make an attention's queries, in place, and divide their gradients and moments.
 
@@ -68,7 +66,7 @@ def keep_attention_scale(
         plan.refuse_copies_of_weights()
         positions = torch.from_numpy(np.flatnonzero(stays))
         factor = sqrt(stays.sum() / was.sum())
-        for binding in bindings:
+        for binding in plan.bindings:
             for tensor, canonical in zip(binding.tensors.values(), binding.canonical, strict=True):
                 if canonical != entry.tensor or id(tensor) not in index_of:
                     continue

@@ -6,16 +6,15 @@ that pruning may cut is still the object that its module holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gsprune.errors import RewriteError
-from gsprune.rewrite.size_links import Entry, Shape, SizeLink, link_entries, links_of
+from gsprune.rewrite.size_links import Entry, SizeLink, link_entries, links_of
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors
 from gsprune.tracing.graph import layer_of
 from gsprune.tracing.structure import Structure
@@ -66,15 +65,10 @@ class Binding:
         self.ids = frozenset(id(tensor) for tensor in self.tensors.values())
         self.module_of = dict(module.named_modules(remove_duplicate=False))
         self.links = links_of(self.module_of, graph.shapes, cut, graph.aliases)
-        self._submodules = [
-            (parent._modules, leaf, self.module_of[name])
-            for name in sorted({part for tensor in self.tensors for part in _owners(tensor)})
-            if name in self.module_of
-            for parent, leaf in [(self.module_of[name.rpartition(".")[0]], name.rpartition(".")[2])]
-        ]
-        owned = [name for name in self.tensors if layer_of(name) in self.module_of]
-        self._registries = [self._registry(name) for name in owned]
-        self._leaves = [name.rpartition(".")[2] for name in owned]
+        owners = sorted({part for tensor in self.tensors for part in _owners(tensor) if part in self.module_of})
+        held: dict[str, object] = {**{name: self.module_of[name] for name in owners}, **self.tensors}
+        # (registry in the module around it, key there, object) of all tensors, and of the submodules that hold them.
+        self._held = [(*self._place_of(name), each) for name, each in held.items() if layer_of(name) in self.module_of]
         values = [
             (self.module_of[link.module].__dict__, link.attribute, vector, link.multiplier, link.divisor)
             for link in self.links
@@ -83,11 +77,12 @@ class Binding:
         self.parts = list(self.tensors.values()), self.cuts, values
         self._tuples = [link for link in self.links if link.index is not None]
 
-    def _registry(self, name: str) -> dict[str, Any]:
+    def _place_of(self, name: str) -> tuple[dict[str, Any], str]:
+        """The dictionary that holds a submodule, parameter or buffer, and its key there."""
         owner, _, leaf = name.rpartition(".")
         module = self.module_of[owner]
-        registry: dict[str, Any] = module._parameters if leaf in module._parameters else module._buffers
-        return registry
+        registries = (module._modules, module._parameters)
+        return next((registry for registry in registries if leaf in registry), module._buffers), leaf
 
     @cached_property
     def parameter_names(self) -> tuple[str, ...]:
@@ -109,22 +104,11 @@ class Binding:
 
     def is_valid(self) -> bool:
         """True if the module still has the submodules and tensors that were looked up."""
-        if not all([modules.get(leaf) is module for modules, leaf, module in self._submodules]):
-            return False
-        present = map(dict.get, self._registries, self._leaves)
-        return all(map(is_, present, self.tensors.values()))
+        return all([registry.get(leaf) is each for registry, leaf, each in self._held])
 
     def tuple_entries(self, after: Structure) -> list[Entry]:
-        """Stored tuples that change; the integers are in `parts`.
-
-        Args:
-            after: the structure after the step, read only where a module stores whole shapes.
-        """
+        """Stored tuples that change; the integers are in `parts`. The shapes after the step are read only if needed."""
         return link_entries(self.module_of, self._tuples, after.graph.shapes) if self._tuples else []
-
-    def user_entries(self, links: Sequence[SizeLink], shapes: Mapping[str, Shape]) -> list[Entry]:
-        """Entries for integers of user code (`gsprune.rewrite.repair`)."""
-        return link_entries(self.module_of, [link for link in links if link.module in self.module_of], shapes)
 
 
 def _owners(tensor: str) -> Iterator[str]:

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import call_for_all
 from gsprune.tracing.example import Example
+from gsprune.tracing.operation_mode import OperationMode
 from gsprune.tracing.plain_operations import plain_operations
+from gsprune.tracing.rules.registry import Operation
 
 __all__ = ["call_in_float64"]
 
@@ -26,10 +27,6 @@ _WIDER = {
 }
 # Make a tensor of Python numbers, which round them to the default type before any operation is dispatched.
 _MAKERS = frozenset((torch.tensor, torch.full, torch.scalar_tensor, torch.arange, torch.linspace, torch.logspace))
-
-
-class _NotInFloat64Error(Exception):
-    """An operation that would not be the same one in float64."""
 
 
 def call_in_float64(model: nn.Module, example: Example) -> Any:
@@ -73,25 +70,14 @@ def _take_back(tensors: list[Tensor], befores: list[Tensor]) -> None:
         return
 
 
-class _InFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
+class _InFloat64(OperationMode):
     """Runs every operation on float64 tensors."""
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Torch would import its compiler (seconds) on the first operation, only to keep it out of this method."""
-        return False
-
-    def __torch_dispatch__(
-        self, func: torch._ops.OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        del types
-        kwargs = kwargs or {}
+    def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation, unless it may be another one in float64."""
         if func.namespace not in ("aten", "prims", "prim") or func is torch.ops.aten.view.dtype:
-            raise _NotInFloat64Error(f"{func} may be another operation in float64")
-        if func._schema.is_mutable:
+            raise TypeError(f"{func} may be another operation in float64")
+        if operation.mutable:
             _check_writes(func, args, kwargs)
         return _widened(func(*_widened(args), **_widened(kwargs)))
 
@@ -118,7 +104,7 @@ def _check_writes(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Ma
         value = args[index] if index < len(args) else kwargs.get(argument.name)
         for tensor in value if isinstance(value, list | tuple) else (value,):
             if isinstance(tensor, Tensor) and tensor.dtype in _WIDER:
-                raise _NotInFloat64Error(f"{func} writes into a tensor of {tensor.dtype}")
+                raise TypeError(f"{func} writes into a tensor of {tensor.dtype}")
 
 
 def _widened(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -13,25 +12,15 @@ from gsprune.rewrite.tensors import canonical_tensors, named_tensors, unwrapped
 from gsprune.tracing.copies import has_structure, possible_originals
 from gsprune.tracing.wrappers import is_scripted
 
-__all__ = ["Follower", "Followers", "as_followers", "matched_tensors"]
+__all__ = ["Follower", "as_followers", "matched_tensors"]
 
 Follower = nn.Module | tuple[nn.Module, nn.Module]
 
 
-class Followers(NamedTuple):
-    """The modules that are rewritten with a model.
-
-    Attributes:
-        modules: modules outside of the model, with its structure; wrappers are taken off.
-        copies: {copy: original}, names of submodules of the model that stay in step.
-    """
-
-    modules: tuple[nn.Module, ...]
-    copies: Mapping[str, str]
-
-
-def as_followers(followers: nn.Module | Sequence[Follower], model: nn.Module) -> Followers:
-    """The followers, sorted into modules outside of the model and parts of it.
+def as_followers(
+    followers: nn.Module | Sequence[Follower], model: nn.Module
+) -> tuple[tuple[nn.Module, ...], dict[str, str]]:
+    """The followers outside of the model, without wrappers, and {copy: original} of those that are parts of it.
 
     Args:
         followers: a module, or a sequence of modules. A submodule of the model follows the one other submodule that has
@@ -51,7 +40,7 @@ def as_followers(followers: nn.Module | Sequence[Follower], model: nn.Module) ->
             f"`followers` must be a torch.nn.Module or a sequence of them, got {type(followers).__name__}"
         ) from None
     name_of = {id(module): name for name, module in model.named_modules()} if modules else {}
-    inner: list[nn.Module] = []
+    outside: list[nn.Module] = []
     copies: dict[str, str] = {}
     for i, follower in enumerate(modules):
         parts = follower if isinstance(follower, tuple) else (follower,)
@@ -61,14 +50,14 @@ def as_followers(followers: nn.Module | Sequence[Follower], model: nn.Module) ->
             copies |= _pair(follower, i, model, name_of)
             continue
         module = _bare(follower)
-        if module is model or any(module is other for other in inner):
+        if module is model or any(module is other for other in outside):
             raise ValueError(f"`followers[{i}]` is the model itself or was given twice; pass each other module once")
         if id(module) in name_of:
             copy = name_of[id(module)]
             copies[copy] = _counterpart(copy, i, model)
         else:
-            inner.append(module)
-    return Followers(tuple(inner), copies)
+            outside.append(module)
+    return tuple(outside), copies
 
 
 def _check_module(follower: object, index: int) -> None:

@@ -32,14 +32,9 @@ def masked_output(
     kept: Mapping[str, Mapping[int, IntArray]],
     call: Callable[[nn.Module, Example], Any] | None = None,
 ) -> Any:
-    """The model's output on the example with all but the kept positions masked; the model is as before afterwards.
+    """The dense model's output on the example with all but the kept positions masked. The model is not changed.
 
-    Args:
-        model: the dense network.
-        example: the call.
-        tensors: its tensors by name.
-        kept: tensor -> {axis: kept positions}.
-        call: how to call it; None as the example says.
+    `tensors` are the model's by name. `call(model, example)` replaces the example's own call.
     """
     transaction = Transaction()
     copies = []

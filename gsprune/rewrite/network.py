@@ -23,7 +23,7 @@ from gsprune.rewrite.optimizers.stale import parameters_without_optimizer, watch
 from gsprune.rewrite.plan import RewritePlan, plan_rewrite
 from gsprune.rewrite.repair import lengths_of
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session
-from gsprune.rewrite.size_links import Entry, SizeLink
+from gsprune.rewrite.size_links import Entry, SizeLink, link_entries
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.verification import ForwardBudget, Refusal, Verification, cut_groups
 from gsprune.tracing.structure import Structure
@@ -39,11 +39,13 @@ class RewriteOptions:
         backend: slices the tensors.
         adjustments: change weights of the smaller network.
         consensus: the ranks that take the step together; None for one process.
+        dry_run: take everything back in the end, when the adjustments have seen the smaller network.
     """
 
     backend: Backend
     adjustments: Sequence[Adjustment] = ()
     consensus: Consensus | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def rewrite_network(
         keep: (units,) bool, the units to keep.
         optimizers: the optimizers whose states follow, also those inside of wrappers.
         followers: modules of the model's architecture.
-        options: how to do it.
+        options: see `RewriteOptions`.
         budget: the forwards that the step may spend on checks.
 
     Returns:
@@ -107,9 +109,8 @@ class _Rewrite:
     ) -> None:
         torch.clear_autocast_cache()  # casts of the present weights, which an autocast block would go on to use
         self.session, self.optimizers, self.options = session, optimizers, options
-        self.bindings = (session.bound, *followers)
         self.after, keeps = session.groups.pruned(keep)
-        self.plan: RewritePlan = plan_rewrite(self.bindings, self.after, keeps, optimizers)
+        self.plan: RewritePlan = plan_rewrite((session.bound, *followers), self.after, keeps, optimizers)
         self.verified = session.verified
         if len(self.verified) < len(self.after.traced.groups):
             self.verified = self.verified | cut_groups(session.groups, self.after)
@@ -132,7 +133,8 @@ class _Rewrite:
             notes = plan.notes
         else:
             notes = self._run_in_transaction(budget, doubt)
-        watch_stale_optimizers(unlisted)
+        if not self.options.dry_run:
+            watch_stale_optimizers(unlisted)
         return Rewritten(self.after, notes)
 
     @property
@@ -151,41 +153,42 @@ class _Rewrite:
         for adjustment in self.options.adjustments:
             adjustment.observe(session, plan)
         replacements = self.options.backend.slice(plan.tensors, plan.patterns, plan.pattern_of)
-        scaled = keep_attention_scale(plan, replacements, self.bindings, session.groups, after, self.optimizers)
+        scaled = keep_attention_scale(plan, replacements, session.groups, after, self.optimizers)
+        # A detached alias keeps its memory when its tensor gets smaller one.
+        dense = {id(tensor): tensor.detach() for tensor in plan.tensors[: plan.num_owned]}
         with PostponedInterrupts(), Transaction() as transaction:
             transaction.swap(plan.tensors, replacements)
             transaction.set_entries(plan.entries)
-            self._set_linked(transaction, links, self.bindings[:1])
+            self._set_linked(transaction, links, plan.bindings[:1])
             if verification is not None:
                 if doubt is not None and scaled:  # rounding of the scaled weights shows in float64, too
                     verification.expected_output = None
                 links = verification.check(transaction)
-            self._set_linked(transaction, links, self.bindings[1:])
-            network = SmallerNetwork(session, after, plan, transaction)
+            self._set_linked(transaction, links, plan.bindings[1:])
+            network = SmallerNetwork(session, plan, dense, transaction)
             notes = [note for adjustment in self.options.adjustments for note in adjustment.adjust(network)]
             transaction.set_entries(self._session_entries(links))
             if self.options.consensus is not None:  # a rank whose rewrite failed takes the others back
                 self.options.consensus.check("that the rewritten network works", final=True)
+            if self.options.dry_run:
+                transaction.rollback()
         return (*plan.notes, *notes)
 
     def _set_linked(self, transaction: Transaction, links: tuple[SizeLink, ...], bindings: Sequence[Binding]) -> None:
         """Set integers of user code to the lengths that they follow."""
-        if links:
-            lengths = lengths_of(self.after.graph)
-            transaction.set_entries([entry for binding in bindings for entry in binding.user_entries(links, lengths)])
+        for binding in bindings if links else ():
+            transaction.set_entries(link_entries(binding.module_of, links, lengths_of(self.after.graph)))
 
     def _session_entries(self, links: tuple[SizeLink, ...]) -> list[Entry]:
         """Entries that attach the new session to the model and its followers."""
         session = self.session.after(self.after, links, self.verified)
-        sessions = [session, *[replace(session, example=None, binding=None) for _ in self.bindings[1:]]]
-        return [
-            (binding.module.__dict__, SESSION_ATTRIBUTE, each)
-            for binding, each in zip(self.bindings, sessions, strict=True)
-        ]
+        model, *followers = (binding.module.__dict__ for binding in self.plan.bindings)
+        copies = [(each, SESSION_ATTRIBUTE, replace(session, example=None, binding=None)) for each in followers]
+        return [(model, SESSION_ATTRIBUTE, session), *copies]
 
 
 def _can_be_one_call(rewrite: _Rewrite) -> bool:
     """True if slicing and swapping can be one core call: no check, no scaled weights, no agreement between ranks."""
     options = rewrite.options
     has_queries = bool(rewrite.session.groups.traced.queries)
-    return not (rewrite.must_check or options.consensus or options.adjustments or has_queries)
+    return not (rewrite.must_check or options.consensus or options.adjustments or options.dry_run or has_queries)

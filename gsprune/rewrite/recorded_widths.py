@@ -22,7 +22,7 @@ def rewrite_to(
     kept: Mapping[str, Mapping[int, IntArray]],
     *,
     transaction: Transaction,
-    attributes: Mapping[str, Mapping[str, Any]] | None = None,
+    attributes: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Reduce a dense model to recorded widths; no tracing and no check.
 
@@ -53,7 +53,7 @@ def rewrite_to(
     transaction.set_entries(
         [
             (modules[name].__dict__, attribute, value)
-            for name, values in (attributes or {}).items()
+            for name, values in attributes.items()
             for attribute, value in values.items()
         ]
     )

@@ -21,31 +21,24 @@ class Rescaling:
     A weight's output axis is the one with role "out". The followers are not rescaled.
     """
 
-    def __init__(self) -> None:
-        self._norms: dict[str, tuple[int, Tensor]] = {}  # weight -> (output axis, norms of the kept rows)
-
     def observe(self, session: Session, plan: RewritePlan) -> None:
-        """Note the norms of the kept rows, with all their inputs."""
-        members = [member for group in session.groups.traced.groups for member in group.members]
-        out_axes = {member.tensor: member.axis for member in members if member.role == "out"}
-        in_axes = {(member.tensor, member.axis) for member in members if member.role == "in"}
-        tensors = canonical_tensors(session.model)
-        self._norms = {}
-        for name, keeps in plan.kept.items():
-            weight = tensors[name].detach()
-            if weight.ndim < 2 or not any((name, axis) in in_axes for axis in keeps):
-                continue
-            axis = out_axes.get(name, 0)
-            if axis in keeps:
-                weight = weight.index_select(axis, torch.from_numpy(keeps[axis]).to(weight.device))
-            self._norms[name] = axis, _norms(weight, axis)
+        """Do nothing: the dense weights are still there in `adjust`."""
 
     def adjust(self, network: SmallerNetwork) -> tuple[str, ...]:
         """Scale the rows that lost inputs."""
+        members = [member for group in network.session.groups.traced.groups for member in group.members]
+        out_axes = {member.tensor: member.axis for member in members if member.role == "out"}
+        in_axes = {(member.tensor, member.axis) for member in members if member.role == "in"}
         tensors = canonical_tensors(network.session.model)
-        for name, (axis, before) in self._norms.items():
+        for name, keeps in network.plan.kept.items():
+            dense = network.dense[id(tensors[name])]
+            if dense.ndim < 2 or not any((name, axis) in in_axes for axis in keeps):
+                continue
+            axis = out_axes.get(name, 0)
+            if axis in keeps:
+                dense = dense.index_select(axis, torch.from_numpy(keeps[axis]).to(dense.device))
             weight = network.writable(tensors[name])
-            after = _norms(weight, axis)
+            before, after = _norms(dense, axis), _norms(weight, axis)
             factor = torch.where(after > 0, before / after, 1.0).clamp_(min=1.0).to(weight.dtype)
             weight.mul_(factor.reshape([-1 if a == axis else 1 for a in range(weight.ndim)]))
             head, dot, _ = name.rpartition(".")

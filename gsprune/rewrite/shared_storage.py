@@ -20,11 +20,8 @@ Names = Sequence[Mapping[str, Tensor]]
 def check_storages(tensors: Sequence[Tensor], names: Names) -> None:
     """Refuse to cut tensors that other processes, or other tensors, see in the same memory.
 
-    It is asked at every step: `share_memory` leaves a tensor the same object.
-
-    Args:
-        tensors: parameters and buffers that a step cuts, each once.
-        names: name -> tensor of the model and of each follower, for messages.
+    It is asked at every step: `share_memory` leaves a tensor the same object. `names` of the model's and each
+    follower's tensors are for messages.
 
     Raises:
         RewriteError: names the tensor and the way out.

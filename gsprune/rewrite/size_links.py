@@ -7,7 +7,7 @@ Torch's own layers go by tables. Other modules go by well-known names of attribu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from gsprune.tracing.graph import layer_of
 
-__all__ = ["Entry", "Shape", "SizeLink", "is_in_table", "link_entries", "links_of", "revised_links", "with_element"]
+__all__ = ["Entry", "Shape", "SizeLink", "is_in_table", "link_entries", "links_of", "with_element"]
 
 Shape = tuple[int, ...]
 Entry = tuple[dict[Any, Any], Any, Any]
@@ -98,16 +98,13 @@ def links_of(
 def link_entries(
     module_of: Mapping[str, nn.Module], links: Sequence[SizeLink], shapes: Mapping[str, Shape]
 ) -> list[Entry]:
-    """Entries that set linked integers to what the shapes say; only those that change.
+    """Entries that set linked integers to what the shapes after the rewrite say; only those that change.
 
-    Args:
-        module_of: module name -> module.
-        links: any links; those to a group that is no more are passed over.
-        shapes: every tensor's shape after the rewrite.
+    Links to a group that is no more are passed over, and so are those of modules that a follower lacks.
     """
     values: dict[tuple[str, str], Any] = {}
     for link in links:
-        if link.tensor not in shapes:
+        if link.tensor not in shapes or link.module not in module_of:
             continue
         key = (link.module, link.attribute)
         size = link.value(shapes[link.tensor][link.axis])
@@ -121,13 +118,6 @@ def link_entries(
         for (module, attribute), value in values.items()
         if module_of[module].__dict__[attribute] != value
     ]
-
-
-def revised_links(
-    links: Sequence[SizeLink], given_up: Collection[tuple[str, str]], found: Sequence[SizeLink]
-) -> tuple[SizeLink, ...]:
-    """`links` without those in `given_up`, by (module, attribute), and with those in `found`; each once."""
-    return tuple(dict.fromkeys((*(link for link in links if (link.module, link.attribute) not in given_up), *found)))
 
 
 def with_element(values: Any, index: int, element: int) -> Any:

@@ -19,7 +19,7 @@ from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.repair import Repair, changed_lengths, lengths_of
 from gsprune.rewrite.session import Session
-from gsprune.rewrite.size_links import SizeLink, revised_links
+from gsprune.rewrite.size_links import SizeLink
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.watched_call import Failure, Outcome, WrongScaleError, watched_call
 from gsprune.tracing.example import Example
@@ -120,7 +120,8 @@ class Verification:
         failure = outcome.failure or self._difference(outcome)
         if failure is not None:
             repair = self._repair(transaction, example)
-            links = revised_links(links, repair.given_up, repair.links)
+            left = [link for link in links if (link.module, link.attribute) not in repair.given_up]
+            links = tuple(dict.fromkeys((*left, *repair.links)))
             outcome = repair.outcome
             failure = outcome.failure or self._difference(outcome)
         if failure is not None:

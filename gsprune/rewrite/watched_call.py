@@ -72,11 +72,8 @@ class WrongScaleError(_WrittenSizeError):
 class _Counter(OperationMode):
     """Counts successful operations, so that a failure can be located in the traced sequence.
 
-    An operation that makes a tensor of an unexpected size fails. The comparison stops at sizes that depend on data, and
-    when the forward takes another path than in the trace.
-
-    Args:
-        expected: the operations of the smaller network, as predicted from the trace.
+    An operation that makes a tensor of another size than `expected` from the trace fails. The comparison stops at sizes
+    that depend on data, and when the forward takes another path than in the trace.
     """
 
     def __init__(self, expected: Sequence[ExpectedOperation]) -> None:

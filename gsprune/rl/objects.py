@@ -26,14 +26,10 @@ def object_name(value: Any) -> str:
 
 
 def named_object(name: str, option: str) -> Any:
-    """The object of a name.
-
-    Args:
-        name: "package.module:name"; the module may be in the working directory.
-        option: the option with the name, for messages.
+    """The object of a name "package.module:name"; the module may be in the working directory.
 
     Raises:
-        ValueError: the module cannot be imported or has no such object.
+        ValueError: the module cannot be imported or has no such object; the message names the option.
     """
     if name in _registered:
         return _registered[name]

@@ -69,10 +69,7 @@ def train(
             write_summary(summarize(trainer, config), folder)
         finally:
             trainer.close()
-    except BaseException:
-        if not any(run.checkpoints.glob("step-*")):
-            run.undo_create()
-        raise
     finally:
+        run.undo_create()
         run.close()
     return load_agent(folder)

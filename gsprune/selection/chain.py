@@ -44,14 +44,10 @@ class Chain:
         return self.limits.units(self.limits.allowed(self.starts - counts * self.steps))
 
     def within(self, floor: float, cost: Callable[[IntArray], float]) -> IntArray:
-        """The units after the longest prefix of the chain with a cost of at least `floor`.
+        """(groups,) int64, the units after the longest prefix of the chain with a cost of at least `floor`.
 
-        Args:
-            floor: the smallest cost allowed.
-            cost: cost of a network with given units; falls along the chain.
-
-        Returns:
-            (groups,) int64 kept units; the present ones if their cost is already below `floor`.
+        `cost` is that of a network with given units, which falls along the chain. The present units stay if their cost
+        is already below `floor`.
         """
         low, high = 0, len(self.flips)
         while low < high:
@@ -64,12 +60,7 @@ class Chain:
 
 
 def cost_floor(dense: float, sparsity: float) -> float:
-    """The smallest cost that a sparsity allows.
-
-    Args:
-        dense: cost of the first-seen network.
-        sparsity: fraction of the cost that may be removed.
-    """
+    """The smallest cost that a sparsity allows, where `dense` is the cost of the first-seen network."""
     return dense * (1.0 - sparsity) - dense * _RELATIVE_TOLERANCE - _ABSOLUTE_TOLERANCE
 
 

@@ -34,12 +34,7 @@ class CostModel:
 
     @classmethod
     def of_params(cls, graph: Graph, parameters: Iterable[str]) -> CostModel:
-        """The number of parameters.
-
-        Args:
-            graph: the present network.
-            parameters: names of the tensors that are parameters (the others are buffers); tied ones count once.
-        """
+        """The number of parameters. Tied ones count once; `parameters` may have all of their names."""
         names = {graph.aliases.get(name, name) for name in parameters}
         return cls._build(graph, {name: 1.0 for name in graph.shapes if name in names})
 
@@ -74,11 +69,7 @@ class CostModel:
         )
 
     def __call__(self, units: npt.NDArray[np.int64]) -> float:
-        """The cost of the network with these units.
-
-        Args:
-            units: (groups,) int64, kept units in the graph's order of groups.
-        """
+        """The cost of the network with these units, (groups,) int64 in the graph's order of groups."""
         if len(self.factors) == 0:
             return 0.0
         sizes = self.constants + self.positions @ units.astype(np.float64)
@@ -86,12 +77,7 @@ class CostModel:
 
 
 def dense_shapes(graph: Graph, initial_widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors with every group at its first-seen width.
-
-    Args:
-        graph: the present network.
-        initial_widths: group name -> first-seen width; the present width is used for other groups.
-    """
+    """Shapes of all tensors with every group at its first-seen width; the present one if `initial_widths` lacks it."""
     shapes = {name: list(shape) for name, shape in graph.shapes.items()}
     for group in graph.groups:
         removed_units = initial_widths.get(group.name, group.width) // group.width_per_unit - group.num_units

@@ -74,12 +74,7 @@ def group_layers(group: Group) -> frozenset[str]:
 
 
 def matching_groups(graph: Graph, pattern: str) -> list[str]:
-    """Names of the groups that a glob selects, in the graph's order.
-
-    Args:
-        graph: the groups.
-        pattern: matched, case-sensitively, against every name of `group_layers`.
-    """
+    """Names of the groups of which a glob matches a name of `group_layers`, case-sensitively, in the graph's order."""
     return [group.name for group in graph.groups if any(fnmatchcase(name, pattern) for name in group_layers(group))]
 
 

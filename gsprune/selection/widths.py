@@ -45,11 +45,7 @@ class WidthLimits(NamedTuple):
     ) -> WidthLimits:
         """The limits of a request.
 
-        Args:
-            structure: the groups at present.
-            initial_widths: group name -> first-seen width; the present width is used for other groups.
-            request: the options.
-            frozen: names of groups that keep their width.
+        Groups in `frozen` keep their width. Groups without an initial width have the present one.
 
         Raises:
             ValueError: a glob matches no group.
@@ -95,8 +91,7 @@ class WidthLimits(NamedTuple):
     def kept(self, sparsity: Float64Array | float) -> IntArray:
         """The allowed widths for a sparsity: initial - floor(initial * sparsity + 1e-9), rounded up.
 
-        Args:
-            sparsity: the removed fraction of the first-seen width, in [0, 1): one number, or (groups,).
+        The sparsity is the removed fraction of the first-seen width, in [0, 1): one number, or (groups,).
         """
         removed = np.floor(self.initial * sparsity + _FLOOR_TOLERANCE).astype(np.int64)
         return self.allowed(self.initial - removed)

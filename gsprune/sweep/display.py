@@ -16,7 +16,7 @@ from gsprune.sweep.runner import Job, Status, log_path
 
 __all__ = ["SweepDisplay", "sweep_table"]
 
-_POLLS_PER_REFRESH = 10  # polls come every 0.2 s: draw every other second
+_POLLS_PER_REFRESH = 20  # two polls come every 0.2 s: draw every other second
 _LINES_AROUND_TABLE = 7  # title, heading, borders and caption
 _LEAST_ROWS = 5
 _ENDED = (Status.FINISHED, Status.FAILED, Status.STOPPED)
@@ -54,20 +54,18 @@ class SweepDisplay:
             self._draw()
             self._live.stop()
 
-    def on_change(self) -> None:
-        """Print and draw the jobs whose status changed."""
+    def on_poll(self) -> None:
+        """Print and draw the jobs whose status changed; redraw the table every other second."""
+        self._polls += 1
+        must_draw = self._polls % _POLLS_PER_REFRESH == 0
         # Print ended jobs before the jobs that started in their place.
         for job in sorted(self._jobs, key=lambda job: job.status is Status.RUNNING):
             if job.status is not self._printed_status[id(job)]:
                 self._printed_status[id(job)] = job.status
+                must_draw = True
                 if self._live is None or job.status is Status.FAILED:
                     self._print_status(job)
-        self._draw()
-
-    def on_poll(self) -> None:
-        """Redraw the table every other second."""
-        self._polls += 1
-        if self._polls % _POLLS_PER_REFRESH == 0:
+        if must_draw:
             self._draw()
 
     def _draw(self) -> None:

@@ -52,13 +52,9 @@ class SweepFolder:
         self._lock.close()
 
     def jobs(self, trials: Sequence[Trial], dry_run: bool = False) -> list[Job]:
-        """Create one job per trial and update ``sweep.json``.
+        """Create one job per trial and update ``sweep.json``, unless this is a dry run.
 
         Jobs of finished trials are skipped; jobs of interrupted trials are resumed.
-
-        Args:
-            trials: the trials of this sweep, with folders inside `path`.
-            dry_run: change nothing on disk.
 
         Raises:
             ValueError: a trial was started with other options, or ``sweep.json`` is damaged. Nothing is changed then.

@@ -50,12 +50,7 @@ class Launcher(Protocol):
         """The number of trials that can start now, if `running` trials run already."""
 
     def start(self, command: Sequence[str], log: Path) -> TrialProcess:
-        """Start a program.
-
-        Args:
-            command: program and arguments.
-            log: the file to which the program's output is appended.
-        """
+        """Start a program, whose output is appended to `log`."""
 
 
 class LocalLauncher:
@@ -85,10 +80,8 @@ class LocalLauncher:
 def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start a program in its own session. On Linux it is killed when this process ends.
 
-    Args:
-        command: program and arguments.
-        log: the file to which the program's output is appended; its folder is created if missing.
-        variables: environment variables of the program, in addition to those of this process.
+    Its output is appended to `log`, whose folder is created if missing. It has this process's environment variables
+    and `variables`.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:

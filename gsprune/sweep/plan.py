@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from gsprune.errors import MissingExtraError
+from gsprune.errors import needs
 from gsprune.rl.algorithms.registry import algorithm_of
 from gsprune.rl.envs.registry import provider_of
 from gsprune.rl.training.idle_options import IGNORED_BY
@@ -114,8 +114,7 @@ class Study:
     def trials(self, out: Path) -> list[Trial]:
         """All trials, ordered by seed, so that an unfinished sweep has about as many runs of each method.
 
-        Args:
-            out: the sweep's folder. The folder of a trial is ``out/game/method/seed-N``.
+        The folder of a trial is ``out/game/method/seed-N``.
         """
         return [
             self._trial(out, game, method, seed)
@@ -172,10 +171,8 @@ def read_study(path: Path) -> Study:
         ValueError: the file cannot be read, is not YAML, or is not a study.
         MissingExtraError: PyYAML is not installed.
     """
-    try:
+    with needs("pyyaml", "train"):
         import yaml
-    except ImportError as error:
-        raise MissingExtraError("pyyaml", "train") from error
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gsprune.checks import check_number
-from gsprune.errors import MissingExtraError
+from gsprune.errors import needs
 from gsprune.sweep.launch import End, TrialProcess, start_process
 
 __all__ = ["RayLauncher"]
@@ -72,10 +72,8 @@ class RayLauncher:
         # Disable Ray's usage report, and its notice about CUDA_VISIBLE_DEVICES of trials without a GPU.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
+        with needs("ray", "distributed"):
             ray: Any = importlib.import_module("ray")
-        except ImportError as error:
-            raise MissingExtraError("ray", "distributed") from error
         self._ray = ray
         self._variables = dict(variables)
         self._resources = {"CPU": cpus, "GPU": gpus}

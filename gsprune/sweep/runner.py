@@ -99,43 +99,39 @@ class Runner:
         """True if a signal requested a stop."""
         return self._stop_requests > 0
 
-    def run(self, on_change: Callable[[], None] = lambda: None, on_poll: Callable[[], None] = lambda: None) -> None:
+    def run(self, on_poll: Callable[[], None] = lambda: None) -> None:
         """Run all waiting jobs until they have ended or were stopped.
 
         Args:
-            on_change: called after the status of a job changed.
-            on_poll: called a few times per second.
+            on_poll: called a few times per second: after jobs have ended, and after others have started.
         """
         with _StopOnSignal(self.stop):
             try:
-                while self._start_and_reap(on_change):
+                while True:
+                    self._reap()
+                    on_poll()  # shows a lost trial as waiting before it restarts
+                    if self.interrupted:
+                        self._pass_on_stop()
+                    else:
+                        self._start_ready()
                     on_poll()
+                    if not self._running and not any(job.status is Status.WAITING for job in self.jobs):
+                        break
                     time.sleep(_POLL_SECONDS)
             finally:
                 self._kill()
-        on_change()
 
     def stop(self) -> None:
         """Ask all trials to stop; a second call kills them. Signal handlers may call this."""
         self._stop_requests += 1
 
-    def _start_and_reap(self, on_change: Callable[[], None]) -> bool:
-        """Start and end jobs once; True while a job is running or waiting."""
-        before = [job.status for job in self.jobs]
-        self._reap()
-        if [job.status for job in self.jobs] != before:
-            on_change()  # shows a lost trial as waiting before it restarts
-            before = [job.status for job in self.jobs]
-        if self.interrupted:
-            self._pass_on_stop()
-        else:
-            for job in self._ready():
-                if self._launcher.room(len(self._running)) < 1:
-                    break
-                self._start(job)
-        if [job.status for job in self.jobs] != before:
-            on_change()
-        return bool(self._running) or any(job.status is Status.WAITING for job in self.jobs)
+    def _start_ready(self) -> None:
+        for job in self._ready():
+            if self._launcher.room(len(self._running)) < 1:
+                break
+            process = self._launcher.start(list(self._command(job)), log_path(job.trial))
+            job.status = Status.RUNNING
+            self._running.append(_Running(job, process, time.monotonic()))
 
     def _ready(self) -> list[Job]:
         """Waiting jobs that can start. A job fails if the job that it needs has failed."""
@@ -150,11 +146,6 @@ class Runner:
             else:
                 ready.append(job)
         return ready
-
-    def _start(self, job: Job) -> None:
-        process = self._launcher.start(list(self._command(job)), log_path(job.trial))
-        job.status = Status.RUNNING
-        self._running.append(_Running(job, process, time.monotonic()))
 
     def _reap(self) -> None:
         for running in list(self._running):

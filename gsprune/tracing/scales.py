@@ -17,9 +17,12 @@ from gsprune.tracing.shadow import Dot, Kind, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.trail import Scale
 
-__all__ = ["dot_of", "keep_scale", "note_factor", "protect_reused_queries"]
+__all__ = ["dot_of", "keep_scale", "masked_dot", "note_factor", "protect_reused_queries"]
 
 _FACTORS = {"aten.mul": 1.0, "aten.div": -1.0}  # operation -> exponent of its second argument
+# Operations between a product and its scale -> True if rows can make up for the scale afterwards. They cannot make up
+# for the scale of an added term.
+_MASKS = {"aten.masked_fill": True, "aten.where": True, "aten.add": False, "aten.sub": False}
 
 
 def dot_of(query: Shadow, key: Shadow, axis: int) -> Dot | None:
@@ -29,6 +32,14 @@ def dot_of(query: Shadow, key: Shadow, axis: int) -> Dot | None:
         return None
     shared = any(np.isin(layers[0], other).any() for other in key.layers)
     return Dot(layers[0], layers[0].shape[axis], query.source is not None and not shared)
+
+
+def masked_dot(tape: Tape, call: Call) -> Dot | None:
+    """The first operand of a product of activations that the operation masks, or to which it adds something else."""
+    found = [dot for dot in (tape.of(tensor).dot for tensor in call.tensors()) if dot is not None]
+    if len(found) != 1 or call.op not in _MASKS:
+        return None
+    return found[0]._replace(is_product=found[0].is_product and _MASKS[call.op])
 
 
 def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | None) -> Scale | None:

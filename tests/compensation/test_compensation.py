@@ -249,7 +249,7 @@ def test_consumers_in_which_a_constant_has_no_exact_place(consumer: nn.Module, d
 
 
 def test_a_flattened_picture_above_the_limit_is_compensated_per_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gsprune.compensation.recording.MAX_COLUMNS", 20)
+    monkeypatch.setattr("gsprune.compensation.consumer.MAX_COLUMNS", 20)
     net, x = network("flattened", "affine")
     expected = net(x)
     assert remove_units(net, {"first": REMOVED}, (x,)) is not None

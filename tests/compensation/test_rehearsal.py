@@ -13,7 +13,7 @@ from snapshots import snapshot
 from torch import Tensor, nn
 
 import gsprune
-from gsprune.compensation.rehearsal import OutputChange
+from gsprune.compensation.report import OutputChange
 
 X = torch.randn(64, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 

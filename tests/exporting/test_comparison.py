@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from gsprune.engines.portable_call import PortableCall, portable_call
 from gsprune.errors import ExportError
-from gsprune.exporting.comparison import Comparison, compare, measured_comparison
+from gsprune.exporting.comparison import Comparison, compare
 
 INPUTS = torch.linspace(-1, 1, 250).reshape(250, 1) * torch.tensor([[1.0, -2.0, 0.5]])
 
@@ -70,7 +71,7 @@ def test_another_choice_is_an_error_unless_it_is_a_tie(call: PortableCall) -> No
 
 
 def test_what_is_known_to_differ_is_only_measured(call: PortableCall) -> None:
-    found = measured_comparison(call, shifted(0.5), [INPUTS])
+    found = compare(call, shifted(0.5), [INPUTS], math.inf)
     assert found.examples == 250
     assert found.max_abs_diff == pytest.approx(0.5)
     assert found.same_choice is not None

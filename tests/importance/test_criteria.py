@@ -41,7 +41,7 @@ def scored(importance: object, net: nn.Sequential | None = None, **options: obje
         tensors_of(net),
         BACKEND,
         model=net,
-        run=lambda model: model(X),
+        example=Example((X,)),
         **options,
     )
 

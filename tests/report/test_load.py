@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from gsprune.report.load import find_runs, load_run, load_runs
-from gsprune.report.outcome import outcome_of
 
 RunWriter = Callable[..., Path]
 
@@ -57,7 +56,7 @@ def test_a_run_that_has_just_begun_or_is_writing_its_next_row_can_be_read(write_
     (folder / "metrics.jsonl").unlink()
     run = load_run(folder)
     assert (run.rows, run.finished, run.last("step"), run.pruning_steps()) == ([], False, None, [])
-    assert outcome_of(run).steps is None
+    assert run.steps is None
 
 
 def test_damage_names_the_file(write_run: RunWriter) -> None:
@@ -122,19 +121,18 @@ def test_runs_of_a_sweep_are_called_and_ordered_as_in_the_study(write_run: RunWr
     assert load_runs([alone])[0].method == "baseline"
 
 
-def test_the_outcome_of_a_finished_run_is_its_summarys(write_run: RunWriter) -> None:
-    outcome = outcome_of(load_run(write_run(test_return=20.5, level=30.0, latency_ms=0.7, sparsity=0.8)))
-    assert (outcome.train_return, outcome.test_return) == (30.0, 20.5)
-    assert outcome.normalised_test == pytest.approx(0.5)
-    assert (outcome.latency_ms, outcome.dense_latency_ms, outcome.steps, outcome.seconds) == (0.7, 2.0, 100_000, 600.0)
-    assert outcome.sparsity == pytest.approx(0.8)
+def test_the_results_of_a_finished_run_are_its_summarys(write_run: RunWriter) -> None:
+    run = load_run(write_run(test_return=20.5, level=30.0, latency_ms=0.7, sparsity=0.8))
+    assert (run.train_return, run.test_return) == (30.0, 20.5)
+    assert run.normalised_test == pytest.approx(0.5)
+    assert (run.latency_ms, run.dense_latency_ms, run.steps, run.seconds) == (0.7, 2.0, 100_000, 600.0)
+    assert run.last("pruning/sparsity") == pytest.approx(0.8)
 
 
-def test_the_outcome_of_an_unfinished_run_is_its_last_evaluation(write_run: RunWriter) -> None:
+def test_the_returns_of_an_unfinished_run_are_its_last_evaluations(write_run: RunWriter) -> None:
     run = load_run(write_run(finished=False))
-    outcome = outcome_of(run)
-    assert outcome.test_return == run.rows[89]["eval/test_return"]
-    assert outcome.latency_ms is None
+    assert run.test_return == run.rows[89]["eval/test_return"]
+    assert run.latency_ms is None
 
 
 def test_an_evaluation_counts_if_it_is_of_the_newest_checkpoint_and_large_enough(write_run: RunWriter) -> None:
@@ -142,12 +140,12 @@ def test_an_evaluation_counts_if_it_is_of_the_newest_checkpoint_and_large_enough
     evaluation = {"step": 100_000, "num_envs": 16, "episodes_per_env": 4, "tracks": {"test": {"mean": 7.0}}}
     for change, expected in [({}, 7.0), ({"step": 50_000}, 5.0), ({"episodes_per_env": 3}, 5.0)]:
         (folder / "eval.json").write_text(json.dumps(evaluation | change))
-        assert outcome_of(load_run(folder)).test_return == expected
-    assert outcome_of(load_run(folder)).train_return == 20.0
+        assert load_run(folder).test_return == expected
+    assert load_run(folder).train_return == 20.0
 
 
 def test_of_an_unfinished_run_any_evaluation_of_the_newest_checkpoint_counts(write_run: RunWriter) -> None:
     folder = write_run(finished=False, eval_episodes=64)
     evaluation = {"step": 100_000, "num_envs": 1, "episodes_per_env": 1, "tracks": {"test": {"mean": 7.0}}}
     (folder / "eval.json").write_text(json.dumps(evaluation))
-    assert outcome_of(load_run(folder)).test_return == 7.0
+    assert load_run(folder).test_return == 7.0

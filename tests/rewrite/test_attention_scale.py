@@ -200,3 +200,39 @@ def test_moments_are_those_that_gradients_of_the_scaled_rows_would_have_left(nam
             torch.testing.assert_close(got, value, rtol=1e-3, atol=1e-12)  # Adadelta's epsilon has no scale
             compared += 1
     assert compared
+
+
+HIDDEN = torch.ones(5, 5, dtype=torch.bool).triu(1)
+
+
+class MaskedFirst(Attention):
+    """Attention whose code scales after it has changed the products."""
+
+    def __init__(self, changed: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.changed = changed
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (2, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        products = self.changed(q @ k.transpose(-2, -1)) / math.sqrt(q.shape[-1])
+        return self.head((products.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize(
+    ("changed", "shrinks"),
+    [
+        (lambda qk: qk.masked_fill(HIDDEN, -math.inf), True),
+        (lambda qk: torch.where(HIDDEN, -1e9, qk), True),
+        (lambda qk: qk + torch.linspace(-1, 1, 5), False),
+        (lambda qk: (qk - 1).masked_fill(HIDDEN, -math.inf), False),
+    ],
+)
+def test_a_scale_behind_a_mask_or_a_sum_is_kept_by_rows_or_by_the_width(
+    changed: Callable[[Tensor], Tensor], shrinks: bool
+) -> None:
+    torch.manual_seed(0)
+    model, x = MaskedFirst(changed).double(), torch.randn(2, 5, 6, dtype=torch.float64)
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert (model.q.out_features, model.v.out_features) == (8 if shrinks else 16, 8), str(report)
+    torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-12, atol=1e-12)

@@ -54,17 +54,17 @@ def main(folder: Path) -> None:
         resume = ["--resume"] if job.resumed else []
         return [sys.executable, "-c", _TRIAL, str(job.trial.folder), *resume]
 
-    def on_change() -> None:
-        statuses.append([job.status.value for job in jobs])
-
     def on_poll() -> None:
+        present = [job.status.value for job in jobs]
+        if not statuses or present != statuses[-1]:
+            statuses.append(present)
         lives = [job.trial.folder / "lives" for job in jobs]
         if not killed and all(file.exists() and file.read_text().endswith("\n") for file in lives):
             trial, worker = map(int, lives[0].read_text().split())
             killed.append(trial)
             os.kill(worker, signal.SIGKILL)
 
-    Runner(jobs, command, launcher).run(on_change, on_poll)
+    Runner(jobs, command, launcher).run(on_poll)
     time.sleep(0.5)
     outcome = {
         "statuses": [job.status.value for job in jobs],

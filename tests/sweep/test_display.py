@@ -59,11 +59,11 @@ def test_without_a_terminal_every_change_is_a_line(tmp_path: Path) -> None:
     output = io.StringIO()
     with SweepDisplay(Console(file=output, width=40), jobs) as display:
         first.status = Status.RUNNING
-        display.on_change()
-        display.on_change()
+        display.on_poll()
+        display.on_poll()
         first.status, first.seconds, first.message = Status.FAILED, 61.0, "ValueError: [1, 2] is no seed"
         second.status, second.resumed = Status.RUNNING, True
-        display.on_change()
+        display.on_poll()
         display.on_poll()
     assert output.getvalue().splitlines() == [
         "bigfish/m1/seed-1: running",
@@ -77,7 +77,7 @@ def test_in_a_terminal_the_table_is_drawn_and_failures_stay_above_it(tmp_path: P
     output = io.StringIO()
     with SweepDisplay(Console(file=output, width=200, height=40, force_terminal=True), jobs) as display:
         jobs[0].status, jobs[0].message = Status.FAILED, "no memory"
-        display.on_change()
+        display.on_poll()
     text = output.getvalue()
     assert text.count("sweep of 1 trial ") >= 2
     assert "no memory" in text

@@ -31,11 +31,7 @@ _DEPTH = 8  # the deepest nesting of objects that is searched
 
 
 def slice_attributes(optimizers: Sequence[Optimizer], slicer: StateSlicer) -> None:
-    """Slice the tensors that optimizers keep outside of their parameters' states.
-
-    Args:
-        optimizers: the optimizers, including those inside of wrappers.
-        slicer: takes the tensors.
+    """Slice the tensors that optimizers, including those inside of wrappers, keep outside of their parameters' states.
 
     Raises:
         RewriteError: the parameter of a tensor is ambiguous or unknown.

@@ -84,8 +84,7 @@ def parameters_without_optimizer(
 def watch_stale_optimizers(parameters: Sequence[tuple[Tensor, Shape]]) -> None:
     """Make the next step of an optimizer raise if its states have former shapes of these parameters.
 
-    Args:
-        parameters: the result of `parameters_without_optimizer` before the step.
+    The parameters are those that `parameters_without_optimizer` returned before the step.
     """
     if parameters:
         _guard.watch(parameters)

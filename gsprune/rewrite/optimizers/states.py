@@ -179,14 +179,11 @@ class StateSlicer:
     def refuse_preconditioners(self, optimizers: Sequence[Optimizer]) -> None:
         """Refuse matrices that mix the channels of a square parameter and have its shape.
 
-        Args:
-            optimizers: the optimizers; torch's own, which have none, are skipped.
-
         Raises:
             RewriteError: there is one.
         """
         for optimizer in optimizers:
-            if type(optimizer).__module__.startswith("torch.optim"):
+            if type(optimizer).__module__.startswith("torch.optim"):  # they have none
                 continue
             for owner, parameter in enumerate(self.tensors[: self.num_owned]):
                 is_square = parameter.ndim == 2 and parameter.shape[0] == parameter.shape[1]

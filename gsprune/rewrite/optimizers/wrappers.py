@@ -40,11 +40,7 @@ def is_optimizer(value: object) -> bool:
 def as_optimizers(
     optimizer: Optimizer | Sequence[Optimizer] | None, methods: Sequence[str] = ()
 ) -> tuple[Optimizer, ...]:
-    """One optimizer, several or none as a tuple.
-
-    Args:
-        optimizer: the argument of that name.
-        methods: required methods besides `step`.
+    """One optimizer, several or none as a tuple; each must have `step` and the other required `methods`.
 
     Raises:
         TypeError: an element is no optimizer (see `is_optimizer`), or lacks a method.
@@ -77,10 +73,8 @@ def check_ownership(optimizers: Sequence[Optimizer], cut_ids: Collection[int], m
         ValueError: an optimizer belongs to another model.
     """
     for optimizer in optimizers:
-        if any(id(parameter) in cut_ids for group in optimizer.param_groups for parameter in group["params"]):
-            continue
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if not parameters:
+        if not parameters or any(id(parameter) in cut_ids for parameter in parameters):
             continue
         everything = {id(parameter) for module in modules for parameter in module.parameters()}
         if not any(id(parameter) in everything for parameter in parameters) and not _keeps_any(optimizer, everything):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,26 +18,14 @@ from gsprune.rl.training.trainer import Trainer
 __all__ = ["Algorithm", "MakePolicy"]
 
 
-class MakePolicy(Protocol):
-    """Makes the policy of an agent from the outputs of its acting part."""
+MakePolicy = Callable[
+    [Callable[[Tensor], Tensor], nn.Module, EnvironmentDescription, torch.Generator, torch.device], Policy
+]
+"""(outputs, network, environment, generator, device) -> a policy of the network in the environment.
 
-    def __call__(
-        self,
-        outputs: Callable[[Tensor], Tensor],
-        network: nn.Module,
-        environment: EnvironmentDescription,
-        generator: torch.Generator,
-        device: torch.device | str = "cpu",
-    ) -> Policy:
-        """Make a policy.
-
-        Args:
-            outputs: observations (B, C, H, W) uint8 on `device` -> outputs of the acting part.
-            network: the agent's network.
-            environment: the environment to play.
-            generator: a generator on `device`; a greedy policy ignores it.
-            device: the network's device.
-        """
+`outputs` maps observations (B, C, H, W) uint8 on `device` to outputs of the network's acting part. The generator is on
+`device`, too; a greedy policy ignores it.
+"""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from gsprune.arrays import AnyArray, BoolArray, Float32Array, Uint8Array
 from gsprune.checks import suggestion
-from gsprune.errors import MissingExtraError
+from gsprune.errors import MissingExtraError, needs
 from gsprune.rl.envs.atari_scores import HUMAN_SCORES
 from gsprune.rl.envs.options import parsed_options, refuse_difficulty
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
@@ -68,13 +68,6 @@ class AtariGames(WrappedGames):
     """
 
     def __init__(self, game: str, request: EnvironmentRequest, options: AtariOptions) -> None:
-        """Create the environments.
-
-        Args:
-            game: the name of the ROM.
-            request: how many, and their seed.
-            options: of the game.
-        """
         games = _vector_env()(
             game,
             request.num_envs,
@@ -98,18 +91,10 @@ class AtariGames(WrappedGames):
         """Start new games everywhere; see `WrappedGames.reset`."""
         frames, infos = super().reset(seed=seed, options=options)
         self._lives = np.array(infos["lives"])
-        return frames, {}
+        return frames, infos
 
     def step(self, actions: AnyArray) -> tuple[Uint8Array, Float32Array, BoolArray, BoolArray, dict[str, Any]]:
-        """Act once in every environment.
-
-        Args:
-            actions: (num_envs,) integers.
-
-        Returns:
-            frames (num_envs, 4, size, size) uint8; rewards (num_envs,) float32; terminated and truncated (num_envs,)
-            bool; infos of the games that ended, with their last frames.
-        """
+        """Act once in every environment; see `gsprune.rl.envs.provider.EnvironmentProvider.make`."""
         frames, rewards, terminated, truncated, infos = self._games.step(np.asarray(actions, np.int64))
         ended = np.logical_or(terminated, truncated)
         lives = np.array(infos["lives"])
@@ -186,10 +171,8 @@ class AtariProvider:
 
 def _vector_env() -> Any:
     """The class of ale-py's vector environment."""
-    try:
+    with needs("ale-py", "atari"):
         from ale_py.vector_env import AtariVectorEnv
-    except ImportError as error:
-        raise MissingExtraError("ale-py", "atari") from error
     return AtariVectorEnv
 
 

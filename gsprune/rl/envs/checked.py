@@ -29,11 +29,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], env_id: str) -> None:
-        """Wrap an environment.
-
-        Args:
-            env: the environment.
-            env_id: its name in messages.
+        """Wrap an environment; messages call it `env_id`.
 
         Raises:
             TypeError: it has no observation space or no action space.
@@ -141,12 +137,7 @@ def check_vector_env(envs: Any, request: EnvironmentRequest) -> None:
 
 
 def check_observations(observations: Any, shape: tuple[int, ...], env_id: str) -> Uint8Array:
-    """Check the first observations of a vector environment, and return them.
-
-    Args:
-        observations: of all environments.
-        shape: (N, C, H, W), from the request and the description.
-        env_id: for the message.
+    """Check that the first observations of a vector environment are (N, C, H, W) uint8 of this shape, and return them.
 
     Raises:
         ValueError: they have another dtype or shape.

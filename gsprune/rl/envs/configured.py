@@ -17,14 +17,9 @@ def configured_request(
     seed: int = 0,
     is_training: bool = True,
 ) -> EnvironmentRequest:
-    """A request for environments like those of a run.
+    """A request for environments like those of a run; see `EnvironmentRequest`.
 
-    Args:
-        options: of the run, by name: `env_id`, `distribution_mode` and `env_options`.
-        split: "train" for the training levels, "test" for all.
-        num_envs: environments that step together.
-        seed: of levels and episodes.
-        is_training: False for evaluations.
+    The options of the run, by name, are `env_id`, `distribution_mode` and `env_options`.
     """
     return EnvironmentRequest(
         env_id=options["env_id"],

@@ -65,22 +65,11 @@ class GymnasiumGames(WrappedGames):
     """An environment of gymnasium, `num_envs` times, with the infos of episodes that ended."""
 
     def __init__(self, make_one: Callable[[], gymnasium.Env[Any, Any]], request: EnvironmentRequest) -> None:
-        """Create the environments.
-
-        Args:
-            make_one: makes one, with observations (C, H, W) uint8.
-            request: how many, and their seed.
-        """
+        """Create the environments; `make_one` makes one, with observations (C, H, W) uint8."""
         options, _ = _options(request)
         vector: Any = AsyncVectorEnv if options.asynchronous and request.num_envs > 1 else SyncVectorEnv
         games = vector([make_one] * request.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         super().__init__(games, request)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Uint8Array, dict[str, Any]]:
-        """Start new episodes everywhere; see `WrappedGames.reset`."""
-        return super().reset(seed=seed, options=options)[0], {}
 
     def step(self, actions: AnyArray) -> tuple[Uint8Array, Float32Array, BoolArray, BoolArray, dict[str, Any]]:
         """Act once in every environment; see `gsprune.rl.envs.provider.EnvironmentProvider.make`."""

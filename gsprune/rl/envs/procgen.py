@@ -8,7 +8,6 @@ as in the paper, and the frame that comes with it is the first of the next episo
 from __future__ import annotations
 
 import contextlib
-import difflib
 import gc
 import importlib
 import json
@@ -23,17 +22,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gsprune.errors import MissingExtraError, install_command
+from gsprune.checks import suggestion
+from gsprune.errors import MissingExtraError, install_command, needs
 from gsprune.rl.envs.episodes import EpisodeSums
 from gsprune.rl.envs.options import parsed_options
 from gsprune.rl.envs.procgen_state import EnvState
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.evaluation.scores import ScoreRange, score_range
 
-try:
+with needs("gymnasium", "train"):
     import gymnasium
-except ImportError as error:
-    raise MissingExtraError("gymnasium", "train") from error
 
 __all__ = [
     "ACTION_MEANINGS",
@@ -88,7 +86,8 @@ class EnvConfig:
 
     def __post_init__(self) -> None:
         if self.game not in GAMES:
-            raise ValueError(f"there is no game {self.game!r}; {_suggestion(self.game)}")
+            way_out = suggestion(self.game, GAMES) or f"; the games are {', '.join(GAMES)}"
+            raise ValueError(f"there is no game {self.game!r}{way_out}")
         if self.num_envs < 1:
             raise ValueError(f"`num_envs` must be at least 1, got {self.num_envs}")
         if self.distribution_mode not in _LEVELS:
@@ -154,14 +153,11 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
         self._is_fresh = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frames, dict[str, Any]]:
-        """Start new episodes everywhere.
+        """Start new episodes everywhere, with no infos.
 
         Args:
             seed: start over with another sequence of levels; None goes on with the present one.
             options: must be None or empty; Procgen has none.
-
-        Returns:
-            the first frames, (num_envs, 3, 64, 64) uint8, and no infos.
         """
         if options:
             raise ValueError(f"`options` must be empty, got {options}; levels are chosen by `EnvConfig`")
@@ -180,15 +176,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
     def step(
         self, actions: npt.NDArray[np.integer[Any]]
     ) -> tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
-        """Act once in every environment.
-
-        Args:
-            actions: (num_envs,) integers in [0, 15).
-
-        Returns:
-            frames (num_envs, 3, 64, 64) uint8; rewards (num_envs,) float32; terminated and truncated (num_envs,) bool,
-            the latter always False; infos, see the class.
-        """
+        """Act once in every environment. Procgen reports no truncations; for frames and infos see the class."""
         self._games.act(np.asarray(actions, np.int32))
         frames, rewards, is_first = self._observe()
         self._is_fresh = False
@@ -207,13 +195,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
         return EnvState(asdict(self.config), arrays)
 
     def set_state(self, state: EnvState) -> Frames:
-        """Go on where `state` was taken, also in another process.
-
-        Args:
-            state: of an environment with an equal configuration.
-
-        Returns:
-            the present frames, (num_envs, 3, 64, 64) uint8.
+        """Go on where `state` was taken, also in another process; return the present frames.
 
         Raises:
             ValueError: `state` is of another configuration; Procgen itself would load it and play something else.
@@ -353,9 +335,3 @@ def _gym_keeps_quiet() -> Iterator[None]:
         yield
     finally:
         gym_notices.notices = notices
-
-
-def _suggestion(game: str) -> str:
-    """The way out for a game that does not exist."""
-    close = difflib.get_close_matches(game, GAMES, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"the games are {', '.join(GAMES)}"

@@ -19,12 +19,7 @@ class WrappedGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray]):
     metadata: dict[str, Any] = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
 
     def __init__(self, games: Any, request: EnvironmentRequest) -> None:
-        """Take over the spaces of the other environment.
-
-        Args:
-            games: the other vector environment; closed with this one.
-            request: how many, and their seed.
-        """
+        """Take over another vector environment, which is closed with this one."""
         self._games = games
         self.num_envs = request.num_envs
         self.single_observation_space = games.single_observation_space
@@ -37,15 +32,12 @@ class WrappedGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Uint8Array, dict[str, Any]]:
-        """Start new episodes everywhere.
+        """Start new episodes everywhere; return the first frames, and the infos of the other environment.
 
         Args:
             seed: of environment 0, the others have the numbers after it; None takes that of the request at the first
                 call, and goes on with the random streams later.
             options: passed on to the other environment.
-
-        Returns:
-            the first frames, and the infos of the other environment.
         """
         first, self._seed = self._seed, None
         frames, infos = self._games.reset(seed=first if seed is None else seed, options=options)
@@ -53,13 +45,7 @@ class WrappedGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray]):
         return frames, infos
 
     def _infos_of_step(self, infos: dict[str, Any], rewards: AnyArray, ended: BoolArray) -> dict[str, Any]:
-        """The infos of episodes that ended, with their last observations.
-
-        Args:
-            infos: of the other environment.
-            rewards: (N,) as the game gave them.
-            ended: (N,) where the step ended an episode.
-        """
+        """The infos of episodes that ended, with their last observations; `rewards` are as the game gave them."""
         episodes = self._episodes.add(rewards, ended)
         return {**episodes, "final_obs": infos["final_obs"]} if "final_obs" in infos else episodes
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from gsprune.arrays import AnyArray, BoolArray, Float64Array, IntArray, Uint8Array
 from gsprune.checks import check_number, check_whole
 from gsprune.errors import EvaluationError
+from gsprune.rl.envs.episodes import EpisodeSums
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -75,7 +76,8 @@ def evaluate(
 
     Args:
         policy: observations (n, C, H, W) uint8 -> actions (n,), n <= N.
-        envs: N environments with uint8 pixel observations and automatic reset; not closed here.
+        envs: N environments with uint8 pixel observations, which begin an episode in the step that ends the one before;
+            not closed here.
         episodes_per_env: K, at least 1.
         noise_sigma: standard deviation of Gaussian pixel noise, in grey levels; 0 for none.
         rng: source of the noise; needed if `noise_sigma` > 0.
@@ -85,8 +87,8 @@ def evaluate(
         The (N, K) returns and lengths.
 
     Raises:
-        ValueError: `episodes_per_env` < 1, a negative `noise_sigma` or one without `rng`, or environments that don't
-            reset themselves.
+        ValueError: `episodes_per_env` < 1, a negative `noise_sigma` or one without `rng`, or environments that reset
+            themselves in another step or not at all.
         EvaluationError: an episode has more than `max_episode_steps` steps.
     """
     from gymnasium.vector import AutoresetMode
@@ -96,14 +98,12 @@ def evaluate(
     if noise_sigma > 0 and rng is None:
         raise ValueError("`rng` is needed for pixel noise, got None; pass numpy.random.default_rng(seed)")
     mode = envs.metadata.get("autoreset_mode", AutoresetMode.SAME_STEP)
-    if mode == AutoresetMode.DISABLED:
-        raise ValueError("`envs` must reset themselves at the end of an episode, got AutoresetMode.DISABLED")
-
-    tally = _Tally(envs.num_envs, episodes_per_env, counts_reset_steps=mode != AutoresetMode.NEXT_STEP)
+    if mode != AutoresetMode.SAME_STEP:
+        raise ValueError(f"`envs` must reset themselves in the step that ends an episode, got {mode}")
+    tally = _Tally(envs.num_envs, episodes_per_env)
     rows = np.arange(envs.num_envs)
     observations, _ = envs.reset()
-    while not tally.complete:
-        active = np.flatnonzero(tally.unfinished)
+    while len(active := np.flatnonzero(tally.unfinished)) > 0:
         # Shrinking by halves keeps the batch sizes few: compiled networks and cuDNN plans depend on them.
         if len(active) <= len(rows) // 2:
             rows = active
@@ -160,15 +160,11 @@ def greedy_policy(values: Callable[[Tensor], Tensor], device: torch.device | str
 class _Tally:
     """Running returns and lengths of N environments, and the first K finished episodes of each."""
 
-    def __init__(self, num_envs: int, episodes_per_env: int, *, counts_reset_steps: bool) -> None:
+    def __init__(self, num_envs: int, episodes_per_env: int) -> None:
         self.returns = np.zeros((num_envs, episodes_per_env), dtype=np.float64)
         self.lengths = np.zeros((num_envs, episodes_per_env), dtype=np.int64)
         self._finished = np.zeros(num_envs, dtype=np.int64)
-        self._return = np.zeros(num_envs, dtype=np.float64)
-        self._length = np.zeros(num_envs, dtype=np.int64)
-        # With NEXT_STEP autoreset the step after an end only resets: it belongs to no episode.
-        self._counts_reset_steps = counts_reset_steps
-        self._just_ended = np.zeros(num_envs, dtype=np.bool_)
+        self._running = EpisodeSums(num_envs)
 
     @property
     def unfinished(self) -> BoolArray:
@@ -176,25 +172,16 @@ class _Tally:
         return self._finished < self.returns.shape[1]
 
     @property
-    def complete(self) -> bool:
-        """Whether every environment has its K episodes."""
-        return not bool(self.unfinished.any())
-
-    @property
     def longest(self) -> int:
         """Steps of the longest running episode that will count."""
-        return int(self._length[self.unfinished].max(initial=0))
+        return int(self._running.lengths[self.unfinished].max(initial=0))
 
     def add(self, rewards: AnyArray, ended: BoolArray) -> None:
         """Account for one step: rewards (N,) and ends (N,) of it."""
-        plays = ~self._just_ended if not self._counts_reset_steps else np.ones_like(ended)
-        self._return += np.where(plays, rewards, 0.0)
-        self._length += plays
-        ended = ended & plays
+        episodes = self._running.add(rewards, ended).get("episode")
+        if episodes is None:
+            return
         counted = np.flatnonzero(ended & self.unfinished)
-        self.returns[counted, self._finished[counted]] = self._return[counted]
-        self.lengths[counted, self._finished[counted]] = self._length[counted]
+        self.returns[counted, self._finished[counted]] = episodes["r"][counted]
+        self.lengths[counted, self._finished[counted]] = episodes["l"][counted]
         self._finished[counted] += 1
-        self._return[ended] = 0.0
-        self._length[ended] = 0
-        self._just_ended = ended

@@ -55,12 +55,7 @@ NOISE_TRACKS = tuple(Track(f"test, noise {sigma:g}", "test", sigma) for sigma in
 
 
 def tracks_of(environment: EnvironmentDescription, with_noise: bool = False) -> tuple[Track, ...]:
-    """The tracks of an environment: without a test split, the track "test" alone.
-
-    Args:
-        environment: that is played.
-        with_noise: add the tracks with pixel noise.
-    """
+    """The tracks of an environment: without a test split, the track "test" alone."""
     clean = CLEAN_TRACKS if environment.has_test_split else CLEAN_TRACKS[1:]
     return clean + NOISE_TRACKS if with_noise else clean
 
@@ -163,20 +158,16 @@ def evaluate_tracks(
     for track in tracks:
         if on_track is not None:
             on_track(track)
-        results[track.name] = _played(make_policy, _request(config, track), config, track, device)
+        results[track.name] = _played(make_policy, config, track, device)
     return results
 
 
 def _played(
-    make_policy: Callable[[torch.Generator], Policy],
-    request: EnvironmentRequest,
-    config: ProtocolConfig,
-    track: Track,
-    device: torch.device | str,
+    make_policy: Callable[[torch.Generator], Policy], config: ProtocolConfig, track: Track, device: torch.device | str
 ) -> TrackResult:
     """Play one track."""
     generator = torch.Generator(device=device).manual_seed(config.seed)
-    envs = make_environments(request)
+    envs = make_environments(_request(config, track))
     try:
         episodes = evaluate(
             make_policy(generator),

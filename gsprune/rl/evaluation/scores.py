@@ -64,11 +64,7 @@ RANGES: dict[str, dict[str, ScoreRange]] = {
 
 
 def score_range(game: str, difficulty: str) -> ScoreRange:
-    """The range of one game.
-
-    Args:
-        game: one of the 16 Procgen games.
-        difficulty: "easy" or "hard".
+    """The range of a Procgen game.
 
     Raises:
         ValueError: an unknown difficulty or game.

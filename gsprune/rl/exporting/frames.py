@@ -18,16 +18,7 @@ _STEPS_BETWEEN = 5  # neighbouring frames are nearly the same
 
 
 def played_frames(agent: TrainedAgent, count: int, seed: int) -> Uint8Array:
-    """Frames that the agent sees while it plays the full distribution of levels of its game.
-
-    Args:
-        agent: the agent, which plays with its policy for evaluation.
-        count: number of frames, >= 1.
-        seed: seed of levels and actions.
-
-    Returns:
-        (count, C, H, W) uint8, contiguous.
-    """
+    """(count, C, H, W) uint8 frames that the agent sees while it plays the full distribution of levels of its game."""
     check_whole("count", count, at_least=1)
     num_envs = min(_NUM_ENVS, count)
     envs = make_environments(configured_request(agent.config, "test", num_envs, seed, is_training=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gsprune.engines.onnxruntime import Session, open_session
 from gsprune.engines.portable_call import portable_call
 from gsprune.engines.quantize import quantize
 from gsprune.exporting import ExportReport, export
-from gsprune.exporting.comparison import Comparison, measured_comparison
+from gsprune.exporting.comparison import Comparison, compare
 from gsprune.exporting.contract import check_entry, contract_path, encoded, file_entry
 from gsprune.exporting.exporter import Format, onnx_runner
 from gsprune.files import write_atomically
@@ -37,13 +38,13 @@ _TEST_TRACK = CLEAN_TRACKS[1]
 def export_policy(
     agent: TrainedAgent, folder: Path, path: Path, frames: Uint8Array, form: Format = "onnx", dynamic_batch: bool = True
 ) -> ExportReport:
-    """Export the policy of a run, checked on frames of its game.
+    """Export the policy of a run.
 
     Args:
         agent: the run's agent.
         folder: the run folder.
         path: the file; the contract is written next to it.
-        frames: (n, C, H, W) uint8, on which outputs and greedy actions must agree with PyTorch's.
+        frames: (n, C, H, W) uint8 of its game, on which outputs and greedy actions must agree with PyTorch's.
         form: "onnx" or "torch".
         dynamic_batch: allow any number of frames per call; False fixes it to 1.
 
@@ -116,7 +117,8 @@ def quantize_policy(
     example = example_frames(observation_shape=agent.environment.observation_shape)
     call = portable_call(agent.acting_part, example, None, [_INPUT])
     chunk = 100 if batch > 1 else 1
-    comparison = measured_comparison(call, onnx_runner(path, [_INPUT]), [torch.from_numpy(frames)], chunk)
+    comparison = compare(call, onnx_runner(path, [_INPUT]), [torch.from_numpy(frames)], math.inf, chunk)
+    comparison = replace(comparison, ties=0)
     if not isinstance(agent.environment.action_space, Discrete):  # the outputs are not values of single actions
         comparison = replace(comparison, same_choice=None)
     before, after = (_played(agent, open_session(file), config, batch == 1) for file in (report.path, path))
@@ -142,6 +144,6 @@ def _played(agent: TrainedAgent, session: Session, config: ProtocolConfig, one_b
         return torch.from_numpy(np.concatenate([session({_INPUT: chunk})[0] for chunk in chunks]))
 
     def policy(generator: torch.Generator) -> Policy:
-        return agent.algorithm.policy(outputs, agent.network, agent.environment, generator)
+        return agent.algorithm.policy(outputs, agent.network, agent.environment, generator, torch.device("cpu"))
 
     return evaluate_tracks(policy, config, [_TEST_TRACK])[_TEST_TRACK.name]

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from gsprune.arrays import Uint8Array
-from gsprune.errors import MissingExtraError
-from gsprune.rl.playing.captions import caption
+from gsprune.errors import needs
 from gsprune.rl.playing.player import Player
 from gsprune.rl.playing.rollout import Moment
 
-try:
+with needs("pillow", "play"):
     from PIL import Image, ImageDraw, ImageFont
-except ImportError as error:
-    raise MissingExtraError("pillow", "play") from error
 
 __all__ = ["Pictures", "colours"]
 
@@ -30,13 +27,7 @@ class Pictures:
     """Draws moments of a fixed set of players. All pictures have the same size."""
 
     def __init__(self, players: Sequence[Player], first: Sequence[Moment], scale: int) -> None:
-        """Compute the layout.
-
-        Args:
-            players: the players from left to right.
-            first: a moment of each player.
-            scale: picture pixels per pixel of a frame, in both directions.
-        """
+        """Compute the layout from the first moment of each player; `scale` enlarges frames in both directions."""
         self._players = players
         self._scale = scale
         heights, widths = zip(*(moment.frame.shape[1:] for moment in first), strict=True)
@@ -69,7 +60,7 @@ class Pictures:
     def _wrapped(self, player: Player, moment: Moment) -> list[str]:
         """The caption in lines that fit the panel."""
         lines = []
-        for text in caption(player, moment):
+        for text in player.caption(moment):
             line = ""
             for word in text.split():
                 longer = f"{line} {word}" if line else word

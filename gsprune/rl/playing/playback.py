@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 
 from gsprune.checks import check_number, check_whole
 from gsprune.engines.timing import torch_threads
-from gsprune.rl.playing.environment import Levels
 from gsprune.rl.playing.picture import Pictures
 from gsprune.rl.playing.player import Player
-from gsprune.rl.playing.rollout import Moment, played, side_by_side
+from gsprune.rl.playing.rollout import Levels, Moment, played, side_by_side
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Film", "PlayConfig", "filmed", "moments"]
+__all__ = ["Film", "PlayConfig", "drawn", "moments"]
 
 
 @dataclass(frozen=True)
@@ -58,16 +57,17 @@ class PlayConfig:
 
 @dataclass(frozen=True)
 class Film:
-    """Pictures that are drawn during iteration, because the frames need far less memory."""
+    """At least one picture. They are drawn during iteration, because the frames need far less memory."""
 
-    pictures: Pictures
+    players: Sequence[Player]
     moments: Sequence[tuple[Moment, ...]]
+    scale: int
 
     def __len__(self) -> int:
         return len(self.moments)
 
     def __iter__(self) -> Iterator[Image]:
-        return map(self.pictures.draw, self.moments)
+        return drawn(self.players, self.moments, self.scale)
 
 
 def moments(players: Sequence[Player], config: PlayConfig) -> Generator[tuple[Moment, ...], None, None]:
@@ -81,7 +81,9 @@ def moments(players: Sequence[Player], config: PlayConfig) -> Generator[tuple[Mo
         yield from islice(side_by_side(streams), config.frames)
 
 
-def filmed(players: Sequence[Player], config: PlayConfig) -> Film:
-    """All pictures of a playback, for a file."""
-    whole = list(moments(players, config))
-    return Film(Pictures(players, whole[0], config.scale), whole)
+def drawn(players: Sequence[Player], moments: Iterable[tuple[Moment, ...]], scale: int) -> Iterator[Image]:
+    """Draw a picture of every moment; all have the same size, with even sides."""
+    pictures = None
+    for moment in moments:
+        pictures = pictures or Pictures(players, moment, scale)
+        yield pictures.draw(moment)

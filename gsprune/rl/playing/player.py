@@ -10,6 +10,7 @@ import torch
 from gsprune.engines.latency import latencies
 from gsprune.engines.timing import torch_threads
 from gsprune.networks import example_frames
+from gsprune.rl.playing.rollout import Moment
 from gsprune.rl.trained import TrainedAgent
 from gsprune.rl.training.pruning import NetworkSize
 
@@ -43,6 +44,16 @@ class Player:
             return f"pruned: {removed:.0%} of channels removed"
         method = self.agent.config.get("pruning", "none")
         return f"full size, {method}" if method in _KEEPS_SIZE else "dense"
+
+    def caption(self, moment: Moment) -> list[str]:
+        """Title, return so far, milliseconds per frame and parameters, widths."""
+        episode_return = round(moment.episode_return, 2) + 0.0  # rewards of 0.1 add up to 0.30000001
+        return [
+            self.title,
+            f"return {episode_return:g}, episode {moment.episode}{' (end)' if moment.is_end else ''}",
+            f"{self.milliseconds:.2f} ms per frame, {self.size.params:,} parameters",
+            "widths " + " ".join(str(width) for width in self.size.widths.values()),
+        ]
 
 
 def players_of(agents: Sequence[TrainedAgent]) -> list[Player]:

@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 
 from gsprune.arrays import Uint8Array
-from gsprune.rl.playing.environment import Levels, make_environment
+from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.registry import make_environments
+from gsprune.rl.evaluation.protocol import EVALUATION_SEED
 from gsprune.rl.trained import TrainedAgent
 
-__all__ = ["Moment", "played", "side_by_side"]
+__all__ = ["Levels", "Moment", "check_same_environment", "played", "side_by_side"]
+
+Levels: TypeAlias = Literal["train", "test"]
+
+_OPTIONS = ("env_id", "distribution_mode", "env_options")
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,13 @@ def played(
 
     Args:
         agent: the agent, which plays with its policy for evaluation: PPO samples actions, DQN takes the best.
-        levels: "train" or "test".
-        seed: seed of levels and actions.
+        levels: "train" for the training levels, "test" for all levels.
+        seed: seed of levels and actions, >= 0.
         episodes: number of episodes, >= 1; None never ends.
     """
     policy = agent.policy(torch.Generator(device=agent.device).manual_seed(seed))
-    with closing(make_environment(agent, levels, seed)) as environment:
+    request = configured_request(agent.config, levels, 1, EVALUATION_SEED + seed, is_training=False)
+    with closing(make_environments(request)) as environment:
         observations, _ = environment.reset()
         moment = Moment(observations[0].copy(), 1, 0.0)
         yield moment
@@ -69,8 +77,7 @@ def played(
 def side_by_side(streams: Sequence[Iterator[Moment]]) -> Iterator[tuple[Moment, ...]]:
     """Yield the moments of several agents at the same time, until all streams have ended.
 
-    Args:
-        streams: one per agent, each with at least one moment. After its end a stream's last moment is repeated.
+    Every stream has at least one moment. After its end its last moment is repeated.
     """
     moments = [next(stream) for stream in streams]
     running = list(range(len(streams)))
@@ -82,3 +89,17 @@ def side_by_side(streams: Sequence[Iterator[Moment]]) -> Iterator[tuple[Moment, 
                 running.remove(index)
             else:
                 moments[index] = following
+
+
+def check_same_environment(first: TrainedAgent, second: TrainedAgent) -> None:
+    """Check that two runs have the same environment, so that both agents play the same levels.
+
+    Raises:
+        ValueError: an option of the environment differs; the message names it.
+    """
+    for option in _OPTIONS:
+        values = [agent.config.get(option) for agent in (first, second)]
+        if values[0] != values[1]:
+            raise ValueError(
+                f"`beside` must be a run with the same `{option}`, {values[0]!r}, got {values[1]!r}; choose another run"
+            )

@@ -6,34 +6,26 @@ pkg_resources, but setuptools no longer has that module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gsprune.errors import MissingExtraError
+from gsprune.errors import needs
 from gsprune.files import replacement
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from gsprune.rl.playing.playback import Film
 
 __all__ = ["check_video_path", "write_video"]
 
 _PALETTE_SAMPLES = 24  # number of pictures that determine the palette of a GIF
 _COLOURS = 256  # colours of a GIF; with 64 the file is a fifth smaller, but small bright objects lose their colour
 _LEAST_GIF_MILLISECONDS = 20  # browsers show shorter pictures for 100 ms
-
-
-class Film(Protocol):
-    """At least one picture; all have the same size, with even sides."""
-
-    def __len__(self) -> int:
-        """The number of pictures."""
-
-    def __iter__(self) -> Iterator[Image]:
-        """The pictures in order."""
 
 
 def check_video_path(path: Path) -> None:
@@ -48,20 +40,12 @@ def check_video_path(path: Path) -> None:
     if not path.parent.is_dir():
         raise ValueError(f"`out` must be in a folder that exists, got {str(path)!r}; make {str(path.parent)!r} first")
     if path.suffix.lower() == ".mp4":
-        try:
+        with needs("av", "play"):
             import av  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("av", "play") from error
 
 
 def write_video(path: Path, film: Film, fps: int) -> None:
-    """Write pictures as a video. An older file is replaced only when the video is complete.
-
-    Args:
-        path: the file; it ends in .mp4 or .gif, see `check_video_path`.
-        film: the pictures.
-        fps: pictures per second.
-    """
+    """Write a .mp4 or .gif file. An older file is replaced only when the video is complete."""
     with replacement(path) as partial:
         _WRITERS[path.suffix.lower()](partial, film, fps)
 

@@ -33,15 +33,9 @@ def no_window() -> str | None:
 
 
 def show(pictures: Iterable[Image], fps: int, title: str) -> int:
-    """Show pictures in a window until they end, or until it is closed or Escape is pressed.
+    """Show pictures in a window until they end, or until it is closed or Escape is pressed; return how many were shown.
 
-    Args:
-        pictures: all of the same size.
-        fps: pictures per second, at most.
-        title: title of the window.
-
-    Returns:
-        the number of pictures that were shown.
+    All pictures have the same size. At most `fps` are shown per second.
     """
     pygame = _pygame()
     pygame.display.init()

@@ -38,18 +38,10 @@ def save_checkpoint(
     state: Mapping[str, Any],
     **metadata: Any,
 ) -> Path:
-    """Write a checkpoint and delete all but the last two.
+    """Write a checkpoint, delete all but the last two, and return its folder.
 
-    Args:
-        folder: the run's folder of checkpoints; created if missing.
-        step: environment steps so far; names the checkpoint.
-        model: the network.
-        optimizer: its optimizer.
-        state: everything else: nested dicts and lists of numbers, strings, tensors and arrays.
-        **metadata: values to store with the network.
-
-    Returns:
-        the checkpoint's folder.
+    `state` consists of nested dicts and lists of numbers, strings, tensors and arrays. `metadata` is stored with the
+    network.
 
     Raises:
         CheckpointError: the disk is full or cannot be written; older checkpoints are kept.
@@ -83,14 +75,7 @@ def checkpoint_folders(folder: Path) -> list[Path]:
 
 
 def latest_checkpoint(folder: Path, files: Sequence[str] = (MODEL_FILE, _STATE_FILE)) -> tuple[Path, list[str]]:
-    """The newest checkpoint that is undamaged.
-
-    Args:
-        folder: the run's folder of checkpoints.
-        files: the files that the caller reads.
-
-    Returns:
-        its folder, and a line about every newer checkpoint that is damaged.
+    """The newest checkpoint whose `files` are undamaged, and a line about every newer checkpoint that is damaged.
 
     Raises:
         CheckpointError: there is no undamaged checkpoint.

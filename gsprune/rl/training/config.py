@@ -14,11 +14,11 @@ import torch
 from gsprune.checks import check_number, suggestion
 from gsprune.compensation.calibration import MIN_EXAMPLES
 from gsprune.engines import ENGINES, LatencyBudget, WidthPreset, multiple_of
-from gsprune.rl.encoders import check_encoder
 from gsprune.rl.envs.configured import configured_request
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.envs.registry import describe
 from gsprune.rl.importance import configured_importance
+from gsprune.rl.networks import check_encoder
 from gsprune.rl.training.idle_options import refuse_idle
 from gsprune.schedules import Polynomial
 
@@ -146,9 +146,9 @@ class TrainConfig(ABC):
         """Environment steps per row of metrics."""
 
     @property
-    @abstractmethod
     def num_iterations(self) -> int:
         """Iterations of the whole training; a last, incomplete one is omitted."""
+        return self.total_timesteps // self.steps_per_iteration
 
     def check(self) -> None:
         """Raise an error for the first invalid option. Trainers call this first.
@@ -204,13 +204,12 @@ class TrainConfig(ABC):
 
     @property
     def num_calibration_frames(self) -> int:
-        """Frames per process that a pruning step reads; 0 if it needs none."""
-        return (self.calibration_frames or self.default_calibration_frames) if self.calibrates else 0
+        """Frames per process that a pruning step reads; 0 if it needs none.
 
-    @property
-    def default_calibration_frames(self) -> int:
-        """Frames per process for a pruning step if the option is unset: few enough that steps take 3 % of the time."""
-        return max(MIN_EXAMPLES, min(_CALIBRATION_FRAMES, self.frames_between_prunings // 20))
+        Unless the option is set, they are few enough that steps take 3 % of the time.
+        """
+        few = max(MIN_EXAMPLES, min(_CALIBRATION_FRAMES, self.frames_between_prunings // 20))
+        return (self.calibration_frames or few) if self.calibrates else 0
 
     @property
     def budget(self) -> LatencyBudget | None:

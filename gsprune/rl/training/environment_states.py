@@ -61,13 +61,7 @@ class EnvironmentStates:
         return {"config": joined.config, "arrays": joined.arrays}
 
     def resume(self, state: Mapping[str, Any], global_step: int, say: Callable[[str], None]) -> Uint8Array:
-        """Resume the episodes of a checkpoint, or start new ones if states cannot be saved.
-
-        Args:
-            state: a result of `state_dict`.
-            global_step: environment steps so far.
-            say: prints a line for the user.
-        """
+        """Resume the episodes of a checkpoint, or start new ones if states cannot be saved."""
         saved = self._description.state_type
         if saved is not None:
             whole = saved(state["config"], state["arrays"])

@@ -14,11 +14,7 @@ __all__ = ["take_widths"]
 
 
 def take_widths(agent: nn.Module, run: Path) -> None:
-    """Give an untrained agent the present widths of a run, and initialise all weights again.
-
-    Args:
-        agent: a dense agent with the run's encoder, width and algorithm.
-        run: the run's folder.
+    """Give an untrained dense agent the present widths of a run of its kind, and initialise all weights again.
 
     Raises:
         ValueError: the agent's network cannot initialise its weights again.

@@ -48,9 +48,7 @@ def refuse_idle(config: TrainConfig) -> None:
 def without_idle(config: Config, base: TrainConfig) -> Config:
     """Reset options without effect to their defaults, unless the user changed them.
 
-    Args:
-        config: the preset `base` with the user's changes.
-        base: a preset, perhaps for another pruning method.
+    `config` is the preset `base` with the user's changes, perhaps for another pruning method.
     """
     defaults, names = _defaults(config), {field.name for field in fields(base)}
     idle = [name for name in idle_options(config) if name in names and getattr(config, name) == getattr(base, name)]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from gsprune.errors import MissingExtraError
+from gsprune.errors import needs
 
 __all__ = ["Ended", "EpisodeLog", "EpisodeTracker", "MetricWriter", "Row", "as_row", "read_metrics"]
 
@@ -69,11 +69,7 @@ class EpisodeLog:
     """The finished episodes of this process's environments."""
 
     def __init__(self, first_env: int = 0) -> None:
-        """Begin without episodes.
-
-        Args:
-            first_env: number of the first environment of this process among those of all.
-        """
+        """Begin without episodes; `first_env` is the number of this process's first environment among those of all."""
         self._first_env = first_env
         self._steps = 0
         self._ended: list[Ended] = []
@@ -157,10 +153,8 @@ class MetricWriter:
         Raises:
             MissingExtraError: tensorboard is not installed.
         """
-        try:
+        with needs("tensorboard", "train"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError("tensorboard", "train") from error
         self._jsonl = (folder / "metrics.jsonl").open("ab")
         self._jsonl.truncate(min(keep_bytes, self._jsonl.tell()))
         self._jsonl.seek(0, os.SEEK_END)

@@ -111,17 +111,9 @@ def build_method(
     redo_interval: int = 1,
     ranks: Ranks | None = None,
 ) -> SparsityMethod:
-    """Build the method of `config.pruning`.
+    """Build the method of `config.pruning`; the arguments are those of `GroupPruning`, and the interval of `ReDo`.
 
-    Args:
-        model: takes observations (B, C, H, W) uint8. Its attribute `heads` has the names of its output layers, which
-            are never masked.
-        optimizer: the optimizer of `model`.
-        config: the method and its options.
-        observation_shape: (C, H, W).
-        followers: networks that are sliced or masked like `model`, e.g. a target network.
-        redo_interval: number of `step` calls between two checks of ReDo for dormant units.
-        ranks: the processes that train the network; None for a single process.
+    Masks leave out the output layers, whose names are in the model's attribute `heads`.
 
     Raises:
         ValueError: the method masks layers, but the network has no attribute `heads`, or a wrong one.

@@ -35,12 +35,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, algorithm: str, config: Mapping[str, Any]) -> RunFolder:
-        """Create the folder of a new run.
-
-        Args:
-            path: the folder; it and its parents are created if missing.
-            algorithm: name of the algorithm, see `algorithm_of`.
-            config: the options as JSON values.
+        """Create the folder of a new run; `config` has the options as JSON values.
 
         Raises:
             ValueError: the folder contains a run or other runs already, is in use, or cannot be written.
@@ -88,18 +83,13 @@ class RunFolder:
             raise ValueError(f"the run folder {str(path)!r} cannot be written: {error.strerror}") from error
 
     @property
-    def is_finished(self) -> bool:
-        """True if the training is complete and its summary is written."""
-        return (self.path / "summary.json").is_file()
-
-    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     def undo_create(self) -> None:
-        """Delete what this process added to the folder since `create`, for a run that could not start."""
-        if self._found is None:
+        """Delete what this process added to the folder since `create`, unless the run has a checkpoint."""
+        if self._found is None or any(self.checkpoints.glob("step-*")):
             return
         for entry in {self.path, *self.path.iterdir()} - self._found:
             if entry.is_dir():

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 import gsprune
-from gsprune.arrays import AnyArray
+from gsprune.arrays import AnyArray, IntArray
+from gsprune.compensation.spread import spread, spread_apart
 from gsprune.distributed.ranks import Ranks
+from gsprune.errors import EvaluationError
 from gsprune.networks import example_frames
 from gsprune.rl.envs.checked import Step, checked_step
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
+from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig, TrackResult, evaluate_tracks
 from gsprune.rl.training.checkpoints import (
     MODEL_FILE,
     checkpoint_folders,
@@ -30,10 +33,9 @@ from gsprune.rl.training.config import TrainConfig, resolve_device
 from gsprune.rl.training.environment_states import EnvironmentStates, training_request
 from gsprune.rl.training.from_scratch import take_widths
 from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, Row, as_row
-from gsprune.rl.training.own_evaluations import OwnEvaluations
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
-from gsprune.rl.training.step_effect import AgentOutputs, StepEffect
+from gsprune.rl.training.step_effect import AgentOutputs, StepEffect, held_out_count
 from gsprune.rl.training.workers import start_workers
 from gsprune.tracing.temporary_eval import temporary_eval
 
@@ -57,6 +59,7 @@ class Trainer(ABC, Generic[ConfigT]):
         iteration: number of finished iterations.
         global_step: number of environment steps in them.
         sparsity: the sparsity that the pruning method has reached, in its own unit.
+        evaluation_seconds: seconds of all evaluations, including those before the run was resumed.
         ranks: the processes that train together. Each plays its share of the environments. Gradients are summed, so all
             have the same network. The first process writes the files.
         share: the numbers of this process's environments among all.
@@ -77,13 +80,6 @@ class Trainer(ABC, Generic[ConfigT]):
         ranks: Ranks | None = None,
     ) -> None:
         """Start a training, or restore it from the run's newest undamaged checkpoint.
-
-        Args:
-            config: the options.
-            run: the folder for metrics and checkpoints.
-            resume: resume the run in the folder.
-            say: prints a line for the user.
-            ranks: the processes of this training; None for a single process.
 
         Raises:
             ValueError: an option is wrong.
@@ -133,18 +129,19 @@ class Trainer(ABC, Generic[ConfigT]):
         self.compilation = StableWidthCompiler(config.compile, self.say)
 
     def _build_environments(self) -> None:
-        """The environments of this process, and what plays and records episodes."""
+        """The environments of this process, and what records episodes."""
         config = self.config
         self.envs: Any = make_environments(training_request(config, len(self.share), self.share.start))
         self._env_states = EnvironmentStates(config, self.environment, self.envs, self.ranks, self.share)
         self.ended = EpisodeLog(self.share.start)
         self.episodes = EpisodeTracker()
-        self._evaluations = OwnEvaluations(config, self.policy, self.device, self.say)
 
     def _start_counting(self) -> None:
         self.iteration = self.global_step = 0
         self.sparsity = 0.0
         self._seconds_before = 0.0  # training time before the run was resumed
+        self.evaluation_seconds = 0.0
+        self._has_given_up_evaluations = False
         self._saved_iteration = -1  # iteration of the newest checkpoint
         self._on_activity: OnActivity = lambda step, activity: None
 
@@ -188,8 +185,12 @@ class Trainer(ABC, Generic[ConfigT]):
         """Run one iteration of `config.steps_per_iteration` environment steps, with pruning; return its metrics."""
 
     @abstractmethod
-    def _held_out_frames(self) -> Tensor:
-        """(B, C, H, W) recent observations that are not used for compensation, to measure a pruning event."""
+    def _num_recent_frames(self) -> int:
+        """Number of this process's recent observations, for calibration and for measuring pruning events."""
+
+    @abstractmethod
+    def _recent_frames(self, positions: IntArray) -> Tensor:
+        """(B, C, H, W) recent observations by their numbers, (B,) in [0, `_num_recent_frames`)."""
 
     @abstractmethod
     def _outputs(self, frames: Tensor) -> AgentOutputs:
@@ -228,11 +229,6 @@ class Trainer(ABC, Generic[ConfigT]):
     def seconds(self) -> float:
         """Seconds of training without evaluations, including those before the run was resumed."""
         return self._seconds_before + time.monotonic() - self._started
-
-    @property
-    def evaluation_seconds(self) -> float:
-        """Seconds of all evaluations, including those before the run was resumed."""
-        return self._evaluations.seconds
 
     def build_dense(self) -> nn.Module:
         """The dense network, initialised from PyTorch's global random state."""
@@ -285,11 +281,28 @@ class Trainer(ABC, Generic[ConfigT]):
         return self.iteration == self.config.num_iterations
 
     def evaluate(self, episodes: int) -> dict[str, float]:
-        """Mean returns of `episodes` episodes; see `OwnEvaluations.returns`."""
-        before = self.evaluation_seconds
-        returns = self._evaluations.returns(episodes)
-        self._started += self.evaluation_seconds - before  # evaluations do not count as training time
-        return returns
+        """Mean returns of `episodes` episodes without noise as ``eval/train_return`` and ``eval/test_return``.
+
+        An environment without a test split has only the latter. The result is empty for 0 episodes. It is also empty if
+        an episode does not end. Then a line is printed, and there are no more evaluations during the training, because
+        the next one would probably fail after the same time.
+        """
+        if episodes == 0:
+            return {}
+        config = self.config
+        seed = EVALUATION_SEED + config.seed
+        protocol = ProtocolConfig.of_run(vars(config), episodes=episodes, num_envs=config.eval_num_envs, seed=seed)
+        began = time.monotonic()
+        results: dict[str, TrackResult] = {}
+        try:
+            results = evaluate_tracks(self.policy, protocol, device=self.device)
+        except EvaluationError as error:
+            self._has_given_up_evaluations = True
+            self.say(f"the evaluation was given up: {error}")
+        seconds = time.monotonic() - began
+        self.evaluation_seconds += seconds
+        self._started += seconds  # evaluations do not count as training time
+        return {f"eval/{name}_return": result.mean for name, result in results.items()}
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint between two iterations. All processes must call this.
@@ -335,16 +348,18 @@ class Trainer(ABC, Generic[ConfigT]):
         """Report the present activity, `steps` environment steps after the last iteration."""
         self._on_activity(self.global_step + steps, activity)
 
-    def _prune(self, progress: float, frames: Tensor) -> None:
+    def _prune(self, progress: float, event: int, batch: Tensor) -> None:
         """Run a pruning event.
 
         Args:
             progress: the fraction of the training that is done, in [0, 1].
-            frames: a recent batch of observations.
+            event: the number of the event, which determines its frames.
+            batch: a recent batch of observations, for events without calibration.
         """
         self.ranks.check_equal("the networks before a pruning step", self.agent)
         due = self.method.is_due(progress)
-        before = self.step_effect.observe(self._held_out_frames()) if due else None
+        frames = self._calibration_frames(event) if self.config.calibrates else batch
+        before = self.step_effect.observe(self._held_out_frames(event)) if due else None
         report = self.method.step(progress, frames)
         if before is not None and report.changed:
             self.step_effect.compare(before)
@@ -352,17 +367,36 @@ class Trainer(ABC, Generic[ConfigT]):
         self.sparsity = report.sparsity
         self.compilation.set_stable(self._widths_are_stable(progress))
 
+    def _calibration_frames(self, event: int) -> Tensor:
+        config = self.config
+        return self._recent_frames(
+            spread(config.num_calibration_frames, self._num_recent_frames(), (config.seed, event))
+        )
+
+    def _held_out_frames(self, event: int) -> Tensor:
+        """Recent observations that are not used for calibration, to measure the event."""
+        config, total = self.config, self._num_recent_frames()
+        seed = (config.seed, event)
+        return self._recent_frames(spread_apart(held_out_count(total), total, seed, config.num_calibration_frames))
+
     def _widths_are_stable(self, progress: float) -> bool:
         """True before the schedule begins and after it ends, and always without group pruning."""
         config = self.config
         return config.pruning != "group" or not config.prune_begin <= progress < config.prune_end
 
     def _evaluate_if_due(self) -> dict[str, float]:
-        """Mean returns at `eval_points` points of the training. The first process plays; the others wait for it."""
-        if not self.ranks.is_first or not self._evaluations.is_due(self.iteration):
+        """Mean returns at `eval_points` points of the training. The first process plays; the others wait for it.
+
+        The final evaluation is not one of them.
+        """
+        config, last = self.config, self.config.num_iterations
+        if config.eval_interval_episodes == 0 or self._has_given_up_evaluations or self.iteration == last:
+            return {}
+        before, now = (config.eval_points * number // last for number in (self.iteration - 1, self.iteration))
+        if before == now or not self.ranks.is_first:
             return {}
         self._report_activity(0, "evaluating")
-        return self.evaluate(self.config.eval_interval_episodes)
+        return self.evaluate(config.eval_interval_episodes)
 
     def _checkpoint_is_due(self) -> bool:
         is_last = self.iteration == self.config.num_iterations
@@ -389,7 +423,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.iteration, self.global_step = state["iteration"], state["global_step"]
         self._saved_iteration = self.iteration
         self._seconds_before = state["seconds"]
-        self._evaluations.seconds = state["evaluation_seconds"]
+        self.evaluation_seconds = state["evaluation_seconds"]
         self.sparsity = state["sparsity"]
         self.compilation.compilations = state["compilations"]
         self.method.load_state_dict(state["method"])

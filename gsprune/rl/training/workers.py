@@ -59,15 +59,7 @@ class Workers:
             yield waiting.popleft().result()
 
     def forward(self, function: Callable[[Tensor], ResultT], rows: Tensor) -> list[ResultT]:
-        """Call `function` without gradients on pieces of a batch.
-
-        Args:
-            function: (rows of a piece, ...) -> result.
-            rows: (rows, ...).
-
-        Returns:
-            the result of every piece, in order.
-        """
+        """Call `function` without gradients on pieces of a batch; return the results in the order of the pieces."""
 
         def call(piece: Tensor) -> ResultT:
             with torch.no_grad():  # a setting of each thread

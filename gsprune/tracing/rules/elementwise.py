@@ -9,7 +9,7 @@ import numpy as np
 from gsprune.tracing.call import Call
 from gsprune.tracing.rules.operands import aligned, common_source, elementwise
 from gsprune.tracing.rules.registry import POINTWISE, aten, rule
-from gsprune.tracing.scales import note_factor
+from gsprune.tracing.scales import masked_dot, note_factor
 from gsprune.tracing.shadow import Kind, Labels, Shadow
 from gsprune.tracing.tape import Tape
 
@@ -30,8 +30,8 @@ def _pointwise(tape: Tape, call: Call) -> Shadow:
     is_scaled = note_factor(tape, call)
     shadow = elementwise(tape, call.tensors(), call.outputs()[0].shape)
     if shadow.kind is Kind.ACTIVATION and call.op in _LINEAR:
-        return replace(shadow, source=None if is_scaled else _common_product(tape, call))
-    return shadow
+        shadow = replace(shadow, source=None if is_scaled else _common_product(tape, call))
+    return replace(shadow, dot=masked_dot(tape, call))
 
 
 def _common_product(tape: Tape, call: Call) -> str | None:

@@ -23,10 +23,8 @@ class ScriptedEnvs(VectorEnv[Any, Any, Any]):
         self.metadata = {"autoreset_mode": mode}
         self.single_observation_space = gymnasium.spaces.Box(0, 255, (3, 4, 4), np.uint8)
         self.lengths = np.array(lengths)
-        self.mode = mode
         self.grey = grey
         self.clock = np.zeros(self.num_envs, dtype=np.int64)
-        self.resetting = np.zeros(self.num_envs, dtype=bool)
         self.steps = 0
         self.actions: list[npt.NDArray[np.int64]] = []
 
@@ -35,19 +33,15 @@ class ScriptedEnvs(VectorEnv[Any, Any, Any]):
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
         self.clock[:] = 0
-        self.resetting[:] = False
         return self.observe(), {}
 
     def step(self, actions: Any) -> Any:
         self.steps += 1
         self.actions.append(np.asarray(actions).copy())
-        rewards = np.where(self.resetting, 100.0, 1 + np.arange(self.num_envs) / 10)
-        self.clock = np.where(self.resetting, 0, self.clock + 1)
+        rewards = 1 + np.arange(self.num_envs) / 10
+        self.clock += 1
         ended = self.clock == self.lengths
-        if self.mode == AutoresetMode.NEXT_STEP:
-            self.resetting = ended
-        else:
-            self.clock[ended] = 0
+        self.clock[ended] = 0
         return self.observe(), rewards, ended, np.zeros_like(ended), {}
 
 
@@ -89,12 +83,6 @@ def test_an_evaluation_starts_from_a_reset_and_can_be_repeated() -> None:
     second = evaluate(RecordingPolicy(), envs, episodes_per_env=1)
     np.testing.assert_array_equal(first.lengths, [[5], [5]])
     np.testing.assert_array_equal(first.returns, second.returns)
-
-
-def test_the_step_that_only_resets_belongs_to_no_episode() -> None:
-    result = evaluate(RecordingPolicy(), ScriptedEnvs([2, 3], AutoresetMode.NEXT_STEP), episodes_per_env=3)
-    np.testing.assert_array_equal(result.lengths, [[2, 2, 2], [3, 3, 3]])
-    np.testing.assert_allclose(result.returns, [[2, 2, 2], [3.3, 3.3, 3.3]])
 
 
 def test_a_truncated_episode_counts_as_an_episode() -> None:
@@ -211,9 +199,10 @@ def test_bad_arguments_are_refused_before_the_environments_are_touched(arguments
     assert envs.clock[0] == 9
 
 
-def test_environments_without_automatic_reset_are_refused() -> None:
+@pytest.mark.parametrize("mode", [AutoresetMode.DISABLED, AutoresetMode.NEXT_STEP])
+def test_environments_that_reset_later_or_never_are_refused(mode: AutoresetMode) -> None:
     with pytest.raises(ValueError, match="must reset themselves"):
-        evaluate(RecordingPolicy(), ScriptedEnvs([1], AutoresetMode.DISABLED), episodes_per_env=1)
+        evaluate(RecordingPolicy(), ScriptedEnvs([1], mode), episodes_per_env=1)
 
 
 def test_an_episode_that_does_not_end_is_an_error_that_names_the_way_out() -> None:

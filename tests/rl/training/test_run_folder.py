@@ -82,6 +82,14 @@ def test_a_run_that_was_there_before_is_not_taken_back(tmp_path: Path) -> None:
     assert read_config(tmp_path)["seed"] == 3
 
 
+def test_a_run_with_a_checkpoint_is_not_taken_back(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "ppo", {"seed": 3})
+    (run.checkpoints / "step-000000000000").mkdir(parents=True)
+    run.undo_create()
+    run.close()
+    assert read_config(tmp_path)["seed"] == 3
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a run folder"):
         RunFolder.open(tmp_path / "missing")

@@ -1,18 +1,15 @@
-"""DQN's network, and its policy."""
+"""DQN's network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gsprune.networks import Encoder, QNetwork
 from gsprune.rl.envs.provider import EnvironmentDescription
-from gsprune.rl.evaluation.episodes import Policy, greedy_policy
 
-__all__ = ["build_network", "check_outputs", "num_actions", "policy"]
+__all__ = ["build_network", "check_outputs", "num_actions"]
 
 
 def num_actions(environment: EnvironmentDescription) -> int:
@@ -46,15 +43,3 @@ def check_outputs(outputs: Any, network: nn.Module, environment: EnvironmentDesc
             f"`network` must return action values of shape (B, {count}) for {environment.action_space}, but"
             f" {type(network).__name__} returns {got} for 2 frames"
         )
-
-
-def policy(
-    outputs: Callable[[Tensor], Tensor],
-    network: nn.Module,
-    environment: EnvironmentDescription,
-    generator: torch.Generator,
-    device: torch.device | str = "cpu",
-) -> Policy:
-    """A policy that takes the action of the highest value."""
-    del network, environment, generator
-    return greedy_policy(outputs, device)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from gsprune.rl.algorithms.algorithm import Algorithm
-from gsprune.rl.algorithms.dqn.agent import build_network, policy
+from gsprune.rl.algorithms.dqn.agent import build_network
 from gsprune.rl.algorithms.dqn.config import PRESETS, DQNConfig
 from gsprune.rl.algorithms.dqn.trainer import DQNTrainer
+from gsprune.rl.evaluation.episodes import greedy_policy
 
 __all__ = ["DQN"]
 
@@ -17,6 +18,6 @@ DQN = Algorithm(
     build_network=build_network,
     acting_part=lambda network: network,
     output_name=lambda environment: "q_values",
-    policy=policy,
+    policy=lambda outputs, network, environment, generator, device: greedy_policy(outputs, device),
     acts="greedy",
 )

@@ -120,11 +120,6 @@ class DQNConfig(TrainConfig):
         return self.num_envs * self.log_interval
 
     @property
-    def num_iterations(self) -> int:
-        """Iterations of the whole training; a last, incomplete one is not begun."""
-        return self.total_timesteps // self.steps_per_iteration
-
-    @property
     def replay(self) -> ReplayOptions:
         """The options of the replay buffer."""
         return ReplayOptions(

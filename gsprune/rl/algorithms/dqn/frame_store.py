@@ -70,35 +70,18 @@ class FrameStore:
         return 0
 
     def write(self, row: int, frames: Uint8Array) -> None:
-        """Store one row.
-
-        Args:
-            row: in [0, rows).
-            frames: (columns, *frame_shape) uint8.
-        """
+        """Store one row of frames: (columns, *frame_shape) uint8."""
         first = row * self.columns
         self._frames[first : first + self.columns] = frames.reshape(self.columns, -1)
 
     def write_column(self, column: int, frames: Uint8Array) -> None:
-        """Store one column.
-
-        Args:
-            column: in [0, columns).
-            frames: (rows, *frame_shape) uint8.
-        """
+        """Store one column of frames: (rows, *frame_shape) uint8."""
         self._frames[column :: self.columns] = frames.reshape(self.rows, -1)
 
     def gather(self, rows: IntArray, columns: IntArray, out: Uint8Array) -> Uint8Array:
-        """Copy frames out.
+        """Copy the frames at (B,) rows and columns to `out`, (B, *frame_shape) uint8 and contiguous; return it.
 
-        Args:
-            rows: (B,) int64 in [0, rows).
-            columns: (B,) int64 in [0, columns).
-            out: (B, *frame_shape) uint8, contiguous, is overwritten; a fresh block of megabytes at every call would
-                cost more in page faults than the copy.
-
-        Returns:
-            `out`.
+        A fresh block of megabytes at every call would cost more in page faults than the copy.
         """
         # Any mode but "raise" writes straight into `out`; the indices are in range.
         flat = out.reshape(len(rows), self._frames.shape[1])

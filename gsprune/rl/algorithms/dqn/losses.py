@@ -132,26 +132,15 @@ def importance_weights(sampled: Float64Array, beta: float) -> Float32Array:
 def epsilon_at(step: int, total_steps: int, final: float, fraction: float) -> float:
     """Probability of a random action: falls linearly from 1 to `final` over the first `fraction` of training.
 
-    Args:
-        step: environment steps so far.
-        total_steps: environment steps of the whole run.
-        final: value at the end of the fall and after it.
-        fraction: of training, in (0, 1].
+    `fraction` is in (0, 1]; steps are environment steps.
     """
     return max(final, 1.0 + (final - 1.0) * step / (fraction * total_steps))
 
 
 def epsilon_greedy(greedy: IntArray, epsilon: float, num_actions: int, rng: np.random.Generator) -> IntArray:
-    """Replace actions by uniformly random ones, with one coin per environment.
+    """Replace (N,) greedy actions by uniformly random ones with probability `epsilon`, with one coin per environment.
 
-    Args:
-        greedy: (N,) int64 actions of highest value.
-        epsilon: probability of a random action.
-        num_actions: A.
-        rng: source of randomness; always advances by the same amount.
-
-    Returns:
-        (N,) int64.
+    The generator always advances by the same amount.
     """
     explores = rng.random(len(greedy)) < epsilon
     return np.where(explores, rng.integers(num_actions, size=len(greedy)), greedy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from gsprune.arrays import BoolArray, Float32Array, IntArray, Uint8Array
-from gsprune.compensation.spread import spread, spread_apart
 from gsprune.errors import CheckpointError
 from gsprune.rl.algorithms.dqn.frame_store import FrameStore
 from gsprune.rl.algorithms.dqn.last_frames import LastFrames
 from gsprune.rl.algorithms.dqn.losses import importance_weights, n_step_returns, priorities
 from gsprune.rl.algorithms.dqn.stack_store import StackStore
 from gsprune.rl.algorithms.dqn.sum_tree import SumTree
-from gsprune.rl.training.step_effect import held_out_count
 from gsprune.rl.training.truncation import Truncated
 
 __all__ = ["PrioritizedReplay", "ReplayBatch", "ReplayOptions"]
@@ -85,6 +83,9 @@ class PrioritizedReplay:
     a crash the file is ahead of the checkpoint. Therefore the ring has `spare_steps` rows more than are sampled:
     steps written since a checkpoint fall on rows that it does not need. The buffer counts on two checkpoints being
     kept, the last and the one before; `needs_checkpoint` says when the next one is due.
+
+    Attributes:
+        frames: the store of the observations, in memory or in a file.
     """
 
     def __init__(
@@ -123,11 +124,11 @@ class PrioritizedReplay:
         self.num_envs = num_envs
         self._live = live
         self._rows = live + (spare_steps if path is not None else 0)
-        self._frames: FrameStore | StackStore
+        self.frames: FrameStore | StackStore
         if stack == 1:
-            self._frames = FrameStore(self._rows, num_envs, frame_shape, path)
+            self.frames = FrameStore(self._rows, num_envs, frame_shape, path)
         else:
-            self._frames = StackStore(self._rows, num_envs, frame_shape, stack, path)
+            self.frames = StackStore(self._rows, num_envs, frame_shape, stack, path)
         self._stack = stack
         self._actions = np.zeros((self._rows, num_envs), dtype=np.int32)
         self._rewards = np.zeros((self._rows, num_envs), dtype=np.float32)
@@ -145,25 +146,10 @@ class PrioritizedReplay:
         return max(0, min(self._steps, self._live) - self.options.n_step) * self.num_envs
 
     @property
-    def frame_nbytes(self) -> int:
-        """Size of the frames in bytes, on disk or in memory."""
-        return self._frames.nbytes
-
-    @property
     def index_nbytes(self) -> int:
         """Memory of everything else in bytes."""
         small = self._actions.nbytes + self._rewards.nbytes + self._ended.nbytes
-        return self._frames.index_nbytes + small + self._last_frames.nbytes + self._tree.nbytes
-
-    @property
-    def path(self) -> Path | None:
-        """The file of the frames; None in memory."""
-        return self._frames.path
-
-    @property
-    def is_restorable(self) -> bool:
-        """Whether the frames lie in a file that was there before this buffer."""
-        return self._frames.is_reopened
+        return self.frames.index_nbytes + small + self._last_frames.nbytes + self._tree.nbytes
 
     def needs_checkpoint(self, upcoming: int) -> bool:
         """Whether a checkpoint must be written before `upcoming` more steps are added.
@@ -174,7 +160,7 @@ class PrioritizedReplay:
         Args:
             upcoming: vector steps until the next opportunity, at most half of `spare_steps`.
         """
-        return self._frames.path is not None and 2 * (self._steps + upcoming - self._saved) > self._rows - self._live
+        return self.frames.path is not None and 2 * (self._steps + upcoming - self._saved) > self._rows - self._live
 
     def add(
         self,
@@ -198,7 +184,7 @@ class PrioritizedReplay:
             GspruneError: the observations are not the stacks that they are described as; nothing is stored.
         """
         row = self._steps % self._rows
-        self._frames.write(row, observations)
+        self.frames.write(row, observations)
         self._actions[row] = actions
         self._rewards[row] = rewards
         self._ended[row] = ended
@@ -228,15 +214,15 @@ class PrioritizedReplay:
         """
         leaves = self._tree.sample(batch_size, rng)
         if self._out.shape[1] != batch_size:
-            self._out = np.empty((2, batch_size, *self._frames.frame_shape), dtype=np.uint8)
+            self._out = np.empty((2, batch_size, *self.frames.frame_shape), dtype=np.uint8)
         rows, envs = np.divmod(leaves, self.num_envs)
         window = (rows + np.arange(self.options.n_step)[:, None]) % self._rows  # (n, B)
         ended, truncated = self._ended[window, envs], self._last_frames.truncated[window, envs]
         returns, discounts = n_step_returns(self._rewards[window, envs], ended, truncated, self.options.gamma)
-        next_observations = self._frames.gather((rows + self.options.n_step) % self._rows, envs, self._out[1])
+        next_observations = self.frames.gather((rows + self.options.n_step) % self._rows, envs, self._out[1])
         self._last_frames.fill(next_observations, window, envs, ended, truncated)
         return ReplayBatch(
-            observations=self._frames.gather(rows, envs, self._out[0]),
+            observations=self.frames.gather(rows, envs, self._out[0]),
             actions=self._actions[rows, envs].astype(np.int64),
             returns=returns,
             discounts=discounts,
@@ -245,28 +231,12 @@ class PrioritizedReplay:
             leaves=leaves,
         )
 
-    def spread_frames(self, count: int, seed: Sequence[int]) -> Uint8Array:
-        """Observations that are spread evenly over the replay, whatever their priorities.
-
-        Args:
-            count: how many, at most.
-            seed: of their positions.
-
-        Returns:
-            (B, *frame_shape) uint8.
-        """
-        return self._frames_at(spread(count, self.size, seed))
-
-    def held_out_frames(self, num_calibration: int, seed: Sequence[int]) -> Uint8Array:
-        """Observations as `spread_frames`, none of those that it returns for `num_calibration`."""
-        return self._frames_at(spread_apart(held_out_count(self.size), self.size, seed, num_calibration))
-
-    def _frames_at(self, positions: IntArray) -> Uint8Array:
-        """Observations by their positions in the replay, the oldest first."""
+    def frames_at(self, positions: IntArray) -> Uint8Array:
+        """(B, *frame_shape) uint8: observations by their numbers, (B,) in [0, size); 0 is of the oldest step."""
         oldest = max(0, self._steps - self._live)
         times, envs = np.divmod(positions, self.num_envs)
-        out = np.empty((len(positions), *self._frames.frame_shape), dtype=np.uint8)
-        return self._frames.gather((oldest + times) % self._rows, envs, out)
+        out = np.empty((len(positions), *self.frames.frame_shape), dtype=np.uint8)
+        return self.frames.gather((oldest + times) % self._rows, envs, out)
 
     def update(self, leaves: IntArray, errors: Float32Array) -> None:
         """Set the priorities of sampled transitions to their new errors.
@@ -292,16 +262,12 @@ class PrioritizedReplay:
             "terminated": self._ended.copy(),
             **self._last_frames.state_dict(),
             "priorities": self._tree.leaves.copy(),
-            **self._frames.state_dict(),
+            **self.frames.state_dict(),
         }
 
     def checkpointed(self) -> None:
         """Say that the present `state_dict` is on disk."""
         self._saved = self._steps
-
-    def flush(self) -> None:
-        """Write the frames of a file to disk; call it before the checkpoint is written."""
-        self._frames.flush()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint, with the frames of this buffer's file.
@@ -313,7 +279,7 @@ class PrioritizedReplay:
             ValueError: this buffer's frames are in memory or in a new file, so the checkpoint's are lost.
             CheckpointError: it is of a buffer of another layout; nothing is changed.
         """
-        if not self.is_restorable:
+        if not self.frames.is_reopened:
             raise ValueError("the frames of this checkpoint are gone: give the `path` of their file")
         if list(state["layout"]) != self._layout():
             raise CheckpointError(
@@ -328,9 +294,9 @@ class PrioritizedReplay:
         self._ended[:] = state["terminated"]
         self._last_frames.load_state_dict(state)
         self._tree.set_range(0, np.asarray(state["priorities"], dtype=np.float64))
-        self._frames.load_state_dict(state)
+        self.frames.load_state_dict(state)
         self._saved = self._steps
 
     def _layout(self) -> list[int]:
-        layout = [self._live, self._rows, self.num_envs, self.options.n_step, *self._frames.frame_shape]
+        layout = [self._live, self._rows, self.num_envs, self.options.n_step, *self.frames.frame_shape]
         return layout if self._stack == 1 else [*layout, self._stack]

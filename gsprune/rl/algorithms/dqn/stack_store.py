@@ -24,12 +24,7 @@ class StackStore:
     environment does when an episode ends, and observations that are no stacks are an error.
 
     The oldest row needs images of the `stack` - 1 steps before it, so the ring of images is longer by as many rows.
-
-    Attributes:
-        rows: vector steps in the ring.
-        num_envs: stacks per row.
-        frame_shape: (C, H, W) of a stack, the oldest image first.
-        stack: images in a stack.
+    `path`, `is_reopened` and `nbytes` are those of this ring, a `FrameStore`.
     """
 
     def __init__(
@@ -40,7 +35,7 @@ class StackStore:
         Args:
             rows: vector steps in the ring, >= 1.
             num_envs: stacks per row, >= 1.
-            frame_shape: (C, H, W) of a stack.
+            frame_shape: (C, H, W) of a stack, the oldest image first.
             stack: images in a stack, >= 2.
             path: file that holds the images; None keeps them in memory.
 
@@ -58,6 +53,9 @@ class StackStore:
         self.stack = stack
         # A row for each environment: the images of a stack are neighbours, which makes copying them twice as fast.
         self._images = FrameStore(num_envs, rows + stack - 1, (channels // stack, *sides), path)
+        self.path = path
+        self.is_reopened = self._images.is_reopened
+        self.nbytes = self._images.nbytes
         self._newest = np.zeros(rows, dtype=np.int64)  # the column of the newest images
         # Images of each stack that lie in the ring, its own row's included; 0 where nothing is stored yet.
         self._depths = np.zeros((rows, num_envs), dtype=np.min_scalar_type(stack + 1))
@@ -67,31 +65,12 @@ class StackStore:
         self._ages = np.arange(stack)[::-1].copy()  # of the images in a stack, in steps
 
     @property
-    def path(self) -> Path | None:
-        """The file of the images; None in memory."""
-        return self._images.path
-
-    @property
-    def is_reopened(self) -> bool:
-        """True if the file was there before."""
-        return self._images.is_reopened
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the images in bytes."""
-        return self._images.nbytes
-
-    @property
     def index_nbytes(self) -> int:
         """Memory of everything else in bytes."""
         return self._newest.nbytes + self._depths.nbytes + self._black.nbytes
 
     def write(self, row: int, frames: Uint8Array) -> None:
-        """Store one vector step, after that of the row before.
-
-        Args:
-            row: in [0, rows).
-            frames: (num_envs, *frame_shape) uint8.
+        """Store one vector step, (num_envs, *frame_shape) uint8, after that of the row before.
 
         Raises:
             GspruneError: an observation continues neither the stack before nor begins one; nothing is written.
@@ -130,16 +109,7 @@ class StackStore:
         return np.where(continues, depths, 1), np.where(continues, self._black[before], black)
 
     def gather(self, rows: IntArray, envs: IntArray, out: Uint8Array) -> Uint8Array:
-        """Rebuild stacks.
-
-        Args:
-            rows: (B,) int64 in [0, rows).
-            envs: (B,) int64 in [0, num_envs).
-            out: (B, *frame_shape) uint8, contiguous, is overwritten.
-
-        Returns:
-            `out`.
-        """
+        """Rebuild stacks of (B,) rows and environments in `out`, (B, *frame_shape) uint8 and contiguous; return it."""
         depths = self._depths[rows, envs]
         are_whole = depths.min(initial=self.stack) == self.stack
         ages = self._ages if are_whole else np.minimum(self._ages, depths[:, None].astype(np.int64) - 1)

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsprune.arrays import Uint8Array
-from gsprune.rl.algorithms.dqn.agent import build_network, check_outputs, num_actions, policy
+from gsprune.arrays import IntArray, Uint8Array
+from gsprune.rl.algorithms.dqn.agent import build_network, check_outputs, num_actions
 from gsprune.rl.algorithms.dqn.config import DQNConfig
 from gsprune.rl.algorithms.dqn.losses import double_dqn_targets, epsilon_at, epsilon_greedy, q_loss
 from gsprune.rl.algorithms.dqn.replay import PrioritizedReplay, ReplayBatch
-from gsprune.rl.evaluation.episodes import Policy
+from gsprune.rl.evaluation.episodes import Policy, greedy_policy
 from gsprune.rl.networks import configured_network
 from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
@@ -89,8 +89,8 @@ class DQNTrainer(Trainer[DQNConfig]):
             spare_steps=config.replay_spare // config.num_envs if on_disk else 0,
             stack=stack,
         )
-        disk, memory = replay.frame_nbytes if on_disk else 0, replay.index_nbytes
-        memory += 0 if on_disk else replay.frame_nbytes
+        disk, memory = replay.frames.nbytes if on_disk else 0, replay.index_nbytes
+        memory += 0 if on_disk else replay.frames.nbytes
         self.say(
             f"the replay takes {disk / 1e9:.2f} GB of disk and {memory / 1e9:.2f} GB of memory"
             + ("" if self.ranks.is_alone else " in each process")
@@ -103,12 +103,7 @@ class DQNTrainer(Trainer[DQNConfig]):
 
     def policy(self, generator: torch.Generator) -> Policy:
         """The agent as it is evaluated: it takes the action of the highest value."""
-        values = self._values_of(self.agent)
-
-        def outputs(frames: Tensor) -> Tensor:
-            return torch.cat(self.workers.forward(values, frames))
-
-        return policy(outputs, self.agent, self.environment, generator, self.device)
+        return greedy_policy(self._all_values, self.device)
 
     def _iterate(self) -> dict[str, float | int | None]:
         totals = torch.zeros(2, device=self.device)
@@ -120,7 +115,8 @@ class DQNTrainer(Trainer[DQNConfig]):
                 totals += self._update()
             activity = "playing and learning" if learns else "filling the replay"
             self._report_activity((step + 1) * self.config.num_envs, activity)
-            if self._crosses(self.config.target_interval):
+            # The last step of all environments has reached another multiple of the interval.
+            if self.env_steps % self.config.target_interval < self.config.num_envs:
                 self.target.load_state_dict(self.agent.state_dict())
         totals = self.ranks.sum(totals)
         means = (totals / (self.updates - updates)).tolist() if self.updates > updates else [None, None]
@@ -180,8 +176,10 @@ class DQNTrainer(Trainer[DQNConfig]):
         self.method.after_optimizer_step()
         self.replay.update(batch.leaves, torch.cat(errors).cpu().numpy())
         self.updates += 1
-        if self._event_is_due():
-            self._prune(self._progress_at(self.env_steps), self._event_frames(tensors[0]))
+        before, progress = self._progress_at(self.env_steps - config.num_envs), self._progress_at(self.env_steps)
+        schedule_ends = before < config.prune_end <= progress  # is an event, however rare the others are
+        if self.updates % config.prune_interval == 0 or schedule_ends:
+            self._prune(progress, self.updates, tensors[0])
         return totals
 
     def _as_stored(self, frames: Uint8Array) -> Uint8Array:
@@ -211,22 +209,20 @@ class DQNTrainer(Trainer[DQNConfig]):
             torch.from_numpy(batch.weights).to(self.device),
         )
 
-    def _event_frames(self, batch: Tensor) -> Tensor:
-        """Frames for a pruning event: of the whole replay to calibrate on, else those of the last batch."""
-        config = self.config
-        if not config.calibrates:
-            return batch
-        return self._frames(self.replay.spread_frames(config.num_calibration_frames, (config.seed, self.updates)))
+    def _num_recent_frames(self) -> int:
+        return self.replay.size
 
-    def _held_out_frames(self) -> Tensor:
-        """Other frames of the replay."""
-        config = self.config
-        return self._frames(self.replay.held_out_frames(config.num_calibration_frames, (config.seed, self.updates)))
+    def _recent_frames(self, positions: IntArray) -> Tensor:
+        return self._frames(self.replay.frames_at(positions))
 
     def _outputs(self, frames: Tensor) -> AgentOutputs:
         """The values of all actions, which are the policy, too."""
-        values = torch.cat(self.workers.forward(self._values_of(self.agent), frames))
+        values = self._all_values(frames)
         return AgentOutputs(values, values)
+
+    def _all_values(self, frames: Tensor) -> Tensor:
+        """(B, actions) values of the agent, computed by the workers."""
+        return torch.cat(self.workers.forward(self._values_of(self.agent), frames))
 
     def _policy_change(self, before: Tensor, after: Tensor) -> Tensor:
         """1 where another action has the highest value, else 0."""
@@ -244,15 +240,6 @@ class DQNTrainer(Trainer[DQNConfig]):
     def _progress_at(self, env_steps: int) -> float:
         """The share of the training that is over after so many environment steps."""
         return env_steps / (self.config.num_iterations * self.config.steps_per_iteration)
-
-    def _event_is_due(self) -> bool:
-        """At every `prune_interval`-th update, and as soon as the schedule ends: however rare events are, it is met."""
-        before, now = self._progress_at(self.env_steps - self.config.num_envs), self._progress_at(self.env_steps)
-        return self.updates % self.config.prune_interval == 0 or before < self.config.prune_end <= now
-
-    def _crosses(self, interval: int) -> bool:
-        """Whether the last step has reached another multiple of `interval` environment steps."""
-        return self.env_steps // interval > (self.env_steps - self.config.num_envs) // interval
 
     def _values_of(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """Frames -> values in float32, whatever the network computes in.
@@ -304,7 +291,7 @@ class DQNTrainer(Trainer[DQNConfig]):
             "sampling": self.ranks.gather(self._sampling_rng.bit_generator.state),
         }
         if self.config.replay_storage == "disk":
-            self.replay.flush()
+            self.replay.frames.flush()  # before the checkpoint is written
             values["replays"] = self.ranks.gather(self.replay.state_dict())
             self.replay.checkpointed()
 
@@ -316,13 +303,13 @@ class DQNTrainer(Trainer[DQNConfig]):
         self.target.load_state_dict(values["target"])
         if len(values["sampling"]) == self.ranks.size:
             self._sampling_rng.bit_generator.state = values["sampling"][self.ranks.rank]
-        if not self.ranks.any(not self.replay.is_restorable)[0]:  # all have theirs, or all begin anew
+        if not self.ranks.any(not self.replay.frames.is_reopened)[0]:  # all have theirs, or all begin anew
             self.replay.load_state_dict(values["replays"][self.ranks.rank])
             if not self.environment.can_save_states:
                 self.replay.cut_episodes()
         elif self.iteration < self.config.num_iterations:
             self._learning_starts = self.env_steps + self.config.learning_starts
-            file = self.replay.path
+            file = self.replay.frames.path
             where = "in memory" if file is None else f"in {file.name}, which is missing,"
             self.say(
                 f"the replay was {where} and is gone: learning goes on after {self.config.learning_starts:,} new steps"

@@ -1,19 +1,16 @@
-"""PPO's network, its part for acting, and its policy."""
+"""PPO's network, and its part for acting."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from gsprune.networks import ActorCritic, Encoder
-from gsprune.rl.algorithms.ppo.actions import DiagonalGaussian, distribution_of, sampled_policy
+from gsprune.rl.algorithms.ppo.actions import DiagonalGaussian, distribution_of
 from gsprune.rl.envs.provider import EnvironmentDescription
-from gsprune.rl.evaluation.episodes import Policy
 
-__all__ = ["PolicyNetwork", "acting_part", "build_network", "check_outputs", "policy"]
+__all__ = ["PolicyNetwork", "acting_part", "build_network", "check_outputs"]
 
 
 class PolicyNetwork(nn.Module):
@@ -82,14 +79,3 @@ def check_outputs(outputs: Any, network: nn.Module, environment: EnvironmentDesc
 def acting_part(network: nn.Module) -> nn.Module:
     """The part of the network that acts, without values."""
     return PolicyNetwork(network) if isinstance(network, ActorCritic) else _FirstOutput(network)
-
-
-def policy(
-    outputs: Callable[[Tensor], Tensor],
-    network: nn.Module,
-    environment: EnvironmentDescription,
-    generator: torch.Generator,
-    device: torch.device | str = "cpu",
-) -> Policy:
-    """A policy that samples from the distribution with these outputs."""
-    return sampled_policy(distribution_of(environment.action_space), outputs, network, generator, device)

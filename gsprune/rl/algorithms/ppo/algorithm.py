@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gsprune.rl.algorithms.algorithm import Algorithm
-from gsprune.rl.algorithms.ppo.actions import distribution_of
-from gsprune.rl.algorithms.ppo.agent import acting_part, build_network, policy
+from gsprune.rl.algorithms.ppo.actions import distribution_of, sampled_policy
+from gsprune.rl.algorithms.ppo.agent import acting_part, build_network
 from gsprune.rl.algorithms.ppo.config import PRESETS, PPOConfig
 from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
 
@@ -18,6 +18,8 @@ PPO = Algorithm(
     build_network=build_network,
     acting_part=acting_part,
     output_name=lambda environment: distribution_of(environment.action_space).output,
-    policy=policy,
+    policy=lambda outputs, network, environment, generator, device: sampled_policy(
+        distribution_of(environment.action_space), outputs, network, generator, device
+    ),
     acts="sampled",
 )

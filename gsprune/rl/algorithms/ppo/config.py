@@ -94,11 +94,6 @@ class PPOConfig(TrainConfig):
         """Environment steps per row of metrics: one rollout."""
         return self.batch_size
 
-    @property
-    def num_iterations(self) -> int:
-        """Iterations of the whole training; a last, incomplete one is omitted."""
-        return self.total_timesteps // self.batch_size
-
 
 PRESETS: dict[str, PPOConfig] = {
     "paper": PPOConfig(),

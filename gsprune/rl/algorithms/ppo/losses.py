@@ -36,27 +36,12 @@ class PolicyLoss(NamedTuple):
 
 
 def categorical_logprobs(logits: Tensor, actions: Tensor) -> Tensor:
-    """Log probabilities of actions: log softmax(logits)[a].
-
-    Args:
-        logits: (B, A).
-        actions: (B,) int64 in [0, A).
-
-    Returns:
-        (B,).
-    """
+    """(B,) log probabilities of (B,) actions under (B, A) logits: log softmax(logits)[a]."""
     return torch.log_softmax(logits, dim=-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
 def categorical_entropy(logits: Tensor) -> Tensor:
-    """Entropies of softmax(logits) in nats: −Σ_a p_a·log p_a.
-
-    Args:
-        logits: (B, A).
-
-    Returns:
-        (B,), between 0 and log A.
-    """
+    """(B,) entropies of the softmax of (B, A) logits in nats, between 0 and log A: −Σ_a p_a·log p_a."""
     logprobs = torch.log_softmax(logits, dim=-1)
     return -(logprobs.exp() * logprobs).sum(-1)
 
@@ -95,12 +80,7 @@ def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip
 
 
 def value_loss(values: Tensor, returns: Tensor) -> Tensor:
-    """Half the mean squared error: mean((v − G)²) / 2, not clipped.
-
-    Args:
-        values: (B,).
-        returns: (B,).
-    """
+    """Half the mean squared error of (B,) values, not clipped: mean((v − G)²) / 2."""
     return 0.5 * (values - returns).square().mean()
 
 

@@ -91,15 +91,7 @@ class RewardNormalizer:
         self._count = 1e-4
 
     def __call__(self, rewards: FloatArray, terminated: BoolArray) -> Float32Array:
-        """Update the variance with one step of all environments, and normalise its rewards.
-
-        Args:
-            rewards: (N,) rewards of the environments.
-            terminated: (N,) True if the step ended an episode.
-
-        Returns:
-            (N,) float32.
-        """
+        """Update the variance with one step of all environments; return its (N,) rewards, normalised, as float32."""
         self._returns = self._returns * self.gamma + rewards
         self._merge(self._returns)
         self._returns[terminated] = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +9,9 @@ import torch
 from torch import Tensor
 
 from gsprune.arrays import FloatArray
-from gsprune.compensation.spread import spread, spread_apart
 from gsprune.networks import FRAME_SHAPE, ObservationShape
 from gsprune.rl.algorithms.ppo.losses import normalized
 from gsprune.rl.algorithms.ppo.returns import explained_variance, gae
-from gsprune.rl.training.step_effect import held_out_count
 
 __all__ = ["Minibatch", "Rollout"]
 
@@ -109,18 +106,6 @@ class Rollout:
         self._returns.copy_(torch.from_numpy(returns.ravel()))
         return explained_variance(values[:-1], returns)
 
-    def spread_frames(self, count: int, seed: Sequence[int]) -> Tensor:
-        """(B, C, H, W) uint8: at most `count` of this process's frames, spread over all steps and environments."""
-        steps, envs = self.values[:-1].shape
-        indices = spread(count, steps * envs, seed)
-        return self._rows(torch.from_numpy(indices).to(self.frames.device))
-
-    def held_out_frames(self, num_calibration: int, seed: Sequence[int]) -> Tensor:
-        """(B, C, H, W) uint8: other frames than those that `spread_frames` returns for `num_calibration`."""
-        steps, envs = self.values[:-1].shape
-        indices = spread_apart(held_out_count(steps * envs), steps * envs, seed, num_calibration)
-        return self._rows(torch.from_numpy(indices).to(self.frames.device))
-
     def minibatch(self, indices: Tensor, normalize: bool = False) -> Minibatch:
         """Copies of this process's transitions among those with the given indices.
 
@@ -138,7 +123,7 @@ class Rollout:
             indices = (steps * len(self._share) + envs - self._share.start)[is_own]
             advantages, returns = advantages[is_own], returns[is_own]
         return Minibatch(
-            self._rows(indices),
+            self.frames_at(indices),
             self.actions.flatten(0, 1).index_select(0, indices),
             self.logprobs.flatten().index_select(0, indices),
             advantages,
@@ -146,8 +131,8 @@ class Rollout:
             self.values[:-1].flatten().index_select(0, indices),
         )
 
-    def _rows(self, indices: Tensor) -> Tensor:
-        """Copies of frames by their numbers among this process's frames."""
+    def frames_at(self, indices: Tensor) -> Tensor:
+        """(B, C, H, W) copies of frames by their numbers among this process's frames."""
         # Index in the order of memory, so that each frame is copied as one block.
         rows = self.frames.permute(0, 1, 3, 4, 2).flatten(0, 1)
         return rows.index_select(0, indices).permute(0, 3, 1, 2)

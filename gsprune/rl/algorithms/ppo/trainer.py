@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsprune.arrays import Float32Array
-from gsprune.rl.algorithms.ppo.actions import distribution_of
-from gsprune.rl.algorithms.ppo.agent import build_network, check_outputs, policy
+from gsprune.arrays import Float32Array, IntArray
+from gsprune.rl.algorithms.ppo.actions import distribution_of, sampled_policy
+from gsprune.rl.algorithms.ppo.agent import build_network, check_outputs
 from gsprune.rl.algorithms.ppo.config import PPOConfig
 from gsprune.rl.algorithms.ppo.losses import clipped_value_loss, policy_loss, value_loss
 from gsprune.rl.algorithms.ppo.returns import RewardNormalizer
@@ -75,30 +75,18 @@ class PPOTrainer(Trainer[PPOConfig]):
                 group["lr"] = self._learning_rate() * (1 - self.progress)
         explained_variance = self._collect()
         losses = self._update()
-        if self._event_is_due():
-            self._prune(self._progress_after(self.iteration + 1), self._event_frames())
+        done = self.iteration + 1
+        progress = done / self.config.num_iterations
+        schedule_ends = self.progress < self.config.prune_end <= progress  # is an event, however rare the others are
+        if done % self.config.prune_interval == 0 or schedule_ends:
+            self._prune(progress, self.iteration, self.rollout.frames[-1])
         return {**losses, "losses/explained_variance": explained_variance}
 
-    def _progress_after(self, iterations: int) -> float:
-        """The share of the training that is over after so many iterations."""
-        return iterations / self.config.num_iterations
+    def _num_recent_frames(self) -> int:
+        return self.rollout.rewards.size
 
-    def _event_is_due(self) -> bool:
-        """After every `prune_interval`-th iteration, and after the one in which the schedule ends."""
-        before, now = self._progress_after(self.iteration), self._progress_after(self.iteration + 1)
-        return (self.iteration + 1) % self.config.prune_interval == 0 or before < self.config.prune_end <= now
-
-    def _event_frames(self) -> Tensor:
-        """Frames for a pruning event: from the whole rollout for calibration, else the frames of its last step."""
-        config = self.config
-        if not config.calibrates:
-            return self.rollout.frames[-1]
-        return self.rollout.spread_frames(config.num_calibration_frames, (config.seed, self.iteration))
-
-    def _held_out_frames(self) -> Tensor:
-        """Frames of the rollout that are not used for calibration."""
-        config = self.config
-        return self.rollout.held_out_frames(config.num_calibration_frames, (config.seed, self.iteration))
+    def _recent_frames(self, positions: IntArray) -> Tensor:
+        return self.rollout.frames_at(torch.from_numpy(positions).to(self.device))
 
     def _outputs(self, frames: Tensor) -> AgentOutputs:
         """Parameters of the actions' distribution, and values."""
@@ -242,7 +230,7 @@ class PPOTrainer(Trainer[PPOConfig]):
         def outputs(frames: Tensor) -> Tensor:
             return self._act(frames)[0][:, : self.actions.num_outputs]  # without a Gaussian's standard deviations
 
-        return policy(outputs, self.agent, self.environment, generator, self.device)
+        return sampled_policy(self.actions, outputs, self.agent, generator, self.device)
 
     def _put_state(self, state: dict[str, Any]) -> None:
         state["ppo"] = {"rewards": self.reward_normalizer.state_dict(), "generator": self.generator.get_state()}

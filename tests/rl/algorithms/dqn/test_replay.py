@@ -55,20 +55,14 @@ def test_a_window_holds_the_nth_observation_and_gamma_to_the_n():
 
 
 @pytest.mark.parametrize("steps", [9, 10, 11, 27])
-def test_spread_frames_are_one_of_each_part_of_what_can_be_sampled(steps):
+def test_frames_are_numbered_from_the_oldest_that_can_be_sampled(steps):
     replay = PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE)
     add_steps(replay, range(steps))
     numbers = list(range(2 * max(0, steps - 10), 2 * (steps - 3)))  # of the frames that can be sampled
     assert set(numbers) == set(sampled(replay))
-    assert replay.spread_frames(100, (0,))[:, 0, 0, 0].tolist() == numbers
-    some = replay.spread_frames(len(numbers) // 2, (0,))[:, 0, 0, 0]
-    parts = (some - numbers[0]) * len(some) // len(numbers)
-    assert parts.tolist() == list(range(len(some)))
-    taken = set(some.tolist())
-    held_out = replay.held_out_frames(len(some), (0,))[:, 0, 0, 0].tolist()
-    assert held_out
-    assert set(held_out) <= set(numbers) - taken
-    assert replay.held_out_frames(len(numbers), (0,)).shape == (0, *SHAPE)
+    assert replay.frames_at(np.arange(replay.size))[:, 0, 0, 0].tolist() == numbers
+    assert replay.frames_at(np.array([1, 3]))[:, 0, 0, 0].tolist() == [numbers[1], numbers[3]]
+    assert replay.frames_at(np.arange(0)).shape == (0, *SHAPE)
 
 
 def test_nothing_can_be_sampled_before_the_nth_observation_is_there():
@@ -107,8 +101,8 @@ def test_only_the_newest_capacity_transitions_are_sampled_whatever_the_ring_cont
 
 def test_frames_are_stored_once():
     replay = PrioritizedReplay(ReplayOptions(capacity=1000), 4, (64, 64, 3))
-    assert replay.frame_nbytes == 1000 * 64 * 64 * 3
-    assert replay.index_nbytes < 0.01 * replay.frame_nbytes
+    assert replay.frames.nbytes == 1000 * 64 * 64 * 3
+    assert replay.index_nbytes < 0.01 * replay.frames.nbytes
 
 
 def test_new_transitions_get_the_highest_priority_seen():
@@ -264,6 +258,6 @@ def test_bad_sizes_are_refused(tmp_path):
 @pytest.mark.parametrize("name", [None, "new.bin"])
 def test_a_checkpoint_without_its_frames_is_refused(tmp_path, name):
     replay = PrioritizedReplay(UNIFORM, NUM_ENVS, SHAPE, None if name is None else tmp_path / name, spare_steps=6)
-    assert not replay.is_restorable
+    assert not replay.frames.is_reopened
     with pytest.raises(ValueError, match="the frames of this checkpoint are gone"):
         replay.load_state_dict(replay.state_dict())

@@ -125,7 +125,7 @@ def test_events_come_every_so_many_updates_and_once_when_the_schedule_ends(start
     trainer = start(prune_interval=15)
     events = []
     prune = trainer._prune
-    monkeypatch.setattr(trainer, "_prune", lambda progress, frames: (events.append(progress), prune(progress, frames)))
+    monkeypatch.setattr(trainer, "_prune", lambda progress, *rest: (events.append(progress), prune(progress, *rest)))
     trainer.train()
     # Updates 15, 30 and 45 fall on vector steps 24, 39 and 54 of 60; the schedule ends with vector step 48.
     assert events == pytest.approx([0.4, 0.65, 0.8, 0.9])
@@ -212,7 +212,7 @@ def test_a_step_logs_the_share_of_greedy_actions_that_change_and_the_error_of_th
 
     @torch.no_grad()
     def watched(progress, frames):
-        held_out = trainer._held_out_frames()
+        held_out = trainer._held_out_frames(trainer.updates)
         before = trainer.agent(held_out)
         report = step(progress, frames)
         after = trainer.agent(held_out)

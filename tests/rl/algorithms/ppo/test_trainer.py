@@ -21,7 +21,6 @@ from gsprune.rl.algorithms.ppo.losses import (
     value_loss,
 )
 from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
-from gsprune.rl.training import own_evaluations
 from gsprune.rl.training import trainer as trainer_module
 from gsprune.rl.training.checkpoints import checkpoint_folders, load_state
 from gsprune.rl.training.idle_options import without_idle
@@ -167,8 +166,7 @@ def test_training_time_is_without_evaluations_also_in_a_resumed_run(
         return {}
 
     monkeypatch.setattr(trainer_module, "time", SimpleNamespace(monotonic=tick))
-    monkeypatch.setattr(own_evaluations, "time", SimpleNamespace(monotonic=tick))
-    monkeypatch.setattr(own_evaluations, "evaluate_tracks", evaluate)
+    monkeypatch.setattr(trainer_module, "evaluate_tracks", evaluate)
     config = replace(TINY, total_timesteps=96, eval_interval_episodes=4, eval_points=3)
     run(tmp_path, config, stop_after=1)
     run(tmp_path, config, resume=True)  # the evaluation at the end is not the trainer's
@@ -273,7 +271,7 @@ def test_a_step_logs_the_change_of_policy_and_values_on_frames_that_calibration_
     expected, step = [], trainer.method.step
 
     def watched(progress: float, frames: torch.Tensor) -> Any:
-        held_out = trainer._held_out_frames()
+        held_out = trainer._held_out_frames(trainer.iteration)
         assert held_out.shape == (5, 3, 64, 64)
         if compensate != "none":
             assert not (held_out[:, None] == frames).flatten(2).all(2).any()
