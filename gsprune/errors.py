@@ -1,4 +1,4 @@
-"""The exceptions and the warning of gsprune.
+"""The exceptions and the warning of gsprune, and the place of an error in the user's code.
 
 A bad argument raises a ``ValueError`` or a ``TypeError`` that names the argument, its value, the constraint and the way
 out. All other errors are::
@@ -17,8 +17,11 @@ out. All other errors are::
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import torch
 
@@ -37,7 +40,11 @@ __all__ = [
     "install_command",
     "is_out_of_memory",
     "needs",
+    "own_frames",
+    "place_in_own_code",
 ]
+
+_LIBRARIES = ("site-packages", "dist-packages")
 
 
 class GspruneError(Exception):
@@ -112,3 +119,33 @@ class PruneWarning(UserWarning):
 def is_out_of_memory(error: BaseException) -> bool:
     """True if memory ran out, which is not the network's fault. Torch's CPU allocator raises a plain RuntimeError."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def own_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """The frames of the user's code below the last frame of gsprune, outermost first.
+
+    Frames of Python's own and of installed libraries are left out.
+
+    Returns:
+        [] if the error was raised by gsprune, or by a library that gsprune called.
+    """
+    frames: list[traceback.FrameSummary] = []
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__", "").partition(".")[0] == "gsprune":
+            frames.clear()
+        elif _is_own(frame):
+            code = frame.f_code
+            frames.append(traceback.FrameSummary(code.co_filename, line, code.co_name))
+    return frames
+
+
+def place_in_own_code(error: BaseException) -> str:
+    """The place in the user's code that raised an error, as " (file.py, line 3, in step)"; empty if there is none."""
+    frames = own_frames(error)
+    return f" ({frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""
+
+
+def _is_own(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    is_library = any(f"/{folder}/" in file.replace("\\", "/") for folder in _LIBRARIES)
+    return not is_library and not file.startswith(("<frozen", sysconfig.get_paths()["stdlib"]))

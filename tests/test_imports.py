@@ -32,7 +32,7 @@ LAYERS = (
     ("tracing",),
     ("core", "interrupts", "kernels"),
     ("_core",),
-    ("checks", "files", "arrays", "errors", "tracebacks"),
+    ("checks", "files", "arrays", "errors"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HEAVY = (

@@ -18,8 +18,7 @@ from typing import Any
 
 import gsprune
 from gsprune.checks import suggestion
-from gsprune.errors import GspruneError, needs
-from gsprune.tracebacks import own_frames, place_in_own_code
+from gsprune.errors import GspruneError, needs, own_frames, place_in_own_code
 
 __all__ = ["COMMANDS", "command_of", "main"]
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from gsprune.arrays import Float64Array
-from gsprune.errors import ScoreError
+from gsprune.errors import ScoreError, place_in_own_code
 from gsprune.importance.criterion import Criterion, ScoreSource
 from gsprune.importance.weights import as_matrix, scored_members, unit_sums
-from gsprune.tracebacks import place_in_own_code
 from gsprune.tracing.graph import Member
 
 __all__ = ["FromFunction", "MatrixFunction"]

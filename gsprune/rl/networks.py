@@ -9,11 +9,10 @@ from typing import Any, cast, get_args
 from torch import Tensor, nn
 
 from gsprune.checks import suggestion
-from gsprune.errors import is_out_of_memory
+from gsprune.errors import is_out_of_memory, place_in_own_code
 from gsprune.networks import Encoder, EncoderName, ObservationShape, build_encoder, example_frames
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.objects import named_factory
-from gsprune.tracebacks import place_in_own_code
 from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["BuildNetwork", "check_encoder", "configured_network"]

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from gsprune.errors import TraceError, is_out_of_memory
-from gsprune.tracebacks import place_in_own_code
+from gsprune.errors import TraceError, is_out_of_memory, place_in_own_code
 from gsprune.tracing.call import Call
 from gsprune.tracing.rules.registry import Rule
 from gsprune.tracing.shadow import Shadow

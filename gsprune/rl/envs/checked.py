@@ -12,9 +12,8 @@ from gymnasium.spaces import Dict, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from gsprune.arrays import AnyArray, BoolArray, Uint8Array
-from gsprune.errors import EnvironmentFailedError, GspruneError, is_out_of_memory
+from gsprune.errors import EnvironmentFailedError, GspruneError, is_out_of_memory, place_in_own_code
 from gsprune.rl.envs.provider import EnvironmentRequest
-from gsprune.tracebacks import place_in_own_code
 
 __all__ = ["CheckedEnv", "Step", "check_observations", "check_vector_env", "checked_step"]
 

@@ -21,13 +21,12 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import FrameStackObservation, GrayscaleObservation, ResizeObservation, TransformObservation
 
 from gsprune.arrays import AnyArray, BoolArray, Float32Array, Uint8Array
-from gsprune.errors import EnvironmentFailedError, MissingExtraError
+from gsprune.errors import EnvironmentFailedError, MissingExtraError, place_in_own_code
 from gsprune.rl.envs.checked import CheckedEnv
 from gsprune.rl.envs.options import parsed_options, refuse_difficulty
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.envs.wrapped import WrappedGames
 from gsprune.rl.objects import imported_module, named_object
-from gsprune.tracebacks import place_in_own_code
 
 __all__ = ["GymnasiumGames", "GymnasiumOptions", "GymnasiumProvider"]
 
