@@ -13,7 +13,7 @@ from torch import nn
 
 from gsprune.arrays import BoolArray, IntArray
 from gsprune.tracing.components import Components, atoms_in
-from gsprune.tracing.graph import Graph, Group, MacOperation, Member, Protected, Queries
+from gsprune.tracing.graph import Graph, Group, Member, Protected, Queries
 from gsprune.tracing.tape import Axis, Tape
 from gsprune.tracing.trail import TrailOperation, build_trail
 
@@ -38,7 +38,7 @@ def build_graph(
         aliases=tape.aliases,
         copies=tape.copies,
         unseen=tape.unseen,
-        mac_operations=_mac_operations(tape, batch),
+        weight_uses={weight: count / batch for weight, count in tape.weight_uses.items()},
         example_shapes=tuple(example_shapes),
         example_origin=origin,
         inexact=_inexact(tape, components),
@@ -89,14 +89,6 @@ def _trail(
     group_of_unit = np.append(np.repeat(np.arange(len(groups)), counts), -1)
     units = of_component[components.labels].astype(np.int32)
     return build_trail(tape.trail, units, group_of_unit.astype(np.int32), [group.name for group in groups])
-
-
-def _mac_operations(tape: Tape, batch: int) -> tuple[MacOperation, ...]:
-    """Uses per weight and example, in the order of the forward."""
-    positions: dict[str, float] = {}
-    for use in tape.mac_uses:
-        positions[use.weight] = positions.get(use.weight, 0.0) + use.positions / batch
-    return tuple(MacOperation(weight, count) for weight, count in positions.items())
 
 
 @dataclass(slots=True)
