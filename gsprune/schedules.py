@@ -44,7 +44,8 @@ class Schedule(ABC):
 
     def __post_init__(self) -> None:
         if not isinstance(self.final, LatencyBudget):
-            self._check_final(self.final)
+            for pattern, value in self.final.items() if isinstance(self.final, Mapping) else [(None, self.final)]:
+                check_number("final" if pattern is None else f"final[{pattern!r}]", value, at_least=0, below=1)
         for name, value in (("begin", self.begin), ("end", self.end)):
             check_number(name, value, at_least=0, at_most=1, meaning="a fraction of training")
         if self.begin > self.end:
@@ -84,12 +85,6 @@ class Schedule(ABC):
         Returns:
             a number in [0, 1] that does not decrease with `elapsed`.
         """
-
-    @staticmethod
-    def _check_final(final: float | Mapping[str, float]) -> None:
-        for pattern, value in final.items() if isinstance(final, Mapping) else [(None, final)]:
-            name = "final" if pattern is None else f"final[{pattern!r}]"
-            check_number(name, value, at_least=0, below=1)
 
     def _elapsed(self, progress: float) -> float:
         if progress >= self.end:

@@ -100,7 +100,7 @@ def table_key(graph: Graph, dense_shapes: Mapping[str, tuple[int, ...]], budget:
         "batch": budget.batch,
         "inputs": [list(shape[1:] if budget.batch else shape) for shape in graph.example_shapes],
         "dense": {name: list(shape) for name, shape in dense_shapes.items()},
-        "positions": [[operation.weight, operation.positions] for operation in graph.mac_operations],
+        "positions": [[weight, uses] for weight, uses in graph.weight_uses.items()],
     }
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gsprune.arrays import Float64Array
 from gsprune.importance.criterion import Criterion, ScoreSource, register_criterion
-from gsprune.importance.weights import as_matrix, scored_members
+from gsprune.importance.weights import as_matrix, member_rows
 from gsprune.tracing.graph import Member
 
 __all__ = ["Fpgm"]
@@ -26,15 +26,7 @@ class Fpgm(Criterion):
 
     def statistics(self, source: ScoreSource) -> dict[str, Float64Array]:
         """Sums of distances; see `Criterion.statistics`."""
-        return {
-            group.name: np.stack(
-                [
-                    _distances(_unit_rows(source.tensors[member.tensor], member, group.num_units))
-                    for member in scored_members(group, source)
-                ]
-            )
-            for group in source.groups
-        }
+        return member_rows(source, _distances)
 
 
 def _unit_rows(weight: Tensor, member: Member, num_units: int) -> Tensor:
@@ -52,7 +44,8 @@ def _unit_rows(weight: Tensor, member: Member, num_units: int) -> Tensor:
     return rows.flatten(1)
 
 
-def _distances(rows: Tensor) -> Float64Array:
+def _distances(weight: Tensor, member: Member, num_units: int) -> Float64Array:
+    rows = _unit_rows(weight, member, num_units)
     # Without matrix products, so that the distance of equal units is exactly zero.
     distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
     result: Float64Array = distances.sum(dim=1).cpu().numpy()

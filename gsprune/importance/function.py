@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gsprune.arrays import Float64Array
 from gsprune.errors import ScoreError, place_in_own_code
 from gsprune.importance.criterion import Criterion, ScoreSource
-from gsprune.importance.weights import as_matrix, scored_members, unit_sums
+from gsprune.importance.weights import as_matrix, member_rows, unit_sums
 from gsprune.tracing.graph import Member
 
 __all__ = ["FromFunction", "MatrixFunction"]
@@ -33,17 +32,9 @@ class FromFunction(Criterion):
 
     def statistics(self, source: ScoreSource) -> dict[str, Float64Array]:
         """Statistics of all weights with two axes or more; see `Criterion.statistics`."""
-        return {
-            group.name: np.stack(
-                [
-                    unit_sums(self._values(source.tensors[member.tensor], member), member, group.num_units)
-                    for member in scored_members(group, source)
-                ]
-            )
-            for group in source.groups
-        }
+        return member_rows(source, self._row)
 
-    def _values(self, weight: Tensor, member: Member) -> Float64Array:
+    def _row(self, weight: Tensor, member: Member, num_units: int) -> Float64Array:
         matrix = as_matrix(weight, member.axis)
         try:
             values = self.function(matrix)
@@ -62,5 +53,4 @@ class FromFunction(Criterion):
                 f"`importance`: {self.function!r} must return a tensor of shape ({matrix.shape[0]},), one number "
                 f"per row of the weight {member.tensor!r} it got as a {tuple(matrix.shape)} matrix; got {got}"
             )
-        result: Float64Array = values.detach().to("cpu", torch.float64).numpy()
-        return result
+        return unit_sums(values.detach().to("cpu", torch.float64).numpy(), member, num_units)

@@ -18,26 +18,6 @@ __all__ = ["NORMALIZERS", "SPELLINGS"]
 _NOISE = 2.0**-32
 
 
-def _none(scores: Float64Array) -> Float64Array:
-    """Y = x."""
-    return scores
-
-
-def _sum(scores: Float64Array) -> Float64Array:
-    """Y = x / Σ x."""
-    return _ratio(scores, float(scores.sum()))
-
-
-def _mean(scores: Float64Array) -> Float64Array:
-    """Y = x / mean(x)."""
-    return _ratio(scores, float(scores.mean()))
-
-
-def _max(scores: Float64Array) -> Float64Array:
-    """Y = x / max(x)."""
-    return _ratio(scores, float(scores.max()))
-
-
 def _standardization(scores: Float64Array) -> Float64Array:
     """Y = (x - min(x)) / (max(x) - min(x)), so that y is in [0, 1]."""
     raised = _difference(scores, float(scores.min()))
@@ -80,10 +60,10 @@ def _difference(scores: Float64Array, reference: float) -> Float64Array:
 
 
 NORMALIZERS: dict[str, Callable[[Float64Array], Float64Array]] = {
-    "none": _none,
-    "sum": _sum,
-    "mean": _mean,
-    "max": _max,
+    "none": lambda x: x,
+    "sum": lambda x: _ratio(x, x.sum()),
+    "mean": lambda x: _ratio(x, x.mean()),
+    "max": lambda x: _ratio(x, x.max()),
     "standardization": _standardization,
     "gaussian": _gaussian,
     "lamp": _lamp,

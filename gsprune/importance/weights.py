@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from gsprune.errors import ScoreError
 from gsprune.importance.criterion import ScoreSource
 from gsprune.tracing.graph import Group, Member
 
-__all__ = ["as_matrix", "scored_members", "unit_sums"]
+__all__ = ["as_matrix", "member_rows", "scored_members", "unit_sums"]
 
 
 def as_matrix(weight: Tensor, axis: int) -> Tensor:
@@ -40,6 +42,14 @@ def scored_members(group: Group, source: ScoreSource) -> tuple[Member, ...]:
             f"keep its width with ignore=({group.name!r},)"
         )
     return members
+
+
+def member_rows(source: ScoreSource, row: Callable[[Tensor, Member, int], Float64Array]) -> dict[str, Float64Array]:
+    """Group name -> (scored members, units) float64; a row is ``row(weight, member, number of units)``."""
+    return {
+        group.name: np.stack([row(source.tensors[m.tensor], m, group.num_units) for m in scored_members(group, source)])
+        for group in source.groups
+    }
 
 
 def unit_sums(values: Float64Array, member: Member, num_units: int) -> Float64Array:

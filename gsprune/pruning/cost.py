@@ -75,10 +75,9 @@ def cost(model: nn.Module, example_inputs: Any = None, forward: Callable[..., An
     graph, _ = trace(module, example_inputs, forward)
     tensors = canonical_tensors(module)
     macs: dict[str, float] = {}
-    for operation in graph.mac_operations:
-        layer = layer_of(operation.weight)
-        numel = math.prod(tensors[operation.weight].shape)
-        macs[layer] = macs.get(layer, 0.0) + operation.positions * numel
+    for weight, uses in graph.weight_uses.items():
+        layer = layer_of(weight)
+        macs[layer] = macs.get(layer, 0.0) + uses * math.prod(tensors[weight].shape)
     parameters: dict[str, list[Tensor]] = {}
     for name, parameter in module.named_parameters():
         parameters.setdefault(layer_of(name), []).append(parameter)

@@ -128,7 +128,7 @@ def sensitivity(
     tensors = canonical_tensors(module)
     frozen = ignored_groups(module, graph, ignore)
     provider = get_backend(backend, next(iter(tensors.values())).device)
-    structure = Structure.of(graph)
+    structure = Structure(graph)
     calls = []
     if compensate != "none" or calibration is not None:
         calls = calibration_calls(calibration, example)

@@ -47,7 +47,7 @@ def open_session(
     session = _with_copies(session_of(model), copies)
     if session is None:
         graph, example = trace_model(model, example_inputs, forward, copies)
-        return Session(Structure.of(graph), example, {group.name: group.width for group in graph.groups})
+        return Session(Structure(graph), example, {group.name: group.width for group in graph.groups})
     if session.structure is not None:
         copies = {**session.structure.traced.copies, **copies}
     if session.binding is not None and not (session.binding.module is model and session.binding.is_valid()):
@@ -70,7 +70,7 @@ def open_session(
     graph, refused = _with_recorded_groups(graph, session)
     return replace(
         session,
-        structure=Structure.of(graph),
+        structure=Structure(graph),
         example=example,
         initial_widths={g.name: max(g.width, session.initial_widths.get(g.name, 0)) for g in graph.groups},
         kept_before=_fitting(session.kept, graph.shapes),

@@ -41,10 +41,7 @@ class CostModel:
     @classmethod
     def of_macs(cls, graph: Graph) -> CostModel:
         """The MACs of one example."""
-        factors: dict[str, float] = {}
-        for operation in graph.mac_operations:
-            factors[operation.weight] = factors.get(operation.weight, 0.0) + operation.positions
-        return cls._build(graph, factors)
+        return cls._build(graph, graph.weight_uses)
 
     @classmethod
     def _build(cls, graph: Graph, factors: Mapping[str, float]) -> CostModel:

@@ -58,9 +58,7 @@ def has_structure(model: nn.Module, copy: str, original: str) -> bool:
 def untied_twins(model: nn.Module, tied: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Pairs of equal submodules that nothing ties: the code may mix them. Repeated layers of a container do not count.
 
-    Args:
-        model: the network.
-        tied: {copy: original} of the copies that are tied.
+    `tied` is {copy: original} of the copies that are tied.
     """
     pairs: list[tuple[str, str]] = []
     for names in _by_signature(model).values():
@@ -73,13 +71,7 @@ def untied_twins(model: nn.Module, tied: Mapping[str, str]) -> tuple[tuple[str, 
 
 
 def tie_copies(tape: Tape, model: nn.Module, copies: Mapping[str, str]) -> None:
-    """Unite the channels of every copy with those of its original, whether or not the traced call runs both.
-
-    Args:
-        tape: the tape of the trace.
-        model: the network.
-        copies: {copy: original}, names of submodules of equal structure.
-    """
+    """Unite the channels of every copy with those of its original, whether or not the traced call runs both."""
     for copy, original in copies.items():
         tape.op = f"{copy} is a copy of {original}"
         to_original, to_copy = (np.arange(tape.num_atoms, dtype=np.int32) for _ in range(2))

@@ -41,15 +41,10 @@ class Example:
 
     def call(self, model: nn.Module) -> Any:
         """The model's output on the example."""
-        if not self.autocast:
-            return self._called(model)
         with in_autocast(self.autocast):
-            return self._called(model)
-
-    def _called(self, model: nn.Module) -> Any:
-        if self.forward is not None:
-            return self.forward(model, *self.args, **self.kwargs)
-        return model(*self.args, **self.kwargs)
+            if self.forward is not None:
+                return self.forward(model, *self.args, **self.kwargs)
+            return model(*self.args, **self.kwargs)
 
 
 def as_example(example_inputs: Any, forward: Callable[..., Any] | None, argument: str = "example_inputs") -> Example:
@@ -150,25 +145,17 @@ def first_outputs(model: nn.Module, example: Example, argument: str = "example_i
 
 def candidates(model: nn.Module, forward: Callable[..., Any] | None) -> Iterator[Example]:
     """Examples that fit the first layer with weights, likeliest first, at most 20."""
-    forward = forward if forward is not None or _has_forward(model) else _without_forward(model)
+    if forward is None and type(model).forward is nn.Module.forward and hasattr(model, "get_action_and_value"):
+        forward = _action_and_value
     for count, (shape, dtype) in enumerate(_shapes(model)):
         if count == _MAX_TRIES:
             return
         yield Example((_filled(shape, dtype, model),), {}, forward)
 
 
-def _has_forward(model: nn.Module) -> bool:
-    return type(model).forward is not nn.Module.forward
-
-
 def _action_and_value(model: nn.Module, *inputs: Any) -> Any:
     """What CleanRL's agents have in place of a forward."""
     return model.get_action_and_value(*inputs)  # type: ignore[operator]
-
-
-def _without_forward(model: nn.Module) -> Callable[..., Any] | None:
-    """The call of a module without a forward, where it is known."""
-    return _action_and_value if hasattr(model, "get_action_and_value") else None
 
 
 def _shapes(model: nn.Module) -> Iterator[tuple[tuple[int, ...], torch.dtype | None]]:

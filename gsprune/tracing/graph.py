@@ -15,7 +15,7 @@ from gsprune.arrays import IntArray
 from gsprune.tracing.table import graph_table
 from gsprune.tracing.trail import TrailOperation
 
-__all__ = ["Graph", "Group", "MacOperation", "Member", "Protected", "Queries", "layer_of"]
+__all__ = ["Graph", "Group", "Member", "Protected", "Queries", "layer_of"]
 
 
 def layer_of(tensor: str) -> str:
@@ -92,19 +92,6 @@ class Protected:
 
 
 @dataclass(frozen=True, slots=True)
-class MacOperation:
-    """A multiplication of activations with a weight: it costs ``numel(weight) * positions`` MACs.
-
-    Attributes:
-        weight: name of the parameter.
-        positions: how often every weight is used per example of the batch.
-    """
-
-    weight: str
-    positions: float
-
-
-@dataclass(frozen=True, slots=True)
 class Queries:
     """Rows of a projection whose products are the queries of an attention that scales by 1 / sqrt(width of a head).
 
@@ -130,7 +117,7 @@ class Graph:
         protected: what is not prunable, with reasons.
         shapes: shape of every parameter and buffer by canonical name.
         aliases: other names of tied tensors -> canonical name.
-        mac_operations: every use of a weight in the traced forward.
+        weight_uses: weight -> how often each of its elements is used per example of the batch, one MAC each.
         example_shapes: shapes of the example's tensors, for messages.
         example_origin: "given" or "made" (by the tracer, from the first layer).
         inexact: names of ops that read a channel axis as a population (LayerNorm, softmax over channels, ...), after
@@ -147,7 +134,7 @@ class Graph:
     protected: tuple[Protected, ...]
     shapes: Mapping[str, tuple[int, ...]]
     aliases: Mapping[str, str]
-    mac_operations: tuple[MacOperation, ...]
+    weight_uses: Mapping[str, float]
     example_shapes: tuple[tuple[int, ...], ...]
     example_origin: Literal["given", "made"]
     inexact: tuple[str, ...]
@@ -177,12 +164,8 @@ class Graph:
 
     def macs(self) -> float:
         """MACs of one example (weights only), from the trace and the present shapes."""
-        return float(
-            sum(
-                operation.positions * np.prod(self.shapes[operation.weight], dtype=np.float64)
-                for operation in self.mac_operations
-            )
-        )
+        uses = self.weight_uses.items()
+        return float(sum(count * np.prod(self.shapes[weight], dtype=np.float64) for weight, count in uses))
 
     def removed(self, removed_units: Mapping[str, IntArray]) -> dict[str, dict[int, IntArray]]:
         """Positions that go when these units go.

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from gsprune.arrays import BoolArray, IntArray
 from gsprune.tracing.components import Components, atoms_in
-from gsprune.tracing.graph import Graph, Group, MacOperation, Member, Protected, Queries
-from gsprune.tracing.tape import Axis, Tape
+from gsprune.tracing.graph import Graph, Group, Member, Protected, Queries
+from gsprune.tracing.tape import Tape
 from gsprune.tracing.trail import TrailOperation, build_trail
 
 __all__ = ["build_graph"]
@@ -29,7 +27,7 @@ def build_graph(
     components = Components(tape)
     components.settle()
     types = {name: type(module).__name__ for name, module in model.named_modules(remove_duplicate=False)}
-    groups, group_of, unit_of = _Grouping(tape, types, components).groups()
+    groups, group_of, unit_of = _groups(tape, types, components)
     batch = next((shape[0] for shape in example_shapes if shape), 1) or 1
     return Graph(
         groups=groups,
@@ -38,7 +36,7 @@ def build_graph(
         aliases=tape.aliases,
         copies=tape.copies,
         unseen=tape.unseen,
-        mac_operations=_mac_operations(tape, batch),
+        weight_uses={weight: count / batch for weight, count in tape.weight_uses.items()},
         example_shapes=tuple(example_shapes),
         example_origin=origin,
         inexact=_inexact(tape, components),
@@ -91,107 +89,75 @@ def _trail(
     return build_trail(tape.trail, units, group_of_unit.astype(np.int32), [group.name for group in groups])
 
 
-def _mac_operations(tape: Tape, batch: int) -> tuple[MacOperation, ...]:
-    """Uses per weight and example, in the order of the forward."""
-    positions: dict[str, float] = {}
-    for use in tape.mac_uses:
-        positions[use.weight] = positions.get(use.weight, 0.0) + use.positions / batch
-    return tuple(MacOperation(weight, count) for weight, count in positions.items())
+def _groups(
+    tape: Tape, types: Mapping[str, str], components: Components
+) -> tuple[tuple[Group, ...], IntArray, IntArray]:
+    """All prunable groups in the order in which the forward opens them; group and unit of each component, or -1.
+
+    `types` are the names of the modules' classes.
+    """
+    axes, group_of, unit_of = tape.axes, np.full(tape.num_atoms, -1), np.full(tape.num_atoms, -1)
+    axis_of = np.repeat(np.arange(-1, len(axes)), [1, *[axis.size for axis in axes]])
+    atoms = np.flatnonzero(components.prunable[components.labels])
+    entries, counts = np.unique(components.labels[atoms] * len(axes) + axis_of[atoms], return_counts=True)
+    owner, member = np.divmod(entries, max(len(axes), 1))
+    memberships = np.stack([member, counts], axis=1)
+    bounds = [*np.flatnonzero(np.diff(owner, prepend=-1)).tolist(), len(owner)]
+    prunable = owner[bounds[:-1]]
+    roots = components.first_opening[prunable]
+    root_axes = axis_of[roots].tolist()
+    same: dict[tuple[int, bytes], list[int]] = {}  # root and memberships -> components that have them
+    for index in _order(tape, roots).tolist():
+        key = root_axes[index], memberships[bounds[index] : bounds[index + 1]].tobytes()
+        same.setdefault(key, []).append(index)
+    for number, units in enumerate(same.values()):
+        group_of[prunable[units]], unit_of[prunable[units]] = number, np.arange(len(units))
+    consumes, is_head = _flags(tape, components, axis_of)
+    groups: list[Group] = []
+    names: Counter[str] = Counter()
+    for number, ((root, _), units) in enumerate(same.items()):
+        copies = dict(memberships[bounds[units[0]] : bounds[units[0] + 1]].tolist())
+        members = []
+        for index in (root, *(index for index in copies if index != root)):
+            axis = axes[index]
+            owners = components.labels[axis.first : axis.first + axis.size]
+            own = np.where(group_of[owners] == number, unit_of[owners], -1)
+            members.append(Member(axis.tensor, axis.axis, own, "in" if consumes[index] else "out"))
+        name = _module_name(members[0].tensor)
+        names[name] += 1
+        name = name if names[name] == 1 else f"{name}:{names[name]}"
+        width_per_unit = 1 if is_head[prunable[units]].any() else copies[root]
+        groups.append(Group(name, len(units), width_per_unit, tuple(members), _kind(types, members)))
+    return tuple(groups), group_of, unit_of
 
 
-@dataclass(slots=True)
-class _Grouping:
-    """Components with the same memberships, as groups."""
+def _flags(tape: Tape, components: Components, axis_of: IntArray) -> tuple[BoolArray, BoolArray]:
+    """Which axes consume channels, and which components are tied across heads."""
+    consumes = np.zeros(len(tape.axes), bool)
+    consumes[axis_of[atoms_in(tape.inputs)]] = True
+    consumes[axis_of[atoms_in(tape.openings)]] = False
+    is_head = np.zeros(tape.num_atoms, bool)
+    is_head[components.labels[atoms_in(tape.heads)]] = True
+    return consumes, is_head
 
-    tape: Tape
-    types: Mapping[str, str]  # module name -> name of its class
-    components: Components
 
-    def groups(self) -> tuple[tuple[Group, ...], IntArray, IntArray]:
-        """All prunable groups in the order in which the forward opens them; group and unit of each component, or -1."""
-        components, axes = self.components, self.tape.axes
-        group_of = np.full(self.tape.num_atoms, -1, np.int64)
-        sizes = np.array([0, *[axis.size for axis in axes]], np.int64)
-        axis_of = np.concatenate([[-1], np.repeat(np.arange(len(axes)), sizes[1:])]).astype(np.int64)
-        atoms = np.flatnonzero(components.prunable[components.labels])
-        if not len(atoms):
-            return (), group_of, group_of
-        entries, counts = np.unique(components.labels[atoms] * len(axes) + axis_of[atoms], return_counts=True)
-        owner, member = np.divmod(entries, len(axes))
-        starts = np.flatnonzero(np.diff(owner, prepend=-1))
-        roots = components.first_opening[owner[starts]]
-        order = self._order(roots)
-        signatures = self._signatures(member, counts, starts, axis_of[roots])[order]
-        _, firsts, inverse = np.unique(signatures, return_index=True, return_inverse=True)
-        number = np.argsort(np.argsort(firsts))[inverse]  # groups are numbered by their first unit
-        units = owner[starts][order]
-        group_of[units] = number
-        positions = np.argsort(number, kind="stable")
-        widths = np.bincount(number)
-        unit_of = np.full(self.tape.num_atoms, -1, np.int64)
-        unit_of[units[positions]] = np.arange(len(units)) - np.repeat(np.cumsum(widths) - widths, widths)
-        consumes, is_head = self._flags(axis_of)
-        has_heads = np.bincount(number, weights=is_head[units]) > 0
-        groups: list[Group] = []
-        names: Counter[str] = Counter()
-        for index, first in enumerate(np.sort(firsts)):
-            unit = int(order[first])
-            span = slice(int(starts[unit]), int(starts[unit + 1]) if unit + 1 < len(starts) else None)
-            found = dict(zip(member[span].tolist(), counts[span].tolist(), strict=True))
-            root = int(axis_of[roots[unit]])
-            members = tuple(
-                self._member(axes[axis], index, group_of, unit_of, bool(consumes[axis]))
-                for axis in (root, *(axis for axis in found if axis != root))
-            )
-            name = _module_name(members[0].tensor)
-            names[name] += 1
-            name = name if names[name] == 1 else f"{name}:{names[name]}"
-            copies = 1 if has_heads[index] else int(found[root])
-            groups.append(Group(name, int(widths[index]), copies, members, self._kind(members)))
-        return tuple(groups), group_of, unit_of
+def _order(tape: Tape, roots: IntArray) -> IntArray:
+    """Positions of components in the order of their first opening, and within one layer by position."""
+    opened = atoms_in(tape.openings)
+    rank = np.full(tape.num_atoms, len(opened), np.int64)
+    rank[opened[::-1]] = np.arange(len(opened))[::-1]
+    return np.argsort(rank[roots], kind="stable")
 
-    def _flags(self, axis_of: IntArray) -> tuple[BoolArray, BoolArray]:
-        """Which axes consume channels, and which components are tied across heads."""
-        consumes = np.zeros(len(self.tape.axes), bool)
-        consumes[axis_of[atoms_in(self.tape.inputs)]] = True
-        consumes[axis_of[atoms_in(self.tape.openings)]] = False
-        is_head = np.zeros(self.tape.num_atoms, bool)
-        is_head[self.components.labels[atoms_in(self.tape.heads)]] = True
-        return consumes, is_head
 
-    @staticmethod
-    def _signatures(member: IntArray, counts: IntArray, starts: IntArray, roots: IntArray) -> npt.NDArray[np.uint64]:
-        """A hash per component, equal where the memberships (axis, count) and the root's axis are."""
-        generator = np.random.default_rng(0)
-        salts = generator.integers(1, 2**63, size=(2, int(max(member.max(), roots.max())) + 1), dtype=np.uint64)
-        with np.errstate(over="ignore"):
-            each = salts[0, member] * (counts.astype(np.uint64) * np.uint64(2) + np.uint64(1))
-            each ^= each >> np.uint64(29)
-            each *= np.uint64(0xBF58476D1CE4E5B9)
-            hashes: npt.NDArray[np.uint64] = np.add.reduceat(each, starts) ^ salts[1, roots]
-            return hashes
-
-    def _order(self, roots: IntArray) -> IntArray:
-        """Positions of components in the order of their first opening, and within one layer by position."""
-        opened = atoms_in(self.tape.openings)
-        rank = np.full(self.tape.num_atoms, len(opened), np.int64)
-        rank[opened[::-1]] = np.arange(len(opened))[::-1]
-        return np.argsort(rank[roots], kind="stable")
-
-    def _member(self, axis: Axis, group: int, group_of: IntArray, unit_of: IntArray, consumes: bool) -> Member:
-        owners = self.components.labels[axis.first : axis.first + axis.size]
-        units = np.where(group_of[owners] == group, unit_of[owners], -1)
-        return Member(axis.tensor, axis.axis, units, "in" if consumes else "out")
-
-    def _kind(self, members: Sequence[Member]) -> str:
-        """The layer types, axes and roles of a group, counted."""
-        parts: Counter[str] = Counter()
-        for member in members:
-            owner, _, leaf = member.tensor.rpartition(".")
-            parts[f"{self.types[owner]}.{leaf}[{member.axis}]:{member.role}"] += 1
-        root = members[0].tensor.rpartition(".")
-        lead = f"{self.types[root[0]]}.{root[2]}"
-        return " ".join([lead, *[f"{part}*{count}" for part, count in sorted(parts.items())]])
+def _kind(types: Mapping[str, str], members: Sequence[Member]) -> str:
+    """The layer types, axes and roles of a group, counted."""
+    parts: Counter[str] = Counter()
+    for member in members:
+        owner, _, leaf = member.tensor.rpartition(".")
+        parts[f"{types[owner]}.{leaf}[{member.axis}]:{member.role}"] += 1
+    root = members[0].tensor.rpartition(".")
+    lead = f"{types[root[0]]}.{root[2]}"
+    return " ".join([lead, *[f"{part}*{count}" for part, count in sorted(parts.items())]])
 
 
 def _module_name(tensor: str) -> str:

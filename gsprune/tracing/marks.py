@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gsprune.tracing.shadow import Shadow
 
-__all__ = ["Mark", "count_write", "ensure_mark", "is_noise", "mark_of", "num_writes", "set_noise", "unmark"]
+__all__ = ["Mark", "ensure_mark", "is_noise", "mark_of", "num_writes", "set_noise", "unmark"]
 
 _ATTRIBUTE = "_gsprune_mark"
 
@@ -50,11 +50,6 @@ def num_writes(tensor: Tensor) -> int:
     """How often the tensor, or the one behind it, has been written to."""
     mark = mark_of(tensor if tensor._base is None else tensor._base)
     return 0 if mark is None else mark.writes
-
-
-def count_write(tensor: Tensor) -> None:
-    """Note that a tensor that is no view holds something else from now on."""
-    ensure_mark(tensor).writes += 1
 
 
 def is_noise(tensor: Tensor) -> bool:

@@ -6,6 +6,7 @@ index *vector*. The present `Graph` and the kept indices in the traced numbering
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -37,18 +38,28 @@ class ExpectedOperation(NamedTuple):
     numbers: Numbers = ()
 
 
-class _Vectors:
-    """The part of a structure that never changes: the traced graph and its distinct index vectors.
+class Structure:
+    """The groups of a network at one moment.
 
-    The attributes are those of `Structure`, at the time of the trace.
+    Attributes:
+        traced: the graph at the time of the trace. Pruning does not change its names, roles and reasons.
+        num_units: number of present units of all groups.
+        first_unit: (groups + 1,) int64, the first unit of each group in the numbering over all groups.
+        ids: (positions,) int64, the concatenated index vectors: the unit of every position, `num_units` for none.
+        starts: (vectors + 1,) int64, the start of each vector in `ids`.
+        of_axis: tensor -> ((axis, vector), ...), for every axis that belongs to a group.
+        cuts: the distinct values of `of_axis`. Tensors with the same value are cut in the same way.
+        cut_of: tensor -> index into `cuts`.
+        cache: values that callers derive from the traced graph, which never changes.
     """
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+        """The structure of a freshly traced network."""
+        self.traced = graph
         self.first_unit = np.concatenate([[0], np.cumsum([group.num_units for group in graph.groups])]).astype(np.int64)
         self.num_units = int(self.first_unit[-1])
         axes: dict[tuple[str, int], IntArray] = {}
-        for first, group in zip(self.first_unit.tolist(), graph.groups, strict=False):
+        for group, first, _ in self.spans():
             for member in group.members:
                 key = (member.tensor, member.axis)
                 if key not in axes:
@@ -66,54 +77,15 @@ class _Vectors:
         self.cuts = tuple(dict.fromkeys(self.of_axis.values()))
         cut_index = {axes: index for index, axes in enumerate(self.cuts)}
         self.cut_of = {tensor: cut_index[axes] for tensor, axes in self.of_axis.items()}
-        self.cache: dict[Any, Any] = {}
         self.ids: IntArray = np.concatenate([np.zeros(0, np.int64), *vectors])
         self.starts: IntArray = np.concatenate([[0], np.cumsum([len(ids) for ids in vectors])]).astype(np.int64)
+        self.cache: dict[Any, Any] = {}
+        self._traced_ids, self._traced_starts = self.ids, self.starts
+        self._alive: BoolArray = np.ones(self.num_units, dtype=bool)  # of the traced units
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the cache out of a pickle."""
-        return {**self.__dict__, "cache": {}}
-
-
-class Structure:
-    """The groups of a network at one moment.
-
-    Attributes:
-        num_units: number of present units of all groups.
-        first_unit: (groups + 1,) int64, the first unit of each group in the numbering over all groups.
-        ids: (positions,) int64, the concatenated index vectors: the unit of every position, `num_units` for none.
-        starts: (vectors + 1,) int64, the start of each vector in `ids`.
-        of_axis: tensor -> ((axis, vector), ...), for every axis that belongs to a group.
-        cuts: the distinct values of `of_axis`. Tensors with the same value are cut in the same way.
-        cut_of: tensor -> index into `cuts`.
-        cache: values that callers derive from the traced graph, which never changes.
-    """
-
-    def __init__(
-        self, vectors: _Vectors, alive: BoolArray, first_unit: IntArray, ids: IntArray, starts: IntArray
-    ) -> None:
-        self._vectors = vectors
-        self._alive = alive
-        self.first_unit = first_unit
-        self.num_units = int(first_unit[-1])
-        self.ids = ids
-        self.starts = starts
-        self.of_axis = vectors.of_axis
-        self.cuts = vectors.cuts
-        self.cut_of = vectors.cut_of
-        self.cache = vectors.cache
-
-    @classmethod
-    def of(cls, graph: Graph) -> Structure:
-        """The structure of a freshly traced network."""
-        vectors = _Vectors(graph)
-        alive = np.ones(vectors.num_units, dtype=bool)
-        return cls(vectors, alive, vectors.first_unit, vectors.ids, vectors.starts)
-
-    @property
-    def traced(self) -> Graph:
-        """The graph at the time of the trace. Pruning does not change its names, roles and reasons."""
-        return self._vectors.graph
+        """Leave out of a copy what it can compute again."""
+        return {name: {} if name == "cache" else value for name, value in self.__dict__.items() if name != "graph"}
 
     @cached_property
     def graph(self) -> Graph:
@@ -167,7 +139,11 @@ class Structure:
         alive, first_unit, ids, starts, keeps = _core.units.shrink_units(
             keep, self._alive, self.first_unit, self.ids, self.starts
         )
-        return Structure(self._vectors, alive, first_unit, ids, starts), keeps
+        smaller = copy(self)
+        smaller.cache = self.cache
+        smaller._alive, smaller.ids, smaller.starts = alive, ids, starts
+        smaller.first_unit, smaller.num_units = first_unit, int(first_unit[-1])
+        return smaller, keeps
 
     def expected_operations(self, before: Structure) -> list[ExpectedOperation]:
         """The operations of the present network, in the order of the trace, if every size in its code follows."""
@@ -195,12 +171,11 @@ class Structure:
 
     def kept(self) -> dict[str, dict[int, IntArray]]:
         """Tensor -> {axis: sorted positions kept since the trace}; only axes that lost positions."""
-        traced = self._vectors
         extended = np.append(self._alive, True)
         kept: dict[str, dict[int, IntArray]] = {}
         for tensor, axes in self.of_axis.items():
             for axis, vector in axes:
-                alive = extended[traced.ids[traced.starts[vector] : traced.starts[vector + 1]]]
+                alive = extended[self._traced_ids[self._traced_starts[vector] : self._traced_starts[vector + 1]]]
                 if not alive.all():
                     kept.setdefault(tensor, {})[axis] = np.flatnonzero(alive)
         return kept

@@ -19,7 +19,7 @@ from gsprune.tracing.marks import ensure_mark, mark_of, num_writes
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, row_along, varying
 from gsprune.tracing.trail import Scale, TracedOperation
 
-__all__ = ["OUTPUT", "Axis", "MacUse", "Split", "Tape", "shared_layers"]
+__all__ = ["OUTPUT", "Axis", "Split", "Tape", "shared_layers"]
 
 OUTPUT = "output of the network"  # reason that protects what leaves the traced call; how it leaves may follow
 
@@ -51,13 +51,6 @@ class Split(NamedTuple):
     named: bool = False
 
 
-class MacUse(NamedTuple):
-    """A weight used `positions` times in the traced call (all examples of the batch together)."""
-
-    weight: str
-    positions: float
-
-
 class Tape:
     """Atoms, and the notes on them.
 
@@ -83,6 +76,7 @@ class Tape:
         attention_scale: the scale that the code gives to torch's own attention that runs.
         populations: (operation, layer) of channels that were read together.
         unweighted: layers over channels that were summed without a weight of the network.
+        weight_uses: weight -> how often each of its elements was used, in all examples of the batch together.
         scale: the number that the running operation scales by, if it follows a width.
         marked: every tensor with channels that the forward has computed, alive or not.
         stored: layers of tensors that are alive after the call without being returned.
@@ -112,7 +106,7 @@ class Tape:
         self.attention_scale: Scale | None = None
         self.populations: list[tuple[str, Labels]] = []
         self.unweighted: list[Labels] = []
-        self.mac_uses: list[MacUse] = []
+        self.weight_uses: dict[str, float] = {}
         self.trail: list[TracedOperation] = []
         self.scale: Scale | None = None
         self.marked: list[ref[torch.Tensor]] = []
@@ -225,9 +219,10 @@ class Tape:
     @contextmanager
     def without_trail(self) -> Iterator[None]:
         """A block whose operations count neither in the trail nor in the MACs."""
-        operations, uses = len(self.trail), len(self.mac_uses)
+        operations, uses = len(self.trail), dict(self.weight_uses)
         yield
-        del self.trail[operations:], self.mac_uses[uses:]
+        del self.trail[operations:]
+        self.weight_uses = uses
 
     # -- verbs for rules ----------------------------------------------------------------------------------------------
 
@@ -294,7 +289,7 @@ class Tape:
     def count(self, weight: str | None, positions: float) -> None:
         """Count a weight's MACs: every element was used `positions` times, for all examples together."""
         if weight is not None:
-            self.mac_uses.append(MacUse(weight, positions))
+            self.weight_uses[weight] = self.weight_uses.get(weight, 0.0) + positions
 
     def split(self, labels: Labels, axes: tuple[int, ...], *, fixed_parts: bool = False) -> None:
         """Record that one axis was cut into `axes`; channels go along the last of them."""

@@ -76,13 +76,7 @@ def _makes_outputs(tape: Tape, name: str) -> bool:
 
 
 def protect_unseen(tape: Tape, model: nn.Module, names: Sequence[str], run: Callable[[], Any]) -> tuple[str, ...]:
-    """Protect the channels that unseen modules may read.
-
-    Args:
-        tape: what the trace has noted.
-        model: the network.
-        names: of the unseen modules.
-        run: calls the model under the tracer once more.
+    """Protect the channels that unseen modules may read. `run` calls the model under the tracer once more.
 
     Returns:
         names of the modules that may read channels, or of which nobody knows what they read.

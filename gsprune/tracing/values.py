@@ -70,10 +70,7 @@ def _is_number(tape: Tape, call: Call, value: Any) -> bool:
 def use_positions(tape: Tape, call: Call, inputs: Sequence[Shadow]) -> None:
     """Protect the channels whose positions an operation uses, or let its output hold the same positions.
 
-    Args:
-        tape: the tape; the outputs have their shadows.
-        call: the operation.
-        inputs: shadows of its inputs, from before it.
+    The outputs have their shadows; `inputs` are those of the inputs, from before the operation.
     """
     positions = [layer for shadow in inputs for layer in shadow.positions]
     if call.op in _SAME_VALUES and (positions or inputs[0].sum is not None):

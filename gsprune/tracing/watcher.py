@@ -148,14 +148,8 @@ def _tie_view(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], out: Tens
     """Tie the axes of a view to the channels whose length they were given.
 
     Of an axis that the view splits, channels go along the part whose size is left open or is such a length: the others
-    are numbers in the code.
-
-    Args:
-        tape: the tape.
-        args: of the view: a tensor, then its sizes, one by one or in a sequence.
-        kwargs: the same by name.
-        out: the view.
-        num_splits: how many splits the tape held before the view.
+    are numbers in the code. `args` are a tensor and its sizes, one by one or in a sequence; `num_splits` is the number
+    of splits on the tape before the view.
     """
     sizes = kwargs.get("shape", args[1:])
     sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes

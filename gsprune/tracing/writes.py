@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gsprune.tracing.marks import count_write
+from gsprune.tracing.marks import ensure_mark
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Shadow, varying
 from gsprune.tracing.tape import Tape, shared_layers
 
@@ -18,20 +18,15 @@ __all__ = ["note_write"]
 def note_write(tape: Tape, written: Tensor, result: Shadow, op: str) -> None:
     """An operation has written `result` into `written`, which may be a view of a larger tensor.
 
-    The larger one takes over channels that span one of its axes; others keep their width.
-
-    Args:
-        tape: the tape.
-        written: the tensor, whose shadow is that from before the write.
-        result: the shadow after it.
-        op: the operation, for reasons.
+    The shadow of `written` is still that from before the write. The larger tensor takes over channels that span one of
+    its axes; others keep their width.
     """
     base = written._base
     if base is None:
-        count_write(written)
+        ensure_mark(written).writes += 1
         return
     old, known = tape.of(written), tape.of(base)
-    count_write(base)
+    ensure_mark(base).writes += 1
     if len(old.layers) == len(result.layers) and old.kind is not Kind.CONSTANT:
         return  # the channels have been united with what was there
     if known.kind is Kind.CONSTANT and _of_any_size(written, result):

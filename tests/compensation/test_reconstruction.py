@@ -31,7 +31,7 @@ def scores(model: nn.Module, *batches: tuple[Tensor, ...]) -> dict[str, np.ndarr
     """Group name -> scores."""
     graph = gsprune.trace(model, batches[0])
     source = ScoreSource(
-        Structure.of(graph),
+        Structure(graph),
         frozenset(),
         canonical_tensors(model),
         get_backend("auto", torch.device("cpu")),

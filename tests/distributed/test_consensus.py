@@ -19,7 +19,7 @@ from gsprune.tracing.structure import Structure
 
 
 def _statistics(model: nn.Module, importance: str, x: torch.Tensor) -> dict[str, np.ndarray]:
-    structure = Structure.of(gsprune.trace(model))
+    structure = Structure(gsprune.trace(model))
     criterion = resolve_importance(rank_workers.criterion(importance, x)).criterion
     source = ScoreSource(structure, frozenset(), dict(model.named_parameters()), CppBackend(1), model)
     return criterion.statistics(source)  # type: ignore[union-attr]

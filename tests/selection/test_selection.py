@@ -19,7 +19,7 @@ from gsprune import trace
 from gsprune.arrays import IntArray
 from gsprune.networks import ActorCritic, build_encoder, example_frames
 from gsprune.selection import CostModel, dense_shapes, group_layers, matching_groups
-from gsprune.tracing.graph import Graph, Group, MacOperation, Protected
+from gsprune.tracing.graph import Graph, Group, Protected
 
 SCOPES = ("local", "global", "isomorphic")
 TARGETS = ("channels", "params", "macs")
@@ -49,8 +49,8 @@ def chain_graph(widths: list[int], kinds: list[str] | None = None, units_of: lis
     for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         shapes[f"layers.{i}.weight"] = (fan_out, fan_in)
         shapes[f"layers.{i}.bias"] = (fan_out,)
-    macs = [MacOperation(f"layers.{i}.weight", float(i + 1)) for i in range(len(sizes) - 1)]
-    return graph_of(groups, shapes, macs)
+    uses = {f"layers.{i}.weight": float(i + 1) for i in range(len(sizes) - 1)}
+    return graph_of(groups, shapes, uses)
 
 
 def widths_of(graph: Graph) -> dict[str, int]:

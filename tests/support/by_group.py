@@ -54,7 +54,7 @@ def group_scores(
     **options: Any,
 ) -> dict[str, np.ndarray]:
     """Group name -> (num_units,) float32."""
-    structure = Structure.of(graph) if isinstance(graph, Graph) else graph
+    structure = Structure(graph) if isinstance(graph, Graph) else graph
     scores = importance.unit_scores(ScoreSource(structure, frozenset(frozen), tensors, backend, **options))
     return {
         group.name: scores[first:last]
@@ -75,7 +75,7 @@ def select(
     **options: Any,
 ) -> dict[str, np.ndarray]:
     """Group name -> sorted removed units, of groups that lose some."""
-    structure = Structure.of(graph)
+    structure = Structure(graph)
     bounds = list(pairwise(structure.first_unit.tolist()))
     flat = np.zeros(structure.num_units, dtype=np.float32)
     for group, (first, last) in zip(graph.groups, bounds, strict=True):

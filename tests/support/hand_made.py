@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.backends import TorchBackend
-from gsprune.tracing.graph import Graph, Group, MacOperation, Member
+from gsprune.tracing.graph import Graph, Group, Member
 
 BACKEND = TorchBackend()
 
@@ -21,7 +21,7 @@ def member(tensor: str, axis: int, units: Iterable[int], role: str) -> Member:
 def graph_of(
     groups: Sequence[Group],
     shapes: Mapping[str, tuple[int, ...]],
-    macs: Sequence[MacOperation] = (),
+    weight_uses: Mapping[str, float] | None = None,
 ) -> Graph:
     """A graph with the fields that scores and selection read."""
     return Graph(
@@ -29,7 +29,7 @@ def graph_of(
         protected=(),
         shapes=dict(shapes),
         aliases={},
-        mac_operations=tuple(macs),
+        weight_uses=weight_uses or {},
         example_shapes=((1, 3, 8, 8),),
         example_origin="given",
         inexact=(),
@@ -82,8 +82,8 @@ def small_graph(net: nn.Sequential) -> Graph:
         ),
         "conv",
     )
-    macs = (MacOperation("0.weight", 36.0), MacOperation("3.weight", 16.0), MacOperation("6.weight", 1.0))
-    return graph_of((first, second), {name: tuple(t.shape) for name, t in tensors_of(net).items()}, macs)
+    uses = {"0.weight": 36.0, "3.weight": 16.0, "6.weight": 1.0}
+    return graph_of((first, second), {name: tuple(t.shape) for name, t in tensors_of(net).items()}, uses)
 
 
 def tensors_of(net: nn.Module) -> dict[str, Tensor]:

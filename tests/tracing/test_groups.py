@@ -208,6 +208,25 @@ def test_macs_are_those_of_the_paper(pooled: bool, width: int, millions: float) 
     assert round(graph.macs() / 1e6, 2) == millions
 
 
+class VectorProducts(nn.Module):
+    """A weight that is a vector, on either side of a product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(5, 8)
+        self.vector = nn.Parameter(torch.randn(8))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = torch.relu(self.hidden(x))
+        return h @ self.vector, self.vector @ h.T, torch.dot(self.vector, h[0])
+
+
+def test_macs_of_products_with_a_vector_count() -> None:
+    graph = gsprune.trace(VectorProducts(), torch.randn(4, 5))
+    assert [group.name for group in graph.groups] == ["hidden"]
+    assert graph.macs() == 5 * 8 + 8 + 8 + 8 / 4
+
+
 def test_macs_after_removal_need_no_further_trace() -> None:
     graph, _ = trace(Flat(), FRAMES)
     smaller = pruned_graph(graph, {"conv": np.array([0]), "hidden": np.array([1])})

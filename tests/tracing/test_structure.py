@@ -33,7 +33,7 @@ def described(graph: Graph) -> list[object]:
 @given(networks(KINDS), st.lists(st.integers(0, 2**16), min_size=1, max_size=3))
 def test_a_structure_shrinks_as_its_graph_does(net: RandomNet, seeds: list[int]) -> None:
     graph = gsprune.trace(net, example(net))
-    structure = Structure.of(graph)
+    structure = Structure(graph)
     kept: dict[str, dict[int, np.ndarray]] = {}
     for seed in seeds:
         rng = np.random.default_rng(seed)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from gsprune.tracing.call import Call
@@ -15,23 +13,12 @@ from gsprune.tracing.shadow import Kind, Labels, Shadow, varying
 from gsprune.tracing.tape import Tape
 
 
-class _Kernel(NamedTuple):
-    """The weight of a convolution: the atoms of its axes, in one group of the convolution."""
-
-    consumed: Labels | None
-    opened: Labels | None
-    kind: Kind
-    groups: int
-    transposed: bool
-
-
 @aten("convolution _convolution")
 def _convolution(tape: Tape, call: Call) -> Shadow:
     """aten.convolution(input, weight, bias, stride, padding, dilation, transposed, output_padding, groups)."""
     x, weight, bias = call.args[:3]
-    transposed, groups = call.args[6], call.args[8]
-    shadow, kernel = tape.of(x), tape.of(weight)
-    vectors, carried = vectors_along(tape, tied_over_space(tape, shadow, 2, call.op), 1)
+    transposed, kernel = call.args[6], tape.of(weight)
+    vectors, carried = vectors_along(tape, tied_over_space(tape, call, 2).layers, 1)
     channels = first_vector(tape, vectors)
     first, second = (
         first_vector(tape, [layer.reshape(-1) for layer in kernel.layers if varying(layer) == (axis,)])
@@ -42,16 +29,8 @@ def _convolution(tape: Tape, call: Call) -> Shadow:
             tape.protect(layer, f"{call.op} with a weight of joint axes")
         elif varying(layer)[0] >= 2:
             tape.protect(layer, "positions of a kernel")
-    if transposed:
-        first, second = second, first
-    made = _outputs(
-        tape,
-        channels,
-        shadow.kind,
-        _Kernel(second, first, kernel.kind, groups, transposed),
-        x.shape[1],
-        call.out.shape[1],
-    )
+    consumed, opened = (first, second) if transposed else (second, first)
+    made = _outputs(tape, call, channels, consumed, opened)
     layers = list(carried)
     if made is not None:
         layers.append(along_axis(made, 1, x.ndim))
@@ -64,12 +43,12 @@ def _convolution(tape: Tape, call: Call) -> Shadow:
 
 
 def _outputs(
-    tape: Tape, channels: Labels | None, kind: Kind, kernel: _Kernel, num_inputs: int, num_outputs: int
+    tape: Tape, call: Call, channels: Labels | None, consumed: Labels | None, opened: Labels | None
 ) -> Labels | None:
-    """Unite inputs of that kind with the weight's input axis, group by group; labels of the outputs."""
-    consumed, opened, kernel_kind, groups, transposed = kernel
-    if 1 < groups == num_inputs:
-        return _depthwise(tape, channels, kind, kernel, num_outputs // groups)
+    """Unite the input's channels with those that the weight consumes, group by group; labels of the outputs."""
+    x, weight, transposed, groups = call.args[0], call.args[1], call.args[6], call.args[8]
+    if 1 < groups == x.shape[1]:
+        return _depthwise(tape, call, channels, consumed if transposed else opened, opened)
     if groups > 1:
         channels = None if channels is None else tape.collapse_parts(channels, groups)
         if transposed:
@@ -80,27 +59,29 @@ def _outputs(
         outputs = None if made is None else np.tile(made, groups)
     else:
         outputs = opened
-    if num_inputs // groups > 1:
-        contract(tape, channels, kind, consumed, kernel_kind)
-    if opened is not None and kernel_kind is Kind.PARAMETER:
+    kind = tape.of(weight).kind
+    if x.shape[1] // groups > 1:
+        contract(tape, channels, tape.of(x).kind, consumed, kind)
+    if opened is not None and kind is Kind.PARAMETER:
         tape.open(opened)
     return outputs
 
 
-def _depthwise(tape: Tape, channels: Labels | None, kind: Kind, kernel: _Kernel, multiplier: int) -> Labels | None:
-    """Output channels k * multiplier ... belong to input channel k."""
-    own = kernel.consumed if kernel.transposed else kernel.opened
+def _depthwise(
+    tape: Tape, call: Call, channels: Labels | None, own: Labels | None, opened: Labels | None
+) -> Labels | None:
+    """Output channels k * multiplier ... belong to input channel k; `own` are the weight's labels of its inputs."""
+    transposed, multiplier = call.args[6], call.out.shape[1] // call.args[8]
     if own is None:
         if channels is not None:
             tape.protect(channels, f"{tape.op} with a tensor of fixed size")
         return None
     if channels is not None:
-        by_input = own.reshape(-1, 1 if kernel.transposed else multiplier)
-        tape.unite(channels.reshape(-1, 1), by_input)
-    elif kind is not Kind.CONSTANT:
+        tape.unite(channels.reshape(-1, 1), own.reshape(-1, 1 if transposed else multiplier))
+    elif tape.of(call.args[0]).kind is not Kind.CONSTANT:
         tape.protect(own, f"{tape.op} on channels of fixed number")
-    if not kernel.transposed:
+    if not transposed:
         return own
-    if kernel.opened is not None:
-        tape.protect(kernel.opened, f"{tape.op} with a channel multiplier")
+    if opened is not None:
+        tape.protect(opened, f"{tape.op} with a channel multiplier")
     return np.repeat(own, multiplier)

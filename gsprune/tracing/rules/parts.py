@@ -56,14 +56,13 @@ def _slice(tape: Tape, call: Call) -> Shadow:
     start, end, step = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)).indices(size)
     if step == 1 and length and size % length == 0 and start % length == 0:
         _split_parts(tape, shadow, axis, size // length)
-        return _cut(shadow, axis, start, end)
-    tape.protect_along(shadow, [axis], _WRITTEN)
-    index = (slice(None),) * axis + (slice(start, end, step),)
-    return shadow.with_layers([layer[index] if layer.shape[axis] > 1 else layer for layer in shadow.layers])
+    else:
+        tape.protect_along(shadow, [axis], _WRITTEN)
+    return _cut(shadow, axis, slice(start, end, step))
 
 
-def _cut(shadow: Shadow, axis: int, start: int, end: int) -> Shadow:
-    index = (slice(None),) * axis + (slice(start, end),)
+def _cut(shadow: Shadow, axis: int, part: slice) -> Shadow:
+    index = (slice(None),) * axis + (part,)
     cuts = [layer[index] if layer.shape[axis] > 1 else layer for layer in shadow.layers]
     return shadow.with_layers([compressed(cut, [axis]) for cut in cuts if cut.size > 1])
 
@@ -101,7 +100,7 @@ def _split(tape: Tape, call: Call) -> list[Shadow]:
     else:
         tape.protect_along(shadow, [axis], f"{call.op} into unequal parts")
     ends = np.cumsum(sizes).tolist()
-    return [_cut(shadow, axis, end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    return [_cut(shadow, axis, slice(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
 
 
 def _keep_as_long(tape: Tape, shadow: Shadow, axis: int, sizes: Sequence[int]) -> None:

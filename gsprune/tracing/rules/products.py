@@ -9,10 +9,11 @@ import torch
 
 from gsprune.tracing.call import Call
 from gsprune.tracing.constants import UNEVEN, uneven_axes
-from gsprune.tracing.rules.operands import Operand, aligned, highest_kind, merge, operand, protect_all
+from gsprune.tracing.marks import is_noise, set_noise
+from gsprune.tracing.rules.operands import Operand, highest_kind, merge, operand, protect_all
 from gsprune.tracing.rules.registry import aten
 from gsprune.tracing.scales import dot_of
-from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, varying
+from gsprune.tracing.shadow import Kind, Labels, Shadow, varying
 from gsprune.tracing.tape import Tape
 
 __all__ = ["contract", "first_vector", "note_products", "vectors_along"]
@@ -78,15 +79,25 @@ def note_products(tape: Tape, first: Shadow, second: Shadow, layers: Sequence[La
         tape.population(layers)
 
 
-def _product(
-    tape: Tape, a: torch.Tensor, b: torch.Tensor, out_shape: Sequence[int], transposed: bool = False
-) -> Shadow:
+def _product(tape: Tape, a: torch.Tensor, b: torch.Tensor, transposed: bool = False) -> Shadow:
+    """The shadow of a @ b as in ``torch.matmul``, or of a @ b^T.
+
+    A vector is a row on the left and a column on the right; of operands with fewer axes the batch axes are broadcast.
+    """
+    ndim, is_row, is_column = max(a.ndim, b.ndim, 2), a.ndim == 1, b.ndim == 1
+    result = _matrix_product(tape, _lifted(tape, a, ndim), _lifted(tape, b, ndim, is_column=is_column), transposed)
+    axes = (*(ndim - 2,) * is_row, *(ndim - 1,) * is_column)
+    return result.carry(lambda layer: layer.squeeze(axes)) if axes else result
+
+
+def _matrix_product(tape: Tape, a: torch.Tensor, b: torch.Tensor, transposed: bool) -> Shadow:
     """The shadow of a @ b: (..., n, k) @ (..., k, m), or of a @ b^T with b (..., m, k).
 
     The contracted axis unites, tied over batch and rows; rows of `a` and columns of `b` carry on, and a parameter's
     columns (its rows, where the parameter stands on the left) are opened. Batch axes meet as in an element-wise
     operation: heads stay equal.
     """
+    num_columns = b.shape[-2 if transposed else -1]
     first, second = tape.of(a), tape.of(b)
     second_layers = [np.swapaxes(layer, -1, -2) for layer in second.layers] if transposed else second.layers
     # Between two activations, heads of queries and keys stay, whatever a view leaves open.
@@ -100,7 +111,7 @@ def _product(
         _contract_either(tape, first_vector(tape, mine), first.kind, first_vector(tape, theirs), second.kind)
         note_products(tape, first, second, mine)
     left = Operand(_equal_heads(tape, rows), (*a.shape[:-1], 1), first.kind)
-    right = Operand(_equal_heads(tape, columns), (*b.shape[:-2], 1, out_shape[-1]), second.kind)
+    right = Operand(_equal_heads(tape, columns), (*b.shape[:-2], 1, num_columns), second.kind)
     for one, other in ((left, right), (right, left)):
         if one.kind is Kind.PARAMETER and other.kind is not Kind.PARAMETER:
             for layer in one.layers:
@@ -110,7 +121,7 @@ def _product(
     if kind is Kind.ACTIVATION and second.kind is Kind.PARAMETER and second.source is not None:
         tape.count(second.source, _num_uses(a, b))
     elif kind is Kind.ACTIVATION and first.kind is Kind.PARAMETER:
-        tape.count(first.source, float(out_shape[-1]))
+        tape.count(first.source, float(num_columns))
     weight = next((shadow.source for shadow in (second, first) if shadow.kind is Kind.PARAMETER), None)
     return Shadow(merge(tape, [left, right]), kind, weight, dot_of(first, second, a.ndim - 1))
 
@@ -145,12 +156,14 @@ def _equal_heads(tape: Tape, layers: Sequence[Labels]) -> list[Labels]:
     ]
 
 
-def _lifted(tape: Tape, tensor: torch.Tensor, ndim: int) -> torch.Tensor:
-    """A view of `tensor` with axes of size 1 in front, carrying its shadow."""
+def _lifted(tape: Tape, tensor: torch.Tensor, ndim: int, *, is_column: bool = False) -> torch.Tensor:
+    """A view of `tensor` with axes of size 1 in front (of a column, one of them behind), carrying its shadow."""
     if tensor.ndim == ndim:
         return tensor
-    view = tensor.reshape((1,) * (ndim - tensor.ndim) + tuple(tensor.shape))
-    tape.mark(view, tape.of(tensor).carry(lambda layer: aligned(layer, ndim)))
+    front, behind = (1,) * (ndim - tensor.ndim - is_column), (1,) * is_column
+    view = tensor.reshape(front + tuple(tensor.shape) + behind)
+    tape.mark(view, tape.of(tensor).carry(lambda layer: layer.reshape(front + layer.shape + behind)))
+    set_noise(view, is_noise(tensor))
     return view
 
 
@@ -166,78 +179,23 @@ def _plus(tape: Tape, result: Shadow, bias: torch.Tensor | None, call: Call) -> 
     return Shadow(layers, highest_kind([result, tape.of(bias)]), result.source)
 
 
-@aten("mm bmm")
-def _mm(tape: Tape, call: Call) -> Shadow:
-    return _product(tape, call.args[0], call.args[1], call.out.shape)
+@aten("matmul mm bmm mv dot vdot")
+def _matmul(tape: Tape, call: Call) -> Shadow:
+    return _product(tape, call.args[0], call.args[1])
 
 
-@aten("addmm baddbmm")
+@aten("addmm baddbmm addmv")
 def _addmm(tape: Tape, call: Call) -> Shadow:
-    """addmm(bias, a, b), baddbmm(bias, a, b)."""
+    """addmm(bias, a, b) and its kin."""
     bias, a, b = call.args[:3]
-    return _plus(tape, _product(tape, a, b, call.out.shape), bias, call)
+    return _plus(tape, _product(tape, a, b), bias, call)
 
 
 @aten("linear")
 def _linear(tape: Tape, call: Call) -> Shadow:
     """linear(x, weight, bias), where it arrives whole."""
     x, weight = call.args[:2]
-    if x.ndim == 1:
-        result = _vector_product(tape, weight, x)
-    else:
-        result = _product(tape, x, _lifted(tape, weight, x.ndim), call.out.shape, transposed=True)
-    return _plus(tape, result, call.arg(2, "bias"), call)
-
-
-def _vector_product(tape: Tape, a: torch.Tensor, x: torch.Tensor) -> Shadow:
-    """(n, k) @ (k,)."""
-    matrix, vector = tape.of(a), tape.of(x)
-    mine, rows = vectors_along(tape, matrix.layers, 1)
-    theirs = list(vector.layers)
-    if x.shape[0] > 1:
-        _protect_from_uneven(tape, a, 1, theirs)
-        _protect_from_uneven(tape, x, 0, mine)
-        _contract_either(tape, first_vector(tape, mine), matrix.kind, first_vector(tape, theirs), vector.kind)
-        note_products(tape, matrix, vector, mine)
-    if matrix.kind is Kind.PARAMETER and vector.kind is not Kind.PARAMETER:
-        for layer in rows:
-            tape.open(layer)
-        tape.count(matrix.source, 1.0)
-    return Shadow([layer.reshape(-1) for layer in rows], highest_kind([matrix, vector]))
-
-
-@aten("mv addmv")
-def _mv(tape: Tape, call: Call) -> Shadow:
-    """mv(matrix, vector), and addmv(bias, matrix, vector)."""
-    *bias, a, x = call.args[:3] if call.op.endswith("addmv") else call.args[:2]
-    return _plus(tape, _vector_product(tape, a, x), bias[0] if bias else None, call)
-
-
-@aten("dot vdot")
-def _dot(tape: Tape, call: Call) -> Shadow:
-    a, b = call.args[:2]
-    first, second = tape.of(a), tape.of(b)
-    if a.numel() > 1:
-        one, other = first_vector(tape, first.layers), first_vector(tape, second.layers)
-        _contract_either(tape, one, first.kind, other, second.kind)
-        note_products(tape, first, second, first.layers)
-    return Shadow(kind=highest_kind([first, second]))
-
-
-@aten("matmul")
-def _matmul(tape: Tape, call: Call) -> Shadow:
-    """matmul, where it arrives whole."""
-    a, b = call.args[:2]
-    if a.ndim == 1 and b.ndim == 1:
-        return _dot(tape, call)
-    if b.ndim == 1 and a.ndim == 2:
-        return _mv(tape, call)
-    if min(a.ndim, b.ndim) < 2:
-        for tensor in (a, b):
-            tape.protect(tape.of(tensor), f"{call.op} of a vector and a batch")
-        return EMPTY
-    ndim = max(a.ndim, b.ndim)
-    return _product(tape, _lifted(tape, a, ndim), _lifted(tape, b, ndim), call.out.shape)
+    return _plus(tape, _product(tape, x, weight, transposed=True), call.arg(2, "bias"), call)
 
 
 @aten("_grouped_mm")
@@ -247,6 +205,6 @@ def _grouped_mm(tape: Tape, call: Call) -> Shadow:
     if x.ndim != 2 or weights.ndim != 3:
         return protect_all(tape, call)
     tape.protect_along(tape.of(weights), [0], f"{call.op}: rows are numbered by their expert")
-    shadow = _product(tape, _lifted(tape, x, 3), weights, (weights.shape[0], *call.out.shape))
+    shadow = _product(tape, x, weights)
     layers = [layer.squeeze(0) for layer in shadow.layers if layer.shape[0] == 1]
     return Shadow(layers, shadow.kind, shadow.source)

@@ -18,15 +18,18 @@ _RANKED = (
 )
 
 
-def tied_over_space(tape: Tape, shadow: Shadow, first: int, op: str) -> list[Labels]:
-    """Layers under an operation that mixes positions (axes from `first`): tied over space; positions are protected."""
-    layers = []
+def tied_over_space(tape: Tape, call: Call, first: int) -> Shadow:
+    """The first argument of an operation that mixes positions (axes from `first`): tied over space.
+
+    Layers of positions alone are protected.
+    """
+    shadow, layers = tape.of(call.args[0]), []
     for layer in shadow.layers:
         if all(axis >= first for axis in varying(layer)):
-            tape.protect(layer, f"{op} mixes positions")
+            tape.protect(layer, f"{call.op} mixes positions")
         else:
             layers.append(tape.collapse(layer, range(first, layer.ndim)))
-    return layers
+    return shadow.with_layers(layers)
 
 
 @aten(
@@ -36,9 +39,9 @@ def tied_over_space(tape: Tape, shadow: Shadow, first: int, op: str) -> list[Lab
 )
 def _resample(tape: Tape, call: Call) -> Shadow:
     """Pools and resampling: axes 0 and 1 carry on (or the leading ones of an input without a batch)."""
-    ndim, shadow = call.args[0].ndim, tape.of(call.args[0])
+    ndim = call.args[0].ndim
     rank = int(call.op[-2]) if call.op[-2:-1].isdigit() else ndim - 2
-    return shadow.with_layers(tied_over_space(tape, shadow, ndim - rank, call.op))
+    return tied_over_space(tape, call, ndim - rank)
 
 
 @aten("pixel_shuffle")
@@ -46,14 +49,13 @@ def _pixel_shuffle(tape: Tape, call: Call) -> Shadow:
     """pixel_shuffle: r * r neighbouring channels become the positions of one, and go together."""
     axis, factor = call.args[0].ndim - 3, int(call.args[1])
 
-    def move(whole: Labels) -> Labels:
-        layer = tape.collapse(whole, (axis + 1, axis + 2))
+    def move(layer: Labels) -> Labels:
         if layer.shape[axis] == 1:
             return layer
         parts = layer.reshape(*layer.shape[:axis], -1, factor * factor, 1, 1)
         return tape.collapse(parts, [axis + 1]).reshape(*layer.shape[:axis], -1, 1, 1)
 
-    return tape.of(call.args[0]).carry(move)
+    return tied_over_space(tape, call, axis + 1).carry(move)
 
 
 @aten("pixel_unshuffle")
@@ -62,10 +64,9 @@ def _pixel_unshuffle(tape: Tape, call: Call) -> Shadow:
     axis, factor = call.args[0].ndim - 3, int(call.args[1])
 
     def move(layer: Labels) -> Labels:
-        tied = tape.collapse(layer, (axis + 1, axis + 2))
-        return np.repeat(tied, factor * factor, axis) if tied.shape[axis] > 1 else tied
+        return np.repeat(layer, factor * factor, axis) if layer.shape[axis] > 1 else layer
 
-    return tape.of(call.args[0]).carry(move)
+    return tied_over_space(tape, call, axis + 1).carry(move)
 
 
 @aten("channel_shuffle native_channel_shuffle")
@@ -83,27 +84,15 @@ def _channel_shuffle(tape: Tape, call: Call) -> Shadow:
     return tape.of(call.args[0]).carry(move)
 
 
-def _with_positions_protected(tape: Tape, call: Call) -> Shadow:
-    """The shadow of the first argument without the layers that vary over its positions alone."""
-    shadow, rest = tape.of(call.args[0]), []
-    for layer in shadow.layers:
-        if layer.shape[:2] == (1, 1):
-            tape.protect(layer, f"{call.op} mixes positions")
-        else:
-            rest.append(layer)
-    return shadow.with_layers(rest)
-
-
 @aten("im2col")
 def _im2col(tape: Tape, call: Call) -> Shadow:
     """Patches (N, C, H, W) -> (N, C * k, L): every channel becomes k neighbouring ones."""
     size = int(np.prod(call.args[1]))
 
     def move(layer: Labels) -> Labels:
-        tied = tape.collapse(layer, (2, 3))[..., 0]
-        return np.repeat(tied, size, 1) if tied.shape[1] > 1 else tied
+        return np.repeat(layer[..., 0], size, 1) if layer.shape[1] > 1 else layer[..., 0]
 
-    return _with_positions_protected(tape, call).carry(move)
+    return tied_over_space(tape, call, 2).carry(move)
 
 
 @aten("col2im")
@@ -112,9 +101,8 @@ def _col2im(tape: Tape, call: Call) -> Shadow:
     size = int(np.prod(call.args[2]))
 
     def move(layer: Labels) -> Labels:
-        tied = tape.collapse(layer, (2,))
-        if tied.shape[1] > 1:
-            tied = tape.collapse(tied.reshape(tied.shape[0], -1, size, 1), [2])[..., 0]
-        return tied[..., None]
+        if layer.shape[1] > 1:
+            layer = tape.collapse(layer.reshape(layer.shape[0], -1, size, 1), [2])[..., 0]
+        return layer[..., None]
 
-    return _with_positions_protected(tape, call).carry(move)
+    return tied_over_space(tape, call, 2).carry(move)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
-from gsprune.tracing.call import Call, axis_of
+from gsprune.tracing.call import Call
 from gsprune.tracing.rules.operands import aligned, flexible
 from gsprune.tracing.rules.registry import aten
 from gsprune.tracing.shadow import EMPTY, FREE, Kind, Labels, Shadow, reshaped
@@ -40,35 +41,16 @@ def _view(tape: Tape, call: Call) -> Shadow:
     return shadow if old == new or not shadow.layers else shadow.carry(move)
 
 
-def _permuted(shadow: Shadow, order: Sequence[int]) -> Shadow:
-    """A shadow whose axis i is the former axis order[i]."""
-    return shadow.carry(lambda layer: layer.transpose(order))
+@aten("permute permute_copy transpose swapaxes swapdims t numpy_T movedim moveaxis unsqueeze flip rot90")
+def _move(tape: Tape, call: Call) -> Shadow:
+    """Axes that change places or are turned over: torch moves the labels as it has moved the data."""
+    move = getattr(torch.ops.aten, call.op.removeprefix("aten."))
 
+    def moved(layer: Labels) -> Labels:
+        labels: Labels = move(torch.from_numpy(layer.copy()), *call.args[1:], **call.kwargs).numpy()
+        return labels
 
-@aten("permute permute_copy")
-def _permute(tape: Tape, call: Call) -> Shadow:
-    return _permuted(tape.of(call.args[0]), [axis_of(axis, call.out.ndim) for axis in call.arg(1, "dims")])
-
-
-@aten("transpose swapaxes swapdims")
-def _transpose(tape: Tape, call: Call) -> Shadow:
-    if call.out.ndim == 0:
-        return tape.of(call.args[0])
-    order = list(range(call.out.ndim))
-    first, second = call.axis(1, "dim0"), call.axis(2, "dim1", 1)
-    order[first], order[second] = second, first
-    return _permuted(tape.of(call.args[0]), order)
-
-
-@aten("t numpy_T")
-def _t(tape: Tape, call: Call) -> Shadow:
-    return _permuted(tape.of(call.args[0]), range(call.out.ndim)[::-1])
-
-
-@aten("movedim moveaxis")
-def _movedim(tape: Tape, call: Call) -> Shadow:
-    source, target = call.args[1:3]
-    return tape.of(call.args[0]).carry(lambda layer: np.moveaxis(layer, source, target))
+    return tape.of(call.args[0]).carry(moved)
 
 
 @aten("expand expand_as broadcast_to")
@@ -110,18 +92,6 @@ def _repeat_interleave(tape: Tape, call: Call) -> Shadow:
     return shadow.carry(lambda layer: np.repeat(layer, count, axis) if layer.shape[axis] > 1 else layer)
 
 
-@aten("unsqueeze")
-def _unsqueeze(tape: Tape, call: Call) -> Shadow:
-    axis = axis_of(call.arg(1, "dim"), call.out.ndim)
-    return tape.of(call.args[0]).carry(lambda layer: np.expand_dims(layer, axis))
-
-
-@aten("flip")
-def _flip(tape: Tape, call: Call) -> Shadow:
-    axes = tuple(call.arg(1, "dims"))
-    return tape.of(call.args[0]).carry(lambda layer: np.flip(layer, axes))
-
-
 @aten("roll")
 def _roll(tape: Tape, call: Call) -> Shadow:
     """roll(x, shifts, dims): channels are protected, since the shift is a number in the code."""
@@ -132,12 +102,6 @@ def _roll(tape: Tape, call: Call) -> Shadow:
         return EMPTY
     tape.protect_along(shadow, axes, "channels rolled by a number written into the code")
     return shadow.carry(lambda layer: np.roll(layer, shifts, axes))
-
-
-@aten("rot90")
-def _rot90(tape: Tape, call: Call) -> Shadow:
-    times, (first, second) = call.arg(1, "k", 1), call.arg(2, "dims", (0, 1))
-    return tape.of(call.args[0]).carry(lambda layer: np.rot90(layer, times, (first, second)))
 
 
 @aten(
