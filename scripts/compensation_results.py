@@ -9,6 +9,7 @@ Writes ``images/compensation-digits.png`` and ``images/compensation-agents.png``
 from __future__ import annotations
 
 import csv
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -148,8 +149,9 @@ def draw(path: Path, results: Results, networks: Sequence[str], measure: str, la
     if not any(row["criterion"] == TORCH_PRUNING for row in results.rows):
         del columns["Torch-Pruning"]
     styles = plot_styles(columns)
-    figure, axes = new_figure(len(networks), 1, width=3.4)
-    for axis, network in zip(axes[0], networks, strict=True):
+    per_row = min(len(networks), 4)
+    figure, axes = new_figure(per_row, math.ceil(len(networks) / per_row), width=3.4)
+    for axis, network in zip(axes.flat, networks, strict=False):
         for name, column in columns.items():
             values = [results.value(measure, network, sparsity, *column) for sparsity in results.sparsities]
             style = styles[name]
@@ -159,7 +161,8 @@ def draw(path: Path, results: Results, networks: Sequence[str], measure: str, la
         axis.set_xlabel("channels removed")
         if is_log:
             axis.set_yscale("log")
-    axes[0][0].set_ylabel(label)
+    for row in axes:
+        row[0].set_ylabel(label)
     axes[0][0].legend(frameon=False, fontsize=8)
     figure.savefig(path)
 
