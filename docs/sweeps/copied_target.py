@@ -27,9 +27,9 @@ class CopiedTargetTrainer(DQNTrainer):
     def _followers(self) -> tuple[nn.Module, ...]:
         return ()
 
-    def _prune(self, progress: float, frames: Tensor) -> None:
+    def _prune(self, progress: float, event: int, batch: Tensor) -> None:
         params = self.size.params
-        super()._prune(progress, frames)
+        super()._prune(progress, event, batch)
         if self.size.params < params:
             self.target = copy.deepcopy(self.agent).requires_grad_(False)
 

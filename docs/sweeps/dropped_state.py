@@ -23,9 +23,9 @@ class DroppedStateTrainer(PPOTrainer):
 
     algorithm = "dropped_state"
 
-    def _prune(self, progress: float, frames: Tensor) -> None:
+    def _prune(self, progress: float, event: int, batch: Tensor) -> None:
         params = self.size.params
-        super()._prune(progress, frames)
+        super()._prune(progress, event, batch)
         if self.size.params < params:
             self.optimizer.state.clear()
 
