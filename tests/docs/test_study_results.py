@@ -35,3 +35,12 @@ def test_the_tables_of_the_page_are_those_that_the_report_makes_of_the_runs(
     for table in report.tables:
         _, body, *_ = table.markdown().split("\n\n")
         assert body in page, table.title
+
+
+@pytest.mark.parametrize("study", ["minatar-ablations", "minatar-dqn"])
+def test_a_table_of_single_runs_has_their_returns(study: str) -> None:
+    rows = [row.split(" | ") for row in (FOLDER / "minatar.md").read_text().splitlines() if row.startswith("| ")]
+    runs = load_runs([FOLDER / study])
+    assert len(runs) >= 3
+    for run in runs:
+        assert any(row[0] == f"| {run.method}" and f"{run.test_return:.1f}" in row for row in rows), run.method
