@@ -21,7 +21,6 @@ from gsprune.distributed.ranks import Ranks
 from gsprune.networks import FRAME_SHAPE, ObservationShape, example_frames
 from gsprune.rl.importance import configured_importance
 from gsprune.rl.training.config import TrainConfig
-from gsprune.rl.training.workers import CPU_MICROBATCH
 
 __all__ = ["GroupPruning", "NetworkSize", "build_method"]
 
@@ -84,8 +83,7 @@ class GroupPruning(SparsityMethod):
     def step(self, progress: float, frames: Tensor) -> gsprune.PruneReport:
         """Prune to the schedule's sparsity at `progress`, with `frames` for calibration."""
         if self._calibrates:
-            size = CPU_MICROBATCH if frames.device.type == "cpu" else len(frames)
-            self._calibration[:] = torch.split(frames, size)
+            self._calibration[:] = [frames]  # several batches give worse maps (docs/results/compensation.md, Cost)
         try:
             report = self._pruner.step(progress)
         finally:
