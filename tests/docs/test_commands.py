@@ -17,6 +17,8 @@ COMMAND = re.compile(rf"(?:^|&& |--no-python )gsprune ((?:{'|'.join(COMMANDS)})\
 TESTED_ELSEWHERE = (
     "minatar.yaml",
     "minatar-more.yaml",
+    "minatar-dropped.yaml",
+    "minatar-dqn.yaml",
     "pong.yaml",
     "--resume",
     "--help",
