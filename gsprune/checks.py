@@ -9,7 +9,16 @@ from numbers import Integral, Real
 
 import numpy as np
 
-__all__ = ["check_choice", "check_flag", "check_number", "check_whole", "counted", "listed", "suggestion"]
+__all__ = [
+    "check_choice",
+    "check_flag",
+    "check_number",
+    "check_object",
+    "check_whole",
+    "counted",
+    "listed",
+    "suggestion",
+]
 
 
 def check_number(
@@ -80,6 +89,16 @@ def check_flag(argument: str, value: object) -> bool:
     if not isinstance(value, (bool, np.bool_)):  # faster than a union, which is built at every call
         raise TypeError(f"`{argument}` must be True or False, got {value!r}")
     return bool(value)
+
+
+def check_object(argument: str, value: object) -> None:
+    """Check that a value is an object and not its class.
+
+    Raises:
+        TypeError: `value` is a class.
+    """
+    if isinstance(value, type):
+        raise TypeError(f"`{argument}` must be an object, got the class {value.__name__}; call it: {value.__name__}()")
 
 
 def check_choice(argument: str, value: object, choices: Iterable[str]) -> str:

@@ -37,6 +37,7 @@ __all__ = [
     "RewriteError",
     "ScoreError",
     "TraceError",
+    "failure_text",
     "install_command",
     "is_out_of_memory",
     "needs",
@@ -143,6 +144,11 @@ def place_in_own_code(error: BaseException) -> str:
     """The place in the user's code that raised an error, as " (file.py, line 3, in step)"; empty if there is none."""
     frames = own_frames(error)
     return f" ({frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""
+
+
+def failure_text(error: BaseException) -> str:
+    """The type, the message and the place of an error that the user's code raised."""
+    return f"{type(error).__name__}: {error}{place_in_own_code(error)}"
 
 
 def _is_own(frame: FrameType) -> bool:

@@ -19,7 +19,7 @@ from gsprune.rl.algorithms.algorithm import Algorithm
 from gsprune.rl.envs.registry import provider_of
 from gsprune.rl.training.config import TrainConfig, resolve_device
 from gsprune.rl.training.idle_options import idle_options
-from gsprune.rl.training.run_folder import RunFolder
+from gsprune.rl.training.run_folder import RunFolder, is_finished
 from gsprune.rl.training.summary import RunSummary, summarize, write_summary
 from gsprune.rl.training.trainer import Trainer
 
@@ -84,7 +84,7 @@ def _finished_run(config: TrainConfig, options: RunOptions) -> Path | None:
     if options.resume is None:
         return None
     refuse_changes(options, options.resume, idle_options(config))
-    return options.resume if (options.resume / "summary.json").is_file() else None
+    return options.resume if is_finished(options.resume) else None
 
 
 def _open_folder(config: TrainConfig, options: RunOptions, algorithm: str, ranks: Ranks) -> RunFolder:

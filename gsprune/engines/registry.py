@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from gsprune.checks import check_choice
+from gsprune.checks import check_choice, check_object
 from gsprune.engines.compiled import Compiled
 from gsprune.engines.eager import Eager
 from gsprune.engines.engine import Engine
@@ -36,8 +36,7 @@ def register_engine(name: str, engine: Engine) -> None:
     """
     if not isinstance(name, str):
         raise TypeError(f"`name` must be a string, got {name!r}")
-    if isinstance(engine, type):
-        raise TypeError(f"`engine` must be an object, got the class {engine.__name__}; call it: {engine.__name__}()")
+    check_object("engine", engine)
     if not callable(getattr(engine, "load", None)) or getattr(type(engine), "load", None) is Engine.load:
         raise TypeError(f"`engine` must have a method `load(call, threads)`, got {engine!r}")
     if not isinstance(getattr(engine, "package", None), str):

@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 from torch import Tensor, nn
 
 from gsprune.checks import suggestion
-from gsprune.errors import is_out_of_memory, place_in_own_code
+from gsprune.errors import failure_text, is_out_of_memory
 from gsprune.networks import Encoder, EncoderName, ObservationShape, build_encoder, example_frames
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.objects import named_factory
@@ -93,7 +93,7 @@ def _check_features(name: str, encoder: nn.Module, observation_shape: Observatio
             raise
         raise ValueError(
             f"`encoder` {name!r} must take frames (B, C, H, W) of dtype uint8, but it fails on"
-            f" {tuple(frames.shape)} with {type(error).__name__}: {error}{place_in_own_code(error)}"
+            f" {tuple(frames.shape)} with {failure_text(error)}"
         ) from error
     if not isinstance(features, Tensor) or features.shape != (len(frames), num_features):
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__

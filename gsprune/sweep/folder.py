@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gsprune.files import lock_file, write_atomically
+from gsprune.rl.training.run_folder import is_finished
 from gsprune.sweep.plan import Trial
 from gsprune.sweep.runner import Job, Status
 
@@ -148,7 +149,7 @@ def read_progress(folder: Path) -> Progress | None:
 
 
 def _job(trial: Trial) -> Job:
-    if (trial.folder / "summary.json").is_file():
+    if is_finished(trial.folder):
         return Job(trial, Status.SKIPPED)
     return Job(trial, resumed=(trial.folder / "config.json").is_file())
 

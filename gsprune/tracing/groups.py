@@ -132,7 +132,7 @@ def _groups(
 
 
 def _flags(tape: Tape, components: Components, axis_of: IntArray) -> tuple[BoolArray, BoolArray]:
-    """Which axes consume channels, and which components are tied across heads."""
+    """Flags of the axes that consume channels, and of the components that are tied across heads."""
     consumes = np.zeros(len(tape.axes), bool)
     consumes[axis_of[atoms_in(tape.inputs)]] = True
     consumes[axis_of[atoms_in(tape.openings)]] = False

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from gsprune.errors import TraceError, is_out_of_memory, place_in_own_code
+from gsprune.errors import TraceError, failure_text, is_out_of_memory
 from gsprune.tracing.call import Call
 from gsprune.tracing.rules.registry import Rule
 from gsprune.tracing.shadow import Shadow
@@ -26,9 +26,7 @@ def result_of_own_rule(rule: Rule, tape: Tape, call: Call) -> Shadow | Sequence[
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise TraceError(
-            f"the rule of {call.op} failed with {type(error).__name__}: {error}{place_in_own_code(error)}"
-        ) from error
+        raise TraceError(f"the rule of {call.op} failed with {failure_text(error)}") from error
     outputs = call.out if isinstance(call.out, tuple | list) else [call.out]
     shadows = [result] * len(outputs) if isinstance(result, Shadow) else result
     if not isinstance(shadows, list | tuple) or not all(isinstance(shadow, Shadow) for shadow in shadows):

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch.optim import Optimizer
 
+from gsprune.checks import check_object
 from gsprune.rewrite.optimizers.states import StateSlicer
 
 __all__ = ["StateHandler", "handler_of", "register_state_handler"]
@@ -43,8 +44,7 @@ def register_state_handler(kind: type, handler: StateHandler) -> None:
     """
     if not isinstance(kind, type):
         raise TypeError(f"`kind` must be an optimizer's class, got {kind!r}")
-    if isinstance(handler, type):
-        raise TypeError(f"`handler` must be an object, got the class {handler.__name__}; call it: {handler.__name__}()")
+    check_object("handler", handler)
     if not callable(getattr(handler, "slice_state", None)):
         raise TypeError(f"`handler` must have a method `slice_state(optimizer, slicer)`, got {handler!r}")
     _HANDLERS[kind] = handler

@@ -12,7 +12,7 @@ from gymnasium.spaces import Dict, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from gsprune.arrays import AnyArray, BoolArray, Uint8Array
-from gsprune.errors import EnvironmentFailedError, GspruneError, is_out_of_memory, place_in_own_code
+from gsprune.errors import EnvironmentFailedError, GspruneError, failure_text, is_out_of_memory
 from gsprune.rl.envs.provider import EnvironmentRequest
 
 __all__ = ["CheckedEnv", "Step", "check_observations", "check_vector_env", "checked_step"]
@@ -106,9 +106,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _failure(self, method: str, error: Exception) -> EnvironmentFailedError:
         # Only a text reaches the trainer from the process of an environment, so the text names the place.
-        return EnvironmentFailedError(
-            f"`{method}` of {self._env_id!r} raised {type(error).__name__}: {error}{place_in_own_code(error)}"
-        )
+        return EnvironmentFailedError(f"`{method}` of {self._env_id!r} raised {failure_text(error)}")
 
 
 def check_vector_env(envs: Any, request: EnvironmentRequest) -> None:
@@ -188,9 +186,7 @@ def checked_step(envs: Any, actions: AnyArray, previous: Uint8Array, env_id: str
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise EnvironmentFailedError(
-            f"`step` of {env_id!r} raised {type(error).__name__}: {error}{place_in_own_code(error)}"
-        ) from error
+        raise EnvironmentFailedError(f"`step` of {env_id!r} raised {failure_text(error)}") from error
     check_observations(observations, previous.shape, env_id)
     if np.may_share_memory(observations, previous):
         raise ValueError(

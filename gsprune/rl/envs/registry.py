@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gsprune.checks import suggestion
+from gsprune.checks import check_object, suggestion
 from gsprune.rl.envs.checked import check_vector_env
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentProvider, EnvironmentRequest, Environments
 from gsprune.rl.evaluation.scores import ScoreRange
@@ -22,10 +22,7 @@ def register_provider(provider: EnvironmentProvider) -> None:
     Raises:
         TypeError: it is a class, or lacks a part of `EnvironmentProvider`.
     """
-    if isinstance(provider, type):
-        raise TypeError(
-            f"`provider` must be an object, got the class {provider.__name__}; call it: {provider.__name__}()"
-        )
+    check_object("provider", provider)
     missing = [name for name in _METHODS if not callable(getattr(provider, name, None))]
     if missing or not isinstance(getattr(provider, "name", None), str):
         raise TypeError(

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from gsprune.files import lock_file, write_atomically
 
-__all__ = ["RunFolder", "holds_run", "read_config"]
+__all__ = ["RunFolder", "holds_run", "is_finished", "read_config"]
 
 _DEPTHS = ("*", "*/*", "*/*/*")  # places of run folders in a sweep's folder or a folder of runs
 
@@ -110,6 +110,11 @@ def holds_run(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "algorithm" in config
+
+
+def is_finished(path: Path) -> bool:
+    """True if the training of a run has ended and its summary is written."""
+    return (path / "summary.json").is_file()
 
 
 def read_config(path: Path) -> dict[str, Any]:
