@@ -22,16 +22,14 @@ __all__ = ["COPIED"]
 class CopiedTargetTrainer(DQNTrainer):
     """DQN with a new target network after a pruning step."""
 
-    algorithm = "copied_target"
-
     def _followers(self) -> tuple[nn.Module, ...]:
         return ()
 
-    def _prune(self, progress: float, event: int, batch: Tensor) -> None:
-        params = self.size.params
-        super()._prune(progress, event, batch)
-        if self.size.params < params:
+    def _prune(self, progress: float, event: int, batch: Tensor) -> bool:
+        changed = super()._prune(progress, event, batch)
+        if changed:
             self.target = copy.deepcopy(self.agent).requires_grad_(False)
+        return changed
 
 
 COPIED = replace(DQN, name="copied_target", trainer=CopiedTargetTrainer)

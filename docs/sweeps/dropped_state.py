@@ -21,13 +21,11 @@ __all__ = ["DROPPED"]
 class DroppedStateTrainer(PPOTrainer):
     """PPO without Adam's moments after a pruning step."""
 
-    algorithm = "dropped_state"
-
-    def _prune(self, progress: float, event: int, batch: Tensor) -> None:
-        params = self.size.params
-        super()._prune(progress, event, batch)
-        if self.size.params < params:
+    def _prune(self, progress: float, event: int, batch: Tensor) -> bool:
+        changed = super()._prune(progress, event, batch)
+        if changed:
             self.optimizer.state.clear()
+        return changed
 
 
 DROPPED = replace(PPO, name="dropped_state", trainer=DroppedStateTrainer)

@@ -415,8 +415,6 @@ class LazyPPOConfig(PPOConfig):
 class LazyTrainer(PPOTrainer):
     """It does not learn."""
 
-    algorithm = "lazy"
-
     def _update(self) -> dict[str, float]:
         return {}
 

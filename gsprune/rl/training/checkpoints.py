@@ -36,12 +36,10 @@ def save_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
-    **metadata: Any,
 ) -> Path:
     """Write a checkpoint, delete all but the last two, and return its folder.
 
-    `state` consists of nested dicts and lists of numbers, strings, tensors and arrays. `metadata` is stored with the
-    network.
+    `state` consists of nested dicts and lists of numbers, strings, tensors and arrays.
 
     Raises:
         CheckpointError: the disk is full or cannot be written; older checkpoints are kept.
@@ -52,7 +50,7 @@ def save_checkpoint(
         for unfinished in folder.glob(".partial-*"):  # left by a process that was killed
             shutil.rmtree(unfinished, ignore_errors=True)
         partial.mkdir(parents=True)
-        gsprune.save(model, partial / MODEL_FILE, optimizer=optimizer, **metadata)
+        gsprune.save(model, partial / MODEL_FILE, optimizer=optimizer)
         write_document(partial / _STATE_FILE, state)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)

@@ -50,7 +50,6 @@ class Trainer(ABC, Generic[ConfigT]):
     """A training run. Each algorithm is a subclass.
 
     Attributes:
-        algorithm: the name of the algorithm in checkpoints.
         config: the options.
         environment: the description of the environment.
         agent: the network at its present size.
@@ -65,7 +64,6 @@ class Trainer(ABC, Generic[ConfigT]):
         share: the numbers of this process's environments among all.
     """
 
-    algorithm: ClassVar[str]
     policy_metric: ClassVar[str]
     """The name of the metric for the change of the policy by a pruning step."""
     _redo_interval: ClassVar[int]
@@ -323,10 +321,8 @@ class Trainer(ABC, Generic[ConfigT]):
             "rng": torch.get_rng_state(),
         }
         self._put_state(state)
-        config = self.config
-        labels = {"algorithm": self.algorithm, "encoder": config.encoder, "width": config.width}
         if self.ranks.is_first:
-            save_checkpoint(self.run.checkpoints, self.global_step, self.agent, self.optimizer, state, **labels)
+            save_checkpoint(self.run.checkpoints, self.global_step, self.agent, self.optimizer, state)
         self._saved_iteration = self.iteration
         self._checkpointed = time.monotonic()
 
@@ -348,8 +344,8 @@ class Trainer(ABC, Generic[ConfigT]):
         """Report the present activity, `steps` environment steps after the last iteration."""
         self._on_activity(self.global_step + steps, activity)
 
-    def _prune(self, progress: float, event: int, batch: Tensor) -> None:
-        """Run a pruning event.
+    def _prune(self, progress: float, event: int, batch: Tensor) -> bool:
+        """Run a pruning event; return True if it changed the network or its masks.
 
         Args:
             progress: the fraction of the training that is done, in [0, 1].
@@ -366,6 +362,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.size = self.size.after(report)
         self.sparsity = report.sparsity
         self.compilation.set_stable(self._widths_are_stable(progress))
+        return report.changed
 
     def _calibration_frames(self, event: int) -> Tensor:
         config = self.config

@@ -47,7 +47,6 @@ class DQNTrainer(Trainer[DQNConfig]):
         updates: gradient steps that are over.
     """
 
-    algorithm = "dqn"
     policy_metric = "pruning/action_change"
     _redo_interval = 1
 

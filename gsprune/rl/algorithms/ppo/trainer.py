@@ -36,7 +36,6 @@ _LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac")
 class PPOTrainer(Trainer[PPOConfig]):
     """A training run by PPO."""
 
-    algorithm = "ppo"
     policy_metric = "pruning/kl"
     _redo_interval = 100
 
