@@ -85,13 +85,16 @@ class Importance:
         scores = self._scores(FlatStatistics.of(statistics, source, criterion))
         bad = _core.select.first_not_finite(scores)
         if bad >= 0:
-            raise _not_finite(scores, structure, bad)
+            raise self._not_finite(scores, structure, bad)
         return scores
 
     @property
     def name(self) -> str:
-        """The name of the criterion, for messages: the registered name, or else the class name."""
-        kind = type(self._resolved())
+        """The name of the criterion, for messages: the registered name, or else that of the function or class."""
+        criterion = self._resolved()
+        if isinstance(criterion, FromFunction):
+            return getattr(criterion.function, "__name__", repr(criterion.function))
+        kind = type(criterion)
         return next((repr(name) for name, registered in CRITERIA.items() if registered is kind), kind.__name__)
 
     @property
@@ -126,6 +129,17 @@ class Importance:
                     scores[first:last] = NORMALIZERS[self.normalizer](scores[first:last])
             return scores.astype(np.float32)
 
+    def _not_finite(self, scores: Float32Array, structure: Structure, unit: int) -> ScoreError:
+        """The error that names the group of the first unit whose score is not finite."""
+        index = int(np.searchsorted(structure.first_unit, unit, side="right")) - 1
+        first, last = structure.first_unit[index : index + 2].tolist()
+        bad = int(np.count_nonzero(~np.isfinite(scores[first:last])))
+        return ScoreError(
+            f"`importance` {self.name}: scores of group {structure.traced.groups[index].name!r} are NaN or infinite for"
+            f" {bad} of {last - first} units (first: {unit - first}): weights or data have diverged, or the scores"
+            " overflow in float32"
+        )
+
 
 def resolve_importance(spec: str | Importance | Criterion | MatrixFunction) -> Importance:
     """Convert a user's ``importance=`` to an `Importance`.
@@ -158,14 +172,3 @@ def _check_name(argument: str, name: object, names: Collection[str]) -> None:
     if not isinstance(name, str) or name not in names:
         hint = suggestion(name, names)
         raise ValueError(f"`{argument}` must be one of {', '.join(sorted(names))}, got {name!r}{hint}")
-
-
-def _not_finite(scores: Float32Array, structure: Structure, unit: int) -> ScoreError:
-    """The error that names the group of the first unit whose score is not finite."""
-    index = int(np.searchsorted(structure.first_unit, unit, side="right")) - 1
-    first, last = structure.first_unit[index : index + 2].tolist()
-    bad = int(np.count_nonzero(~np.isfinite(scores[first:last])))
-    return ScoreError(
-        f"`importance`: scores of group {structure.traced.groups[index].name!r} are NaN or infinite for {bad} of"
-        f" {last - first} units (first: {unit - first}): their weights or data have diverged, or overflow in float32"
-    )

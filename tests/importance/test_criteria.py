@@ -286,7 +286,9 @@ def test_a_score_that_is_not_finite_names_the_group(bad: float) -> None:
     net = small_net()
     with torch.no_grad():
         net[6].weight[0, 17] = bad
-    with pytest.raises(ScoreError, match=r"group '3' are NaN or infinite for 1 of 4 units \(first: 1\)"):
+    with pytest.raises(
+        ScoreError, match=r"`importance` 'l1': scores of group '3' are NaN .* 1 of 4 units \(first: 1\)"
+    ):
         scored("l1", net)
 
 
@@ -341,6 +343,14 @@ def test_a_function_of_the_weight_matrix_is_a_criterion() -> None:
     scores = scored(lambda matrix: matrix.abs().amax(dim=1), net)
     expected = [np.mean([max(map(abs, w)) for w in elements_of_unit(net, "0", unit)]) for unit in range(6)]
     assert scores["0"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_scores_that_are_not_finite_name_the_function() -> None:
+    def ratio(matrix: Tensor) -> Tensor:
+        return matrix.sum(1) / 0
+
+    with pytest.raises(ScoreError, match=r"`importance` ratio: scores of group"):
+        scored(ratio, small_net())
 
 
 def test_a_function_of_a_wrong_shape_is_named() -> None:
