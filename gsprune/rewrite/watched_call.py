@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import isclose
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gsprune.errors import is_out_of_memory
@@ -24,9 +23,6 @@ from gsprune.tracing.temporary_eval import temporary_eval
 from gsprune.tracing.tracer import modules_on_traceback
 
 __all__ = ["Failure", "Outcome", "WrongScaleError", "watched_call"]
-
-# Operations after which sizes, or the way that the forward goes, may depend on values.
-_READS_DATA = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +68,8 @@ class WrongScaleError(_WrittenSizeError):
 class _Counter(OperationMode):
     """Counts successful operations, so that a failure can be located in the traced sequence.
 
-    An operation that makes a tensor of another size than `expected` from the trace fails. The comparison stops at sizes
-    that depend on data, and when the forward takes another path than in the trace.
+    An operation that makes a tensor of another size than `expected` from the trace fails. The comparison stops where
+    the forward finds another number in values than in the trace, and when it takes another path.
     """
 
     def __init__(self, expected: Sequence[ExpectedOperation]) -> None:
@@ -86,7 +82,7 @@ class _Counter(OperationMode):
         result = func(*args, **kwargs)
         if self.operations < len(self.expected):
             expected = self.expected[self.operations]
-            goes_on = expected.op == operation.name and not _READS_DATA.intersection(func.tags)
+            goes_on = expected.op == operation.name and _reads_the_same(expected, result)
             if goes_on and _has_sizes(expected, outputs_of(result)):
                 _check_scale(expected, args, kwargs)
                 self._check_numbers(expected, args)
@@ -104,6 +100,20 @@ class _Counter(OperationMode):
                 raise _WrittenSizeError(
                     f"{expected.op} is given {value:.4g}, computed from a width; it was {number:.4g}"
                 )
+
+
+def _reads_the_same(expected: ExpectedOperation, result: Any) -> bool:
+    """True if the operation reads no values, or finds in them what it found in the trace."""
+    if not isinstance(expected.reading, tuple):
+        return expected.reading is None or bool(expected.reading == result)
+    for index, (tensor, sizes) in enumerate(zip(outputs_of(result), expected.reading, strict=True)):
+        axes = expected.outputs[index] if index < len(expected.outputs) else ()
+        if axes is None or tensor.ndim != len(sizes):
+            return False
+        labelled = [axis for axis, _, _ in axes]
+        if any(tensor.shape[axis] != size for axis, size in enumerate(sizes) if axis not in labelled):
+            return False
+    return True
 
 
 def _has_sizes(expected: ExpectedOperation, outputs: Sequence[Tensor]) -> bool:

@@ -19,7 +19,7 @@ from gsprune.tracing.rules.registry import Operation
 from gsprune.tracing.shadow import EMPTY, FREE, Labels, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.trail import Numbers, TracedOperation
-from gsprune.tracing.values import numbers_of, use_positions
+from gsprune.tracing.values import numbers_of, reading_of, use_positions
 from gsprune.tracing.writes import note_write
 
 __all__ = ["Tracer"]
@@ -71,7 +71,8 @@ class Tracer(OperationMode):
             set_noise(written, False)
         for tensor in call.outputs() if is_random else ():
             set_noise(tensor, True)
-        tape.trail.append(TracedOperation(name, layers, made, tape.scale, numbers))
+        reading = reading_of(call.out) if operation.reads_values else None
+        tape.trail.append(TracedOperation(name, layers, made, tape.scale, numbers, reading))
         return call.out
 
     def _apply(self, operation: Operation, call: Call, written: Tensor | None) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from gsprune import _core
 from gsprune.arrays import BoolArray, IntArray
 from gsprune.tracing.graph import Graph, Group, Member
-from gsprune.tracing.trail import Numbers, Scale, Units
+from gsprune.tracing.trail import Numbers, Reading, Scale, Units
 
 __all__ = ["ExpectedOperation", "Structure"]
 
@@ -30,12 +30,14 @@ class ExpectedOperation(NamedTuple):
             unknown.
         scale: the factor that it scales by; None for any.
         numbers: (position, value) of arguments that must be the same as in the trace.
+        reading: what it found in values in the trace.
     """
 
     op: str
     outputs: tuple[tuple[tuple[int, int, int], ...] | None, ...]
-    scale: float | None = None
-    numbers: Numbers = ()
+    scale: float | None
+    numbers: Numbers
+    reading: Reading
 
 
 class Structure:
@@ -165,7 +167,7 @@ class Structure:
             return float(scale.value * left ** (-0.5 * scale.exponent))
 
         return [
-            ExpectedOperation(each.op, tuple(map(sizes, each.outputs)), scaled(each.scale), each.numbers)
+            ExpectedOperation(each.op, tuple(map(sizes, each.outputs)), scaled(each.scale), each.numbers, each.reading)
             for each in self.traced.trail
         ]
 

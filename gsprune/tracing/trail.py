@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from gsprune.tracing.shadow import Kind, Labels, Shadow, row_along, varying
 
-__all__ = ["Numbers", "Scale", "TracedOperation", "TrailOperation", "Units", "build_trail"]
+__all__ = ["Numbers", "Reading", "Scale", "TracedOperation", "TrailOperation", "Units", "build_trail"]
 
 Units = npt.NDArray[np.int32]
 Numbers = tuple[tuple[int, float], ...]
+Reading = tuple[tuple[int, ...], ...] | complex | None
+"""The number, or the sizes of the tensors, that an operation found in values; None if it reads no values."""
 _Axes = tuple[tuple[int, Units], ...]
 
 
@@ -47,13 +49,15 @@ class TrailOperation(NamedTuple):
             Units are numbered over all groups, -1 for positions that are never removed. Other axes may have any size.
         scale: the factor that it scales by, if that depends on a width.
         numbers: (position, value) of arguments that must stay the same.
+        reading: what it found in values.
     """
 
     op: str
     groups: tuple[str, ...]
     outputs: tuple[_Axes | None, ...]
-    scale: Scale | None = None
-    numbers: Numbers = ()
+    scale: Scale | None
+    numbers: Numbers
+    reading: Reading
 
 
 class TracedOperation(NamedTuple):
@@ -64,6 +68,7 @@ class TracedOperation(NamedTuple):
     outputs: list[Shadow]
     scale: Scale | None
     numbers: Numbers
+    reading: Reading
 
 
 def build_trail(
@@ -92,14 +97,14 @@ def build_trail(
         return found
 
     trail = []
-    for op, inputs, outputs, scale, numbers in operations:
+    for op, inputs, outputs, scale, numbers, reading in operations:
         met = dict.fromkeys(index for layer in inputs for index in lookup(layer)[0])
         made = tuple(_output(shadow, [lookup(layer)[1] for layer in shadow.layers]) for shadow in outputs)
         by = None
         if scale is not None:
             queries = tuple(names[index] for index in lookup(scale.labels)[0])
             by = scale._replace(labels=units[np.maximum(scale.labels, 0)].reshape(-1), groups=queries)
-        trail.append(TrailOperation(op, tuple(names[index] for index in met), made, by, numbers))
+        trail.append(TrailOperation(op, tuple(names[index] for index in met), made, by, numbers, reading))
     return tuple(trail)
 
 

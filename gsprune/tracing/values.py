@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from gsprune.tracing.call import Call
+from gsprune.tracing.call import Call, outputs_of
 from gsprune.tracing.constants import first_number, number_of, uneven_axes
 from gsprune.tracing.marks import is_noise
 from gsprune.tracing.shadow import Kind, Shadow
 from gsprune.tracing.tape import Tape
-from gsprune.tracing.trail import Numbers
+from gsprune.tracing.trail import Numbers, Reading
 
-__all__ = ["numbers_of", "use_positions"]
+__all__ = ["numbers_of", "reading_of", "use_positions"]
 
 _ARITHMETIC = frozenset(f"aten.{name}" for name in ("add", "div", "mul", "pow", "rsub", "sub"))
 # These change no value, so that the result holds the same sums and positions.
@@ -55,6 +55,13 @@ def numbers_of(tape: Tape, call: Call, inputs: Sequence[Shadow]) -> Numbers:
             tape.population(layers)
             return ()
     return tuple(found)
+
+
+def reading_of(result: Any) -> Reading:
+    """What the result of an operation that reads values shows: a number, or the sizes of its tensors."""
+    if isinstance(result, int | float | complex):
+        return result
+    return tuple(tuple(tensor.shape) for tensor in outputs_of(result))
 
 
 def _is_number(tape: Tape, call: Call, value: Any) -> bool:

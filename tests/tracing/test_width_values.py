@@ -114,6 +114,10 @@ NUMBERS = [
     lambda h: h * (row_products(h).squeeze(1) / (h.shape[1] - 1)).unsqueeze(1),
     lambda h: h * (torch.einsum("bd,bd->b", h, torch.tanh(h)) / h.shape[1] ** 0.5)[:, None],
     lambda h: h * ((torch.tanh(h) @ h.T) / math.sqrt(h.shape[1])).sum(1, keepdim=True),
+    # Behind operations that read values: the comparison of numbers goes on.
+    lambda h: torch.tanh(h) / h.shape[1] if bool(h.isfinite().all()) else h,
+    lambda h: torch.tanh(h)[torch.arange(len(h))] / h.shape[1],
+    lambda h: torch.tanh(h)[torch.ones(len(h)) > 0] / h.shape[1],
 ]
 
 

@@ -27,6 +27,7 @@ Rule = Callable[[Tape, Call], Shadow | Sequence[Shadow]]
 
 RULES: dict[str, Rule] = {}
 POINTWISE = "aten.add"  # has the rule of all operations that torch tags as pointwise
+_READS_VALUES = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 
 _AnyRule = TypeVar("_AnyRule", bound=Rule)
 
@@ -40,6 +41,7 @@ class Operation(NamedTuple):
         mutable: True if it writes into an argument.
         composite: True if it has no rule and is made of other operations: these are traced, and counted, instead.
         random: True if it draws random numbers.
+        reads_values: True if its output is a number, or a tensor whose sizes depend on values.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Operation(NamedTuple):
     mutable: bool
     composite: bool
     random: bool
+    reads_values: bool
 
 
 def rule(*names: str, replace: bool = False) -> Callable[[_AnyRule], _AnyRule]:
@@ -97,4 +100,5 @@ def operation_of(func: torch._ops.OpOverload) -> Operation:
         keys = [POINTWISE]
     composite = not keys and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
     random = torch.Tag.nondeterministic_seeded in func.tags
-    return Operation(base, RULES[keys[0]] if keys else None, mutable, composite, random)
+    reads = not _READS_VALUES.isdisjoint(func.tags)
+    return Operation(base, RULES[keys[0]] if keys else None, mutable, composite, random, reads)
