@@ -25,10 +25,10 @@ from gsprune.rewrite.repair import lengths_of
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session
 from gsprune.rewrite.size_links import Entry, SizeLink, link_entries
 from gsprune.rewrite.transaction import Transaction
-from gsprune.rewrite.verification import ForwardBudget, Refusal, Verification, cut_groups
+from gsprune.rewrite.verification import ForwardBudget, Verification, cut_groups
 from gsprune.tracing.structure import Structure
 
-__all__ = ["ForwardBudget", "Refusal", "RewriteOptions", "Rewritten", "rewrite_network"]
+__all__ = ["RewriteOptions", "rewrite_network"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +48,6 @@ class RewriteOptions:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rewritten:
-    """A network that is smaller now.
-
-    Attributes:
-        structure: its groups.
-        notes: remarks for the report.
-    """
-
-    structure: Structure
-    notes: tuple[str, ...] = ()
-
-
 def rewrite_network(
     session: Session,
     keep: BoolArray,
@@ -68,32 +55,25 @@ def rewrite_network(
     followers: Sequence[Binding],
     options: RewriteOptions,
     budget: ForwardBudget,
-) -> Rewritten | Refusal:
+) -> tuple[Structure, tuple[str, ...]]:
     """Remove units from the model, its followers and its optimizers' states, and check the smaller network.
 
-    Args:
-        session: the model, with its binding and structure.
-        keep: (units,) bool, the units to keep.
-        optimizers: the optimizers whose states follow, also those inside of wrappers.
-        followers: modules of the model's architecture.
-        options: see `RewriteOptions`.
-        budget: the forwards that the step may spend on checks.
+    `keep` is (units,) bool. `optimizers` has those inside of wrappers, too.
 
     Returns:
-        the rewritten network; or a refusal, after which everything is as before.
+        the groups of the smaller network, and lines for the report.
 
     Raises:
+        Refusal: the smaller network failed its check; nothing was changed.
         RewriteError: the smaller network cannot be built; nothing was changed.
     """
     doubt = None
     while True:
         try:
             rewrite = _Rewrite(session, keep, optimizers, followers, options)
-            return rewrite.run(budget, doubt)
+            return rewrite.after, rewrite.run(budget, doubt)
         except DoubtError as error:  # float64 needs the dense network again, which the transaction has put back
             doubt = error.with_traceback(None)  # whose frames hold the sliced tensors
-        except Refusal as refusal:
-            return refusal.with_traceback(None)
 
 
 class _Rewrite:
@@ -117,8 +97,8 @@ class _Rewrite:
         if options.adjustments:
             self.plan.refuse_copies_of_weights()
 
-    def run(self, budget: ForwardBudget, doubt: DoubtError | None) -> Rewritten:
-        """Make all changes.
+    def run(self, budget: ForwardBudget, doubt: DoubtError | None) -> tuple[str, ...]:
+        """Make all changes; returns lines for the report.
 
         Raises:
             DoubtError: the outputs may differ, and there is no `doubt` to settle.
@@ -135,7 +115,7 @@ class _Rewrite:
             notes = self._run_in_transaction(budget, doubt)
         if not self.options.dry_run:
             watch_stale_optimizers(unlisted)
-        return Rewritten(self.after, notes)
+        return notes
 
     @property
     def must_check(self) -> bool:

@@ -45,7 +45,7 @@ class ForwardBudget:
         return _MAX_FORWARDS - self.used
 
 
-class Refusal(Exception):  # noqa: N818, it is also a result
+class Refusal(Exception):  # noqa: N818, the step goes on with another plan
     """A rewritten network that failed its check and is taken back.
 
     Attributes:
