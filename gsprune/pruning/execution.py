@@ -36,7 +36,7 @@ def execute(
 ) -> PruneReport:
     """Remove the units that `choose` does not keep.
 
-    A dry run without adjustments only counts. One with adjustments makes the smaller model, and takes it back.
+    A dry run without an adjustment only counts. One with an adjustment makes the smaller model, and takes it back.
 
     `choose` takes the names of groups that must keep their width. It returns (units,) bool, True for units to keep, and
     notes for the report. After a failed rewrite it is called again with the groups that caused the failure.
@@ -53,7 +53,7 @@ def execute(
     optimizers = with_inner(optimizers)
     if options.dry_run:
         optimizers, bindings = (), []
-    only_counts = options.dry_run and not options.adjustments
+    only_counts = options.dry_run and options.adjustment is None
     ignored = ignored_groups(session.model, session.groups.traced, ignore)
     budget = ForwardBudget()
     attempt = session  # later attempts add links and refused groups

@@ -37,13 +37,13 @@ class RewriteOptions:
 
     Attributes:
         backend: slices the tensors.
-        adjustments: change weights of the smaller network.
+        adjustment: changes weights of the smaller network.
         consensus: the ranks that take the step together; None for one process.
-        dry_run: take everything back in the end, when the adjustments have seen the smaller network.
+        dry_run: take everything back in the end, when the adjustment has seen the smaller network.
     """
 
     backend: Backend
-    adjustments: Sequence[Adjustment] = ()
+    adjustment: Adjustment | None = None
     consensus: Consensus | None = None
     dry_run: bool = False
 
@@ -94,7 +94,7 @@ class _Rewrite:
         self.verified = session.verified
         if len(self.verified) < len(self.after.traced.groups):
             self.verified = self.verified | cut_groups(session.groups, self.after)
-        if options.adjustments:
+        if options.adjustment is not None:
             self.plan.refuse_copies_of_weights()
 
     def run(self, budget: ForwardBudget, doubt: DoubtError | None) -> tuple[str, ...]:
@@ -130,7 +130,8 @@ class _Rewrite:
         """Slice, swap, verify, adjust; returns lines for the report."""
         session, plan, after, links = self.session, self.plan, self.after, self.session.links
         verification = Verification(session, plan, after, budget, doubt) if self.must_check else None
-        for adjustment in self.options.adjustments:
+        adjustment = self.options.adjustment
+        if adjustment is not None:
             adjustment.observe(session, plan)
         replacements = self.options.backend.slice(plan.tensors, plan.patterns, plan.pattern_of)
         scaled = keep_attention_scale(plan, replacements, session.groups, after, self.optimizers)
@@ -146,7 +147,7 @@ class _Rewrite:
                 links = verification.check(transaction)
             self._set_linked(transaction, links, plan.bindings[1:])
             network = SmallerNetwork(session, plan, dense, transaction)
-            notes = [note for adjustment in self.options.adjustments for note in adjustment.adjust(network)]
+            notes = () if adjustment is None else adjustment.adjust(network)
             transaction.set_entries(self._session_entries(links))
             if self.options.consensus is not None:  # a rank whose rewrite failed takes the others back
                 self.options.consensus.check("that the rewritten network works", final=True)
@@ -171,4 +172,4 @@ def _can_be_one_call(rewrite: _Rewrite) -> bool:
     """True if slicing and swapping can be one core call: no check, no scaled weights, no agreement between ranks."""
     options = rewrite.options
     has_queries = bool(rewrite.session.groups.traced.queries)
-    return not (rewrite.must_check or options.consensus or options.adjustments or options.dry_run or has_queries)
+    return not (rewrite.must_check or options.consensus or options.adjustment or options.dry_run or has_queries)

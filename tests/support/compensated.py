@@ -33,7 +33,7 @@ def remove_units(
     for group, first in zip(session.groups.traced.groups, session.groups.first_unit, strict=False):
         keep[first + np.asarray(units.get(group.name, ()), dtype=np.int64)] = False
     compensation = Compensation([Example(batch) for batch in calibration or [inputs]], mode)
-    options = RewriteOptions(get_backend("auto", torch.device("cpu")), [compensation])
+    options = RewriteOptions(get_backend("auto", torch.device("cpu")), compensation)
     try:
         rewrite_network(session, keep, [], [], options, ForwardBudget())
     except Refusal:
