@@ -40,11 +40,9 @@ class Compensation:
     Followers run in the model's place, one after another, and get maps of their own. Those of another dtype or on
     another device cannot, and get the model's. So do those that share a tensor with it.
 
-    Args:
-        calls: the calibration data, one call per batch.
-        mode: "linear", or "bias" for the constants alone (FLAP, arXiv:2312.11983).
-        stack: gathers the moments of the ranks that train the network together, on as many batches each.
-        measures_change: compare the outputs on the calibration data with the dense network's, as a dry run does.
+    The mode "bias" fits the constants alone (FLAP, arXiv:2312.11983). `stack` gathers the moments of the ranks that
+    train the network together, on as many batches each. `measures_change` compares the outputs on the calibration data
+    with the dense network's, as a dry run does.
 
     Attributes:
         report: of the model in the last step; None before.

@@ -29,12 +29,8 @@ _SAMPLES_PER_INPUT = 8
 class Recording:
     """Runs the dense network on the calibration data.
 
-    Args:
-        session: the session before the step.
-        plan: the removal.
-        bindings: the model or a follower that runs, and others that get its maps.
-        calls: the calibration data.
-        with_patches: whether convolutions may be fitted on patches.
+    The first of the bindings (the model or a follower) runs, and the others get its maps. With `with_patches`,
+    convolutions may be fitted on patches.
 
     Attributes:
         constants: weight -> places in biases and running means that take its constant, in the order of the forward;

@@ -123,9 +123,6 @@ class Importance:
 def resolve_importance(spec: str | Importance | Criterion | MatrixFunction) -> Importance:
     """Convert a user's ``importance=`` to an `Importance`.
 
-    Args:
-        spec: a criterion's name, an `Importance`, a `Criterion` or a function (see `Importance.criterion`).
-
     Raises:
         ValueError: the name is unknown.
         TypeError: `spec` is none of the above.

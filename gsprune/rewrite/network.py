@@ -33,14 +33,7 @@ __all__ = ["RewriteOptions", "rewrite_network"]
 
 @dataclass(frozen=True, slots=True)
 class RewriteOptions:
-    """Options of a rewrite.
-
-    Attributes:
-        backend: slices the tensors.
-        adjustment: changes weights of the smaller network.
-        consensus: the ranks that take the step together; None for one process.
-        dry_run: take everything back in the end, when the adjustment has seen the smaller network.
-    """
+    """Options of a rewrite. A dry run is taken back in the end, when the adjustment has seen the smaller network."""
 
     backend: Backend
     adjustment: Adjustment | None = None

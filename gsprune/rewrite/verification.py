@@ -69,12 +69,7 @@ class Verification:
 
     Construct it while the network is dense: it runs the masked dense network, whose output the small one must have.
 
-    Args:
-        session: the session before the step.
-        plan: the rewrite.
-        after: the groups after the step.
-        budget: counts the forwards.
-        doubt: a difference that an earlier run in the network's own precision left open; it is settled in float64.
+    A `doubt` is a difference that an earlier run in the network's own precision left open; it is settled in float64.
     """
 
     def __init__(
@@ -100,13 +95,7 @@ class Verification:
             return None
 
     def check(self, transaction: Transaction) -> tuple[SizeLink, ...]:
-        """Run the small network; repair or refuse it if it fails.
-
-        Args:
-            transaction: records the changes of a repair.
-
-        Returns:
-            the links of stored integers after repair.
+        """Run the small network, and repair it if it fails; returns the links of stored integers after repair.
 
         Raises:
             Refusal: the network cannot be repaired.

@@ -142,12 +142,8 @@ def watched_call(
 ) -> Outcome:
     """Call the model on the example in the mode in which it was traced, and restore its state.
 
-    Args:
-        model: the network.
-        example: the call.
-        expected: the operations to compare with; None compares nothing, which saves microseconds per operation.
-        find_stored_sizes: find the attributes that the arguments of a failing call come from.
-        call: ``call(model, example)`` replaces the example's own call.
+    Without `expected` operations nothing is compared, which saves microseconds per operation. `find_stored_sizes` finds
+    the attributes that the arguments of a failing call come from. `call(model, example)` replaces the example's own.
 
     Raises:
         Exception: memory ran out while the network was called as the example says.

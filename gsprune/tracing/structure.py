@@ -131,11 +131,7 @@ class Structure:
         return lengths
 
     def pruned(self, keep: BoolArray) -> tuple[Structure, list[IntArray | None]]:
-        """The structure without some units, and the sorted kept positions of each vector (None for all).
-
-        Args:
-            keep: (num_units,) bool.
-        """
+        """The structure with the units to `keep`, and the sorted kept positions of each vector (None for all)."""
         alive, first_unit, ids, starts, keeps = _core.units.shrink_units(
             keep, self._alive, self.first_unit, self.ids, self.starts
         )

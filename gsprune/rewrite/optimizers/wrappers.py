@@ -64,10 +64,7 @@ def as_optimizers(
 def check_ownership(optimizers: Sequence[Optimizer], cut_ids: Collection[int], modules: Sequence[nn.Module]) -> None:
     """Refuse an optimizer that has none of the modules' parameters.
 
-    Args:
-        optimizers: the optimizers to check.
-        cut_ids: ids of some of the model's parameters; an optimizer with one of them passes at once.
-        modules: the model and its followers.
+    An optimizer with one of the tensors in `cut_ids` passes at once.
 
     Raises:
         ValueError: an optimizer belongs to another model.
