@@ -22,7 +22,6 @@ from gsprune.rewrite.session import Session
 from gsprune.rewrite.size_links import SizeLink
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.watched_call import Failure, Outcome, WrongScaleError, watched_call
-from gsprune.tracing.example import Example
 from gsprune.tracing.graph import layer_of
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
@@ -70,25 +69,33 @@ class Verification:
     Construct it while the network is dense: it runs the masked dense network, whose output the small one must have.
 
     A `doubt` is a difference that an earlier run in the network's own precision left open; it is settled in float64.
+
+    Raises:
+        RewriteError: the session has no example.
     """
 
     def __init__(
         self, session: Session, plan: RewritePlan, after: Structure, budget: ForwardBudget, doubt: DoubtError | None
     ) -> None:
+        if session.example is None:
+            raise RewriteError(
+                "the rewritten network must be checked by a forward, but its example is not known (it was pickled with"
+                " a custom `forward`, or loaded); nothing was changed. Pass `example_inputs=` and `forward=` once more"
+            )
         self.session, self.after, self.budget, self.doubt = session, after, budget, doubt
+        self.model, self.example = session.model, session.example
         self.values_before = {(link.module, link.attribute): session.bound.stored_value(link) for link in session.links}
         self.expected_output = self._masked_output(plan)
 
     def _masked_output(self, plan: RewritePlan) -> Any:
         """The masked dense network's output; None where the small network's may differ."""
-        session = self.session
-        if session.example is None or session.groups.traced.inexact:
+        if self.session.groups.traced.inexact:
             return None
         self.budget.used += 1
         call = None if self.doubt is None else call_in_float64
         try:
-            with temporary_eval(session.model):
-                return masked_output(session.model, session.example, session.bound.tensors, plan.kept, call)
+            with temporary_eval(self.model):
+                return masked_output(self.model, self.example, self.session.bound.tensors, plan.kept, call)
         except Exception as error:  # masked channels may make a network fail: 0 / 0, a distribution of NaN
             if call is None and is_out_of_memory(error):
                 raise
@@ -101,14 +108,14 @@ class Verification:
             Refusal: the network cannot be repaired.
             DoubtError: the outputs may differ, and no earlier doubt is to be settled.
         """
-        example, links = self._example(), self.session.links
+        links = self.session.links
         self.budget.used += 1
         # Where the output is compared, sizes need not be watched.
         expected = self.after.expected_operations(self.session.groups) if self.expected_output is None else None
-        outcome = watched_call(self.session.model, example, expected)
+        outcome = watched_call(self.model, self.example, expected)
         failure = outcome.failure or self._difference(outcome)
         if failure is not None:
-            repair = self._repair(transaction, example)
+            repair = self._repair(transaction)
             left = [link for link in links if (link.module, link.attribute) not in repair.given_up]
             links = tuple(dict.fromkeys((*left, *repair.links)))
             outcome = repair.outcome
@@ -117,27 +124,12 @@ class Verification:
             raise Refusal(failure, self._groups_to_blame(outcome.operations, failure), links)
         return links
 
-    def _example(self) -> Example:
-        if self.session.example is None:
-            raise RewriteError(
-                "the rewritten network must be checked by a forward, but its example is not known (it was pickled with"
-                " a custom `forward`, or loaded); nothing was changed. Pass `example_inputs=` and `forward=` once more"
-            )
-        return self.session.example
-
-    def _repair(self, transaction: Transaction, example: Example) -> Repair:
+    def _repair(self, transaction: Transaction) -> Repair:
         """Search stored sizes with half of the budget; the other half is for attempts that protect groups."""
-        before = self.session.groups
+        before, budget = self.session.groups, self.budget.left // 2
         lengths = changed_lengths(before.graph, lengths_of(self.after.graph))
-        repair = Repair(
-            self.session.model,
-            example,
-            lengths,
-            self.after.expected_operations(before),
-            transaction,
-            self.budget.left // 2,
-            self.values_before,
-        )
+        expected = self.after.expected_operations(before)
+        repair = Repair(self.model, self.example, lengths, expected, transaction, budget, self.values_before)
         repair.search()
         self.budget.used += repair.forwards
         return repair
@@ -150,7 +142,7 @@ class Verification:
             difference = settle(self.doubt, None, None)
         else:
             self.budget.used += 1
-            precise = watched_call(self.session.model, self._example(), call=call_in_float64)
+            precise = watched_call(self.model, self.example, call=call_in_float64)
             difference = settle(self.doubt, precise.output, self.expected_output)
         return None if difference is None else Failure(difference, None, ())
 
