@@ -21,7 +21,7 @@ from gsprune.rewrite.repair import Repair, changed_lengths, lengths_of
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.size_links import SizeLink
 from gsprune.rewrite.transaction import Transaction
-from gsprune.rewrite.watched_call import Failure, Outcome, WrongScaleError, watched_call
+from gsprune.rewrite.watched_call import Failure, Outcome, WrongNumberError, watched_call
 from gsprune.tracing.graph import layer_of
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
@@ -163,12 +163,12 @@ class Verification:
             if own:
                 return own
         trail = self.session.groups.traced.trail
-        scale = trail[operations].scale if isinstance(failure.error, WrongScaleError) else None
-        if scale is not None:
-            queries = [name for name in scale.groups if name in cut]
+        if isinstance(failure.error, WrongNumberError):
+            scale = trail[operations].scale
+            queries = [name for name in scale.groups if name in cut] if scale is not None else []
             if queries:
                 return queries
-            operations += 1  # the number is computed from the width of others, which the operation has met
+            operations += 1  # the operation has met the channels that the number is computed from
         # Where all earlier operations keep their widths, the failing one is the first to meet a narrower group.
         for passage in (*reversed(trail[:operations]), *trail[operations:]):
             passing = [name for name in passage.groups if name in cut]
