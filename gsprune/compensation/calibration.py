@@ -18,13 +18,9 @@ MIN_EXAMPLES = 16
 
 
 def calibration_calls(calibration: Any, example: Example | None, purpose: str = "`compensate`") -> list[Example]:
-    """One call of the network per batch of calibration data.
+    """One call of the network per batch of calibration data: a tensor, a batch or an iterable of batches.
 
-    Args:
-        calibration: a tensor, a batch (a tuple of positional inputs or a dict of inputs by name), or an iterable of
-            batches; None takes the example.
-        example: the network's own example, whose `forward` is called.
-        purpose: what the data is for, in messages.
+    None takes the network's own example, whose `forward` all calls have. `purpose` stands in messages.
 
     Raises:
         TypeError: a batch is of another type.
@@ -44,10 +40,7 @@ def calibration_calls(calibration: Any, example: Example | None, purpose: str = 
 def check_calibration(calibration: Any, example_inputs: Any, purpose: str = "`compensate`") -> None:
     """Complain of calibration data that the first step would refuse; data loaders, iterators and empty lists pass.
 
-    Args:
-        calibration: as in `calibration_calls`. An empty list is to be filled before the first step.
-        example_inputs: stands in for `calibration` if that is None; None if the first step finds one.
-        purpose: what the data is for, in messages.
+    An empty list is to be filled before the first step. The example stands in for `calibration` if that is None.
 
     Raises:
         TypeError: a batch is of another type.

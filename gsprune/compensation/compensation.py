@@ -9,10 +9,8 @@ from torch import nn
 
 from gsprune.compensation.moments import Stack
 from gsprune.compensation.network_fit import NetworkFit
-from gsprune.compensation.recording import Recording
 from gsprune.compensation.report import CompensationReport, OutputChange
-from gsprune.compensation.stand_in import can_take_place, in_place_of
-from gsprune.compensation.uses import watch_calls
+from gsprune.compensation.stand_in import can_take_place
 from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.plan import RewritePlan
@@ -40,11 +38,9 @@ class Compensation:
     Followers run in the model's place, one after another, and get maps of their own. Those of another dtype or on
     another device cannot, and get the model's. So do those that share a tensor with it.
 
-    Args:
-        calls: the calibration data, one call per batch.
-        mode: "linear", or "bias" for the constants alone (FLAP, arXiv:2312.11983).
-        stack: gathers the moments of the ranks that train the network together, on as many batches each.
-        measures_change: compare the outputs on the calibration data with the dense network's, as a dry run does.
+    The mode "bias" fits the constants alone (FLAP, arXiv:2312.11983). `stack` gathers the moments of the ranks that
+    train the network together, on as many batches each. `measures_change` compares the outputs on the calibration data
+    with the dense network's, as a dry run does.
 
     Attributes:
         report: of the model in the last step; None before.
@@ -63,15 +59,14 @@ class Compensation:
         self.report: CompensationReport | None = None
         self.change: OutputChange | None = None
         self._outputs: list[Any] = []  # of the dense network
-        self._recordings: list[Recording] = []
+        self._fits: list[NetworkFit] = []
 
     def observe(self, session: Session, plan: RewritePlan) -> None:
         """Run the dense network, and the dense followers."""
         self._outputs = self._run(session.model) if self.measures_change else []
-        self._recordings = []
+        self._fits = []
         for bindings in _sharing_a_map(session.model, plan.bindings):
-            with in_place_of(session.model, bindings[0]):
-                self._recordings.append(Recording(session, plan, bindings, self.calls, self.mode == "linear"))
+            self._fits.append(NetworkFit(session, plan, bindings, self.calls, self.mode == "linear"))
 
     def adjust(self, network: SmallerNetwork) -> Sequence[str]:
         """Run the pruned network and write its weights, then the followers.
@@ -79,19 +74,14 @@ class Compensation:
         Raises:
             RewriteError: the calibration data makes inputs NaN or infinite.
         """
-        model, reports = network.session.model, []
+        model = network.session.model
         sliced = relative_change(self._run(model), self._outputs) if self.measures_change else 0.0
-        for recording in self._recordings:
-            fit = NetworkFit(network, recording, self.mode == "linear", self.stack)
-            with in_place_of(model, recording.bindings[0]):
-                watch_calls(model, recording.axes, self.calls, fit.on_use)
-            reports.append(fit.finish())
-        self.report = reports[0]
+        self.report, *_ = [fit.adjust(network, self.stack) for fit in self._fits]  # the model comes first
         notes = [str(self.report)]
         if self.measures_change:
             self.change = OutputChange(sliced, relative_change(self._run(model), self._outputs))
             notes.append(str(self.change))
-        self._recordings, self._outputs = [], []
+        self._fits, self._outputs = [], []
         return notes
 
     def _run(self, model: nn.Module) -> list[Any]:

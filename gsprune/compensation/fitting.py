@@ -22,13 +22,7 @@ __all__ = ["ConsumerFit"]
 
 @dataclass
 class ConsumerFit:
-    """Fits one consumer.
-
-    Attributes:
-        consumer: the consumer.
-        targets: the model's weight, then those of its copies and followers.
-        linear: whether there is a map besides the constant.
-    """
+    """Fits one consumer, without `linear` only the constant. The model's weight is the first target."""
 
     consumer: Consumer
     targets: Sequence[Target]

@@ -42,12 +42,9 @@ class Moments:
     def add(self, dense: Tensor, pruned: Tensor, padding: float) -> None:
         """Add samples.
 
-        Zero padding counts as samples in which only the constant 1 is not zero.
-
-        Args:
-            dense: (groups, samples, inputs), the consumer's inputs in the dense network.
-            pruned: (groups, samples, kept), those in the pruned network.
-            padding: the share of zero padding in what the consumer reads, in [0, 1).
+        The consumer's inputs are (groups, samples, inputs) in the dense network, and (groups, samples, kept) in the
+        pruned one. `padding` is the share of zero padding, in [0, 1). It counts as samples in which only the constant 1
+        is not zero.
         """
         for x, z in zip(torch.split(dense, self._rows, 1), torch.split(pruned, self._rows, 1), strict=True):
             lost = x.double().scatter_add(2, self.kept[:, None].expand(-1, z.shape[1], -1), -z.double())
@@ -102,11 +99,8 @@ class Moments:
     def explained(self, lost: float, unexplained: float, weights: float, dtype: torch.dtype) -> float:
         """The share of what is lost that a map explains.
 
-        Args:
-            lost: mean square of what a consumer's outputs lose.
-            unexplained: what the map leaves of it.
-            weights: sum of the squares of the consumer's weights.
-            dtype: that of the weights.
+        `lost` is the mean square of what a consumer's outputs lose, `unexplained` what the map leaves of it. `weights`
+        is the sum of the squares of the consumer's weights.
         """
         # Inputs of zero are lost without loss; the two networks differ by rounding.
         rounding = 10 * torch.finfo(dtype).eps ** 2

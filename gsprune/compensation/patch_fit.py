@@ -26,9 +26,7 @@ class PatchFit:
     The channels are fitted first, with one map for all positions of the kernel, and the patches predict what is lost
     still. So a dependency between channels holds at every position, also at a border that no sampled patch has.
 
-    Attributes:
-        consumer: the convolution's weight.
-        targets: the model's weight, then those of its copies and followers.
+    The model's weight is the first target.
     """
 
     consumer: Consumer

@@ -28,15 +28,9 @@ _SOLVING = 10
 
 
 class PatchSample:
-    """Patches at some positions of one use.
+    """Patches at some positions of one use in the dense network, at most `most`; see `Sample`.
 
-    Args:
-        use: the use, in the dense network.
-        consumer: its weight.
-        weights: (outputs, inputs, kernel), what the patches are multiplied by; the targets' weights one after another.
-        most: how many patches are kept; they are spread evenly, with jitter.
-        seed: of the jitter.
-        is_first: whether it is the weight's first use in its batch. The pruned network's patches are seen there alone.
+    They are multiplied by `weights`, (outputs, inputs, kernel), which are the targets' one after another.
 
     Attributes:
         products: (rows, outputs), what the weights make of the patches.

@@ -54,13 +54,8 @@ class CompactionReport:
 class RemovableUnits:
     """Finds the units that can be removed without changing the output.
 
-    Args:
-        model: the network.
-        structure: its groups.
-        tensors: its parameters and buffers by canonical name.
-        example: the call to trace it with.
-        calibration: inputs on which units may be constant; None looks at the weights alone.
-        tolerance: spread of a dormant unit's values, relative to the largest input of the layer that reads it.
+    `calibration` are inputs on which units may be constant; None looks at the weights alone. `tolerance` is the spread
+    of a dormant unit's values, relative to the largest input of the layer that reads it.
 
     Attributes:
         inputs: weight -> its inputs on the example, for weights that read channels of groups.

@@ -14,13 +14,9 @@ __all__ = ["Sample"]
 
 
 class Sample:
-    """Rows of the inputs of one use.
+    """Rows of the inputs of one use in the dense network, at most `most`: spread evenly, with jitter from the seed.
 
-    Args:
-        use: the use, in the dense network.
-        most: how many rows are kept; they are spread evenly, with jitter.
-        seed: of the jitter.
-        is_first: whether it is the weight's first use in its batch. The pruned network's inputs are seen there alone.
+    The pruned network's inputs are seen only at the weight's first use in its batch.
 
     Attributes:
         dense: (rows, inputs), those of the dense network.

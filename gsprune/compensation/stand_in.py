@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from torch import Tensor, nn
 
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.tensors import canonical_tensors, named_tensors
-from gsprune.rewrite.transaction import call_for_all
+from gsprune.rewrite.transaction import temporary_data
 
 __all__ = ["can_take_place", "in_place_of"]
-
-_set_data = Tensor.data.__set__  # type: ignore[attr-defined]  # a descriptor
 
 
 def can_take_place(model: nn.Module, follower: Binding) -> bool:
@@ -21,20 +18,13 @@ def can_take_place(model: nn.Module, follower: Binding) -> bool:
     return all(mine.dtype == its.dtype and mine.device == its.device for mine, its in _pairs(model, follower))
 
 
-@contextmanager
-def in_place_of(model: nn.Module, follower: Binding) -> Iterator[None]:
+def in_place_of(model: nn.Module, follower: Binding) -> AbstractContextManager[None]:
     """A block in which the model computes with the follower's weights and buffers; those that it lacks stay.
 
     The follower keeps its memory, which the model shares until the block ends.
     """
     pairs = _pairs(model, follower)
-    tensors = [mine for mine, _ in pairs]
-    own = [mine.data for mine in tensors]
-    try:
-        call_for_all(_set_data, tensors, [its.data for _, its in pairs])
-        yield
-    finally:
-        call_for_all(_set_data, tensors, own)
+    return temporary_data([mine for mine, _ in pairs], [its.data for _, its in pairs])
 
 
 def _pairs(model: nn.Module, follower: Binding) -> list[tuple[Tensor, Tensor]]:

@@ -96,12 +96,9 @@ class _Product:
 class UseWatcher(OperationMode):
     """Calls `on_use` before each operation that uses a consumer.
 
-    Args:
+    Attributes:
         tensors: the model's parameters and buffers by canonical name.
         axes: the consumers: weight -> input axis.
-        on_use: called with each use before its operation runs.
-
-    Attributes:
         unsupported: weight -> the operation that reads it in a way that no map can follow.
         constants: weight -> for every use, the place that could take a constant, or None.
         reads: tensor -> (start, length) of every read of it by an operation.

@@ -66,10 +66,6 @@ class Consensus:
         self._device = device if only_cuda else torch.device("cpu")
         self._is_over = False
 
-    def mean(self, statistics: Mapping[str, Float64Array]) -> dict[str, Float64Array]:
-        """The mean over the ranks, with the arguments and errors of `stacked`."""
-        return {name: parts.sum(0) / len(parts) for name, parts in self.stacked(statistics).items()}
-
     def stacked(self, statistics: Mapping[str, Float64Array]) -> dict[str, Float64Array]:
         """Name -> (ranks, ...), the arrays of all ranks, bitwise the same on all ranks.
 

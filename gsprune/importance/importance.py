@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from gsprune import _core
-from gsprune.arrays import Float32Array, Float64Array
+from gsprune.arrays import Float32Array
 from gsprune.checks import suggestion
 from gsprune.errors import ScoreError
 from gsprune.importance.criterion import CRITERIA, Criterion, ScoreSource
@@ -57,17 +57,10 @@ class Importance:
         object.__setattr__(self, "reduction", reduction)
         object.__setattr__(self, "normalizer", normalizer)
 
-    def unit_scores(
-        self,
-        source: ScoreSource,
-        average: Callable[[Mapping[str, Float64Array]], Mapping[str, Float64Array]] | None = None,
-    ) -> Float32Array:
+    def unit_scores(self, source: ScoreSource) -> Float32Array:
         """Scores of the units of all groups that can be pruned.
 
-        Args:
-            source: the network.
-            average: the mean over the ranks of a process group, for statistics that depend on data; None for a single
-                process.
+        Statistics that depend on data are averaged over the ranks of a process group.
 
         Returns:
             (units,) float32 over all groups of the structure, finite; 0 in groups that are not scored.
@@ -80,8 +73,8 @@ class Importance:
             return np.zeros(structure.num_units, dtype=np.float32)
         criterion = self._resolved()
         statistics = criterion.statistics(source)
-        if average is not None and criterion.reads_data:
-            statistics = average(statistics)
+        if source.stack is not None and criterion.reads_data:
+            statistics = {name: parts.mean(0) for name, parts in source.stack(statistics).items()}
         scores = self._scores(FlatStatistics.of(statistics, source, criterion))
         bad = _core.select.first_not_finite(scores)
         if bad >= 0:
@@ -143,9 +136,6 @@ class Importance:
 
 def resolve_importance(spec: str | Importance | Criterion | MatrixFunction) -> Importance:
     """Convert a user's ``importance=`` to an `Importance`.
-
-    Args:
-        spec: a criterion's name, an `Importance`, a `Criterion` or a function (see `Importance.criterion`).
 
     Raises:
         ValueError: the name is unknown.

@@ -160,16 +160,10 @@ def member_sums(
     others: list[Tensor] | None = None,
     skipped: frozenset[str] = frozenset(),
 ) -> FlatStatistics:
-    """Sums over every unit in every scored member. Each tensor is read once for all its axes.
+    """Sums over every unit in every scored member, the root's first. Each tensor is read once for all its axes.
 
-    Args:
-        source: the network.
-        statistic: the summand; see `Backend.axis_sums`.
-        others: the second factor for every tensor of `summed_axes(source, skipped)`, for statistics of products.
-        skipped: names of tensors to omit; every group must have another scored member.
-
-    Returns:
-        group name -> (scored members, units) float64, the root's first.
+    `statistic` is the summand (see `Backend.axis_sums`). `others` has the second factor of products, for all tensors of
+    `summed_axes(source, skipped)`. Tensors in `skipped` are omitted; every group must have another scored member.
 
     Raises:
         ScoreError: a group has no member to score.

@@ -21,11 +21,7 @@ def check_calibration_data(
 ) -> None:
     """Raise an error for calibration data that a step would refuse, without running the network.
 
-    Args:
-        importance: the scores.
-        compensate: as in `prune_step`.
-        calibration: as in `prune_step`, but an empty list is accepted, to be filled before the step.
-        example_inputs: as in `prune_step`; used for a compensation without `calibration`.
+    An empty list is accepted, to be filled before the step. A compensation without `calibration` uses the example.
 
     Raises:
         TypeError: a batch has a wrong type.

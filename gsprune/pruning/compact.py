@@ -117,13 +117,13 @@ def compact(
         def choose(frozen: frozenset[str]) -> tuple[BoolArray, Sequence[str]]:
             keep, report = units.choose(frozen)
             if consensus is not None:
-                keep = consensus.mean({"units to keep": keep.astype(np.float64)})["units to keep"] > 0
+                keep = consensus.stacked({"units to keep": keep.astype(np.float64)})["units to keep"].any(0)
             found.append(report)
             return keep, ()
 
         how = RewriteOptions(
             backend=get_backend(backend, session.bound.device),
-            adjustments=[] if dry_run else [ConstantFolding(units, is_exact=calibration is None)],
+            adjustment=None if dry_run else ConstantFolding(units, is_exact=calibration is None),
             consensus=consensus,
             dry_run=dry_run,
         )

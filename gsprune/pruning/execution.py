@@ -13,12 +13,13 @@ from torch.optim import Optimizer
 from gsprune.arrays import BoolArray
 from gsprune.errors import RewriteError
 from gsprune.pruning.ignore import ignored_groups
-from gsprune.pruning.report import Context, PruneReport
+from gsprune.pruning.report import PruneReport
 from gsprune.pruning.session import follower_bindings
 from gsprune.pruning.warnings import warn_after_step
-from gsprune.rewrite.network import ForwardBudget, Refusal, RewriteOptions, Rewritten, rewrite_network
+from gsprune.rewrite.network import RewriteOptions, rewrite_network
 from gsprune.rewrite.optimizers.wrappers import check_ownership, with_inner
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session
+from gsprune.rewrite.verification import ForwardBudget, Refusal
 from gsprune.selection import Selection
 
 __all__ = ["execute"]
@@ -35,17 +36,12 @@ def execute(
 ) -> PruneReport:
     """Remove the units that `choose` does not keep.
 
-    A dry run without adjustments only counts. One with adjustments makes the smaller model, and takes it back.
+    A dry run without an adjustment only counts. One with an adjustment makes the smaller model, and takes it back.
 
-    Args:
-        session: the model, with its binding and structure.
-        choose: takes names of groups that must keep their width; returns (units,) bool, True for units to keep, and
-            notes for the report. After a failed rewrite it is called again with the groups that caused the failure.
-        selection: the request, for the report.
-        ignore: modules whose outputs keep their width.
-        options: how the network is rewritten.
-        optimizers: optimizers whose states are sliced along.
-        followers: modules of the model's architecture.
+    `choose` takes the names of groups that must keep their width. It returns (units,) bool, True for units to keep, and
+    notes for the report. After a failed rewrite it is called again with the groups that caused the failure.
+
+    `selection` is only for the report.
 
     Raises:
         ValueError: an option, an optimizer or a follower does not fit the model.
@@ -57,29 +53,40 @@ def execute(
     optimizers = with_inner(optimizers)
     if options.dry_run:
         optimizers, bindings = (), []
-    only_counts = options.dry_run and not options.adjustments
+    only_counts = options.dry_run and options.adjustment is None
     ignored = ignored_groups(session.model, session.groups.traced, ignore)
     budget = ForwardBudget()
     attempt = session  # later attempts add links and refused groups
+    notes: tuple[str, ...] = ()
     while True:
         keep, remarks = choose(ignored.union(attempt.refused))
         changes = np.count_nonzero(keep) < len(keep)  # `all` goes through Python
         if options.consensus is not None:
             options.consensus.check_choice(session.groups, keep, final=only_counts or not changes)
-        result: Rewritten | Refusal = Rewritten(session.groups)
-        if changes and only_counts:
-            result = Rewritten(session.groups.pruned(keep)[0])
-        elif changes:
-            result = rewrite_network(attempt, keep, optimizers, bindings, options, budget)
-        if isinstance(result, Rewritten):
+        if only_counts or not changes:
+            after = session.groups.pruned(keep)[0]
             break
-        attempt = _after_refusal(attempt, result, budget)
+        try:
+            after, notes = rewrite_network(attempt, keep, optimizers, bindings, options, budget)
+            break
+        except Refusal as refusal:
+            attempt = _after_refusal(attempt, refusal.with_traceback(None), budget)  # its frames hold sliced tensors
     if not changes or options.dry_run:
         session.model.__dict__[SESSION_ATTRIBUTE] = session  # the next step need not trace again
-    names = session.bound.parameter_names
-    context = Context(selection, session.initial_widths, ignored, attempt.refused, names)
-    seconds, notes = time.perf_counter() - started, (*remarks, *result.notes)
-    report = PruneReport(changes, seconds, options.dry_run, notes, session.groups, result.structure, keep, context)
+    report = PruneReport(
+        changed=changes,
+        seconds=time.perf_counter() - started,
+        dry_run=options.dry_run,
+        notes=(*remarks, *notes),
+        _before=session.groups,
+        _after=after,
+        _kept_units=keep,
+        _selection=selection,
+        _initial_widths=session.initial_widths,
+        _ignored=ignored,
+        _refused=attempt.refused,
+        _parameters=session.bound.parameter_names,
+    )
     warn_after_step(session, report)
     return report
 

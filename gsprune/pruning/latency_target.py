@@ -42,13 +42,7 @@ _SMALLEST_STEP = 1e-3  # of the ratio: smaller steps change no width below a tho
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The measurement of one pruned network.
-
-    Attributes:
-        ratio: fraction of channels removed.
-        widths: group -> width.
-        milliseconds: time of one forward.
-    """
+    """The time of one forward of a network of which a fraction of all channels is removed; `widths` is by group."""
 
     ratio: float
     widths: Mapping[str, int]

@@ -20,7 +20,7 @@ from gsprune.selection import Selection, Shortfall, dense_shapes, group_layers, 
 from gsprune.tracing.graph import Group, Protected
 from gsprune.tracing.structure import Structure
 
-__all__ = ["Context", "GroupChange", "PruneReport"]
+__all__ = ["GroupChange", "PruneReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +44,6 @@ class GroupChange:
     layers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Inputs of a report besides the structures before and after.
-
-    Attributes:
-        selection: the request; its target is the unit of `PruneReport.sparsity`.
-        initial_widths: group name -> first-seen width.
-        ignored: groups that the user excluded; they do not count as channels.
-        refused: group name -> reason, for groups whose width the user's code relies on.
-        parameters: canonical names of the tensors that are parameters.
-    """
-
-    selection: Selection
-    initial_widths: Mapping[str, int]
-    ignored: frozenset[str]
-    refused: Mapping[str, str]
-    parameters: tuple[str, ...]
-
-
 @dataclass(frozen=True, eq=False)
 class PruneReport:
     """Result of `gsprune.prune_step`. Properties are computed at the first access.
@@ -84,7 +65,11 @@ class PruneReport:
     _before: Structure = field(repr=False)
     _after: Structure = field(repr=False)
     _kept_units: BoolArray = field(repr=False)
-    _context: Context = field(repr=False)
+    _selection: Selection = field(repr=False)  # the request; its target is the unit of `sparsity`
+    _initial_widths: Mapping[str, int] = field(repr=False)
+    _ignored: frozenset[str] = field(repr=False)  # groups that the user excluded; they do not count as channels
+    _refused: Mapping[str, str] = field(repr=False)  # group -> reason, where the user's code relies on the width
+    _parameters: tuple[str, ...] = field(repr=False)  # canonical names of the tensors that are parameters
     compensation: CompensationReport | None = None
     compaction: CompactionReport | None = None
     output_change: OutputChange | None = None
@@ -100,7 +85,7 @@ class PruneReport:
         if len(group.root.units) == group.width:
             units = np.flatnonzero(np.isin(group.root.units, units))
         layers = tuple(sorted(group_layers(group)))
-        return GroupChange(group.name, group.width, after, self._context.initial_widths[group.name], units, layers)
+        return GroupChange(group.name, group.width, after, self._initial_widths[group.name], units, layers)
 
     @cached_property
     def _removed_units(self) -> dict[str, IntArray]:
@@ -123,7 +108,7 @@ class PruneReport:
     @cached_property
     def channel_sparsity(self) -> float:
         """The removed fraction of the first-seen channels. Ignored groups do not count."""
-        counted = [group for group in self.groups if group.name not in self._context.ignored]
+        counted = [group for group in self.groups if group.name not in self._ignored]
         return _fraction_removed(sum(group.initial for group in counted), sum(group.after for group in counted))
 
     @cached_property
@@ -139,22 +124,21 @@ class PruneReport:
     @property
     def requested(self) -> float | Mapping[str, float]:
         """The requested sparsity."""
-        return self._context.selection.sparsity
+        return self._selection.sparsity
 
     @property
     def sparsity(self) -> float:
         """The sparsity reached, in the unit of `target`."""
         return {"channels": self.channel_sparsity, "params": self.param_sparsity, "macs": self.mac_sparsity}[
-            self._context.selection.target
+            self._selection.target
         ]
 
     @cached_property
     def shortfall(self) -> Shortfall | None:
         """The reason why the requested sparsity is not reached; None if it is reached (in whole channels)."""
-        context = self._context
-        reasons = dict.fromkeys(context.ignored, "ignore")
-        reasons |= dict.fromkeys(context.refused, "sizes written into the code")
-        return shortfall(self._after, context.initial_widths, context.selection, reasons, lambda: self.sparsity)
+        reasons = dict.fromkeys(self._ignored, "ignore")
+        reasons |= dict.fromkeys(self._refused, "sizes written into the code")
+        return shortfall(self._after, self._initial_widths, self._selection, reasons, lambda: self.sparsity)
 
     @cached_property
     def params_before(self) -> int:
@@ -181,7 +165,7 @@ class PruneReport:
         """Channels that are never removed, with the reason."""
         graph = self._before.graph
         widths = {group.name: group.width for group in graph.groups}
-        refused = self._context.refused.items()
+        refused = self._refused.items()
         return (*graph.protected, *[Protected(why, (name,), widths[name]) for name, why in refused if name in widths])
 
     @property
@@ -192,10 +176,10 @@ class PruneReport:
 
     @cached_property
     def _dense_shapes(self) -> dict[str, tuple[int, ...]]:
-        return dense_shapes(self._before.graph, self._context.initial_widths)
+        return dense_shapes(self._before.graph, self._initial_widths)
 
     def _params(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        return sum(prod(shapes[name]) for name in self._context.parameters)
+        return sum(prod(shapes[name]) for name in self._parameters)
 
     def slice(self, name: str, tensor: Tensor, axis: int | None = None) -> Tensor:
         """Slice a tensor outside of the model and the optimizer as this step sliced the model.

@@ -149,7 +149,7 @@ def sensitivity(
                 change = relative_change(output, dense)
             else:
                 compensation = Compensation(calls, compensate, measures_change=True)
-                how = RewriteOptions(provider, [compensation], dry_run=True)
+                how = RewriteOptions(provider, compensation, dry_run=True)
                 execute(with_binding(module, session), partial(_without, structure, keep), request, ignore, how)
                 change = 0.0 if compensation.change is None else compensation.change.compensated
             score_lost = _share(scores[first:last], units)

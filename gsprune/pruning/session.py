@@ -31,15 +31,9 @@ def open_session(
 ) -> Session:
     """The session of a model, which is traced if it never was or if its tensors have changed. The model is not changed.
 
-    Args:
-        model: the network.
-        example_inputs: a new example, which replaces the session's; or None. The model is traced again for another
-            size.
-        forward: a new function for calling the model, which replaces the session's; or None.
-        copies: {copy: original}, submodules that the user ties. The model is traced again for new ties.
-
-    Returns:
-        the session; its binding is None if an earlier one is no longer valid.
+    A new example or `forward` replaces the session's. `copies` is {copy: original}, submodules that the user ties. The
+    model is traced again for inputs of another size and for new ties. An earlier binding that is no longer valid is
+    dropped.
 
     Raises:
         ValueError: a copy and its original have lost different channels.

@@ -66,11 +66,7 @@ class _Gap:
 
 
 class DoubtError(Exception):
-    """Outputs differ by more than what rounding usually leaves.
-
-    Attributes:
-        gaps: one per output.
-    """
+    """Outputs differ by more than what rounding usually leaves. There is one gap per output."""
 
     def __init__(self, gaps: Sequence[_Gap]) -> None:
         super().__init__("outputs differ")

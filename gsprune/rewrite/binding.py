@@ -26,8 +26,6 @@ class Binding:
     """One module (the model or a follower) under the names of a structure.
 
     Args:
-        module: the module.
-        structure: the network's groups.
         tensors: the module's tensors by all the model's names for them; a container of tensors may lack some; None
             looks them up.
 
@@ -35,7 +33,6 @@ class Binding:
         RewriteError: a tensor cannot be changed in place.
 
     Attributes:
-        module: the module.
         tensors: the tensors that pruning may cut, by name: canonical names first, then other names of tied tensors
             under which this module has another tensor (a follower may have untied).
         canonical: (len(tensors),) the canonical name of each.

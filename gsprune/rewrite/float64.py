@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import repeat
 from typing import Any
 
 import torch
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gsprune.rewrite.tensors import canonical_tensors
-from gsprune.rewrite.transaction import call_for_all
+from gsprune.rewrite.transaction import temporary_data
 from gsprune.tracing.example import Example
 from gsprune.tracing.operation_mode import OperationMode
 from gsprune.tracing.plain_operations import plain_operations
@@ -41,33 +39,10 @@ def call_in_float64(model: nn.Module, example: Example) -> Any:
             that asks for a type.
     """
     inputs = replace(example, args=_widened(example.args), kwargs=_widened(example.kwargs))
-    with _wide_tensors(model), plain_operations(model), _WideNumbers(), _InFloat64():
-        return inputs.call(model)
-
-
-@contextmanager
-def _wide_tensors(model: nn.Module) -> Iterator[None]:
-    """A block in which the model's own parameters and buffers hold float64 copies.
-
-    The tensors stay the same objects, so that whoever else holds them (a recurrent layer's list of weights) is served.
-    """
     tensors = [tensor for tensor in canonical_tensors(model).values() if tensor.dtype in _WIDER]
-    befores = [tensor.data for tensor in tensors]
-    wide = [before.to(_WIDER[before.dtype]) for before in befores]
-    try:
-        call_for_all(setattr, tensors, repeat("data"), wide)
-        yield
-    finally:
-        _take_back(tensors, befores)
-
-
-def _take_back(tensors: list[Tensor], befores: list[Tensor]) -> None:
-    while True:
-        try:
-            call_for_all(setattr, tensors, repeat("data"), befores)
-        except KeyboardInterrupt:
-            continue
-        return
+    wide = [_widened(tensor.data) for tensor in tensors]
+    with temporary_data(tensors, wide), plain_operations(model), _WideNumbers(), _InFloat64():
+        return inputs.call(model)
 
 
 class _InFloat64(OperationMode):

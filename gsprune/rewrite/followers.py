@@ -22,10 +22,7 @@ def as_followers(
 ) -> tuple[tuple[nn.Module, ...], dict[str, str]]:
     """The followers outside of the model, without wrappers, and {copy: original} of those that are parts of it.
 
-    Args:
-        followers: a module, or a sequence of modules. A submodule of the model follows the one other submodule that has
-            its structure; a pair (copy, original) of submodules names it.
-        model: the network.
+    A submodule of the model follows the one other submodule that has its structure; a pair (copy, original) names it.
 
     Raises:
         TypeError: a follower is not a module, or is scripted.
@@ -119,11 +116,8 @@ def matched_tensors(
     A container of tensors without submodules (torchrl's ``TensorDictParams``, a dictionary of averages) is matched by
     the tensors' names, whatever stands between their parts; it may leave tensors out.
 
-    Args:
-        follower: a module with the model's structure, or a container of its tensors.
-        index: its position in `followers`, for messages.
-        shapes: the model's canonical names and present shapes.
-        aliases: the model's other names of tied tensors; a follower may have untied them.
+    `index` is the position in `followers`, for messages. `shapes` and `aliases` are the model's; a follower may have
+    untied its tensors.
 
     Raises:
         ValueError: a tensor is missing, superfluous or of another shape; names the first.

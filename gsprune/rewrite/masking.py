@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.arrays import IntArray
-from gsprune.interrupts import PostponedInterrupts
-from gsprune.rewrite.transaction import Transaction
+from gsprune.rewrite.transaction import temporary_data
 from gsprune.tracing.example import Example
 
 __all__ = ["masked", "masked_output"]
@@ -36,14 +35,9 @@ def masked_output(
 
     `tensors` are the model's by name. `call(model, example)` replaces the example's own call.
     """
-    transaction = Transaction()
     copies = []
     for name, axes in kept.items():
         removed = {axis: np.delete(np.arange(tensors[name].shape[axis]), keep) for axis, keep in axes.items()}
         copies.append(masked(tensors[name], removed))
-    with PostponedInterrupts():
-        try:
-            transaction.swap([tensors[name] for name in kept], copies)
-            return example.call(model) if call is None else call(model, example)
-        finally:
-            transaction.rollback()
+    with temporary_data([tensors[name] for name in kept], copies):
+        return example.call(model) if call is None else call(model, example)

@@ -25,40 +25,20 @@ from gsprune.rewrite.repair import lengths_of
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session
 from gsprune.rewrite.size_links import Entry, SizeLink, link_entries
 from gsprune.rewrite.transaction import Transaction
-from gsprune.rewrite.verification import ForwardBudget, Refusal, Verification, cut_groups
+from gsprune.rewrite.verification import ForwardBudget, Verification, cut_groups
 from gsprune.tracing.structure import Structure
 
-__all__ = ["ForwardBudget", "Refusal", "RewriteOptions", "Rewritten", "rewrite_network"]
+__all__ = ["RewriteOptions", "rewrite_network"]
 
 
 @dataclass(frozen=True, slots=True)
 class RewriteOptions:
-    """Options of a rewrite.
-
-    Attributes:
-        backend: slices the tensors.
-        adjustments: change weights of the smaller network.
-        consensus: the ranks that take the step together; None for one process.
-        dry_run: take everything back in the end, when the adjustments have seen the smaller network.
-    """
+    """Options of a rewrite. A dry run is taken back in the end, when the adjustment has seen the smaller network."""
 
     backend: Backend
-    adjustments: Sequence[Adjustment] = ()
+    adjustment: Adjustment | None = None
     consensus: Consensus | None = None
     dry_run: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Rewritten:
-    """A network that is smaller now.
-
-    Attributes:
-        structure: its groups.
-        notes: remarks for the report.
-    """
-
-    structure: Structure
-    notes: tuple[str, ...] = ()
 
 
 def rewrite_network(
@@ -68,32 +48,25 @@ def rewrite_network(
     followers: Sequence[Binding],
     options: RewriteOptions,
     budget: ForwardBudget,
-) -> Rewritten | Refusal:
+) -> tuple[Structure, tuple[str, ...]]:
     """Remove units from the model, its followers and its optimizers' states, and check the smaller network.
 
-    Args:
-        session: the model, with its binding and structure.
-        keep: (units,) bool, the units to keep.
-        optimizers: the optimizers whose states follow, also those inside of wrappers.
-        followers: modules of the model's architecture.
-        options: see `RewriteOptions`.
-        budget: the forwards that the step may spend on checks.
+    `keep` is (units,) bool. `optimizers` has those inside of wrappers, too.
 
     Returns:
-        the rewritten network; or a refusal, after which everything is as before.
+        the groups of the smaller network, and lines for the report.
 
     Raises:
+        Refusal: the smaller network failed its check; nothing was changed.
         RewriteError: the smaller network cannot be built; nothing was changed.
     """
     doubt = None
     while True:
         try:
             rewrite = _Rewrite(session, keep, optimizers, followers, options)
-            return rewrite.run(budget, doubt)
+            return rewrite.after, rewrite.run(budget, doubt)
         except DoubtError as error:  # float64 needs the dense network again, which the transaction has put back
             doubt = error.with_traceback(None)  # whose frames hold the sliced tensors
-        except Refusal as refusal:
-            return refusal.with_traceback(None)
 
 
 class _Rewrite:
@@ -114,11 +87,11 @@ class _Rewrite:
         self.verified = session.verified
         if len(self.verified) < len(self.after.traced.groups):
             self.verified = self.verified | cut_groups(session.groups, self.after)
-        if options.adjustments:
+        if options.adjustment is not None:
             self.plan.refuse_copies_of_weights()
 
-    def run(self, budget: ForwardBudget, doubt: DoubtError | None) -> Rewritten:
-        """Make all changes.
+    def run(self, budget: ForwardBudget, doubt: DoubtError | None) -> tuple[str, ...]:
+        """Make all changes; returns lines for the report.
 
         Raises:
             DoubtError: the outputs may differ, and there is no `doubt` to settle.
@@ -135,7 +108,7 @@ class _Rewrite:
             notes = self._run_in_transaction(budget, doubt)
         if not self.options.dry_run:
             watch_stale_optimizers(unlisted)
-        return Rewritten(self.after, notes)
+        return notes
 
     @property
     def must_check(self) -> bool:
@@ -150,7 +123,8 @@ class _Rewrite:
         """Slice, swap, verify, adjust; returns lines for the report."""
         session, plan, after, links = self.session, self.plan, self.after, self.session.links
         verification = Verification(session, plan, after, budget, doubt) if self.must_check else None
-        for adjustment in self.options.adjustments:
+        adjustment = self.options.adjustment
+        if adjustment is not None:
             adjustment.observe(session, plan)
         replacements = self.options.backend.slice(plan.tensors, plan.patterns, plan.pattern_of)
         scaled = keep_attention_scale(plan, replacements, session.groups, after, self.optimizers)
@@ -166,7 +140,7 @@ class _Rewrite:
                 links = verification.check(transaction)
             self._set_linked(transaction, links, plan.bindings[1:])
             network = SmallerNetwork(session, plan, dense, transaction)
-            notes = [note for adjustment in self.options.adjustments for note in adjustment.adjust(network)]
+            notes = () if adjustment is None else adjustment.adjust(network)
             transaction.set_entries(self._session_entries(links))
             if self.options.consensus is not None:  # a rank whose rewrite failed takes the others back
                 self.options.consensus.check("that the rewritten network works", final=True)
@@ -191,4 +165,4 @@ def _can_be_one_call(rewrite: _Rewrite) -> bool:
     """True if slicing and swapping can be one core call: no check, no scaled weights, no agreement between ranks."""
     options = rewrite.options
     has_queries = bool(rewrite.session.groups.traced.queries)
-    return not (rewrite.must_check or options.consensus or options.adjustments or options.dry_run or has_queries)
+    return not (rewrite.must_check or options.consensus or options.adjustment or options.dry_run or has_queries)

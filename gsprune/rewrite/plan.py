@@ -84,11 +84,7 @@ def plan_rewrite(
 ) -> RewritePlan:
     """Plan the removal of positions; touches nothing.
 
-    Args:
-        bindings: the model's, then its followers'.
-        after: the structure after the step.
-        keeps: kept positions per vector of the structure, None where all are kept.
-        optimizers: whose states follow.
+    The model's binding comes first. `keeps` has the kept positions of every vector of the structure, None for all.
 
     Raises:
         RewriteError: a gradient or a state cannot be sliced, a parameter's memory has other users, or a follower ties

@@ -26,11 +26,8 @@ def rewrite_to(
 ) -> None:
     """Reduce a dense model to recorded widths; no tracing and no check.
 
-    Args:
-        model: a model of the dense widths.
-        kept: tensor -> {axis: sorted kept positions}.
-        transaction: the caller's, so that what it does next is taken back together with this.
-        attributes: module name -> {attribute: value} of user code to set besides.
+    `kept` is tensor -> {axis: sorted kept positions}; `attributes` is module name -> {attribute: value} of user code.
+    The transaction is the caller's, so that what it does next is taken back together with this.
 
     Raises:
         RewriteError: a gradient cannot be sliced, or a parameter's memory has other users.

@@ -34,14 +34,9 @@ _Candidate = tuple[SizeLink, Entry]
 
 @dataclass(frozen=True, slots=True)
 class LengthChange:
-    """One length that a step changes: of an axis, or of the part of it that one head has.
+    """A length that a step changes: of an axis, or of the part of it that each of `divisor` heads has.
 
-    Attributes:
-        tensor: the tensor, or a group's units (`lengths_of`).
-        axis: its axis.
-        divisor: number of heads.
-        before: length before the step.
-        after: length after it.
+    `tensor` is a tensor, or a group's units (`lengths_of`).
     """
 
     tensor: str
@@ -79,11 +74,8 @@ class Repair:
     """A search for stored integers with which a rewritten network runs.
 
     Args:
-        model: the rewritten network, whose forward fails.
-        example: the call.
         lengths: the lengths that the step changes.
         expected: the sizes that each operation must make.
-        transaction: records the changes.
         budget: number of forwards that the search may run.
         linked_values: (module, attribute) of earlier links, which have been set already -> the value before that.
 

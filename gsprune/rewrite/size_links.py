@@ -68,11 +68,8 @@ def links_of(
 
     An attribute whose present value is not the length of its axis means something else, and is left out.
 
-    Args:
-        module_of: module name -> module.
-        shapes: shape of every parameter and buffer by canonical name.
-        touched: canonical names of the tensors that pruning may cut.
-        aliases: other names of tied tensors -> canonical name.
+    `shapes` has all parameters and buffers, `touched` those that pruning may cut, by canonical name. `aliases` maps
+    other names of tied tensors to it.
     """
     everywhere = {**{name: name for name in shapes}, **aliases}
     names_of_owner: dict[str, dict[str, str]] = {}

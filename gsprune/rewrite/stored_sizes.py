@@ -19,13 +19,7 @@ __all__ = ["StoredSize", "StoredSizeWatcher", "mark_stored_sizes", "stored_integ
 
 
 class StoredSize(NamedTuple):
-    """An integer in an attribute of a module.
-
-    Attributes:
-        module: the module.
-        attribute: the attribute's name.
-        position: position within a tuple or list, None for a plain integer.
-    """
+    """An integer in an attribute of a module; `position` is that within a tuple or list, None for a plain integer."""
 
     module: nn.Module
     attribute: str
@@ -98,11 +92,7 @@ def mark_stored_sizes(model: nn.Module) -> None:
 
 
 class StoredSizeWatcher(TorchFunctionMode):
-    """Notes the tracked integers among the arguments of the innermost failing call.
-
-    Attributes:
-        sizes: the attributes that they come from.
-    """
+    """Notes in `sizes` where the tracked integers among the arguments of the innermost failing call come from."""
 
     def __init__(self) -> None:
         super().__init__()

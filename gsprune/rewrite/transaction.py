@@ -7,21 +7,45 @@ so an interrupt lands before or after all of it, never half-way.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Transaction", "call_for_all"]
+from gsprune.interrupts import PostponedInterrupts
+
+__all__ = ["Transaction", "call_for_all", "temporary_data"]
 
 _Entry = tuple[dict[Any, Any], Any, Any]
 _MISSING = object()
+_set_data = Tensor.data.__set__  # type: ignore[attr-defined]  # a descriptor
 
 
 def call_for_all(function: Callable[..., object], *columns: Iterable[Any]) -> None:
     """``function(*row)`` for every row of the zipped columns, without returning to the interpreter in between."""
     deque(map(function, *columns), maxlen=0)
+
+
+@contextmanager
+def temporary_data(tensors: Sequence[Tensor], contents: Sequence[Tensor]) -> Iterator[None]:
+    """A block in which tensors hold other contents, also of another dtype; then they get their own memory back.
+
+    The tensors stay the same objects, so that whoever else holds them (a recurrent layer's list of weights) is served.
+    """
+    own = [tensor.data for tensor in tensors]
+    with PostponedInterrupts():
+        try:
+            call_for_all(_set_data, tensors, contents)
+            yield
+        finally:
+            while True:
+                try:
+                    call_for_all(_set_data, tensors, own)
+                except KeyboardInterrupt:  # a second one is not postponed
+                    continue
+                break
 
 
 class Transaction:

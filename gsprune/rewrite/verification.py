@@ -21,8 +21,7 @@ from gsprune.rewrite.repair import Repair, changed_lengths, lengths_of
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.size_links import SizeLink
 from gsprune.rewrite.transaction import Transaction
-from gsprune.rewrite.watched_call import Failure, Outcome, WrongScaleError, watched_call
-from gsprune.tracing.example import Example
+from gsprune.rewrite.watched_call import Failure, Outcome, WrongNumberError, watched_call
 from gsprune.tracing.graph import layer_of
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
@@ -45,7 +44,7 @@ class ForwardBudget:
         return _MAX_FORWARDS - self.used
 
 
-class Refusal(Exception):  # noqa: N818, it is also a result
+class Refusal(Exception):  # noqa: N818, the step goes on with another plan
     """A rewritten network that failed its check and is taken back.
 
     Attributes:
@@ -69,57 +68,54 @@ class Verification:
 
     Construct it while the network is dense: it runs the masked dense network, whose output the small one must have.
 
-    Args:
-        session: the session before the step.
-        plan: the rewrite.
-        after: the groups after the step.
-        budget: counts the forwards.
-        doubt: a difference that an earlier run in the network's own precision left open; it is settled in float64.
+    A `doubt` is a difference that an earlier run in the network's own precision left open; it is settled in float64.
+
+    Raises:
+        RewriteError: the session has no example.
     """
 
     def __init__(
         self, session: Session, plan: RewritePlan, after: Structure, budget: ForwardBudget, doubt: DoubtError | None
     ) -> None:
+        if session.example is None:
+            raise RewriteError(
+                "the rewritten network must be checked by a forward, but its example is not known (it was pickled with"
+                " a custom `forward`, or loaded); nothing was changed. Pass `example_inputs=` and `forward=` once more"
+            )
         self.session, self.after, self.budget, self.doubt = session, after, budget, doubt
+        self.model, self.example = session.model, session.example
         self.values_before = {(link.module, link.attribute): session.bound.stored_value(link) for link in session.links}
         self.expected_output = self._masked_output(plan)
 
     def _masked_output(self, plan: RewritePlan) -> Any:
         """The masked dense network's output; None where the small network's may differ."""
-        session = self.session
-        if session.example is None or session.groups.traced.inexact:
+        if self.session.groups.traced.inexact:
             return None
         self.budget.used += 1
         call = None if self.doubt is None else call_in_float64
         try:
-            with temporary_eval(session.model):
-                return masked_output(session.model, session.example, session.bound.tensors, plan.kept, call)
+            with temporary_eval(self.model):
+                return masked_output(self.model, self.example, self.session.bound.tensors, plan.kept, call)
         except Exception as error:  # masked channels may make a network fail: 0 / 0, a distribution of NaN
             if call is None and is_out_of_memory(error):
                 raise
             return None
 
     def check(self, transaction: Transaction) -> tuple[SizeLink, ...]:
-        """Run the small network; repair or refuse it if it fails.
-
-        Args:
-            transaction: records the changes of a repair.
-
-        Returns:
-            the links of stored integers after repair.
+        """Run the small network, and repair it if it fails; returns the links of stored integers after repair.
 
         Raises:
             Refusal: the network cannot be repaired.
             DoubtError: the outputs may differ, and no earlier doubt is to be settled.
         """
-        example, links = self._example(), self.session.links
+        links = self.session.links
         self.budget.used += 1
         # Where the output is compared, sizes need not be watched.
         expected = self.after.expected_operations(self.session.groups) if self.expected_output is None else None
-        outcome = watched_call(self.session.model, example, expected)
+        outcome = watched_call(self.model, self.example, expected)
         failure = outcome.failure or self._difference(outcome)
         if failure is not None:
-            repair = self._repair(transaction, example)
+            repair = self._repair(transaction)
             left = [link for link in links if (link.module, link.attribute) not in repair.given_up]
             links = tuple(dict.fromkeys((*left, *repair.links)))
             outcome = repair.outcome
@@ -128,27 +124,12 @@ class Verification:
             raise Refusal(failure, self._groups_to_blame(outcome.operations, failure), links)
         return links
 
-    def _example(self) -> Example:
-        if self.session.example is None:
-            raise RewriteError(
-                "the rewritten network must be checked by a forward, but its example is not known (it was pickled with"
-                " a custom `forward`, or loaded); nothing was changed. Pass `example_inputs=` and `forward=` once more"
-            )
-        return self.session.example
-
-    def _repair(self, transaction: Transaction, example: Example) -> Repair:
+    def _repair(self, transaction: Transaction) -> Repair:
         """Search stored sizes with half of the budget; the other half is for attempts that protect groups."""
-        before = self.session.groups
+        before, budget = self.session.groups, self.budget.left // 2
         lengths = changed_lengths(before.graph, lengths_of(self.after.graph))
-        repair = Repair(
-            self.session.model,
-            example,
-            lengths,
-            self.after.expected_operations(before),
-            transaction,
-            self.budget.left // 2,
-            self.values_before,
-        )
+        expected = self.after.expected_operations(before)
+        repair = Repair(self.model, self.example, lengths, expected, transaction, budget, self.values_before)
         repair.search()
         self.budget.used += repair.forwards
         return repair
@@ -161,7 +142,7 @@ class Verification:
             difference = settle(self.doubt, None, None)
         else:
             self.budget.used += 1
-            precise = watched_call(self.session.model, self._example(), call=call_in_float64)
+            precise = watched_call(self.model, self.example, call=call_in_float64)
             difference = settle(self.doubt, precise.output, self.expected_output)
         return None if difference is None else Failure(difference, None, ())
 
@@ -182,12 +163,12 @@ class Verification:
             if own:
                 return own
         trail = self.session.groups.traced.trail
-        scale = trail[operations].scale if isinstance(failure.error, WrongScaleError) else None
-        if scale is not None:
-            queries = [name for name in scale.groups if name in cut]
+        if isinstance(failure.error, WrongNumberError):
+            scale = trail[operations].scale
+            queries = [name for name in scale.groups if name in cut] if scale is not None else []
             if queries:
                 return queries
-            operations += 1  # the number is computed from the width of others, which the operation has met
+            operations += 1  # the operation has met the channels that the number is computed from
         # Where all earlier operations keep their widths, the failing one is the first to meet a narrower group.
         for passage in (*reversed(trail[:operations]), *trail[operations:]):
             passing = [name for name in passage.groups if name in cut]

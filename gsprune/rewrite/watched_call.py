@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gsprune.errors import is_out_of_memory
 from gsprune.rewrite.stored_sizes import StoredSize, StoredSizeWatcher, mark_stored_sizes
 from gsprune.tracing.call import outputs_of
-from gsprune.tracing.constants import first_number, number_of
+from gsprune.tracing.constants import first_number
 from gsprune.tracing.example import Example
 from gsprune.tracing.operation_mode import OperationMode
 from gsprune.tracing.plain_operations import plain_operations
@@ -22,7 +22,7 @@ from gsprune.tracing.structure import ExpectedOperation
 from gsprune.tracing.temporary_eval import temporary_eval
 from gsprune.tracing.tracer import modules_on_traceback
 
-__all__ = ["Failure", "Outcome", "WrongScaleError", "watched_call"]
+__all__ = ["Failure", "Outcome", "WrongNumberError", "watched_call"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,11 @@ class _WrittenSizeError(Exception):
     """An operation made a tensor of another size than it must: a size in the code has not followed."""
 
 
-class WrongScaleError(_WrittenSizeError):
-    """Attention scales by another number than the width of its queries asks for."""
+class WrongNumberError(_WrittenSizeError):
+    """An operation is given another number than in the trace, or another scale than the width of its queries asks for.
+
+    The code has computed the number from a width.
+    """
 
 
 class _Counter(OperationMode):
@@ -84,22 +87,11 @@ class _Counter(OperationMode):
             expected = self.expected[self.operations]
             goes_on = expected.op == operation.name and _reads_the_same(expected, result)
             if goes_on and _has_sizes(expected, outputs_of(result)):
-                _check_scale(expected, args, kwargs)
-                self._check_numbers(expected, args)
+                _check_numbers(expected, args, kwargs)
             else:
                 self.expected = ()
         self.operations += 1
         return result
-
-    def _check_numbers(self, expected: ExpectedOperation, args: Sequence[Any]) -> None:
-        """Compare the numbers among an operation's arguments with those of the trace."""
-        for index, number in expected.numbers:
-            value = first_number(args[index])
-            if value is not None and not isclose(value, number, rel_tol=1e-4):
-                self.operations += 1  # the operation itself has met the channels that the number is of
-                raise _WrittenSizeError(
-                    f"{expected.op} is given {value:.4g}, computed from a width; it was {number:.4g}"
-                )
 
 
 def _reads_the_same(expected: ExpectedOperation, result: Any) -> bool:
@@ -133,13 +125,14 @@ def _has_sizes(expected: ExpectedOperation, outputs: Sequence[Tensor]) -> bool:
     return True
 
 
-def _check_scale(expected: ExpectedOperation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Compare the factor that an operation scales by with the one that the present width implies."""
-    if expected.scale is None:
-        return
-    value = number_of(kwargs["scale"] if "scale" in kwargs else args[1] if len(args) > 1 else None)
-    if value is not None and not isclose(value, expected.scale, rel_tol=1e-4):
-        raise WrongScaleError(f"{expected.op} scales by {value:.4g} instead of {expected.scale:.4g}")
+def _check_numbers(expected: ExpectedOperation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Compare the numbers among an operation's arguments with the expected ones."""
+    for index, number in expected.numbers:
+        value = first_number(kwargs["scale"] if "scale" in kwargs else args[index] if index < len(args) else None)
+        if value is not None and not isclose(value, number, rel_tol=1e-4):
+            raise WrongNumberError(
+                f"{expected.op} is given {value:.4g}, computed from a width, instead of {number:.4g}"
+            )
 
 
 def watched_call(
@@ -152,12 +145,8 @@ def watched_call(
 ) -> Outcome:
     """Call the model on the example in the mode in which it was traced, and restore its state.
 
-    Args:
-        model: the network.
-        example: the call.
-        expected: the operations to compare with; None compares nothing, which saves microseconds per operation.
-        find_stored_sizes: find the attributes that the arguments of a failing call come from.
-        call: ``call(model, example)`` replaces the example's own call.
+    Without `expected` operations nothing is compared, which saves microseconds per operation. `find_stored_sizes` finds
+    the attributes that the arguments of a failing call come from. `call(model, example)` replaces the example's own.
 
     Raises:
         Exception: memory ran out while the network was called as the example says.

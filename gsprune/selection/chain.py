@@ -27,7 +27,7 @@ class Chain:
     """A sequence of flips.
 
     Attributes:
-        limits: the widths that every group may take.
+        limits: floors, multiples and present widths of the groups.
         flips: (flips,) int64, the group of every flip.
         starts: (groups,) int64, the width before the first flip.
         steps: (groups,) int64, the width that a flip removes.
@@ -84,10 +84,7 @@ def merged_chain(limits: WidthLimits, scores: Float32Array, pools: list[str]) ->
     The pools advance together: the next flip is the one after which the smallest fraction of its pool's first-seen
     width is removed. On a tie, units of later groups and with higher indices are removed first.
 
-    Args:
-        limits: the widths that every group may take.
-        scores: (units,) float32 over all groups; ignored for frozen ones.
-        pools: name of every group's pool.
+    `scores` are (units,) over all groups, and `pools` has the name of every group's pool.
     """
     group_of = np.repeat(np.arange(len(pools)), limits.units(limits.present))
     flips, ratios = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]

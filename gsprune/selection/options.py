@@ -81,12 +81,8 @@ def matching_groups(graph: Graph, pattern: str) -> list[str]:
 def per_group(argument: str, spec: _Number | Mapping[str, _Number], graph: Graph, default: _Number) -> list[_Number]:
     """The value of an option of a `Selection` for every group, in the graph's order.
 
-    Args:
-        argument: the option's name, for messages.
-        spec: one number for all groups, or {glob: number}. A module's name stands for all layers inside it. If several
-            globs match a group, the first one wins.
-        graph: the groups.
-        default: the value for groups that no glob matches.
+    In {glob: number}, a module's name stands for all layers inside it. If several globs match a group, the first one
+    wins. `argument` is the option's name, for messages.
 
     Raises:
         ValueError: a glob matches no group.

@@ -31,18 +31,11 @@ def select_units(
     backend: Backend,
     frozen: frozenset[str] = frozenset(),
 ) -> BoolArray:
-    """Choose the units to keep for a sparsity.
+    """Choose the units to keep for a sparsity: (units,) bool over all groups of the structure.
 
-    Args:
-        structure: the groups of the network at present.
-        scores: (units,) float32 over all groups, higher = keep; those of frozen groups are ignored.
-        initial_widths: group name -> first-seen width; the present width is used for other groups.
-        request: the options.
-        backend: selects the units with the highest scores.
-        frozen: names of groups that keep their width; they count in "params" and "macs", not in "channels".
-
-    Returns:
-        (units,) bool over all groups of the structure, True for kept units.
+    Higher `scores`, (units,), mean keep. `initial_widths` are first-seen widths; for groups that it lacks the present
+    one counts. Groups in `frozen` keep their width and need no scores; they count in "params" and "macs", not in
+    "channels".
 
     Raises:
         ValueError: a glob that matches nothing, or a mapping with another scope or target.

@@ -44,12 +44,8 @@ def shortfall(
 ) -> Shortfall | None:
     """The groups that are wider than requested, with causes; None if the request is met as far as whole widths allow.
 
-    Args:
-        structure: the network after the step.
-        initial_widths: group name -> first-seen width.
-        request: the options.
-        frozen: names of groups that keep their width -> the cause.
-        reached: returns the sparsity of the network, in the unit of the target.
+    `structure` is that after the step. `frozen` maps groups that keep their width to the cause. `reached` returns the
+    sparsity of the network, in the unit of the target.
     """
     limits = WidthLimits.of(structure, initial_widths, request, frozen)
     names = [group.name for group in structure.traced.groups]

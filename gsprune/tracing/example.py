@@ -48,12 +48,7 @@ class Example:
 
 
 def as_example(example_inputs: Any, forward: Callable[..., Any] | None, argument: str = "example_inputs") -> Example:
-    """The user's example as a call.
-
-    Args:
-        example_inputs: tensor, tuple of positional inputs or dict of inputs by name.
-        forward: what to call instead of the model; None calls the model.
-        argument: what the user knows the example as.
+    """The user's example as a call; `argument` is what the user knows it as.
 
     Raises:
         TypeError: it is neither a tensor nor a tuple nor a dict, or `forward` cannot be called.
@@ -113,12 +108,7 @@ def _bound_objects(function: Any) -> list[Any]:
 
 
 def first_outputs(model: nn.Module, example: Example, argument: str = "example_inputs") -> Any:
-    """The outputs of a call of which nobody knows yet that it works.
-
-    Args:
-        model: the network.
-        example: the call.
-        argument: what the user knows the inputs as.
+    """The outputs of a call of which nobody knows yet that it works; `argument` is what the user knows the inputs as.
 
     Raises:
         ValueError: the forward fails.

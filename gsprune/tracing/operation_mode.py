@@ -41,11 +41,4 @@ class OperationMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
 
     @abstractmethod
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operation and return its result.
-
-        Args:
-            func: the operation, a ``torch._ops.OpOverload``.
-            operation: its rule and properties.
-            args: its positional arguments.
-            kwargs: its arguments by name.
-        """
+        """Run the operation `func`, a ``torch._ops.OpOverload``, and return its result."""

@@ -104,11 +104,9 @@ class Shadow:
         return Shadow(layers, self.kind, self.source, self.dot)
 
     def carry(self, move: Callable[[Labels], Labels]) -> Shadow:
-        """The shadow of an output whose elements are those of this tensor, moved.
+        """The shadow of an output whose elements are those of this tensor, moved as `move` moves a layer's labels.
 
-        Args:
-            move: moves the labels of one layer as the operation moves the data. Layers that vary nowhere afterwards are
-                dropped.
+        Layers that vary nowhere afterwards are dropped.
         """
         moved = [move(layer) for layer in self.layers]
         return self.with_layers([layer for layer in moved if layer.size > 1])

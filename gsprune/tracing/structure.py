@@ -28,14 +28,12 @@ class ExpectedOperation(NamedTuple):
         op: its name.
         outputs: per output tensor ((axis, size before the step, size after it), ...) of the labelled axes; None if
             unknown.
-        scale: the factor that it scales by; None for any.
-        numbers: (position, value) of arguments that must be the same as in the trace.
+        numbers: (position, value) of arguments, the scale of attention among them.
         reading: what it found in values in the trace.
     """
 
     op: str
     outputs: tuple[tuple[tuple[int, int, int], ...] | None, ...]
-    scale: float | None
     numbers: Numbers
     reading: Reading
 
@@ -133,11 +131,7 @@ class Structure:
         return lengths
 
     def pruned(self, keep: BoolArray) -> tuple[Structure, list[IntArray | None]]:
-        """The structure without some units, and the sorted kept positions of each vector (None for all).
-
-        Args:
-            keep: (num_units,) bool.
-        """
+        """The structure with the units to `keep`, and the sorted kept positions of each vector (None for all)."""
         alive, first_unit, ids, starts, keeps = _core.units.shrink_units(
             keep, self._alive, self.first_unit, self.ids, self.starts
         )
@@ -160,14 +154,17 @@ class Structure:
         def sizes(axes: tuple[tuple[int, Units], ...] | None) -> tuple[tuple[int, int, int], ...] | None:
             return None if axes is None else tuple((axis, *lengths(units)) for axis, units in axes)
 
-        def scaled(scale: Scale | None) -> float | None:
-            if scale is None:
-                return None
+        def scaled(scale: Scale) -> float:
             left = float(np.count_nonzero(alive[scale.labels])) / len(scale.labels)
             return float(scale.value * left ** (-0.5 * scale.exponent))
 
         return [
-            ExpectedOperation(each.op, tuple(map(sizes, each.outputs)), scaled(each.scale), each.numbers, each.reading)
+            ExpectedOperation(
+                each.op,
+                tuple(map(sizes, each.outputs)),
+                each.numbers if each.scale is None else ((1, scaled(each.scale)),),
+                each.reading,
+            )
             for each in self.traced.trail
         ]
 

@@ -24,11 +24,7 @@ def temporary_eval(model: nn.Module, *, autocast: bool = False) -> Iterator[None
 
     Restored are training flags, buffers, attributes (also entries of dictionaries) and the random generators of torch
     (CPU and the model's CUDA devices), NumPy and Python. Lists that the forward appends to belong to the user and are
-    not restored. Observers of fake quantisation do not run.
-
-    Args:
-        model: the network.
-        autocast: True leaves the caller's autocast blocks on; False runs the network in its own precision.
+    not restored. Observers of fake quantisation do not run. Without `autocast`, the caller's autocast blocks are off.
     """
     modules = list(model.modules())
     training = [module for module in modules if module.training]

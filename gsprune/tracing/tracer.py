@@ -38,14 +38,9 @@ def trace(
 ) -> tuple[Graph, Example]:
     """Trace a network: return its groups and the example that it ran on.
 
-    The model runs once in eval mode, without gradients. Its state is restored afterwards.
-
-    Args:
-        model: the network.
-        example_inputs: a tensor, a tuple of positional inputs, or a dict of inputs by name. None makes an example
-            from the first layer.
-        forward: ``forward(model, *inputs)``, called instead of the model.
-        copies: {copy: original}, names of submodules that lose the same channels, besides the detected ones.
+    The model runs once in eval mode, without gradients. Its state is restored afterwards. Without `example_inputs`, an
+    example is made from the first layer. `copies` is {copy: original}, names of submodules that lose the same channels,
+    besides the detected ones.
 
     Raises:
         TypeError: `model` is not a module, `forward` is not callable, or `example_inputs` has another type.
@@ -71,10 +66,7 @@ def trace(
 def trace_call(model: nn.Module, example: Example, copies: Mapping[str, str]) -> tuple[Graph, Example]:
     """Trace a network on an example: first without autocast; if that fails, inside the autocast blocks.
 
-    Args:
-        model: the network.
-        example: the call. Its autocast blocks are used if the caller is in none.
-        copies: {copy: original}, names of submodules that lose the same channels.
+    The blocks are those that the caller is in, or else the example's.
 
     Raises:
         TraceError: the forward failed.

@@ -74,13 +74,10 @@ class TracedOperation(NamedTuple):
 def build_trail(
     operations: Sequence[TracedOperation], units: Units, group_of_unit: Units, names: Sequence[str]
 ) -> tuple[TrailOperation, ...]:
-    """The trail of all operations.
+    """The trail of all operations on the tape.
 
-    Args:
-        operations: the operations on the tape.
-        units: (num_atoms,) the unit of every atom; -1 for atom 0 and for atoms that cannot be removed.
-        group_of_unit: (units + 1,) index of every unit's group. The last entry, -1, is for unit -1.
-        names: names of the groups.
+    `units` is (num_atoms,), the unit of every atom; -1 for atom 0 and for atoms that cannot be removed. `group_of_unit`
+    is (units + 1,), with the last entry, -1, for unit -1. `names` are those of the groups.
     """
     cache: dict[int, tuple[tuple[int, ...], _Axes | None]] = {}
 

@@ -13,12 +13,12 @@ from random_networks import Block, RandomNet, example, loss_of, randomize
 from snapshots import snapshot
 
 import gsprune
-from gsprune.pruning import choice
+from gsprune.pruning import step
 from gsprune.rewrite import network, verification
 from gsprune.rewrite.transaction import Transaction, call_for_all
 
 STAGES: dict[str, Any] = {
-    "select_units": choice,
+    "select_units": step,
     "plan_rewrite": network,
     "masked_output": verification,
     "keep_attention_scale": network,

@@ -13,8 +13,9 @@ from gsprune.backends import get_backend
 from gsprune.compensation.compensation import Compensation, CompensationMode
 from gsprune.compensation.report import CompensationReport
 from gsprune.pruning.session import open_session, with_binding
-from gsprune.rewrite.network import ForwardBudget, Refusal, RewriteOptions, rewrite_network
+from gsprune.rewrite.network import RewriteOptions, rewrite_network
 from gsprune.rewrite.tensors import canonical_tensors
+from gsprune.rewrite.verification import ForwardBudget, Refusal
 from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph
 
@@ -32,9 +33,12 @@ def remove_units(
     for group, first in zip(session.groups.traced.groups, session.groups.first_unit, strict=False):
         keep[first + np.asarray(units.get(group.name, ()), dtype=np.int64)] = False
     compensation = Compensation([Example(batch) for batch in calibration or [inputs]], mode)
-    options = RewriteOptions(get_backend("auto", torch.device("cpu")), [compensation])
-    result = rewrite_network(session, keep, [], [], options, ForwardBudget())
-    return None if isinstance(result, Refusal) else compensation.report
+    options = RewriteOptions(get_backend("auto", torch.device("cpu")), compensation)
+    try:
+        rewrite_network(session, keep, [], [], options, ForwardBudget())
+    except Refusal:
+        return None
+    return compensation.report
 
 
 def duplicate_units(model: nn.Module, graph: Graph, pairs: Mapping[str, Sequence[tuple[int, int]]]) -> None:

@@ -12,7 +12,7 @@ Other tensors that may depend on a pruned parameter are refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from gsprune.arrays import AnyArray
 from gsprune.errors import RewriteError
 from gsprune.rewrite.optimizers.nested import is_container
 from gsprune.rewrite.optimizers.states import StateSlicer
-from gsprune.rewrite.optimizers.wrappers import extras_of, parts_to_follow, with_inner
+from gsprune.rewrite.optimizers.wrappers import extras_of, parts_below, parts_to_follow, with_inner
 
 __all__ = ["slice_attributes"]
 
@@ -85,20 +85,11 @@ class _Search:
 
     def _finds_parameters(self) -> bool:
         """Add lists of the model's parameters to the anchors, which other lists may correspond to."""
-        seen: set[int] = set()
-        lists = [tensors for value in self.extras.values() for tensors in self._lists_in(value, 0, seen)]
+        parts = [part for value in self.extras.values() for part in parts_below(value, self.modules)]
+        lists = [_flat(part) for part in parts if is_container(part)]
         self.anchors += [each for each in lists if not self.cut.keys().isdisjoint(map(id, each))]
         self.anchors += [[tensor for each in self.anchors for tensor in each if id(tensor) in self.own]]
         return any(not self.cut.keys().isdisjoint(map(id, each)) for each in lists)
-
-    def _lists_in(self, value: Any, depth: int, seen: set[int]) -> Iterator[list[Tensor]]:
-        if depth > _DEPTH or isinstance(value, Tensor) or id(value) in seen:
-            return
-        seen.add(id(value))
-        if is_container(value):
-            yield _flat(value)
-        for _, part in parts_to_follow(value, self.modules):
-            yield from self._lists_in(part, depth + 1, seen)
 
     def _visit(self, value: Any, place: str, depth: int) -> None:
         if isinstance(value, Tensor):

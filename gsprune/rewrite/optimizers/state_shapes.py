@@ -29,13 +29,8 @@ def pattern_of_state(
 ) -> Pattern | None:
     """The cut of a state tensor when its parameter is cut.
 
-    Args:
-        value: the state.
-        parameter: the parameter.
-        pattern: how the parameter is sliced.
-        key: the state's key. For averages of a square parameter, ``*_row`` and ``*_col`` determine the axis.
-        siblings: the other entries of the state. If one is quantised, a vector may be block scales of any length, so
-            it does not count as an average.
+    For averages of a square parameter, a key ``*_row`` or ``*_col`` determines the axis. If one of the `siblings`, the
+    other entries of the state, is quantised, a vector may be block scales of any length, and is no average.
 
     Returns:
         (axis, kept positions); empty if the state stays whole, None if the shape is not supported.

@@ -81,11 +81,7 @@ class StateSlicer:
         return {} if index is None else dict(self.patterns[self.pattern_of[index]])
 
     def slice(self, tensor: Tensor, cut: Mapping[int, IntArray]) -> None:
-        """Cut one more tensor.
-
-        Args:
-            tensor: the tensor.
-            cut: {axis: sorted kept positions}.
+        """Cut one more tensor; `cut` is {axis: sorted kept positions}.
 
         Raises:
             TypeError: `tensor` is no tensor.
@@ -127,14 +123,10 @@ class StateSlicer:
         self.add(gradient, self.pattern_of[owner])
 
     def add_state(self, owner: int, optimizer: Optimizer, holder: Any, key: Any, value: Any) -> None:
-        """Cut all tensors in one entry of a parameter's state.
+        """Cut all tensors in one entry of the state of the parameter with the index `owner`.
 
-        Args:
-            owner: index of the parameter.
-            optimizer: the optimizer that has the state, for messages.
-            holder: the dictionary with the entry; any other value if the entry cannot be set.
-            key: the entry's key; None for the whole state.
-            value: the entry.
+        `holder` is the dictionary with the entry; any other value if the entry cannot be set. With the key None, the
+        value is the whole state.
 
         Raises:
             RewriteError: a tensor's shape is not supported, or an object's tensors cannot be found.

@@ -21,6 +21,7 @@ __all__ = [
     "check_ownership",
     "extras_of",
     "is_optimizer",
+    "parts_below",
     "parts_to_follow",
     "tensors_below",
     "with_inner",
@@ -64,10 +65,7 @@ def as_optimizers(
 def check_ownership(optimizers: Sequence[Optimizer], cut_ids: Collection[int], modules: Sequence[nn.Module]) -> None:
     """Refuse an optimizer that has none of the modules' parameters.
 
-    Args:
-        optimizers: the optimizers to check.
-        cut_ids: ids of some of the model's parameters; an optimizer with one of them passes at once.
-        modules: the model and its followers.
+    An optimizer with one of the tensors in `cut_ids` passes at once.
 
     Raises:
         ValueError: an optimizer belongs to another model.
@@ -136,8 +134,8 @@ def _keeps_any(optimizer: Optimizer, ids: Collection[int]) -> bool:
     return any(id(tensor) in ids for value in extras_of(optimizer).values() for tensor in tensors_below(value))
 
 
-def tensors_below(value: Any) -> Iterator[Tensor]:
-    """Tensors in containers and objects, except in optimizers; some may appear twice."""
+def parts_below(value: Any, modules: Collection[nn.Module] = ()) -> Iterator[Any]:
+    """The value and all its parts (see `parts_to_follow`), in order; some tensors appear twice."""
     waiting, seen = [value], set()
     while waiting:
         part = waiting.pop()
@@ -145,7 +143,13 @@ def tensors_below(value: Any) -> Iterator[Tensor]:
             yield part
         elif id(part) not in seen:
             seen.add(id(part))
-            waiting += [each for _, each in parts_to_follow(part, ())]
+            yield part
+            waiting += [each for _, each in reversed(parts_to_follow(part, modules))]
+
+
+def tensors_below(value: Any) -> list[Tensor]:
+    """Tensors in containers and objects, except in optimizers; some may appear twice."""
+    return [part for part in parts_below(value) if isinstance(part, Tensor)]
 
 
 def _own_attributes(optimizer: Optimizer) -> dict[str, Any]:
