@@ -24,17 +24,4 @@ struct PoolUse {
 };
 PoolUse pool_use() noexcept;
 
-/// A block that lives as long as a scope.
-class Scratch {
-public:
-    explicit Scratch(std::size_t num_bytes) : block_(acquire_block(num_bytes == 0 ? 1 : num_bytes)) {}
-    ~Scratch() { release_block(block_); }
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
-    [[nodiscard]] void* get() const noexcept { return block_; }
-
-private:
-    void* block_;
-};
-
 }  // namespace gsprune

@@ -12,6 +12,5 @@ void bind_score(pybind11::module_& module);
 void bind_select(pybind11::module_& module);
 void bind_slice(pybind11::module_& module);
 void bind_tensor(pybind11::module_& module);
-void bind_units(pybind11::module_& module);
 
 }  // namespace gsprune

@@ -1,13 +1,8 @@
 #include "python/cut_plan.hpp"
 
-#include <cstddef>
-#include <cstdint>
 #include <optional>
-#include <string>
 #include <unordered_map>
 #include <unordered_set>
-#include <utility>
-#include <vector>
 
 #include "python/arguments.hpp"
 #include "python/no_collection.hpp"
@@ -19,62 +14,6 @@ using py::literals::operator""_a;
 namespace gsprune {
 
 namespace {
-
-py::tuple tuple_at(py::handle list, std::size_t index, std::size_t size, const char* name) {
-    const py::handle entry = PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(index));
-    if (!PyTuple_Check(entry.ptr()) || static_cast<std::size_t>(PyTuple_GET_SIZE(entry.ptr())) != size) {
-        throw py::type_error("`" + std::string(name) + "[" + text(index) + "]` must be a tuple of " + text(size));
-    }
-    return py::reinterpret_borrow<py::tuple>(entry);
-}
-
-/// Reads a number in [0, size), the entry `index` of the list `name`.
-std::size_t number_at(const py::list& list, std::size_t index, std::size_t size, const char* name) {
-    const std::int64_t number = read_integer(list[index], {name, index});
-    if (number < 0 || static_cast<std::uint64_t>(number) >= size) {
-        throw py::value_error("`" + std::string(name) + "[" + text(index) + "]` must lie in [0, " + text(size) +
-                              "), got " + text(number));
-    }
-    return static_cast<std::size_t>(number);
-}
-
-/// The distinct patterns of a step: axes with their kept positions.
-class CutPatterns {
-public:
-    /// `cuts` holds tuples of (axis, vector), `keeps` the kept positions of every vector (None: all).
-    CutPatterns(const py::tuple& cuts, const py::list& keeps) : number_of_(cuts.size()) {
-        for (std::size_t i = 0; i < cuts.size(); ++i) {
-            const py::handle axes = cuts[i];
-            if (!PyTuple_Check(axes.ptr())) throw py::type_error("`cuts[" + text(i) + "]` must be a tuple");
-            py::list pairs;
-            for (const py::handle axis : py::reinterpret_borrow<py::tuple>(axes)) {
-                if (!PyTuple_Check(axis.ptr()) || PyTuple_GET_SIZE(axis.ptr()) != 2) {
-                    throw py::type_error("`cuts[" + text(i) + "]` must hold pairs (axis, vector)");
-                }
-                const std::int64_t vector = read_integer(PyTuple_GET_ITEM(axis.ptr(), 1), {"cuts", i});
-                if (vector < 0 || static_cast<std::size_t>(vector) >= keeps.size()) {
-                    throw py::value_error("`cuts[" + text(i) + "]` has vector " + text(vector) +
-                                          ", which must lie in [0, " + text(keeps.size()) + ")");
-                }
-                const py::handle keep = keeps[static_cast<std::size_t>(vector)];
-                if (!keep.is_none()) pairs.append(py::make_tuple(py::handle(PyTuple_GET_ITEM(axis.ptr(), 0)), keep));
-            }
-            if (pairs.empty()) continue;
-            number_of_[i] = py::int_(patterns_.size());
-            patterns_.append(py::tuple(pairs));
-        }
-    }
-
-    [[nodiscard]] const py::list& all() const noexcept { return patterns_; }
-    [[nodiscard]] std::size_t num_cuts() const noexcept { return number_of_.size(); }
-
-    /// The number of a cut's pattern; null if the cut removes nothing.
-    [[nodiscard]] const py::object& number_of(std::size_t cut) const noexcept { return number_of_[cut]; }
-
-private:
-    py::list patterns_;
-    std::vector<py::object> number_of_;
-};
 
 /// Collects the gradients and optimizer states that are sliced like their parameters.
 class Dependents {
@@ -93,9 +32,7 @@ public:
     void add_gradients() {
         const py::str name("grad");
         for (std::size_t i = 0; i < num_parameters_; ++i) {
-            const auto gradient =
-                py::reinterpret_steal<py::object>(PyObject_GetAttr(py::handle(tensors_[i]).ptr(), name.ptr()));
-            if (!gradient) throw py::error_already_set();
+            const py::object gradient = tensors_[i].attr(name);
             if (gradient.is_none()) continue;
             if (has_shape_of(i, peek_shape(gradient))) {
                 add(gradient, i);
@@ -160,99 +97,48 @@ private:
     py::list others_;
 };
 
-/// The tensors and integers of modules that a step changes.
-class Plan {
-public:
-    Plan(const CutPatterns& patterns, const IndexArray& starts) : patterns_(patterns), starts_(starts) {}
-
-    /// Adds the tensors of a module that are cut. A tensor that several modules share is added once.
-    void add_tensors(const py::list& tensors, const py::list& cut_of) {
-        check_length(cut_of.size(), tensors.size(), "cut_of");
-        for (std::size_t i = 0; i < tensors.size(); ++i) {
-            const py::object& number = patterns_.number_of(number_at(cut_of, i, patterns_.num_cuts(), "cut_of"));
-            const py::handle tensor = tensors[i];
-            if (!number || !added_.insert(tensor.ptr()).second) continue;
-            tensors_.append(tensor);
-            pattern_of_.append(number);
-        }
-    }
-
-    /// Adds the integers of a module that change. `values` are (attributes, name, vector, multiplier, divisor).
-    void add_entries(const py::list& values) {
-        const std::int64_t num_vectors = starts_.size() - 1;
-        for (std::size_t i = 0; i < values.size(); ++i) {
-            const py::tuple value = tuple_at(values, i, 5, "values");
-            const ArgumentName name{"values", i};
-            const std::int64_t vector = read_integer(value[2], name);
-            const std::int64_t multiplier = read_integer(value[3], name);
-            const std::int64_t divisor = read_integer(value[4], name);
-            constexpr std::int64_t largest = std::int64_t{1} << 31U;  // a vector's length times this fits 64 bits
-            if (!PyDict_Check(value[0].ptr()) || vector < 0 || vector >= num_vectors || multiplier < 0 ||
-                multiplier > largest || divisor < 1) {
-                throw py::value_error("`" + name.text() +
-                                      "` must be (dictionary, name, vector, multiplier in [0, 2^31], divisor >= 1)");
-            }
-            const std::int64_t length = starts_.at(vector + 1) - starts_.at(vector);
-            const py::int_ present(length * multiplier / divisor);
-            const auto before =
-                py::reinterpret_borrow<py::object>(PyDict_GetItemWithError(value[0].ptr(), value[1].ptr()));
-            if (!before) {
-                if (PyErr_Occurred() == nullptr) PyErr_SetObject(PyExc_KeyError, value[1].ptr());
-                throw py::error_already_set();
-            }
-            const int differs = PyObject_RichCompareBool(before.ptr(), present.ptr(), Py_NE);
-            if (differs < 0) throw py::error_already_set();
-            if (differs != 0) entries_.append(py::make_tuple(value[0], value[1], present));
-        }
-    }
-
-    py::list& tensors() noexcept { return tensors_; }
-    py::list& pattern_of() noexcept { return pattern_of_; }
-    [[nodiscard]] const py::list& entries() const noexcept { return entries_; }
-
-private:
-    const CutPatterns& patterns_;
-    const IndexArray& starts_;
-    std::unordered_set<PyObject*> added_;
-    py::list tensors_;
-    py::list pattern_of_;
-    py::list entries_;
-};
-
-py::list list_in(const py::tuple& tuple, std::size_t index) {
-    const py::handle entry = PyTuple_GET_ITEM(tuple.ptr(), static_cast<Py_ssize_t>(index));
-    if (!PyList_Check(entry.ptr())) throw py::type_error("`modules` must hold tuples of lists");
-    return py::reinterpret_borrow<py::list>(entry);
-}
-
 }  // namespace
 
-py::object plan_cuts(const py::tuple& cuts, const py::list& keeps, const IndexArray& starts, const py::list& modules,
-                     const py::list& states) {
-    if (starts.ndim() != 1 || starts.size() < 1)
-        throw py::value_error("`starts` must have one dimension and at least one entry");
+py::object plan_cuts(const Cuts& cuts, const py::list& keeps, const IndexArray& starts,
+                     const std::vector<ModuleParts>& modules, const std::vector<py::dict>& states) {
     const NoCollection no_collection;  // a collection may run Python code that changes the states
-    const CutPatterns patterns(cuts, keeps);
-    Plan plan(patterns, starts);
-    std::size_t num_in_first = 0;
-    for (std::size_t i = 0; i < modules.size(); ++i) {
-        const py::tuple module = tuple_at(modules, i, 3, "modules");
-        plan.add_tensors(list_in(module, 0), list_in(module, 1));
-        if (i == 0) num_in_first = plan.tensors().size();
-        plan.add_entries(list_in(module, 2));
-    }
-    const std::size_t num_owned = plan.tensors().size();
-    Dependents dependents(plan.tensors(), plan.pattern_of());
-    dependents.add_gradients();
-    for (std::size_t i = 0; i < states.size(); ++i) {
-        if (!PyDict_Check(py::handle(states[i]).ptr())) {
-            throw py::type_error("`states[" + text(i) + "]` must be a dictionary");
+    py::list patterns;
+    std::vector<py::object> number_of;  // the number of each cut's pattern; null if the cut removes nothing
+    for (const auto& axes : cuts) {
+        py::list pattern;
+        for (const auto& [axis, vector] : axes) {
+            const py::object keep = keeps[vector];
+            if (!keep.is_none()) pattern.append(py::make_tuple(axis, keep));
         }
-        dependents.add_states(py::reinterpret_borrow<py::dict>(states[i]), i);
+        number_of.push_back(pattern.empty() ? py::object() : py::int_(patterns.size()));
+        if (!pattern.empty()) patterns.append(py::tuple(pattern));
     }
-    return as_namespace(py::dict("patterns"_a = patterns.all(), "tensors"_a = plan.tensors(),
-                                 "pattern_of"_a = plan.pattern_of(), "num_owned"_a = num_owned,
-                                 "num_of_first"_a = num_in_first, "entries"_a = plan.entries(),
+    py::list tensors;
+    py::list pattern_of;
+    py::list entries;
+    std::unordered_set<PyObject*> added;  // modules may share tensors
+    std::size_t num_of_first = 0;
+    for (std::size_t i = 0; i < modules.size(); ++i) {
+        const auto& [parts, cut_of, integers] = modules[i];
+        for (std::size_t j = 0; j < parts.size(); ++j) {
+            const py::object& number = number_of.at(cut_of.at(j));
+            if (!number || !added.insert(parts[j].ptr()).second) continue;
+            tensors.append(parts[j]);
+            pattern_of.append(number);
+        }
+        if (i == 0) num_of_first = tensors.size();
+        for (const auto& [attributes, name, vector, multiplier, divisor] : integers) {
+            const std::int64_t length = starts.at(vector + 1) - starts.at(vector);
+            const py::int_ present(length * multiplier / divisor);
+            if (present.not_equal(attributes[name])) entries.append(py::make_tuple(attributes, name, present));
+        }
+    }
+    const std::size_t num_owned = tensors.size();
+    Dependents dependents(tensors, pattern_of);
+    dependents.add_gradients();
+    for (std::size_t i = 0; i < states.size(); ++i) dependents.add_states(states[i], i);
+    return as_namespace(py::dict("patterns"_a = patterns, "tensors"_a = tensors, "pattern_of"_a = pattern_of,
+                                 "num_owned"_a = num_owned, "num_of_first"_a = num_of_first, "entries"_a = entries,
                                  "others"_a = dependents.others()));
 }
 

@@ -12,16 +12,6 @@ namespace gsprune {
 
 namespace {
 
-py::object attribute(py::handle object, const py::str& name) {
-    PyObject* value = PyObject_GetAttr(object.ptr(), name.ptr());
-    if (value == nullptr) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(value);
-}
-
-void set_attribute(py::handle object, const py::str& name, py::handle value) {
-    if (PyObject_SetAttr(object.ptr(), name.ptr(), value.ptr()) != 0) throw py::error_already_set();
-}
-
 template <class... Arguments>
 py::object call(const py::object& function, Arguments... arguments) {
     PyObject* all[] = {arguments.ptr()...};
@@ -67,7 +57,7 @@ Exchange::Exchange(const py::list& tensors, std::size_t num_owned, const py::lis
         const py::handle tensor = tensors[i];
         storages_.push_back(storage_of(tensor));
         uses_set_.push_back(i < num_owned || !storages_[i] ||
-                            attribute(tensor, torch().requires_grad).ptr() == Py_True);
+                            py::object(tensor.attr(torch().requires_grad)).ptr() == Py_True);
         if (!uses_set_.back()) without_versions_.append(tensor);
     }
     befores_.reserve(entries.size());
@@ -110,7 +100,7 @@ void Exchange::replace(std::size_t index) const {
     if (uses_set_[index]) {
         call(torch().set, tensors_[index], replacements_[index]);
     } else {
-        set_attribute(tensors_[index], torch().data, replacements_[index]);
+        tensors_[index].attr(torch().data) = replacements_[index];
     }
 }
 

@@ -5,7 +5,6 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
@@ -14,13 +13,14 @@
 #include <vector>
 
 #include "python/arguments.hpp"
+#include "python/device_tensors.hpp"
 #include "python/exchange.hpp"
 #include "python/no_collection.hpp"
 #include "launch/score_tables.hpp"
 #include "python/slice_arguments.hpp"
 #include "launch/slice_tables.hpp"
+#include "python/sources.hpp"
 #include "python/sum_arguments.hpp"
-#include "python/tensor_maker.hpp"
 #include "python/torch_tensors.hpp"
 
 namespace py = pybind11;
@@ -74,60 +74,10 @@ dlpack::Device device_of_first(const py::list& tensors) {
     return tensors.empty() ? dlpack::cpu : device_of(tensors[0], {"tensors", 0});
 }
 
-/// Tensors that a kernel reads. Their addresses are read last, because making other tensors may run Python code (of
-/// modes or subclasses) that moves them.
-class Sources {
-public:
-    explicit Sources(const dlpack::Device& device) : device_(device) {}
-
-    /// `view` is the view of `tensor`; it must outlive this object.
-    void add(View& view, py::handle tensor, const ArgumentName& name) {
-        sources_.push_back({&view, py::reinterpret_borrow<py::object>(tensor), name});
-    }
-
-    /// Adds a dense copy with the dimensions in `order`.
-    void add_copy(View& view, py::handle tensor, const Order& order) {
-        set_dense_strides(view, order);
-        const py::object copy = TorchMaker(tensor.attr("device")).make(view, tensor);
-        copy.attr("copy_")(tensor.attr("detach")());
-        copies_.append(copy);
-    }
-
-    /// Adds the tensor, or a copy if it has gaps or overlaps.
-    void add_dense(View& view, py::handle tensor, const ArgumentName& name) {
-        const Order order = memory_order(view);
-        if (view.numel() == 0 || is_dense(view, order)) {
-            add(view, tensor, name);
-        } else {
-            add_copy(view, tensor, order);
-        }
-    }
-
-    /// Call this after the last tensor has been made. Throws std::runtime_error if a tensor has changed its layout.
-    void read_addresses() const {
-        for (const Source& source : sources_) {
-            const View now = read_tensor(source.tensor, source.name, device_).view;
-            if (!equal_layout(now, *source.view)) {
-                throw std::runtime_error("`" + source.name.text() +
-                                         "` changed its layout while the launch was prepared");
-            }
-            source.view->data = now.data;
-        }
-    }
-
-    /// These must outlive the launch.
-    [[nodiscard]] const py::list& copies() const noexcept { return copies_; }
-
-private:
-    struct Source {
-        View* view;
-        py::object tensor;
-        ArgumentName name;
-    };
-
-    dlpack::Device device_;
-    std::vector<Source> sources_;
-    py::list copies_;
+/// New tensors that no one has taken yet.
+struct Results {
+    std::vector<NewTensor> tensors;
+    bool is_taken = false;
 };
 
 StepLimits read_limits(std::int64_t max_steps, std::int64_t busy_tiles) {
@@ -141,28 +91,13 @@ py::object make_score_tables(const py::list& tensors, const py::list& axes, cons
     if (fold_outputs < 1) throw py::value_error("`fold_outputs` must be >= 1");
     const ScoreTiling tiling{read_tiles(tiles), fold_outputs, read_limits(max_steps, busy_tiles)};
     const Statistic summand = parse_statistic(statistic);
-    const dlpack::Device device = device_of_first(tensors);
-    std::vector<SumJob> jobs = read_sum_jobs(tensors, axes, others, summand, device);
-    const py::list other_tensors = needs_other(summand) ? py::reinterpret_borrow<py::list>(others) : py::list();
-    Sources sources(device);
-    for (std::size_t i = 0; i < jobs.size(); ++i) {
-        SumJob& job = jobs[i];
-        sources.add_dense(job.values, tensors[i], {"tensors", i});
-        if (!needs_other(summand)) continue;
-        const py::object other = other_tensors[i];
-        if (same_layout(job.values, job.others)) {
-            sources.add(job.others, other, {"others", i});
-        } else {
-            sources.add_copy(job.others, other, memory_order(job.values));
-        }
-    }
-    sources.read_addresses();
-    ScoreTables made = score_tables(jobs, tiling);
+    const SumArguments arguments = read_sum_arguments(tensors, axes, others, summand, device_of_first(tensors));
+    ScoreTables made = score_tables(arguments.jobs, tiling);
     return as_namespace(
         py::dict("table"_a = as_array(std::move(made.table)), "num_jobs"_a = made.num_jobs, "owners"_a = made.owners,
                  "fold_base"_a = made.fold_base, "num_folds"_a = made.num_folds, "fold_owners"_a = made.fold_owners,
                  "programs"_a = made.programs, "fold_programs"_a = made.fold_programs,
-                 "num_partials"_a = made.num_partials, "num_sums"_a = made.num_sums, "copies"_a = sources.copies()));
+                 "num_partials"_a = made.num_partials, "num_sums"_a = made.num_sums, "copies"_a = arguments.copies));
 }
 
 py::object make_slice_tables(const py::list& tensors, const py::list& patterns, const py::list& pattern_of,
@@ -181,20 +116,28 @@ py::object make_slice_tables(const py::list& tensors, const py::list& patterns, 
     Sources sources(device);
     for (std::size_t i = 0; i < jobs.size(); ++i) sources.add_dense(jobs[i].source, tensors[i], {"tensors", i});
     const py::object where = tensors.empty() ? py::none() : py::object(tensors[0].attr("device"));
-    auto maker = std::make_unique<TensorMaker>(where, resolved.all().size());
-    for (std::size_t i = 0; i < jobs.size(); ++i) maker->add(jobs[i].target, types[i], tensors[i], jobs[i].pattern);
-    maker->allocate();
+    std::vector<WantedTensor> wanted;
+    wanted.reserve(jobs.size());
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+        wanted.push_back({&jobs[i].target, types[i], tensors[i], jobs[i].pattern});
+    }
+    auto results = std::make_unique<Results>();
+    results->tensors = new_device_tensors(wanted, resolved.all().size(), where);
     sources.read_addresses();
     SliceTables made = slice_tables(jobs, resolved.all(), tiling);
-    return as_namespace(py::dict("results"_a = as_capsule(std::move(maker), results_name),
+    return as_namespace(py::dict("results"_a = as_capsule(std::move(results), results_name),
                                  "table"_a = as_array(std::move(made.table)), "num_jobs"_a = made.num_jobs,
                                  "keep_base"_a = made.keep_base, "owners"_a = made.owners, "programs"_a = made.programs,
                                  "copies"_a = sources.copies()));
 }
 
-py::list take_results(const py::capsule& results) {
+py::list take_results(const py::capsule& capsule) {
     const NoCollection no_collection;
-    return from_capsule<TensorMaker>(results, results_name).make();
+    auto& results = from_capsule<Results>(capsule, results_name);
+    if (std::exchange(results.is_taken, true)) throw std::runtime_error("`results` were taken before");
+    py::list made(results.tensors.size());
+    for (std::size_t i = 0; i < made.size(); ++i) made[i] = results.tensors[i].hand_over();
+    return made;
 }
 
 /// An `Exchange` of tensors on any one device, with replacements made by the caller.

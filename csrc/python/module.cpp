@@ -19,5 +19,4 @@ PYBIND11_MODULE(_core, module) {
     bind("select", &gsprune::bind_select, "Selection of the kept units.");
     bind("slice", &gsprune::bind_slice, "Planning, slicing and rewriting.");
     bind("tensor", &gsprune::bind_tensor, "The connection to torch.");
-    bind("units", &gsprune::bind_units, "Groups as flat arrays of units.");
 }

@@ -18,7 +18,8 @@ SumArray sum_axes(const py::list& tensors, const py::list& axes, const py::objec
                   int num_threads, const std::string& isa) {
     const Statistic summand = parse_statistic(statistic);
     const Isa instructions = parse_isa(isa);
-    std::vector<SumJob> jobs = read_sum_jobs(tensors, axes, others, summand, dlpack::cpu);
+    SumArguments arguments = read_sum_arguments(tensors, axes, others, summand, dlpack::cpu);
+    std::vector<SumJob>& jobs = arguments.jobs;
     check_threads(num_threads);
     const auto length = [](const SumJob& job, int axis) { return job.values.shape[static_cast<std::size_t>(axis)]; };
     std::int64_t total = 0;
@@ -42,9 +43,6 @@ SumArray sum_axes(const py::list& tensors, const py::list& axes, const py::objec
 
 void bind_score(py::module_& module) {
     module.attr("STATISTICS") = as_tuple(statistic_names);
-    module.def(
-        "needs_other", [](const std::string& statistic) { return needs_other(parse_statistic(statistic)); },
-        py::arg("statistic"), "True if the statistic reads a second tensor.");
     module.def("axis_sums", &sum_axes, py::arg("tensors"), py::arg("axes"), py::arg("others"), py::arg("statistic"),
                py::arg("num_threads"), py::arg("isa"),
                "Float64 sums along axes in one array, ordered by tensor, then by axis.");

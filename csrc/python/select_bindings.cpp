@@ -15,14 +15,31 @@ namespace gsprune {
 
 namespace {
 
-/// Index of the first NaN or infinite score, -1 if there is none.
-std::int64_t first_not_finite(const ScoreArray& scores) {
-    check_vector(scores, "scores");
-    const float* values = scores.data();
-    for (std::int64_t i = 0; i < scores.size(); ++i) {
-        if (!std::isfinite(values[i])) return i;
+// The checks throw ValueError with the argument's name.
+
+void check_vector(const py::array& array, const char* name) {
+    if (array.ndim() != 1) {
+        throw py::value_error(std::string("`") + name + "` must have one dimension, got " + text(array.ndim()));
     }
-    return -1;
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % static_cast<std::uintptr_t>(array.itemsize()) != 0) {
+        throw py::value_error(std::string("`") + name + "` must be aligned to its elements; copy the array");
+    }
+}
+
+void check_size(const py::array& array, std::int64_t size, const char* name) {
+    check_vector(array, name);
+    if (array.size() != size) {
+        throw py::value_error(std::string("`") + name + "` must have " + text(size) + " entries, got " +
+                              text(array.size()));
+    }
+}
+
+void check_bounds(const IndexArray& bounds, const char* name) {
+    check_vector(bounds, name);
+    const std::int64_t* values = bounds.data();
+    bool is_good = bounds.size() > 0 && values[0] == 0;
+    for (std::int64_t i = 1; is_good && i < bounds.size(); ++i) is_good = values[i] >= values[i - 1];
+    if (!is_good) throw py::value_error(std::string("`") + name + "` must begin at 0 and not decrease");
 }
 
 void check_scores(const ScoreArray& scores) {
@@ -59,8 +76,6 @@ BoolArray select(const ScoreArray& scores, const IndexArray& first_unit, const I
 }  // namespace
 
 void bind_select(py::module_& module) {
-    module.def("first_not_finite", &first_not_finite, py::arg("scores").noconvert(),
-               "Index of the first NaN or infinite score, -1 if there is none.");
     module.def("select_groups", &select, py::arg("scores").noconvert(), py::arg("first_unit").noconvert(),
                py::arg("kept").noconvert(),
                "Mask of the `kept` highest scores of each group; of equal scores the lower index is kept.");

@@ -1,4 +1,7 @@
 #include "python/bindings.hpp"
+
+#include <pybind11/stl.h>
+
 #include "python/cut_plan.hpp"
 
 #include <cstdint>
@@ -45,7 +48,7 @@ public:
     void allocate() {
         new_.reserve(jobs_.size());
         order_ = slice_order(jobs_);
-        for (const std::size_t i : order_) new_.emplace_back(jobs_[i].target, types_[i], tensors_[i]);
+        for (const std::size_t i : order_) new_.push_back(new_cpu_tensor(jobs_[i].target, types_[i], tensors_[i]));
     }
 
     [[nodiscard]] SliceTasks begin(Isa isa) const {

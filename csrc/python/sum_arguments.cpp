@@ -2,8 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "python/arguments.hpp"
+#include "python/sources.hpp"
 #include "python/torch_tensors.hpp"
 
 namespace py = pybind11;
@@ -68,8 +70,8 @@ void read_sum_job(SumJob& job, py::handle tensor, py::handle axes, py::handle ot
 
 Statistic parse_statistic(const std::string& name) { return parse_name<Statistic>(name, statistic_names, "statistic"); }
 
-std::vector<SumJob> read_sum_jobs(const py::list& tensors, const py::list& axes, const py::object& others,
-                                  Statistic statistic, const dlpack::Device& device) {
+SumArguments read_sum_arguments(const py::list& tensors, const py::list& axes, const py::object& others,
+                                Statistic statistic, const dlpack::Device& device) {
     check_length(axes.size(), tensors.size(), "axes");
     const bool has_others = !others.is_none();
     if (has_others && !py::isinstance<py::list>(others)) throw py::type_error("`others` must be a list or None");
@@ -80,7 +82,23 @@ std::vector<SumJob> read_sum_jobs(const py::list& tensors, const py::list& axes,
         const py::handle other = has_others ? py::handle(other_tensors[i]) : py::handle(Py_None);
         read_sum_job(jobs[i], tensors[i], axes[i], other, needs_other(statistic), i, device);
     }
-    return jobs;
+    Sources sources(device);
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+        SumJob& job = jobs[i];
+        sources.add_dense(job.values, tensors[i], {"tensors", i});
+        if (!needs_other(statistic)) continue;
+        const py::object other = other_tensors[i];
+        if (same_layout(job.values, job.others)) {
+            sources.add(job.others, other, {"others", i});
+        } else {
+            sources.add_copy(job.others, other, memory_order(job.values));
+        }
+    }
+    if (!sources.copies().empty()) sources.read_addresses();
+    if (!needs_other(statistic)) {
+        for (SumJob& job : jobs) job.others = job.values;
+    }
+    return {std::move(jobs), sources.copies()};
 }
 
 }  // namespace gsprune

@@ -158,65 +158,64 @@ TorchTensor read_by_attributes(py::handle object, const Argument& argument) {
 
 }  // namespace
 
-/// The DLPack description of a tensor, stored at the start of the tensor's own block for locality.
-struct NewTensor::Export {
+/// The DLPack description of a tensor; shape and strides follow.
+struct NewTensor::Description {
     dlpack::ManagedTensor managed;
+    Release release;
+    void* owner;
     bool is_handed_over;
-
-    /// Offset of the data in the block: after this object, shape and strides, aligned to a cache line.
-    static constexpr std::size_t data_offset(std::size_t ndim) noexcept {
-        constexpr std::size_t line = 64;
-        return (sizeof(Export) + 2 * sizeof(std::int64_t) * ndim + line - 1) / line * line;
-    }
 
     /// Torch calls this also for a tensor that it failed to import.
     static void drop(dlpack::ManagedTensor* managed) {
-        auto* exported = static_cast<Export*>(managed->context);
-        if (exported->is_handed_over) release_block(exported);
+        auto* description = static_cast<Description*>(managed->context);
+        if (description->is_handed_over) Drop{}(description);
     }
 };
 
-NewTensor::NewTensor(View& view, const dlpack::DataType& type, py::handle like) {
-    if (torch().api == nullptr) {
-        made_ = TorchMaker(like.attr("device")).make(view, like);
-        return;
-    }
-    const auto ndim = static_cast<std::size_t>(view.ndim);
-    const auto num_bytes = static_cast<std::size_t>(view.numel() * view.itemsize);
-    const std::size_t offset = Export::data_offset(ndim);
-    void* block = acquire_block(offset + num_bytes);
-    view.data = num_bytes == 0 ? nullptr : static_cast<std::byte*>(block) + offset;
-    export_ = new (block) Export{};
-    auto* shape = reinterpret_cast<std::int64_t*>(export_ + 1);
-    std::copy_n(view.shape.begin(), ndim, shape);
-    std::copy_n(view.strides.begin(), ndim, shape + ndim);
-    export_->managed.version = {1, 0};
-    export_->managed.context = export_;
-    export_->managed.deleter = &Export::drop;
-    export_->managed.tensor = {view.data, dlpack::cpu, view.ndim, type, shape, shape + ndim, 0};
+void NewTensor::Drop::operator()(Description* description) const noexcept {
+    description->release(description, description->owner);
 }
 
-NewTensor::NewTensor(NewTensor&& other) noexcept
-    : export_(std::exchange(other.export_, nullptr)), made_(std::move(other.made_)) {}
+std::size_t NewTensor::description_bytes(int ndim) noexcept {
+    return sizeof(Description) + 2 * sizeof(std::int64_t) * static_cast<std::size_t>(ndim);
+}
 
-NewTensor::~NewTensor() {
-    if (export_ != nullptr) release_block(export_);
+NewTensor::NewTensor(py::object made) noexcept : made_(std::move(made)) {}
+
+NewTensor::NewTensor(const View& view, const dlpack::DataType& type, const dlpack::Device& device, void* place,
+                     Release release, void* owner) noexcept
+    : description_(new (place) Description{{}, release, owner, false}) {
+    auto* shape = reinterpret_cast<std::int64_t*>(description_.get() + 1);
+    std::int64_t* strides = std::copy_n(view.shape.begin(), view.ndim, shape);
+    std::copy_n(view.strides.begin(), view.ndim, strides);
+    dlpack::ManagedTensor& managed = description_->managed;
+    managed.version = {1, 0};
+    managed.context = description_.get();
+    managed.deleter = &Description::drop;
+    managed.tensor = {view.data, device, view.ndim, type, shape, strides, 0};
 }
 
 py::object NewTensor::hand_over() {
-    if (export_ == nullptr) return std::move(made_);
-    py::object tensor = import_tensor(export_->managed);
-    std::exchange(export_, nullptr)->is_handed_over = true;
-    return tensor;
+    if (!description_) return std::move(made_);
+    void* object = nullptr;
+    if (torch().api->import_managed(&description_->managed, &object) != 0) throw py::error_already_set();
+    description_.release()->is_handed_over = true;
+    return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+}
+
+/// The description is at the start of the block, for locality.
+NewTensor new_cpu_tensor(View& view, const dlpack::DataType& type, py::handle like) {
+    if (!can_import()) return NewTensor(empty_tensor(view, like, like.attr("device")));
+    constexpr std::size_t line = 64;
+    const auto num_bytes = static_cast<std::size_t>(view.numel() * view.itemsize);
+    const std::size_t offset = (NewTensor::description_bytes(view.ndim) + line - 1) / line * line;
+    void* block = acquire_block(offset + num_bytes);
+    view.data = num_bytes == 0 ? nullptr : static_cast<std::byte*>(block) + offset;
+    const auto release = [](void* place, void*) noexcept { release_block(place); };
+    return NewTensor(view, type, dlpack::cpu, block, release, nullptr);
 }
 
 bool can_import() noexcept { return torch().api != nullptr; }
-
-py::object import_tensor(dlpack::ManagedTensor& managed) {
-    void* object = nullptr;
-    if (torch().api->import_managed(&managed, &object) != 0) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
-}
 
 dlpack::Device raw_device_of(py::handle object) {
     dlpack::Tensor raw{};
@@ -224,18 +223,12 @@ dlpack::Device raw_device_of(py::handle object) {
     return raw.device;
 }
 
-TorchMaker::TorchMaker(py::handle device, std::size_t num_kinds)
-    : device_(py::reinterpret_borrow<py::object>(device)), kinds_(num_kinds) {}
-
-py::object TorchMaker::make(View& view, py::handle like, std::size_t kind) {
+py::object empty_tensor(View& view, py::handle like, py::handle device) {
     static const auto* const names = new py::tuple(py::make_tuple("dtype", "device"));
-    Kind& cached = kinds_[kind];
-    if (!cached.shape || !equal_layout(cached.view, view)) {
-        cached = {view, as_tuple(view.shape, view.ndim), as_tuple(view.strides, view.ndim)};
-    }
-    const auto dtype = py::reinterpret_steal<py::object>(PyObject_GetAttr(like.ptr(), torch().dtype.ptr()));
-    if (!dtype) throw py::error_already_set();
-    PyObject* arguments[] = {cached.shape.ptr(), cached.strides.ptr(), dtype.ptr(), device_.ptr()};
+    const py::tuple shape = as_tuple(view.shape, view.ndim);
+    const py::tuple strides = as_tuple(view.strides, view.ndim);
+    const py::object dtype = like.attr(torch().dtype);
+    PyObject* arguments[] = {shape.ptr(), strides.ptr(), dtype.ptr(), device.ptr()};
     PyObject* made = PyObject_Vectorcall(torch().empty_strided.ptr(), arguments, 2, names->ptr());
     if (made == nullptr) throw py::error_already_set();
     auto tensor = py::reinterpret_steal<py::object>(made);

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -40,50 +41,45 @@ pybind11::tuple as_tuple(const std::array<std::int64_t, max_dims>& numbers, int 
 /// True if torch has an exchange table and so can import tensors.
 bool can_import() noexcept;
 
-/// A torch tensor on the memory of `managed`, freed by `managed.deleter`. Needs `can_import`.
-pybind11::object import_tensor(dlpack::ManagedTensor& managed);
-
 /// The device of a tensor in DLPack's terms. Needs `can_import`.
 dlpack::Device raw_device_of(pybind11::handle object);
 
-/// Makes tensors in torch's own memory.
-class TorchMaker {
-public:
-    /// `device` is a `torch.device`. Tensors of one kind mostly have one shape, whose tuples are cached.
-    explicit TorchMaker(pybind11::handle device, std::size_t num_kinds = 1);
+/// Makes a tensor in torch's own memory, with the shape and strides of `view`, whose data it sets, and the dtype of
+/// `like`. `device` is a `torch.device`.
+pybind11::object empty_tensor(View& view, pybind11::handle like, pybind11::handle device);
 
-    /// Makes a tensor with the shape and strides of `view` and the dtype of `like`; sets the data of `view`.
-    pybind11::object make(View& view, pybind11::handle like, std::size_t kind = 0);
-
-private:
-    struct Kind {
-        View view;
-        pybind11::object shape;
-        pybind11::object strides;
-    };
-
-    pybind11::object device_;
-    std::vector<Kind> kinds_;
-};
-
-/// A new CPU tensor with its own storage. The memory exists before torch's tensor object, so threads can fill it while
-/// the objects are made. Until `hand_over`, this object owns the memory.
+/// A new tensor with its own storage. The memory exists before torch's tensor object, so threads can fill it while the
+/// objects are made. Until `hand_over`, this object owns the memory.
 class NewTensor {
 public:
-    /// Has the shape and strides of `view`, whose data it sets, and the dtype of `like`, whose DLPack type is `type`.
-    /// Throws std::bad_alloc.
-    NewTensor(View& view, const dlpack::DataType& type, pybind11::handle like);
-    ~NewTensor();
-    NewTensor(NewTensor&& other) noexcept;
-    NewTensor& operator=(NewTensor&&) = delete;
+    /// Frees `place` and the tensor's memory. Any thread may call it, with or without the GIL.
+    using Release = void (*)(void* place, void* owner) noexcept;
+
+    NewTensor() = default;
+    /// A tensor that torch has made.
+    explicit NewTensor(pybind11::object made) noexcept;
+    /// A tensor at `view.data`, whose DLPack type is `type`. Its description is written to `place`, which has room for
+    /// `description_bytes(view.ndim)`. Needs `can_import`.
+    NewTensor(const View& view, const dlpack::DataType& type, const dlpack::Device& device, void* place,
+              Release release, void* owner) noexcept;
+
+    static std::size_t description_bytes(int ndim) noexcept;
 
     /// The tensor; to be called once.
     pybind11::object hand_over();
 
 private:
-    struct Export;
-    Export* export_ = nullptr;  // the start of the block; null if torch made the tensor
-    pybind11::object made_;     // the tensor, if torch made it
+    struct Description;
+    struct Drop {
+        void operator()(Description* description) const noexcept;
+    };
+
+    std::unique_ptr<Description, Drop> description_;  // null if torch made the tensor
+    pybind11::object made_;                           // the tensor, if torch made it
 };
+
+/// A new CPU tensor in a block of the pool, with the shape and strides of `view`, whose data it sets, and the dtype of
+/// `like`, whose DLPack type is `type`. Throws std::bad_alloc.
+NewTensor new_cpu_tensor(View& view, const dlpack::DataType& type, pybind11::handle like);
 
 }  // namespace gsprune

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "tensor/ceil_div.hpp"
-#include "memory/block_pool.hpp"
 #include "parallel/tasks.hpp"
 #include "score/kernels.hpp"
 
@@ -36,9 +35,6 @@ struct MatrixJob {
     std::int64_t num_row_panels = 0;
     std::int64_t num_col_panels = 0;
     std::int64_t first_task = 0;
-    bool needs_packing = false;
-    const std::byte* values = nullptr;
-    const std::byte* others = nullptr;
     double* row_partials = nullptr;  // (num_col_panels, num_rows)
     double* col_partials = nullptr;  // (num_row_panels, num_cols)
 
@@ -46,10 +42,6 @@ struct MatrixJob {
         return job->values.shape[static_cast<std::size_t>(order[static_cast<std::size_t>(position)])];
     }
     [[nodiscard]] std::int64_t num_tasks() const noexcept { return num_row_panels * num_col_panels; }
-    /// Bytes of one dense copy, rounded up to keep the next one aligned.
-    [[nodiscard]] std::int64_t copy_bytes() const noexcept {
-        return ceil_div(num_rows * num_cols * job->values.itemsize, 64) * 64;
-    }
     [[nodiscard]] std::int64_t num_partials() const noexcept {
         return num_col_panels * num_rows + num_row_panels * num_cols;
     }
@@ -76,14 +68,10 @@ void choose_split(MatrixJob& matrix) noexcept {
     matrix.num_rows = matrix.job->values.numel() / num_cols;
 }
 
-MatrixJob plan_matrix(const SumJob& job, bool reads_others) noexcept {
+MatrixJob plan_matrix(const SumJob& job) noexcept {
     MatrixJob matrix;
     matrix.job = &job;
     matrix.order = memory_order(job.values);
-    matrix.needs_packing =
-        !is_dense(job.values, matrix.order) || (reads_others && !same_layout(job.values, job.others));
-    matrix.values = job.values.data;
-    matrix.others = reads_others ? job.others.data : job.values.data;
     choose_split(matrix);
     const std::int64_t panel_cols = std::min(matrix.num_cols, max_panel_cols);
     const std::int64_t wanted_rows = std::clamp(matrix.num_rows / 8, min_panel_rows, max_panel_rows);
@@ -99,8 +87,8 @@ void sum_panel(const MatrixJob& matrix, std::int64_t panel_index, PanelKernel ke
     const std::int64_t row = row_panel * matrix.panel_rows;
     const std::int64_t col = col_panel * max_panel_cols;
     const std::int64_t offset = (row * matrix.num_cols + col) * matrix.job->values.itemsize;
-    const Panel panel{matrix.values + offset,
-                      matrix.others + offset,
+    const Panel panel{matrix.job->values.data + offset,
+                      matrix.job->others.data + offset,
                       matrix.num_cols,
                       std::min(matrix.panel_rows, matrix.num_rows - row),
                       std::min(max_panel_cols, matrix.num_cols - col),
@@ -171,7 +159,7 @@ void fill_zero(const SumJob& job) noexcept {
     }
 }
 
-std::vector<MatrixJob> plan(const std::vector<SumJob>& jobs, bool reads_others) {
+std::vector<MatrixJob> plan(const std::vector<SumJob>& jobs) {
     std::vector<std::pair<std::int64_t, std::size_t>> order;
     order.reserve(jobs.size());
     for (std::size_t i = 0; i < jobs.size(); ++i) {
@@ -186,37 +174,13 @@ std::vector<MatrixJob> plan(const std::vector<SumJob>& jobs, bool reads_others) 
     std::sort(order.begin(), order.end());
     std::vector<MatrixJob> matrices;
     matrices.reserve(order.size());
-    for (const auto& entry : order) matrices.push_back(plan_matrix(jobs[entry.second], reads_others));
+    for (const auto& entry : order) matrices.push_back(plan_matrix(jobs[entry.second]));
     std::int64_t num_tasks = 0;
     for (MatrixJob& matrix : matrices) {
         matrix.first_task = num_tasks;
         num_tasks += matrix.num_tasks();
     }
     return matrices;
-}
-
-/// Copies tensors with gaps, and pairs of different layouts, into dense memory in the weight's layout.
-void pack_all(std::vector<MatrixJob>& matrices, std::byte* scratch, bool reads_others, int num_threads) {
-    std::vector<MatrixJob*> unpacked;
-    std::vector<std::byte*> targets;
-    for (MatrixJob& matrix : matrices) {
-        if (!matrix.needs_packing) continue;
-        unpacked.push_back(&matrix);
-        targets.push_back(scratch);
-        scratch += matrix.copy_bytes() * (reads_others ? 2 : 1);
-    }
-    auto body = [&](std::int64_t task) noexcept {
-        MatrixJob& matrix = *unpacked[static_cast<std::size_t>(task)];
-        std::byte* target = targets[static_cast<std::size_t>(task)];
-        pack(matrix.job->values, matrix.order, target);
-        matrix.values = target;
-        matrix.others = target;
-        if (!reads_others) return;
-        target += matrix.copy_bytes();
-        pack(matrix.job->others, matrix.order, target);
-        matrix.others = target;
-    };
-    parallel_for(static_cast<std::int64_t>(unpacked.size()), num_threads, body);
 }
 
 void sum_all(const std::vector<MatrixJob>& matrices, std::atomic<std::int64_t>* pending, Statistic statistic, Isa isa,
@@ -236,23 +200,19 @@ void sum_all(const std::vector<MatrixJob>& matrices, std::atomic<std::int64_t>* 
 }  // namespace
 
 void axis_sums(const std::vector<SumJob>& jobs, Statistic statistic, Isa isa, int num_threads) {
-    const bool reads_others = needs_other(statistic);
-    std::vector<MatrixJob> matrices = plan(jobs, reads_others);
+    std::vector<MatrixJob> matrices = plan(jobs);
     if (matrices.empty()) return;
     std::int64_t num_partials = 0;
     std::int64_t num_bytes = 0;
-    std::int64_t packed_bytes = 0;
     for (const MatrixJob& matrix : matrices) {
-        const std::int64_t bytes = matrix.copy_bytes() * (reads_others ? 2 : 1);
         num_partials += matrix.num_partials();
-        num_bytes += bytes;
-        if (matrix.needs_packing) packed_bytes += bytes;
+        num_bytes += matrix.num_rows * matrix.num_cols * matrix.job->values.itemsize;
     }
+    if (needs_other(statistic)) num_bytes *= 2;
     if (num_bytes < min_parallel_bytes) num_threads = 1;
-    const Scratch partials(static_cast<std::size_t>(num_partials) * sizeof(double));
-    const Scratch packed(static_cast<std::size_t>(packed_bytes));
+    const std::unique_ptr<double[]> partials(new double[static_cast<std::size_t>(num_partials)]);
     const auto pending = std::make_unique<std::atomic<std::int64_t>[]>(matrices.size());
-    auto* next_partial = static_cast<double*>(partials.get());
+    double* next_partial = partials.get();
     for (std::size_t i = 0; i < matrices.size(); ++i) {
         MatrixJob& matrix = matrices[i];
         matrix.row_partials = next_partial;
@@ -260,7 +220,6 @@ void axis_sums(const std::vector<SumJob>& jobs, Statistic statistic, Isa isa, in
         next_partial += matrix.num_partials();
         pending[i].store(matrix.num_tasks(), std::memory_order_relaxed);
     }
-    pack_all(matrices, static_cast<std::byte*>(packed.get()), reads_others, num_threads);
     sum_all(matrices, pending.get(), statistic, isa, num_threads);
 }
 

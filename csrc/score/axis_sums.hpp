@@ -20,8 +20,8 @@ constexpr bool needs_other(Statistic statistic) noexcept {
 
 /// Sums of one tensor over all dimensions but one axis, for several axes.
 struct SumJob {
-    View values;  // at least one dimension
-    View others;  // same shape and itemsize; read only if the statistic needs it
+    View values;  // dense, at least one dimension
+    View others;  // same layout; `values` if the statistic reads no second tensor
     DType dtype;
     std::vector<int> axes;         // distinct, each in [0, ndim)
     std::vector<double*> results;  // shape[axis] sums per axis, written by axis_sums

@@ -8,6 +8,7 @@
 #include "machine/last_level_cache.hpp"
 #include "parallel/tasks.hpp"
 #include "slice/kernels.hpp"
+#include "tensor/ceil_div.hpp"
 
 namespace gsprune {
 
@@ -99,23 +100,22 @@ std::int64_t min_stream_bytes() noexcept {
 class SliceTasks::Work {
 public:
     Work(const std::vector<SliceJob>& jobs, const std::vector<std::size_t>& order,
-         const std::vector<SlicePattern>& patterns, Isa isa, std::int64_t stream_from)
+         const std::vector<SlicePattern>& patterns, Isa isa, int num_threads, std::int64_t stream_from)
         : programs_(patterns, isa), kernel_(find_kernel(isa)) {
+        std::int64_t total_bytes = 0;
+        std::int64_t end = 0;  // of the queue
         moves_.reserve(jobs.size());
         for (const std::size_t index : order) {
             const SliceJob& job = jobs[index];
             const std::int64_t num_bytes = job.target.numel() * job.target.itemsize;
             if (num_bytes == 0) continue;
-            moves_.push_back({&job, &programs_.get(job), end_, num_bytes});
-            total_bytes_ += num_bytes;
-            end_ += num_bytes + tensor_bytes;
+            moves_.push_back({&job, &programs_.get(job), end, num_bytes});
+            total_bytes += num_bytes;
+            end += num_bytes + tensor_bytes;
         }
-        stream_ = total_bytes_ >= stream_from;
-    }
-
-    void begin(int num_threads) {
-        const std::int64_t num_tasks = (end_ + task_bytes - 1) / task_bytes;
-        run_.emplace(num_tasks, total_bytes_ < min_parallel_bytes ? 1 : num_threads, task_body(*this), this);
+        stream_ = total_bytes >= stream_from;
+        const std::int64_t num_tasks = ceil_div(end, task_bytes);
+        run_.emplace(num_tasks, total_bytes < min_parallel_bytes ? 1 : num_threads, task_body(*this), this);
     }
 
     void finish() noexcept { run_->finish(); }
@@ -136,8 +136,6 @@ private:
     Programs programs_;
     SliceKernel kernel_;
     std::vector<Move> moves_;
-    std::int64_t total_bytes_ = 0;
-    std::int64_t end_ = 0;  // the end of the queue
     bool stream_ = false;
     std::optional<Tasks> run_;  // the last member: it must be destroyed before the data that it reads
 };
@@ -157,9 +155,7 @@ std::vector<std::size_t> slice_order(const std::vector<SliceJob>& jobs) {
 
 SliceTasks::SliceTasks(const std::vector<SliceJob>& jobs, const std::vector<std::size_t>& order,
                        const std::vector<SlicePattern>& patterns, Isa isa, int num_threads, std::int64_t stream_from)
-    : work_(std::make_unique<Work>(jobs, order, patterns, isa, stream_from)) {
-    work_->begin(num_threads);
-}
+    : work_(std::make_unique<Work>(jobs, order, patterns, isa, num_threads, stream_from)) {}
 
 SliceTasks::~SliceTasks() = default;
 

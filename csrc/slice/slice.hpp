@@ -76,9 +76,4 @@ private:
 /// each other, and mostly the thread that summed the weight slices it.
 std::vector<std::size_t> slice_order(const std::vector<SliceJob>& jobs);
 
-inline void slice_all(const std::vector<SliceJob>& jobs, const std::vector<SlicePattern>& patterns, Isa isa,
-                      int num_threads, std::int64_t stream_from = min_stream_bytes()) {
-    SliceTasks(jobs, slice_order(jobs), patterns, isa, num_threads, stream_from).finish();
-}
-
 }  // namespace gsprune

@@ -1,7 +1,6 @@
 #include "tensor/views.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 namespace gsprune {
 
@@ -54,32 +53,6 @@ void set_dense_strides(View& view, const Order& order) noexcept {
         const auto dim = static_cast<std::size_t>(order[static_cast<std::size_t>(i)]);
         view.strides[dim] = running;
         running *= std::max<std::int64_t>(view.shape[dim], 1);
-    }
-}
-
-void pack(const View& view, const Order& order, std::byte* out) noexcept {
-    if (view.ndim == 0) {
-        std::memcpy(out, view.data, static_cast<std::size_t>(view.itemsize));
-        return;
-    }
-    const auto item = static_cast<std::size_t>(view.itemsize);
-    const auto last = static_cast<std::size_t>(order[static_cast<std::size_t>(view.ndim - 1)]);
-    const std::int64_t num_rows = view.shape[last] == 0 ? 0 : view.numel() / view.shape[last];
-    std::array<std::int64_t, max_dims> index{};
-    std::int64_t offset = 0;
-    for (std::int64_t row = 0; row < num_rows; ++row) {
-        const std::byte* source = view.data + offset * view.itemsize;
-        for (std::int64_t i = 0; i < view.shape[last]; ++i) {
-            std::memcpy(out, source + i * view.strides[last] * view.itemsize, item);
-            out += item;
-        }
-        for (int i = view.ndim - 2; i >= 0; --i) {
-            const auto dim = static_cast<std::size_t>(order[static_cast<std::size_t>(i)]);
-            offset += view.strides[dim];
-            if (++index[dim] < view.shape[dim]) break;
-            offset -= index[dim] * view.strides[dim];
-            index[dim] = 0;
-        }
     }
 }
 

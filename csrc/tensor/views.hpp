@@ -37,7 +37,4 @@ bool same_layout(const View& a, const View& b) noexcept;
 /// Gives `view` the strides of a dense tensor with the dimensions in `order`.
 void set_dense_strides(View& view, const Order& order) noexcept;
 
-/// Copies the elements to `out`, contiguous in `order`.
-void pack(const View& view, const Order& order, std::byte* out) noexcept;
-
 }  // namespace gsprune

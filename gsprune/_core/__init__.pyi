@@ -5,6 +5,5 @@ from gsprune._core import score as score
 from gsprune._core import select as select
 from gsprune._core import slice as slice
 from gsprune._core import tensor as tensor
-from gsprune._core import units as units
 
 sources: str

@@ -4,7 +4,6 @@ from torch import Tensor
 
 STATISTICS: tuple[str, ...]
 
-def needs_other(statistic: str) -> bool: ...
 def axis_sums(
     tensors: list[Tensor],
     axes: list[tuple[int, ...]],

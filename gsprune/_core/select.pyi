@@ -1,7 +1,6 @@
 import numpy as np
 import numpy.typing as npt
 
-def first_not_finite(scores: npt.NDArray[np.float32]) -> int: ...
 def select_groups(
     scores: npt.NDArray[np.float32], first_unit: npt.NDArray[np.int64], kept: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]: ...

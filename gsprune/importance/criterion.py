@@ -1,9 +1,9 @@
 """The protocol of a criterion, and the registry of criteria by name.
 
 An importance has three independent parts. A *criterion* (this module, and one file per family) gives a statistic of
-every unit in every member of a group. A *reduction* (`_core.units.REDUCTIONS`) combines the members' statistics into
-one number per unit. A *normalizer* (`gsprune.importance.normalizers`) makes groups comparable. `gsprune.Importance`
-combines the three.
+every unit in every member of a group. A *reduction* (`gsprune.importance.statistics.REDUCTIONS`) combines the members'
+statistics into one number per unit. A *normalizer* (`gsprune.importance.normalizers`) makes groups comparable.
+`gsprune.Importance` combines the three.
 """
 
 from __future__ import annotations

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from gsprune import _core
 from gsprune.arrays import Float32Array
 from gsprune.checks import suggestion
 from gsprune.errors import ScoreError
 from gsprune.importance.criterion import CRITERIA, Criterion, ScoreSource
 from gsprune.importance.function import FromFunction, MatrixFunction
 from gsprune.importance.normalizers import NORMALIZERS, SPELLINGS
-from gsprune.importance.statistics import FlatStatistics
+from gsprune.importance.statistics import REDUCTIONS, FlatStatistics
 from gsprune.tracing.structure import Structure
 
 __all__ = ["Importance", "resolve_importance"]
@@ -51,7 +50,7 @@ class Importance:
         reduction = criterion.default_reduction if self.reduction is None else self.reduction
         normalizer = criterion.default_normalizer if self.normalizer is None else self.normalizer
         normalizer = SPELLINGS.get(normalizer, normalizer) if isinstance(normalizer, str) else normalizer
-        _check_name("reduction", reduction, _core.units.REDUCTIONS)
+        _check_name("reduction", reduction, REDUCTIONS)
         _check_name("normalizer", normalizer, NORMALIZERS)
         object.__setattr__(self, "criterion", criterion)
         object.__setattr__(self, "reduction", reduction)
@@ -76,9 +75,9 @@ class Importance:
         if source.stack is not None and criterion.reads_data:
             statistics = {name: parts.mean(0) for name, parts in source.stack(statistics).items()}
         scores = self._scores(FlatStatistics.of(statistics, source, criterion))
-        bad = _core.select.first_not_finite(scores)
-        if bad >= 0:
-            raise self._not_finite(scores, structure, bad)
+        bad = np.flatnonzero(~np.isfinite(scores))
+        if len(bad):
+            raise self._not_finite(scores, structure, int(bad[0]))
         return scores
 
     @property

@@ -1,6 +1,6 @@
 """Statistics of all groups in one array, and sums over the elements of every unit in every member.
 
-The backend sums along axes, and the core gathers the positions of the axes into units: one call each for all groups.
+The backend sums along axes, and the sums of all positions are added to their units: one call each for all groups.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from gsprune import _core
 from gsprune.arrays import Float64Array, IntArray
 from gsprune.errors import ScoreError
 from gsprune.importance.criterion import Criterion, ScoreSource
 from gsprune.importance.weights import scored_members
 from gsprune.tracing.structure import Structure
 
-__all__ = ["FlatStatistics", "member_sums", "summed_axes"]
+__all__ = ["REDUCTIONS", "FlatStatistics", "member_sums", "summed_axes"]
+
+REDUCTIONS: Mapping[str, Callable[[Float64Array], Float64Array]] = {
+    "mean": lambda statistics: np.add.reduce(statistics) / len(statistics),
+    "sum": np.add.reduce,
+    "max": np.maximum.reduce,
+    "prod": np.multiply.reduce,
+    "first": lambda statistics: statistics[0],
+}
+"""Reductions of the (members, units) statistics of a group to one number per unit; the first member is the root."""
 
 
 class FlatStatistics(Mapping[str, Float64Array]):
@@ -77,19 +85,22 @@ class FlatStatistics(Mapping[str, Float64Array]):
         return FlatStatistics(function(self.values_of_all), self.rows, self.structure)
 
     def reduced(self, reduction: str) -> Float64Array:
-        """(units,) float64 over all groups, by one of `_core.units.REDUCTIONS`; 0 in groups that have no statistics."""
-        return _core.units.reduce_members(self.values_of_all, self.rows, self.structure.first_unit, reduction)
+        """(units,) float64 over all groups, by one of `REDUCTIONS`; 0 in groups that have no statistics."""
+        reduced, reduce = np.zeros(self.structure.num_units), REDUCTIONS[reduction]
+        for group, first, last in self.structure.spans():
+            if group.name in self._by_group:
+                reduced[first:last] = reduce(self._by_group[group.name])
+        return reduced
 
     @cached_property
     def _by_group(self) -> dict[str, Float64Array]:
-        counts = zip(self.structure.traced.groups, self.rows.tolist(), self.structure.units_of_groups(), strict=True)
         by_group: dict[str, Float64Array] = {}
-        first = 0
-        for group, rows, units in counts:
-            last = first + rows * units
-            if first < last:
-                by_group[group.name] = self.values_of_all[first:last].reshape(rows, units)
-            first = last
+        begin = 0
+        for (group, first, last), rows in zip(self.structure.spans(), self.rows.tolist(), strict=True):
+            end = begin + rows * (last - first)
+            if begin < end:
+                by_group[group.name] = self.values_of_all[begin:end].reshape(rows, last - first)
+            begin = end
         return by_group
 
     def __getitem__(self, name: str) -> Float64Array:
@@ -171,10 +182,27 @@ def member_sums(
     summed, structure = summed_axes(source, skipped), source.structure
     tensors = list(map(source.tensors.__getitem__, summed.names))
     sums = source.backend.axis_sums(tensors, summed.axes, others, statistic)
-    statistics = _core.units.gather_units(
-        sums, summed.vectors, summed.slots, summed.rows, structure.first_unit, structure.ids, structure.starts
+    return FlatStatistics(_added_to_units(sums, summed, structure), summed.rows, structure)
+
+
+def _added_to_units(sums: Float64Array, summed: SummedAxes, structure: Structure) -> Float64Array:
+    """The (rows, units) statistics of all groups: the sums at all positions of a unit, added in their order."""
+    widths = structure.first_unit[1:] - structure.first_unit[:-1]
+    sizes = summed.rows * widths
+    total = int(sizes.sum())
+    # Index of an axis' statistics in each group, minus the group's first unit. The sums of positions without a unit
+    # and of groups that are not scored go to `total` or beyond.
+    origins = np.full((len(summed.vectors), len(widths) + 1), total)
+    origins[:, :-1] = np.where(
+        summed.rows > 0, np.cumsum(sizes) - sizes + summed.slots * widths - structure.first_unit[:-1], total
     )
-    return FlatStatistics(statistics, summed.rows, structure)
+    bounds = structure.starts.tolist()
+    vectors = [structure.ids[bounds[vector] : bounds[vector + 1]] for vector in summed.vectors.tolist()]
+    ids = np.concatenate([np.zeros(0, np.int64), *vectors])
+    axes = np.repeat(np.arange(len(vectors)), list(map(len, vectors)))
+    group_of = np.repeat(np.arange(len(widths) + 1), np.append(widths, 1))
+    index = np.minimum(origins[axes, group_of[ids]] + ids, total)
+    return np.bincount(index, sums, total + 1)[:total]
 
 
 def _summed_axes(source: ScoreSource, skipped: frozenset[str]) -> SummedAxes:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gsprune import _core
 from gsprune.arrays import IntArray
 from gsprune.tracing.shadow import Labels
 from gsprune.tracing.tape import OUTPUT, Split, Tape
 
-__all__ = ["Components", "atoms_in"]
+__all__ = ["Components", "atoms_in", "connected_components"]
 
 _MAX_ROUNDS = 100  # a round ties at least one split for good; real networks need two or three
 
@@ -51,7 +50,7 @@ class Components:
         """Compute components and their flags from the notes on the tape."""
         tape = self.tape
         empty = np.zeros(0, np.int64)
-        self.labels = _core.units.connected_components(
+        self.labels = connected_components(
             tape.num_atoms, np.concatenate([empty, *self.sources]), np.concatenate([empty, *self.targets])
         )
         # NumPy keeps the last value written to a repeated index. Writing in reverse lets the first event win.
@@ -146,3 +145,20 @@ def atoms_in(layers: Sequence[Labels]) -> IntArray:
     """All atoms of some layers, in order."""
     atoms: IntArray = np.concatenate([np.zeros(0, np.int64), *[layer.reshape(-1) for layer in layers]]).astype(np.int64)
     return atoms[atoms > 0]
+
+
+def connected_components(num_nodes: int, a: IntArray, b: IntArray) -> IntArray:
+    """(num_nodes,) the smallest node of every node's component, in the graph with an edge from a[i] to b[i] for all i.
+
+    Source: algorithm S of Liu and Tarjan 2022, https://arxiv.org/abs/1812.06177
+    """
+    labels = np.arange(num_nodes, dtype=np.int64)
+    while True:
+        a, b = labels[a], labels[b]
+        differs = a != b
+        if not differs.any():
+            return labels
+        a, b = a[differs], b[differs]
+        np.minimum.at(labels, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(labels, shorter := labels[labels]):
+            labels = shorter

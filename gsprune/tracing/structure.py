@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gsprune import _core
 from gsprune.arrays import BoolArray, IntArray
 from gsprune.tracing.graph import Graph, Group, Member
 from gsprune.tracing.trail import Numbers, Reading, Scale, Units
@@ -132,13 +131,19 @@ class Structure:
 
     def pruned(self, keep: BoolArray) -> tuple[Structure, list[IntArray | None]]:
         """The structure with the units to `keep`, and the sorted kept positions of each vector (None for all)."""
-        alive, first_unit, ids, starts, keeps = _core.units.shrink_units(
-            keep, self._alive, self.first_unit, self.ids, self.starts
-        )
         smaller = copy(self)
         smaller.cache = self.cache
-        smaller._alive, smaller.ids, smaller.starts = alive, ids, starts
-        smaller.first_unit, smaller.num_units = first_unit, int(first_unit[-1])
+        smaller._alive = self._alive.copy()
+        smaller._alive[self._alive] = keep
+        number = np.concatenate([[0], np.cumsum(keep)])  # the number of kept units before a unit
+        smaller.first_unit, smaller.num_units = number[self.first_unit], int(number[-1])
+        left = np.flatnonzero(np.append(keep, True)[self.ids])  # positions without a unit stay
+        smaller.ids, smaller.starts = number[self.ids[left]], np.searchsorted(left, self.starts)
+        before, after = self.starts.tolist(), smaller.starts.tolist()
+        keeps = [
+            None if last - first == end - start else left[first:last] - start
+            for start, end, first, last in zip(before, before[1:], after, after[1:], strict=False)
+        ]
         return smaller, keeps
 
     def expected_operations(self, before: Structure) -> list[ExpectedOperation]:

@@ -92,11 +92,3 @@ def test_groups_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], mes
     arguments = _arguments(changes, scores=np.ones(3, np.float32), first_unit=np.array([0, 3]), kept=np.array([2]))
     with pytest.raises(ValueError, match=message):
         _core.select.select_groups(**arguments)
-
-
-def test_the_first_score_that_is_not_finite_is_found() -> None:
-    scores = np.array([1.0, -3e38, 0.0, 1e-45], np.float32)
-    assert _core.select.first_not_finite(scores) == -1
-    assert _core.select.first_not_finite(scores[:0]) == -1
-    for bad in (np.nan, np.inf, -np.inf):
-        assert _core.select.first_not_finite(np.append(scores, np.float32([bad, 1, bad]))) == 4

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from gsprune import _core
 from gsprune.backends import get_backend
 from gsprune.importance import Importance
 from gsprune.importance.normalizers import NORMALIZERS
+from gsprune.importance.statistics import REDUCTIONS
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 @given(
     seed=st.integers(0, 10_000),
     criterion=st.sampled_from(["l1", "l2", "lamp", "taylor", "hessian"]),
-    reduction=st.sampled_from(sorted(_core.units.REDUCTIONS)),
+    reduction=st.sampled_from(sorted(REDUCTIONS)),
     normalizer=st.sampled_from(sorted(NORMALIZERS)),
     scope=st.sampled_from(["local", "global"]),
 )

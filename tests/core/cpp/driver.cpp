@@ -13,13 +13,11 @@
 #include <thread>
 #include <vector>
 
-#include "units/components.hpp"
 #include "memory/block_pool.hpp"
 #include "parallel/tasks.hpp"
 #include "score/axis_sums.hpp"
 #include "select/select.hpp"
 #include "slice/slice.hpp"
-#include "units/units.hpp"
 
 #include "table_kernels.hpp"
 
@@ -36,6 +34,11 @@ void check(bool holds, const char* what) {
 
 std::int64_t draw(Random& random, std::int64_t low, std::int64_t high) {
     return std::uniform_int_distribution<std::int64_t>(low, high)(random);
+}
+
+void slice_all(const std::vector<gsprune::SliceJob>& jobs, const std::vector<gsprune::SlicePattern>& patterns, Isa isa,
+               int num_threads, std::int64_t stream_from) {
+    gsprune::SliceTasks(jobs, gsprune::slice_order(jobs), patterns, isa, num_threads, stream_from).finish();
 }
 
 std::vector<Isa> available_isas() {
@@ -187,7 +190,7 @@ std::int64_t draw_itemsize(Random& random) { return std::int64_t{1} << draw(rand
 void test_slice(Random& random, Isa isa, int num_threads, std::int64_t largest) {
     const Slicing slicing(random, draw_itemsize(random), largest);
     const std::int64_t stream_from = draw(random, 0, 1) == 0 ? 0 : gsprune::min_stream_bytes();
-    gsprune::slice_all({slicing.job}, {slicing.pattern}, isa, num_threads, stream_from);
+    slice_all({slicing.job}, {slicing.pattern}, isa, num_threads, stream_from);
     slicing.check_filled("slice");
 }
 
@@ -275,7 +278,7 @@ void test_slice_at_edges(Random& random, Isa isa, std::int64_t itemsize, std::in
     job.source = {source.data(), 3, itemsize, {num_rows, width, unit}, {width * unit, unit, 1}};
     job.target = {target.data(), 3, itemsize, {num_rows, count, unit}, {count * unit, unit, 1}};
     job.pattern = 0;
-    gsprune::slice_all({job}, {{{1, &keep}}}, isa, 2, draw(random, 0, 1) == 0 ? 0 : gsprune::min_stream_bytes());
+    slice_all({job}, {{{1, &keep}}}, isa, 2, draw(random, 0, 1) == 0 ? 0 : gsprune::min_stream_bytes());
     for (std::int64_t i = 0; i < target.offset; ++i) {
         check(target.memory[static_cast<std::size_t>(i)] == std::byte{0xAB}, "nothing before the target is written");
     }
@@ -299,7 +302,7 @@ void test_slices_at_edges() {
     }
 }
 
-void test_selection_and_components(Random& random) {
+void test_selection(Random& random) {
     const std::int64_t count = draw(random, 1, 300);
     std::vector<float> scores(static_cast<std::size_t>(count));
     for (float& score : scores) score = static_cast<float>(draw(random, -3, 3));
@@ -308,51 +311,7 @@ void test_selection_and_components(Random& random) {
     const std::int64_t bounds[] = {0, count};
     const auto keep = std::make_unique<bool[]>(scores.size());
     gsprune::select_groups(scores.data(), bounds, 1, &num_kept, keys.data(), keep.get());
-    std::vector<std::int64_t> kept;
-    for (std::int64_t i = 0; i < count; ++i) {
-        if (keep[static_cast<std::size_t>(i)]) kept.push_back(i);
-    }
-    check(static_cast<std::int64_t>(kept.size()) == num_kept, "as many kept as asked for");
-    std::vector<std::int64_t> labels(scores.size());
-    gsprune::connected_components(count, kept.data(), kept.data(), num_kept, labels.data());
-    for (std::size_t node = 0; node < labels.size(); ++node)
-        check(labels[node] == static_cast<std::int64_t>(node), "loops");
-}
-
-/// One group and one vector in which unit u stands at position u, between positions that are nobody's.
-void test_units(Random& random) {
-    const std::int64_t count = draw(random, 1, 40);
-    const std::int64_t first_unit[] = {0, count};
-    const std::int64_t starts[] = {0, count + 2};
-    std::vector<std::int64_t> ids(static_cast<std::size_t>(count) + 2, count);
-    const auto keep = std::make_unique<bool[]>(static_cast<std::size_t>(count));
-    std::int64_t num_kept = 0;
-    for (std::int64_t unit = 0; unit < count; ++unit) {
-        ids[static_cast<std::size_t>(unit) + 1] = unit;
-        keep[static_cast<std::size_t>(unit)] = draw(random, 0, 1) == 1;
-        num_kept += keep[static_cast<std::size_t>(unit)] ? 1 : 0;
-    }
-    const gsprune::Units units{first_unit, 1, ids.data(), starts, 1};
-    std::int64_t first_after[2];
-    std::int64_t starts_after[2];
-    std::vector<std::int64_t> ids_after(ids.size());
-    std::vector<std::int64_t> kept_after(ids.size());
-    gsprune::ShrunkUnits after{first_after, ids_after.data(), starts_after, kept_after.data()};
-    gsprune::shrink_units(units, keep.get(), after);
-    check(first_after[1] == num_kept && starts_after[1] == num_kept + 2, "units that stay");
-    check(ids_after[0] == num_kept && ids_after[static_cast<std::size_t>(num_kept) + 1] == num_kept,
-          "nobody's positions");
-    const auto alive = std::make_unique<bool[]>(static_cast<std::size_t>(count));
-    check(!gsprune::remaining(alive.get(), count, keep.get(), count, alive.get()), "too few alive");
-    std::fill_n(alive.get(), count, true);
-    check(gsprune::remaining(alive.get(), count, keep.get(), count, alive.get()), "as many alive");
-    check(std::equal(alive.get(), alive.get() + count, keep.get()), "what is left of all");
-    const std::vector<double> sums(ids.size(), 2.0);
-    const std::int64_t slot = 0;
-    const std::int64_t members = 1;
-    std::vector<double> gathered(static_cast<std::size_t>(count), 0.0);
-    gsprune::gather_units(units, {{sums.data(), 0, &slot}}, &members, gathered.data());
-    for (const double sum : gathered) check(sum == 2.0, "gathered sums");
+    check(std::count(keep.get(), keep.get() + count, true) == num_kept, "as many kept as asked for");
 }
 
 /// Blocks of all sizes, many at once: each keeps what is written at its ends for as long as it is held.
@@ -416,8 +375,7 @@ void test_everything(std::uint64_t seed, int rounds) {
         }
         test_slice_tables(random);
         test_score_tables(random);
-        test_selection_and_components(random);
-        test_units(random);
+        test_selection(random);
         for (int i = 0; i < 20; ++i) test_runs(random);
         test_blocks(random, 200);
     }
