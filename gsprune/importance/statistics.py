@@ -202,7 +202,7 @@ def _added_to_units(sums: Float64Array, summed: SummedAxes, structure: Structure
     axes = np.repeat(np.arange(len(vectors)), list(map(len, vectors)))
     group_of = np.repeat(np.arange(len(widths) + 1), np.append(widths, 1))
     index = np.minimum(origins[axes, group_of[ids]] + ids, total)
-    return np.bincount(index, sums, total + 1)[:total]
+    return np.asarray(np.bincount(index, sums, total + 1)[:total], np.float64)
 
 
 def _summed_axes(source: ScoreSource, skipped: frozenset[str]) -> SummedAxes:
