@@ -11,8 +11,8 @@
 
 namespace gsprune {
 
-/// A request for a tensor with the shape and strides of `view`, whose data is set, and the dtype of `like`, whose DLPack
-/// type is `type`. Tensors of one kind mostly have one shape and are replaced together.
+/// A request for a tensor with the shape and strides of `view`, whose data is set, and the dtype of `like`, whose
+/// DLPack type is `type`. Tensors of one kind mostly have one shape and are replaced together.
 struct WantedTensor {
     View* view;
     dlpack::DataType type;
