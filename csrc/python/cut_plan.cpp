@@ -97,6 +97,17 @@ private:
     py::list others_;
 };
 
+/// A product of a larger multiplier and a length could overflow.
+constexpr std::int64_t largest_multiplier = std::int64_t{1} << 31U;
+
+void check_integer(const StoredInteger& integer, std::int64_t num_vectors) {
+    const auto& [attributes, name, vector, multiplier, divisor] = integer;
+    if (vector < 0 || vector >= num_vectors || multiplier < 0 || multiplier > largest_multiplier || divisor < 1) {
+        throw py::value_error(
+            "an integer of `modules` must be (dictionary, name, vector, multiplier in [0, 2^31], divisor >= 1)");
+    }
+}
+
 }  // namespace
 
 py::object plan_cuts(const Cuts& cuts, const py::list& keeps, const IndexArray& starts,
@@ -127,7 +138,9 @@ py::object plan_cuts(const Cuts& cuts, const py::list& keeps, const IndexArray& 
             pattern_of.append(number);
         }
         if (i == 0) num_of_first = tensors.size();
-        for (const auto& [attributes, name, vector, multiplier, divisor] : integers) {
+        for (const StoredInteger& integer : integers) {
+            const auto& [attributes, name, vector, multiplier, divisor] = integer;
+            check_integer(integer, starts.size() - 1);
             const std::int64_t length = starts.at(vector + 1) - starts.at(vector);
             const py::int_ present(length * multiplier / divisor);
             if (present.not_equal(attributes[name])) entries.append(py::make_tuple(attributes, name, present));
