@@ -58,7 +58,7 @@ def numbers_of(tape: Tape, call: Call, inputs: Sequence[Shadow]) -> Numbers:
 
 
 def reading_of(result: Any) -> Reading:
-    """What the result of an operation that reads values shows: a number, or the sizes of its tensors."""
+    """The reading of an operation: the number that it returned, or the sizes of its tensors."""
     if isinstance(result, int | float | complex):
         return result
     return tuple(tuple(tensor.shape) for tensor in outputs_of(result))
