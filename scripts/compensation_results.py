@@ -115,10 +115,13 @@ def bar_table(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def agent_name(network: str) -> str:
+def agent_name(key: str) -> str:
     """Words for the key of an agent in the csv."""
-    algorithm, encoder, width, _, steps = network.split()
-    return f"{algorithm.upper()} {encoder.capitalize()} {width}, {int(steps) // 1000}k steps"
+    algorithm, encoder, width, game, steps = key.split()
+    game = re.split("[:/]", game)[-1].removesuffix("-v5")  # minatar_games:space_invaders, ALE/Pong-v5
+    # The user's own encoders (module:NAME) have no width.
+    network = encoder.partition(":")[2] or f"{encoder.capitalize()} {width}"
+    return f"{algorithm.upper()} {network}, {game}, {int(steps) // 1000:,}k steps"
 
 
 def _points(value: float) -> str:
@@ -161,6 +164,8 @@ def draw(path: Path, results: Results, networks: Sequence[str], measure: str, la
         axis.set_xlabel("channels removed")
         if is_log:
             axis.set_yscale("log")
+    for axis in axes.flat[len(networks) :]:
+        axis.set_visible(False)
     for row in axes:
         row[0].set_ylabel(label)
     axes[0][0].legend(frameon=False, fontsize=8)
