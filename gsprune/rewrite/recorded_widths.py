@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
-from gsprune.arrays import IntArray
 from gsprune.backends import get_backend
+from gsprune.rewrite.session import Session
 from gsprune.rewrite.shared_storage import check_storages
 from gsprune.rewrite.size_links import link_entries, links_of
-from gsprune.rewrite.tensors import canonical_tensors, named_tensors
+from gsprune.rewrite.tensors import aliases_of, canonical_tensors
 from gsprune.rewrite.transaction import Transaction
 
 __all__ = ["rewrite_to"]
 
 
-def rewrite_to(
-    model: nn.Module,
-    kept: Mapping[str, Mapping[int, IntArray]],
-    *,
-    transaction: Transaction,
-    attributes: Mapping[str, Mapping[str, Any]],
-) -> None:
-    """Reduce a dense model to recorded widths; no tracing and no check.
+def rewrite_to(model: nn.Module, session: Session, transaction: Transaction) -> None:
+    """Reduce a dense model to the widths of a session; no tracing and no check.
 
-    `kept` is tensor -> {axis: sorted kept positions}; `attributes` is module name -> {attribute: value} of user code.
     The transaction is the caller's, so that what it does next is taken back together with this.
 
     Raises:
         RewriteError: a gradient cannot be sliced, or a parameter's memory has other users.
     """
-    tensors = canonical_tensors(model)
+    tensors, kept = canonical_tensors(model), session.kept
     check_storages([tensors[name] for name in kept], [tensors])
-    first_name = {id(tensor): name for name, tensor in tensors.items()}
-    aliases = {name: first_name[id(tensor)] for name, tensor in named_tensors(model).items() if name not in tensors}
     before = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     patterns = [tuple(sorted(axes.items())) for axes in kept.values()]
     with_grads = [(t, i) for i, name in enumerate(kept) for t in (tensors[name], tensors[name].grad) if t is not None]
     modules = dict(model.named_modules(remove_duplicate=False))
-    links = links_of(modules, before, kept, aliases)
+    links = links_of(modules, before, kept, aliases_of(model))
     if with_grads:
         olds, pattern_of = zip(*with_grads, strict=True)
         backend = get_backend("auto", olds[0].device)
@@ -50,7 +38,7 @@ def rewrite_to(
     transaction.set_entries(
         [
             (modules[name].__dict__, attribute, value)
-            for name, values in attributes.items()
+            for name, values in session.attributes.items()
             for attribute, value in values.items()
         ]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["canonical_tensors", "named_tensors", "unwrapped"]
+__all__ = ["aliases_of", "canonical_tensors", "named_tensors", "unwrapped"]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -31,3 +31,10 @@ def canonical_tensors(model: nn.Module) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = dict(model.named_parameters())
     tensors.update(model.named_buffers())
     return tensors
+
+
+def aliases_of(model: nn.Module) -> dict[str, str]:
+    """Other names of tied tensors -> the first name."""
+    first_names = {id(tensor): name for name, tensor in canonical_tensors(model).items()}
+    names = {name: first_names[id(tensor)] for name, tensor in named_tensors(model).items()}
+    return {name: first for name, first in names.items() if name != first}
