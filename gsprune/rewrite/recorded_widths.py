@@ -24,10 +24,10 @@ def rewrite_to(
     transaction: Transaction,
     attributes: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Reduce a dense model to recorded widths; no tracing and no check.
+    """Reduce a dense model to recorded widths.
 
     `kept` is tensor -> {axis: sorted kept positions}; `attributes` is module name -> {attribute: value} of user code.
-    The transaction is the caller's, so that what it does next is taken back together with this.
+    The changes belong to the caller's transaction.
 
     Raises:
         RewriteError: a gradient cannot be sliced, or a parameter's memory has other users.
