@@ -69,7 +69,7 @@ class CheckpointError(GspruneError):
 
 
 class EvaluationError(GspruneError):
-    """An evaluation was given up: an episode is longer than the limit, or never ends."""
+    """An evaluation was aborted: an episode is longer than the limit, or never ends."""
 
 
 class EnvironmentFailedError(GspruneError):
@@ -81,7 +81,7 @@ class ExportError(GspruneError):
 
 
 class DistributedError(GspruneError):
-    """The ranks of a process group do not agree, or one of them has failed or ended; the message names it."""
+    """The ranks of a process group do not agree, or one of them has failed or ended; the message names the rank."""
 
 
 class MissingExtraError(GspruneError, ImportError):

@@ -25,11 +25,11 @@ DEFAULT_STREAM: Final = 0  # the handle of CUDA's default stream, on any device
 
 @dataclass(frozen=True)
 class Launch:
-    """The record of one launch, which tells tests which path was taken.
+    """The record of one launch. Tests check it.
 
     Attributes:
         kernel: name of the kernel.
-        jobs: the number of tensors (for "fold": of vectors) that the launch worked on.
+        jobs: the number of tensors (of the fold kernel: of folds) that the launch worked on.
         programs: size of the grid.
         table: the table that the programs read; it begins with a row of fields per job.
     """
@@ -41,7 +41,7 @@ class Launch:
 
 
 class Kernel:
-    """A kernel that is launched directly once it is compiled for a device.
+    """A kernel that is launched without Triton's launcher once it is compiled for a device.
 
     Triton's own launcher inspects all arguments and options at every launch to find the compiled kernel. These kernels
     have only one per device: integers are not specialized, and torch's allocator aligns tensors more than Triton needs.
@@ -98,9 +98,9 @@ def tile_columns(i_tile: tl.tensor, BN: tl.constexpr, PARTS: tl.constexpr) -> tl
     """The BN columns of a tile as (parts, columns / parts), so that the tile is (rows, parts, columns / parts).
 
     Triton then spreads rows and parts over a thread's registers, and warps over the rows. With a matrix it would spread
-    warps over the columns, and every thread would hold a piece of every row. Threads follow the dimensions by how
-    contiguous the offsets are, and triton 3.6 and 3.9 break ties differently. So the kernels declare two rows
-    contiguous. The declaration has no other effect: the width of a load depends on the last dimension alone.
+    warps over the columns, and every thread would hold a piece of every row. Triton orders dimensions by how contiguous
+    their offsets are, and versions 3.6 and 3.9 break ties differently. So the kernels declare two rows contiguous. The
+    declaration has no other effect: the width of a load depends on the last dimension alone.
 
     Args:
         i_tile: index of the tile in its row of tiles, scalar.

@@ -65,7 +65,7 @@ def _load_float64(address: tl.tensor, offsets: tl.tensor, mask: tl.tensor, DTYPE
 
 
 @triton.jit
-def _score_tile(
+def _sum_tiles(
     p_job: tl.tensor,
     partial_ptr: tl.tensor,
     i_local: tl.tensor,
@@ -74,7 +74,7 @@ def _score_tile(
     BM: tl.constexpr,
     BN: tl.constexpr,
 ) -> None:
-    """Row sums of `steps` tiles below each other, and column sums over all of them."""
+    """Store row sums of `steps` tiles, which lie below each other, and column sums over all of them."""
     lanes: tl.constexpr = BN // _PARTS
     address = tl.load(p_job + 1)
     other = tl.load(p_job + 2)
@@ -114,19 +114,19 @@ def _score_tile(
 
 
 @triton.jit
-def _score_tiles(
+def _sum_job(
     p_job: tl.tensor, partial_ptr: tl.tensor, i_local: tl.tensor, STATISTIC: tl.constexpr, DTYPE: tl.constexpr
 ) -> None:
-    """Tiles of the shape that field 8 of the job's row selects."""
+    """`_sum_tiles` with the tile size that field 8 of the job selects."""
     if tl.load(p_job + 8) == 0:
-        _score_tile(p_job, partial_ptr, i_local, STATISTIC, DTYPE, _WIDE_ROWS, _WIDE_COLUMNS)
+        _sum_tiles(p_job, partial_ptr, i_local, STATISTIC, DTYPE, _WIDE_ROWS, _WIDE_COLUMNS)
     else:
-        _score_tile(p_job, partial_ptr, i_local, STATISTIC, DTYPE, _NARROW_ROWS, _NARROW_COLUMNS)
+        _sum_tiles(p_job, partial_ptr, i_local, STATISTIC, DTYPE, _NARROW_ROWS, _NARROW_COLUMNS)
 
 
 @triton.jit(do_not_specialize=["owners"])
 def score_kernel(table_ptr: tl.tensor, partial_ptr: tl.tensor, owners: tl.tensor, STATISTIC: tl.constexpr) -> None:
-    """Partial sums of every tile of every job.
+    """Store partial sums of every tile of every job.
 
     Args:
         table_ptr: int64; begins with (jobs, _FIELDS).
@@ -140,27 +140,27 @@ def score_kernel(table_ptr: tl.tensor, partial_ptr: tl.tensor, owners: tl.tensor
     dtype = tl.load(p_job + 3)
     # The branch is outside of the tile, so that a tile uses the registers of one dtype only.
     if dtype == 0:
-        _score_tiles(p_job, partial_ptr, i_local, STATISTIC, 0)
+        _sum_job(p_job, partial_ptr, i_local, STATISTIC, 0)
     elif dtype == 1:
-        _score_tiles(p_job, partial_ptr, i_local, STATISTIC, 1)
+        _sum_job(p_job, partial_ptr, i_local, STATISTIC, 1)
     elif dtype == 2:
-        _score_tiles(p_job, partial_ptr, i_local, STATISTIC, 2)
+        _sum_job(p_job, partial_ptr, i_local, STATISTIC, 2)
     else:
-        _score_tiles(p_job, partial_ptr, i_local, STATISTIC, 3)
+        _sum_job(p_job, partial_ptr, i_local, STATISTIC, 3)
 
 
 @triton.jit(do_not_specialize=["base", "owners"])
 def fold_kernel(
     table_ptr: tl.tensor, partial_ptr: tl.tensor, out_ptr: tl.tensor, base: tl.tensor, owners: tl.tensor
 ) -> None:
-    """Sums of partials that lie as (outer, length, inner), over outer and inner.
+    """Sum (outer, length, inner) arrays of partials over outer and inner.
 
     Args:
-        table_ptr: int64; from `base` on (vectors, _FOLD_FIELDS).
+        table_ptr: int64; from `base` on (folds, _FOLD_FIELDS).
         partial_ptr: float64, the output of `score_kernel`.
-        out_ptr: float64, (length,) per vector, one after the other.
-        base: index in the table of the first vector.
-        owners: index in the table of the programs' vector numbers.
+        out_ptr: float64, (length,) per fold, one after the other.
+        base: index in the table of the first fold.
+        owners: index in the table of the programs' fold numbers.
     """
     i_program = tl.program_id(0).to(tl.int64)
     p_job = table_ptr + base + job_of(table_ptr, owners, i_program) * _FOLD_FIELDS

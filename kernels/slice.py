@@ -30,12 +30,12 @@ _TILES: Final = [(1, 1024), (8, 128), (64, 16)]
 _FLAT_ROWS, _FLAT_COLUMNS = (tl.constexpr(size) for size in _TILES[0])
 _WIDE_ROWS, _WIDE_COLUMNS = (tl.constexpr(size) for size in _TILES[1])
 _TALL_ROWS, _TALL_COLUMNS = (tl.constexpr(size) for size in _TILES[2])
-# For `tile_columns`: a thread computes the offsets of two rows and four columns instead of eight rows, and those of the
-# columns once per program.
+# Parts of a tile's columns (`tile_columns`). With four, a thread has two rows and four columns instead of eight rows,
+# and computes the offsets of its columns once per program.
 _PARTS = tl.constexpr(4)
 _TALL_PARTS = tl.constexpr(2)  # neighbouring threads then write 32 bytes, the size of a memory transaction
 SLICE_WARPS: Final = 4
-# The most tiles that one program works down, and the number of tiles that keeps a large GPU busy without that.
+# A program works down one tile per `_BUSY_TILES` tiles of the launch, but at most `_MAX_STEPS`. So a large GPU is busy.
 _MAX_STEPS: Final = 8
 _BUSY_TILES: Final = 2048
 # Columns are int32, because a GPU divides int32 many times faster than int64; rows are int64.
@@ -64,10 +64,10 @@ def _copy(
 
 
 @triton.jit
-def _slice_tile(
+def _slice_tiles(
     p_job: tl.tensor, keep_ptr: tl.tensor, i_local: tl.tensor, BM: tl.constexpr, BN: tl.constexpr, PARTS: tl.constexpr
 ) -> None:
-    """`steps` tiles of the output matrix, below each other."""
+    """Copy `steps` tiles of the target matrix, which lie below each other."""
     lanes: tl.constexpr = BN // PARTS
     source = tl.load(p_job + 1)
     target = tl.load(p_job + 2)
@@ -95,7 +95,7 @@ def _slice_tile(
     o_source_column = (i_between.to(tl.int64) * size_second + i_second) * after + (o_column - i_pair * after)
 
     i_step = steps * 0
-    while i_step < steps:  # as in `score_kernel`
+    while i_step < steps:  # not `range`: see `score_kernel` in score.py
         o_row = (i_row_tile.to(tl.int64) * steps + i_step) * BM + tl.arange(0, BM)  # [BM] int64
         m_row = o_row < rows
         i_before = tl.zeros_like(o_row)
@@ -104,7 +104,7 @@ def _slice_tile(
         i_first = tl.load(p_keep_first + (o_row - i_before * kept_first), mask=m_row, other=0)
         o_source_row = (i_before * size_first + i_first) * pitch
 
-        # Columns are contiguous only in long kept runs, but all are read in the order of writing.
+        # Source columns are contiguous only in long kept runs. Declaring them so makes threads read in writing order.
         o_source = o_source_row[:, None, None] + o_source_column[None, :, :]  # [BM, P, BL] int64
         o_source = tl.max_contiguous(o_source, [2, 1, lanes])
         o_target = (o_row * columns)[:, None, None] + o_column[None, :, :]  # [BM, P, BL] int64
@@ -115,7 +115,7 @@ def _slice_tile(
 
 @triton.jit(do_not_specialize=["keep_base", "owners"])
 def slice_kernel(table_ptr: tl.tensor, keep_base: tl.tensor, owners: tl.tensor) -> None:
-    """All kept words of all jobs.
+    """Copy the kept words of all jobs.
 
     Args:
         table_ptr: int64; begins with (jobs, _FIELDS).
@@ -127,11 +127,11 @@ def slice_kernel(table_ptr: tl.tensor, keep_base: tl.tensor, owners: tl.tensor) 
     i_local = i_program - tl.load(p_job).to(tl.int32)
     shape = tl.load(p_job + 4)
     if shape == 1:
-        _slice_tile(p_job, table_ptr + keep_base, i_local, _WIDE_ROWS, _WIDE_COLUMNS, _PARTS)
+        _slice_tiles(p_job, table_ptr + keep_base, i_local, _WIDE_ROWS, _WIDE_COLUMNS, _PARTS)
     elif shape == 0:
-        _slice_tile(p_job, table_ptr + keep_base, i_local, _FLAT_ROWS, _FLAT_COLUMNS, _PARTS)
+        _slice_tiles(p_job, table_ptr + keep_base, i_local, _FLAT_ROWS, _FLAT_COLUMNS, _PARTS)
     else:
-        _slice_tile(p_job, table_ptr + keep_base, i_local, _TALL_ROWS, _TALL_COLUMNS, _TALL_PARTS)
+        _slice_tiles(p_job, table_ptr + keep_base, i_local, _TALL_ROWS, _TALL_COLUMNS, _TALL_PARTS)
 
 
 _SLICE: Final = Kernel(slice_kernel, num_warps=SLICE_WARPS)
@@ -140,7 +140,7 @@ _SLICE: Final = Kernel(slice_kernel, num_warps=SLICE_WARPS)
 def slice_tensors(
     tensors: list[Tensor], patterns: list[_Pattern], pattern_of: list[int]
 ) -> tuple[list[Tensor], list[Launch]]:
-    """The kept parts of all tensors: one copy of tables to the device, one launch, no wait.
+    """The kept parts of all tensors: one copy of a table to the device, one launch, no synchronisation.
 
     Args:
         tensors: on one device, of any dtype and strides; a tensor that is not dense is copied first.

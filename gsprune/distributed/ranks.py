@@ -106,9 +106,9 @@ class Ranks:
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 parameter.grad = gradient
                 gradients.setdefault((gradient.dtype, gradient.device), []).append(gradient)
-        for alike in gradients.values():  # one vector for each dtype: a collective per gradient would take longer
-            sums = self.sum(torch.cat([gradient.flatten() for gradient in alike]))
-            for gradient, part in zip(alike, torch.split(sums, [each.numel() for each in alike]), strict=True):
+        for same in gradients.values():  # one vector for each dtype: a collective per gradient would take longer
+            sums = self.sum(torch.cat([gradient.flatten() for gradient in same]))
+            for gradient, part in zip(same, torch.split(sums, [each.numel() for each in same]), strict=True):
                 gradient.copy_(part.view_as(gradient))
 
     def columns(self, array: npt.NDArray[DType]) -> npt.NDArray[DType]:
@@ -239,8 +239,8 @@ def joined_ranks(with_gpus: bool, timeout_minutes: float) -> Iterator[Ranks]:
     dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
     ranks = Ranks(dist.group.WORLD, local_rank)
     yield ranks
-    # Not after an error: leaving would wait for a rank that has ended.
-    # Drop all references to the group. Its threads would outlive the interpreter, which then aborts.
+    # After an error the group is not destroyed, because that would wait for a rank that has ended. Otherwise drop all
+    # references to the group: its threads would outlive the interpreter, which then aborts.
     ranks.group = None
     gc.collect()  # trainers are part of reference cycles
     dist.destroy_process_group()

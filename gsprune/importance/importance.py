@@ -116,9 +116,10 @@ class Importance:
         assert self.normalizer is not None
         with np.errstate(all="ignore"):  # a score that is not finite is an error with the group's name
             scores = statistics.reduced(self.reduction)
-            for _, first, last in statistics.structure.spans() if self.normalizer != "none" else ():
-                if first < last:
-                    scores[first:last] = NORMALIZERS[self.normalizer](scores[first:last])
+            if self.normalizer != "none":
+                for _, first, last in statistics.structure.spans():
+                    if first < last:
+                        scores[first:last] = NORMALIZERS[self.normalizer](scores[first:last])
             return scores.astype(np.float32)
 
     def _not_finite(self, scores: Float32Array, structure: Structure, unit: int) -> ScoreError:

@@ -19,13 +19,13 @@ _NOISE = 2.0**-32
 
 
 def _standardization(scores: Float64Array) -> Float64Array:
-    """Y = (x - min(x)) / (max(x) - min(x)), so that y is in [0, 1]."""
+    """(x - min(x)) / (max(x) - min(x)), in [0, 1]."""
     raised = _difference(scores, float(scores.min()))
     return _ratio(raised, float(raised.max()))
 
 
 def _gaussian(scores: Float64Array) -> Float64Array:
-    """Y = (x - mean(x)) / σ(x) with the unbiased σ(x)² = Σ (x - mean(x))² / (n - 1)."""
+    """(x - mean(x)) / σ(x), with the unbiased σ(x)² = Σ (x - mean(x))² / (n - 1)."""
     centred = _difference(scores, float(scores.mean()))
     if len(scores) < 2:
         return centred

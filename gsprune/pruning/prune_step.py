@@ -144,7 +144,7 @@ def prune_step(
         check_choice("target", target, (*TARGETS, "latency"))
         check_choice("compensate", compensate, ("none", "bias", "linear"))
         if rescale and compensate != "none":
-            raise ValueError("`rescale` is True and `compensate` is not 'none': both make up for the same channels")
+            raise ValueError("`rescale` is True and `compensate` is not 'none': both compensate for removed channels")
         selection = Selection(
             sparsity=0.0 if budget is not None or isinstance(sparsity, LatencyBudget) else sparsity,
             scope=scope,

@@ -1,10 +1,10 @@
 """Compares a sliced network's outputs with those of the masked network.
 
 Both networks add the same numbers in another order, so their outputs may differ by rounding. The size of that depends
-on the network: where terms cancel (the value of an agent that has not learned), an output is rounded as its terms were,
-not as finely as itself. So a difference beyond a tight tolerance is only a doubt. Then both networks run again in
-float64, where rounding shrinks by the ratio of the precisions and an error stays. Outputs in float64 are judged in the
-same way: a constant in float32 on the way (a scale by `torch.full`) rounds them as itself.
+on the network: if large terms cancel (the value of an agent that has not learned), the output has the rounding error of
+the terms. So a difference beyond a tight tolerance is only a doubt. Then both networks run again in float64, where
+rounding shrinks by the ratio of the precisions and an error does not. Outputs in float64 may be in doubt, too, because
+the code may compute with a float32 constant (a scale by `torch.full`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from gsprune.tracing.outputs import tensors_in
 
 __all__ = ["DoubtError", "compare", "settle"]
 
-# By dtype, relative to an output's largest entry: differences up to the first number are no doubt. Differences up to
-# the second number are accepted where float64 cannot settle a doubt. In float32, 60 steps of 15 of torchvision's
+# By dtype, relative to an output's largest entry: differences up to the first number raise no doubt. Differences up to
+# the second number are accepted if float64 cannot settle a doubt. In float32, 60 steps of 15 of torchvision's
 # classifiers differed by 1.9e-6 at most (median 4e-7). In lower precision, sums are in float32, but layers round.
 _TOLERANCES = {
     torch.float64: (1e-9, 1e-9),
@@ -33,9 +33,9 @@ _TOLERANCES = {
 }
 _OTHER_TOLERANCES = _TOLERANCES[torch.float32]
 _WIDE = (torch.float64, torch.complex128)
-# Float64 cannot settle its own rounding. Outputs below this scale are compared with it.
+# A run in float64 cannot settle rounding in float64. So smaller outputs are judged as if they had this scale.
 _SMALLEST_SCALE = 1e-4
-# The share that float64 leaves of a difference made by rounding in float32: 2**-29, and 2**-13 to spare.
+# The part of a rounding difference that may remain in float64: 2**-29 for float32, with a margin of 2**13.
 _VANISHED = 1e-5
 
 
@@ -74,12 +74,12 @@ class DoubtError(Exception):
 
 
 def compare(got: Any, expected: Any) -> str | None:
-    """The difference of what the sliced and the masked network returned; None where they agree within their precision.
+    """The difference between the outputs of the sliced and the masked network; None if they agree.
 
     Entries that are not finite in the masked network's outputs are not compared.
 
     Raises:
-        DoubtError: they differ by more.
+        DoubtError: outputs differ by more than rounding usually does.
     """
     gaps = _gaps(got, expected)
     if isinstance(gaps, str):
@@ -106,7 +106,7 @@ def settle(doubt: DoubtError, got: Any, expected: Any) -> str | None:
 
 
 def _gaps(got: Any, expected: Any) -> list[_Gap] | str:
-    """One per output; a phrase where numbers or shapes of outputs differ."""
+    """The gap of each output; a phrase if numbers or shapes of outputs differ."""
     ours, theirs = _comparable(got), _comparable(expected)
     if len(ours) != len(theirs):
         return f"the outputs hold {len(ours)} tensors, the masked network's {len(theirs)}"

@@ -1,10 +1,9 @@
-"""Keep the scale of attention that divides by the root of a head's width, when that width shrinks.
+"""Keeps the scale of attention that divides by the root of a head's width, when that width shrinks.
 
-The code computes the scale, so nothing but the rows that make the queries can make up for it. Rows r become c r; the
-gradient of the loss by c r is 1 / c of that by r, and so is whatever an optimizer has gathered from gradients: first
-moments are divided by c, second ones by c squared. Training goes on as it would with the same function, written with
-scaled rows and trained so from the start. That is another path than the masked network's: a step of Adam is as large as
-before while the rows are smaller, which no state of an optimizer can make up for.
+The code computes the scale, so only the rows that make the queries can compensate for it. Rows r become c r. Gradients
+and first moments of an optimizer are divided by c, second moments by c squared. Training goes on as if the network had
+been trained with scaled rows from the start. That differs from training the masked network: a step of Adam is as large
+as before, but the rows are smaller. No state of an optimizer can compensate for that.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from gsprune.tracing.structure import Structure
 
 __all__ = ["keep_attention_scale"]
 
-# State of torch.optim's optimizers by the power of the rows' factor: gradients have -1. What is not listed has no
-# scale: Adadelta's and Rprop's steps, counters, and the momentum of RMSprop, which averages steps and not gradients.
+# State of torch.optim's optimizers -> power of the rows' factor; gradients have -1. Other states have no scale:
+# Adadelta's and Rprop's steps, counters, and the momentum of RMSprop, which averages steps and not gradients.
 _EXPONENTS = {
     **dict.fromkeys(("exp_avg", "momentum_buffer", "grad_avg", "exp_inf", "prev"), -1),
     **dict.fromkeys(("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "variance", "row_var"), -2),
@@ -41,7 +40,7 @@ def keep_attention_scale(
 ) -> bool:
     """Multiply the rows that make an attention's queries, in place, and divide their gradients and moments.
 
-        row = row * sqrt(rows after / rows before): q.k / sqrt(d after) is q.k / sqrt(d before) as it was
+        row = row * sqrt(rows after / rows before), so that q.k / sqrt(d) does not change
 
     The rows are those that `Graph.queries` names, of the model and its followers, in the sliced `replacements`.
 
@@ -49,7 +48,7 @@ def keep_attention_scale(
         RewriteError: an optimizer may keep copies of the rows.
 
     Returns:
-        whether there were any such rows whose products are rounded below float64.
+        True if rows below float64 were scaled, which rounds their products.
     """
     queries = before.traced.queries
     if not queries:
@@ -82,7 +81,7 @@ def keep_attention_scale(
 
 
 def _moments(optimizers: Sequence[Optimizer], parameter: Tensor) -> Iterator[tuple[Tensor, int]]:
-    """State tensors of a parameter that change with the scale of its rows, and the power by which they do."""
+    """State tensors of a parameter that change with the scale of its rows, each with the power of the factor."""
     for optimizer in optimizers:
         for key, value in optimizer.state.get(parameter, {}).items():
             exponent = 0 if isinstance(optimizer, RMSprop) and key == "momentum_buffer" else _EXPONENTS.get(key, 0)

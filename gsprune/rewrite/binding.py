@@ -36,10 +36,10 @@ class Binding:
         tensors: the tensors that pruning may cut, by name: canonical names first, then other names of tied tensors
             under which this module has another tensor (a follower may have untied).
         canonical: (len(tensors),) the canonical name of each.
-        cuts: (len(tensors),) how each is cut, an index into `Structure.cuts`.
-        ties: positions of tensors that stand under two of these names, in pairs.
-        ids: ids of all of them.
-        links: stored integers that follow by the table of layers.
+        cuts: (len(tensors),) the cut of each, an index into `Structure.cuts`.
+        ties: pairs of positions at which `tensors` has the same tensor.
+        ids: ids of the tensors.
+        links: stored integers that `gsprune.rewrite.size_links` finds.
         parts: the input of `_core.slice.plan_cuts` at every step: the tensors, their cuts, and the stored integers as
             (attributes, name, vector, multiplier, divisor).
     """

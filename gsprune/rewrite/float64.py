@@ -1,4 +1,4 @@
-"""Run a network in float64 whatever its own precision is, to tell a wrong result from a rounded one."""
+"""Runs a network of any precision in float64, to distinguish a wrong result from a rounded one."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _MAKERS = frozenset((torch.tensor, torch.full, torch.scalar_tensor, torch.arange
 def call_in_float64(model: nn.Module, example: Example) -> Any:
     """The model's output on the example with every parameter, buffer, input and constant in float64.
 
-    Parameters and buffers get their contents back, bit for bit, whatever happens. Numbers that code draws at random or
-    writes out (``x.float()``, ``torch.zeros(3)``) are taken to float64, too.
+    Parameters and buffers get their contents back, bit for bit, even after an error. Random numbers and tensors with an
+    explicit type (``x.float()``, ``torch.zeros(3)``) are float64, too.
 
     Raises:
-        Exception: the network cannot be run so: an operation of the user's own, one that reads a tensor's bits or
-            writes into a tensor of lower precision that lives outside of the network, a device without float64, code
-            that asks for a type.
+        Exception: the network cannot run in float64. It has an operation of the user's own, or one that reads a
+            tensor's bits or writes into a tensor of lower precision outside of the network; the device has no float64;
+            the code checks a type.
     """
     inputs = replace(example, args=_widened(example.args), kwargs=_widened(example.kwargs))
     tensors = [tensor for tensor in canonical_tensors(model).values() if tensor.dtype in _WIDER]
@@ -49,7 +49,7 @@ class _InFloat64(OperationMode):
     """Runs every operation on float64 tensors."""
 
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operation, unless it may be another one in float64."""
+        """Run an operation, unless it may have another meaning in float64."""
         if func.namespace not in ("aten", "prims", "prim") or func is torch.ops.aten.view.dtype:
             raise TypeError(f"{func} may be another operation in float64")
         if operation.mutable:
@@ -58,7 +58,7 @@ class _InFloat64(OperationMode):
 
 
 class _WideNumbers(TorchFunctionMode):
-    """Takes numbers in the code to float64 without rounding them first."""
+    """Converts numbers in the code to float64 without rounding them first."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -72,7 +72,7 @@ class _WideNumbers(TorchFunctionMode):
 
 
 def _check_writes(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Refuse to write into a tensor that would be taken to float64: the write would go to a copy."""
+    """Refuse to write into a tensor that would be converted to float64: the write would go to the copy."""
     for index, argument in enumerate(func._schema.arguments):
         if argument.alias_info is None or not argument.alias_info.is_write:
             continue
@@ -83,7 +83,7 @@ def _check_writes(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Ma
 
 
 def _widened(value: Any) -> Any:
-    """`value` with every tensor and type of lower precision in nested tuples, lists and dicts taken to float64."""
+    """`value` with all tensors and types in nested tuples, lists and dicts converted to float64."""
     if isinstance(value, Tensor):
         return value.to(_WIDER[value.dtype]) if value.dtype in _WIDER else value
     if isinstance(value, torch.dtype):

@@ -68,7 +68,7 @@ def _check_module(follower: object, index: int) -> None:
 
 
 def _bare(follower: nn.Module) -> nn.Module:
-    """The module of the model's own structure: wrappers taken off."""
+    """The follower without wrappers."""
     module = unwrapped(follower)
     return unwrapped(module.module) if isinstance(module, AveragedModel) else module
 
@@ -111,13 +111,13 @@ def _counterpart(copy: str, index: int, model: nn.Module) -> str:
 def matched_tensors(
     follower: nn.Module, index: int, shapes: Mapping[str, tuple[int, ...]], aliases: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    """The follower's tensors under all the model's names for them.
+    """The follower's tensors by the model's names.
 
-    A container of tensors without submodules (torchrl's ``TensorDictParams``, a dictionary of averages) is matched by
-    the tensors' names, whatever stands between their parts; it may leave tensors out.
+    In a container of tensors without submodules (torchrl's ``TensorDictParams``, a dictionary of averages), names may
+    have other separators, and tensors may be missing.
 
-    `index` is the position in `followers`, for messages. `shapes` and `aliases` are the model's; a follower may have
-    untied its tensors.
+    `index` is the position in `followers`, for messages. `shapes` and `aliases` are the model's; the follower's tensors
+    need not be tied.
 
     Raises:
         ValueError: a tensor is missing, superfluous or of another shape; names the first.
@@ -150,7 +150,7 @@ def matched_tensors(
 
 
 def _renamed(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """Tensors under the names of the model: equal up to what separates their parts; others keep their own."""
+    """Tensors by the model's names, which may have other separators; other tensors keep their names."""
     plain: dict[str, list[str]] = {}
     for name in names:
         plain.setdefault(_letters(name), []).append(name)

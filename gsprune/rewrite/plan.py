@@ -1,7 +1,7 @@
-"""The plan of one rewrite, made before anything is touched: the cut of every tensor, and the entries to set.
+"""The plan of one rewrite, made before anything is changed: the cut of every tensor, and the entries to set.
 
-A step may come at every optimizer step. So one call of the core does the work per tensor, and names are looked up only
-when something asks for them.
+A loop may prune at every optimizer step. So one call of the core does the work per tensor, and names are looked up only
+if they are needed.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ __all__ = ["RewritePlan", "plan_rewrite"]
 
 @dataclass(frozen=True)
 class RewritePlan:
-    """One step.
+    """The plan of one step.
 
     Attributes:
         tensors: every tensor that is sliced, once: those of the modules, then gradients and optimizer states.
-        num_owned: how many of them belong to the modules.
-        num_model: how many of those to the model, which stand first.
-        num_copies: how many the optimizers keep in attributes.
-        patterns: the distinct ways of slicing.
+        num_owned: number of the modules' tensors, which come first.
+        num_model: number of the model's tensors, which come first among them.
+        num_copies: number of tensors that the optimizers keep in attributes.
+        patterns: the distinct cuts.
         pattern_of: (len(tensors),) index into `patterns`.
-        entries: (dictionary, key, value): attributes that follow and optimizer histories that start anew.
+        entries: (dictionary, key, value): stored sizes, and reset histories of optimizers.
         notes: lines for the report.
         bindings: the model's tensors by name, then those of every follower.
     """
@@ -82,7 +82,7 @@ class RewritePlan:
 def plan_rewrite(
     bindings: Sequence[Binding], after: Structure, keeps: list[IntArray | None], optimizers: Sequence[Optimizer]
 ) -> RewritePlan:
-    """Plan the removal of positions; touches nothing.
+    """Plan the removal of positions without changing anything.
 
     The model's binding comes first. `keeps` has the kept positions of every vector of the structure, None for all.
 
@@ -122,7 +122,7 @@ def plan_rewrite(
 
 
 def _check_ties(binding: Binding, after: Structure, keeps: list[IntArray | None]) -> None:
-    """Refuse a follower that ties tensors which the model keeps apart, if the step cuts them differently."""
+    """Refuse a follower that ties tensors which the model does not tie, if the step cuts them differently."""
     for i, j in binding.ties:
         if _kept_by_axis(binding.cuts[i], after, keeps) != _kept_by_axis(binding.cuts[j], after, keeps):
             names = list(binding.tensors)
@@ -142,9 +142,9 @@ def _kept_by_axis(cut: int, after: Structure, keeps: list[IntArray | None]) -> d
 def _optimizers_by_state(optimizers: Sequence[Optimizer], handlers: Sequence[StateHandler | None]) -> list[Optimizer]:
     """One optimizer for every distinct state that is sliced by its shapes.
 
-    A wrapper often shows the state of the optimizer inside as its own.
+    A wrapper often has the same state object as the optimizer inside.
     """
-    states = [optimizer.state for optimizer in optimizers]  # a wrapper may make its own at every access
+    states = [optimizer.state for optimizer in optimizers]  # a wrapper may make a new one at every access
     by_state = {id(state): optimizer for state, optimizer in zip(reversed(states), reversed(optimizers), strict=True)}
     for state, handler in zip(states, handlers, strict=True):
         if handler is not None:

@@ -15,9 +15,9 @@ __all__ = ["rewrite_to"]
 
 
 def rewrite_to(model: nn.Module, session: Session, transaction: Transaction) -> None:
-    """Reduce a dense model to the widths of a session; no tracing and no check.
+    """Reduce a dense model to the widths of a session.
 
-    The transaction is the caller's, so that what it does next is taken back together with this.
+    The changes belong to the caller's transaction.
 
     Raises:
         RewriteError: a gradient cannot be sliced, or a parameter's memory has other users.

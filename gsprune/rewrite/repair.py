@@ -1,13 +1,13 @@
-"""Finds the integers about widths that user modules store, when the smaller network does not run without them.
+"""Finds the stored integers of user modules that must follow a width, if the smaller network fails without that.
 
-CleanRL's IMPALA asserts a stored ``_out_channels`` in its forward; torchvision's ViT keeps ``hidden_dim``. Such an
-integer is changed only if the forward fails without it, or makes a tensor of another size than the trace predicts. The
-search is greedy: of the modules on the failing call's stack, innermost first, one integer after the other that equals
-an old length is set to the new length, and kept where the forward then gets further (counted in operations that make
-what they must) or through. Sizes that the failing operation must make are tried first.
+CleanRL's IMPALA asserts a stored ``_out_channels`` in its forward; torchvision's ViT stores ``hidden_dim``. An integer
+is changed only if the forward fails, or makes a tensor of another size than the trace predicts. The search is greedy.
+It looks at the modules on the failing call's stack, innermost first, sets one integer that equals an old length to the
+new length, and keeps it if the forward then passes or gets further. Progress counts operations with the expected output
+sizes. Lengths that the failing operation needs are tried first.
 
-Where two axes had one length, a link may be to the wrong one. When their lengths part, the forward fails in the module
-with the link. Then the link is passed up, and another one is searched.
+If two axes have the same length, a link may be to the wrong one. Once the lengths differ, the forward fails in the
+module with the link. Then the link is given up, and another one is searched.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _Candidate = tuple[SizeLink, Entry]
 
 @dataclass(frozen=True, slots=True)
 class LengthChange:
-    """A length that a step changes: of an axis, or of the part of it that each of `divisor` heads has.
+    """A length that a step changes: that of an axis, or that of one head if the axis has `divisor` heads.
 
-    `tensor` is a tensor, or a group's units (`lengths_of`).
+    `tensor` is a key of `lengths_of`.
     """
 
     tensor: str
@@ -47,12 +47,12 @@ class LengthChange:
 
 
 def lengths_of(graph: Graph) -> dict[str, Shape]:
-    """Shapes of all tensors, and the number of units of every group: the size of a split's part may be no axis's."""
+    """Shapes of all tensors, and the number of units of every group: a part of a split may be as long as no axis."""
     return {**graph.shapes, **{f"{group.name}.units": (group.num_units,) for group in graph.groups}}
 
 
 def changed_lengths(graph: Graph, after: Mapping[str, Shape]) -> list[LengthChange]:
-    """All lengths that change, whole axes first, each (before, after) once per tensor; `after` as of `lengths_of`."""
+    """All lengths that change, whole axes before heads. `after` has the keys of `lengths_of`."""
     found: dict[tuple[str, int, int], LengthChange] = {}
     for name, shape in lengths_of(graph).items():
         for axis, (old, new) in enumerate(zip(shape, after[name], strict=True)):
@@ -77,7 +77,7 @@ class Repair:
         lengths: the lengths that the step changes.
         expected: the sizes that each operation must make.
         budget: number of forwards that the search may run.
-        linked_values: (module, attribute) of earlier links, which have been set already -> the value before that.
+        linked_values: (module, attribute) of earlier links, which are set already -> the value before.
 
     Attributes:
         links: the links found.
@@ -101,7 +101,7 @@ class Repair:
         self.names = {id(module): name for name, module in model.named_modules()}
         self.links: list[SizeLink] = []
         self.given_up: set[tuple[str, str]] = set()
-        # Attributes set because they helped another module of the class -> the value before that.
+        # Attributes that were set as in another module of the class -> the value before.
         self.values_before_copy: dict[tuple[str, str, int | None], Any] = {}
         self.forwards = 0
         self.outcome = self._run()
@@ -116,11 +116,11 @@ class Repair:
         self.forwards += 1
         return watched_call(self.model, self.example, self.expected, find_stored_sizes=True)
 
-    def _keeps(self, entries: Sequence[Entry], *, further: bool = True) -> list[Entry] | None:
+    def _try(self, entries: Sequence[Entry], *, further: bool = True) -> list[Entry] | None:
         """Set entries, and keep them if the forward then passes or gets further (or as far, without `further`).
 
         Returns:
-            the entries before; None where the new ones were taken back, or the budget is used up.
+            the entries before; None if the new ones were taken back, or the budget is used up.
         """
         if self.forwards >= self.budget:
             return None
@@ -134,31 +134,31 @@ class Repair:
         return before
 
     def _give_up_link(self) -> bool:
-        """Take back the earlier links of the innermost failing module that has any; False where none has."""
+        """Take back the earlier links of the innermost failing module that has any; False if none has."""
         assert self.outcome.failure is not None
         for module in reversed(self.outcome.failure.modules):
             name = self.names.get(id(module))
             keys = [key for key in self.linked_values if key[0] == name]
             if keys:
                 entries = [(module.__dict__, key[1], self.linked_values.pop(key)) for key in keys]
-                if self._keeps(entries, further=False) is not None:
+                if self._try(entries, further=False) is not None:
                     self.given_up.update(keys)
                 return True
         return False
 
     def _find_link(self) -> bool:
-        """Find an integer with which the forward gets further; False where there is none or the budget is used up."""
-        failure, asked = self.outcome.failure, _asked(self.expected, self.outcome.operations)
+        """Find an integer with which the forward gets further; False if there is none or the budget is used up."""
+        failure, needed = self.outcome.failure, _needed_sizes(self.expected, self.outcome.operations)
         assert failure is not None
         passed = {(id(size.module), size.attribute, size.position) for size in failure.stored_sizes}
         if any(self._take_back_copy(size) for size in failure.stored_sizes):
             return True
-        lengths = [*self.lengths, *_parts(self.lengths, asked)]
-        together = self._asked_together(failure, asked, lengths)
+        lengths = [*self.lengths, *_parts(self.lengths, needed)]
+        together = self._needed_arguments(failure, needed, lengths)
         if len(together) > 1 and self._gets_further(together, lengths):
             return True
         for module in self._suspects(failure):
-            candidates = _candidates(module, self.names[id(module)], lengths, asked, failure)
+            candidates = _candidates(module, self.names[id(module)], lengths, needed, failure)
             if any(self._gets_further([candidate], lengths) for candidate in candidates):
                 return True
             # An argument of the failing call must change. The code may compare or add another integer first.
@@ -171,17 +171,17 @@ class Repair:
                     return True
         return False
 
-    def _asked_together(
-        self, failure: Failure, asked: Collection[tuple[int, int]], lengths: Sequence[LengthChange]
+    def _needed_arguments(
+        self, failure: Failure, needed: Collection[tuple[int, int]], lengths: Sequence[LengthChange]
     ) -> list[_Candidate]:
-        """All integers that the failing call was passed, each as the operation must have it: the sizes of a split."""
+        """The stored integers that the failing call got, with the values that it needs: the sizes of a split."""
         found: list[_Candidate] = []
         for size in dict.fromkeys(failure.stored_sizes):
             name = self.names.get(id(size.module), "")
             prefix = f"{name}." if name else ""
             value = size.value
             best = min(
-                (length for length in lengths if length.before == value and (value, length.after) in asked),
+                (length for length in lengths if length.before == value and (value, length.after) in needed),
                 key=lambda length: (not length.tensor.startswith(prefix), length.divisor != 1),
                 default=None,
             )
@@ -200,7 +200,7 @@ class Repair:
         if wrong not in mine:
             return False
         for keys in (mine, [wrong]) if len(mine) > 1 else ([wrong],):
-            if self._keeps([(size.module.__dict__, key[1], self.values_before_copy[key]) for key in keys]) is not None:
+            if self._try([(size.module.__dict__, key[1], self.values_before_copy[key]) for key in keys]) is not None:
                 self.links = [link for link in self.links if (link.module, link.attribute, link.index) not in keys]
                 for key in keys:
                     del self.values_before_copy[key]
@@ -208,14 +208,14 @@ class Repair:
         return False
 
     def _suspects(self, failure: Failure) -> list[nn.Module]:
-        """User modules that may keep the size: those whose numbers the failing call was passed, then the innermost."""
+        """User modules that may store the size: those whose numbers the failing call got, then the innermost."""
         modules = (*(size.module for size in failure.stored_sizes), *reversed(failure.modules))
         once = {id(module): module for module in modules if id(module) in self.names and not is_in_table(module)}
         return list(once.values())
 
     def _gets_further(self, candidates: Sequence[_Candidate], lengths: Sequence[LengthChange]) -> bool:
-        """Try integers together, and keep them where they help."""
-        if self._keeps(_entries(candidates)) is None:
+        """Set integers together, and keep them if the forward gets further."""
+        if self._try(_entries(candidates)) is None:
             return False
         links = [link for link, _ in candidates]
         self.links += links
@@ -225,8 +225,8 @@ class Repair:
         return True
 
     def _keep_copies(self, copies: Sequence[_Candidate]) -> None:
-        """Set in the other modules of the class what helped in one, where that does no harm."""
-        before = self._keeps(_entries(copies), further=False)
+        """Set other modules of the class alike, if the forward then gets at least as far."""
+        before = self._try(_entries(copies), further=False)
         if before is not None:
             values = {(id(owner), attribute): value for owner, attribute, value in before}
             for link, (owner, attribute, _) in copies:
@@ -235,9 +235,9 @@ class Repair:
 
 
 def _same_in_class(model: nn.Module, link: SizeLink, lengths: Sequence[LengthChange]) -> list[_Candidate]:
-    """The same attribute of all other modules of the class, where it holds a length of their own tensors.
+    """The same attribute of all other modules of the class, if it holds a length of their own tensors.
 
-    A network repeats its blocks: one by one they would use up the forwards.
+    Networks have many equal blocks, and a search in each of them would use up the forwards.
     """
     modules = dict(model.named_modules())
     kind, prefix = type(modules[link.module]), f"{link.module}." if link.module else ""
@@ -246,12 +246,12 @@ def _same_in_class(model: nn.Module, link: SizeLink, lengths: Sequence[LengthCha
     for name, module in modules.items():
         if type(module) is not kind or name == link.module:
             continue
-        for index, value in _like(module.__dict__.get(link.attribute), stored, link.index):
+        for index, value in _same_position(module.__dict__.get(link.attribute), stored, link.index):
             own = [length for length in lengths if length.before == value and length.tensor.startswith(f"{name}.")]
             same = f"{name}.{link.tensor.removeprefix(prefix)}", link.axis
             # Another stage may have more heads, of the same width.
             best = [length for length in own if (length.tensor, length.axis) == same and _suits(length, link)]
-            if not is_near:  # a module without tensors follows the one that its like follows
+            if not is_near:  # a module without tensors follows the same tensor as the other module
                 best = [length for length in lengths if (length.tensor, length.axis) == (link.tensor, link.axis)]
                 best = [length for length in best if length.before == value and _suits(length, link)]
             elif not best and len({length.after for length in own}) == 1:
@@ -261,10 +261,10 @@ def _same_in_class(model: nn.Module, link: SizeLink, lengths: Sequence[LengthCha
     return found
 
 
-def _like(value: Any, stored: Any, index: int | None) -> Sequence[tuple[int | None, Any]]:
-    """(position, integer) of what stands in `value` where `index` is in `stored`.
+def _same_position(value: Any, stored: Any, index: int | None) -> Sequence[tuple[int | None, Any]]:
+    """(position, integer) of the elements of `value` that correspond to the element `index` of `stored`.
 
-    Another module may store a shorter list, or a longer one, whose further integers are like the last of `stored`.
+    `value` may be a shorter list, or a longer one, whose further elements correspond to the last one of `stored`.
     """
     if index is None:
         return [(None, value)]
@@ -285,35 +285,35 @@ def _entries(candidates: Sequence[_Candidate]) -> list[Entry]:
 
 
 def _suits(length: LengthChange, link: SizeLink) -> bool:
-    """True if both are about whole axes, or both about parts."""
+    """True if both belong to whole axes, or both to heads."""
     return (length.divisor == 1) == (link.divisor == 1)
 
 
-def _parts(lengths: Sequence[LengthChange], asked: Collection[tuple[int, int]]) -> list[LengthChange]:
-    """Equal parts of whole axes, of the sizes asked for: several heads may shrink as one unit."""
+def _parts(lengths: Sequence[LengthChange], needed: Collection[tuple[int, int]]) -> list[LengthChange]:
+    """Equal parts of whole axes that have the needed sizes: several heads may shrink as one unit."""
     return [
         LengthChange(length.tensor, length.axis, length.before // before, before, now)
         for length in lengths
-        for before, now in asked
+        for before, now in needed
         if length.divisor == 1 and length.before > before and length.before % before == 0
         if length.before // before * now == length.after
     ]
 
 
-def _asked(expected: Sequence[ExpectedOperation], operations: int) -> set[tuple[int, int]]:
-    """(before the step, after it) of all sizes that the operation must make which failed."""
+def _needed_sizes(expected: Sequence[ExpectedOperation], operations: int) -> set[tuple[int, int]]:
+    """(before the step, after it) of all changed output sizes of the failing operation."""
     if operations >= len(expected):
         return set()
     return {(before, now) for axes in expected[operations].outputs for _, before, now in axes or () if before != now}
 
 
 def _candidates(
-    module: nn.Module, name: str, lengths: Sequence[LengthChange], asked: Collection[tuple[int, int]], failure: Failure
+    module: nn.Module, name: str, lengths: Sequence[LengthChange], needed: Collection[tuple[int, int]], failure: Failure
 ) -> list[_Candidate]:
     """A module's integers that are worth trying, with the lengths that they may follow.
 
-    In this order: arguments of the failing call, sizes that the failing operation must make, lengths of the module's
-    own tensors, integers that the message names, plain ones before tuples.
+    In this order: arguments of the failing call, sizes that the failing operation needs, lengths of the module's own
+    tensors, integers in the error message, integers before elements of tuples.
     """
     passed = {(size.attribute, size.position) for size in failure.stored_sizes if size.module is module}
     named = set(map(int, re.findall(r"\d+", failure.message)))
@@ -321,7 +321,7 @@ def _candidates(
     ranked = [
         (
             (attribute, index) not in passed,
-            (length.before, length.after) not in asked,
+            (length.before, length.after) not in needed,
             not length.tensor.startswith(prefix),
             length.before not in named,
             index is not None,
@@ -343,7 +343,7 @@ def _candidates(
 
 
 def _candidate(name: str, module: nn.Module, attribute: str, index: int | None, length: LengthChange) -> _Candidate:
-    """Let an integer follow a length."""
+    """The candidate for an integer that may follow a length."""
     present = module.__dict__[attribute]
     changed = length.after if index is None else with_element(present, index, length.after)
     link = SizeLink(name, attribute, index, length.tensor, length.axis, divisor=length.divisor)

@@ -1,4 +1,4 @@
-"""Everything that gsprune keeps of one model from step to step.
+"""The data about one model that gsprune keeps from step to step.
 
 A session is a plain attribute of the module, so that deepcopy and pickle take it along. It holds names, integers and
 the example. Only its `binding` holds tensors of the model; a copy or a pickle goes without it.

@@ -1,4 +1,4 @@
-"""Parameters whose memory has other users: a cut gives them memory of their own, and the others keep the old values."""
+"""Refuses to cut parameters whose memory has other users, which would keep the old values."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Names = Sequence[Mapping[str, Tensor]]
 
 
 def check_storages(tensors: Sequence[Tensor], names: Names) -> None:
-    """Refuse to cut tensors that other processes, or other tensors, see in the same memory.
+    """Refuse to cut tensors whose memory other processes or other tensors use.
 
-    It is asked at every step: `share_memory` leaves a tensor the same object. `names` of the model's and each
-    follower's tensors are for messages.
+    Every step needs this check, because `share_memory` does not change the tensor object. `names` has the tensors of
+    the model and of each follower by name, for messages.
 
     Raises:
         RewriteError: names the tensor and the way out.
@@ -37,7 +37,7 @@ def check_storages(tensors: Sequence[Tensor], names: Names) -> None:
 def _refuse_other_processes(tensors: Sequence[Tensor], storages: Sequence[UntypedStorage], names: Names) -> None:
     sent = {reference.cdata for reference in list(shared_cache.values()) if hasattr(reference, "cdata")}
     for tensor, storage in zip(tensors, storages, strict=True):
-        # Torch calls every CUDA storage shared; those that were sent to a process, or come from one, it remembers.
+        # Torch reports every CUDA storage as shared, but keeps a list of those that were sent or received.
         if storage._cdata in sent if tensor.is_cuda else storage.is_shared():
             raise RewriteError(
                 f"{_name_of(tensor, names)!r} is in shared memory, and other processes would keep the old tensor;"
@@ -47,9 +47,9 @@ def _refuse_other_processes(tensors: Sequence[Tensor], storages: Sequence[Untype
 
 
 def _refuse_other_tensors(tensors: Sequence[Tensor], names: Names) -> None:
-    """Look for tensors that reach beyond one that is cut, or that lie where it lies.
+    """Refuse a cut tensor if another tensor overlaps it and has other elements too, or is a parameter in its place.
 
-    A part of a larger storage alone is no sign of one: files that are mapped into memory are read so.
+    A larger storage alone is no evidence of such a tensor: memory-mapped files have one storage.
     """
     cut: dict[int, list[Tensor]] = {}
     for tensor in tensors:

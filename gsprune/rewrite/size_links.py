@@ -1,7 +1,7 @@
 """Integers that modules store about their tensors' shapes and that follow a rewrite.
 
-Torch's own layers go by tables. Other modules go by well-known names of attributes (``in_features``, ``out_channels``,
-...). `gsprune.rewrite.repair` finds integers under other names.
+The integers of torch's own layers are in tables. In other modules, attributes with common names (``in_features``,
+``out_channels``, ...) are found. `gsprune.rewrite.repair` finds integers with other names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Shapes = Mapping[str, Shape]  # the module's own tensors: local name -> shape
 # (attribute, index or None, local tensor name, axis, multiplier, divisor)
 _Rule = tuple[str, int | None, str, int, int, int]
 
-# Names under which user modules (NoisyLinear, masked convolutions, ...) keep the two sides of their weight.
+# Common attributes of user modules (NoisyLinear, masked convolutions, ...) with the two sides of their weight.
 _OUT_NAMES = ("out_features", "out_channels", "out_dim", "num_features", "num_parameters")
 _IN_NAMES = ("in_features", "in_channels", "in_dim")
 
@@ -44,8 +44,8 @@ class SizeLink:
         index: position within a tuple or list, None for a plain integer.
         tensor: name of the parameter or buffer, or of a group's units (`gsprune.rewrite.repair.lengths_of`).
         axis: its axis.
-        multiplier: number of groups where the axis is one group's, else 1.
-        divisor: number of heads, gates or groups where the integer is the size of one, else 1.
+        multiplier: number of groups if the axis has the channels of one group, else 1.
+        divisor: number of heads, gates or groups if the integer is the size of one, else 1.
     """
 
     module: str
@@ -64,12 +64,12 @@ class SizeLink:
 def links_of(
     module_of: Mapping[str, nn.Module], shapes: Mapping[str, Shape], touched: Iterable[str], aliases: Mapping[str, str]
 ) -> tuple[SizeLink, ...]:
-    """Links of all stored integers that the tables know.
+    """Links of all stored integers in torch's layers, and of those with common names in other modules.
 
-    An attribute whose present value is not the length of its axis means something else, and is left out.
+    An attribute whose present value is not the length of its axis means something else, and has no link.
 
     `shapes` has all parameters and buffers, `touched` those that pruning may cut, by canonical name. `aliases` maps
-    other names of tied tensors to it.
+    other names of tied tensors to canonical names.
     """
     everywhere = {**{name: name for name in shapes}, **aliases}
     names_of_owner: dict[str, dict[str, str]] = {}
@@ -81,7 +81,7 @@ def links_of(
         if not cut.isdisjoint(names.values()):
             layer, local = _seen_through_parametrization(owner, names, shapes)
             module = module_of.get(layer)
-            if module is None:  # of a follower that is a mere container of tensors
+            if module is None:  # the follower is a container of tensors
                 continue
             for attribute, index, tensor, axis, multiplier, divisor in _rules(
                 module, {k: shapes[v] for k, v in local.items()}
@@ -95,9 +95,9 @@ def links_of(
 def link_entries(
     module_of: Mapping[str, nn.Module], links: Sequence[SizeLink], shapes: Mapping[str, Shape]
 ) -> list[Entry]:
-    """Entries that set linked integers to what the shapes after the rewrite say; only those that change.
+    """Entries that set linked integers by the shapes after the rewrite; only those that change.
 
-    Links to a group that is no more are passed over, and so are those of modules that a follower lacks.
+    Links to groups that no longer exist, and links of modules that a follower lacks, are skipped.
     """
     values: dict[tuple[str, str], Any] = {}
     for link in links:
@@ -132,10 +132,10 @@ def _present(module: nn.Module, link: SizeLink) -> Any:
 def _seen_through_parametrization(
     owner: str, names: Mapping[str, str], shapes: Mapping[str, Shape]
 ) -> tuple[str, dict[str, str]]:
-    """The layer that the tensors serve, and its tensors with a reparametrized weight under the name it stands for."""
+    """The layer that owns the tensors, and its tensors, in which a reparametrized weight has the weight's name."""
     match = _PARAMETRIZATION.fullmatch(owner)
     if match is not None:
-        # Of several originals (weight_norm's magnitude and direction) the largest has the weight's shape.
+        # The largest of several originals (weight_norm's magnitude and direction) has the weight's shape.
         widest = max(names.values(), key=lambda name: (len(shapes[name]), prod(shapes[name])))
         return match["layer"] or "", {owner.rpartition(".")[2]: widest}
     # The older, hook-based spectral_norm, which has a vector of the name weight_v too, and weight_norm.
@@ -152,7 +152,7 @@ def _conv(module: _ConvNd, shapes: _Shapes) -> Iterable[_Rule]:
     )
     length, per_group = shapes["weight"][:2]
     yield whole, None, "weight", 0, 1, 1
-    if module.groups > 1 and per_group == 1:  # depthwise: groups go, their size stays
+    if module.groups > 1 and per_group == 1:  # depthwise: groups are removed, their size stays
         yield part, None, "weight", 0, 1, length // module.groups
         yield "groups", None, "weight", 0, 1, length // module.groups
     else:

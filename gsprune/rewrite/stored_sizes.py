@@ -1,8 +1,8 @@
 """Follows integers that user modules store (widths, head sizes) to the operations that they are passed to.
 
-During a forward that is known to fail, every stored integer is replaced by one that remembers its attribute. It
-remembers it through products, sums (of the first term) and floor divisions. `gsprune.tracing.watcher` does the same for
-sizes of tensors.
+During a forward that is known to fail, every stored integer is replaced by one that remembers its attribute, also after
+products, sums (the attribute of the first term) and floor divisions. `gsprune.tracing.watcher` does the same for sizes
+of tensors.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _TrackedInt(int):
 
 
 def stored_integers(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
-    """(attribute, position in a tuple or list or None, value) of all integers that the module itself keeps."""
+    """(attribute, position in a tuple or list or None, value) of all integers in the module's attributes."""
     for attribute, value in list(module.__dict__.items()):
         if isinstance(value, bool):
             continue
@@ -78,7 +78,7 @@ def stored_integers(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
 
 
 def mark_stored_sizes(model: nn.Module) -> None:
-    """Replace the integers of user modules by tracked ones; the caller puts the attributes back."""
+    """Replace the integers of user modules by tracked ones; the caller restores the attributes."""
     for module in model.modules():
         if is_in_table(module):
             continue
@@ -92,7 +92,7 @@ def mark_stored_sizes(model: nn.Module) -> None:
 
 
 class StoredSizeWatcher(TorchFunctionMode):
-    """Notes in `sizes` where the tracked integers among the arguments of the innermost failing call come from."""
+    """Notes in `sizes` the origins of the tracked integers among the arguments of the innermost failing call."""
 
     def __init__(self) -> None:
         super().__init__()

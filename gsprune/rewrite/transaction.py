@@ -1,4 +1,4 @@
-"""Everything a step changes, so that it can be taken back: tensors, attributes, entries of optimizer states.
+"""Changes of tensors, attributes and optimizer states that can be taken back.
 
 A change is one C-level call (`collections.deque(map(...), maxlen=0)`): Python handles signals between bytecodes only,
 so an interrupt lands before or after all of it, never half-way.
@@ -30,9 +30,9 @@ def call_for_all(function: Callable[..., object], *columns: Iterable[Any]) -> No
 
 @contextmanager
 def temporary_data(tensors: Sequence[Tensor], contents: Sequence[Tensor]) -> Iterator[None]:
-    """A block in which tensors hold other contents, also of another dtype; then they get their own memory back.
+    """A block in which tensors have other contents, also of another dtype; then they get their own memory back.
 
-    The tensors stay the same objects, so that whoever else holds them (a recurrent layer's list of weights) is served.
+    The tensor objects stay the same, so other references (a recurrent layer's list of weights) see the contents, too.
     """
     own = [tensor.data for tensor in tensors]
     with PostponedInterrupts():
@@ -51,8 +51,8 @@ def temporary_data(tensors: Sequence[Tensor], contents: Sequence[Tensor]) -> Ite
 class Transaction:
     """Changes that are all made, or all taken back.
 
-    Use it as a context manager: an exception (also a KeyboardInterrupt) inside the block takes every change back before
-    it travels on; leaving the block normally keeps them.
+    Use it as a context manager: an exception (also a KeyboardInterrupt) inside the block takes all changes back and is
+    raised again. Leaving the block normally keeps them.
     """
 
     def __init__(self) -> None:
@@ -69,12 +69,12 @@ class Transaction:
     def swap(self, tensors: Sequence[Tensor], replacements: Sequence[Tensor]) -> None:
         """Give every tensor the storage, sizes and strides of its replacement; the tensor objects stay.
 
-        `set_` and not ``.data =``: the latter leaves autograd's accumulator of a loss that is still alive with the old
-        shape, and the next backward fails.
+        Assigning ``.data`` instead of calling `set_` would leave the old shape in autograd's accumulator of a loss that
+        is still alive, and the next backward would fail.
         """
         with torch.no_grad():
             befores = list(map(Tensor.detach, tensors))
-            # Noted before it is done: taking back a swap that did not happen changes nothing.
+            # Note the swap before it happens: taking back a swap that did not happen changes nothing.
             self._tensors.append((tensors, befores))
             call_for_all(Tensor.set_, tensors, replacements)
 
@@ -86,10 +86,10 @@ class Transaction:
         call_for_all(dict.__setitem__, *zip(*entries, strict=True))
 
     def rollback(self) -> None:
-        """Take everything back; an interrupt in the middle starts it over, and so does the first error.
+        """Take all changes back. An interrupt starts this over, and so does the first error.
 
         Raises:
-            Exception: that error, when everything has been taken back.
+            Exception: the first error, after the second attempt.
         """
         failure = None
         while True:

@@ -1,7 +1,7 @@
 """Verifies a rewritten network: its forward must run, and its output must be the masked dense network's.
 
-Where the forward fails, stored sizes are searched (`repair.py`). Where that does not help, the rewrite is refused, with
-the groups whose width the failing code relies on.
+If the forward fails, stored sizes are searched (`repair.py`). If that does not help, the rewrite is refused, with the
+groups whose width the failing code relies on.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Refusal(Exception):  # noqa: N818, the step goes on with another plan
 
     Attributes:
         failure: the reason.
-        groups: names of the groups that should keep their width; empty where no group can be blamed.
+        groups: names of the groups that should keep their width; empty if no group can be blamed.
         links: the stored sizes to change in the next attempt.
     """
 
@@ -68,7 +68,7 @@ class Verification:
 
     Construct it while the network is dense: it runs the masked dense network, whose output the small one must have.
 
-    A `doubt` is a difference that an earlier run in the network's own precision left open; it is settled in float64.
+    A `doubt` is a difference that an earlier check in the network's own precision found; float64 settles it.
 
     Raises:
         RewriteError: the session has no example.
@@ -88,7 +88,7 @@ class Verification:
         self.expected_output = self._masked_output(plan)
 
     def _masked_output(self, plan: RewritePlan) -> Any:
-        """The masked dense network's output; None where the small network's may differ."""
+        """The masked dense network's output; None if the small network's may differ."""
         if self.session.groups.traced.inexact:
             return None
         self.budget.used += 1
@@ -110,7 +110,7 @@ class Verification:
         """
         links = self.session.links
         self.budget.used += 1
-        # Where the output is compared, sizes need not be watched.
+        # Sizes need no check if the outputs are compared.
         expected = self.after.expected_operations(self.session.groups) if self.expected_output is None else None
         outcome = watched_call(self.model, self.example, expected)
         failure = outcome.failure or self._difference(outcome)
@@ -135,7 +135,7 @@ class Verification:
         return repair
 
     def _difference(self, outcome: Outcome) -> Failure | None:
-        """The difference between the small network's output and the masked one's; None where they agree."""
+        """The difference between the small network's output and the masked one's; None if they agree."""
         if self.doubt is None:
             difference = None if self.expected_output is None else compare(outcome.output, self.expected_output)
         elif self.expected_output is None:
@@ -169,7 +169,7 @@ class Verification:
             if queries:
                 return queries
             operations += 1  # the operation has met the channels that the number is computed from
-        # Where all earlier operations keep their widths, the failing one is the first to meet a narrower group.
+        # If all earlier operations keep their widths, the failing one is the first to meet a narrower group.
         for passage in (*reversed(trail[:operations]), *trail[operations:]):
             passing = [name for name in passage.groups if name in cut]
             if passing:

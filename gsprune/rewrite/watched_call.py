@@ -27,11 +27,11 @@ __all__ = ["Failure", "Outcome", "WrongNumberError", "watched_call"]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a rewritten network is not accepted.
+    """The reason why a rewritten network is not accepted.
 
     Attributes:
         message: one phrase.
-        error: the exception, None where the outputs differ.
+        error: the exception, None if the outputs differ.
         modules: the modules whose forward was running when the exception was raised, outermost first.
         stored_sizes: the attributes of user modules that the arguments of the failing call come from.
     """
@@ -47,9 +47,9 @@ class Outcome:
     """One forward on the example.
 
     Attributes:
-        output: the return value; None where the call failed.
-        failure: None where the call returned.
-        operations: number of dispatched operations that succeeded; 0 where they were not watched.
+        output: the return value; None if the call failed.
+        failure: None if the call returned.
+        operations: number of dispatched operations that succeeded; 0 if they were not watched.
     """
 
     output: Any
@@ -58,21 +58,21 @@ class Outcome:
 
 
 class _WrittenSizeError(Exception):
-    """An operation made a tensor of another size than it must: a size in the code has not followed."""
+    """An operation made a tensor of another size than expected: the code has a fixed size."""
 
 
 class WrongNumberError(_WrittenSizeError):
-    """An operation is given another number than in the trace, or another scale than the width of its queries asks for.
+    """The code has computed a number from a width.
 
-    The code has computed the number from a width.
+    It differs from the number in the trace, or is not the scale that belongs to the width of the queries.
     """
 
 
 class _Counter(OperationMode):
     """Counts successful operations, so that a failure can be located in the traced sequence.
 
-    An operation that makes a tensor of another size than `expected` from the trace fails. The comparison stops where
-    the forward finds another number in values than in the trace, and when it takes another path.
+    An operation fails if its output has another size than `expected`. The comparison stops if the forward computes
+    another number from values than in the trace, or takes another path.
     """
 
     def __init__(self, expected: Sequence[ExpectedOperation]) -> None:
@@ -95,7 +95,7 @@ class _Counter(OperationMode):
 
 
 def _reads_the_same(expected: ExpectedOperation, result: Any) -> bool:
-    """True if the operation reads no values, or finds in them what it found in the trace."""
+    """True if the operation computes no number or size from values, or the same one as in the trace."""
     if not isinstance(expected.reading, tuple):
         return expected.reading is None or bool(expected.reading == result)
     for index, (tensor, sizes) in enumerate(zip(outputs_of(result), expected.reading, strict=True)):
@@ -111,7 +111,7 @@ def _reads_the_same(expected: ExpectedOperation, result: Any) -> bool:
 def _has_sizes(expected: ExpectedOperation, outputs: Sequence[Tensor]) -> bool:
     """True if the outputs have the expected sizes; False if that is uncertain.
 
-    It is uncertain next to axes of size 1, because torch may move them (in `torch.einsum`).
+    A mismatch next to an axis of size 1 is uncertain, because torch may move such axes (in `torch.einsum`).
 
     Raises:
         _WrittenSizeError: an output has another size.
@@ -149,7 +149,7 @@ def watched_call(
     the attributes that the arguments of a failing call come from. `call(model, example)` replaces the example's own.
 
     Raises:
-        Exception: memory ran out while the network was called as the example says.
+        Exception: memory ran out, and `call` is None.
     """
     counter, watcher = _Counter(expected or ()), StoredSizeWatcher()
     try:

@@ -1,4 +1,4 @@
-"""Connected components of the atoms: unions and protections, and the splits that have to be settled."""
+"""Connected components of the atoms, from the unions, protections and splits on the tape."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from gsprune.tracing.tape import OUTPUT, Split, Tape
 
 __all__ = ["Components", "atoms_in", "connected_components"]
 
-_MAX_ROUNDS = 100  # a round ties at least one split for good; real networks need two or three
+_MAX_ROUNDS = 100  # every round settles at least one split; real networks need two or three
 
 
 class Components:
     """Connected components of the atoms.
 
     Attributes:
-        labels: (num_atoms,) int64; the smallest atom of each atom's component, by which it goes in the vectors below.
-        first_opening: (num_atoms,) the component's atom that was opened first, 0 if no layer makes these channels.
-        reasons: (num_atoms,) index into `tape.protections` of the first that concerns the component, -1 if none does.
-        prunable: (num_atoms,) whether the component is opened and not protected.
+        labels: (num_atoms,) int64; each atom's component, a number below `num_atoms`: its smallest atom.
+        first_opening: by component, the atom that was opened first; 0 if no layer makes these channels.
+        reasons: by component, index of the first of `tape.protections` that protects it; -1 if none does.
+        prunable: by component, True if it is opened and not protected.
     """
 
     def __init__(self, tape: Tape) -> None:
@@ -65,7 +65,7 @@ class Components:
         self.prunable = (self.first_opening > 0) & (self.reasons < 0)
 
     def settle(self) -> None:
-        """Tie the parts of split axes that would not shrink alike, until all do; and what must stay equally long."""
+        """Tie vectors that must stay equally long, then parts of split axes until all parts shrink equally."""
         self._settle_lengths()
         pending = list(self.tape.splits)
         for _ in range(_MAX_ROUNDS):
@@ -85,8 +85,9 @@ class Components:
     def _protect_unconsumed(self) -> None:
         """Protect channels that no weight and no product sums over: the network's last layers make them.
 
-        They may be stored outside of the call (an attribute, a list), or the call returns what it has read off them
-        (their sum, the largest of them). A part of one channel has no labels: parts that the code counts may be read.
+        The code may store them outside of the call (an attribute, a list), or return values computed from them (their
+        sum, their maximum). A part of one channel has no labels. So the channels of splits into a fixed number of parts
+        count as consumed.
         """
         parts = [split.labels for split in self.tape.splits if split.fixed_parts]
         consumed = np.zeros(self.tape.num_atoms, bool)
@@ -99,41 +100,38 @@ class Components:
         self.refresh()
 
     def _settle_lengths(self) -> None:
-        """Tie vectors position by position that must stay equally long, unless they hold the same units anyway."""
-        violated = [(a, b, op) for a, b, op in self.tape.equal_lengths if not self._are_as_long(a, b)]
+        """Tie vectors that must stay equally long position by position, unless they hold the same units."""
+        violated = [(a, b, op) for a, b, op in self.tape.equal_lengths if not self._hold_same_units(a, b)]
         for a, b, op in violated:
             self._add(a, b, op)
         if violated:
             self.refresh()
 
-    def _are_as_long(self, a: Labels, b: Labels) -> bool:
+    def _hold_same_units(self, a: Labels, b: Labels) -> bool:
         mine, theirs = (self.labels[np.maximum(labels, 0)] for labels in (a, b))
         mine, theirs = mine[self.prunable[mine]], theirs[self.prunable[theirs]]
         return min(a.min(), b.min()) >= 0 and np.array_equal(np.sort(mine), np.sort(theirs))
 
-    def _of(self, split: Split) -> IntArray:
-        """Component of every label; fixed and flexible ones have their own, below 0."""
+    def _components_of(self, split: Split) -> IntArray:
+        """Component of every label; negative numbers for fixed and flexible labels."""
         return np.where(
             split.labels > 0, self.labels[np.maximum(split.labels, 0)], -1 - split.labels.astype(np.int64) - 2
         )
 
     def _varying(self, split: Split) -> list[int]:
         """The axes of the split along which components differ."""
-        components = self._of(split)
+        components = self._components_of(split)
         return [axis for axis in split.axes if (components != components.take([0], axis)).any()]
 
     def _violated(self, split: Split) -> bool:
-        """True if prunable components differ along two axes or more, which then cannot shrink independently.
-
-        Parts that the code counts must not differ at all, be they a single channel each.
-        """
-        components = self._of(split)
+        """True if prunable components differ along two axes or more, or between parts whose number the code fixes."""
+        components = self._components_of(split)
         atoms = components[components >= 0]
         over = self._varying(split)
         return bool(self.prunable[atoms].any()) and (len(over) > 1 or (split.fixed_parts and split.axes[0] in over))
 
     def _tied_axes(self, split: Split) -> tuple[int, ...]:
-        """All axes of the split but the one along which channels go."""
+        """All varying axes of the split but the one that holds the channels."""
         over = self._varying(split)
         if split.fixed_parts:
             return split.axes[:1]

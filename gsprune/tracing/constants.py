@@ -1,8 +1,8 @@
 """Constants of a forward: numbers and sizes written in its code, and tensors that it makes.
 
-Zeros, ones and noise may be of any width. Values that go by their positions (``arange``, ``linspace``, ``eye``) may
-not: made anew for fewer channels, the channels that stay would meet other ones. A number counts as written if a module
-whose method is running keeps it (``self.scale``), or if it stands in that method's code.
+Zeros, ones and noise may be of any width. Values that depend on their positions (``arange``, ``linspace``, ``eye``) may
+not: in the smaller network they would meet other channels. A number counts as written if a module whose method is
+running stores it (``self.scale``), or if that method's code contains it.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ def uneven_axes(tensor: Tensor, shadow: Shadow) -> tuple[int, ...]:
 
 
 def number_of(value: Any) -> float | None:
-    """A Python number, or a tensor of one."""
+    """The value of a Python number or of a tensor with one element; None for anything else."""
     if isinstance(value, Tensor):
         return float(value) if value.numel() == 1 and not value.is_complex() and not value.is_meta else None
     return float(value) if isinstance(value, int | float) else None
 
 
 def first_number(value: Any) -> float | None:
-    """A Python number, or the first element of a tensor whose elements are all the same."""
+    """The value of a Python number, or the first element of a tensor."""
     return number_of(value.flatten()[:1] if isinstance(value, Tensor) else value)
 
 
 def is_written(value: float) -> bool:
-    """True if a running module keeps the number, or its method's code contains it.
+    """True if a running module stores the number, or its method's code contains it.
 
-    Integers do not count: 8 may be a number of heads as well as the root of 64.
+    Integers do not count: an 8 may be the number of heads or the root of 64.
     """
     for owner, frame in _running_modules():
         kept = [item for item in (*vars(owner).values(), *frame.f_code.co_consts) if isinstance(item, float)]
@@ -64,7 +64,7 @@ def is_written(value: float) -> bool:
 def are_written_sizes(sizes: Sequence[int]) -> bool:
     """True if all sizes of a split are constants in the code of a running method.
 
-    Sizes that a module stores are another matter: they can follow the channels (`gsprune.rewrite.repair`).
+    Sizes that a module stores do not count, since they can follow the channels (`gsprune.rewrite.repair`).
     """
     for _, frame in _running_modules():
         constants = frame.f_code.co_consts

@@ -20,7 +20,7 @@ from gsprune.tracing.tape import Tape
 __all__ = ["frozen_copies", "has_structure", "possible_originals", "tie_copies", "untied_twins"]
 
 _MIN_LAYERS = 2  # one layer of the same shape as another is no evidence of a copy
-_MIN_COSINE = 0.3  # weights drawn apart are at 0, within the noise of small layers; an average of the other's is near 1
+_MIN_COSINE = 0.3  # independent weights have about 0, with noise in small layers; averages of the original about 1
 
 Signature = tuple[object, ...]
 
@@ -28,8 +28,8 @@ Signature = tuple[object, ...]
 def frozen_copies(model: nn.Module) -> dict[str, str]:
     """Submodules without gradient that are copies of trainable ones, by name: {copy: original}; outermost ones only.
 
-    A copy has the classes, tensor names and shapes of its original, at least two layers, and weights that are those of
-    the original or follow them: blocks that are merely built alike have unrelated weights.
+    A copy has the classes, tensor names and shapes of its original, at least two layers, and weights that are equal or
+    similar to the original's. Repeated blocks have unrelated weights.
     """
     found: dict[str, str] = {}
     for copy, originals in _candidates(model).items():
@@ -43,7 +43,7 @@ def frozen_copies(model: nn.Module) -> dict[str, str]:
 
 
 def possible_originals(model: nn.Module, copy: str) -> list[str]:
-    """Names of the submodules that have the structure of `copy`; those with related weights alone, if there are any."""
+    """Names of the submodules with the structure of `copy`; if some have similar weights, only those."""
     equal = [name for name, _ in model.named_modules() if name and has_structure(model, copy, name)]
     module = model.get_submodule(copy)
     return [name for name in equal if _cosine(module, model.get_submodule(name)) >= _MIN_COSINE] or equal
@@ -56,9 +56,9 @@ def has_structure(model: nn.Module, copy: str, original: str) -> bool:
 
 
 def untied_twins(model: nn.Module, tied: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Pairs of equal submodules that nothing ties: the code may mix them. Repeated layers of a container do not count.
+    """Pairs of submodules of equal structure that are not tied although the user's code may mix their weights.
 
-    `tied` is {copy: original} of the copies that are tied.
+    Elements of one container do not count. `tied` is {copy: original} of the tied copies.
     """
     pairs: list[tuple[str, str]] = []
     for names in _by_signature(model).values():
@@ -86,7 +86,7 @@ def tie_copies(tape: Tape, model: nn.Module, copies: Mapping[str, str]) -> None:
                     a, b = tape.labels(mine, axis), tape.labels(other, axis)
                     tape.unite(a, b)
                     to_original[a], to_copy[b] = b, a
-        # The original opens the channels, so that the group goes by its name.
+        # The original opens the channels, so the group has its name.
         opened = [_mapped(to_original, layer) for layer in tape.openings]
         tape.openings = [*opened, *_changed(to_copy, opened)]
         tape.inputs += [*_changed(to_original, tape.inputs), *_changed(to_copy, tape.inputs)]
@@ -113,7 +113,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _structure(module: nn.Module) -> Signature:
-    """What two copies share: classes, names and shapes."""
+    """The classes, names and shapes in a module, which it has in common with its copies."""
     kinds = [(name, type(part)) for name, part in module.named_modules(remove_duplicate=False)]
     return (*kinds, *sorted((name, tuple(tensor.shape)) for name, tensor in _tensors(module).items()))
 
@@ -125,7 +125,7 @@ def _has_layers(module: nn.Module) -> bool:
 
 
 def _by_signature(model: nn.Module) -> dict[Signature, list[str]]:
-    """Names of submodules of equal structure, the outer ones first; only structures that are there twice."""
+    """{structure: names of the submodules that have it, the outer ones first}, for structures that occur twice."""
     found: dict[Signature, list[str]] = {}
     for name, module in model.named_modules():
         if name and _has_layers(module):
@@ -174,7 +174,7 @@ def _is_inside(name: str, outer: str) -> bool:
 
 @torch.no_grad()
 def _cosine(a: nn.Module, b: nn.Module) -> float:
-    """Cosine between all weights of two modules of equal structure; 0 where one has no values."""
+    """Cosine between all weights of two modules of equal structure; 0 for zeros and meta tensors."""
     others = _tensors(b)
     product, norm_a, norm_b = 0.0, 0.0, 0.0
     for name, tensor in _tensors(a).items():

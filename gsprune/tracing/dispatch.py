@@ -24,9 +24,9 @@ from gsprune.tracing.writes import note_write
 
 __all__ = ["Tracer"]
 
-# Their outputs have axes of any size, even if the input has no channels.
+# Operations whose outputs have axes of any size, even if the input has no channels.
 _MAKERS = frozenset(f"aten.{name}" for name in ("expand", "repeat", "new_zeros", "new_ones", "new_full", "new_empty"))
-# In place, these do not read the old values.
+# Operations that do not read the old values of the tensor into which they write.
 _OVERWRITES = frozenset({"aten.copy", "aten.fill", "aten.zero"})
 
 
@@ -47,7 +47,7 @@ class Tracer(OperationMode):
         written = args[0] if operation.mutable and args and isinstance(args[0], Tensor) else None
         is_random = operation.random or any([is_noise(tensor) for tensor in inputs])
         if written is not None and (name in _OVERWRITES or not uneven_axes(written, tape.of(written))):
-            set_noise(written, True)  # until the rule has run, which would see the new values
+            set_noise(written, True)  # during the rule, so that it does not judge by the new values
         call = Call(name, args, kwargs, func(*args, **kwargs))
         tape.op, tape.scale = name, None
         layers: list[Labels] = []

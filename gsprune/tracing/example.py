@@ -17,7 +17,7 @@ from gsprune.tracing.outputs import tensors_in
 __all__ = ["Example", "as_example", "candidates", "first_outputs", "is_same_call"]
 
 _BATCH = 2  # an axis of size 1 could be squeezed away, or pass for a broadcast one
-_FIELD_SIZES = (64, 84, 96, 32, 28, 224)  # the sizes of frames in the field, tried in this order
+_FRAME_SIZES = (64, 84, 96, 32, 28, 224)  # common heights and widths of frames, in the order of the tries
 _VOLUME_SIZES = (16, 32, 64)
 _LENGTH = 8
 _MAX_TRIES = 20
@@ -30,7 +30,7 @@ class Example:
     Attributes:
         args: positional inputs.
         kwargs: inputs by name (an example given as a dict).
-        forward: what to call instead of the model; None calls ``model(*args, **kwargs)``.
+        forward: the function to call instead of the model; None calls ``model(*args, **kwargs)``.
         autocast: the autocast blocks without which the call fails (half-precision inputs of a float32 network).
     """
 
@@ -48,7 +48,7 @@ class Example:
 
 
 def as_example(example_inputs: Any, forward: Callable[..., Any] | None, argument: str = "example_inputs") -> Example:
-    """The user's example as a call; `argument` is what the user knows it as.
+    """The user's example as an `Example`; `argument` is its name in error messages.
 
     Raises:
         TypeError: it is neither a tensor nor a tuple nor a dict, or `forward` cannot be called.
@@ -68,27 +68,27 @@ def as_example(example_inputs: Any, forward: Callable[..., Any] | None, argument
 
 
 def is_same_call(first: Example, second: Example) -> bool:
-    """True if two calls differ in nothing but the contents of tensors and floats: they have the same trace."""
+    """True if two calls have the same trace: they differ only in the contents of tensors and floats."""
     if not _is_same_function(first.forward, second.forward):
         return False
-    return bool(_form((first.args, first.kwargs)) == _form((second.args, second.kwargs)))
+    return bool(_signature((first.args, first.kwargs)) == _signature((second.args, second.kwargs)))
 
 
-def _form(value: Any) -> Any:
-    """The part of an input that decides which operations run, and on which sizes."""
+def _signature(value: Any) -> Any:
+    """The properties of an input that determine which operations run, and on which sizes."""
     if isinstance(value, torch.Tensor):
         return value.shape, value.dtype, value.device
     if isinstance(value, tuple | list):
-        return type(value), tuple(map(_form, value))
+        return type(value), tuple(map(_signature, value))
     if isinstance(value, Mapping):
-        return type(value), tuple((key, _form(item)) for key, item in value.items())
+        return type(value), tuple((key, _signature(item)) for key, item in value.items())
     if value is None or isinstance(value, int | str):
         return value
-    return type(value), getattr(value, "shape", None), tuple(map(_form, tensors_in(value)))
+    return type(value), getattr(value, "shape", None), tuple(map(_signature, tensors_in(value)))
 
 
 def _is_same_function(first: Any, second: Any) -> bool:
-    """True for one function, and for two that one line of code has made (a lambda in a loop) over the same objects."""
+    """True for a function and itself, and for two with the same code and bound objects (a lambda made in a loop)."""
     if first is second or first == second:
         return True
     code = getattr(first, "__code__", None)
@@ -102,16 +102,16 @@ def _is_same_function(first: Any, second: Any) -> bool:
 
 
 def _bound_objects(function: Any) -> list[Any]:
-    """The objects that a function of Python carries besides its code."""
+    """The objects to which a Python function is bound: its `self`, default arguments and closure."""
     cells = (cell.cell_contents for cell in function.__closure__ or ())
     return [getattr(function, "__self__", None), *(function.__defaults__ or ()), *cells]
 
 
 def first_outputs(model: nn.Module, example: Example, argument: str = "example_inputs") -> Any:
-    """The outputs of a call of which nobody knows yet that it works; `argument` is what the user knows the inputs as.
+    """The outputs of the first call with a user's inputs.
 
     Raises:
-        ValueError: the forward fails.
+        ValueError: the forward fails; the message describes the inputs and calls them `argument`.
         Exception: memory ran out, or gsprune's own error.
     """
     try:
@@ -144,12 +144,12 @@ def candidates(model: nn.Module, forward: Callable[..., Any] | None) -> Iterator
 
 
 def _action_and_value(model: nn.Module, *inputs: Any) -> Any:
-    """What CleanRL's agents have in place of a forward."""
+    """Call a CleanRL agent, which has no `forward`."""
     return model.get_action_and_value(*inputs)  # type: ignore[operator]
 
 
 def _shapes(model: nn.Module) -> Iterator[tuple[tuple[int, ...], torch.dtype | None]]:
-    """Shapes of inputs and their dtype (None: the weight's) by the first layer."""
+    """Input shapes that fit the first layer, each with a dtype (None: that of the weights)."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
             yield (_BATCH, layer.in_features), None
@@ -168,8 +168,8 @@ def _shapes(model: nn.Module) -> Iterator[tuple[tuple[int, ...], torch.dtype | N
 
 
 def _frames(channels: int, rank: int) -> Iterator[tuple[int, ...]]:
-    """Inputs of a convolution: channels first, then last."""
-    sizes = {1: (_FIELD_SIZES[0], _FIELD_SIZES[-1]), 2: _FIELD_SIZES, 3: _VOLUME_SIZES}.get(rank, ())
+    """Input shapes of a convolution: first those with channels first, then those with channels last."""
+    sizes = {1: (_FRAME_SIZES[0], _FRAME_SIZES[-1]), 2: _FRAME_SIZES, 3: _VOLUME_SIZES}.get(rank, ())
     for size in sizes:
         yield (_BATCH, channels, *[size] * rank)
     for size in sizes:
@@ -177,7 +177,7 @@ def _frames(channels: int, rank: int) -> Iterator[tuple[int, ...]]:
 
 
 def _filled(shape: tuple[int, ...], dtype: torch.dtype | None, model: nn.Module) -> torch.Tensor:
-    """An input of that shape on the model's device, drawn without touching any global generator."""
+    """A random input on the model's device. Torch's global generators are not used."""
     generator = torch.Generator().manual_seed(0)
     first = next(iter(model.parameters()))
     if dtype is not None:

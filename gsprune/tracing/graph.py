@@ -1,6 +1,6 @@
-"""What tracing finds: the groups of a network, as names and integer vectors alone.
+"""The result of a trace: the groups of a network.
 
-A graph holds no tensor and no module, so it can be copied, pickled and compared.
+A graph holds names and integer vectors, no tensor and no module, so it can be copied, pickled and compared.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Group:
 
     Attributes:
         name: the name of the layer that opens the channels (the root), unique within the graph.
-        num_units: how many units there are.
-        width_per_unit: how many channels of the tensor's width one unit stands for: the number of conv groups or of
-            tied parts; 1 where the copies are heads, since there a width speaks of one head.
+        num_units: number of units.
+        width_per_unit: channels of the root's width per unit: the number of conv groups or of tied parts. It is 1 for
+            heads, whose width is that of one head.
         members: the tied axes; the first is the root.
         kind: equal for groups of equal structure (isomorphic scope).
     """
@@ -68,7 +68,7 @@ class Group:
 
     @property
     def width(self) -> int:
-        """The width that `round_to` and `min_channels` speak of."""
+        """The width to which `round_to` and `min_channels` apply."""
         return self.num_units * self.width_per_unit
 
     def layers(self, role: str) -> list[str]:
@@ -95,7 +95,7 @@ class Protected:
 class Queries:
     """Rows of a projection whose products are the queries of an attention that scales by 1 / sqrt(width of a head).
 
-    Where rows go, the scale grows with them; multiplying the rows that stay by sqrt(rows left / rows before) keeps it.
+    The scale grows if rows are removed. Multiplying the kept rows by sqrt(rows after / rows before) compensates for it.
 
     Attributes:
         tensor: a weight or its bias.
@@ -114,19 +114,19 @@ class Graph:
 
     Attributes:
         groups: prunable groups in the order in which the forward pass opens them.
-        protected: what is not prunable, with reasons.
+        protected: channels that are not prunable, by reason.
         shapes: shape of every parameter and buffer by canonical name.
         aliases: other names of tied tensors -> canonical name.
-        weight_uses: weight -> how often each of its elements is used per example of the batch, one MAC each.
+        weight_uses: weight -> number of uses of each of its elements per example, one MAC each.
         example_shapes: shapes of the example's tensors, for messages.
         example_origin: "given" or "made" (by the tracer, from the first layer).
-        inexact: names of ops that read a channel axis as a population (LayerNorm, softmax over channels, ...), after
-            which the sliced network is not exactly the masked one.
+        inexact: names of operations that read a channel axis as a population (LayerNorm, softmax over channels, ...).
+            With them the sliced network is not exactly the masked one.
         mixed: names of the groups whose channels meet each other without a weight of the network: in a norm or softmax
             over channels, a sum over them, a product of two activations.
         trail: every operation that the traced forward dispatched, in order.
         queries: rows whose removal changes an attention's scale.
-        copies: submodules that lose the channels that another one loses -> the name of the other.
+        copies: {copy: original}, names of submodules that lose the same channels.
         unseen: submodules that the traced forward has not run, and that may read channels.
     """
 
@@ -159,7 +159,7 @@ class Graph:
         raise KeyError(name)
 
     def is_copy(self, tensor: str) -> bool:
-        """Whether a tensor belongs to a copy: its original alone decides what both lose."""
+        """True if a tensor belongs to a copy. Only the original is scored."""
         return any(tensor.startswith(f"{copy}.") for copy in self.copies)
 
     def macs(self) -> float:
@@ -168,7 +168,7 @@ class Graph:
         return float(sum(count * np.prod(self.shapes[weight], dtype=np.float64) for weight, count in uses))
 
     def removed(self, removed_units: Mapping[str, IntArray]) -> dict[str, dict[int, IntArray]]:
-        """Positions that go when these units go.
+        """Positions of the tensors that are removed with some units.
 
         Args:
             removed_units: group name -> sorted int64 unit indices.
@@ -176,17 +176,17 @@ class Graph:
         Returns:
             tensor name -> {axis: sorted int64 positions}; only tensors and axes that lose something.
         """
-        gone: dict[str, dict[int, list[IntArray]]] = {}
+        removed: dict[str, dict[int, list[IntArray]]] = {}
         for group in self.groups:
             units = removed_units.get(group.name)
             if units is None or len(units) == 0:
                 continue
-            is_gone = np.zeros(group.num_units + 1, dtype=bool)  # the last entry answers for unit -1
-            is_gone[units] = True
+            is_removed = np.zeros(group.num_units + 1, dtype=bool)  # the last entry is that of unit -1
+            is_removed[units] = True
             for member in group.members:
-                positions = np.flatnonzero(is_gone[member.units])
-                gone.setdefault(member.tensor, {}).setdefault(member.axis, []).append(positions)
+                positions = np.flatnonzero(is_removed[member.units])
+                removed.setdefault(member.tensor, {}).setdefault(member.axis, []).append(positions)
         return {
             tensor: {axis: np.sort(np.concatenate(parts)) for axis, parts in axes.items()}
-            for tensor, axes in gone.items()
+            for tensor, axes in removed.items()
         }

@@ -1,4 +1,4 @@
-"""Groups from atoms: components with the same memberships, in order and with names."""
+"""Builds the graph: components of atoms with the same memberships form a group."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
-from gsprune.arrays import BoolArray, IntArray
+from gsprune.arrays import IntArray
 from gsprune.tracing.components import Components, atoms_in
 from gsprune.tracing.graph import Graph, Group, Member, Protected, Queries
 from gsprune.tracing.tape import Tape
@@ -17,21 +17,23 @@ from gsprune.tracing.trail import TrailOperation, build_trail
 
 __all__ = ["build_graph"]
 
-_OWN_NAMES = ("weight", "bias", "in_proj", "original", "running")  # tensors that go by their module's name
+# Tensors that are named after their module.
+_OWN_NAMES = ("weight", "bias", "in_proj", "original", "running")
 
 
 def build_graph(
     tape: Tape, model: nn.Module, example_shapes: Sequence[tuple[int, ...]], origin: Literal["given", "made"]
 ) -> Graph:
-    """The graph of everything that the tape holds."""
+    """The graph that follows from the notes on the tape."""
     components = Components(tape)
     components.settle()
     types = {name: type(module).__name__ for name, module in model.named_modules(remove_duplicate=False)}
-    groups, group_of, unit_of = _groups(tape, types, components)
+    axis_of = np.repeat(np.arange(-1, len(tape.axes)), [1, *[axis.size for axis in tape.axes]])  # by atom
+    groups, group_of, unit_of = _groups(tape, types, components, axis_of)
     batch = next((shape[0] for shape in example_shapes if shape), 1) or 1
     return Graph(
         groups=groups,
-        protected=_protected(tape, components),
+        protected=_protected(tape, components, axis_of),
         shapes=tape.shapes,
         aliases=tape.aliases,
         copies=tape.copies,
@@ -47,7 +49,7 @@ def build_graph(
 
 
 def _inexact(tape: Tape, components: Components) -> tuple[str, ...]:
-    """Operations that read channels as a population, of which some can be removed."""
+    """Operations that read prunable channels as a population."""
     found: dict[str, None] = {}
     for op, layer in tape.populations:
         if op not in found and components.prunable[components.labels[np.maximum(layer, 0)]].any():
@@ -82,7 +84,7 @@ def _trail(
 ) -> tuple[TrailOperation, ...]:
     """The trail in units. `group_of` and `unit_of` are indexed by component."""
     counts = [group.num_units for group in groups]
-    first_unit = np.append(np.concatenate([[0], np.cumsum(counts)[:-1]]) if counts else [0], 0)
+    first_unit = np.cumsum([0, *counts])
     of_component = np.where(group_of < 0, -1, unit_of + first_unit[group_of])
     group_of_unit = np.append(np.repeat(np.arange(len(groups)), counts), -1)
     units = of_component[components.labels].astype(np.int32)
@@ -90,55 +92,52 @@ def _trail(
 
 
 def _groups(
-    tape: Tape, types: Mapping[str, str], components: Components
+    tape: Tape, types: Mapping[str, str], components: Components, axis_of: IntArray
 ) -> tuple[tuple[Group, ...], IntArray, IntArray]:
     """All prunable groups in the order in which the forward opens them; group and unit of each component, or -1.
 
     `types` are the names of the modules' classes.
     """
-    axes, group_of, unit_of = tape.axes, np.full(tape.num_atoms, -1), np.full(tape.num_atoms, -1)
-    axis_of = np.repeat(np.arange(-1, len(axes)), [1, *[axis.size for axis in axes]])
-    atoms = np.flatnonzero(components.prunable[components.labels])
-    entries, counts = np.unique(components.labels[atoms] * len(axes) + axis_of[atoms], return_counts=True)
-    owner, member = np.divmod(entries, max(len(axes), 1))
-    memberships = np.stack([member, counts], axis=1)
-    bounds = [*np.flatnonzero(np.diff(owner, prepend=-1)).tolist(), len(owner)]
-    prunable = owner[bounds[:-1]]
-    roots = components.first_opening[prunable]
-    root_axes = axis_of[roots].tolist()
-    same: dict[tuple[int, bytes], list[int]] = {}  # root and memberships -> components that have them
-    for index in _order(tape, roots).tolist():
-        key = root_axes[index], memberships[bounds[index] : bounds[index + 1]].tobytes()
-        same.setdefault(key, []).append(index)
-    for number, units in enumerate(same.values()):
-        group_of[prunable[units]], unit_of[prunable[units]] = number, np.arange(len(units))
-    consumes, is_head = _flags(tape, components, axis_of)
+    partition = _partition(tape, components, axis_of)
+    group_of, unit_of = np.full(tape.num_atoms, -1), np.full(tape.num_atoms, -1)
+    for number, (_, _, units) in enumerate(partition):
+        group_of[units], unit_of[units] = number, np.arange(len(units))
+    consumes = np.zeros(len(tape.axes), bool)
+    consumes[axis_of[atoms_in(tape.inputs)]] = True
+    consumes[axis_of[atoms_in(tape.openings)]] = False
+    is_head = np.zeros(tape.num_atoms, bool)
+    is_head[components.labels[atoms_in(tape.heads)]] = True
     groups: list[Group] = []
     names: Counter[str] = Counter()
-    for number, ((root, _), units) in enumerate(same.items()):
-        copies = dict(memberships[bounds[units[0]] : bounds[units[0] + 1]].tolist())
+    for number, (root, copies, units) in enumerate(partition):
         members = []
         for index in (root, *(index for index in copies if index != root)):
-            axis = axes[index]
+            axis = tape.axes[index]
             owners = components.labels[axis.first : axis.first + axis.size]
             own = np.where(group_of[owners] == number, unit_of[owners], -1)
             members.append(Member(axis.tensor, axis.axis, own, "in" if consumes[index] else "out"))
         name = _module_name(members[0].tensor)
         names[name] += 1
         name = name if names[name] == 1 else f"{name}:{names[name]}"
-        width_per_unit = 1 if is_head[prunable[units]].any() else copies[root]
+        width_per_unit = 1 if is_head[units].any() else copies[root]
         groups.append(Group(name, len(units), width_per_unit, tuple(members), _kind(types, members)))
     return tuple(groups), group_of, unit_of
 
 
-def _flags(tape: Tape, components: Components, axis_of: IntArray) -> tuple[BoolArray, BoolArray]:
-    """Flags of the axes that consume channels, and of the components that are tied across heads."""
-    consumes = np.zeros(len(tape.axes), bool)
-    consumes[axis_of[atoms_in(tape.inputs)]] = True
-    consumes[axis_of[atoms_in(tape.openings)]] = False
-    is_head = np.zeros(tape.num_atoms, bool)
-    is_head[components.labels[atoms_in(tape.heads)]] = True
-    return consumes, is_head
+def _partition(tape: Tape, components: Components, axis_of: IntArray) -> list[tuple[int, dict[int, int], IntArray]]:
+    """Prunable components by root and memberships: [(root axis, {axis: atoms in one component}, components)]."""
+    num_axes = max(len(tape.axes), 1)
+    atoms = np.flatnonzero(components.prunable[components.labels])
+    pairs, counts = np.unique(components.labels[atoms] * num_axes + axis_of[atoms], return_counts=True)
+    owner, axis = np.divmod(pairs, num_axes)
+    prunable, starts = np.unique(owner, return_index=True)
+    memberships = np.split(np.stack([axis, counts], axis=1), starts[1:])
+    roots = components.first_opening[prunable]
+    root_axes = axis_of[roots].tolist()
+    same: dict[tuple[int, bytes], list[int]] = {}
+    for index in _order(tape, roots).tolist():
+        same.setdefault((root_axes[index], memberships[index].tobytes()), []).append(index)
+    return [(root, dict(memberships[found[0]].tolist()), prunable[found]) for (root, _), found in same.items()]
 
 
 def _order(tape: Tape, roots: IntArray) -> IntArray:
@@ -161,7 +160,7 @@ def _kind(types: Mapping[str, str], members: Sequence[Member]) -> str:
 
 
 def _module_name(tensor: str) -> str:
-    """The layer that a tensor belongs to; a bare parameter goes by its own name."""
+    """The name of the layer that a tensor belongs to; a bare parameter's own name."""
     layer, parametrized, _ = tensor.partition(".parametrizations.")
     owner, _, leaf = tensor.rpartition(".")
     if parametrized:
@@ -169,14 +168,11 @@ def _module_name(tensor: str) -> str:
     return owner if owner and leaf.startswith(_OWN_NAMES) else tensor
 
 
-def _protected(tape: Tape, components: Components) -> tuple[Protected, ...]:
-    """Channels that layers make and that are kept, by reason, and layers that the forward did not use."""
+def _protected(tape: Tape, components: Components, axis_of: IntArray) -> tuple[Protected, ...]:
+    """Protected channels that layers make, by reason, and layers that the forward did not use."""
     opened = np.unique(atoms_in(tape.openings))
-    owner = components.labels[opened]
-    firsts = np.array([axis.first for axis in tape.axes] + [tape.num_atoms])
-    axis = np.searchsorted(firsts, opened, side="right") - 1
-    root = np.searchsorted(firsts, components.first_opening[owner], side="right") - 1
-    chosen = (components.reasons[owner] >= 0) & (axis == root)
+    owner, axis = components.labels[opened], axis_of[opened]
+    chosen = (components.reasons[owner] >= 0) & (axis == axis_of[components.first_opening[owner]])
     channels: Counter[str] = Counter()
     names: dict[str, dict[str, None]] = {}
     for index, reason in zip(axis[chosen].tolist(), components.reasons[owner[chosen]].tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Marks: what the tracer notes on a tensor itself, and so exactly as long as the tensor lives."""
+"""Marks: notes of the tracer that are attributes of a tensor, and so live as long as the tensor."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Mark:
 
     Attributes:
         shadow: its shadow; None if it has none of its own.
-        writes: how often the tensor has been written to, also through its views.
-        writes_before: how often it had been when it got its shadow.
+        writes: number of writes into the tensor, also through its views.
+        writes_before: that number when the tensor got its shadow.
         is_noise: True if its values are random, or computed from random ones.
     """
 
@@ -47,7 +47,7 @@ def unmark(tensor: Tensor) -> None:
 
 
 def num_writes(tensor: Tensor) -> int:
-    """How often the tensor, or the one behind it, has been written to."""
+    """The number of writes into a tensor; of a view, into its base."""
     mark = mark_of(tensor if tensor._base is None else tensor._base)
     return 0 if mark is None else mark.writes
 

@@ -13,8 +13,8 @@ __all__ = ["tie_modules"]
 def tie_modules(tape: Tape, model: nn.Module) -> None:
     """Tie channels that the code of torch's own modules ties.
 
-    Recurrent weights: hidden units are the inputs of the next step, also where one step alone was traced. Attention:
-    its inner width is that of its queries and outputs, channel by channel. Fake quantisation: its observer's buffers.
+    In recurrent layers, hidden units are the inputs of the next step, although the trace may have one step only. In
+    attention, the inner width equals that of queries and outputs. In fake quantisation, the observer has vectors.
     """
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
@@ -30,14 +30,14 @@ def tie_modules(tape: Tape, model: nn.Module) -> None:
 
 
 def _tie_observer(tape: Tape, module: nn.Module, prefix: str) -> None:
-    """Scales per channel, and the extremes that the observer keeps (it does not run in a trace), go together."""
+    """Unite scales per channel with the observer's extremes. The observer does not run in a trace."""
     scale = f"{prefix}scale"
     shape = tape.shapes.get(scale, ())
     if len(shape) != 1 or shape[0] < 2:
         return
     for local, _ in (*module.named_parameters(), *module.named_buffers()):
         name = tape.canonical(prefix + local)
-        # Sizes of before the trace: a first forward makes buffers larger.
+        # The tape has the sizes from before the trace. A first forward makes buffers larger.
         if name != scale and tape.shapes[name] == shape:
             tape.op = "fake quantisation"
             tape.unite(tape.labels(scale, 0), tape.labels(name, 0))
@@ -57,7 +57,7 @@ def _tie(tape: Tape, recurrent: str, projection: str | None) -> None:
 
 
 def _tie_attention(tape: Tape, module: nn.MultiheadAttention, prefix: str) -> None:
-    """Unite stream and inner width, and note the rows of the queries, whose scale is computed from their width."""
+    """Unite the inner width with inputs and outputs, and note the rows of the queries, whose scale torch computes."""
     fused = module._qkv_same_embed_dim
     queries, outputs = f"{prefix}{'in_proj_weight' if fused else 'q_proj_weight'}", f"{prefix}out_proj.weight"
     if queries not in tape.used or outputs not in tape.used:

@@ -1,4 +1,4 @@
-"""Applies the rules of other packages, whose faults are named with the operation."""
+"""Applies rules of other packages. Their errors name the operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Switch off the fast paths of torch that hide ordinary operations."""
+"""Switches off the fast paths of torch that hide ordinary operations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["plain_operations"]
 
 @contextmanager
 def plain_operations(model: nn.Module) -> Iterator[None]:
-    """Switch off what would hide ordinary operations: fused attention's fast path, RNN primitives, compiled code."""
+    """Context in which attention's fast path, fused kernels of RNNs and attention, and compiled code are off."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     modules = list(model.modules())
     with ExitStack() as stack:
@@ -33,5 +33,5 @@ def plain_operations(model: nn.Module) -> Iterator[None]:
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    """Whether a module runs through torch.compile."""
+    """True if a module runs through torch.compile."""
     return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None

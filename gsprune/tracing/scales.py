@@ -1,7 +1,8 @@
 """Scales of attention: a scale 1 / sqrt(d) that the forward computes would grow as the width d shrinks.
 
-Rows of the queries' projection make up for that (`gsprune.tracing.graph.Queries`). Operations show the number alone, so
-a number that is written in the code is told apart by `gsprune.tracing.constants`.
+A step multiplies the rows of the queries' projection to compensate for that (`gsprune.tracing.graph.Queries`). A number
+that is written in the code does not change. An operation shows only the number, so `gsprune.tracing.constants` looks
+for it in the code.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from gsprune.tracing.trail import Scale
 __all__ = ["dot_of", "keep_scale", "masked_dot", "note_factor", "protect_reused_queries"]
 
 _FACTORS = {"aten.mul": 1.0, "aten.div": -1.0}  # operation -> exponent of its second argument
-# Operations between a product and its scale -> True if rows can make up for the scale afterwards. They cannot make up
-# for the scale of an added term.
+# Operations between a product and its scale -> True if scaled rows still have the effect of a scale. They have not if
+# a term was added, which the scale multiplies, too.
 _MASKS = {"aten.masked_fill": True, "aten.where": True, "aten.add": False, "aten.sub": False}
 
 
 def dot_of(query: Shadow, key: Shadow, axis: int) -> Dot | None:
-    """The first operand of a product of two activations, None if its width along `axis` is not labelled."""
+    """The `Dot` of a product of two activations; None if the first has no channels along `axis`."""
     layers = [layer for layer in query.layers if layer.shape[axis] > 1]
     if not layers or query.kind is not Kind.ACTIVATION or key.kind is not Kind.ACTIVATION:
         return None
@@ -35,7 +36,7 @@ def dot_of(query: Shadow, key: Shadow, axis: int) -> Dot | None:
 
 
 def masked_dot(tape: Tape, call: Call) -> Dot | None:
-    """The first operand of a product of activations that the operation masks, or to which it adds something else."""
+    """The `Dot` after an operation that masks a product of activations, or adds a term to it."""
     found = [dot for dot in (tape.of(tensor).dot for tensor in call.tensors()) if dot is not None]
     if len(found) != 1 or call.op not in _MASKS:
         return None
@@ -46,7 +47,7 @@ def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | N
     """Note the queries' rows of an attention that scales by 1 / sqrt(width).
 
     Returns:
-        what the scale must be for every width; None if torch computes it (`scale` is None), or the width is not known.
+        the scale and how it depends on the width; None if torch computes it (`scale` is None) or there is no width.
     """
     layers = [layer for layer in query.layers if layer.shape[-1] > 1]
     if not layers:
@@ -59,12 +60,12 @@ def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | N
 
 
 def note_factor(tape: Tape, call: Call) -> bool:
-    """Note a multiplication or division by one computed scale; True if it turns a weight's product into queries."""
+    """Note a multiplication or division by a computed scale; True if it turns a weight's product into queries."""
     exponent = _FACTORS.get(call.op)
     if exponent is None or len(call.args) < 2 or not isinstance(call.args[0], torch.Tensor):
         return False
     if isinstance(call.args[1], torch.Tensor) and tape.name_of(call.args[1]) is not None:
-        return False  # kept by a module
+        return False  # stored in a module
     shadow, value = tape.of(call.args[0]), number_of(call.args[1])
     if tape.inside_attention:  # torch multiplies queries and keys by the square root
         whole = tape.attention_scale
@@ -89,7 +90,7 @@ def note_factor(tape: Tape, call: Call) -> bool:
 
 
 def _note_queries(tape: Tape, dot: Dot, op: str) -> None:
-    """Rows make up for a scale if the first operand is a product of a weight; else the width is kept."""
+    """Note the rows of the queries; protect the width if the queries are no product of a weight."""
     if dot.is_product:
         tape.queries.append(dot.query)
     else:
@@ -103,10 +104,7 @@ def _is_computed(value: float, exponent: float, width: int) -> bool:
 
 
 def protect_reused_queries(tape: Tape) -> None:
-    """Protect the rows whose products go elsewhere, too (a residual sum): they cannot make up for a scale.
-
-    Products that the scale itself has multiplied may go anywhere after that.
-    """
+    """Protect rows of queries whose unscaled products have other uses (a residual sum), which scaling would change."""
     scaled = {id(layer) for layer in tape.queries}
     elsewhere = np.zeros(tape.num_atoms, bool)
     for layer in tape.used_products:

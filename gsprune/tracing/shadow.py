@@ -2,8 +2,8 @@
 
 A shadow is a set of *layers*. A layer labels the tensor's elements with atoms (positions of parameter axes), as an
 int32 array with as many axes as the tensor: size 1 where nothing varies, the tensor's full size where it does. A tensor
-after a convolution carries one layer of shape (1, C, 1, 1); a weight carries one for every axis. What no layer varies
-over is *fixed*: its size is never changed.
+after a convolution carries one layer of shape (1, C, 1, 1); a weight carries one for every axis. An axis over which no
+layer varies is *fixed*: its size never changes.
 
 Labels: > 0 an atom, 0 fixed (``FIXED``), -1 a constant of any size (``FLEXIBLE``).
 """
@@ -54,7 +54,7 @@ class Dot(NamedTuple):
     Attributes:
         query: the operand's layer over the contracted axis.
         width: the size of that axis.
-        is_product: True if the operand is the product of a weight, whose rows can make up for a changed scale.
+        is_product: True if the operand is a weight's product, so that scaling the weight's rows corrects the scale.
     """
 
     query: Labels
@@ -63,7 +63,7 @@ class Dot(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """The channels that a tensor sums over, and the numbers by which a division makes the sum a mean."""
+    """The channels that a tensor sums over, and the divisors that turn the sum into a mean."""
 
     layers: tuple[Labels, ...]
     counts: tuple[int, ...]
@@ -77,8 +77,8 @@ class Shadow:
         layers: (tensor.ndim axes) int32 arrays, each varying over one axis at least; no two vary over the same axis,
             except where a parameter's axes were merged by a view.
         kind: where the tensor comes from.
-        source: of a weight, the parameter that it stands for (weight norm: its direction); of an activation, the weight
-            whose product it is, as long as it is nothing else: viewed, scaled by fixed factors, summed with its like.
+        source: of a weight, its parameter (with weight norm, the direction). Of an activation, the weight whose product
+            it is, also after views, constant factors, and sums with a bias or other products of that weight.
         dot: of a product of two activations, the first operand until the product is scaled.
         positions: layers along which the tensor's values are positions (an index from ``max`` or ``argmax``).
         sum: of a sum over channels, the channels until the sum is divided.
@@ -96,7 +96,7 @@ class Shadow:
 
     @property
     def is_plain(self) -> bool:
-        """True if the tracer knows nothing of the tensor: all its sizes are fixed."""
+        """True if all sizes of the tensor are fixed and its values are no positions or sums of channels."""
         return not (self.layers or self.positions or self.sum or self.dot is not None)
 
     def with_layers(self, layers: Sequence[Labels]) -> Shadow:
@@ -104,10 +104,7 @@ class Shadow:
         return Shadow(layers, self.kind, self.source, self.dot)
 
     def carry(self, move: Callable[[Labels], Labels]) -> Shadow:
-        """The shadow of an output whose elements are those of this tensor, moved as `move` moves a layer's labels.
-
-        Layers that vary nowhere afterwards are dropped.
-        """
+        """The shadow after a view: `move` is applied to every layer, and layers that vary nowhere are dropped."""
         moved = [move(layer) for layer in self.layers]
         return self.with_layers([layer for layer in moved if layer.size > 1])
 

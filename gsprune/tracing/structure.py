@@ -28,7 +28,7 @@ class ExpectedOperation(NamedTuple):
         outputs: per output tensor ((axis, size before the step, size after it), ...) of the labelled axes; None if
             unknown.
         numbers: (position, value) of arguments, the scale of attention among them.
-        reading: what it found in values in the trace.
+        reading: the number or the sizes that it computed from values in the trace.
     """
 
     op: str
@@ -83,7 +83,7 @@ class Structure:
         self._alive: BoolArray = np.ones(self.num_units, dtype=bool)  # of the traced units
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out of a copy what it can compute again."""
+        """Leave out cached values."""
         return {name: {} if name == "cache" else value for name, value in self.__dict__.items() if name != "graph"}
 
     @cached_property
@@ -147,7 +147,7 @@ class Structure:
         return smaller, keeps
 
     def expected_operations(self, before: Structure) -> list[ExpectedOperation]:
-        """The operations of the present network, in the order of the trace, if every size in its code follows."""
+        """The operations of the present network in the order of the trace, if its code uses no fixed sizes."""
         alive, present = np.append(self._alive, True), np.append(before._alive, True)
         lengths_of: dict[int, tuple[int, int]] = {}
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["graph_table"]
 
-# Names beyond these are counted: the residual stream of a large network runs through a hundred layers.
+# More names are only counted: the residual stream of a large network has a hundred layers.
 _MOST_NAMES = 4
 
 

@@ -1,7 +1,7 @@
 """The tape: the notes that rules make while the network runs.
 
-Rules unite atoms, open them (a layer's outputs), protect them with a reason, and record splits of an axis, which are
-settled after the call (`gsprune.tracing.components`).
+Rules unite atoms, open them (a layer's outputs), protect them with a reason, and record splits of an axis.
+`gsprune.tracing.components` evaluates the notes after the call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gsprune.tracing.trail import Scale, TracedOperation
 
 __all__ = ["OUTPUT", "Axis", "Split", "Tape", "shared_layers"]
 
-OUTPUT = "output of the network"  # reason that protects what leaves the traced call; how it leaves may follow
+OUTPUT = "output of the network"  # start of the reasons that protect tensors which leave the traced call
 
 
 class Axis(NamedTuple):
@@ -34,14 +34,14 @@ class Axis(NamedTuple):
 
 
 class Split(NamedTuple):
-    """An axis that a view or a chunk has split into several, which must shrink independently.
+    """An axis that a view or a chunk has split into several. Each of them must shrink on its own.
 
     Attributes:
         labels: the layer after the split. It varies over `axes`.
         axes: the axes after the split.
-        keep: the axis along which channels are removed if the parts must be tied.
+        keep: the axis along which channels are removed if the others must be tied.
         fixed_parts: True if the code fixes the number of parts (chunk, slice), so the first of `axes` never shrinks.
-        named: True if the code names `keep` (it leaves that size open, or takes it from other channels).
+        named: True if the code determines `keep` by a size of -1 or a size read off a shape.
     """
 
     labels: Labels
@@ -58,7 +58,8 @@ class Tape:
         model: the network; every axis of its parameters and buffers gets atoms.
 
     Attributes:
-        axes: all axes with their atoms, in order; atom 0 is the fixed label.
+        axes: all axes with their atoms, in order.
+        num_atoms: number of atoms; atom 0 is the fixed label.
         aliases: other names of tied tensors -> canonical name.
         copies: submodules that stay in step with another -> the name of the other (`gsprune.tracing.copies`).
         shapes: shape of every parameter and buffer by canonical name.
@@ -66,18 +67,23 @@ class Tape:
         unseen: submodules that the call has not run, and that may read channels (`gsprune.tracing.unseen`).
         op: name of the running operation, for reasons.
         pairs: (labels, labels, operation) that were united.
-        openings, inputs: layers that a weight makes, and that one consumes.
-        contracted: layers over which products of two activations have summed.
+        protections: (labels, reason).
+        openings: layers whose channels a weight makes.
+        inputs: layers whose channels a weight consumes.
+        contracted: layers over which a product has summed.
         heads: layers over the heads of attention.
-        equal_lengths: (labels, labels, operation) of vectors that the code needs to stay equally long.
-        queries: rows that make the queries of scaled attention; `biases` has the biases added to products.
-        ends: layers of weights' products that went into something else than a product of the same weight.
-        inside_attention: True inside torch's own attention. Its operations are no such ends.
-        attention_scale: the scale that the code gives to torch's own attention that runs.
+        splits: the splits of axes.
+        equal_lengths: (labels, labels, operation) of vectors that must stay equally long.
+        queries: rows of weights and biases that make the queries of scaled attention.
+        biases: (layer of a product, layer of the bias that was added to it).
+        used_products: layers of weights' products that an operation has turned into something else.
+        inside_attention: True while torch's own attention runs. Its operations add nothing to `used_products`.
+        attention_scale: the `scale` argument of the running attention.
         populations: (operation, layer) of channels that were read together.
         unweighted: layers over channels that were summed without a weight of the network.
-        weight_uses: weight -> how often each of its elements was used, in all examples of the batch together.
-        scale: the number that the running operation scales by, if it follows a width.
+        weight_uses: weight -> number of uses of each of its elements, over the whole batch.
+        trail: the operations in order.
+        scale: the factor by which the running operation scales, if it follows a width.
         marked: every tensor with channels that the forward has computed, alive or not.
         stored: layers of tensors that are alive after the call without being returned.
     """
@@ -148,7 +154,7 @@ class Tape:
     # -- tensors ------------------------------------------------------------------------------------------------------
 
     def of(self, tensor: torch.Tensor) -> Shadow:
-        """The shadow of any tensor; a tensor that the tracer has not met is fixed."""
+        """The shadow of any tensor; `EMPTY` for a tensor that the tracer has not seen."""
         mark = mark_of(tensor)
         if mark is not None and mark.shadow is not None:
             if mark.shadow.kind is Kind.CONSTANT and mark.writes_before != num_writes(tensor):
@@ -198,7 +204,7 @@ class Tape:
                 self.marked.append(ref(tensor))
 
     def _overwritten(self, tensor: torch.Tensor) -> Shadow:
-        """The shadow of a former constant that was written to through another view since."""
+        """The shadow of a constant that was written to through another view after it got its shadow."""
         base = tensor._base
         if base is None or base is tensor:
             return EMPTY
@@ -230,7 +236,7 @@ class Tape:
         """Unite two layers element by element (broadcast); fixed labels of one protect the other.
 
         Returns:
-            a layer that stands for both: the smaller one where all its labels are atoms.
+            a layer that represents both: the smaller one if all its labels are atoms.
         """
         if a is b:
             return a
@@ -260,11 +266,11 @@ class Tape:
         return self.collapse(layer, [other for other in varying(layer) if other != axis]).reshape(-1)
 
     def open(self, labels: Labels) -> None:
-        """These atoms are channels that a layer makes."""
+        """Note that these atoms are channels that a layer makes."""
         self.openings.append(labels)
 
     def protect(self, channels: Labels | Shadow, reason: str) -> None:
-        """Never prune these atoms, or any of a tensor, also where its values are their positions."""
+        """Never prune these atoms; of a shadow, those of its layers and of its positions."""
         layers = (*channels.layers, *channels.positions) if isinstance(channels, Shadow) else (channels,)
         self.protections.extend((layer, reason) for layer in layers)
 
@@ -283,24 +289,24 @@ class Tape:
         return shadow.with_layers(rest)
 
     def population(self, layers: Iterable[Labels]) -> None:
-        """The operation reads all these channels together, so that a removed one differs from one of zeros."""
+        """Note that the operation reads channels as a population: removing one differs from setting it to zero."""
         self.populations.extend((self.op, layer) for layer in layers if layer.max() > 0)
 
     def count(self, weight: str | None, positions: float) -> None:
-        """Count a weight's MACs: every element was used `positions` times, for all examples together."""
+        """Count a weight's MACs: every element was used `positions` times over the whole batch."""
         if weight is not None:
             self.weight_uses[weight] = self.weight_uses.get(weight, 0.0) + positions
 
     def split(self, labels: Labels, axes: tuple[int, ...], *, fixed_parts: bool = False) -> None:
-        """Record that one axis was cut into `axes`; channels go along the last of them."""
+        """Record that one axis was split into `axes`; the last of them is to hold the channels."""
         self.splits.append(Split(labels, axes, axes[-1], fixed_parts))
 
     def kept_axis(self, layer: Labels, *, named: bool = False) -> int | None:
-        """The axis along which channels go, of a layer that a split made vary over several axes; None if none did.
+        """The axis that holds the channels of a layer that varies over several axes; None if no split made the layer.
 
         Args:
-            layer: the split's labels, or the same with axes in another order or more of size 1.
-            named: only of splits whose axis the code named.
+            layer: the labels of a split, perhaps with permuted axes or more axes of size 1.
+            named: True to look only at splits whose axis the code determines.
         """
         rows = {axis: row_along(layer, axis) for axis in varying(layer)}
         for split in reversed(self.splits):
@@ -317,15 +323,15 @@ class Tape:
 
 
 def shared_layers(one: torch.Tensor, other: torch.Tensor, layers: Sequence[Labels]) -> tuple[Labels, ...] | None:
-    """Layers of a tensor as those of another one in the same memory.
+    """The layers of one tensor, converted to another tensor in the same memory.
 
     Args:
-        one: a tensor, or a view of `other`.
-        other: a view of `one`, or the tensor behind it.
-        layers: those of `one`; labels of any size are left out.
+        one: a view of `other`, or its base.
+        other: the base, or the view.
+        layers: those of `one`. Layers of flexible labels are dropped.
 
     Returns:
-        the layers, or None if one of them varies over an axis that only one of the tensors has whole.
+        the layers of `other`, or None if a layer varies over an axis that `other` does not have in full length.
     """
     axis_by_stride = {(other.stride(axis), size): axis for axis, size in enumerate(other.shape) if size > 1}
     found = []

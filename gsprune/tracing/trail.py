@@ -1,7 +1,7 @@
 """The trail: the channels in the inputs and outputs of every operation of the traced forward.
 
-It predicts the output sizes of the smaller network (`Structure.expected_operations`). A forward that makes another size
-relies on a number in its code or its attributes.
+It predicts the output sizes of the smaller network (`Structure.expected_operations`). If an operation has another size,
+the forward relies on a number in its code or its attributes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Numbers", "Reading", "Scale", "TracedOperation", "TrailOperation", "
 Units = npt.NDArray[np.int32]
 Numbers = tuple[tuple[int, float], ...]
 Reading = tuple[tuple[int, ...], ...] | complex | None
-"""The number, or the sizes of the tensors, that an operation found in values; None if it reads no values."""
+"""A number, or sizes of tensors, that an operation computed from values; None for operations that do not do so."""
 _Axes = tuple[tuple[int, Units], ...]
 
 
@@ -27,10 +27,10 @@ class Scale(NamedTuple):
     """A factor of attention. One that the forward computes from the width is ``width**(-exponent / 2)``.
 
     Attributes:
-        value: the number as traced.
+        value: the traced number.
         exponent: 1 if the operation multiplies by it, -1 if it divides, 0 if it must not change with the width.
-        labels: labels of the queries, in the trail their units. Their number is the width.
-        groups: in the trail the names of the queries' groups.
+        labels: labels of the queries; in a `TrailOperation` their units. Their number is the width.
+        groups: in a `TrailOperation` the names of the queries' groups.
     """
 
     value: float
@@ -47,9 +47,9 @@ class TrailOperation(NamedTuple):
         groups: names of the groups whose channels are in its inputs.
         outputs: per output tensor ((axis, units along it), ...) of its labelled axes; None if it may have any size.
             Units are numbered over all groups, -1 for positions that are never removed. Other axes may have any size.
-        scale: the factor that it scales by, if that depends on a width.
+        scale: its factor, if that depends on a width.
         numbers: (position, value) of arguments that must stay the same.
-        reading: what it found in values.
+        reading: the number or the sizes that it computed from values.
     """
 
     op: str
@@ -76,8 +76,11 @@ def build_trail(
 ) -> tuple[TrailOperation, ...]:
     """The trail of all operations on the tape.
 
-    `units` is (num_atoms,), the unit of every atom; -1 for atom 0 and for atoms that cannot be removed. `group_of_unit`
-    is (units + 1,), with the last entry, -1, for unit -1. `names` are those of the groups.
+    Args:
+        operations: the operations, in order.
+        units: (num_atoms,) the unit of every atom; -1 for atom 0 and for atoms that cannot be removed.
+        group_of_unit: (units + 1,) the group of every unit; the last entry, -1, is that of unit -1.
+        names: names of the groups.
     """
     cache: dict[int, tuple[tuple[int, ...], _Axes | None]] = {}
 
@@ -95,13 +98,13 @@ def build_trail(
 
     trail = []
     for op, inputs, outputs, scale, numbers, reading in operations:
-        met = dict.fromkeys(index for layer in inputs for index in lookup(layer)[0])
-        made = tuple(_output(shadow, [lookup(layer)[1] for layer in shadow.layers]) for shadow in outputs)
+        groups = dict.fromkeys(names[index] for layer in inputs for index in lookup(layer)[0])
+        axes = tuple(_output(shadow, [lookup(layer)[1] for layer in shadow.layers]) for shadow in outputs)
         by = None
         if scale is not None:
             queries = tuple(names[index] for index in lookup(scale.labels)[0])
             by = scale._replace(labels=units[np.maximum(scale.labels, 0)].reshape(-1), groups=queries)
-        trail.append(TrailOperation(op, tuple(names[index] for index in met), made, by, numbers, reading))
+        trail.append(TrailOperation(op, tuple(groups), axes, by, numbers, reading))
     return tuple(trail)
 
 

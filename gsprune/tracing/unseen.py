@@ -1,9 +1,9 @@
 """Parts of a model that the example never ran: heads of other tasks, branches, early exits.
 
-A part counts as unseen where a sibling ran in its place: another element of its list, or a head beside it, of the same
-class and input width, that makes an output of the network. Other unused layers are dead code as far as anybody can
-tell. An unseen part reads what its neighbours in the module tree read or make: tensors that pass between the children
-of the module around it. Channels there keep their width where its first weights fit them; it fails loudly at any other.
+A part counts as unseen if a sibling ran: another element of its list, or a module of the same class and input width
+that makes an output of the network. Other unused layers count as dead code. An unseen part probably reads a tensor that
+its siblings read or make. Such tensors keep their channels if the first weights of the part fit their width. At any
+other width the part would fail with an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LISTS = (nn.ModuleList, nn.ModuleDict)
 
 
 def unseen_modules(tape: Tape, model: nn.Module) -> list[str]:
-    """Names of the submodules in whose place the traced call has run a sibling; outermost ones only."""
+    """Names of the submodules that the traced call has not run, but a sibling of them; outermost ones only."""
     if len(tape.used) == len(tape.shapes):
         return []
     found: list[str] = []
@@ -40,7 +40,7 @@ def unseen_modules(tape: Tape, model: nn.Module) -> list[str]:
 
 
 def _is_run(tape: Tape, model: nn.Module, name: str) -> bool | None:
-    """Whether the traced call has used a parameter of a submodule; None where it has no parameters."""
+    """True if the traced call has used a parameter of a submodule; None if it has no parameters."""
     leaves = [f"{name}.{leaf}" for leaf, _ in model.get_submodule(name).named_parameters()]
     return any(tape.canonical(leaf) in tape.used for leaf in leaves) if leaves else None
 
@@ -61,10 +61,9 @@ def _reads_alike(sibling: nn.Module, module: nn.Module) -> bool:
 
 
 def _makes_outputs(tape: Tape, name: str) -> bool:
-    """Whether an output of the network is made by a weight of this submodule.
+    """True if a weight of this submodule makes an output of the network.
 
-    A head of one output (a value) has no labels to tell that by. So every direct child of the network that makes one
-    number counts as a head.
+    A single output (a value) has no labels. So every direct child of the network with a weight of one row counts.
     """
     made = np.zeros(tape.num_atoms, bool)
     for labels, reason in tape.protections:
@@ -79,9 +78,9 @@ def protect_unseen(tape: Tape, model: nn.Module, names: Sequence[str], run: Call
     """Protect the channels that unseen modules may read. `run` calls the model under the tracer once more.
 
     Returns:
-        names of the modules that may read channels, or of which nobody knows what they read.
+        names of the modules that may read channels, or whose inputs are unknown.
     """
-    fitting: dict[str, bool] = {}  # unseen module -> whether it may read channels
+    fitting: dict[str, bool] = {}  # unseen module -> True if it may read channels
     with ExitStack() as stack:
         for name in names:
             sizes = _input_sizes(model.get_submodule(name))
@@ -102,7 +101,7 @@ def protect_unseen(tape: Tape, model: nn.Module, names: Sequence[str], run: Call
 
 
 def _protect_fitting(tape: Tape, tensor: Tensor, name: str, sizes: frozenset[int]) -> bool | None:
-    """Protect a tensor's channels where a module can read it; whether there are any, None where it cannot."""
+    """Protect the channels of a tensor that a module can read; None if it cannot, False if there are no channels."""
     shape = tuple(tensor.shape)
     whole = any(prod(shape[axis:]) in sizes for axis in range(1, len(shape)))  # also flattened
     layers = tape.of(tensor).layers
@@ -113,9 +112,9 @@ def _protect_fitting(tape: Tape, tensor: Tensor, name: str, sizes: frozenset[int
 
 
 def _neighbours(model: nn.Module, name: str) -> Iterator[nn.Module]:
-    """The children of the innermost module around `name` that calls its children itself, those in lists included.
+    """The children of the innermost module around `name` that is no list, and the elements of its lists.
 
-    None where the whole model is a list: it has no code but the `forward` that the user gave.
+    A model that is a list has no neighbours: the user's `forward` calls its elements.
     """
     if isinstance(model, _LISTS):
         return
@@ -134,7 +133,7 @@ def _neighbours(model: nn.Module, name: str) -> Iterator[nn.Module]:
 
 
 def _input_sizes(module: nn.Module) -> frozenset[int]:
-    """Widths that a module may read: the inputs of its weights, but those that an earlier weight of it makes."""
+    """Widths that a module may read: the input widths of its weights that no earlier weight of it makes."""
     sizes: set[int] = set()
     made: set[int] = set()
     for layer in module.modules():

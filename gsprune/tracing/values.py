@@ -4,9 +4,9 @@ Code that computes a number from a width (``x / x.shape[-1]``, ``math.log(width)
 has shrunk. The numbers of the traced forward are compared with those of the smaller network. A mean written as a sum
 over channels divided by their number is an exception: it reads the channels as a population.
 
-Where a channel's position becomes a value (an action, a row of a table, a mask of the chosen expert), the channels must
-keep their positions. The index alone does no harm: code that wants ``x.max(1).values`` leaves it unused. So the index
-remembers the channels, and the operation that uses it protects them.
+Channels whose position becomes a value (an action, a row of a table, a mask of the chosen expert) must keep their
+positions. An unused index is harmless: code may need only ``x.max(1).values``. So the index's shadow holds the channels
+as `positions`, and the first operation that uses the index protects them.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _SAME_VALUES = frozenset(
 
 
 def numbers_of(tape: Tape, call: Call, inputs: Sequence[Shadow]) -> Numbers:
-    """(position, value) of the arguments of an operation on channels, or on a sum over channels, that are constants."""
+    """(position, value) of the constant arguments of an operation on channels, or on a sum over channels."""
     sums = [shadow.sum for shadow in inputs if shadow.sum is not None]
     of_channels = any(shadow.layers and shadow.kind is Kind.ACTIVATION for shadow in inputs)
     if call.op not in _ARITHMETIC or not (sums or of_channels):
         return ()
-    if tape.scale is not None or tape.inside_attention:  # scales, for which the rows of the queries make up
+    if tape.scale is not None or tape.inside_attention:  # the rows of the queries compensate for such a scale
         return ()
     candidates = [(i, first_number(value)) for i, value in enumerate(call.args[:2]) if _is_number(tape, call, value)]
     found = [(index, number) for index, number in candidates if number is not None]
@@ -65,7 +65,7 @@ def reading_of(result: Any) -> Reading:
 
 
 def _is_number(tape: Tape, call: Call, value: Any) -> bool:
-    """True of a Python number, and of a constant of equal values that the operation does not write to."""
+    """True for a Python number, and for a constant of equal values that the operation does not write to."""
     if not isinstance(value, Tensor):
         return True
     shadow = tape.of(value)
@@ -75,9 +75,9 @@ def _is_number(tape: Tape, call: Call, value: Any) -> bool:
 
 
 def use_positions(tape: Tape, call: Call, inputs: Sequence[Shadow]) -> None:
-    """Protect the channels whose positions an operation uses, or let its output hold the same positions.
+    """Protect the channels whose positions an operation uses as values, or pass the positions on to its output.
 
-    The outputs have their shadows; `inputs` are those of the inputs, from before the operation.
+    The outputs have their shadows already. `inputs` are the inputs' shadows from before the operation.
     """
     positions = [layer for shadow in inputs for layer in shadow.positions]
     if call.op in _SAME_VALUES and (positions or inputs[0].sum is not None):
@@ -91,5 +91,5 @@ def use_positions(tape: Tape, call: Call, inputs: Sequence[Shadow]) -> None:
 
 
 def _is_zero(call: Call) -> bool:
-    """True for a product with the number 0, which is 0 whatever the index is (``loss + 0 * unused``)."""
+    """True for a product with the number 0, which does not depend on the index (``loss + 0 * unused``)."""
     return call.op == "aten.mul" and any(np.isscalar(value) and number_of(value) == 0 for value in call.args)

@@ -1,9 +1,9 @@
-"""The watcher: torch functions that dispatched operations do not show, or not whole.
+"""The watcher: torch functions that dispatched operations do not show completely.
 
-Operations show plain numbers. So that it is known whose width a view follows, the shapes that a forward reads while it
-is traced hold integers that remember their channels, also through a division into equal parts. A view to such a size
-ties the channels of both tensors position by position: the code asks for widths that shrink alike. Where the same units
-lie along both, in whatever order (heads last, NesT), they do so by themselves.
+Operations show sizes as plain numbers. During a trace, the sizes that the forward reads off shapes are integers that
+remember their channels, also after a division into equal parts. A view to such a size ties the channels of both tensors
+position by position, because the code needs equal widths. If both have the same units, in any order (heads last, NesT),
+their widths are equal without a tie.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _SHAPES: _Functions = frozenset({Tensor.size, Tensor.shape.__get__})  # type: ig
 _VIEWS: _Functions = frozenset({Tensor.view, Tensor.reshape, torch.reshape})
 _SPLITS: _Functions = frozenset((Tensor.split, torch.split, Tensor.split_with_sizes, torch.split_with_sizes))
 _ATTENTION = F.scaled_dot_product_attention
-# The same values in a new tensor, without a dispatched operation.
+# Functions that copy a tensor without a dispatched operation.
 _COPIES: _Functions = frozenset({Tensor.__deepcopy__, Tensor.data.__get__})  # type: ignore[attr-defined]
-# A tensor's data for code that the tracer does not see.
+# Functions that give a tensor's data to code outside of PyTorch.
 _READERS: _Functions = frozenset(
     {
         Tensor.numpy,
@@ -74,10 +74,7 @@ class _Length(int):
 
 
 class Watcher(TorchFunctionMode):
-    """Sees shapes that are read, data that leaves, and torch's attention.
-
-    The latter is taken apart before it is dispatched.
-    """
+    """Sees shapes that the code reads, data that leaves PyTorch, and torch's attention before it is decomposed."""
 
     def __init__(self, tape: Tape) -> None:
         super().__init__()
@@ -91,7 +88,7 @@ class Watcher(TorchFunctionMode):
         if func is _ATTENTION:
             return self._attention(args, kwargs)
         if func is F.multi_head_attention_forward:
-            with self._attention_seen():
+            with self._inner_attention_seen():
                 return func(*args, **kwargs)
         num_splits = len(tape.splits)
         if func in _READERS and tape.of(args[0]).kind is Kind.ACTIVATION:
@@ -108,8 +105,8 @@ class Watcher(TorchFunctionMode):
         return result
 
     @contextmanager
-    def _attention_seen(self) -> Iterator[None]:
-        """See the attention that a function of torch calls; no mode sees what runs inside of a function."""
+    def _inner_attention_seen(self) -> Iterator[None]:
+        """See the attention that a function of torch calls: modes are off inside of the functions that they handle."""
 
         def seen(*args: Any, **kwargs: Any) -> Any:
             with self:
@@ -134,7 +131,10 @@ class Watcher(TorchFunctionMode):
 
 
 def _with_channels(tape: Tape, tensor: Tensor, result: Any) -> Any:
-    """A `torch.Size`, or one length, whose lengths remember their channels; one length only if it is unambiguous."""
+    """The read shape, or the one read size, as lengths that remember their channels.
+
+    One size remembers them only if no other axis has the same size.
+    """
     axes = {varying(layer)[0]: layer.reshape(1, -1) for layer in tape.layers(tensor) if len(varying(layer)) == 1}
     if not axes:
         return result
@@ -145,11 +145,11 @@ def _with_channels(tape: Tape, tensor: Tensor, result: Any) -> Any:
 
 
 def _tie_view(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], out: Tensor, num_splits: int) -> None:
-    """Tie the axes of a view to the channels whose length they were given.
+    """Tie the axes of a view to the other channels off which their sizes were read.
 
-    Of an axis that the view splits, channels go along the part whose size is left open or is such a length: the others
-    are numbers in the code. `args` are a tensor and its sizes, one by one or in a sequence; `num_splits` is the number
-    of splits on the tape before the view.
+    If the view splits an axis, the part whose size is -1 or such a length holds the channels, since the other sizes are
+    numbers in the code. `args` are a tensor and its sizes, one by one or in a sequence; `num_splits` is the number of
+    splits on the tape before the view.
     """
     sizes = kwargs.get("shape", args[1:])
     sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
@@ -172,14 +172,14 @@ def _tie_view(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], out: Tens
 
 
 def _keep_along(tape: Tape, axis: int, num_splits: int) -> None:
-    """Channels of the splits that the view noted go along this axis, if it is one of theirs."""
+    """Note that `axis` holds the channels of the splits from index `num_splits` on that have this axis."""
     for index in range(num_splits, len(tape.splits)):
         if axis in tape.splits[index].axes:
             tape.splits[index] = tape.splits[index]._replace(keep=axis, named=True)
 
 
 def _tie_split(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], parts: Sequence[Tensor]) -> None:
-    """Keep the parts of a split (tensor, sizes, axis) as long as the channels whose length they were given."""
+    """Keep parts of a split (tensor, sizes, axis) as long as the other channels off which their size was read."""
     named = {"split_size_or_sizes", "split_size", "split_sizes"} & kwargs.keys()
     sizes = args[1] if len(args) > 1 else kwargs[named.pop()]
     axis = args[2] if len(args) > 2 else kwargs.get("dim", 0)

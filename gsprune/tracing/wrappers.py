@@ -1,4 +1,4 @@
-"""Modules that must be made plain before pruning: wrappers with hooks on the parameters' shapes, and TorchScript."""
+"""Recognises modules that cannot be pruned: wrappers of other modules (DDP, FSDP), and TorchScript."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParalle
 
 
 def wrapper_of(module: nn.Module) -> str | None:
-    """The name of the wrapper that `module` is, None where it is none; by name, so that nothing need be imported."""
+    """The class name of a wrapper, None for other modules. Compares names, so that no class is imported."""
     return next((kind.__name__ for kind in type(module).__mro__ if kind.__name__ in _WRAPPERS), None)
 
 
 def is_scripted(module: nn.Module) -> bool:
-    """Whether `module` is TorchScript (``torch.jit.script`` or ``trace``), whose code and sizes cannot be changed."""
+    """True if `module` is TorchScript (``torch.jit.script`` or ``trace``), whose code and sizes cannot be changed."""
     return isinstance(module, torch.jit.ScriptModule)

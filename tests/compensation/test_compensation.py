@@ -433,7 +433,7 @@ def test_unusable_calibration_data_is_an_error_that_changes_nothing(
 def test_unknown_modes_and_rescaling_are_refused() -> None:
     with pytest.raises(ValueError, match="`compensate` must be one of 'none', 'bias', 'linear', got 'lineal'; did you"):
         gsprune.prune_step(small_agent(), 0.5, compensate="lineal")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="both make up for the same channels"):
+    with pytest.raises(ValueError, match="both compensate for removed channels"):
         gsprune.prune_step(
             small_agent(), 0.5, example_inputs=frames(2), compensate="bias", calibration=frames(), rescale=True
         )

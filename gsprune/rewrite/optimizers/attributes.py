@@ -5,7 +5,7 @@ The parameter of such a tensor is found in one of these ways:
 - the tensor's key is the parameter, its id or its name;
 - the tensor's list or object holds exactly one parameter;
 - the tensor's list has the same shapes, in the same order, as a list of parameters;
-- all parameters of the tensor's shape are sliced alike.
+- all parameters of the tensor's shape are sliced in the same way.
 
 Other tensors that may depend on a pruned parameter are refused.
 """
@@ -185,8 +185,8 @@ class _Search:
         )
         kind = "tensor" if isinstance(tensor, Tensor) else "NumPy array"
         return RewriteError(
-            f"{type(self.optimizer).__name__} keeps a {kind} of shape {tuple(tensor.shape)} in `{place[1:]}`, and it"
-            f" cannot be told how it follows the parameters that are sliced ({names}): {why}; nothing was changed."
+            f"{type(self.optimizer).__name__} keeps a {kind} of shape {tuple(tensor.shape)} in `{place[1:]}`, and"
+            f" its parameter cannot be found among those that are sliced ({names}): {why}; nothing was changed."
             " Keep it in optimizer.state[parameter], in a dictionary by parameter or in a list in the order of the"
             " parameters, or prune without `optimizer=` and build a new optimizer (`report.slice(name, tensor)` slices"
             " tensors to copy into it)"

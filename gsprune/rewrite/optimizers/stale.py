@@ -63,8 +63,8 @@ def _check_state(optimizer: Optimizer, parameter: Tensor, shapes: set[Shape]) ->
         if value.shape != parameter.shape and tuple(value.shape) in shapes:
             raise RewriteError(
                 f"{type(optimizer).__name__} holds a state of shape {tuple(value.shape)} for a parameter that was"
-                f" pruned to {tuple(parameter.shape)} in a step that was not told of this optimizer; it has not"
-                " stepped. Pass `optimizer=` to prune_step (or to Pruner). If that is too late, make a new optimizer"
+                f" pruned to {tuple(parameter.shape)} in a step without this optimizer; it has not stepped."
+                " Pass `optimizer=` to prune_step (or to Pruner). If that is too late, make a new optimizer"
             )
 
 

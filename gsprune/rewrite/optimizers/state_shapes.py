@@ -48,7 +48,7 @@ def pattern_of_state(
 def is_preconditioner(value: Tensor) -> bool:
     """True for a symmetric or triangular square matrix that is not constant.
 
-    A preconditioner of a square parameter has the parameter's shape, but both axes stand for the same one.
+    A preconditioner of a square parameter has the parameter's shape, but both its axes are one axis of the parameter.
     """
     if value.ndim != 2 or value.shape[0] != value.shape[1] or value.shape[0] < 2 or not value.is_floating_point():
         return False

@@ -31,7 +31,7 @@ Path = tuple[Any, ...]
 """Keys from a parameter's state to a part of it."""
 
 _WAYS_OUT = (
-    "Remove the entry (`del optimizer.state[parameter]`), register how it follows by"
+    "Remove the entry (`del optimizer.state[parameter]`), register a handler with"
     " gsprune.rewrite.optimizers.register_state_handler, or prune without `optimizer=` and build a new optimizer"
     " (`report.slice(name, tensor)` slices tensors to copy into it)"
 )
@@ -172,7 +172,7 @@ class StateSlicer:
         """Refuse matrices that mix the channels of a square parameter and have its shape.
 
         Raises:
-            RewriteError: there is one.
+            RewriteError: an optimizer has such a matrix.
         """
         for optimizer in optimizers:
             if type(optimizer).__module__.startswith("torch.optim"):  # they have none

@@ -1,4 +1,4 @@
-"""Optimizers inside of optimizers (Lookahead, SAM, accelerate's), and tensors in optimizers' attributes.
+"""Finds optimizers inside of optimizers (Lookahead, SAM, accelerate's), and tensors in optimizers' attributes.
 
 Both are recognised by type, so attributes may have any name.
 """

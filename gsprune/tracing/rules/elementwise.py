@@ -13,7 +13,7 @@ from gsprune.tracing.scales import masked_dot, note_factor
 from gsprune.tracing.shadow import Kind, Labels, Shadow
 from gsprune.tracing.tape import Tape
 
-# Operations under which the product of a weight stays one: True where the other operand is a factor.
+# Linear operations, which turn a weight's product into a product of that weight. True if the other operand is a factor.
 _LINEAR = {"aten.mul": True, "aten.div": True, "aten.add": False, "aten.sub": False, "aten.neg": False}
 
 
@@ -30,12 +30,12 @@ def _pointwise(tape: Tape, call: Call) -> Shadow:
     is_scaled = note_factor(tape, call)
     shadow = elementwise(tape, call.tensors(), call.outputs()[0].shape)
     if shadow.kind is Kind.ACTIVATION and call.op in _LINEAR:
-        shadow = replace(shadow, source=None if is_scaled else _common_product(tape, call))
+        shadow = replace(shadow, source=None if is_scaled else _source_of_result(tape, call))
     return replace(shadow, dot=masked_dot(tape, call))
 
 
-def _common_product(tape: Tape, call: Call) -> str | None:
-    """The weight whose product the result still is: scaled by fixed factors, summed with its like or a bias."""
+def _source_of_result(tape: Tape, call: Call) -> str | None:
+    """The weight whose product the result of a linear operation is, None if there is none. Notes added biases."""
     shadows = [tape.of(tensor) for tensor in call.tensors()]
     products = [shadow for shadow in shadows if shadow.source and shadow.kind is Kind.ACTIVATION]
     others = [shadow for shadow in shadows if shadow not in products]

@@ -19,7 +19,7 @@ _MASKS = (torch.bool, torch.uint8)
 
 
 def _indexed_axes(indices: Sequence[torch.Tensor | None]) -> list[int]:
-    """The axes of x that ``x[indices]`` indexes; a mask indexes as many as it has."""
+    """The axes of x that ``x[indices]`` indexes; a mask indexes as many axes as it has."""
     axes: list[int] = []
     place = 0
     for index in indices:
@@ -31,7 +31,7 @@ def _indexed_axes(indices: Sequence[torch.Tensor | None]) -> list[int]:
 
 @aten("index _unsafe_index")
 def _index(tape: Tape, call: Call) -> Shadow:
-    """x[i, :, j, ...] with tensors: axes that are not indexed carry on, where NumPy's rules put them."""
+    """x[i, :, j, ...] with tensors: axes that are not indexed keep their labels, placed by NumPy's rules."""
     places: list[Any] = []
     for index in call.args[1]:
         if index is None:
@@ -51,7 +51,7 @@ def _index_select(tape: Tape, call: Call) -> Shadow:
 
 @aten("gather")
 def _gather(tape: Tape, call: Call) -> Shadow:
-    """gather(x, dim, index): like the axes it does not gather along, if the index covers them."""
+    """gather(x, dim, index): the axes other than `dim` keep their labels if the index has their full size."""
     sizes = zip(call.args[0].shape, call.args[2].shape, strict=False)
     uncovered = [axis for axis, (own, other) in enumerate(sizes) if own != other]
     return tape.protect_along(tape.of(call.args[0]), [call.axis(1), *uncovered], _REASON)
@@ -59,7 +59,7 @@ def _gather(tape: Tape, call: Call) -> Shadow:
 
 @aten("index_put _index_put_impl _unsafe_index_put")
 def _index_put(tape: Tape, call: Call) -> Shadow:
-    """x[i, :, j] = value: one number may be written at any positions that are not channels (``h[done] = 0``)."""
+    """x[i, :, j] = value: a single number may be written along axes without channels (``h[done] = 0``)."""
     shadow = tape.of(call.args[0])
     is_free = all(layer.shape[axis] == 1 for layer in shadow.layers for axis in _indexed_axes(call.args[1]))
     return shadow if is_free and call.args[2].numel() == 1 else _put(tape, call)
@@ -88,7 +88,7 @@ def _scatter(tape: Tape, call: Call) -> Shadow:
 
 @aten("one_hot nonzero bincount multinomial masked_select unique_dim _unique2")
 def _numbered(tape: Tape, call: Call) -> Shadow:
-    """Operations whose output has a size of its own: all channels keep their width."""
+    """Operations whose output size depends on values or arguments: all channels are protected."""
     for tensor in call.tensors():
         tape.protect(tape.of(tensor), f"{call.op} over channels")
     return EMPTY
@@ -101,7 +101,7 @@ def _triangle(tape: Tape, call: Call) -> Shadow:
 
 
 def _opened_columns(tape: Tape, weight: torch.Tensor) -> Shadow:
-    """The width of an embedding, opened; the vocabulary stays."""
+    """The shadow of an embedding's weight: its columns are opened, its rows (the vocabulary) protected."""
     columns = tape.protect_along(tape.of(weight), [0], "rows of an embedding")
     for layer in columns.layers:
         tape.open(layer)

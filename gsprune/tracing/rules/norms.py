@@ -25,7 +25,8 @@ def _batch_norm(tape: Tape, call: Call) -> list[Shadow]:
         tape.population(layer for layer in own.layers if varying(layer) != (1,))
     layers = merge(tape, [own, *(row_operand(tape, tensor, 1, x.ndim) for tensor in parameters if tensor.numel())])
     kind = highest_kind([tape.of(tensor) for tensor in (x, *parameters)])
-    return [Shadow(layers, kind, tape.of(x).source if kind is Kind.PARAMETER else None)]  # of a weight: standardised
+    # A standardised weight is still the weight.
+    return [Shadow(layers, kind, tape.of(x).source if kind is Kind.PARAMETER else None)]
 
 
 @aten("native_layer_norm layer_norm _fused_rms_norm")
@@ -40,7 +41,7 @@ def _layer_norm(tape: Tape, call: Call) -> list[Shadow]:
 
 @aten("native_group_norm group_norm")
 def _group_norm(tape: Tape, call: Call) -> list[Shadow]:
-    """Group norm: position j of every group is tied, so that groups stay equal; axis 1 are the channels."""
+    """Group norms: channels are on axis 1; position j of every group is tied, so that groups shrink equally."""
     x = call.args[0]
     whole = call.op == "aten.group_norm"
     groups, channels = call.args[1] if whole else call.args[6], x.shape[1]
@@ -62,7 +63,7 @@ def _group_norm(tape: Tape, call: Call) -> list[Shadow]:
 
 @aten("_softmax _log_softmax softmax log_softmax _safe_softmax")
 def _softmax(tape: Tape, call: Call) -> Shadow:
-    """``softmax`` and its kin along one axis: a population where that axis holds channels."""
+    """Softmax along one axis: a population if that axis holds channels."""
     shadow, axis = tape.of(call.args[0]), call.axis(1)
     tape.population(layer for layer in shadow.layers if layer.shape[axis] > 1)
     return shadow
@@ -79,7 +80,7 @@ def _weight_norm(tape: Tape, call: Call) -> list[Shadow]:
 def _renorm(tape: Tape, call: Call) -> Shadow:
     """renorm(x, p, dim, maxnorm): each position of `dim` has a norm over all other axes.
 
-    The norms of a weight do not change with rows of zeros.
+    Rows of zeros do not change a weight's norms.
     """
     shadow, axis = tape.of(call.args[0]), call.axis(2)
     if shadow.kind is not Kind.PARAMETER:

@@ -1,4 +1,4 @@
-"""Operands: shadows aligned to the axes of an operation's output, and what happens where they meet."""
+"""Operands: shadows aligned to the axes of an operation's output, and the rules for layers that meet there."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ __all__ = [
 class Operand(NamedTuple):
     """A tensor's layers, sizes and kind, aligned to the axes of the operation's output.
 
-    Attributes:
-        uneven: axes of a constant along which its values differ (``arange``, ``linspace``).
+    `uneven` are the axes of a constant along which its values differ (``arange``, ``linspace``).
     """
 
     layers: Sequence[Labels]
@@ -52,7 +51,7 @@ def along_axis(labels: Labels, axis: int, ndim: int) -> Labels:
 
 
 def flexible(size: int, axis: int, ndim: int) -> Labels:
-    """A layer of labels that follow whatever they meet along `axis`."""
+    """A layer of flexible labels along `axis`."""
     return along_axis(np.full(size, FLEXIBLE, np.int32), axis, ndim)
 
 
@@ -103,7 +102,7 @@ def elementwise(tape: Tape, tensors: Sequence[torch.Tensor], shape: Sequence[int
 
 
 def _spanned_by_constants(operands: Sequence[Operand], layers: Sequence[Labels], shape: Sequence[int]) -> list[Labels]:
-    """Axes that constants alone span: they follow what they meet (a state of zeros times a mask of ends)."""
+    """Flexible layers for axes that only constants span (a state of zeros times a mask of ended episodes)."""
     rest = [item for item in operands if item.kind is not Kind.CONSTANT]
     return [
         flexible(size, axis, len(shape))
@@ -116,7 +115,7 @@ def _spanned_by_constants(operands: Sequence[Operand], layers: Sequence[Labels],
 
 
 def _open_parameters(tape: Tape, operands: Sequence[Operand], layers: Sequence[Labels]) -> None:
-    """A parameter that is broadcast against an activation makes channels along its last axis (Fourier features)."""
+    """Open the last axes of parameters that are broadcast against an activation (Fourier features)."""
     for item in operands:
         for layer in item.layers if item.kind is Kind.PARAMETER else ():
             if any(layer is other for other in layers) and varying(layer)[-1] == len(item.sizes) - 1:
@@ -124,7 +123,7 @@ def _open_parameters(tape: Tape, operands: Sequence[Operand], layers: Sequence[L
 
 
 def protect_all(tape: Tape, call: Call) -> Shadow:
-    """The rule of an operation without one: whatever enters it keeps its width, and what leaves it is fixed."""
+    """The default rule: it protects the channels of the inputs, and the output is fixed."""
     for tensor in call.tensors():
         shadow = tape.of(tensor)
         tape.protect(shadow, f"{call.op} has no rule")
@@ -136,16 +135,16 @@ def protect_all(tape: Tape, call: Call) -> Shadow:
 
 
 def merge(tape: Tape, operands: Sequence[Operand]) -> list[Labels]:
-    """The layers of an element-wise result (broadcast): layers that overlap are united.
+    """The layers of an element-wise result with broadcasting: layers that overlap are united.
 
-    A layer cannot shrink where another operand is full-size without varying. It is protected, or, if it varies over
-    other axes too, tied along the fixed ones.
+    A layer cannot shrink along an axis that is fixed in another operand. It is tied along such axes, and protected if
+    it varies over no others.
     """
     merged: list[Labels] = []
     for index, item in enumerate(operands):
         others = [*operands[:index], *operands[index + 1 :]]
-        layers = [left for layer in item.layers if (left := _meet_fixed(tape, layer, others)) is not None]
-        for other in merged:  # of one operand, several layers may vary over an axis that a view has joined
+        layers = [rest for layer in item.layers if (rest := _meet_fixed(tape, layer, others)) is not None]
+        for other in merged:  # a view that joins axes may leave several layers over one axis
             layers = _drop_all_but_last(tape, layers, other)
         fresh = []
         for layer in layers:
@@ -160,7 +159,7 @@ def merge(tape: Tape, operands: Sequence[Operand]) -> list[Labels]:
 
 
 def _meet_fixed(tape: Tape, layer: Labels, others: Sequence[Operand]) -> Labels | None:
-    """The rest of a layer that meets the fixed axes of other operands."""
+    """A layer after it has met the fixed axes of other operands; None if it is protected."""
     for other in others:
         axes = varying(layer)
         if other.kind is Kind.CONSTANT:
@@ -179,7 +178,7 @@ def _meet_fixed(tape: Tape, layer: Labels, others: Sequence[Operand]) -> Labels 
 
 
 def _drop_all_but_last(tape: Tape, layers: list[Labels], other: Labels) -> list[Labels]:
-    """Of several layers that overlap another one, the last axis is the channels'; the others are protected."""
+    """Keep the last of several layers that overlap another one: it holds the channels. Protect the others."""
     overlapping = [layer for layer in layers if overlap(layer, other)]
     if len(overlapping) < 2:
         return layers

@@ -20,8 +20,8 @@ _WRITTEN = "channels cut at a number written into the code"
 def _picked(tape: Tape, shadow: Shadow, axis: int, index: int) -> Shadow:
     """`shadow` at one position of an axis.
 
-    A layer that varies there alone is protected: the position is a number written into the code. One that varies over
-    other axes too is tied along this one (queries, keys and values of one projection).
+    A layer that varies over this axis only is protected, since the position is a number in the code. Other layers are
+    tied along the axis (queries, keys and values of one projection).
     """
     layers = []
     for layer in shadow.layers:
@@ -41,7 +41,7 @@ def _select(tape: Tape, call: Call) -> Shadow:
 
 @aten("unbind unbind_copy")
 def _unbind(tape: Tape, call: Call) -> list[Shadow]:
-    """unbind: every position of an axis on its own."""
+    """``unbind``: one output per position of an axis."""
     shadow, axis = tape.of(call.args[0]), call.axis(1)
     return [_picked(tape, shadow, axis, index) for index in range(len(call.out))]
 
@@ -68,7 +68,7 @@ def _cut(shadow: Shadow, axis: int, part: slice) -> Shadow:
 
 
 def _split_parts(tape: Tape, shadow: Shadow, axis: int, parts: int) -> None:
-    """Equal parts along an axis shrink alike: tied position by position if they would not otherwise."""
+    """Note that an axis was split into equal parts, which must shrink equally."""
     for layer in shadow.layers:
         size = layer.shape[axis]
         if size > 1:
@@ -81,9 +81,9 @@ def _split_parts(tape: Tape, shadow: Shadow, axis: int, parts: int) -> None:
     "tensor_split"
 )
 def _split(tape: Tape, call: Call) -> list[Shadow]:
-    """split, chunk and their kin: sizes are read off the outputs.
+    """Splits and chunks. Equal parts shrink equally, unequal parts on their own.
 
-    Equal parts shrink alike. Unequal ones shrink on their own; their sizes are stored or computed, and must follow.
+    Sizes that are written in the code, and unequal chunks, protect the channels.
     """
     shadow, axis = tape.of(call.args[0]), call.axis(2)
     sizes = [part.shape[axis] for part in call.out]
@@ -104,7 +104,7 @@ def _split(tape: Tape, call: Call) -> list[Shadow]:
 
 
 def _keep_as_long(tape: Tape, shadow: Shadow, axis: int, sizes: Sequence[int]) -> None:
-    """Parts of one size among unequal ones stay equally long: one number in the code may stand for all of them."""
+    """Keep those of unequal parts that have one size equally long: the code may use one number for all of them."""
     for layer in shadow.layers:
         if layer.shape[axis] == 1:
             continue
@@ -140,7 +140,7 @@ def _cat(tape: Tape, call: Call) -> Shadow:
 
 
 def _joined(tape: Tape, tensors: Sequence[torch.Tensor], operands: Sequence[Operand], axis: int) -> Labels | None:
-    """The layer along the axis of a concatenation; parts without labels there are fixed, or follow what they meet."""
+    """The layer along the axis of a concatenation. Parts without labels there get fixed or flexible ones."""
     along = []
     for item in operands:
         layers = [layer for layer in item.layers if layer.shape[axis] > 1]
@@ -164,7 +164,7 @@ def _joined(tape: Tape, tensors: Sequence[torch.Tensor], operands: Sequence[Oper
 
 
 def _is_of_any_width(constant: torch.Tensor, axis: int) -> bool:
-    """True if a constant is alike along `axis` (a state of zeros), and its size there is not written into the code."""
+    """True if a constant's values are equal along `axis` (a state of zeros) and the code does not contain its size."""
     size = constant.shape[axis]
     if size == 1 or constant.is_meta or are_written_sizes([size]):
         return False

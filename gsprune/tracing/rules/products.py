@@ -1,4 +1,4 @@
-"""Rules of matrix products, also of those that use another weight for every group of rows (mixture of experts)."""
+"""Rules of matrix products, and of grouped ones with a weight per group of rows (mixture of experts)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["contract", "first_vector", "note_products", "vectors_along"]
 def vectors_along(
     tape: Tape, layers: Sequence[Labels], axis: int, *, named: bool = True
 ) -> tuple[list[Labels], list[Labels]]:
-    """Layers that vary over `axis` as vectors, tied along their other axes, and the layers that do not.
+    """The layers that vary over `axis`, as vectors that are tied along all other axes; and the remaining layers.
 
-    With `named`, a layer whose channels go along another axis that the code named is tied along this one instead.
+    With `named`, a layer whose channels the code places along another axis (`Split.named`) is tied along `axis`.
     """
     vectors, rest = [], []
     for layer in layers:
@@ -38,14 +38,14 @@ def vectors_along(
 
 
 def first_vector(tape: Tape, vectors: Sequence[Labels]) -> Labels | None:
-    """The vector that holds the channels; others (kernel axes merged into the same axis) are protected."""
+    """The first vector, which holds the channels. Others (kernel axes merged into the same axis) are protected."""
     for other in vectors[1:]:
         tape.protect(other, f"{tape.op}: another axis holds the channels")
     return vectors[0] if vectors else None
 
 
 def contract(tape: Tape, a: Labels | None, a_kind: Kind, b: Labels | None, b_kind: Kind) -> None:
-    """Sum over an axis that both operands have: their atoms are the same channels; a fixed side protects the other.
+    """Sum over an axis that both operands have: unite its labels; if one side is fixed, protect the other.
 
     The axis of a weight (`b` of kind PARAMETER) consumes channels.
     """
@@ -67,23 +67,20 @@ def contract(tape: Tape, a: Labels | None, a_kind: Kind, b: Labels | None, b_kin
 
 
 def _contract_either(tape: Tape, a: Labels | None, a_kind: Kind, b: Labels | None, b_kind: Kind) -> None:
-    """`contract`, whichever side the weight stands on."""
+    """`contract` with the weight on either side."""
     if a_kind is Kind.PARAMETER and b_kind is not Kind.PARAMETER:
         a, a_kind, b, b_kind = b, b_kind, a, a_kind
     contract(tape, a, a_kind, b, b_kind)
 
 
 def note_products(tape: Tape, first: Shadow, second: Shadow, layers: Sequence[Labels]) -> None:
-    """A sum of products of two activations is exact where one of them is zero in a removed channel."""
+    """Note a sum of products of two activations, unless one is a weight's product: its removed channels are zero."""
     if first.kind is second.kind is Kind.ACTIVATION and first.source is None and second.source is None:
         tape.population(layers)
 
 
 def _product(tape: Tape, a: torch.Tensor, b: torch.Tensor, transposed: bool = False) -> Shadow:
-    """The shadow of a @ b as in ``torch.matmul``, or of a @ b^T.
-
-    A vector is a row on the left and a column on the right; of operands with fewer axes the batch axes are broadcast.
-    """
+    """The shadow of a @ b as in ``torch.matmul``, or of a @ b^T. Vectors become matrices of one row or column."""
     ndim, is_row, is_column = max(a.ndim, b.ndim, 2), a.ndim == 1, b.ndim == 1
     result = _matrix_product(tape, _lifted(tape, a, ndim), _lifted(tape, b, ndim, is_column=is_column), transposed)
     axes = (*(ndim - 2,) * is_row, *(ndim - 1,) * is_column)
@@ -93,14 +90,13 @@ def _product(tape: Tape, a: torch.Tensor, b: torch.Tensor, transposed: bool = Fa
 def _matrix_product(tape: Tape, a: torch.Tensor, b: torch.Tensor, transposed: bool) -> Shadow:
     """The shadow of a @ b: (..., n, k) @ (..., k, m), or of a @ b^T with b (..., m, k).
 
-    The contracted axis unites, tied over batch and rows; rows of `a` and columns of `b` carry on, and a parameter's
-    columns (its rows, where the parameter stands on the left) are opened. Batch axes meet as in an element-wise
-    operation: heads stay equal.
+    The labels of the contracted axis are united. The result has the labels of the rows of `a` and the columns of `b`.
+    The columns of a parameter `b`, or the rows of a parameter `a`, are opened. Batch axes are broadcast.
     """
     num_columns = b.shape[-2 if transposed else -1]
     first, second = tape.of(a), tape.of(b)
     second_layers = [np.swapaxes(layer, -1, -2) for layer in second.layers] if transposed else second.layers
-    # Between two activations, heads of queries and keys stay, whatever a view leaves open.
+    # Between two activations, queries and keys keep their heads, even if a view determines another axis.
     named = Kind.PARAMETER in (first.kind, second.kind)
     mine, rows = vectors_along(tape, first.layers, a.ndim - 1, named=named)
     theirs, columns = vectors_along(tape, second_layers, b.ndim - 2, named=named)
@@ -127,21 +123,21 @@ def _matrix_product(tape: Tape, a: torch.Tensor, b: torch.Tensor, transposed: bo
 
 
 def _num_uses(a: torch.Tensor, b: torch.Tensor) -> float:
-    """How often each element of the right-hand matrix is used."""
+    """The number of uses of each element of the right-hand matrix."""
     batch = float(np.prod(a.shape[:-2], dtype=np.float64))
     shared = float(np.prod(b.shape[:-2], dtype=np.float64))
     return batch * a.shape[-2] / max(shared, 1.0)
 
 
 def _protect_from_uneven(tape: Tape, constant: torch.Tensor, axis: int, channels: Sequence[Labels]) -> None:
-    """Protect channels whose sum is weighted by a constant that goes by their positions (``arange``, ``eye``)."""
+    """Protect channels whose sum is weighted by a constant that depends on positions (``arange``, ``eye``)."""
     if channels and axis % constant.ndim in uneven_axes(constant, tape.of(constant)):
         for layer in channels:
             tape.protect(layer, f"{tape.op} with {UNEVEN}")
 
 
 def _mark_heads(tape: Tape, layers: Sequence[Labels]) -> None:
-    """Labels that vary over a batch axis and another one are heads': the width of their group is that of one head."""
+    """Note layers with heads: they vary over a batch axis and another one."""
     for layer in layers:
         axes = varying(layer)
         if len(axes) > 1 and axes[0] < layer.ndim - 2:
@@ -149,7 +145,7 @@ def _mark_heads(tape: Tape, layers: Sequence[Labels]) -> None:
 
 
 def _equal_heads(tape: Tape, layers: Sequence[Labels]) -> list[Labels]:
-    """Layers over heads and their widths, tied over the heads: these stay as many, and equal."""
+    """The layers, tied over batch axes if they also vary over rows or columns: all heads stay, with equal widths."""
     return [
         tape.collapse(layer, range(layer.ndim - 2)) if varying(layer)[-1] >= layer.ndim - 2 else layer
         for layer in layers
@@ -193,14 +189,14 @@ def _addmm(tape: Tape, call: Call) -> Shadow:
 
 @aten("linear")
 def _linear(tape: Tape, call: Call) -> Shadow:
-    """linear(x, weight, bias), where it arrives whole."""
+    """linear(x, weight, bias)."""
     x, weight = call.args[:2]
     return _plus(tape, _product(tape, x, weight, transposed=True), call.arg(2, "bias"), call)
 
 
 @aten("_grouped_mm")
 def _grouped_mm(tape: Tape, call: Call) -> Shadow:
-    """Grouped products (x, weights, offs): rows (t, k) of x by the weight (k, m) of their expert; all experts stay."""
+    """Grouped products (x, weights, offs): each row of x (t, k) with its expert's weight (k, m). All experts stay."""
     x, weights = call.args[:2]
     if x.ndim != 2 or weights.ndim != 3:
         return protect_all(tape, call)

@@ -43,9 +43,9 @@ def _observed(tape: Tape, call: Call) -> list[Shadow]:
 
 
 def _along(tape: Tape, x: torch.Tensor, vectors: Sequence[torch.Tensor], axis: int) -> Shadow:
-    """`x` element by element with vectors along one axis, but those that had another size before the trace.
+    """`x` element by element with vectors along one axis.
 
-    They belong to an observer that has never run.
+    Vectors of an observer that had not run before the trace had another size then. They are left out.
     """
     axis, shadow = axis_of(axis, x.ndim), tape.of(x)
     rows = []

@@ -1,4 +1,4 @@
-"""Rules of the fused recurrent cells that CUDA has; elsewhere recurrent layers arrive as ordinary operations."""
+"""Rules of CUDA's fused recurrent cells. On other devices recurrent layers consist of ordinary operations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _gru(tape: Tape, call: Call) -> list[Shadow]:
 def _cell(tape: Tape, call: Call, gates: int) -> list[Shadow]:
     """Shadows of the new state and the workspace of a cell (gates of the input, gates of the state, state, biases ...).
 
-    Gate blocks of all tensors (..., gates * hidden) meet, and are tied block by block.
+    The gates of all tensors (..., gates * hidden) are united, and the blocks of one tensor are tied.
     """
     tensors = [tensor for tensor in (*call.args[:2], *call.args[3:5]) if tensor is not None]
     hidden = [_tied_gates(tape, layer, gates) for layer in merge(tape, [operand(tape, each, 2) for each in tensors])]

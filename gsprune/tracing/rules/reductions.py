@@ -27,9 +27,9 @@ def _reduce(tape: Tape, call: Call, axes: Sequence[int], *, exact: bool) -> Shad
     """The shadow of a reduction over `axes`. Unless it is `exact`, it reads channels there as a population."""
     shadow, layers = tape.of(call.args[0]), []
     for layer in shadow.layers:
-        left = _reduced(tape, layer, axes)
-        if left is not None:
-            layers.append(left)
+        rest = _reduce_layer(tape, layer, axes)
+        if rest is not None:
+            layers.append(rest)
         else:
             tape.unweighted.append(layer)
             if not exact:
@@ -39,12 +39,12 @@ def _reduce(tape: Tape, call: Call, axes: Sequence[int], *, exact: bool) -> Shad
     return Shadow(layers, shadow.kind)
 
 
-def _reduced(tape: Tape, layer: Labels, axes: Sequence[int]) -> Labels | None:
-    """A layer after a reduction over `axes`, kept with size 1; None where it varied there alone.
+def _reduce_layer(tape: Tape, layer: Labels, axes: Sequence[int]) -> Labels | None:
+    """A layer after a reduction over `axes`, which keep size 1; None if its channels were reduced.
 
-    A layer that varies over another axis too: heads (the last of two axes is reduced) are read as a population, and so
-    tied over the other; else (a mean over the positions of an un-flattened tensor, a maximum over pairs of channels
-    whose size is written in the code) it is tied along the reduced ones.
+    A layer that varies over two axes, of which the second is reduced and holds the channels, has heads: they are tied.
+    Any other layer that also varies over a kept axis is tied along the reduced axes (a mean over the positions of an
+    un-flattened tensor, a maximum over pairs of channels).
     """
     over = varying(layer)
     inside = [axis for axis in over if axis in axes]
@@ -62,7 +62,7 @@ def _reduced(tape: Tape, layer: Labels, axes: Sequence[int]) -> Labels | None:
 
 @aten("sum nansum")
 def _sum(tape: Tape, call: Call) -> Shadow:
-    """Sums: exact where a removed channel is zero, as the product of a weight is."""
+    """Sums. They are exact over a weight's product, whose removed channels are zero."""
     x, shadow, axes = call.args[0], tape.of(call.args[0]), _dims(call)
     result = _reduce(tape, call, axes, exact=shadow.kind is Kind.PARAMETER or shadow.source is not None)
     layers = [layer for layer in shadow.layers if set(varying(layer)) <= set(axes)]
@@ -80,7 +80,7 @@ def _mean(tape: Tape, call: Call) -> Shadow:
 
 @aten("norm linalg_vector_norm")
 def _norm(tape: Tape, call: Call) -> Shadow:
-    """Norms, whose axes come after the order. Those of a weight do not change with rows of zeros."""
+    """Norms, whose axes are the third argument. Rows of zeros do not change a weight's norm."""
     return _reduce(tape, call, _dims(call, 2), exact=tape.of(call.args[0]).kind is Kind.PARAMETER)
 
 
@@ -93,12 +93,12 @@ def _extreme(tape: Tape, call: Call) -> Shadow | list[Shadow]:
 
 @aten("argmax argmin")
 def _arg_extreme(tape: Tape, call: Call) -> Shadow:
-    """``argmax`` and ``argmin``: positions of one axis, or of the flattened tensor. Their use protects the channels."""
+    """``argmax`` and ``argmin``: positions along one axis, or in the flattened tensor."""
     return _with_positions(tape, call, _reduce(tape, call, _dims(call), exact=True))
 
 
 def _with_positions(tape: Tape, call: Call, result: Shadow) -> Shadow:
-    """Indices from a reduction of the first argument: values are positions of the layers that were reduced."""
+    """The shadow of the indices from a reduction: their values are positions along the reduced layers."""
     axes = _dims(call)
     reduced = [layer for layer in tape.of(call.args[0]).layers if any(axis in axes for axis in varying(layer))]
     return replace(result, positions=reduced)
@@ -106,7 +106,7 @@ def _with_positions(tape: Tape, call: Call, result: Shadow) -> Shadow:
 
 @aten("median nanmedian")
 def _median(tape: Tape, call: Call) -> Shadow:
-    """``median(x)`` reads all elements as a population; ``median(x, dim)`` orders those of one axis."""
+    """``median(x)`` reads all elements as a population; ``median(x, dim)`` orders the elements along one axis."""
     return _whole(tape, call) if call.arg(1, "dim") is None else _order(tape, call)
 
 
@@ -122,10 +122,7 @@ def _whole(tape: Tape, call: Call) -> Shadow:
 
 @aten("cumsum cumprod logcumsumexp cummax cummin sort argsort mode")
 def _order(tape: Tape, call: Call, index: int = 1) -> Shadow:
-    """An operation that orders or numbers the elements along one axis: channels there are protected, others carry on.
-
-    The axis is argument `index`.
-    """
+    """An operation that orders or numbers elements along one axis, argument `index`: channels there are protected."""
     x, shadow = call.args[0], tape.of(call.args[0])
     reason = f"{call.op} over channels"
     if call.arg(index, "dim", -1) is None or x.ndim == 0:

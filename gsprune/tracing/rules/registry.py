@@ -39,7 +39,7 @@ class Operation(NamedTuple):
         name: "aten.add", also for ``add_``.
         rule: its rule, None if it has none.
         mutable: True if it writes into an argument.
-        composite: True if it has no rule and is made of other operations: these are traced, and counted, instead.
+        composite: True if it has no rule and is made of other operations. Then these are traced.
         random: True if it draws random numbers.
         reads_values: True if its output is a number, or a tensor whose sizes depend on values.
     """

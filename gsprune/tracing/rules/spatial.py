@@ -19,9 +19,9 @@ _RANKED = (
 
 
 def tied_over_space(tape: Tape, call: Call, first: int) -> Shadow:
-    """The first argument of an operation that mixes positions (axes from `first`): tied over space.
+    """The first argument's shadow, tied along the axes from `first` on, whose positions the operation mixes.
 
-    Layers of positions alone are protected.
+    Layers that vary only over these axes are protected.
     """
     shadow, layers = tape.of(call.args[0]), []
     for layer in shadow.layers:
@@ -38,7 +38,7 @@ def tied_over_space(tape: Tape, call: Call, first: int) -> Shadow:
     "mkldnn_adaptive_avg_pool2d"
 )
 def _resample(tape: Tape, call: Call) -> Shadow:
-    """Pools and resampling: axes 0 and 1 carry on (or the leading ones of an input without a batch)."""
+    """Pools and resampling: the axes before the spatial ones keep their labels."""
     ndim = call.args[0].ndim
     rank = int(call.op[-2]) if call.op[-2:-1].isdigit() else ndim - 2
     return tied_over_space(tape, call, ndim - rank)
@@ -46,7 +46,7 @@ def _resample(tape: Tape, call: Call) -> Shadow:
 
 @aten("pixel_shuffle")
 def _pixel_shuffle(tape: Tape, call: Call) -> Shadow:
-    """pixel_shuffle: r * r neighbouring channels become the positions of one, and go together."""
+    """``pixel_shuffle``: r * r neighbouring channels become the positions of one channel, and are tied."""
     axis, factor = call.args[0].ndim - 3, int(call.args[1])
 
     def move(layer: Labels) -> Labels:
@@ -71,7 +71,7 @@ def _pixel_unshuffle(tape: Tape, call: Call) -> Shadow:
 
 @aten("channel_shuffle native_channel_shuffle")
 def _channel_shuffle(tape: Tape, call: Call) -> Shadow:
-    """channel_shuffle(x, groups): view, transpose, view; groups stay equal."""
+    """channel_shuffle(x, groups): view, transpose, view; groups shrink equally."""
     groups = int(call.args[1])
 
     def move(layer: Labels) -> Labels:

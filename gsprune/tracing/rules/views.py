@@ -43,7 +43,7 @@ def _view(tape: Tape, call: Call) -> Shadow:
 
 @aten("permute permute_copy transpose swapaxes swapdims t numpy_T movedim moveaxis unsqueeze flip rot90")
 def _move(tape: Tape, call: Call) -> Shadow:
-    """Axes that change places or are turned over: torch moves the labels as it has moved the data."""
+    """Axes that are permuted or flipped: torch moves the labels as it has moved the data."""
     move = getattr(torch.ops.aten, call.op.removeprefix("aten."))
 
     def moved(layer: Labels) -> Labels:
@@ -55,7 +55,7 @@ def _move(tape: Tape, call: Call) -> Shadow:
 
 @aten("expand expand_as broadcast_to")
 def _expand(tape: Tape, call: Call) -> Shadow:
-    """Expand: an axis that grows from size 1 follows whatever it meets, as in broadcasting."""
+    """``expand``: an axis that grows from size 1 has flexible labels, as in broadcasting."""
     return _repeated(tape, call, [1] * call.out.ndim)
 
 
@@ -66,7 +66,7 @@ def _repeat(tape: Tape, call: Call) -> Shadow:
 
 
 def _repeated(tape: Tape, call: Call, counts: Sequence[int]) -> Shadow:
-    """Labels repeated along the axes that vary; axes that grow from size 1 follow whatever they meet."""
+    """Labels repeated along the axes that vary; axes that grow from size 1 get flexible labels."""
     x, ndim = call.args[0], call.out.ndim
     shadow = tape.of(x)
     layers = []
@@ -125,7 +125,7 @@ def _pad(tape: Tape, call: Call) -> Shadow:
 
 @aten("as_strided")
 def _as_strided(tape: Tape, call: Call) -> Shadow:
-    """as_strided to the same shape is a copy; any other protects."""
+    """``as_strided`` to the same shape and strides is a copy. To others, it protects all channels."""
     x, shadow = call.args[0], tape.of(call.args[0])
     if x.shape == call.out.shape and x.stride() == call.out.stride():
         return shadow
@@ -135,7 +135,7 @@ def _as_strided(tape: Tape, call: Call) -> Shadow:
 
 @aten("diagonal")
 def _diagonal(tape: Tape, call: Call) -> Shadow:
-    """diagonal(x, offset, dim1, dim2): channels along either axis are protected, others carry on."""
+    """diagonal(x, offset, dim1, dim2): channels along either axis are protected."""
     axes = call.axis(2, "dim1"), call.axis(3, "dim2", 1)
     shadow = tape.protect_along(tape.of(call.args[0]), axes, f"{call.op} over channels")
     return shadow.carry(lambda layer: np.expand_dims(layer.squeeze(axes), -1))
@@ -156,5 +156,5 @@ def _like(tape: Tape, call: Call) -> Shadow:
 
 @aten("new_zeros new_ones new_full new_empty new_empty_strided")
 def _free(tape: Tape, call: Call) -> Shadow:
-    """A constant of the size that the forward asked for."""
+    """A constant whose size the forward chose."""
     return FREE

@@ -1,4 +1,4 @@
-"""An optimizer that a pruning step was not told of says so at its next step, and has not stepped."""
+"""An optimizer that was not passed to a pruning step raises an error at its next step, and has not stepped."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_moments_of_former_shapes_are_refused_with_the_way_out(name: str) -> Non
         gsprune.prune_step(model, sparsity, example_inputs=X)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     for _ in range(2):
-        with pytest.raises(gsprune.RewriteError, match=r"was not told of this optimizer.*`optimizer=`.*new optimizer"):
+        with pytest.raises(gsprune.RewriteError, match=r"without this optimizer.*`optimizer=`.*new optimizer"):
             step(model, optimizer)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     step(model, WITH_STATE[name](model.parameters()))
@@ -58,7 +58,7 @@ def test_one_of_two_optimizers_that_was_forgotten_is_refused() -> None:
     step(model, first, second)
     gsprune.prune_step(model, 0.5, optimizer=first, example_inputs=X)
     step(model, first)
-    with pytest.raises(gsprune.RewriteError, match="not told of this optimizer"):
+    with pytest.raises(gsprune.RewriteError, match="without this optimizer"):
         step(model, second)
 
 
