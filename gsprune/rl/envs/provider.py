@@ -49,6 +49,15 @@ class EnvironmentRequest:
     first_env: int = 0
     num_threads: int | None = None
 
+    @classmethod
+    def of_run(cls, options: Mapping[str, Any], **others: Any) -> EnvironmentRequest:
+        """A request for environments like those of a run; `others` are fields that its options do not have.
+
+        The options of the run, by name, are `env_id`, `distribution_mode` and `env_options`.
+        """
+        difficulty, text = options.get("distribution_mode", "easy"), options.get("env_options", "")
+        return cls(options["env_id"], difficulty=difficulty, options=text, **others)
+
 
 class SavedState(Protocol):
     """A state of a vector environment, as a checkpoint keeps it."""

@@ -20,7 +20,13 @@ from gsprune.networks import example_frames
 from gsprune.rl.envs.checked import Step, checked_step
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
-from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig, TrackResult, evaluate_tracks
+from gsprune.rl.evaluation.protocol import (
+    EVALUATION_SEED,
+    ProtocolConfig,
+    TrackResult,
+    evaluate_tracks,
+    tracks_of,
+)
 from gsprune.rl.training.checkpoints import (
     MODEL_FILE,
     checkpoint_folders,
@@ -30,7 +36,7 @@ from gsprune.rl.training.checkpoints import (
 )
 from gsprune.rl.training.compilation import StableWidthCompiler
 from gsprune.rl.training.config import TrainConfig, resolve_device
-from gsprune.rl.training.environment_states import EnvironmentStates, training_request
+from gsprune.rl.training.environment_states import EnvironmentStates
 from gsprune.rl.training.from_scratch import take_widths
 from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, Row, as_row
 from gsprune.rl.training.pruning import NetworkSize, build_method
@@ -115,7 +121,7 @@ class Trainer(ABC, Generic[ConfigT]):
         """The dense network, or a new one with the widths of `widths_of`, and its optimizer."""
         config = self.config
         torch.manual_seed(config.seed)
-        self.environment = describe(training_request(config, config.num_envs))
+        self.environment = describe(config.request(config.num_envs))
         self.agent = self.build_dense()
         self.dense = self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
         with temporary_eval(self.agent):
@@ -129,7 +135,7 @@ class Trainer(ABC, Generic[ConfigT]):
     def _build_environments(self) -> None:
         """The environments of this process, and what records episodes."""
         config = self.config
-        self.envs: Any = make_environments(training_request(config, len(self.share), self.share.start))
+        self.envs: Any = make_environments(config.request(len(self.share), self.share.start))
         self._env_states = EnvironmentStates(config, self.environment, self.envs, self.ranks, self.share)
         self.ended = EpisodeLog(self.share.start)
         self.episodes = EpisodeTracker()
@@ -289,11 +295,11 @@ class Trainer(ABC, Generic[ConfigT]):
             return {}
         config = self.config
         seed = EVALUATION_SEED + config.seed
-        protocol = ProtocolConfig.of_run(vars(config), episodes=episodes, num_envs=config.eval_num_envs, seed=seed)
+        protocol = ProtocolConfig(vars(config), episodes=episodes, num_envs=config.eval_num_envs, seed=seed)
         began = time.monotonic()
         results: dict[str, TrackResult] = {}
         try:
-            results = evaluate_tracks(self.policy, protocol, device=self.device)
+            results = evaluate_tracks(self.policy, protocol, tracks_of(self.environment), self.device)
         except EvaluationError as error:
             self._has_given_up_evaluations = True
             self.say(f"the evaluation was given up: {error}")
