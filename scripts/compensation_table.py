@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 import gsprune
 from gsprune.importance import CRITERIA
-from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import make_environments
 from gsprune.rl.trained import TrainedAgent, load_agent
 
@@ -175,7 +175,7 @@ def run_digits(table: Table) -> None:
 def frames_of(agent: TrainedAgent, count: int, seed: int) -> Iterator[Tensor]:
     """Frames of the agent's play on training levels, `NUM_ENVS` at a time."""
     policy = agent.policy(torch.Generator().manual_seed(seed))
-    request = configured_request(agent.config, "train", NUM_ENVS, seed, is_training=False)
+    request = EnvironmentRequest.of_run(agent.config, num_envs=NUM_ENVS, seed=seed, is_training=False)
     with closing(make_environments(request)) as environments:
         observations, _ = environments.reset()
         for _ in range(count // NUM_ENVS):

@@ -8,7 +8,7 @@ run folder, where `gsprune report` reads it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -61,8 +61,7 @@ def main(args: Args) -> None:
         torch.set_num_threads(check_whole("torch_threads", args.torch_threads, at_least=1))
     agent = open_agent(args.run, resolve_device(args.device))
     seed = EVALUATION_SEED + agent.config["seed"] if args.seed is None else args.seed
-    amount = {"episodes": args.episodes, "num_envs": args.num_envs, "max_episode_steps": args.max_episode_steps}
-    config = ProtocolConfig.of_run(agent.config, seed=seed, **amount)
+    config = ProtocolConfig(agent.config, args.episodes, args.num_envs, seed, args.max_episode_steps)
     tracks = tracks_of(agent.environment, args.noise)
     with console.status("") as status:
         results = evaluate_tracks(
@@ -76,7 +75,9 @@ def main(args: Args) -> None:
 
 def _table(results: dict[str, TrackResult], agent: TrainedAgent, config: ProtocolConfig) -> Table:
     has_levels = agent.environment.has_test_split
-    game = f"{config.game} ({config.distribution_mode})" if has_levels else config.game
+    game = agent.config["env_id"]
+    if has_levels:
+        game += f" ({agent.config['distribution_mode']})"
     title = f"{game} after {agent.step:,} steps, {agent.acts} actions"
     count = config.environments * config.episodes_per_env
     each = " each" if len(results) > 1 else ""
@@ -105,12 +106,12 @@ def _document(results: dict[str, TrackResult], agent: TrainedAgent, config: Prot
     document = {
         "step": agent.step,
         "checkpoint": agent.checkpoint.name,
-        "game": config.game,
-        **({"distribution_mode": config.distribution_mode} if agent.environment.has_test_split else {}),
+        "game": agent.config["env_id"],
+        **({"distribution_mode": agent.config["distribution_mode"]} if agent.environment.has_test_split else {}),
         "actions": agent.acts,
         "num_envs": config.environments,
         "episodes_per_env": config.episodes_per_env,
         "seed": config.seed,
-        "tracks": {name: result.to_json() for name, result in results.items()},
+        "tracks": {name: asdict(result) for name, result in results.items()},
     }
     return json.dumps(document, indent=1).encode()

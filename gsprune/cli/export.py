@@ -58,7 +58,7 @@ def main(args: Args) -> None:
     check_whole("calibration_frames", args.calibration_frames, at_least=32)
     agent = open_agent(args.run)
     seed = EVALUATION_SEED + args.seed
-    config = ProtocolConfig.of_run(agent.config, episodes=args.episodes, num_envs=args.num_envs, seed=seed)
+    config = ProtocolConfig(agent.config, episodes=args.episodes, num_envs=args.num_envs, seed=seed)
     path = args.out or args.run / "export" / f"policy{_SUFFIX[args.format]}"
     with console.status("playing frames to check the export on"):
         frames = played_frames(agent, args.frames, config.seed)

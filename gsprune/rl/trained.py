@@ -14,8 +14,7 @@ import gsprune
 from gsprune.errors import CheckpointError
 from gsprune.rl.algorithms.algorithm import Algorithm
 from gsprune.rl.algorithms.registry import algorithm_of
-from gsprune.rl.envs.configured import configured_request
-from gsprune.rl.envs.provider import EnvironmentDescription
+from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.envs.registry import describe
 from gsprune.rl.evaluation.episodes import Policy
 from gsprune.rl.networks import configured_network
@@ -75,7 +74,7 @@ class TrainedAgent:
 
 def dense_network(options: Mapping[str, Any]) -> tuple[nn.Module, EnvironmentDescription]:
     """The dense network of a run's options with new random weights, and the description of its environment."""
-    environment = describe(configured_request(options))
+    environment = describe(EnvironmentRequest.of_run(options))
     build = algorithm_of(options["algorithm"]).build_network
     return configured_network(options, environment, build), environment
 

@@ -10,7 +10,7 @@ import torch
 import gsprune
 from gsprune.cli import main
 from gsprune.networks import example_frames
-from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import describe
 from gsprune.rl.trained import TrainedAgent, dense_network
 from gsprune.rl.training.checkpoints import MODEL_FILE
@@ -26,7 +26,7 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TrainedAgent:
     with torch.no_grad():
         hidden = next(m for m in network.modules() if isinstance(m, torch.nn.Linear))
         hidden.weight[::2] = 0
-    environment = describe(configured_request(OPTIONS))
+    environment = describe(EnvironmentRequest.of_run(OPTIONS))
     agent = TrainedAgent(network.eval(), OPTIONS, environment, tmp_path, 5, torch.device("cpu"), ())
     monkeypatch.setattr("gsprune.cli.console.load_agent", lambda run, device: agent)
     return agent

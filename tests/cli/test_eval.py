@@ -90,7 +90,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path, capsys: pytest.Capture
 
 def test_the_document_names_a_difficulty_only_where_there_are_levels(run: Path) -> None:
     agent = load_agent(run, "cpu")
-    config = ProtocolConfig("bigfish", "easy")
+    config = ProtocolConfig(agent.config)
     assert json.loads(_document({}, agent, config))["distribution_mode"] == "easy"
     agent = replace(agent, environment=replace(agent.environment, has_test_split=False))
     assert "distribution_mode" not in json.loads(_document({}, agent, config))

@@ -18,7 +18,7 @@ from gsprune.arrays import AnyArray
 from gsprune.cli import main
 from gsprune.cli.progress import TrainingDisplay
 from gsprune.errors import install_command
-from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import make_environments
 from gsprune.rl.trained import TrainedAgent, load_agent
 from gsprune.rl.training.metrics import read_metrics
@@ -118,7 +118,7 @@ def interrupt_after(patch: pytest.MonkeyPatch, steps: int) -> None:
 def compare_playbacks(agent: TrainedAgent, policy: Path, action: dict[str, Any], patch: pytest.MonkeyPatch) -> None:
     """Play an episode with the exported policy and with the agent: same observations, outputs and actions."""
     calls, choose = played_onnx(policy, patch)
-    envs = make_environments(configured_request(agent.config, "test", is_training=False))
+    envs = make_environments(EnvironmentRequest.of_run(agent.config, split="test", is_training=False))
     mine, others = np.random.default_rng(0), np.random.default_rng(0)
     frames, _ = envs.reset()
     for call in calls[:15]:

@@ -31,7 +31,7 @@ from gsprune.rl.envs import registry as environments
 from gsprune.rl.envs.gymnasium import GymnasiumGames
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.envs.registry import describe
-from gsprune.rl.evaluation.protocol import ProtocolConfig, evaluate_tracks
+from gsprune.rl.evaluation.protocol import ProtocolConfig, evaluate_tracks, tracks_of
 from gsprune.rl.objects import object_name
 from gsprune.rl.training import trainer as trainer_module
 from gsprune.rl.training.metrics import read_metrics
@@ -213,8 +213,8 @@ def test_an_environment_and_an_encoder_of_ones_own_train_prune_and_evaluate(
     assert rows[-1]["width/encoder.conv"] == 2  # of 8, at sparsity 0.8 rounded up
     assert rows[-1]["charts/episodic_length"] == 12
     assert np.isfinite(rows[-1]["losses/policy_loss"])
-    protocol = ProtocolConfig(agent.config["env_id"], episodes=2, num_envs=2, env_options=agent.config["env_options"])
-    results = evaluate_tracks(agent.policy, protocol)
+    protocol = ProtocolConfig(agent.config, episodes=2, num_envs=2)
+    results = evaluate_tracks(agent.policy, protocol, tracks_of(agent.environment))
     assert list(results) == ["test"]  # training and test levels are the same
     assert results["test"].mean_length == 12
     assert results["test"].normalised is None

@@ -49,6 +49,15 @@ class EnvironmentRequest:
     first_env: int = 0
     num_threads: int | None = None
 
+    @classmethod
+    def of_run(cls, options: Mapping[str, Any], **others: Any) -> EnvironmentRequest:
+        """A request for environments like those of a run; `others` are fields that its options do not have.
+
+        The options of the run, by name, are `env_id`, `distribution_mode` and `env_options`.
+        """
+        difficulty, text = options.get("distribution_mode", "easy"), options.get("env_options", "")
+        return cls(options["env_id"], difficulty=difficulty, options=text, **others)
+
 
 class SavedState(Protocol):
     """A state of a vector environment, as a checkpoint keeps it."""
@@ -79,7 +88,6 @@ class EnvironmentDescription:
     Attributes:
         observation_shape: (C, H, W) of its uint8 observations.
         action_space: of one environment: Discrete, MultiDiscrete or Box.
-        score_range: the returns that normalised scores map to 0 and 1; None where no scale is published.
         state_type: class of saved states. The vector environment then has ``get_state()``, which returns one, and
             ``set_state(state)``, which returns the present observations. None where states cannot be saved.
         has_test_split: False if training and test levels are the same.
@@ -94,7 +102,6 @@ class EnvironmentDescription:
 
     observation_shape: tuple[int, int, int]
     action_space: Space[Any]
-    score_range: ScoreRange | None = None
     state_type: type[SavedState] | None = None
     has_test_split: bool = False
     action_meanings: tuple[str, ...] | None = None

@@ -7,7 +7,7 @@ a generator of its own, so that an evaluation in the midst of training changes n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 
 from gsprune.checks import check_whole
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
-from gsprune.rl.envs.registry import describe, make_environments, score_range_of
+from gsprune.rl.envs.registry import make_environments, score_range_of
 from gsprune.rl.evaluation.episodes import MAX_EPISODE_STEPS, NOISE_SIGMAS, EpisodeReturns, Policy, evaluate
 from gsprune.rl.evaluation.statistics import bootstrap_interval, mean
 
@@ -65,33 +65,23 @@ class ProtocolConfig:
     """How much is played, and where.
 
     Attributes:
-        game: the id of the environment.
-        distribution_mode: difficulty of Procgen's levels.
+        options: the options of a run, of which those of its environment are read.
         episodes: at least so many per track; rounded up to the same number for every environment.
         num_envs: environments that step together.
         seed: of the levels, the sampled actions and the noise.
-        env_options: options of the environment.
         max_episode_steps: longest episode that is played.
     """
 
-    game: str
-    distribution_mode: Literal["easy", "hard"] = "easy"
+    options: Mapping[str, Any]
     episodes: int = 1_000
     num_envs: int = 64
     seed: int = 0
-    env_options: str = ""
     max_episode_steps: int = MAX_EPISODE_STEPS
 
     def __post_init__(self) -> None:
         check_whole("episodes", self.episodes, at_least=1)
         check_whole("num_envs", self.num_envs, at_least=1)
         check_whole("max_episode_steps", self.max_episode_steps, at_least=1)
-
-    @classmethod
-    def of_run(cls, options: Mapping[str, Any], **amount: int) -> ProtocolConfig:
-        """The environment of a run's options, and the other fields."""
-        env_options = options.get("env_options", "")
-        return cls(options["env_id"], options["distribution_mode"], env_options=env_options, **amount)
 
     @property
     def environments(self) -> int:
@@ -124,15 +114,11 @@ class TrackResult:
     mean_length: float
     returns: tuple[float, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values of the fields."""
-        return asdict(self)
-
 
 def evaluate_tracks(
     make_policy: Callable[[torch.Generator], Policy],
     config: ProtocolConfig,
-    tracks: Sequence[Track] | None = None,
+    tracks: Sequence[Track],
     device: torch.device | str = "cpu",
     on_track: Callable[[Track], None] | None = None,
 ) -> dict[str, TrackResult]:
@@ -140,8 +126,8 @@ def evaluate_tracks(
 
     Args:
         make_policy: builds the policy of a track from a generator on `device`; a greedy one ignores it.
-        config: game and size of the evaluation.
-        tracks: what to play; None for those of the environment without noise.
+        config: environment and size of the evaluation.
+        tracks: what to play.
         device: where the generator lives.
         on_track: called before each track, to show progress.
 
@@ -152,8 +138,6 @@ def evaluate_tracks(
         MissingExtraError: a package of the environment is not installed.
         EvaluationError: an episode is longer than `config.max_episode_steps`.
     """
-    if tracks is None:
-        tracks = tracks_of(describe(_request(config, CLEAN_TRACKS[0])))
     results: dict[str, TrackResult] = {}
     for track in tracks:
         if on_track is not None:
@@ -167,7 +151,10 @@ def _played(
 ) -> TrackResult:
     """Play one track."""
     generator = torch.Generator(device=device).manual_seed(config.seed)
-    envs = make_environments(_request(config, track))
+    request = EnvironmentRequest.of_run(
+        config.options, split=track.levels, num_envs=config.environments, seed=config.seed, is_training=False
+    )
+    envs = make_environments(request)
     try:
         episodes = evaluate(
             make_policy(generator),
@@ -179,26 +166,14 @@ def _played(
         )
     finally:
         envs.close()
-    return _result(episodes, config)
+    return _result(episodes, request)
 
 
-def _request(config: ProtocolConfig, track: Track) -> EnvironmentRequest:
-    return EnvironmentRequest(
-        config.game,
-        config.environments,
-        config.seed,
-        track.levels,
-        config.distribution_mode,
-        config.env_options,
-        is_training=False,
-    )
-
-
-def _result(episodes: EpisodeReturns, config: ProtocolConfig) -> TrackResult:
+def _result(episodes: EpisodeReturns, request: EnvironmentRequest) -> TrackResult:
     interval = bootstrap_interval(
-        {config.game: episodes.returns.ravel()}, mean, rng=np.random.default_rng(config.seed), resamples=2_000
+        {request.env_id: episodes.returns.ravel()}, mean, rng=np.random.default_rng(request.seed), resamples=2_000
     )
-    scale = score_range_of(config.game, config.distribution_mode)
+    scale = score_range_of(request.env_id, request.difficulty)
     return TrackResult(
         mean=episodes.mean,
         low=interval.low,

@@ -7,7 +7,7 @@ import torch
 
 from gsprune.arrays import Uint8Array
 from gsprune.checks import check_whole
-from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import make_environments
 from gsprune.rl.trained import TrainedAgent
 
@@ -21,7 +21,8 @@ def played_frames(agent: TrainedAgent, count: int, seed: int) -> Uint8Array:
     """(count, C, H, W) uint8 frames that the agent sees while it plays the full distribution of levels of its game."""
     check_whole("count", count, at_least=1)
     num_envs = min(_NUM_ENVS, count)
-    envs = make_environments(configured_request(agent.config, "test", num_envs, seed, is_training=False))
+    request = EnvironmentRequest.of_run(agent.config, split="test", num_envs=num_envs, seed=seed, is_training=False)
+    envs = make_environments(request)
     policy = agent.policy(torch.Generator(device=agent.device).manual_seed(seed))
     kept: list[Uint8Array] = []
     try:

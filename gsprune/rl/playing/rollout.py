@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from gsprune.arrays import Uint8Array
-from gsprune.rl.envs.configured import configured_request
+from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import make_environments
 from gsprune.rl.evaluation.protocol import EVALUATION_SEED
 from gsprune.rl.trained import TrainedAgent
@@ -55,7 +55,7 @@ def played(
         episodes: number of episodes, >= 1; None never ends.
     """
     policy = agent.policy(torch.Generator(device=agent.device).manual_seed(seed))
-    request = configured_request(agent.config, levels, 1, EVALUATION_SEED + seed, is_training=False)
+    request = EnvironmentRequest.of_run(agent.config, split=levels, seed=EVALUATION_SEED + seed, is_training=False)
     with closing(make_environments(request)) as environment:
         observations, _ = environment.reset()
         moment = Moment(observations[0].copy(), 1, 0.0)

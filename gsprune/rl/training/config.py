@@ -14,8 +14,7 @@ import torch
 from gsprune.checks import check_number, suggestion
 from gsprune.compensation.calibration import MIN_EXAMPLES
 from gsprune.engines import ENGINES, LatencyBudget, WidthPreset, multiple_of
-from gsprune.rl.envs.configured import configured_request
-from gsprune.rl.envs.provider import EnvironmentDescription
+from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
 from gsprune.rl.envs.registry import describe
 from gsprune.rl.importance import configured_importance
 from gsprune.rl.networks import check_encoder
@@ -121,6 +120,8 @@ class TrainConfig(ABC):
     """keep weights and activations channels-last, which is 2 to 4 times as fast on CPUs"""
     amp: Literal["none", "bf16"] = "none"
     """mixed precision: none (float32) or bf16 (autocast to bfloat16)"""
+    microbatch_size: int | None = None
+    """size of the pieces of a batch that go through the network; unset: 64 on the CPU (its caches), whole on a GPU"""
     compile: bool = False
     """torch.compile the network while its widths are stable, before and after the schedule; eager in between"""
 
@@ -145,6 +146,12 @@ class TrainConfig(ABC):
     def steps_per_iteration(self) -> int:
         """Environment steps per row of metrics."""
 
+    def request(self, num_envs: int, first_env: int = 0) -> EnvironmentRequest:
+        """A request for `num_envs` of the training's environments, from number `first_env` on."""
+        return EnvironmentRequest.of_run(
+            vars(self), num_envs=num_envs, seed=self.seed, first_env=first_env, num_threads=self.env_threads
+        )
+
     @property
     def num_iterations(self) -> int:
         """Iterations of the whole training; a last, incomplete one is omitted."""
@@ -160,8 +167,7 @@ class TrainConfig(ABC):
         configured_importance(self.importance)
         check_encoder(self.encoder)
         self._check_numbers("width", "num_features", at_least=1)
-        environment = describe(configured_request(vars(self), "train", self.num_envs, self.seed))
-        self.check_environment(environment)
+        self.check_environment(describe(self.request(self.num_envs)))
         resolve_device(self.device)
         self._check_numbers("sparsity", at_least=0, below=1, meaning="0.8 removes 80 %")
         self._check_numbers("prune_begin", "prune_end", at_least=0, at_most=1, meaning="a fraction of the training")
@@ -180,7 +186,7 @@ class TrainConfig(ABC):
             self._check_numbers("round_to", at_least=1)
         self._check_budget()
         self._check_numbers("total_timesteps", "min_channels", "eval_points", "eval_num_envs", at_least=1)
-        self._check_numbers("workers", "torch_threads", "env_threads", at_least=1)
+        self._check_numbers("workers", "torch_threads", "env_threads", "microbatch_size", at_least=1)
         self._check_numbers("eval_episodes", "eval_interval_episodes", "checkpoint_minutes", at_least=0)
         self._check_numbers("learning_rate", "adam_eps", above=0)
         refuse_idle(self)

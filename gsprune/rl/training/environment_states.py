@@ -11,20 +11,13 @@ import numpy as np
 from gsprune.arrays import Uint8Array
 from gsprune.distributed.ranks import Ranks
 from gsprune.rl.envs.checked import check_observations
-from gsprune.rl.envs.configured import configured_request
-from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
+from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.envs.registry import make_environments
 from gsprune.rl.training.config import TrainConfig
 
-__all__ = ["EnvironmentStates", "training_request"]
+__all__ = ["EnvironmentStates"]
 
 _MAX_SEED = 2**30  # leaves room for the number of an environment below 2**31
-
-
-def training_request(config: TrainConfig, num_envs: int, first_env: int = 0) -> EnvironmentRequest:
-    """A request for `num_envs` of the training's environments, from number `first_env` on."""
-    request = configured_request(vars(config), "train", num_envs, config.seed)
-    return replace(request, first_env=first_env, num_threads=config.env_threads)
 
 
 class EnvironmentStates:
@@ -46,7 +39,7 @@ class EnvironmentStates:
         """Start the episodes: the same ones as in a single process with all environments."""
         if self._ranks.is_alone or not self._description.can_save_states:
             return self._checked(self._envs.reset()[0])
-        whole: Any = make_environments(replace(training_request(self._config, self._config.num_envs), num_threads=0))
+        whole: Any = make_environments(replace(self._config.request(self._config.num_envs), num_threads=0))
         state = whole.get_state()
         whole.close()
         return cast(Uint8Array, self._envs.set_state(state.part(self._share)))

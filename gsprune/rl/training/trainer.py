@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -20,7 +20,13 @@ from gsprune.networks import example_frames
 from gsprune.rl.envs.checked import Step, checked_step
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
-from gsprune.rl.evaluation.protocol import EVALUATION_SEED, ProtocolConfig, TrackResult, evaluate_tracks
+from gsprune.rl.evaluation.protocol import (
+    EVALUATION_SEED,
+    ProtocolConfig,
+    TrackResult,
+    evaluate_tracks,
+    tracks_of,
+)
 from gsprune.rl.training.checkpoints import (
     MODEL_FILE,
     checkpoint_folders,
@@ -30,18 +36,19 @@ from gsprune.rl.training.checkpoints import (
 )
 from gsprune.rl.training.compilation import StableWidthCompiler
 from gsprune.rl.training.config import TrainConfig, resolve_device
-from gsprune.rl.training.environment_states import EnvironmentStates, training_request
+from gsprune.rl.training.environment_states import EnvironmentStates
 from gsprune.rl.training.from_scratch import take_widths
-from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, Row, as_row
+from gsprune.rl.training.metrics import EpisodeTracker, MetricWriter, Row, as_row
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
 from gsprune.rl.training.step_effect import AgentOutputs, StepEffect, held_out_count
-from gsprune.rl.training.workers import start_workers
+from gsprune.rl.training.workers import CPU_MICROBATCH, start_workers
 from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["OnActivity", "Trainer"]
 
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
+ResultT = TypeVar("ResultT")
 OnActivity = Callable[[int, str], None]
 """(environment steps so far, including the present iteration, activity of the trainer) -> None."""
 
@@ -115,7 +122,7 @@ class Trainer(ABC, Generic[ConfigT]):
         """The dense network, or a new one with the widths of `widths_of`, and its optimizer."""
         config = self.config
         torch.manual_seed(config.seed)
-        self.environment = describe(training_request(config, config.num_envs))
+        self.environment = describe(config.request(config.num_envs))
         self.agent = self.build_dense()
         self.dense = self.size = NetworkSize.of(self.agent, self.environment.observation_shape)
         with temporary_eval(self.agent):
@@ -129,10 +136,9 @@ class Trainer(ABC, Generic[ConfigT]):
     def _build_environments(self) -> None:
         """The environments of this process, and what records episodes."""
         config = self.config
-        self.envs: Any = make_environments(training_request(config, len(self.share), self.share.start))
+        self.envs: Any = make_environments(config.request(len(self.share), self.share.start))
         self._env_states = EnvironmentStates(config, self.environment, self.envs, self.ranks, self.share)
-        self.ended = EpisodeLog(self.share.start)
-        self.episodes = EpisodeTracker()
+        self.episodes = EpisodeTracker(self.ranks, self.share.start)
 
     def _start_counting(self) -> None:
         self.iteration = self.global_step = 0
@@ -258,7 +264,7 @@ class Trainer(ABC, Generic[ConfigT]):
             self.iteration += 1
             self.global_step += self.config.steps_per_iteration
             row = {
-                **self._episode_row(),
+                **self.episodes.take_row(),
                 **metrics,
                 "pruning/sparsity": self.sparsity,
                 **self.step_effect.take_row(),
@@ -289,11 +295,11 @@ class Trainer(ABC, Generic[ConfigT]):
             return {}
         config = self.config
         seed = EVALUATION_SEED + config.seed
-        protocol = ProtocolConfig.of_run(vars(config), episodes=episodes, num_envs=config.eval_num_envs, seed=seed)
+        protocol = ProtocolConfig(vars(config), episodes=episodes, num_envs=config.eval_num_envs, seed=seed)
         began = time.monotonic()
         results: dict[str, TrackResult] = {}
         try:
-            results = evaluate_tracks(self.policy, protocol, device=self.device)
+            results = evaluate_tracks(self.policy, protocol, tracks_of(self.environment), self.device)
         except EvaluationError as error:
             self._has_given_up_evaluations = True
             self.say(f"the evaluation was given up: {error}")
@@ -335,10 +341,41 @@ class Trainer(ABC, Generic[ConfigT]):
             self._discard()
 
     def _step(self, actions: AnyArray) -> Step:
-        """Act once in this process's environments, from `next_frames`; check the result, and replace `next_frames`."""
+        """Act once in this process's environments: check the result, count episodes, and replace `next_frames`."""
         step = checked_step(self.envs, actions, self.next_frames, self.config.env_id)
         self.next_frames = step.observations
+        self.episodes.add(step.infos)
         return step
+
+    def _learn(
+        self,
+        loss_of: Callable[[tuple[Tensor, ...]], tuple[Tensor, ResultT]],
+        batch: Iterable[Tensor],
+        batch_size: int,
+        max_grad_norm: float | None,
+    ) -> list[ResultT]:
+        """Make one gradient step. The batch goes through the network in pieces, whose losses add up.
+
+        Args:
+            loss_of: a piece of `batch` -> (its part of the loss of all processes' batches, another result).
+            batch: this process's rows.
+            batch_size: number of all processes' rows.
+            max_grad_norm: gradients are scaled down to this norm; None leaves them as they are.
+
+        Returns:
+            the other results of `loss_of`, in the order of the pieces.
+        """
+        parameters = list(self.agent.parameters())
+        size = self.config.microbatch_size or (CPU_MICROBATCH if self.device.type == "cpu" else batch_size)
+        pieces = list(zip(*(torch.split(tensor, size) for tensor in batch), strict=True))
+        results = self.workers.backward(parameters, loss_of, pieces)
+        self.ranks.sum_gradients(parameters)
+        self.method.after_backward()
+        if max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        self.optimizer.step()
+        self.method.after_optimizer_step()
+        return results
 
     def _report_activity(self, steps: int, activity: str) -> None:
         """Report the present activity, `steps` environment steps after the last iteration."""
@@ -398,12 +435,6 @@ class Trainer(ABC, Generic[ConfigT]):
     def _checkpoint_is_due(self) -> bool:
         is_last = self.iteration == self.config.num_iterations
         return is_last or time.monotonic() - self._checkpointed >= 60 * self.config.checkpoint_minutes
-
-    def _episode_row(self) -> dict[str, float | int | None]:
-        """The metrics of all processes' episodes, on the first process."""
-        parts = self.ranks.gather(self.ended.take()) or ()
-        self.episodes.add(episode for part in parts for episode in part)
-        return self.episodes.take_row()
 
     def _load_network(self) -> dict[str, Any]:
         """Load network and optimizer from the newest undamaged checkpoint; return the other state."""
