@@ -66,14 +66,14 @@ def save(
     optimizers = as_optimizers(optimizer, ("state_dict",))
     _refuse_extra_state(module)
     tensors = canonical_tensors(module)
-    state = session_of(module)
+    session = session_of(module)
     written = _persistent(module, tensors)
-    changed = [] if state is None else list(state.kept)
+    changed = [] if session is None else list(session.kept)
     document = {
         "tensors": {name: tensors[name] for name in written},
         "layout": {name: _layout(tensors[name]) for name in dict.fromkeys([*written, *changed])},
         "aliases": _aliases(module, tensors),
-        "pruning": None if state is None else _pruning_document(state),
+        "pruning": None if session is None else _session_document(session),
         "optimizers": [{"type": type(each).__name__, "state": each.state_dict()} for each in optimizers],
         "metadata": metadata,
     }
@@ -121,7 +121,7 @@ def load(
             # Setting the present values makes the transaction remember them.
             transaction.set_entries([(each.__dict__, key, each.__dict__[key]) for key in ("state", "param_groups")])
             each.load_state_dict(record["state"])
-        transaction.set_entries([(module.__dict__, SESSION_ATTRIBUTE, _pruning_state(saved, session_of(module)))])
+        transaction.set_entries([(module.__dict__, SESSION_ATTRIBUTE, _loaded_session(saved, session_of(module)))])
     return saved.metadata
 
 
@@ -171,7 +171,7 @@ class _Saved:
         tensors: name -> contents, for all tensors in the file.
         layout: name -> shape and dtype, for all tensors in the file and all pruned tensors.
         aliases: other names of tied tensors -> canonical name.
-        pruning: the result of `_pruning_document`; None if the model was never pruned.
+        pruning: the result of `_session_document`; None if the model was never pruned.
         kept: tensor -> {axis: kept indices}.
         attributes: module -> {attribute: value}.
         optimizers: type and state of each optimizer.
@@ -222,24 +222,24 @@ def _saved(path: Path, document: dict[str, Any]) -> _Saved:
         raise CheckpointError(f"{path} lacks a part of a checkpoint: {error!r}") from error
 
 
-def _pruning_document(state: Session) -> dict[str, Any]:
-    dense = dict(state.dense_shapes)
-    groups = state.recorded_groups
-    if state.graph is not None:
-        dense |= dense_shapes(state.graph, state.initial_widths)
-        groups = state.graph.groups
-    kept = state.kept
+def _session_document(session: Session) -> dict[str, Any]:
+    dense = dict(session.dense_shapes)
+    groups = session.recorded_groups
+    if session.graph is not None:
+        dense |= dense_shapes(session.graph, session.initial_widths)
+        groups = session.graph.groups
+    kept = session.kept
     return {
-        "initial_widths": state.initial_widths,
+        "initial_widths": session.initial_widths,
         "kept": {
             name: {axis: torch.from_numpy(np.array(index)) for axis, index in axes.items()}
             for name, axes in kept.items()
         },
         "dense_shapes": {name: dense[name] for name in kept},
         "groups": _groups_document(groups),
-        "attributes": state.attributes,
-        "links": [asdict(link) for link in state.links],
-        "refused": state.refused,
+        "attributes": session.attributes,
+        "links": [asdict(link) for link in session.links],
+        "refused": session.refused,
     }
 
 
@@ -273,7 +273,7 @@ def _groups(document: Mapping[str, Any]) -> tuple[Group, ...]:
     )
 
 
-def _pruning_state(saved: _Saved, before: Session | None) -> Session:
+def _loaded_session(saved: _Saved, before: Session | None) -> Session:
     """The session of the loaded model. The next step traces it again, with the session's former example if any."""
     example = None if before is None else before.example
     if saved.pruning is None:
@@ -353,12 +353,12 @@ def _aliases(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, str]
 
 def _persistent(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors in the ``state_dict``: all but buffers registered with ``persistent=False``."""
-    passing = {
+    omitted = {
         f"{prefix}.{name}" if prefix else name
         for prefix, owner in module.named_modules()
         for name in owner._non_persistent_buffers_set
     }
-    return [name for name in tensors if name not in passing]
+    return [name for name in tensors if name not in omitted]
 
 
 def _refuse_extra_state(module: nn.Module) -> None:

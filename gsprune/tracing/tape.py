@@ -34,7 +34,7 @@ class Axis(NamedTuple):
 
 
 class Split(NamedTuple):
-    """An axis that a view or a chunk has split into several. Each of them must shrink on its own.
+    """An axis that a view or a chunk has split into several. Channels may vary along one of them only.
 
     Attributes:
         labels: the layer after the split. It varies over `axes`.
