@@ -159,7 +159,7 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """s(u) = 1 - (1 - final)^u: equal intervals remove equal fractions of what is left.
+    """s(u) = 1 - (1 - final)^u: equal intervals remove equal fractions of the remaining channels.
 
     Raises:
         ValueError: `final` is a `LatencyBudget`, whose sparsity is not known before it is measured.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gsprune.checkpoint.document import read_document
-from gsprune.checkpoint.pruning_state import PRUNING_FIELDS, recorded_session, session_document
+from gsprune.checkpoint.session_document import PRUNING_FIELDS, recorded_session, session_document
 from gsprune.errors import CheckpointError
 from gsprune.rewrite.session import Session, session_of
 from gsprune.rewrite.tensors import aliases_of, canonical_tensors
@@ -96,9 +96,9 @@ def read_record(path: Path) -> Record:
 
 def persistent_names(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors in the ``state_dict``: all but buffers registered with ``persistent=False``."""
-    passing = {
+    omitted = {
         f"{prefix}.{name}" if prefix else name
         for prefix, owner in module.named_modules()
         for name in owner._non_persistent_buffers_set
     }
-    return [name for name in tensors if name not in passing]
+    return [name for name in tensors if name not in omitted]

@@ -56,11 +56,11 @@ def network_entry(model: nn.Module, example_inputs: Any, forward: Callable[..., 
     entry: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in module.parameters())}
     graph = _graph_of(module, example_inputs, forward)
     if graph is not None:
-        state = session_of(module)
+        session = session_of(module)
         entry["macs"] = graph.macs()
         entry["widths"] = {group.name: group.width for group in graph.groups}
-        if state is not None:
-            entry["initial_widths"] = dict(state.initial_widths)
+        if session is not None:
+            entry["initial_widths"] = dict(session.initial_widths)
     return entry
 
 

@@ -114,7 +114,7 @@ def prune_step(
         rescale: multiply kept channels by max(‖w before‖/‖w after‖, 1).
         compensate: how the layers that read removed channels are compensated: "linear" predicts removed channels from
             kept ones (a least-squares map that is folded into weights and biases), "bias" replaces them by their mean,
-            "none" does nothing. Each follower gets a map of its own.
+            "none" does nothing. Each follower gets a separate map.
         calibration: a few hundred inputs for `compensate`, for the importance "reconstruction" (which needs them) and
             for "activation": a tensor, tuple or dict like `example_inputs`, or an iterable of them. None uses the
             example. A compensated step runs them once before and once after the removal, and as often for each

@@ -27,7 +27,7 @@ def warn_after_step(session: Session, report: PruneReport) -> None:
         _warn_if_stuck(session, report)
     elif not session.verified and not report.dry_run:  # the first step that removes anything
         _warn_of_unseen(session.model, session.groups.traced)
-        _warn_of_strays(session.model, session.groups.traced, report.removed_positions)
+        _warn_of_untied_twins(session.model, session.groups.traced, report.removed_positions)
 
 
 def _warn(text: str) -> None:
@@ -70,25 +70,26 @@ def _warn_of_unseen(model: nn.Module, graph: Graph) -> None:
         )
 
 
-def _warn_of_strays(model: nn.Module, graph: Graph, removed: Removed) -> None:
+def _warn_of_untied_twins(model: nn.Module, graph: Graph, removed: Removed) -> None:
     """Warn of two modules with the same structure that lost different channels, if only one of them has gradients.
 
     Only the user knows whether the code mixes their weights, as for a momentum encoder.
     """
-    learns = [parameter.grad is not None for parameter in model.parameters()]
-    if all(learns) or not any(learns):  # gradients do not distinguish the two
+    has_gradient = [parameter.grad is not None for parameter in model.parameters()]
+    if all(has_gradient) or not any(has_gradient):  # gradients do not distinguish the two
         return
     for pair in untied_twins(model, graph.copies):
-        still, moving = sorted(pair, key=lambda name: _learns(model, name))
-        if not _learns(model, still) and _learns(model, moving) and _lost(removed, still) != _lost(removed, moving):
+        is_trained = {name: _has_gradients(model, name) for name in pair}
+        frozen, trained = sorted(pair, key=is_trained.__getitem__)
+        if is_trained[frozen] != is_trained[trained] and _lost(removed, frozen) != _lost(removed, trained):
             _warn(
-                f"{still!r} and {moving!r} of {type(model).__name__} have the same structure, {still!r} has no"
+                f"{frozen!r} and {trained!r} of {type(model).__name__} have the same structure, {frozen!r} has no"
                 " gradient, and they lose different channels. If the code mixes their weights (momentum encoder, target"
-                f" network), pass followers=[(model.{still}, model.{moving})] from the first step on"
+                f" network), pass followers=[(model.{frozen}, model.{trained})] from the first step on"
             )
 
 
-def _learns(model: nn.Module, name: str) -> bool:
+def _has_gradients(model: nn.Module, name: str) -> bool:
     return any(parameter.grad is not None for parameter in model.get_submodule(name).parameters())
 
 

@@ -92,7 +92,7 @@ def compare(got: Any, expected: Any) -> str | None:
 def settle(doubt: DoubtError, got: Any, expected: Any) -> str | None:
     """The error in outputs that were in doubt; None if the doubt came from rounding.
 
-    `got` and `expected` are the outputs of the sliced and the masked network in float64, None where there are none.
+    `got` and `expected` are the outputs of the sliced and the masked network in float64, None if a run failed.
     """
     gaps = None if got is None or expected is None else _gaps(got, expected)
     if gaps is None or isinstance(gaps, str) or len(gaps) != len(doubt.gaps):

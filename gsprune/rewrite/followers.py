@@ -137,7 +137,7 @@ def matched_tensors(
         if tuple(tensors[name].shape) != shape:
             raise ValueError(
                 f"`followers[{index}]`: {name!r} has shape {tuple(tensors[name].shape)}, the model's has {shape}; pass"
-                " every follower to each prune_step, or copy the model anew"
+                " every follower to each prune_step, or copy the model again"
             )
     # An average's container may count its updates.
     own = [name for name, tensor in tensors.items() if tensor.ndim] if is_container else canonical_tensors(follower)

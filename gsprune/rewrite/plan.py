@@ -128,7 +128,7 @@ def _check_ties(binding: Binding, after: Structure, keeps: list[IntArray | None]
             names = list(binding.tensors)
             raise RewriteError(
                 f"a follower ties {names[i]!r} and {names[j]!r}, which `model` keeps apart and this step cuts"
-                " differently; nothing was changed. Give each a tensor of its own in the follower, or tie them in"
+                " differently; nothing was changed. Give each a separate tensor in the follower, or tie them in"
                 " `model`, too"
             )
 

@@ -82,7 +82,7 @@ class Repair:
     Attributes:
         links: the links found.
         given_up: (module, attribute) of earlier links that turned out wrong.
-        outcome: the last forward; its `failure` is None where the search succeeded.
+        outcome: the last forward; its `failure` is None if the search succeeded.
         forwards: number of forwards run.
     """
 

@@ -29,10 +29,10 @@ class Session:
     """One model: its groups, its example, its first-seen widths and the kept indices in dense numbering.
 
     Attributes:
-        structure: the groups of the network as they are now; None after `gsprune.load`, until the next step traces it.
+        structure: the present groups of the network; None after `gsprune.load`, until the next step traces it.
         example: the call used for tracing and checking; None after `gsprune.load`.
         initial_widths: group name -> first-seen width (`Group.width`).
-        kept_before: the value of `kept` when the network was traced; empty where it was traced dense.
+        kept_before: the value of `kept` when the network was traced; empty if it was dense.
         attributes: module name -> {attribute: present value} for integers of user code that pruning has changed.
         links: the axes that those integers follow.
         verified: names of the groups that were narrower when a forward of the rewritten network passed its check.

@@ -42,7 +42,7 @@ def _refuse_other_processes(tensors: Sequence[Tensor], storages: Sequence[Untype
             raise RewriteError(
                 f"{_name_of(tensor, names)!r} is in shared memory, and other processes would keep the old tensor;"
                 " nothing was changed. Prune before `share_memory()`; or give every parameter and buffer memory of its"
-                " own in this process (`p.data = p.data.clone()`), prune, and share the smaller network anew"
+                " own in this process (`p.data = p.data.clone()`), prune, and share the smaller network again"
             )
 
 
@@ -64,7 +64,7 @@ def _refuse_other_tensors(tensors: Sequence[Tensor], names: Names) -> None:
                     f"{_name_of(tensor, names)!r} is a view into the memory of another tensor, of shape"
                     f" {tuple(other.shape)}, which would keep the old values; nothing was changed. Prune before the"
                     " parameters are flattened or joined; or give it memory of its own (`p.data = p.data.clone()`),"
-                    " prune, and join them anew (tie whole parameters by assigning the parameter, not its data)"
+                    " prune, and join them again (tie whole parameters by assigning the parameter, not its data)"
                 )
 
 

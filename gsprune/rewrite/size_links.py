@@ -197,7 +197,7 @@ def _by_name(module: nn.Module, shapes: _Shapes) -> Iterable[_Rule]:
 
 
 # Layer -> (attribute, tensor, axis). The first row whose tensor the layer has counts, and only if the attribute is the
-# length of the axis: a group norm's `num_groups` follows only where each channel is a group of its own.
+# length of the axis: a group norm's `num_groups` follows only if each channel is a group.
 _ROWS: dict[type, tuple[tuple[str, str, int], ...]] = {
     nn.Linear: (("out_features", "weight", 0), ("in_features", "weight", 1)),
     nn.Bilinear: (("out_features", "weight", 0), ("in1_features", "weight", 1), ("in2_features", "weight", 2)),

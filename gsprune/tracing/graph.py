@@ -30,8 +30,8 @@ class Member:
     Attributes:
         tensor: canonical name (the first name of a tied tensor) as in ``named_parameters`` or ``named_buffers``.
         axis: the axis, >= 0.
-        units: (shape[axis],) int64; the unit of the group that owns each position, -1 where the position belongs to
-            another group or to none.
+        units: (shape[axis],) int64; the unit of the group that owns each position; -1 for positions of another group
+            or of none.
         role: "out" where the axis opens or carries the channels (a weight's outputs, a bias, a norm's parameters),
             "in" where it consumes them (a weight's inputs).
     """

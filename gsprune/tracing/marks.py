@@ -19,7 +19,7 @@ class Mark:
     """Notes on one tensor.
 
     Attributes:
-        shadow: its shadow; None if it has none of its own.
+        shadow: its shadow; None if it has none.
         writes: number of writes into the tensor, also through its views.
         writes_before: that number when the tensor got its shadow.
         is_noise: True if its values are random, or computed from random ones.

@@ -1,7 +1,7 @@
 """Shadows: the channels of a tensor.
 
 A shadow is a set of *layers*. A layer labels the tensor's elements with atoms (positions of parameter axes), as an
-int32 array with as many axes as the tensor: size 1 where nothing varies, the tensor's full size where it does. A tensor
+int32 array with as many axes as the tensor: size 1 where labels do not vary, the tensor's size where they do. A tensor
 after a convolution carries one layer of shape (1, C, 1, 1); a weight carries one for every axis. An axis over which no
 layer varies is *fixed*: its size never changes.
 
@@ -141,7 +141,7 @@ def compressed(layer: Labels, axes: Sequence[int]) -> Labels:
 def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The smallest groups of neighbouring axes that a view maps onto each other: [(old axes, new axes)].
 
-    Axes of size 1 stand for nothing and are left out.
+    Axes of size 1 are omitted.
     """
     old_axes = [axis for axis, size in enumerate(old) if size != 1]
     new_axes = [axis for axis, size in enumerate(new) if size != 1]

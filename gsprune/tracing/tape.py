@@ -34,7 +34,7 @@ class Axis(NamedTuple):
 
 
 class Split(NamedTuple):
-    """An axis that a view or a chunk has split into several. Each of them must shrink on its own.
+    """An axis that a view or a chunk has split into several. Channels may vary along one of them only.
 
     Attributes:
         labels: the layer after the split. It varies over `axes`.
@@ -184,7 +184,7 @@ class Tape:
         return self.aliases.get(name, name)
 
     def has_shadow(self, tensor: torch.Tensor) -> bool:
-        """True if the tensor has a shadow of its own, so that a rule must look at the operation."""
+        """True if the tensor has a shadow, so that operations on it need a rule."""
         mark = mark_of(tensor)
         return (mark is not None and mark.shadow is not None) or self.name_of(tensor) is not None
 
@@ -249,7 +249,7 @@ class Tape:
         return small if small.min() > 0 else np.maximum(full_a, full_b)
 
     def collapse(self, layer: Labels, axes: Iterable[int]) -> Labels:
-        """Tie a layer along `axes`, where it has size 1 afterwards."""
+        """Tie a layer along `axes`, which then have size 1."""
         axes = tuple(axis for axis in axes if layer.shape[axis] > 1)
         if not axes:
             return layer

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-EXTRAS = {"tutorials/sb3-agent.md": "stable_baselines3", "guide/your-environment.md": "stable_baselines3"}
+EXTRAS = {"tutorials/sb3-agent.md": "stable_baselines3"}
 
 
 def blocks(page: Path) -> list[str]:

@@ -218,4 +218,4 @@ def test_the_message_names_the_way_out() -> None:
     with pytest.raises(gsprune.RewriteError) as error:
         check_storages([tensor], [{"layer.bias": tensor}])
     assert re.match(r"'layer\.bias' is in shared memory", str(error.value))
-    assert "share the smaller network anew" in str(error.value)
+    assert "share the smaller network again" in str(error.value)

@@ -1,4 +1,4 @@
-"""The pruning state of a network as a part of a checkpoint's document, and back."""
+"""The session of a network as a part of a checkpoint's document, and back."""
 
 from __future__ import annotations
 
