@@ -11,9 +11,10 @@ import numpy as np
 
 from gsprune.arrays import Float64Array
 from gsprune.report.series import Curve
+from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import score_range_of
 
-__all__ = ["RunRecord", "by_game_and_method"]
+__all__ = ["RunRecord", "by_game_and_method", "equal_widths"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,6 @@ class RunRecord:
     def game(self) -> str:
         """The id of the environment."""
         return str(self.config["env_id"])
-
-    @property
-    def difficulty(self) -> str:
-        """The difficulty, "easy" or "hard"."""
-        return str(self.config.get("distribution_mode", "easy"))
 
     @property
     def seed(self) -> int:
@@ -87,7 +83,7 @@ class RunRecord:
     @property
     def normalised_test(self) -> float | None:
         """The test return on the game's 0-to-1 scale; None for a game without one."""
-        scale = score_range_of(self.game, self.difficulty)
+        scale = score_range_of(EnvironmentRequest.of_run(self.config))
         return None if self.test_return is None or scale is None else scale.normalised(self.test_return)
 
     def column(self, key: str) -> Float64Array:
@@ -131,6 +127,14 @@ class RunRecord:
                 return float(track["mean"])
         final = self.summary.get(f"{levels}_return")
         return self.last(f"eval/{levels}_return") if final is None else float(final)
+
+
+def equal_widths(widths: Mapping[str, Float64Array]) -> list[tuple[list[str], Float64Array]]:
+    """(groups, their widths) for groups that have the same widths all the time, which share a line in plots."""
+    groups: dict[bytes, list[str]] = {}
+    for name, values in widths.items():
+        groups.setdefault(values.tobytes(), []).append(name)
+    return [(names, widths[names[0]]) for names in groups.values()]
 
 
 def by_game_and_method(runs: Sequence[RunRecord], methods: Sequence[str]) -> Iterator[tuple[str, str, list[RunRecord]]]:
