@@ -3,9 +3,9 @@
     out[i, j, ...] = tensor[keep_0[i], keep_1[j], ...]
 
 In memory order a tensor whose axes a and b are sliced is (before, a, between, b, after): a matrix of before * a rows,
-each with between * b * after words. The word size is the largest of 1, 2, 4 and 8 bytes that divides the bytes after
-the last sliced axis, so the kernel needs sizes, not dtypes. A program copies tiles of one matrix: it looks up the
-source rows and columns in the kept positions and moves the words.
+each with between * b * after words. The word size is the largest of 1, 2, 4 and 8 bytes that divides the address and
+the bytes after the last sliced axis. So the kernel needs sizes, not dtypes. A program copies tiles of one matrix: it
+looks up the source rows and columns in the kept positions and moves the words.
 """
 
 from __future__ import annotations

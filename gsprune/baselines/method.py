@@ -21,7 +21,7 @@ class SparsityReport:
     Attributes:
         changed: True if the network was changed.
         sparsity: the masked fraction of weights (unstructured) or filters (structured), or 0.
-        units: number of weights, filters or units that the step masked or re-initialised.
+        units: number of weights and biases that the step masked, or of units that it re-initialised.
     """
 
     changed: bool

@@ -49,9 +49,9 @@ def compact(
 ) -> PruneReport:
     """Remove channels that do not affect the network's output.
 
-    These are channels that have the same value for every input (all their incoming weights are zero, as after
-    unstructured pruning), channels whose outgoing weights are all zero, and with `calibration` also channels that are
-    constant on it (dormant ones). Constants are added to the biases of the layers that read them. Nothing is retrained.
+    These are channels with the same value for every input (their incoming weights are zero, as after unstructured
+    pruning) and channels whose outgoing weights are zero. With `calibration` they are also channels that are constant
+    on it (dormant ones). Constants are added to the biases of the layers that read them. Nothing is retrained.
 
         >>> import torch, gsprune
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -64,9 +64,9 @@ def compact(
         >>> print(report.compaction)
         compacted: 3 constant, 1 unread, 0 dormant
 
-    A channel stays if it is the last one of its group, if it is a constant other than zero and a zero-padded
-    convolution reads it, if no bias can take its constant, or if it is combined with other channels without a weight
-    (in a layer norm, a softmax over channels, or queries and keys of an attention).
+    A channel stays if it is the last one of its group, or if no bias can take its constant. A constant other than zero
+    stays if a zero-padded convolution reads it. Channels that are combined without a weight stay, too (in a layer norm,
+    a softmax over channels, or queries and keys of an attention).
 
     Args:
         model: the network; changed in place, as by `prune_step`.

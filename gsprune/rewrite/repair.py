@@ -2,8 +2,8 @@
 
 CleanRL's IMPALA asserts a stored ``_out_channels`` in its forward; torchvision's ViT stores ``hidden_dim``. An integer
 is changed only if the forward fails, or makes a tensor of another size than the trace predicts. The search is greedy.
-It looks at the modules on the failing call's stack, innermost first, sets one integer that equals an old length to the
-new length, and keeps it if the forward then passes or gets further. Progress counts operations with the expected output
+In the modules on the failing call's stack, innermost first, it sets one integer that equals an old length to the new
+length. It keeps it if the forward then passes or gets further. Progress counts operations with the expected output
 sizes. Lengths that the failing operation needs are tried first.
 
 If two axes have the same length, a link may be to the wrong one. Once the lengths differ, the forward fails in the

@@ -1,8 +1,8 @@
 """Follows integers that user modules store (widths, head sizes) to the operations that they are passed to.
 
-During a forward that is known to fail, every stored integer is replaced by one that remembers its attribute, also after
-products, sums (the attribute of the first term) and floor divisions. `gsprune.tracing.watcher` does the same for sizes
-of tensors.
+During a forward that is known to fail, every stored integer is replaced by one that remembers its attribute. Products,
+sums (by the first term) and floor divisions remember it, too. `gsprune.tracing.watcher` does the same for sizes of
+tensors.
 """
 
 from __future__ import annotations

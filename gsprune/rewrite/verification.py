@@ -150,18 +150,10 @@ class Verification:
         """Groups that this step cuts and that pass through the failing operation, or else through the nearest one."""
         if failure.error is None:
             return ()
-        groups, cut = self.session.groups.traced.groups, cut_groups(self.session.groups, self.after)
-        if isinstance(failure.modules[-1] if failure.modules else None, nn.RNNBase | nn.RNNCellBase):
-            # Torch's recurrent layers and cells refuse some widths (of a state, of a projection) before any operation.
-            modules = self.session.bound.module_of.items()
-            names = {name for name, module in modules if module is failure.modules[-1]}
-            own = [
-                group.name
-                for group in groups
-                if group.name in cut and any(m.role == "out" and layer_of(m.tensor) in names for m in group.members)
-            ]
-            if own:
-                return own
+        cut = cut_groups(self.session.groups, self.after)
+        recurrent = self._groups_of_recurrent(failure, cut)
+        if recurrent:
+            return recurrent
         trail = self.session.groups.traced.trail
         if isinstance(failure.error, WrongNumberError):
             scale = trail[operations].scale
@@ -176,6 +168,18 @@ class Verification:
                 # A group that was cut before without harm is not to blame if another one is cut for the first time.
                 return [name for name in passing if name not in self.session.verified] or passing
         return ()
+
+    def _groups_of_recurrent(self, failure: Failure, cut: Collection[str]) -> list[str]:
+        """Cut groups of a failing recurrent layer or cell of torch. Some refuse a width before any operation."""
+        failing = failure.modules[-1] if failure.modules else None
+        if not isinstance(failing, nn.RNNBase | nn.RNNCellBase):
+            return []
+        names = {name for name, module in self.session.bound.module_of.items() if module is failing}
+        return [
+            group.name
+            for group in self.session.groups.traced.groups
+            if group.name in cut and any(m.role == "out" and layer_of(m.tensor) in names for m in group.members)
+        ]
 
 
 def cut_groups(before: Structure, after: Structure) -> frozenset[str]:
