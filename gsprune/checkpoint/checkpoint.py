@@ -22,7 +22,7 @@ from gsprune.arrays import IntArray
 from gsprune.checkpoint.document import read_document, write_document
 from gsprune.errors import CheckpointError
 from gsprune.interrupts import PostponedInterrupts
-from gsprune.rewrite.optimizers.wrappers import as_optimizers
+from gsprune.rewrite.optimizers.wrappers import as_optimizers, with_inner
 from gsprune.rewrite.recorded_widths import rewrite_to
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session, session_of
 from gsprune.rewrite.size_links import SizeLink
@@ -117,9 +117,11 @@ def load(
             rewrite_to(module, saved.kept, transaction=transaction, attributes=saved.attributes)
         contents = [tensor.to(tensors[name].device) for name, tensor in saved.tensors.items()]
         transaction.swap([tensors[name] for name in saved.tensors], contents)
+        # Setting the present values makes the transaction remember them. A wrapper's `state` may be a property that
+        # reads the optimizer inside, so the attributes of both are remembered.
+        attributes = [vars(each) for each in with_inner(optimizers) if hasattr(each, "__dict__")]
+        transaction.set_entries([(values, key, value) for values in attributes for key, value in values.items()])
         for each, record in zip(optimizers, saved.optimizers, strict=False):
-            # Setting the present values makes the transaction remember them.
-            transaction.set_entries([(each.__dict__, key, each.__dict__[key]) for key in ("state", "param_groups")])
             each.load_state_dict(record["state"])
         transaction.set_entries([(module.__dict__, SESSION_ATTRIBUTE, _pruning_state(saved, session_of(module)))])
     return saved.metadata
@@ -334,7 +336,9 @@ def _check_optimizers(saved: _Saved, optimizers: Sequence[Optimizer]) -> None:
         if type(each).__name__ != record["type"]:
             raise CheckpointError(f"{saved.path} holds the state of {record['type']}, got a {type(each).__name__}")
         sizes = [len(group["params"]) for group in each.param_groups]
-        saved_sizes = [len(group["params"]) for group in record["state"]["param_groups"]]
+        # A wrapper's state may have other entries; its `load_state_dict` checks them.
+        saved_groups = record["state"].get("param_groups")
+        saved_sizes = sizes if saved_groups is None else [len(group["params"]) for group in saved_groups]
         if sizes != saved_sizes:
             raise CheckpointError(
                 f"{saved.path} holds a {record['type']} with parameter groups of {saved_sizes} parameters, got "
