@@ -227,6 +227,66 @@ def test_several_optimizers_and_parameter_groups(file: Path) -> None:
     assert [snapshot_of(each) for each in other] == [snapshot_of(each) for each in saved]
 
 
+class Wrapper:
+    """An optimizer around another, as accelerate and schedulefree have them: its state and groups are properties."""
+
+    def __init__(self, base: torch.optim.Optimizer, key: str | None) -> None:
+        self.base, self.key = base, key
+
+    @property
+    def state(self) -> Any:
+        return self.base.state
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.base.param_groups
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.base.state_dict() if self.key is None else {self.key: self.base.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.base.load_state_dict(state if self.key is None else state[self.key])
+
+    def step(self, closure: Any = None) -> Any:
+        return self.base.step(closure)
+
+    def zero_grad(self) -> None:
+        self.base.zero_grad()
+
+
+@pytest.mark.parametrize("key", [None, "base"])
+def test_a_wrapped_optimizer_s_state_comes_back_or_nothing_changes(
+    key: str | None, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrapped(model: nn.Module) -> Any:
+        return Wrapper(torch.optim.Adam(model.parameters(), lr=1e-2), key)
+
+    model, loaded = net(), net(seed=7)
+    optimizer, other = wrapped(model), wrapped(loaded)
+    train(model, optimizer)
+    gsprune.prune_step(model, 0.5, optimizer=optimizer, example_inputs=X)
+    gsprune.save(model, file, optimizer=optimizer)
+    train(loaded, other)
+    before = snapshot(loaded, other.base)
+    load_state_dict = Wrapper.load_state_dict
+
+    def failing(self: Wrapper, state: dict[str, Any]) -> None:
+        load_state_dict(self, state)
+        raise RuntimeError("injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Wrapper, "load_state_dict", failing)
+        with pytest.raises(RuntimeError, match="injected"):
+            gsprune.load(file, into=loaded, optimizer=other)
+    assert snapshot(loaded, other.base) == before
+
+    gsprune.load(file, into=loaded, optimizer=other)
+    for each, its in ((model, optimizer), (loaded, other)):
+        train(each, its)
+    assert snapshot_of(other) == snapshot_of(optimizer)
+    assert torch.equal(outputs(loaded), outputs(model))
+
+
 def test_metadata_comes_back_in_kind(file: Path) -> None:
     metadata = {
         "step": 3,

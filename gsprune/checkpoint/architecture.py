@@ -68,7 +68,9 @@ def check_optimizers(record: Record, optimizers: Sequence[Optimizer]) -> None:
         if type(each).__name__ != state["type"]:
             raise CheckpointError(f"{record.path} holds the state of {state['type']}, got a {type(each).__name__}")
         sizes = [len(group["params"]) for group in each.param_groups]
-        saved_sizes = [len(group["params"]) for group in state["state"]["param_groups"]]
+        # A wrapper's state may have other entries; its `load_state_dict` checks them.
+        saved_groups = state["state"].get("param_groups")
+        saved_sizes = sizes if saved_groups is None else [len(group["params"]) for group in saved_groups]
         if sizes != saved_sizes:
             raise CheckpointError(
                 f"{record.path} holds a {state['type']} with parameter groups of {saved_sizes} parameters, got "

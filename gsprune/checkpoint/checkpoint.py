@@ -21,7 +21,7 @@ from gsprune.checkpoint.architecture import check_architecture, check_optimizers
 from gsprune.checkpoint.document import write_document
 from gsprune.checkpoint.record import Shape, document_of, read_record
 from gsprune.interrupts import PostponedInterrupts
-from gsprune.rewrite.optimizers.wrappers import as_optimizers
+from gsprune.rewrite.optimizers.wrappers import as_optimizers, with_inner
 from gsprune.rewrite.recorded_widths import rewrite_to
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, session_of
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
@@ -97,9 +97,11 @@ def load(
             rewrite_to(module, record.session, transaction)
         contents = [tensor.to(tensors[name].device) for name, tensor in record.tensors.items()]
         transaction.swap([tensors[name] for name in record.tensors], contents)
+        # Setting the present values makes the transaction remember them. A wrapper's `state` may be a property that
+        # reads the optimizer inside, so the attributes of both are remembered.
+        attributes = [vars(each) for each in with_inner(optimizers) if hasattr(each, "__dict__")]
+        transaction.set_entries([(values, key, value) for values in attributes for key, value in values.items()])
         for each, saved in zip(optimizers, record.optimizers, strict=False):
-            # Setting the present values makes the transaction remember them.
-            transaction.set_entries([(each.__dict__, key, each.__dict__[key]) for key in ("state", "param_groups")])
             each.load_state_dict(saved["state"])
         before = session_of(module)
         session = record.session if before is None else replace(record.session, example=before.example)

@@ -59,7 +59,10 @@ def as_followers(
 
 def _check_module(follower: object, index: int) -> None:
     if not isinstance(follower, nn.Module):
-        raise TypeError(f"`followers[{index}]` must be a torch.nn.Module, got {type(follower).__name__}")
+        raise TypeError(
+            f"`followers[{index}]` must be a torch.nn.Module, got {type(follower).__name__}; slice tensors of another"
+            " object (a list of averages) after the step: tensor.data = report.slice(name, tensor.data)"
+        )
     if is_scripted(follower):
         raise TypeError(
             f"`followers[{index}]` is a scripted or traced TorchScript module ({type(follower).__name__}), which cannot"
