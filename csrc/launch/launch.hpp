@@ -7,12 +7,12 @@
 #include "tensor/ceil_div.hpp"
 #include "tensor/views.hpp"
 
-// The parts that all launch tables share. A table is an int64 array that a Triton kernel reads. It holds one row of
-// fields per job, beginning with the job's first program, and the job number of every program.
+// The parts that all launch tables share. A table is an int64 array that a Triton kernel reads. It holds a row of
+// fields per job, of which the first is the job's first program; then the job number of every program.
 
 namespace gsprune {
 
-/// The shape of the matrix pieces that programs work on. Kernels are compiled for it.
+/// The shape of a tile, the part of a matrix that a program works on at a time. Kernels are compiled for it.
 struct TileSize {
     std::int64_t rows;
     std::int64_t columns;
@@ -26,13 +26,13 @@ constexpr std::int64_t count_tiles(std::int64_t rows, std::int64_t columns, cons
 /// The index of the tile size that covers a matrix with the fewest tiles; the first one on a tie.
 std::size_t best_tile(std::int64_t rows, std::int64_t columns, const std::vector<TileSize>& tiles) noexcept;
 
-/// Limits of the number of tiles (steps) per program. A small launch gets one step, so that its tiles spread over all
-/// multiprocessors.
+/// Limits of the number of steps, the tiles that one program works down. A small launch gets one step, so that its
+/// tiles spread over all multiprocessors.
 struct StepLimits {
     std::int64_t max_steps;
-    std::int64_t busy_tiles;  // tiles of the launch per step
+    std::int64_t busy_tiles;  // tiles of the launch per step; so many keep a large GPU busy
 
-    [[nodiscard]] std::int64_t most(std::int64_t all_tiles) const noexcept {
+    [[nodiscard]] std::int64_t most_steps(std::int64_t all_tiles) const noexcept {
         return std::clamp<std::int64_t>(all_tiles / busy_tiles, 1, max_steps);
     }
 };

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int none = -1;
 
-/// The layout (outer, length, inner) of one axis' partial sums; `outer` counts those of one tile.
+/// The partial sums of an axis that one row or column of tiles makes: an (outer, length, inner) array.
 struct Fold {
     int axis = none;
     std::int64_t outer = 1;
@@ -16,7 +16,7 @@ struct Fold {
     std::int64_t inner = 1;
 };
 
-/// A tensor as a matrix, with the axis that its row partials and the axis that its column partials sum up to.
+/// A tensor as a matrix, with the partial sums that its rows and columns make.
 struct Matrix {
     std::int64_t rows;
     std::int64_t columns;
@@ -63,7 +63,7 @@ struct Task {
     std::int64_t first_sum;  // index of the job's first sum in the flat array
 
     /// Index of the first sum of an axis in the flat array.
-    [[nodiscard]] std::int64_t sums_of(int axis) const noexcept {
+    [[nodiscard]] std::int64_t first_sum_of(int axis) const noexcept {
         std::int64_t at = first_sum;
         for (const int other : job->axes) {
             if (other == axis) break;
@@ -97,7 +97,7 @@ ScoreTables score_tables(const std::vector<SumJob>& jobs, const ScoreTiling& til
     const std::vector<Task> tasks = tasks_of(jobs, tiling.tiles, result.num_sums);
     std::int64_t all_tiles = 0;
     for (const Task& task : tasks) all_tiles += task.matrix.num_tiles;
-    const std::int64_t most_steps = tiling.limits.most(all_tiles);
+    const std::int64_t most_steps = tiling.limits.most_steps(all_tiles);
 
     Owners owners("scoring");
     Owners fold_owners("folding the scores");
@@ -111,7 +111,7 @@ ScoreTables score_tables(const std::vector<SumJob>& jobs, const ScoreTiling& til
             result.num_partials += num_tiles * length;
             ++result.num_folds;
             folds.insert(folds.end(), {fold_owners.add(ceil_div(fold.length, tiling.fold_outputs)), start,
-                                       num_tiles * fold.outer, fold.length, fold.inner, task.sums_of(fold.axis)});
+                                       num_tiles * fold.outer, fold.length, fold.inner, task.first_sum_of(fold.axis)});
             return start;
         };
         const std::int64_t row_partials = add_fold(matrix.by_row, grid.column_tiles, matrix.rows);

@@ -19,7 +19,7 @@ struct ScoreTiling {
 ///
 /// Fields of a job of the first launch: first program, address, address of the other tensor, dtype, rows, columns,
 /// column tiles, steps, index of the tile size, start of the row partials, start of the column partials (-1: not
-/// needed). Fields of a vector of the second launch: first program, start of its partials, their layout (outer, length,
+/// needed). Fields of a fold of the second launch: first program, start of its partials, their layout (outer, length,
 /// inner), index of its first sum. The kernel sums over outer and inner.
 struct ScoreTables {
     std::vector<std::int64_t> table;

@@ -119,7 +119,7 @@ public:
     }
 
     [[nodiscard]] SliceTables result() && {
-        const std::int64_t most_steps = tiling_.limits.most(all_tiles_);
+        const std::int64_t most_steps = tiling_.limits.most_steps(all_tiles_);
         Owners owners("slicing");
         std::vector<std::pair<std::int64_t, Grid>> places;  // first program and grid of each job
         places.reserve(jobs_.size());

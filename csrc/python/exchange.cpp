@@ -84,7 +84,7 @@ void Exchange::install(const py::list& replacements, const ViewOf& view_of) {
     }
 }
 
-/// Versions are incremented last: that is a Python call, in which signals are handled.
+/// Versions are incremented last, because Python handles signals in this call.
 void Exchange::change() {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
         num_replaced_ = i + 1;

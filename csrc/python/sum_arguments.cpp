@@ -88,7 +88,7 @@ SumArguments read_sum_arguments(const py::list& tensors, const py::list& axes, c
         sources.add_dense(job.values, tensors[i], {"tensors", i});
         if (!needs_other(statistic)) continue;
         const py::object other = other_tensors[i];
-        if (same_layout(job.values, job.others)) {
+        if (equivalent_layout(job.values, job.others)) {
             sources.add(job.others, other, {"others", i});
         } else {
             sources.add_copy(job.others, other, memory_order(job.values));

@@ -43,16 +43,16 @@ struct SliceJob {
     std::size_t pattern;  // its index
 };
 
-/// Runs that write at least this many bytes use non-temporal stores: 5/16 of the last-level cache (32 MB if unknown).
+/// Calls that write at least this many bytes use non-temporal stores: 5/16 of the last-level cache (32 MB if unknown).
 ///
 /// With 32 MB of cache, ordinary stores make steps that write 10 to 16 MB take 8 % longer; smaller steps take as long
 /// with either. With 260 MB, non-temporal stores make a step of impala-4 take 1.6 times as long.
 std::int64_t min_stream_bytes() noexcept;
 
-/// A run of slices. Helper threads begin at once; the caller joins in `finish`.
+/// Slices many tensors. Helper threads begin at once; the caller joins in `finish`.
 ///
-/// Targets must not overlap anything. Jobs, patterns and memory must outlive the run. Nothing is written after `finish`
-/// or destruction.
+/// Targets must not overlap anything. Jobs, patterns and memory must outlive the object. Nothing is written after
+/// `finish` or destruction.
 class SliceTasks {
 public:
     /// Works through the jobs in `order`; non-temporal stores from `stream_from` bytes on. Throws std::bad_alloc before
@@ -72,8 +72,8 @@ private:
     std::unique_ptr<Work> work_;
 };
 
-/// Jobs by descending size, then by pattern. So a weight, its gradient and its moments, which share a table, follow
-/// each other, and mostly the thread that summed the weight slices it.
+/// Job indices by descending size, then by pattern. So a weight, its gradient and its moments, which share a pattern,
+/// follow each other. Mostly the thread that summed a weight also slices it.
 std::vector<std::size_t> slice_order(const std::vector<SliceJob>& jobs);
 
 }  // namespace gsprune

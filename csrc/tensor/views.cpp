@@ -40,7 +40,7 @@ bool equal_layout(const View& a, const View& b) noexcept {
     return a.ndim == b.ndim && a.itemsize == b.itemsize && a.shape == b.shape && a.strides == b.strides;
 }
 
-bool same_layout(const View& a, const View& b) noexcept {
+bool equivalent_layout(const View& a, const View& b) noexcept {
     for (std::size_t dim = 0; dim < static_cast<std::size_t>(a.ndim); ++dim) {
         if (a.shape[dim] != 1 && a.strides[dim] != b.strides[dim]) return false;
     }

@@ -32,7 +32,7 @@ bool is_dense(const View& view, const Order& order) noexcept;
 bool equal_layout(const View& a, const View& b) noexcept;
 
 /// True if two views of the same shape have equal strides, except along dimensions of size 1.
-bool same_layout(const View& a, const View& b) noexcept;
+bool equivalent_layout(const View& a, const View& b) noexcept;
 
 /// Gives `view` the strides of a dense tensor with the dimensions in `order`.
 void set_dense_strides(View& view, const Order& order) noexcept;
