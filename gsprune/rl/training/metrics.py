@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from gsprune.distributed.ranks import Ranks
 from gsprune.errors import needs
 
-__all__ = ["Ended", "EpisodeLog", "EpisodeTracker", "MetricWriter", "Row", "as_row", "read_metrics"]
+__all__ = ["EpisodeTracker", "MetricWriter", "Row", "as_row", "read_metrics"]
 
 Row = Mapping[str, float | int | None]
 
@@ -49,11 +50,11 @@ def as_row(metrics: Any, trainer: str) -> dict[str, float | int | None]:
     return row
 
 
-class Ended(NamedTuple):
+class _Ended(NamedTuple):
     """A finished episode. Episodes are sorted by time, then by environment.
 
     Attributes:
-        step: number of earlier `EpisodeLog.add` calls since the last `take`.
+        step: number of earlier `EpisodeTracker.add` calls since the last row.
         env: number of its environment among those of all processes.
         episodic_return: sum of its rewards.
         length: its number of environment steps.
@@ -65,77 +66,65 @@ class Ended(NamedTuple):
     length: int
 
 
-class EpisodeLog:
-    """The finished episodes of this process's environments."""
+class EpisodeTracker:
+    """Returns and lengths of the episodes of a training: all since the last row, and the last 100.
 
-    def __init__(self, first_env: int = 0) -> None:
+    Every process adds the episodes of its own environments. The first process has the metrics of all.
+    """
+
+    def __init__(self, ranks: Ranks, first_env: int = 0) -> None:
         """Begin without episodes; `first_env` is the number of this process's first environment among those of all."""
+        self._ranks = ranks
         self._first_env = first_env
         self._steps = 0
-        self._ended: list[Ended] = []
+        self._new: list[_Ended] = []  # since the last row, of this process
+        self._num_episodes = 0
+        self._returns: deque[float] = deque(maxlen=_WINDOW)
+        self._lengths: deque[int] = deque(maxlen=_WINDOW)
 
     def add(self, infos: Mapping[str, Any]) -> None:
         """Add the episodes that ended in one step, from the infos of a vector environment."""
         if "episode" in infos:
             returns, lengths = infos["episode"]["r"], infos["episode"]["l"]
             for env in np.flatnonzero(infos["_episode"]).tolist():
-                self._ended.append(Ended(self._steps, self._first_env + env, float(returns[env]), int(lengths[env])))
+                self._new.append(_Ended(self._steps, self._first_env + env, float(returns[env]), int(lengths[env])))
         self._steps += 1
 
-    def take(self) -> list[Ended]:
-        """The episodes since the last call."""
-        ended, self._ended, self._steps = self._ended, [], 0
-        return ended
-
-
-class EpisodeTracker:
-    """Returns and lengths of the episodes of a training: all since the last row, and the last 100."""
-
-    def __init__(self) -> None:
-        self.num_episodes = 0
-        self._returns: deque[float] = deque(maxlen=_WINDOW)
-        self._lengths: deque[int] = deque(maxlen=_WINDOW)
-        self._new_returns: list[float] = []
-
-    def add(self, ended: Iterable[Ended]) -> None:
-        """Add the episodes of an iteration, in any order."""
-        for episode in sorted(ended):
-            self.num_episodes += 1
-            self._returns.append(episode.episodic_return)
-            self._new_returns.append(episode.episodic_return)
-            self._lengths.append(episode.length)
-
-    @property
-    def mean_return(self) -> float | None:
-        """Mean return of the last 100 episodes; None before the first has ended."""
-        return float(np.mean(self._returns)) if self._returns else None
-
     def take_row(self) -> dict[str, float | int | None]:
-        """The metrics of the episodes; resets those "since the last row".
+        """The metrics of the episodes; resets those "since the last row". All processes must call this.
 
         Keys: ``charts/episodic_return`` and ``charts/episodic_length`` (mean of the last 100 episodes),
         ``charts/return_since_last`` and ``charts/episodes_since_last`` (of the episodes since the last row),
         ``charts/episodes`` (all).
         """
-        new, self._new_returns = self._new_returns, []
+        parts = self._ranks.gather(self._new) or ()
+        self._new, self._steps = [], 0
+        new = sorted(episode for part in parts for episode in part)
+        new_returns = [episode.episodic_return for episode in new]
+        self._num_episodes += len(new)
+        self._returns.extend(new_returns)
+        self._lengths.extend(episode.length for episode in new)
         return {
-            "charts/episodic_return": self.mean_return,
-            "charts/episodic_length": float(np.mean(self._lengths)) if self._lengths else None,
-            "charts/return_since_last": float(np.mean(new)) if new else None,
+            "charts/episodic_return": _mean(self._returns),
+            "charts/episodic_length": _mean(self._lengths),
+            "charts/return_since_last": _mean(new_returns),
             "charts/episodes_since_last": len(new),
-            "charts/episodes": self.num_episodes,
+            "charts/episodes": self._num_episodes,
         }
 
     def state_dict(self) -> dict[str, Any]:
         """The state to save; call this right after `take_row`."""
-        return {"returns": [*self._returns], "lengths": [*self._lengths], "num_episodes": self.num_episodes}
+        return {"returns": [*self._returns], "lengths": [*self._lengths], "num_episodes": self._num_episodes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the result of `state_dict`."""
         self._returns = deque(state["returns"], maxlen=_WINDOW)
         self._lengths = deque(state["lengths"], maxlen=_WINDOW)
-        self.num_episodes = state["num_episodes"]
-        self._new_returns = []
+        self._num_episodes = state["num_episodes"]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 class MetricWriter:

@@ -38,7 +38,7 @@ from gsprune.rl.training.compilation import StableWidthCompiler
 from gsprune.rl.training.config import TrainConfig, resolve_device
 from gsprune.rl.training.environment_states import EnvironmentStates
 from gsprune.rl.training.from_scratch import take_widths
-from gsprune.rl.training.metrics import EpisodeLog, EpisodeTracker, MetricWriter, Row, as_row
+from gsprune.rl.training.metrics import EpisodeTracker, MetricWriter, Row, as_row
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
 from gsprune.rl.training.step_effect import AgentOutputs, StepEffect, held_out_count
@@ -137,8 +137,7 @@ class Trainer(ABC, Generic[ConfigT]):
         config = self.config
         self.envs: Any = make_environments(config.request(len(self.share), self.share.start))
         self._env_states = EnvironmentStates(config, self.environment, self.envs, self.ranks, self.share)
-        self.ended = EpisodeLog(self.share.start)
-        self.episodes = EpisodeTracker()
+        self.episodes = EpisodeTracker(self.ranks, self.share.start)
 
     def _start_counting(self) -> None:
         self.iteration = self.global_step = 0
@@ -264,7 +263,7 @@ class Trainer(ABC, Generic[ConfigT]):
             self.iteration += 1
             self.global_step += self.config.steps_per_iteration
             row = {
-                **self._episode_row(),
+                **self.episodes.take_row(),
                 **metrics,
                 "pruning/sparsity": self.sparsity,
                 **self.step_effect.take_row(),
@@ -341,9 +340,10 @@ class Trainer(ABC, Generic[ConfigT]):
             self._discard()
 
     def _step(self, actions: AnyArray) -> Step:
-        """Act once in this process's environments, from `next_frames`; check the result, and replace `next_frames`."""
+        """Act once in this process's environments: check the result, count episodes, and replace `next_frames`."""
         step = checked_step(self.envs, actions, self.next_frames, self.config.env_id)
         self.next_frames = step.observations
+        self.episodes.add(step.infos)
         return step
 
     def _report_activity(self, steps: int, activity: str) -> None:
@@ -404,12 +404,6 @@ class Trainer(ABC, Generic[ConfigT]):
     def _checkpoint_is_due(self) -> bool:
         is_last = self.iteration == self.config.num_iterations
         return is_last or time.monotonic() - self._checkpointed >= 60 * self.config.checkpoint_minutes
-
-    def _episode_row(self) -> dict[str, float | int | None]:
-        """The metrics of all processes' episodes, on the first process."""
-        parts = self.ranks.gather(self.ended.take()) or ()
-        self.episodes.add(episode for part in parts for episode in part)
-        return self.episodes.take_row()
 
     def _load_network(self) -> dict[str, Any]:
         """Load network and optimizer from the newest undamaged checkpoint; return the other state."""

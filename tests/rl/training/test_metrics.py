@@ -11,18 +11,35 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gsprune.rl.training.metrics import Ended, EpisodeLog, EpisodeTracker, MetricWriter, as_row, read_metrics
+from gsprune.distributed.ranks import Ranks
+from gsprune.rl.training.metrics import EpisodeTracker, MetricWriter, as_row, read_metrics
 
 
-def infos(returns: list[float], mask: list[bool]) -> dict[str, Any]:
-    lengths = np.arange(1, len(returns) + 1)
+def infos(returns: list[float], mask: list[bool], first_length: int = 1) -> dict[str, Any]:
+    lengths = np.arange(first_length, first_length + len(returns))
     return {"episode": {"r": np.array(returns), "l": lengths}, "_episode": np.array(mask)}
 
 
-def ends(returns: list[float], mask: list[bool]) -> list[Ended]:
-    log = EpisodeLog()
-    log.add(infos(returns, mask))
-    return log.take()
+class FirstOfTwo(Ranks):
+    """The first of two processes, which gathers the episodes of the second, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second: Any = []
+
+    def gather(self, value: Any) -> Any:
+        return [self.second, value]
+
+
+class SecondOfTwo(Ranks):
+    """The second of two processes, which sends its episodes to the first."""
+
+    def __init__(self, first: FirstOfTwo) -> None:
+        super().__init__()
+        self.first = first
+
+    def gather(self, value: Any) -> None:
+        self.first.second = value
 
 
 def test_metrics_of_an_algorithm_become_numbers_and_others_are_named() -> None:
@@ -37,10 +54,10 @@ def test_metrics_of_an_algorithm_become_numbers_and_others_are_named() -> None:
 
 
 def test_only_episodes_that_ended_count() -> None:
-    tracker = EpisodeTracker()
-    assert tracker.mean_return is None
-    tracker.add([])
-    tracker.add(ends([1.0, 100.0, 4.0], [True, False, True]))
+    tracker = EpisodeTracker(Ranks())
+    assert tracker.take_row()["charts/episodic_return"] is None
+    tracker.add({})
+    tracker.add(infos([1.0, 100.0, 4.0], [True, False, True]))
     assert tracker.take_row() == {
         "charts/episodic_return": 2.5,
         "charts/episodic_length": 2.0,
@@ -51,11 +68,10 @@ def test_only_episodes_that_ended_count() -> None:
 
 
 def test_the_return_is_that_of_the_last_hundred_episodes() -> None:
-    tracker = EpisodeTracker()
+    tracker = EpisodeTracker(Ranks())
     for value in range(150):
-        tracker.add(ends([float(value)], [True]))
-    assert tracker.mean_return == np.mean(range(50, 150))
-    tracker.take_row()
+        tracker.add(infos([float(value)], [True]))
+    assert tracker.take_row()["charts/episodic_return"] == np.mean(range(50, 150))
     row = tracker.take_row()
     assert row["charts/episodes_since_last"] == 0
     assert row["charts/return_since_last"] is None
@@ -63,28 +79,31 @@ def test_the_return_is_that_of_the_last_hundred_episodes() -> None:
 
 
 def test_episodes_of_several_processes_count_in_the_order_in_which_one_would_see_them() -> None:
-    whole, first, second = EpisodeLog(), EpisodeLog(), EpisodeLog(first_env=2)
+    ranks = FirstOfTwo()
+    whole, first, second = EpisodeTracker(Ranks()), EpisodeTracker(ranks), EpisodeTracker(SecondOfTwo(ranks), 2)
     for step in range(3):
         mask = [step == 0, True, step == 2, True]
         returns = [10.0 * step + env for env in range(4)]
         whole.add(infos(returns, mask))
         first.add(infos(returns[:2], mask[:2]))
-        second.add(infos(returns[2:], mask[2:]))
-    ended = whole.take()
-    assert len(ended) == 8
-    parts = [*second.take(), *first.take()]
-    assert [episode.episodic_return for episode in sorted(parts)] == [episode.episodic_return for episode in ended]
-    assert first.take() == []
+        second.add(infos(returns[2:], mask[2:], first_length=3))
+    row = whole.take_row()
+    assert row["charts/episodes"] == 8
+    assert second.take_row()["charts/episodes"] == 0
+    assert first.take_row() == row
+    assert first.state_dict() == whole.state_dict()  # with the returns in their order
+    ranks.second = []
+    assert first.take_row()["charts/episodes_since_last"] == 0
 
 
 def test_a_tracker_goes_on_from_its_state() -> None:
-    tracker, other = EpisodeTracker(), EpisodeTracker()
+    tracker, other = EpisodeTracker(Ranks()), EpisodeTracker(Ranks())
     for value in range(120):
-        tracker.add(ends([float(value)], [True]))
+        tracker.add(infos([float(value)], [True]))
     tracker.take_row()
     other.load_state_dict(tracker.state_dict())
     for each in (tracker, other):
-        each.add(ends([7.0], [True]))
+        each.add(infos([7.0], [True]))
     assert tracker.take_row() == other.take_row()
 
 

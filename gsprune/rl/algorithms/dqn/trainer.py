@@ -148,7 +148,6 @@ class DQNTrainer(Trainer[DQNConfig]):
         if cut is not None:
             cut = cut._replace(observations=self._as_stored(cut.observations))
         self.replay.add(self._as_stored(frames), actions, rewards, terminated | truncated, cut)
-        self.ended.add(infos)
         self.env_steps += self.config.num_envs
 
     def _update(self) -> Tensor:

@@ -113,7 +113,6 @@ class PPOTrainer(Trainer[PPOConfig]):
             rollout.rewards[step] = rewards
             rollout.ended[step] = terminated | truncated
             rollout.final_values[step] = self._final_values(truncated_episodes(terminated, truncated, infos))
-            self.ended.add(infos)
             self._report_activity((step + 1) * self.config.num_envs, "playing")
         rollout.values[-1] = self._act(torch.from_numpy(self.next_frames).to(self.device))[1]
         return self._finish()
