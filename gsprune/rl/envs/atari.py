@@ -150,7 +150,6 @@ class AtariProvider:
         return EnvironmentDescription(
             observation_shape=(channels, height, width),
             action_space=space,
-            score_range=self.score_range(request),
             stack=channels,
             layout=f"the last 4 frames in grey, {height} x {width}, the newest last; one for 4 frames of the game",
             play={

@@ -256,7 +256,6 @@ class ProcgenProvider:
         return EnvironmentDescription(
             observation_shape=_FRAME_SHAPE,
             action_space=gymnasium.spaces.Discrete(NUM_ACTIONS),
-            score_range=self.score_range(request),
             state_type=EnvState,
             has_test_split=True,
             action_meanings=ACTION_MEANINGS,

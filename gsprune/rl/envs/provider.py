@@ -88,7 +88,6 @@ class EnvironmentDescription:
     Attributes:
         observation_shape: (C, H, W) of its uint8 observations.
         action_space: of one environment: Discrete, MultiDiscrete or Box.
-        score_range: the returns that normalised scores map to 0 and 1; None where no scale is published.
         state_type: class of saved states. The vector environment then has ``get_state()``, which returns one, and
             ``set_state(state)``, which returns the present observations. None where states cannot be saved.
         has_test_split: False if training and test levels are the same.
@@ -103,7 +102,6 @@ class EnvironmentDescription:
 
     observation_shape: tuple[int, int, int]
     action_space: Space[Any]
-    score_range: ScoreRange | None = None
     state_type: type[SavedState] | None = None
     has_test_split: bool = False
     action_meanings: tuple[str, ...] | None = None

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from own_provider import OwnProvider
 
-from gsprune.rl.evaluation.scores import RANGES, score_range
+from gsprune.rl.envs import registry
+from gsprune.rl.evaluation.scores import RANGES, ScoreRange, score_range
 
 
 def test_all_sixteen_games_have_a_range_in_both_difficulties() -> None:
@@ -35,3 +37,13 @@ def test_unknown_games_and_difficulties_name_the_choices() -> None:
         score_range("pong", "easy")
     with pytest.raises(ValueError, match=r"`difficulty` must be one of .*, got 'extreme'"):
         score_range("bigfish", "extreme")
+
+
+def test_a_provider_of_ones_own_gives_the_scale_of_its_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = OwnProvider("lights", (3, 36, 36), lambda request: None)
+    monkeypatch.setattr(registry, "_registered", [provider])
+    assert registry.score_range_of("lights", "easy") is None
+    monkeypatch.setattr(provider, "score_range", lambda request: ScoreRange(2, 12))
+    scale = registry.score_range_of("lights", "easy")
+    assert scale is not None
+    assert scale.normalised(7) == 0.5
