@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from gsprune.rl.envs.procgen import GAMES, NUM_ACTIONS, EnvConfig, ProcgenVectorEnv
+from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.evaluation.episodes import evaluate
 
 NUM_ENVS = 50
@@ -25,7 +26,7 @@ RESAMPLES = 10_000
 def random_returns(game: str, episodes: int, seed: int) -> np.ndarray:
     """Returns of the random policy on the easy training levels, (episodes,) float64."""
     rng = np.random.default_rng(seed)
-    envs = ProcgenVectorEnv(EnvConfig.train(game, min(NUM_ENVS, episodes), "easy", seed))
+    envs = ProcgenVectorEnv(EnvConfig.of(EnvironmentRequest(game, min(NUM_ENVS, episodes), seed)))
 
     def act(frames: Tensor) -> np.ndarray:
         return rng.integers(0, NUM_ACTIONS, len(frames))

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from gsprune.networks import build_encoder
 from gsprune.rl.envs.procgen import EnvConfig, ProcgenVectorEnv
+from gsprune.rl.envs.provider import EnvironmentRequest
 
 
 class Games(VecEnv):
@@ -110,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    games = Games(ProcgenVectorEnv(EnvConfig.train(args.env_id, args.num_envs, "easy", 1), args.threads))
+    games = Games(ProcgenVectorEnv(EnvConfig.of(EnvironmentRequest(args.env_id, args.num_envs, seed=1)), args.threads))
     envs = VecNormalize(VecMonitor(games), norm_obs=False, clip_reward=10, gamma=0.99)
     model = PPO(
         "CnnPolicy",

@@ -98,20 +98,10 @@ class EnvConfig:
                 raise ValueError(f"`{name}` must be in [0, 2**31 - 1), got {value}")
 
     @classmethod
-    def train(cls, game: str, num_envs: int, distribution_mode: Literal["easy", "hard"], seed: int) -> EnvConfig:
-        """The paper's training levels: 0-199 for easy, 0-499 for hard."""
-        return cls(game, num_envs, distribution_mode, num_levels=_LEVELS.get(distribution_mode, 0), seed=seed)
-
-    @classmethod
-    def test(cls, game: str, num_envs: int, distribution_mode: Literal["easy", "hard"], seed: int) -> EnvConfig:
-        """The full distribution of levels."""
-        return cls(game, num_envs, distribution_mode, num_levels=0, seed=seed)
-
-    @classmethod
     def of(cls, request: EnvironmentRequest) -> EnvConfig:
-        """The training levels or the full distribution, as the request asks."""
-        make = cls.train if request.split == "train" else cls.test
-        return make(request.env_id, request.num_envs, request.difficulty, request.seed)
+        """The paper's training levels, 0-199 for easy and 0-499 for hard, or for the split "test" all levels."""
+        num_levels = _LEVELS.get(request.difficulty, 0) if request.split == "train" else 0
+        return cls(request.env_id, request.num_envs, request.difficulty, num_levels, seed=request.seed)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from gymnasium.vector import AutoresetMode
 from gsprune.errors import MissingExtraError
 from gsprune.rl.envs import procgen as envs_module
 from gsprune.rl.envs.procgen import GAMES, NUM_ACTIONS, EnvConfig, ProcgenVectorEnv
+from gsprune.rl.envs.provider import EnvironmentRequest
 
-CONFIG = EnvConfig.train("bigfish", 4, "easy", seed=3)
+CONFIG = EnvConfig.of(EnvironmentRequest("bigfish", 4, seed=3))
 
 
 def play(env: ProcgenVectorEnv, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -90,7 +91,7 @@ def test_reset_abandons_the_running_episodes() -> None:
 
 @pytest.mark.parametrize("game", GAMES)
 def test_every_game_goes_on_bit_for_bit_from_a_state(game: str) -> None:
-    config = EnvConfig.train(game, 2, "easy", seed=1)
+    config = EnvConfig.of(EnvironmentRequest(game, 2, seed=1))
     env, other = ProcgenVectorEnv(config, 0), ProcgenVectorEnv(config, 1)
     env.reset()
     frames, _, _ = play(env, random_actions(40, 2))
@@ -112,9 +113,9 @@ def test_a_state_of_another_configuration_is_refused() -> None:
 
 
 def test_training_plays_few_levels_and_testing_all() -> None:
-    assert EnvConfig.train("coinrun", 1, "easy", 0).num_levels == 200
-    assert EnvConfig.train("coinrun", 1, "hard", 0).num_levels == 500
-    assert EnvConfig.test("coinrun", 1, "easy", 0).num_levels == 0
+    assert EnvConfig.of(EnvironmentRequest("coinrun")).num_levels == 200
+    assert EnvConfig.of(EnvironmentRequest("coinrun", difficulty="hard")).num_levels == 500
+    assert EnvConfig.of(EnvironmentRequest("coinrun", split="test")).num_levels == 0
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_options_at_reset_are_refused() -> None:
 def test_creating_environments_prints_nothing() -> None:
     program = (
         "from gsprune.rl.envs.procgen import EnvConfig, ProcgenVectorEnv\n"
-        "ProcgenVectorEnv(EnvConfig.train('bigfish', 1, 'easy', 0), 0).reset()"
+        "ProcgenVectorEnv(EnvConfig('bigfish', 1), 0).reset()"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == ""
