@@ -7,6 +7,7 @@ as --beside. (A run does not keep its agent from before pruning.)
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from gsprune.checks import counted
+from gsprune.checks import check_number, check_whole, counted
 from gsprune.cli.console import console, open_agent, say
-from gsprune.rl.playing.playback import Film, PlayConfig, drawn, moments
+from gsprune.rl.playing.playback import Film, drawn, moments
 from gsprune.rl.playing.player import players_of
 from gsprune.rl.playing.rollout import check_same_environment
 from gsprune.rl.playing.video import check_video_path, write_video
@@ -55,7 +56,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Play in a window, or write the files and print their names."""
-    config = PlayConfig(args.levels, args.seed, args.episodes, args.seconds, args.fps, args.scale)
+    _check(args)
     agents = _agents(args)
     obstacle = None if args.out is not None else no_window()
     paths = _paths(args, obstacle)
@@ -63,19 +64,30 @@ def main(args: Args) -> None:
         check_video_path(path)
     with console.status("timing the networks on one thread"):
         players = players_of(agents)
+    played = moments(players, args.levels, args.seed, args.episodes, max(1, round(args.seconds * args.fps)))
     if not paths:
-        with closing(moments(players, config)) as stream:
-            show(drawn(players, stream, config.scale), args.fps, title=args.run.resolve().name)
+        with closing(played):
+            show(drawn(players, played, args.scale), args.fps, title=args.run.resolve().name)
         return
     if obstacle is not None:
         say(f"{obstacle}: writing files instead of opening a window")
     with console.status("playing"):
-        film = Film(players, list(moments(players, config)), config.scale)
+        film = Film(players, list(played), args.scale)
     for path in paths:
         with console.status(f"writing {path}"):
             write_video(path, film, args.fps)
         size = f"{path.stat().st_size / 1e3:,.0f} kB"
         say(f"written to {path} ({counted(len(film), 'frame')}, {len(film) / args.fps:.1f} s, {size})")
+
+
+def _check(args: Args) -> None:
+    """Raise an error for the first number that is out of its bounds."""
+    check_whole("seed", args.seed, at_least=0)
+    if args.episodes is not None:
+        check_whole("episodes", args.episodes, at_least=1)
+    check_number("seconds", args.seconds, above=0, below=math.inf)
+    check_whole("fps", args.fps, at_least=1)
+    check_whole("scale", args.scale, at_least=1)
 
 
 def _paths(args: Args, obstacle: str | None) -> list[Path]:
