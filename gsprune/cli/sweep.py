@@ -124,17 +124,14 @@ def _launcher(args: Args) -> Iterator[Launcher]:
 
 def _study(args: Args) -> Study:
     """The study of the file, overridden by the options."""
-    study = None if args.study is None else read_study(args.study)
-    common = {} if study is None else dict(study.common)
-    if study is None and not (args.games and args.seeds and args.methods):
+    if args.study is None and not (args.games and args.seeds and args.methods):
         raise ValueError("give a YAML file, or --games, --seeds and --methods; see gsprune sweep --help")
-    return Study(
-        games=args.games or (study.games if study is not None else ()),
-        seeds=args.seeds or (study.seeds if study is not None else ()),
-        methods=dict(map(parse_method, args.methods)) or (study.methods if study is not None else {}),
-        algorithm=args.algorithm or (study.algorithm if study is not None else "ppo"),
-        common={**common, **parse_options(args.options)},
-    )
+    study = {} if args.study is None else dict(vars(read_study(args.study)))
+    methods = dict(map(parse_method, args.methods))
+    own = {"games": args.games, "seeds": args.seeds, "methods": methods, "algorithm": args.algorithm}
+    study |= {name: value for name, value in own.items() if value}
+    study["common"] = {**study.get("common", {}), **parse_options(args.options)}
+    return Study(**study)
 
 
 def _check_options(trials: Sequence[Trial]) -> None:
