@@ -142,7 +142,7 @@ def test_frames_that_are_colours_last_reach_the_policy_as_channels_last(sigma: f
 def test_the_sampled_policy_follows_the_distribution_and_leaves_the_global_stream_alone() -> None:
     logits = torch.log(torch.tensor([0.1, 0.2, 0.7]))
     generator = torch.Generator().manual_seed(3)
-    policy = sampled_policy(Categorical(3), lambda x: logits.expand(len(x), -1), nn.Identity(), generator)
+    policy = sampled_policy(Categorical([3], ()), lambda x: logits.expand(len(x), -1), nn.Identity(), generator)
     before = torch.get_rng_state()
     actions = policy(torch.zeros(20_000, 1, 1, 1, dtype=torch.uint8))
     assert torch.equal(before, torch.get_rng_state())
@@ -152,7 +152,7 @@ def test_the_sampled_policy_follows_the_distribution_and_leaves_the_global_strea
 def test_the_sampled_policy_repeats_itself_from_the_same_seed() -> None:
     def play() -> npt.NDArray[Any]:
         generator = torch.Generator().manual_seed(4)
-        policy = sampled_policy(Categorical(15), lambda x: torch.zeros(len(x), 15), nn.Identity(), generator)
+        policy = sampled_policy(Categorical([15], ()), lambda x: torch.zeros(len(x), 15), nn.Identity(), generator)
         return policy(torch.zeros(50, 1, 1, 1, dtype=torch.uint8))
 
     np.testing.assert_array_equal(play(), play())
@@ -173,7 +173,7 @@ def test_policies_build_no_graph() -> None:
         return out
 
     observations = torch.zeros(2, 1, 1, 1, dtype=torch.uint8)
-    sampled_policy(Categorical(3), network, nn.Identity(), torch.Generator())(observations)
+    sampled_policy(Categorical([3], ()), network, nn.Identity(), torch.Generator())(observations)
     greedy_policy(network)(observations)
     assert states == [False, False]
 

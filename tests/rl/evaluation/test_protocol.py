@@ -22,7 +22,7 @@ BIGFISH = {"env_id": "bigfish"}
 
 
 def uniform(generator: torch.Generator) -> Policy:
-    return sampled_policy(Categorical(15), lambda x: torch.zeros(len(x), 15), nn.Identity(), generator)
+    return sampled_policy(Categorical([15], ()), lambda x: torch.zeros(len(x), 15), nn.Identity(), generator)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The action distributions of PPO: categorical, several categorical ones, and a diagonal Gaussian."""
+"""The action distributions of PPO: categorical ones, and a diagonal Gaussian."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ __all__ = [
     "ActionDistribution",
     "Categorical",
     "DiagonalGaussian",
-    "MultiCategorical",
     "distribution_of",
     "sampled_policy",
 ]
@@ -61,12 +60,17 @@ class ActionDistribution(Protocol):
         """Convert actions to the format of the environments."""
 
 
-class _FromLogits:
-    """The parts that distributions over numbered actions share."""
+class Categorical:
+    """One choice among numbered actions, or several independent ones whose logits are concatenated."""
 
     output = "logits"
     dtype = torch.int64
-    num_outputs: int
+
+    def __init__(self, sizes: Sequence[int], action_shape: tuple[int, ...]) -> None:
+        """Set the number of actions of each choice, and the shape of one action: (choices,), or () for one choice."""
+        self._sizes = list(sizes)
+        self.num_outputs = sum(sizes)
+        self.action_shape = action_shape
 
     def parameters(self, outputs: Tensor, network: nn.Module) -> Tensor:
         """The logits."""
@@ -77,68 +81,34 @@ class _FromLogits:
         """(num_envs, num_outputs) exponential noise."""
         return torch.empty((num_envs, self.num_outputs), device=device).exponential_(generator=generator)
 
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        """(B, *action_shape) actions, as ``torch.multinomial`` draws them."""
+        pairs = zip(self._split(parameters), self._split(noise), strict=True)
+        chosen = [(torch.softmax(logits, -1) / drawn).argmax(-1) for logits, drawn in pairs]
+        return torch.stack(chosen, -1).reshape(-1, *self.action_shape)
+
+    def logprobs(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """Log softmax at the actions, summed over the choices."""
+        columns = actions.reshape(-1, len(self._sizes)).unbind(-1)
+        pairs = zip(self._split(parameters), columns, strict=True)
+        return torch.stack([categorical_logprobs(logits, chosen) for logits, chosen in pairs]).sum(0)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """Entropies of the softmax, summed over the choices."""
+        return torch.stack([categorical_entropy(logits) for logits in self._split(parameters)]).sum(0)
+
+    def divergence(self, parameters: Tensor, others: Tensor) -> Tensor:
+        """Sum over the actions of p (log p - log q), and over the choices."""
+        pairs = zip(self._split(parameters), self._split(others), strict=True)
+        logs = [(torch.log_softmax(logits, -1), torch.log_softmax(other, -1)) for logits, other in pairs]
+        return torch.stack([(own.exp() * (own - other)).sum(-1) for own, other in logs]).sum(0)
+
     def to_environment(self, actions: Tensor) -> AnyArray:
         """The actions."""
         return np.asarray(actions.cpu().numpy())
 
-
-class Categorical(_FromLogits):
-    """One of A actions, from A logits."""
-
-    action_shape: tuple[int, ...] = ()
-
-    def __init__(self, num_actions: int) -> None:
-        """Set the number of actions, A."""
-        self.num_outputs = num_actions
-
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
-        """(B,) actions, as ``torch.multinomial`` draws them."""
-        return (torch.softmax(parameters, -1) / noise).argmax(-1)
-
-    def logprobs(self, parameters: Tensor, actions: Tensor) -> Tensor:
-        """Log softmax at the actions."""
-        return categorical_logprobs(parameters, actions)
-
-    def entropy(self, parameters: Tensor) -> Tensor:
-        """Entropies of the softmax."""
-        return categorical_entropy(parameters)
-
-    def divergence(self, parameters: Tensor, others: Tensor) -> Tensor:
-        """Sum over the actions of p (log p - log q)."""
-        logprobs = torch.log_softmax(parameters, -1)
-        return (logprobs.exp() * (logprobs - torch.log_softmax(others, -1))).sum(-1)
-
-
-class MultiCategorical(_FromLogits):
-    """Several independent choices. Their logits are concatenated."""
-
-    def __init__(self, sizes: Sequence[int]) -> None:
-        """Set the number of actions of each choice."""
-        self._sizes = list(sizes)
-        self._parts = [Categorical(size) for size in sizes]
-        self.num_outputs = sum(sizes)
-        self.action_shape: tuple[int, ...] = (len(self._parts),)
-
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
-        """(B, choices) actions."""
-        pairs = zip(self._parts, self._split(parameters), self._split(noise), strict=True)
-        return torch.stack([part.sample(logits, drawn) for part, logits, drawn in pairs], -1)
-
-    def logprobs(self, parameters: Tensor, actions: Tensor) -> Tensor:
-        """The sum over the choices."""
-        pairs = zip(self._split(parameters), actions.unbind(-1), strict=True)
-        return torch.stack([categorical_logprobs(logits, chosen) for logits, chosen in pairs]).sum(0)
-
-    def entropy(self, parameters: Tensor) -> Tensor:
-        """The sum over the choices."""
-        return torch.stack([categorical_entropy(logits) for logits in self._split(parameters)]).sum(0)
-
-    def divergence(self, parameters: Tensor, others: Tensor) -> Tensor:
-        """The sum over the choices."""
-        pairs = zip(self._parts, self._split(parameters), self._split(others), strict=True)
-        return torch.stack([part.divergence(logits, other) for part, logits, other in pairs]).sum(0)
-
     def _split(self, columns: Tensor) -> Sequence[Tensor]:
+        """The columns of each choice."""
         return torch.split(columns, self._sizes, -1)
 
 
@@ -208,9 +178,9 @@ def distribution_of(space: Any) -> ActionDistribution:
     from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
     if isinstance(space, Discrete) and space.start == 0:
-        return Categorical(int(space.n))
+        return Categorical([int(space.n)], ())
     if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
-        return MultiCategorical(space.nvec.tolist())
+        return Categorical(space.nvec.tolist(), space.shape)
     if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
         return DiagonalGaussian(space.low, space.high)
     raise ValueError(
