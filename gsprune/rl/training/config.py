@@ -120,6 +120,8 @@ class TrainConfig(ABC):
     """keep weights and activations channels-last, which is 2 to 4 times as fast on CPUs"""
     amp: Literal["none", "bf16"] = "none"
     """mixed precision: none (float32) or bf16 (autocast to bfloat16)"""
+    microbatch_size: int | None = None
+    """size of the pieces of a batch that go through the network; unset: 64 on the CPU (its caches), whole on a GPU"""
     compile: bool = False
     """torch.compile the network while its widths are stable, before and after the schedule; eager in between"""
 
@@ -184,7 +186,7 @@ class TrainConfig(ABC):
             self._check_numbers("round_to", at_least=1)
         self._check_budget()
         self._check_numbers("total_timesteps", "min_channels", "eval_points", "eval_num_envs", at_least=1)
-        self._check_numbers("workers", "torch_threads", "env_threads", at_least=1)
+        self._check_numbers("workers", "torch_threads", "env_threads", "microbatch_size", at_least=1)
         self._check_numbers("eval_episodes", "eval_interval_episodes", "checkpoint_minutes", at_least=0)
         self._check_numbers("learning_rate", "adam_eps", above=0)
         refuse_idle(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -42,12 +42,13 @@ from gsprune.rl.training.metrics import EpisodeTracker, MetricWriter, Row, as_ro
 from gsprune.rl.training.pruning import NetworkSize, build_method
 from gsprune.rl.training.run_folder import RunFolder
 from gsprune.rl.training.step_effect import AgentOutputs, StepEffect, held_out_count
-from gsprune.rl.training.workers import start_workers
+from gsprune.rl.training.workers import CPU_MICROBATCH, start_workers
 from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["OnActivity", "Trainer"]
 
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
+ResultT = TypeVar("ResultT")
 OnActivity = Callable[[int, str], None]
 """(environment steps so far, including the present iteration, activity of the trainer) -> None."""
 
@@ -345,6 +346,36 @@ class Trainer(ABC, Generic[ConfigT]):
         self.next_frames = step.observations
         self.episodes.add(step.infos)
         return step
+
+    def _learn(
+        self,
+        loss_of: Callable[[tuple[Tensor, ...]], tuple[Tensor, ResultT]],
+        batch: Iterable[Tensor],
+        batch_size: int,
+        max_grad_norm: float | None,
+    ) -> list[ResultT]:
+        """Make one gradient step. The batch goes through the network in pieces, whose losses add up.
+
+        Args:
+            loss_of: a piece of `batch` -> (its part of the loss of all processes' batches, another result).
+            batch: this process's rows.
+            batch_size: number of all processes' rows.
+            max_grad_norm: gradients are scaled down to this norm; None leaves them as they are.
+
+        Returns:
+            the other results of `loss_of`, in the order of the pieces.
+        """
+        parameters = list(self.agent.parameters())
+        size = self.config.microbatch_size or (CPU_MICROBATCH if self.device.type == "cpu" else batch_size)
+        pieces = list(zip(*(torch.split(tensor, size) for tensor in batch), strict=True))
+        results = self.workers.backward(parameters, loss_of, pieces)
+        self.ranks.sum_gradients(parameters)
+        self.method.after_backward()
+        if max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        self.optimizer.step()
+        self.method.after_optimizer_step()
+        return results
 
     def _report_activity(self, steps: int, activity: str) -> None:
         """Report the present activity, `steps` environment steps after the last iteration."""

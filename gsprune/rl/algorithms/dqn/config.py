@@ -58,8 +58,6 @@ class DQNConfig(TrainConfig):
     """gradient steps between pruning steps (and between two looks of ReDo at the activations)"""
     log_interval: int = 50
     """steps of all environments per row of metrics"""
-    microbatch_size: int | None = None
-    """batches go through the network in pieces of this size; unset: 64 on the CPU (its caches), whole on a GPU"""
 
     def check(self) -> None:
         """Complain of the first option that is wrong.
@@ -68,8 +66,7 @@ class DQNConfig(TrainConfig):
             ValueError: names the option, its value, the constraint and the way out.
         """
         super().check()
-        self._check_numbers("batch_size", "n_step", "target_interval", "prune_interval", at_least=1)
-        self._check_numbers("log_interval", "microbatch_size", at_least=1)
+        self._check_numbers("batch_size", "n_step", "target_interval", "prune_interval", "log_interval", at_least=1)
         self._check_numbers("gamma", "priority_alpha", "priority_beta", "epsilon_final", at_least=0, at_most=1)
         self._check_numbers("exploration_fraction", above=0, at_most=1)
         self._check_numbers("max_grad_norm", "priority_eps", above=0)

@@ -26,7 +26,6 @@ from gsprune.rl.networks import configured_network
 from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
 from gsprune.rl.training.truncation import truncated_episodes
-from gsprune.rl.training.workers import CPU_MICROBATCH
 
 __all__ = ["DQNTrainer"]
 
@@ -159,26 +158,16 @@ class DQNTrainer(Trainer[DQNConfig]):
         config = self.config
         batch = self.replay.sample(self._batch_size, self._sampling_rng)
         tensors = self._tensors(batch)
-        size = config.microbatch_size or (CPU_MICROBATCH if self.device.type == "cpu" else config.batch_size)
-        pieces = list(zip(*(torch.split(tensor, size) for tensor in tensors), strict=True))
-        totals = torch.zeros(2, device=self.device)
-        errors = []
-        for part, error in self.workers.backward(list(self.agent.parameters()), self._piece_loss, pieces):
-            totals += part
-            errors.append(error)
-        self.ranks.sum_gradients(self.agent.parameters())
-        self.method.after_backward()
-        if config.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
-        self.optimizer.step()
-        self.method.after_optimizer_step()
+        parts, errors = zip(
+            *self._learn(self._piece_loss, tensors, config.batch_size, config.max_grad_norm), strict=True
+        )
         self.replay.update(batch.leaves, torch.cat(errors).cpu().numpy())
         self.updates += 1
         before, progress = self._progress_at(self.env_steps - config.num_envs), self._progress_at(self.env_steps)
         schedule_ends = before < config.prune_end <= progress  # is an event, however rare the others are
         if self.updates % config.prune_interval == 0 or schedule_ends:
             self._prune(progress, self.updates, tensors[0])
-        return totals
+        return sum(parts, torch.zeros(2, device=self.device))
 
     def _as_stored(self, frames: Uint8Array) -> Uint8Array:
         """Observations (N, C, H, W) as the replay stores them.

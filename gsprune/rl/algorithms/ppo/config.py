@@ -46,8 +46,6 @@ class PPOConfig(TrainConfig):
     """clip the change of values since the rollout to clip_coef"""
     norm_adv: bool = True
     """normalise advantages in each minibatch"""
-    microbatch_size: int | None = None
-    """size of the pieces of a minibatch that go through the network; unset: 64 on the CPU, whole on a GPU"""
     prune_interval: int = 1
     """iterations from one pruning event to the next; the end of the schedule is an event, too"""
 
@@ -58,8 +56,7 @@ class PPOConfig(TrainConfig):
             ValueError: names the option, its value, the constraint and the way out.
         """
         super().check()
-        self._check_numbers("num_steps", "num_minibatches", "update_epochs", at_least=1)
-        self._check_numbers("microbatch_size", "prune_interval", at_least=1)
+        self._check_numbers("num_steps", "num_minibatches", "update_epochs", "prune_interval", at_least=1)
         self._check_numbers("gamma", "gae_lambda", at_least=0, at_most=1)
         self._check_numbers("clip_coef", "max_grad_norm", above=0)
         if self.batch_size % self.num_minibatches != 0:

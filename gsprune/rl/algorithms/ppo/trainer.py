@@ -26,7 +26,6 @@ from gsprune.rl.networks import configured_network
 from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
 from gsprune.rl.training.truncation import Truncated, truncated_episodes
-from gsprune.rl.training.workers import CPU_MICROBATCH
 
 __all__ = ["PPOTrainer"]
 
@@ -154,35 +153,25 @@ class PPOTrainer(Trainer[PPOConfig]):
             permutation = torch.randperm(config.batch_size, generator=self.generator, device=self.device)
             for mb_inds in permutation.view(config.num_minibatches, -1):
                 self._report_activity(config.batch_size, f"learning, epoch {epoch + 1} of {config.update_epochs}")
-                self.optimizer.zero_grad(set_to_none=True)
-                totals += self._backward(self.rollout.minibatch(mb_inds, config.norm_adv))
-                self.ranks.sum_gradients(self.agent.parameters())
-                self.method.after_backward()
-                torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
-                self.optimizer.step()
-                self.method.after_optimizer_step()
+                totals += self._learn_minibatch(self.rollout.minibatch(mb_inds, config.norm_adv))
         means = self.ranks.sum(totals) / (config.update_epochs * config.num_minibatches)
         return {f"losses/{name}": value for name, value in zip(_LOSSES, means.tolist(), strict=True)}
 
-    def _backward(self, minibatch: Minibatch) -> Tensor:
-        """Add the gradients of this process's part of a minibatch, piece by piece; return its part of the losses.
+    def _learn_minibatch(self, minibatch: Minibatch) -> Tensor:
+        """Make a gradient step on this process's part of a minibatch; return its part of the losses.
 
         Returns:
             (len(_LOSSES),); the processes' parts add up to the means over the minibatch.
         """
         size = self.config.batch_size // self.config.num_minibatches
-        piece_size = self.config.microbatch_size or (CPU_MICROBATCH if self.device.type == "cpu" else size)
-        pieces = list(zip(*(torch.split(tensor, piece_size) for tensor in minibatch), strict=True))
 
         def loss_of(piece: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
             loss, losses = self._losses_of(*piece)
             share = len(piece[0]) / size  # the sum over all pieces and processes is the mean over the minibatch
             return loss * share, losses * share
 
-        totals = torch.zeros(len(_LOSSES), device=self.device)
-        for losses in self.workers.backward(list(self.agent.parameters()), loss_of, pieces):
-            totals += losses
-        return totals
+        none = torch.zeros(len(_LOSSES), device=self.device)
+        return sum(self._learn(loss_of, minibatch, size, self.config.max_grad_norm), none)
 
     def _losses(
         self,
