@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from gsprune.cli.presets import RunOptions
+from gsprune.cli.run_options import RunOptions
 
 __all__ = ["GROUPS", "groups_of"]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from gsprune.checks import suggestion
 from gsprune.cli.option_groups import groups_of
-from gsprune.cli.presets import RunOptions, base_of, defaults_for
+from gsprune.cli.run_options import RunOptions
 from gsprune.cli.training import run_training
 from gsprune.rl.algorithms.registry import algorithm_of
 from gsprune.rl.training.idle_options import without_idle
+from gsprune.rl.training.run_folder import read_config
 
 __all__ = ["TrainCommand"]
 
@@ -44,14 +48,40 @@ class TrainCommand:
         self.__doc__ = f"Train an agent on images with {title} while its network shrinks."
 
     def defaults(self, argv: Sequence[str]) -> Any:
-        """The values of the preset, or those of the run to resume."""
-        return defaults_for(self.Args, self.presets, self.algorithm.name, argv)
+        """The defaults for parsing the command line `argv`: of its preset, or of the run that it resumes.
+
+        Raises:
+            ValueError: the preset is unknown, or there is no run of the algorithm to resume.
+        """
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        parser.add_argument("--preset", default="paper")
+        parser.add_argument("--resume")
+        try:
+            parsed, _ = parser.parse_known_args(list(argv))
+        except argparse.ArgumentError:
+            return self.Args()  # the full parser raises the error
+        if parsed.resume is not None:
+            return self._args_of_run(Path(parsed.resume))
+        if parsed.preset not in self.presets:
+            near = suggestion(parsed.preset, tuple(self.presets))
+            raise ValueError(f"there is no preset {parsed.preset!r}; the presets are {', '.join(self.presets)}{near}")
+        return self.Args(**asdict(self.presets[parsed.preset]), preset=parsed.preset)
 
     def effective(self, args: Any) -> Any:
-        """The options, with the defaults for those of the preset that have no effect."""
-        return without_idle(args, base_of(args, self.presets))
+        """The options, with the defaults for those of the preset, or of the run to resume, that have no effect."""
+        base = self.presets[args.preset] if args.resume is None else self._args_of_run(args.resume)
+        return without_idle(args, base)
 
     def main(self, args: Any) -> int:
         """Train; the exit code is 130 if the user stopped the run."""
         args = self.effective(args)
         return run_training(args, args, self.algorithm)
+
+    def _args_of_run(self, folder: Path) -> Any:
+        """The options of a run of this algorithm."""
+        values = read_config(folder)
+        if values["algorithm"] != self.algorithm.name:
+            other = values["algorithm"]
+            raise ValueError(f"{str(folder)!r} is a run of {other}; resume it with gsprune train {other} --resume")
+        names = {field.name for field in fields(self.Args)} - {"run_dir", "resume"}
+        return self.Args(**{name: value for name, value in values.items() if name in names})

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from gsprune.cli.console import console, say
 from gsprune.cli.memory import keep_freed_memory
-from gsprune.cli.presets import RunOptions, default_folder, option_values, refuse_changes
 from gsprune.cli.progress import TrainingDisplay
+from gsprune.cli.run_options import RunOptions, default_folder, option_values, refuse_changes
 from gsprune.distributed.ranks import Ranks, joined_ranks
 from gsprune.errors import DistributedError, EnvironmentFailedError
 from gsprune.interrupts import StopRequest

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tyro
 
-from gsprune.cli.presets import default_folder, option_values, refuse_changes
+from gsprune.cli.run_options import default_folder, option_values, refuse_changes
 from gsprune.cli.train import TrainCommand
 from gsprune.rl.algorithms.ppo.config import PRESETS
 

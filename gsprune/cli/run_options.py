@@ -1,23 +1,19 @@
-"""The defaults of a training command: those of a preset, or the options of the run to resume."""
+"""The options of a run besides those of its training: its folder, and the source of its defaults."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from gsprune.checks import suggestion
 from gsprune.rl.training.config import TrainConfig
 from gsprune.rl.training.run_folder import read_config
 
-__all__ = ["RunOptions", "base_of", "default_folder", "defaults_for", "option_values", "refuse_changes"]
-
-Args = TypeVar("Args", bound="RunOptions")
+__all__ = ["RunOptions", "default_folder", "option_values", "refuse_changes"]
 
 # These options affect neither the learning nor the log, so a resumed run may change them.
 _FREE_ON_RESUME = {
@@ -38,43 +34,6 @@ class RunOptions:
     """folder of an interrupted run: resume it, with its own options"""
     rank_timeout_minutes: float = 30.0
     """with several processes: minutes to wait for one that does not answer; must exceed the time of an evaluation"""
-
-
-def defaults_for(
-    args_type: type[Args], presets: Mapping[str, TrainConfig], algorithm: str, argv: Sequence[str]
-) -> Args:
-    """The defaults for parsing the command line `argv`: of its preset, or of the run that it resumes.
-
-    Raises:
-        ValueError: the preset is unknown, or there is no run of the algorithm to resume.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--preset", default="paper")
-    parser.add_argument("--resume")
-    try:
-        parsed, _ = parser.parse_known_args(list(argv))
-    except argparse.ArgumentError:
-        return args_type()  # the full parser raises the error
-    if parsed.resume is not None:
-        values = read_config(Path(parsed.resume))
-        if values["algorithm"] != algorithm:
-            other = values["algorithm"]
-            raise ValueError(f"{parsed.resume!r} is a run of {other}; resume it with gsprune train {other} --resume")
-        return _args_of_run(args_type, values)
-    if parsed.preset not in presets:
-        near = suggestion(parsed.preset, tuple(presets))
-        raise ValueError(f"there is no preset {parsed.preset!r}; the presets are {', '.join(presets)}{near}")
-    return args_type(**dataclasses.asdict(presets[parsed.preset]), preset=parsed.preset)
-
-
-def base_of(args: Args, presets: Mapping[str, TrainConfig]) -> Any:
-    """The configuration before the user's changes: the preset, or the options of the run to resume."""
-    return presets[args.preset] if args.resume is None else _args_of_run(type(args), read_config(args.resume))
-
-
-def _args_of_run(args_type: type[Args], values: Mapping[str, Any]) -> Args:
-    fields = {field.name for field in dataclasses.fields(args_type)}
-    return args_type(**{name: value for name, value in values.items() if name in fields - {"run_dir", "resume"}})
 
 
 def option_values(args: RunOptions) -> dict[str, Any]:
