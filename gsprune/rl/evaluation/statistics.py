@@ -33,8 +33,10 @@ Scores = Mapping[str, npt.ArrayLike]
 Statistic = Callable[[Float64Array], Float64Array]
 """Reduces the last axis of a ``(..., n)`` float64 array, so that all resamples are reduced in one call."""
 
-RESAMPLES_PER_BLOCK = 1_000
-"""Resamples drawn at a time: bounds the memory to 1,000 x runs x 8 bytes (40 MB for 16 games x 300 runs)."""
+_CONFIDENCE = 0.95
+_PROFILE_RESAMPLES = 2_000
+# Resamples drawn at a time: bounds the memory to 1,000 x runs x 8 bytes (40 MB for 16 games x 300 runs).
+_RESAMPLES_PER_BLOCK = 1_000
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def bootstrap_interval(
     *,
     rng: np.random.Generator,
     resamples: int = 10_000,
-    confidence: float = 0.95,
+    confidence: float = _CONFIDENCE,
 ) -> Interval:
     """The statistic over all runs of all games, with its stratified percentile bootstrap interval.
 
@@ -125,10 +127,13 @@ def bootstrap_interval(
     Source: Agarwal et al. 2021, sec. 4.1 (stratified bootstrap), https://arxiv.org/abs/2108.13264
     """
     games = _checked(scores, "scores")
-    _check_bootstrap(resamples, confidence)
-    draws = [statistic(np.concatenate(_resampled(games, block, rng), axis=-1)) for block in _blocks(resamples)]
-    pooled = np.concatenate([games[game] for game in games])
-    return _interval(float(statistic(pooled)), np.concatenate(draws), confidence)
+    check_whole("resamples", resamples, at_least=1)
+    if not 0 < confidence < 1:
+        raise ValueError(f"`confidence` must lie in (0, 1), got {confidence}; 95 % is 0.95")
+    draws = _draws(resamples, lambda count: statistic(np.concatenate(_resampled(games, count, rng), axis=-1)))
+    pooled = np.concatenate(list(games.values()))
+    low, high = _bounds(draws, confidence)
+    return Interval(float(statistic(pooled)), float(low), float(high))
 
 
 def probability_of_improvement(scores: Scores, baseline: Scores) -> float:
@@ -158,14 +163,13 @@ def improvement_interval(
     *,
     rng: np.random.Generator,
     resamples: int = 10_000,
-    confidence: float = 0.95,
 ) -> Interval:
-    """`probability_of_improvement` with its stratified bootstrap interval; both methods' runs are resampled.
+    """`probability_of_improvement` with its 95 % stratified bootstrap interval; both methods' runs are resampled.
 
     In a game where one method wins all pairs, or where all runs tie, every resample is the same, however few there are.
     The interval is then widened to the exact binomial bound: n independent pairs have one result with chance p^n, so
 
-        p >= ((1 - confidence) / 2)^(1 / n),  n = min(runs of X, runs of Y)
+        p >= 0.025^(1 / n),  n = min(runs of X, runs of Y)
 
     Games with the same result count as one sample of all their pairs. For two runs of each in one game: 0.16 to 1.
 
@@ -174,34 +178,27 @@ def improvement_interval(
         baseline: per game (runs,) scores of Y; the same games.
         rng: source of the resampling.
         resamples: number of bootstrap resamples, at least 1.
-        confidence: coverage of the interval, in (0, 1).
 
     Raises:
-        ValueError: as `probability_of_improvement` and `bootstrap_interval`.
+        ValueError: as `probability_of_improvement`, or `resamples` < 1.
 
     Source: Agarwal et al. 2021, sec. 4.3; Clopper & Pearson 1934, https://doi.org/10.1093/biomet/26.4.404
     """
     left, right = _checked_pair(scores, baseline)
-    _check_bootstrap(resamples, confidence)
-    draws = []
-    for block in _blocks(resamples):
-        pairs = zip(_resampled(left, block, rng), _resampled(right, block, rng), strict=True)
-        draws.append(np.mean([_win_rate(x, y) for x, y in pairs], axis=0))
-    interval = _interval(probability_of_improvement(left, right), np.concatenate(draws), confidence)
-    won, lost = _uncertainty_of_decided(left, right, confidence), _uncertainty_of_decided(right, left, confidence)
-    low, high = interval.estimate - won, interval.estimate + lost
-    return Interval(interval.estimate, max(0.0, min(interval.low, low)), min(1.0, max(interval.high, high)))
+    check_whole("resamples", resamples, at_least=1)
+
+    def draw(count: int) -> Float64Array:
+        pairs = zip(_resampled(left, count, rng), _resampled(right, count, rng), strict=True)
+        return np.asarray(np.mean([_win_rate(x, y) for x, y in pairs], axis=0))
+
+    low, high = _bounds(_draws(resamples, draw))
+    estimate = probability_of_improvement(left, right)
+    least, most = estimate - _uncertainty_of_decided(left, right), estimate + _uncertainty_of_decided(right, left)
+    return Interval(estimate, max(0.0, min(float(low), least)), min(1.0, max(float(high), most)))
 
 
-def performance_profile(
-    scores: Scores,
-    thresholds: npt.ArrayLike,
-    *,
-    rng: np.random.Generator,
-    resamples: int = 2_000,
-    confidence: float = 0.95,
-) -> Profile:
-    """The share of runs above each threshold, averaged over games, with a pointwise bootstrap band.
+def performance_profile(scores: Scores, thresholds: npt.ArrayLike, *, rng: np.random.Generator) -> Profile:
+    """The share of runs above each threshold, averaged over games, with a pointwise 95 % bootstrap band.
 
         F(t) = mean over games of  mean_i [x_i > t]
 
@@ -209,8 +206,6 @@ def performance_profile(
         scores: per game (runs,) scores.
         thresholds: (T,) ascending thresholds, in the unit of the scores.
         rng: source of the resampling.
-        resamples: number of bootstrap resamples, at least 1.
-        confidence: pointwise coverage of the band, in (0, 1).
 
     Returns:
         The profile; `share` falls monotonically in the threshold.
@@ -221,24 +216,21 @@ def performance_profile(
     Source: Agarwal et al. 2021, sec. 4.2 (run-score distributions), https://arxiv.org/abs/2108.13264
     """
     games = _checked(scores, "scores")
-    _check_bootstrap(resamples, confidence)
     levels = np.asarray(thresholds, dtype=np.float64)
     if levels.ndim != 1 or levels.size == 0 or np.any(np.diff(levels) < 0):
         raise ValueError(f"`thresholds` must be a non-empty ascending vector, got shape {levels.shape}")
     above = {game: (values[:, None] > levels).astype(np.float64) for game, values in games.items()}  # (runs, T)
     share = np.mean([rows.mean(axis=0) for rows in above.values()], axis=0)
-    draws = np.empty((resamples, levels.size))
-    start = 0
-    for block in _blocks(resamples):
+
+    def draw(count: int) -> Float64Array:
         per_game = []
         for rows in above.values():
-            # Runs drawn with replacement, as multiplicities: a matrix product instead of a (block, runs, T) gather.
-            counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=block)
+            # Runs drawn with replacement, as multiplicities: a matrix product instead of a (count, runs, T) gather.
+            counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=count)
             per_game.append(counts @ rows / len(rows))
-        draws[start : start + block] = np.mean(per_game, axis=0)
-        start += block
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+        return np.asarray(np.mean(per_game, axis=0))
+
+    low, high = _bounds(_draws(_PROFILE_RESAMPLES, draw))
     return Profile(levels, np.asarray(share), low, high)
 
 
@@ -249,9 +241,7 @@ def _win_rate(left: Float64Array, right: Float64Array) -> Float64Array:
     return np.asarray(np.mean(above + 0.5 * equal, axis=(1, 2)))
 
 
-def _uncertainty_of_decided(
-    winner: Mapping[str, Float64Array], loser: Mapping[str, Float64Array], confidence: float
-) -> float:
+def _uncertainty_of_decided(winner: Mapping[str, Float64Array], loser: Mapping[str, Float64Array]) -> float:
     """How much lower the mean probability may be, though `winner` wins every pair of some games, or all runs tie."""
     pairs = [
         min(len(runs), len(loser[game]))
@@ -260,7 +250,7 @@ def _uncertainty_of_decided(
     ]
     if not pairs:
         return 0.0
-    least = ((1 - confidence) / 2) ** (1 / (len(pairs) * min(pairs)))
+    least = ((1 - _CONFIDENCE) / 2) ** (1 / (len(pairs) * min(pairs)))
     return float((1 - least) * len(pairs) / len(winner))
 
 
@@ -269,21 +259,16 @@ def _resampled(games: Mapping[str, Float64Array], count: int, rng: np.random.Gen
     return [values[rng.integers(len(values), size=(count, len(values)))] for values in games.values()]
 
 
-def _blocks(resamples: int) -> list[int]:
-    full, rest = divmod(resamples, RESAMPLES_PER_BLOCK)
-    return [RESAMPLES_PER_BLOCK] * full + [rest] * (rest > 0)
+def _draws(resamples: int, draw: Callable[[int], Float64Array]) -> Float64Array:
+    """(resamples, ...) values of `draw`, which returns as many as it is asked for, a block at a time."""
+    starts = range(0, resamples, _RESAMPLES_PER_BLOCK)
+    return np.concatenate([draw(min(_RESAMPLES_PER_BLOCK, resamples - start)) for start in starts])
 
 
-def _interval(estimate: float, draws: Float64Array, confidence: float) -> Interval:
+def _bounds(draws: Float64Array, confidence: float = _CONFIDENCE) -> Float64Array:
+    """The percentiles (1 ± confidence) / 2 over the first axis."""
     tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return Interval(estimate, float(low), float(high))
-
-
-def _check_bootstrap(resamples: int, confidence: float) -> None:
-    check_whole("resamples", resamples, at_least=1)
-    if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` must lie in (0, 1), got {confidence}; 95 % is 0.95")
+    return np.asarray(np.quantile(draws, [tail, 1 - tail], axis=0))
 
 
 def _checked(scores: Scores, name: str) -> dict[str, Float64Array]:
