@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gsprune.report.series import resampling
-from gsprune.report.style import PlotStyle, name_rows, new_figure, rows_inches, text_inches, wrapped
+from gsprune.report.series import Band, resampling
+from gsprune.report.style import PlotStyle, draw_band, name_rows, new_figure, rows_inches, text_inches, wrapped
 from gsprune.rl.evaluation.statistics import bootstrap_interval, interquartile_mean, mean, performance_profile
 
 if TYPE_CHECKING:
@@ -54,19 +54,8 @@ def performance_profiles(scores: MethodScores, styles: Mapping[str, PlotStyle]) 
     figure, ((axis,),) = new_figure(1, 1, width=4.6 + text_inches(methods), height=max(3.6, rows_inches(methods) / 2))
     for method in methods:
         profile = performance_profile(scores[method], thresholds, rng=resampling())
-        style = styles[method]
-        axis.plot(
-            thresholds,
-            profile.share,
-            style.line,
-            color=style.colour,
-            marker=style.marker,
-            markevery=_THRESHOLDS // 10,
-            markersize=4,
-            linewidth=1.5,
-            label=wrapped(method),
-        )
-        axis.fill_between(thresholds, profile.low, profile.high, color=style.colour, alpha=0.15, linewidth=0)
+        band = Band(thresholds, profile.share, profile.low, profile.high, sum(map(len, scores[method].values())))
+        draw_band(axis, band, styles[method], label=wrapped(method))
     axis.set_xlabel("normalised test return $t$")
     axis.set_ylabel("share of runs above $t$")
     axis.set_ylim(-0.02, 1.02)

@@ -108,7 +108,7 @@ def name_rows(axis: Axes, names: Sequence[str]) -> None:
     axis.set_ylim(len(names) - 0.5, -0.5)
 
 
-def draw_band(axis: Axes, band: Band, style: PlotStyle, unit: float = 1.0) -> None:
+def draw_band(axis: Axes, band: Band, style: PlotStyle, unit: float = 1.0, label: str | None = None) -> None:
     """Draw a mean over runs, with its interval if there are several runs; `band.x` is divided by `unit`."""
     x = band.x / unit
     axis.plot(
@@ -120,6 +120,7 @@ def draw_band(axis: Axes, band: Band, style: PlotStyle, unit: float = 1.0) -> No
         markevery=max(1, x.size // 10),
         markersize=4,
         linewidth=1.5,
+        label=label,
     )
     if band.runs > 1:
         axis.fill_between(x, band.low, band.high, color=style.colour, alpha=0.18, linewidth=0)
