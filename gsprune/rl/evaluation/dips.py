@@ -118,21 +118,10 @@ def find_dips(series: ReturnSeries, events: Sequence[int], window: int, horizon:
 
 
 def summarise_dips(series: ReturnSeries, events: Sequence[int], window: int, horizon: int) -> DipSummary:
-    """The dips of a run, their mean depth and recovery, and the mean depth at control points.
+    """The dips of a run, their mean depth and recovery, and the mean depth at control points; NaN without any.
 
-    Control points lie `window` apart, wherever no event falls into (point - window, point + horizon].
-
-    Args:
-        series: the training return.
-        events: environment steps of the pruning events.
-        window: width of the averaging windows, environment steps.
-        horizon: how far after an event to look, environment steps.
-
-    Returns:
-        The summary; its means are NaN where there is nothing to average.
-
-    Raises:
-        ValueError: as `find_dips`.
+    Control points lie `window` apart, wherever no event falls into (point - window, point + horizon]. The arguments and
+    errors are those of `find_dips`.
     """
     dips = find_dips(series, events, window, horizon)
     depths = [dip.depth for dip in dips]

@@ -171,16 +171,8 @@ def improvement_interval(
 
         p >= 0.025^(1 / n),  n = min(runs of X, runs of Y)
 
-    Games with the same result count as one sample of all their pairs. For two runs of each in one game: 0.16 to 1.
-
-    Args:
-        scores: per game (runs,) scores of X.
-        baseline: per game (runs,) scores of Y; the same games.
-        rng: source of the resampling.
-        resamples: number of bootstrap resamples, at least 1.
-
-    Raises:
-        ValueError: as `probability_of_improvement`, or `resamples` < 1.
+    Games with the same result count as one sample of all their pairs. For two runs of each in one game: 0.16 to 1. The
+    arguments and errors are those of `probability_of_improvement` and `bootstrap_interval`.
 
     Source: Agarwal et al. 2021, sec. 4.3; Clopper & Pearson 1934, https://doi.org/10.1093/biomet/26.4.404
     """

@@ -33,9 +33,9 @@ class GroupPruning(SparsityMethod):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         config: TrainConfig,
-        observation_shape: ObservationShape = FRAME_SHAPE,
-        followers: tuple[nn.Module, ...] = (),
-        ranks: Ranks | None = None,
+        observation_shape: ObservationShape,
+        followers: tuple[nn.Module, ...],
+        ranks: Ranks,
     ) -> None:
         """Prepare the pruner. Nothing is pruned before the first `step`.
 
@@ -45,7 +45,7 @@ class GroupPruning(SparsityMethod):
             config: the schedule and the pruning options.
             observation_shape: (C, H, W).
             followers: networks that are sliced like `model`, e.g. a target network.
-            ranks: the processes that train the network; None for a single process.
+            ranks: the processes that train the network.
         """
         importance = configured_importance(config.importance)
         self._calibrates = config.calibrates
@@ -63,7 +63,7 @@ class GroupPruning(SparsityMethod):
             "compensate": config.compensate,
             "calibration": self._calibration if self._calibrates else None,
             "backend": config.backend,
-            "process_group": None if ranks is None else ranks.group,
+            "process_group": ranks.group,
         }
         self._schedule = config.schedule()
         self._requested: object = 0.0  # request of the last step: a sparsity or a budget
@@ -104,10 +104,10 @@ def build_method(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
-    observation_shape: ObservationShape = FRAME_SHAPE,
-    followers: tuple[nn.Module, ...] = (),
-    redo_interval: int = 1,
-    ranks: Ranks | None = None,
+    observation_shape: ObservationShape,
+    followers: tuple[nn.Module, ...],
+    redo_interval: int,
+    ranks: Ranks,
 ) -> SparsityMethod:
     """Build the method of `config.pruning`; the arguments are those of `GroupPruning`, and the interval of `ReDo`.
 
@@ -122,8 +122,8 @@ def build_method(
         return GroupPruning(model, optimizer, config, observation_shape, followers, ranks)
     if config.pruning == "redo":
         graph = gsprune.trace(model, example_inputs=_example(model, observation_shape))
-        average = None if ranks is None else ranks.weighted_mean
-        return ReDo(model, graph, (optimizer,), interval=redo_interval, seed=config.seed, average=average)
+        seed, average = config.seed, ranks.weighted_mean
+        return ReDo(model, graph, (optimizer,), interval=redo_interval, seed=seed, average=average)
     heads = getattr(model, "heads", None)
     if heads is None:
         raise ValueError(

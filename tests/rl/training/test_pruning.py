@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import gsprune
+from gsprune.distributed.ranks import Ranks
 from gsprune.networks import ActorCritic, build_encoder
 from gsprune.rl.algorithms.ppo.config import PRESETS
 from gsprune.rl.training.pruning import GroupPruning
@@ -25,7 +26,7 @@ def test_all_frames_of_an_event_calibrate_in_one_batch(monkeypatch: pytest.Monke
     torch.manual_seed(0)
     network = ActorCritic(build_encoder("nature", 1, (3, 64, 64), 32), 4)
     config = replace(PRESETS["quick"], compensate="linear", sparsity=0.5, round_to=1)
-    method = GroupPruning(network, torch.optim.Adam(network.parameters()), config)
+    method = GroupPruning(network, torch.optim.Adam(network.parameters()), config, (3, 64, 64), (), Ranks())
     report = method.step(0.9, torch.randint(0, 256, (200, 3, 64, 64), dtype=torch.uint8))
     assert seen == [[(200, 3, 64, 64)]]
     assert report.compensation is not None

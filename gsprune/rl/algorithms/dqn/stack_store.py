@@ -30,19 +30,10 @@ class StackStore:
     def __init__(
         self, rows: int, num_envs: int, frame_shape: tuple[int, ...], stack: int, path: Path | None = None
     ) -> None:
-        """Open the ring; an existing file of the right size keeps its content.
-
-        Args:
-            rows: vector steps in the ring, >= 1.
-            num_envs: stacks per row, >= 1.
-            frame_shape: (C, H, W) of a stack, the oldest image first.
-            stack: images in a stack, >= 2.
-            path: file that holds the images; None keeps them in memory.
+        """Open the ring of stacks of shape (C, H, W); `path` and its errors are those of `FrameStore`.
 
         Raises:
-            ValueError: the channels are not a multiple of `stack`.
-            CheckpointError: the file exists with another size.
-            GspruneError: the disk has no room for the file.
+            ValueError: the channels are not a multiple of `stack`, the number of images, >= 2.
         """
         channels, *sides = frame_shape
         if channels % stack:
