@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gsprune.report.load import load_run
+from gsprune.report.record import equal_widths
 from gsprune.report.style import format_steps, new_figure
 
 __all__ = ["plot_run"]
@@ -40,12 +41,10 @@ def plot_run(folder: Path, dense_widths: Mapping[str, int]) -> Path | None:
             label = f"evaluation, {name} levels" if has_levels else "evaluation"
             above.plot(curve.x, curve.y, marker=marker, label=label)
     above.set_ylabel("return")
-    groups_of: dict[tuple[float, ...], list[str]] = {}  # groups of equal widths share a line
-    for name, widths in run.widths().items():
-        groups_of.setdefault((dense_widths[name], *widths.tolist()), []).append(name)
-    for (dense, *shares), names in groups_of.items():
+    with_dense = {name: np.append(dense_widths[name], widths) for name, widths in run.widths().items()}
+    for names, (dense, *widths) in equal_widths(with_dense):
         label = f"{names[0]} ({dense:g})" if len(names) == 1 else f"{len(names)} groups ({dense:g} each)"
-        below.step(steps, np.array(shares) / dense, where="post", label=label)
+        below.step(steps, np.array(widths) / dense, where="post", label=label)
     below.set_ylim(0, 1.05)
     below.set_ylabel("width / dense width")
     below.set_xlabel("environment steps")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gsprune.arrays import Float64Array
-from gsprune.report.record import RunRecord
+from gsprune.report.record import RunRecord, equal_widths
 from gsprune.report.series import mean_band
 from gsprune.report.style import (
     PlotStyle,
@@ -127,8 +127,9 @@ def widths_over_time(runs: Sequence[RunRecord]) -> Figure | None:
     figure, axes = _panels(len(shown), max_columns=2, width=6.0, height=3.8)
     for run, axis in zip(shown, axes, strict=True):
         steps = run.column("step")
-        for (name, widths), style in zip(_merged(run.widths()), _width_styles(), strict=False):
-            axis.step(steps, widths, style.line, where="post", color=style.colour, linewidth=1.6, label=name)
+        for (names, widths), style in zip(equal_widths(run.widths()), _width_styles(), strict=False):
+            label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+            axis.step(steps, widths, style.line, where="post", color=style.colour, linewidth=1.6, label=label)
         axis.set_title(wrapped(f"{run.method}: {run.game}, seed {run.seed}"), fontsize=10)
         axis.set_xlabel("environment steps")
         axis.set_ylabel("width (channels)")
@@ -186,21 +187,6 @@ def _panels(count: int, max_columns: int = _MAX_COLUMNS, width: float = 4.6, hei
 
 def _width_styles() -> list[PlotStyle]:
     return list(plot_styles([str(i) for i in range(28)]).values())
-
-
-def _merged(widths: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """(label, widths) of every distinct line. The label has the first group's name and the number of other groups."""
-    lines: list[tuple[list[str], Any]] = []
-    for name, values in widths.items():
-        for names, line in lines:
-            if np.array_equal(values, line, equal_nan=True):
-                names.append(name)
-                break
-        else:
-            lines.append(([name], values))
-    return [
-        (names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more", values) for names, values in lines
-    ]
 
 
 def _reach(values: Float64Array) -> Float64Array:

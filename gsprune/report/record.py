@@ -13,7 +13,7 @@ from gsprune.arrays import Float64Array
 from gsprune.report.series import Curve
 from gsprune.rl.envs.registry import score_range_of
 
-__all__ = ["RunRecord", "by_game_and_method"]
+__all__ = ["RunRecord", "by_game_and_method", "equal_widths"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,14 @@ class RunRecord:
                 return float(track["mean"])
         final = self.summary.get(f"{levels}_return")
         return self.last(f"eval/{levels}_return") if final is None else float(final)
+
+
+def equal_widths(widths: Mapping[str, Float64Array]) -> list[tuple[list[str], Float64Array]]:
+    """(groups, their widths) for groups that have the same widths all the time, which share a line in plots."""
+    groups: dict[bytes, list[str]] = {}
+    for name, values in widths.items():
+        groups.setdefault(values.tobytes(), []).append(name)
+    return [(names, widths[names[0]]) for names in groups.values()]
 
 
 def by_game_and_method(runs: Sequence[RunRecord], methods: Sequence[str]) -> Iterator[tuple[str, str, list[RunRecord]]]:
