@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -79,16 +80,10 @@ def side_by_side(streams: Sequence[Iterator[Moment]]) -> Iterator[tuple[Moment, 
 
     Every stream has at least one moment. After its end its last moment is repeated.
     """
-    moments = [next(stream) for stream in streams]
-    running = list(range(len(streams)))
-    while running:
-        yield tuple(moments)
-        for index in tuple(running):
-            following = next(streams[index], None)
-            if following is None:
-                running.remove(index)
-            else:
-                moments[index] = following
+    latest: list[Moment] = []
+    for moments in zip_longest(*streams):
+        latest = [moment or latest[index] for index, moment in enumerate(moments)]
+        yield tuple(latest)
 
 
 def check_same_environment(first: TrainedAgent, second: TrainedAgent) -> None:
