@@ -145,11 +145,10 @@ def _described(env_id: str, options: str) -> EnvironmentDescription:
 def _maker(request: EnvironmentRequest) -> Callable[[], gymnasium.Env[Any, Any]]:
     """A function that makes one environment; it can be sent to another process."""
     options, arguments = _options(request)
-    if ":" not in request.env_id:
-        return partial(_image_env, partial(_made, request.env_id, arguments), request.env_id, options)
-    module, _, rest = request.env_id.partition(":")
-    if _ID.fullmatch(rest):
-        imported_module(module, "env_id")
+    module, colon, rest = request.env_id.partition(":")
+    if not colon or _ID.fullmatch(rest):
+        if colon:
+            imported_module(module, "env_id")
         return partial(_image_env, partial(_made, request.env_id, arguments), request.env_id, options)
     factory = named_object(request.env_id, "env_id")
     if not callable(factory):
