@@ -11,6 +11,7 @@ import numpy as np
 
 from gsprune.arrays import Float64Array
 from gsprune.report.series import Curve
+from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.envs.registry import score_range_of
 
 __all__ = ["RunRecord", "by_game_and_method", "equal_widths"]
@@ -44,11 +45,6 @@ class RunRecord:
     def game(self) -> str:
         """The id of the environment."""
         return str(self.config["env_id"])
-
-    @property
-    def difficulty(self) -> str:
-        """The difficulty, "easy" or "hard"."""
-        return str(self.config.get("distribution_mode", "easy"))
 
     @property
     def seed(self) -> int:
@@ -87,7 +83,7 @@ class RunRecord:
     @property
     def normalised_test(self) -> float | None:
         """The test return on the game's 0-to-1 scale; None for a game without one."""
-        scale = score_range_of(self.game, self.difficulty)
+        scale = score_range_of(EnvironmentRequest.of_run(self.config))
         return None if self.test_return is None or scale is None else scale.normalised(self.test_return)
 
     def column(self, key: str) -> Float64Array:

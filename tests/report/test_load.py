@@ -40,7 +40,7 @@ def test_a_path_without_runs_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_is_read_whole(write_run: RunWriter) -> None:
     run = load_run(write_run(sparsity=0.8, env_id="maze", seed=4, distribution_mode="hard"))
-    assert (run.game, run.seed, run.difficulty, run.finished) == ("maze", 4, "hard", True)
+    assert (run.game, run.seed, run.config["distribution_mode"], run.finished) == ("maze", 4, "hard", True)
     assert run.column("step")[-1] == 100_000
     assert run.last("eval/test_return") == run.rows[89]["eval/test_return"]
     assert np.isnan(run.column("eval/test_return")[0])

@@ -71,13 +71,13 @@ def make_environments(request: EnvironmentRequest) -> Environments:
     return envs
 
 
-def score_range_of(env_id: str, difficulty: str) -> ScoreRange | None:
-    """The returns that normalised scores map to 0 and 1; None if the environment has no published scale."""
+def score_range_of(request: EnvironmentRequest) -> ScoreRange | None:
+    """The returns that normalised scores map to 0 and 1; None without a published scale, or without a provider."""
     try:
-        provider = provider_of(env_id)
+        provider = provider_of(request.env_id)
     except ValueError:
         return None
-    return provider.score_range(EnvironmentRequest(env_id, difficulty="hard" if difficulty == "hard" else "easy"))
+    return provider.score_range(request)
 
 
 def _providers() -> Iterator[EnvironmentProvider]:

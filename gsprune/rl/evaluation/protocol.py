@@ -173,7 +173,7 @@ def _result(episodes: EpisodeReturns, request: EnvironmentRequest) -> TrackResul
     interval = bootstrap_interval(
         {request.env_id: episodes.returns.ravel()}, mean, rng=np.random.default_rng(request.seed), resamples=2_000
     )
-    scale = score_range_of(request.env_id, request.difficulty)
+    scale = score_range_of(request)
     return TrackResult(
         mean=episodes.mean,
         low=interval.low,

@@ -5,6 +5,7 @@ import pytest
 from own_provider import OwnProvider
 
 from gsprune.rl.envs import registry
+from gsprune.rl.envs.provider import EnvironmentRequest
 from gsprune.rl.evaluation.scores import RANGES, ScoreRange, score_range
 
 
@@ -42,8 +43,8 @@ def test_unknown_games_and_difficulties_name_the_choices() -> None:
 def test_a_provider_of_ones_own_gives_the_scale_of_its_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     provider = OwnProvider("lights", (3, 36, 36), lambda request: None)
     monkeypatch.setattr(registry, "_registered", [provider])
-    assert registry.score_range_of("lights", "easy") is None
+    assert registry.score_range_of(EnvironmentRequest("lights")) is None
     monkeypatch.setattr(provider, "score_range", lambda request: ScoreRange(2, 12))
-    scale = registry.score_range_of("lights", "easy")
+    scale = registry.score_range_of(EnvironmentRequest("lights"))
     assert scale is not None
     assert scale.normalised(7) == 0.5
