@@ -118,8 +118,8 @@ class EpisodeTracker:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the result of `state_dict`."""
-        self._returns.extend(state["returns"])
-        self._lengths.extend(state["lengths"])
+        self._returns = deque(state["returns"], maxlen=_WINDOW)
+        self._lengths = deque(state["lengths"], maxlen=_WINDOW)
         self._num_episodes = state["num_episodes"]
 
 
