@@ -256,6 +256,24 @@ def test_a_flattened_picture_above_the_limit_is_compensated_per_channel(monkeypa
     torch.testing.assert_close(net(x), expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("width", [2, 3])
+def test_a_grouped_convolution_that_becomes_depthwise_is_compensated(width: int) -> None:
+    net = Consumed(nn.Conv2d(3, 4 * width, 1), nn.Conv2d(4 * width, 4, 3, padding=1, groups=4, bias=False))
+    net = net.double().eval()
+    randomize(net, 0)
+    with torch.no_grad():
+        for start in range(0, 4 * width, width):  # all units of a group are multiples of its first one
+            for tensor in (net.first.weight, net.first.bias):
+                tensor[start + 1 : start + width] = -2 * tensor[start]
+    x = torch.randn(8, 3, 5, 5, dtype=torch.float64)
+    expected = net(x)
+    (group,) = gsprune.trace(net, x).groups
+    report = remove_units(net, {group.name: range(1, group.num_units)}, (x,))
+    assert report is not None
+    assert not report.skipped
+    torch.testing.assert_close(net(x), expected, rtol=1e-9, atol=1e-9)
+
+
 # -- prune_step -------------------------------------------------------------------------------------------------------
 
 
