@@ -68,9 +68,12 @@ def num_patch_rows(use: Use, num_kept: int, weights: Tensor, num_batches: int) -
     if use.kernel is None:
         return 0
     columns, patches = num_kept * prod(use.kernel.sizes), _num_patches(use)
-    if prod(use.kernel.sizes) == 1:  # it costs less to predict its outputs than its inputs if they are fewer
-        most = max(_LEAST_ROWS, _MOST_ROWS_PER_COLUMN * columns) // num_batches
-        return max(1, most) if len(weights) < use.inputs.shape[1] else 0
+    # It costs less to predict the outputs of a pointwise convolution than its inputs if they are fewer. With few
+    # samples, only the inputs show duplicates.
+    if prod(use.kernel.sizes) == 1:
+        if len(weights) >= use.inputs.shape[1] or patches * num_batches <= columns + 1:
+            return 0
+        return max(1, max(_LEAST_ROWS, _MOST_ROWS_PER_COLUMN * columns) // num_batches)
     affordable = int(_COST * patches * weights.numel() * num_batches / (columns + len(weights)) ** 2)
     most = min(affordable - _SOLVING * columns, _MOST_ROWS_PER_COLUMN * columns, patches * num_batches)
     return max(1, most // num_batches) if most >= _MIN_ROWS_PER_COLUMN * columns else 0

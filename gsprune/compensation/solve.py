@@ -27,6 +27,8 @@ _MOVEMENT = 0.1
 # A dependency is exact if it leaves this share of the mean square (the rounding of float32), and if its coefficients
 # are at most so many times as long as a unit's own: inputs that are seldom above zero may fit each other by chance.
 _EXACT_SHARE, _EXACT_LENGTH = 1e-12, 10.0
+# Least share of the samples that counts as not used up by the coefficients.
+_LEAST_FREEDOM = 1e-8
 # A mean square below this share of the input's own is rounding.
 _ROUNDING = 1e-30
 
@@ -56,7 +58,8 @@ def solve(moments: Moments, has_constant: bool, lengths: Tensor | float = 1.0) -
     D = 0 leaves the kept channels as they are. The ridge of each input is the candidate with the least generalised
     cross-validation error (Golub, Heath and Wahba 1979, https://doi.org/10.1080/00401706.1979.10489751). It is at least
     what the movement of the kept inputs by training adds to the error: sum |r - D (z + noise)|^2 has the expectation
-    sum |r - D z|^2 + samples * variance * |D|^2. An exact dependency has no ridge.
+    sum |r - D z|^2 + samples * variance * |D|^2. An exact dependency has no ridge. With as many coefficients as
+    samples, every input fits exactly, so only multiples of a single kept input (duplicates) count as exact there.
 
     Args:
         moments: of at least one sample.
@@ -77,19 +80,43 @@ def solve(moments: Moments, has_constant: bool, lengths: Tensor | float = 1.0) -
     shrunk = ridges[:, None, :] / (squares + ridges[:, None, :])  # (groups, directions, candidates)
     powers, total = projected.square().mT, factor[:, :, end:].square().sum(1)
     errors = beyond[:, :, None] + powers @ shrunk.square() + _ROUNDING * total[:, :, None]
-    freedom = (1 - ((1 - shrunk).sum(1) + has_constant) / moments.samples).clamp_min(1e-3)
-    generalised = errors / freedom.square()[:, None, :]
+    freedom = moments.samples - (1 - shrunk).sum(1) - int(has_constant)  # (groups, candidates)
+    generalised = errors / (freedom / moments.samples).clamp_min(_LEAST_FREEDOM).square()[:, None, :]
     norms = (powers @ (squares / (squares + ridges[:, None, :1]).square())).squeeze(2)
     is_exact = (generalised[:, :, 0] <= _EXACT_SHARE * total) & (norms.sqrt() <= _EXACT_LENGTH * lengths)
+    # As many coefficients as samples fit anything. Measured on an MLP trained on scikit-learn's digits (256 images, 268
+    # inputs kept): KL 0.0002 instead of 0.0023.
+    has_evidence = freedom[:, :1] > 0.5
+    is_exact &= has_evidence
     chosen = torch.where(is_exact, 0, 1 + generalised[:, :, 1:].argmin(2))  # (groups, inputs)
     ridge = ridges.gather(1, chosen)
     weight = (values[:, :, None] / (squares + ridge[:, None, :]) * projected).mT @ vh
+    unexplained = errors.gather(2, chosen[:, :, None]).squeeze(2)
+    if not has_evidence.all():
+        multiple, rest = _multiples(left, lost)
+        rest = rest + factor[:, end:, end:].square().sum(1)
+        is_multiple = (rest <= _EXACT_SHARE * total) & (multiple.norm(dim=2) <= _EXACT_LENGTH * lengths)
+        weight = torch.where(is_multiple[:, :, None], multiple, weight)
+        unexplained = torch.where(is_multiple, rest, unexplained)
     constant = None
     if has_constant:
         predicted = (weight @ factor[:, 0, 1:end, None]).squeeze(2)
         constant = (factor[:, 0, end:] - predicted) / factor[:, :1, 0]
-    unexplained = errors.gather(2, chosen[:, :, None]).squeeze(2) / moments.samples
-    return Map(weight, constant, moments.mean_square(), unexplained)
+    return Map(weight, constant, moments.mean_square(), unexplained / moments.samples)
+
+
+def _multiples(left: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
+    """(groups, inputs, kept) that predicts each input from the one kept input that does it best, and its error.
+
+    `left` and `lost` are (groups, rows, kept) and (groups, rows, inputs).
+    """
+    sizes = left.square().sum(1).clamp_min(torch.finfo(left.dtype).tiny)[:, :, None]
+    products = left.mT @ lost
+    best = (products.square() / sizes).argmax(1, keepdim=True)
+    coefficients = (products / sizes).gather(1, best)
+    weight = torch.zeros_like(products).scatter(1, best, coefficients).mT
+    nearest = left.gather(2, best.expand(-1, left.shape[1], -1))
+    return weight, (lost - nearest * coefficients).square().sum(1)
 
 
 def _ridges(squares: Tensor, movement: Tensor) -> Tensor:

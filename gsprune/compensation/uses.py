@@ -174,7 +174,9 @@ class UseWatcher(OperationMode):
             name = self._name_of(weight)
             transposed = args[6]
             axis = 0 if transposed else 1
-            is_depthwise = x.shape[1] == args[8]  # mixes no channels
+            # A depthwise convolution mixes no channels. One that is not transposed has no input axis among `axes`. A
+            # grouped convolution has, also when one input per group is left.
+            is_depthwise = transposed and x.shape[1] == args[8]
             if name is None or self.axes.get(name) != axis or weight.shape != self.tensors[name].shape or is_depthwise:
                 return None
             if transposed:

@@ -256,6 +256,24 @@ def test_a_flattened_picture_above_the_limit_is_compensated_per_channel(monkeypa
     torch.testing.assert_close(net(x), expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("width", [2, 3])
+def test_a_grouped_convolution_that_becomes_depthwise_is_compensated(width: int) -> None:
+    net = Consumed(nn.Conv2d(3, 4 * width, 1), nn.Conv2d(4 * width, 4, 3, padding=1, groups=4, bias=False))
+    net = net.double().eval()
+    randomize(net, 0)
+    with torch.no_grad():
+        for start in range(0, 4 * width, width):  # all units of a group are multiples of its first one
+            for tensor in (net.first.weight, net.first.bias):
+                tensor[start + 1 : start + width] = -2 * tensor[start]
+    x = torch.randn(8, 3, 5, 5, dtype=torch.float64)
+    expected = net(x)
+    (group,) = gsprune.trace(net, x).groups
+    report = remove_units(net, {group.name: range(1, group.num_units)}, (x,))
+    assert report is not None
+    assert not report.skipped
+    torch.testing.assert_close(net(x), expected, rtol=1e-9, atol=1e-9)
+
+
 # -- prune_step -------------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +299,43 @@ def error_after_step(sparsity: float = 0.5, **options: Any) -> float:
 def test_compensated_networks_stay_nearer_to_the_dense_one() -> None:
     errors = [error_after_step(compensate=mode, calibration=frames()) for mode in ("none", "bias", "linear")]
     assert errors[2] < errors[1] < errors[0]
+
+
+def wide_network(duplicates: bool = False) -> nn.Module:
+    """Its last layers read 64 and 96 inputs once per picture, behind a mean over positions."""
+    torch.manual_seed(0)
+    act = nn.Tanh if duplicates else nn.ReLU  # a ReLU that is zero on all calibration data fires on other data
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 64, 3), act(), nn.Conv2d(64, 48, 1), act(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        *(nn.Linear(48, 96), act(), nn.Linear(96, 5)),
+    )
+    with torch.no_grad():
+        for layer in (net[0], net[2], net[6]) if duplicates else ():
+            half = len(layer.weight) // 2
+            layer.weight[half:], layer.bias[half:] = layer.weight[:half].clone(), layer.bias[:half].clone()
+    return net
+
+
+def test_networks_stay_nearer_to_the_dense_one_with_fewer_pictures_than_inputs() -> None:
+    errors = []
+    for mode in ("bias", "linear"):
+        net = wide_network()
+        expected = net(frames(256, 1)).detach()
+        gsprune.prune_step(net, 0.3, example_inputs=frames(2), compensate=mode, calibration=frames(20))
+        errors.append(float((net(frames(256, 1)).detach() - expected).square().mean()))
+    assert errors[1] < errors[0]
+
+
+def test_duplicates_are_removed_exactly_with_fewer_pictures_than_inputs() -> None:
+    net = wide_network(duplicates=True).double()
+    x, other = frames(20)[:, :, :3, :3].double(), frames(64, 1).double()
+    expected = net(other).detach()
+    # One position per picture: the pointwise convolution, too, reads more inputs than there are samples.
+    units = {group.name: range(group.num_units // 2, group.num_units) for group in gsprune.trace(net, x).groups}
+    report = remove_units(net, units, (x,))
+    assert report is not None
+    assert len(report.consumers) == 3
+    torch.testing.assert_close(net(other), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_batches_of_calibration_data_may_come_as_any_iterable() -> None:

@@ -61,6 +61,30 @@ def test_noise_is_not_fitted_with_few_samples() -> None:
     assert found.weight[0, 24].square().sum() < 0.2  # least squares has 4.5 here
 
 
+@pytest.mark.parametrize("count", [16, 24, 25])
+def test_noise_is_not_fitted_with_as_many_coefficients_as_samples(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(count, 33, generator=generator, dtype=torch.float64)
+    found = solve(moments_of(inputs, list(range(24))), has_constant=True)
+    assert found.weight is not None
+    centred = inputs - inputs.mean(0)
+    least_squares = torch.linalg.lstsq(centred[:, :24], centred[:, 24:], driver="gelsd").solution
+    assert found.weight[0, 24:].square().sum() < 0.3 * least_squares.square().sum()
+
+
+def test_multiples_of_one_input_are_found_exactly_with_fewer_samples_than_inputs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(16, 24, generator=generator, dtype=torch.float64)
+    inputs = torch.cat([x, x[:, 3:4], 2 - 0.5 * x[:, 7:8], 0 * x[:, :1]], 1)
+    found = solve(moments_of(inputs, list(range(24))), has_constant=True)
+    assert found.weight is not None
+    assert found.constant is not None
+    expected = torch.zeros(3, 24).double()
+    expected[0, 3], expected[1, 7] = 1, -0.5
+    torch.testing.assert_close(found.weight[0, 24:], expected, rtol=0, atol=1e-11)
+    torch.testing.assert_close(found.constant[0, 24:], torch.tensor([0.0, 2.0, 0.0]).double(), rtol=0, atol=1e-11)
+
+
 def test_an_input_that_is_nearly_always_zero_gets_no_large_coefficient() -> None:
     x = samples(1000)
     rare = torch.where(torch.arange(1000) % 50 == 0, 1e-4 * x[:, 1], 0.0)  # 20 samples, on which it tells all
