@@ -13,6 +13,7 @@ from gsprune.tracing.call import Call
 from gsprune.tracing.constants import uneven_axes
 from gsprune.tracing.marks import is_noise, set_noise
 from gsprune.tracing.operation_mode import OperationMode
+from gsprune.tracing.originals import written_arguments
 from gsprune.tracing.own_rules import result_of_own_rule
 from gsprune.tracing.rules.operands import highest_kind, protect_all
 from gsprune.tracing.rules.registry import Operation
@@ -48,6 +49,8 @@ class Tracer(OperationMode):
         is_random = operation.random or any([is_noise(tensor) for tensor in inputs])
         if written is not None and (name in _OVERWRITES or not uneven_axes(written, tape.of(written))):
             set_noise(written, True)  # during the rule, so that it does not judge by the new values
+        if operation.mutable and tape.originals is not None:
+            tape.originals.before_write(written_arguments(func, args, kwargs))
         call = Call(name, args, kwargs, func(*args, **kwargs))
         tape.op, tape.scale = name, None
         layers: list[Labels] = []

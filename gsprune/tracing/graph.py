@@ -128,6 +128,7 @@ class Graph:
         queries: rows whose removal changes an attention's scale.
         copies: {copy: original}, names of submodules that lose the same channels.
         unseen: submodules that the traced forward has not run, and that may read channels.
+        written: parameters that the traced forward has written to, as a momentum encoder.
     """
 
     groups: tuple[Group, ...]
@@ -143,6 +144,7 @@ class Graph:
     queries: tuple[Queries, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return graph_table(self)

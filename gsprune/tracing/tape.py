@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from gsprune.tracing.marks import ensure_mark, mark_of, num_writes
+from gsprune.tracing.originals import Originals
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, row_along, varying
 from gsprune.tracing.trail import Scale, TracedOperation
 
@@ -86,6 +87,7 @@ class Tape:
         scale: the factor by which the running operation scales, if it follows a width.
         marked: every tensor with channels that the forward has computed, alive or not.
         stored: layers of tensors that are alive after the call without being returned.
+        originals: restores parameters that the forward writes to.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -117,6 +119,7 @@ class Tape:
         self.scale: Scale | None = None
         self.marked: list[ref[torch.Tensor]] = []
         self.stored: list[Labels] = []
+        self.originals: Originals | None = None
         self._names: dict[int, str] = {}
         self._shadows: dict[str, Shadow] = {}
         self._labels: dict[tuple[str, int], Labels] = {}

@@ -14,17 +14,20 @@ from torch import nn
 
 from gsprune.interrupts import PostponedInterrupts
 from gsprune.tracing.autocast import without_autocast
+from gsprune.tracing.originals import Originals
 
 __all__ = ["is_fake_quantiser", "temporary_eval"]
 
 
 @contextmanager
-def temporary_eval(model: nn.Module, *, autocast: bool = False) -> Iterator[None]:
+def temporary_eval(model: nn.Module, *, autocast: bool = False) -> Iterator[Originals]:
     """Context in which `model` is in eval mode, without gradients. Its state is restored at the end.
 
     Restored are training flags, buffers, attributes (also entries of dictionaries) and the random generators of torch
-    (CPU and the model's CUDA devices), NumPy and Python. Lists that the forward appends to belong to the user and are
-    not restored. Observers of fake quantisation do not run. Without `autocast`, the caller's autocast blocks are off.
+    (CPU and the model's CUDA devices), NumPy and Python. Parameters are restored if the forward sets their `data`, or
+    writes to them as a traced forward did; the tracer uses the value of the context. Lists that the forward appends to
+    belong to the user and are not restored. Observers of fake quantisation do not run. Without `autocast`, the caller's
+    autocast blocks are off.
     """
     modules = list(model.modules())
     training = [module for module in modules if module.training]
@@ -37,15 +40,17 @@ def temporary_eval(model: nn.Module, *, autocast: bool = False) -> Iterator[None
     devices = sorted({p.device.index or 0 for p in parameters if p.is_cuda})
     precision = nullcontext() if autocast else without_autocast()
     with torch.no_grad(), precision, torch.random.fork_rng(devices=devices):
+        originals = Originals(parameters)
         try:
             for module in training:
                 module.training = False
             for module in filter(is_fake_quantiser, modules):
                 _stop_observer(module)
-            yield
+            yield originals
         finally:
             with PostponedInterrupts():
                 _restore(attributes)
+                originals.restore()
                 for buffer, version, contents in buffers:
                     # Running statistics change without a new version. Equal buffers are not copied to, because that
                     # would break a pending backward.

@@ -118,7 +118,7 @@ def _trace_once(
     tape = Tape(model)
     tape.copies = {**frozen_copies(model), **copies}
     try:
-        with temporary_eval(model), plain_operations(model):
+        with temporary_eval(model) as tape.originals, plain_operations(model):
             protect_outputs(tape, model, _run(model, example, tape))
             _run_in_training(model, example, tape)
             protect_reused_queries(tape)
