@@ -37,20 +37,11 @@ def check_architecture(record: Record, module: nn.Module, tensors: Mapping[str, 
     if all(shape == record.layout[name][0] for name, shape in shapes.items()):
         return False
     for name, shape in shapes.items():
-        if shape != record.dense_shape(name):
-            small = record.layout[name][0]
-            widths = f"{record.dense_shape(name)}" + (
-                f" (pruned to {small})" if small != record.dense_shape(name) else ""
-            )
+        small, dense = record.layout[name][0], record.dense_shape(name)
+        if shape != dense:
+            widths = f"{dense}" if small == dense else f"{dense} (pruned to {small})"
             raise _difference(record, f"{name!r} has shape {widths} in the file and {shape} in the model")
     return True
-
-
-def _difference(record: Record, text: str) -> CheckpointError:
-    return CheckpointError(
-        f"{record.path} holds another architecture: {text}; load it into a freshly built model of the saved"
-        " architecture"
-    )
 
 
 def check_optimizers(record: Record, optimizers: Sequence[Optimizer]) -> None:
@@ -76,3 +67,10 @@ def check_optimizers(record: Record, optimizers: Sequence[Optimizer]) -> None:
                 f"{record.path} holds a {state['type']} with parameter groups of {saved_sizes} parameters, got "
                 f"groups of {sizes}"
             )
+
+
+def _difference(record: Record, text: str) -> CheckpointError:
+    return CheckpointError(
+        f"{record.path} holds another architecture: {text}; load it into a freshly built model of the saved"
+        " architecture"
+    )

@@ -21,7 +21,7 @@ _GROUP_FIELDS = ("name", "num_units", "width_per_unit", "kind")
 
 
 def session_document(session: Session) -> dict[str, Any]:
-    """What a later step needs of a session: no example and no structure, but the groups."""
+    """The parts of a session that later steps need: its groups, but not its structure and its example."""
     dense, groups, kept = dict(session.dense_shapes), session.recorded_groups, session.kept
     if session.graph is not None:
         dense |= dense_shapes(session.graph, session.initial_widths)
