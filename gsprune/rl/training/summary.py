@@ -122,7 +122,7 @@ class RunSummary:
 def summarize(trainer: Trainer[Any], config: TrainConfig) -> RunSummary:
     """Evaluate the agent, time its network and a dense one, and collect the results."""
     seconds = trainer.seconds  # read first, so that the timing below does not count
-    returns = trainer.evaluate(config.eval_episodes)
+    returns = trainer.evaluations.run(config.eval_episodes)
     dense, size = trainer.dense, trainer.size
     row = size.row(dense)
     networks = trainer.build_dense(), trainer.agent
@@ -148,7 +148,7 @@ def summarize(trainer: Trainer[Any], config: TrainConfig) -> RunSummary:
         test_return=returns.get("eval/test_return"),
         steps=trainer.global_step,
         seconds=seconds,
-        evaluation_seconds=trainer.evaluation_seconds,
+        evaluation_seconds=trainer.evaluations.seconds,
     )
 
 

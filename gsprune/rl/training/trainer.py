@@ -15,18 +15,10 @@ import gsprune
 from gsprune.arrays import AnyArray, IntArray
 from gsprune.compensation.spread import spread, spread_apart
 from gsprune.distributed.ranks import Ranks
-from gsprune.errors import EvaluationError
 from gsprune.networks import example_frames
 from gsprune.rl.envs.checked import Step, checked_step
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
-from gsprune.rl.evaluation.protocol import (
-    EVALUATION_SEED,
-    ProtocolConfig,
-    TrackResult,
-    evaluate_tracks,
-    tracks_of,
-)
 from gsprune.rl.training.checkpoints import (
     MODEL_FILE,
     checkpoint_folders,
@@ -37,6 +29,7 @@ from gsprune.rl.training.checkpoints import (
 from gsprune.rl.training.compilation import StableWidthCompiler
 from gsprune.rl.training.config import TrainConfig, resolve_device
 from gsprune.rl.training.environment_states import EnvironmentStates
+from gsprune.rl.training.evaluations import Evaluations
 from gsprune.rl.training.from_scratch import take_widths
 from gsprune.rl.training.metrics import EpisodeTracker, MetricWriter, Row, as_row
 from gsprune.rl.training.pruning import NetworkSize, build_method
@@ -65,7 +58,7 @@ class Trainer(ABC, Generic[ConfigT]):
         iteration: number of finished iterations.
         global_step: number of environment steps in them.
         sparsity: the sparsity that the pruning method has reached, in its own unit.
-        evaluation_seconds: seconds of all evaluations, including those before the run was resumed.
+        evaluations: play the agent during the training and at its end.
         ranks: the processes that train together. Each plays its share of the environments. Gradients are summed, so all
             have the same network. The first process writes the files.
         share: the numbers of this process's environments among all.
@@ -143,9 +136,8 @@ class Trainer(ABC, Generic[ConfigT]):
     def _start_counting(self) -> None:
         self.iteration = self.global_step = 0
         self.sparsity = 0.0
-        self._seconds_before = 0.0  # training time before the run was resumed
-        self.evaluation_seconds = 0.0
-        self._has_given_up_evaluations = False
+        self._seconds_before = 0.0  # with evaluations, before the run was resumed
+        self.evaluations = Evaluations(self.config, self.environment, self.policy, self.device, self.say)
         self._saved_iteration = -1  # iteration of the newest checkpoint
         self._on_activity: OnActivity = lambda step, activity: None
 
@@ -232,7 +224,7 @@ class Trainer(ABC, Generic[ConfigT]):
     @property
     def seconds(self) -> float:
         """Seconds of training without evaluations, including those before the run was resumed."""
-        return self._seconds_before + time.monotonic() - self._started
+        return self._seconds_before + time.monotonic() - self._started - self.evaluations.seconds
 
     def build_dense(self) -> nn.Module:
         """The dense network, initialised from PyTorch's global random state."""
@@ -284,30 +276,6 @@ class Trainer(ABC, Generic[ConfigT]):
                 break
         return self.iteration == self.config.num_iterations
 
-    def evaluate(self, episodes: int) -> dict[str, float]:
-        """Mean returns of `episodes` episodes without noise as ``eval/train_return`` and ``eval/test_return``.
-
-        An environment without a test split has only the latter. The result is empty for 0 episodes. It is also empty if
-        an episode does not end. Then a line is printed, and there are no more evaluations during the training, because
-        the next one would probably fail after the same time.
-        """
-        if episodes == 0:
-            return {}
-        config = self.config
-        seed = EVALUATION_SEED + config.seed
-        protocol = ProtocolConfig(vars(config), episodes=episodes, num_envs=config.eval_num_envs, seed=seed)
-        began = time.monotonic()
-        results: dict[str, TrackResult] = {}
-        try:
-            results = evaluate_tracks(self.policy, protocol, tracks_of(self.environment), self.device)
-        except EvaluationError as error:
-            self._has_given_up_evaluations = True
-            self.say(f"the evaluation was given up: {error}")
-        seconds = time.monotonic() - began
-        self.evaluation_seconds += seconds
-        self._started += seconds  # evaluations do not count as training time
-        return {f"eval/{name}_return": result.mean for name, result in results.items()}
-
     def save_checkpoint(self) -> None:
         """Write a checkpoint between two iterations. All processes must call this.
 
@@ -317,7 +285,7 @@ class Trainer(ABC, Generic[ConfigT]):
             "iteration": self.iteration,
             "global_step": self.global_step,
             "seconds": self.seconds,
-            "evaluation_seconds": self.evaluation_seconds,
+            "evaluation_seconds": self.evaluations.seconds,
             "metric_bytes": 0 if self.metrics is None else self.metrics.sync(),
             "sparsity": self.sparsity,
             "compilations": self.compilation.compilations,
@@ -419,18 +387,11 @@ class Trainer(ABC, Generic[ConfigT]):
         return config.pruning != "group" or not config.prune_begin <= progress < config.prune_end
 
     def _evaluate_if_due(self) -> dict[str, float]:
-        """Mean returns at `eval_points` points of the training. The first process plays; the others wait for it.
-
-        The final evaluation is not one of them.
-        """
-        config, last = self.config, self.config.num_iterations
-        if config.eval_interval_episodes == 0 or self._has_given_up_evaluations or self.iteration == last:
-            return {}
-        before, now = (config.eval_points * number // last for number in (self.iteration - 1, self.iteration))
-        if before == now or not self.ranks.is_first:
+        """Mean returns if an evaluation is due. The first process plays; the others wait for it."""
+        if not self.ranks.is_first or not self.evaluations.is_due(self.iteration):
             return {}
         self._report_activity(0, "evaluating")
-        return self.evaluate(config.eval_interval_episodes)
+        return self.evaluations.run(self.config.eval_interval_episodes)
 
     def _checkpoint_is_due(self) -> bool:
         is_last = self.iteration == self.config.num_iterations
@@ -450,8 +411,8 @@ class Trainer(ABC, Generic[ConfigT]):
         """Load everything but network and optimizer; return the size of the metrics file at the checkpoint."""
         self.iteration, self.global_step = state["iteration"], state["global_step"]
         self._saved_iteration = self.iteration
-        self._seconds_before = state["seconds"]
-        self.evaluation_seconds = state["evaluation_seconds"]
+        self.evaluations.seconds = state["evaluation_seconds"]
+        self._seconds_before = state["seconds"] + self.evaluations.seconds
         self.sparsity = state["sparsity"]
         self.compilation.compilations = state["compilations"]
         self.method.load_state_dict(state["method"])

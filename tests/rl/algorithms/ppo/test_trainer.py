@@ -21,6 +21,7 @@ from gsprune.rl.algorithms.ppo.losses import (
     value_loss,
 )
 from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
+from gsprune.rl.training import evaluations as evaluations_module
 from gsprune.rl.training import trainer as trainer_module
 from gsprune.rl.training.checkpoints import checkpoint_folders, load_state
 from gsprune.rl.training.idle_options import without_idle
@@ -165,8 +166,9 @@ def test_training_time_is_without_evaluations_also_in_a_resumed_run(
         tick(1000.0)
         return {}
 
-    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(monotonic=tick))
-    monkeypatch.setattr(trainer_module, "evaluate_tracks", evaluate)
+    for module in (trainer_module, evaluations_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr(evaluations_module, "evaluate_tracks", evaluate)
     config = replace(TINY, total_timesteps=96, eval_interval_episodes=4, eval_points=3)
     run(tmp_path, config, stop_after=1)
     run(tmp_path, config, resume=True)  # the evaluation at the end is not the trainer's
