@@ -154,8 +154,10 @@ class Repair:
         if any(self._take_back_copy(size) for size in failure.stored_sizes):
             return True
         lengths = [*self.lengths, *_parts(self.lengths, needed)]
-        together = self._needed_arguments(failure, needed, lengths)
-        if len(together) > 1 and self._gets_further(together, lengths):
+        needed_arguments = self._arguments(failure, needed, lengths)
+        arguments = self._arguments(failure, needed, lengths, also_own=True)
+        attempts = (needed_arguments, arguments if len(arguments) > len(needed_arguments) else ())
+        if any(len(together) > 1 and self._gets_further(together, lengths) for together in attempts):
             return True
         for module in self._suspects(failure):
             candidates = _candidates(module, self.names[id(module)], lengths, needed, failure)
@@ -171,21 +173,33 @@ class Repair:
                     return True
         return False
 
-    def _needed_arguments(
-        self, failure: Failure, needed: Collection[tuple[int, int]], lengths: Sequence[LengthChange]
+    def _arguments(
+        self,
+        failure: Failure,
+        needed: Collection[tuple[int, int]],
+        lengths: Sequence[LengthChange],
+        *,
+        also_own: bool = False,
     ) -> list[_Candidate]:
-        """The stored integers that the failing call got, with the values that it needs: the sizes of a split."""
+        """The stored integers that the failing call got, with the values that it needs: the sizes of a split.
+
+        With `also_own`, the others get the new lengths of their modules' own axes: in ``[size, width - size]``, the
+        width is no size of a part.
+        """
         found: list[_Candidate] = []
         for size in dict.fromkeys(failure.stored_sizes):
             name = self.names.get(id(size.module), "")
             prefix = f"{name}." if name else ""
-            value = size.value
-            best = min(
-                (length for length in lengths if length.before == value and (value, length.after) in needed),
-                key=lambda length: (not length.tensor.startswith(prefix), length.divisor != 1),
-                default=None,
-            )
-            if best is not None:
+            ranked = [
+                (not is_needed, not is_own, length.divisor != 1, index)
+                for index, length in enumerate(lengths)
+                if length.before == size.value
+                for is_needed in [(length.before, length.after) in needed]
+                for is_own in [length.tensor.startswith(prefix)]
+                if is_needed or (also_own and is_own and length.divisor == 1)
+            ]
+            if ranked:
+                best = lengths[min(ranked)[-1]]
                 found.append(_candidate(name, size.module, size.attribute, size.position, best))
         return found
 

@@ -1,8 +1,8 @@
 """Follows integers that user modules store (widths, head sizes) to the operations that they are passed to.
 
-During a forward that is known to fail, every stored integer is replaced by one that remembers its attribute. Products,
-sums (by the first term) and floor divisions remember it, too. `gsprune.tracing.watcher` does the same for sizes of
-tensors.
+During a forward that is known to fail, every stored integer is replaced by one that remembers its attribute. Products
+and floor divisions remember the attributes of their first operand, sums and differences those of both.
+`gsprune.tracing.watcher` does the same for sizes of tensors.
 """
 
 from __future__ import annotations
@@ -33,28 +33,39 @@ class StoredSize(NamedTuple):
 
 
 class _TrackedInt(int):
-    """An integer that remembers the attribute it comes from."""
+    """An integer that remembers the attributes that it is computed from."""
 
-    origin: StoredSize
+    origins: tuple[StoredSize, ...]
 
     @classmethod
-    def of(cls, value: int, origin: StoredSize) -> _TrackedInt:
+    def of(cls, value: int, origins: tuple[StoredSize, ...]) -> _TrackedInt:
         tracked = cls(value)
-        tracked.origin = origin
+        tracked.origins = origins
         return tracked
 
+    def _with(self, value: int, other: int) -> _TrackedInt:
+        """`value`, computed from this integer and another one."""
+        more = other.origins if isinstance(other, _TrackedInt) else ()
+        return _TrackedInt.of(value, tuple(dict.fromkeys((*self.origins, *more))))
+
     def __floordiv__(self, other: int) -> int:
-        return _TrackedInt.of(int(self) // other, self.origin) if isinstance(other, int) else int(self) // other
+        return _TrackedInt.of(int(self) // other, self.origins) if isinstance(other, int) else int(self) // other
 
     def __mul__(self, other: int) -> int:
-        return _TrackedInt.of(int(self) * other, self.origin) if isinstance(other, int) else int(self) * other
+        return _TrackedInt.of(int(self) * other, self.origins) if isinstance(other, int) else int(self) * other
 
     __rmul__ = __mul__
 
     def __add__(self, other: int) -> int:
-        return _TrackedInt.of(int(self) + int(other), self.origin) if isinstance(other, int) else int(self) + other
+        return self._with(int(self) + int(other), other) if isinstance(other, int) else int(self) + other
 
     __radd__ = __add__
+
+    def __sub__(self, other: int) -> int:
+        return self._with(int(self) - int(other), other) if isinstance(other, int) else int(self) - other
+
+    def __rsub__(self, other: int) -> int:
+        return _TrackedInt.of(int(other) - int(self), self.origins) if isinstance(other, int) else other - int(self)
 
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
         """A pickle holds a plain integer."""
@@ -83,7 +94,7 @@ def mark_stored_sizes(model: nn.Module) -> None:
         if is_in_table(module):
             continue
         for attribute, index, value in stored_integers(module):
-            tracked = _TrackedInt.of(value, StoredSize(module, attribute, index))
+            tracked = _TrackedInt.of(value, (StoredSize(module, attribute, index),))
             present = module.__dict__[attribute]
             if index is None:
                 module.__dict__[attribute] = tracked
@@ -114,6 +125,6 @@ class StoredSizeWatcher(TorchFunctionMode):
 def _origins(values: tuple[Any, ...] | list[Any]) -> Iterator[StoredSize]:
     for value in values:
         if isinstance(value, _TrackedInt):
-            yield value.origin
+            yield from value.origins
         elif isinstance(value, tuple | list):
             yield from _origins(value)

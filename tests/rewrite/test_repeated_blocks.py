@@ -100,3 +100,31 @@ def test_blocks_with_longer_lists_of_sizes_than_the_first_do_not_use_up_the_forw
     report = gsprune.prune_step(model, 0.5, example_inputs=x)
     assert [block[2].sizes for block in blocks] == [[2] * count for count in counts]
     torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-8, atol=1e-8)
+
+
+class PartAttention(nn.Module):
+    """Attention over the first channels of its input; it stores their number, and computes that of the others."""
+
+    def __init__(self, width: int, part: int, size: int) -> None:
+        super().__init__()
+        self.width, self.part, self.size = width, part, size
+        self.norm = nn.GroupNorm(1, part)
+        self.qkv, self.proj = nn.Conv2d(part, 2 * size + part, 1), nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, _, h, w = x.shape
+        first, others = x.split([self.part, self.width - self.part], 1)
+        q, k, v = (part.flatten(2) for part in self.qkv(self.norm(first)).split([self.size, self.size, self.part], 1))
+        scores = (q.transpose(-2, -1) @ k).softmax(-1)
+        first = (v @ scores.transpose(-2, -1)).reshape(n, self.part, h, w)
+        return x + self.proj(torch.cat([first, others], 1))
+
+
+def test_terms_of_a_difference_are_found_together_in_all_blocks() -> None:
+    torch.manual_seed(0)
+    blocks = [PartAttention(24, 8, 4) for _ in range(9)]
+    model = nn.Sequential(nn.Conv2d(3, 24, 1), *blocks, nn.Conv2d(24, 2, 1)).double()
+    x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert {(block.width, block.part, block.size) for block in blocks} == {(12, 4, 2)}, str(report)
+    assert model(x).shape == (2, 2, 5, 5)
