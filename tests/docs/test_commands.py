@@ -19,6 +19,7 @@ TESTED_ELSEWHERE = (
     "minatar-more.yaml",
     "minatar-dropped.yaml",
     "minatar-dqn.yaml",
+    "minatar-three.yaml",
     "minatar-wide.yaml",
     "pong.yaml",
     "--resume",

@@ -37,7 +37,7 @@ def test_the_tables_of_the_page_are_those_that_the_report_makes_of_the_runs(
         assert body in page, table.title
 
 
-@pytest.mark.parametrize("study", ["minatar-ablations", "minatar-dqn", "minatar-wide"])
+@pytest.mark.parametrize("study", ["minatar-ablations", "minatar-dqn", "minatar-three", "minatar-wide"])
 def test_a_table_of_single_runs_has_their_returns(study: str) -> None:
     rows = [row.split(" | ") for row in (FOLDER / "minatar.md").read_text().splitlines() if row.startswith("| ")]
     runs = load_runs([FOLDER / study])
