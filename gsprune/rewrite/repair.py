@@ -190,16 +190,25 @@ class Repair:
         for size in dict.fromkeys(failure.stored_sizes):
             name = self.names.get(id(size.module), "")
             prefix = f"{name}." if name else ""
-            ranked = [
-                (not is_needed, not is_own, length.divisor != 1, index)
-                for index, length in enumerate(lengths)
+            fitting = [
+                length
+                for length in lengths
                 if length.before == size.value
-                for is_needed in [(length.before, length.after) in needed]
-                for is_own in [length.tensor.startswith(prefix)]
-                if is_needed or (also_own and is_own and length.divisor == 1)
+                and (
+                    (length.before, length.after) in needed
+                    or (also_own and length.divisor == 1 and length.tensor.startswith(prefix))
+                )
             ]
-            if ranked:
-                best = lengths[min(ranked)[-1]]
+            best = min(
+                fitting,
+                key=lambda length: (
+                    (length.before, length.after) not in needed,
+                    not length.tensor.startswith(prefix),
+                    length.divisor != 1,
+                ),
+                default=None,
+            )
+            if best is not None:
                 found.append(_candidate(name, size.module, size.attribute, size.position, best))
         return found
 

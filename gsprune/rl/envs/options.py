@@ -26,7 +26,7 @@ def parsed_options(text: str, options_type: type[Options]) -> Options:
         ValueError: an unknown option or a value of another type.
     """
     hints = get_type_hints(options_type)
-    names = [field.name for field in fields(options_type)]  # type: ignore[arg-type]
+    names = [field.name for field in fields(options_type)]  # type: ignore[arg-type]  # typing has no bound for dataclasses
     values: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = (word.strip() for word in part.partition("="))
