@@ -172,7 +172,12 @@ def prune_step(
         if budget is not None and budget.reached > 0:
             options = options_within_budget(module, session, options, budget)
         report = take_step(module, session, options, optimizers, modules)
-        return report if budget is None else replace(report, notes=(*report.notes, f"latency budget: {budget}"))
+        notes = [] if budget is None else [f"latency budget: {budget}"]
+        if calibration is not None and not options.calibration:
+            notes.append(
+                f"`calibration` is not used: `compensate` is 'none', and `importance` {scores.name} reads no data"
+            )
+        return replace(report, notes=(*report.notes, *notes)) if notes else report
 
 
 def _check_example(session: Session, target: str) -> None:
