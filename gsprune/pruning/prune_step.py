@@ -39,7 +39,8 @@ def trace(model: nn.Module, example_inputs: Any = None, forward: Callable[..., A
     """Find the groups of a network by running it once. The network is not changed.
 
     Args:
-        model: the network; mode, buffers, random generators and parameters that its forward writes to are restored.
+        model: the network; mode, buffers, random generators, and parameters and attributes that its forward writes to
+            are restored.
         example_inputs: tensor, tuple of positional inputs or dict of inputs by name; None generates one that fits the
             first layer.
         forward: callable(model, *example_inputs) -> outputs; None calls the model.
