@@ -80,7 +80,7 @@ class Consumers:
             if use.weight in self.found:
                 reached[use.weight] = None
                 on_use(batch, use)
-            else:
+            elif not use.is_depthwise:
                 self.skipped[use.weight] = "it reads the channels that it makes"
 
         watchers = watch_calls(model, self.axes, calls, look)

@@ -81,6 +81,11 @@ class Use:
     padding: float = 0.0
     kernel: Kernel | None = None
 
+    @property
+    def is_depthwise(self) -> bool:
+        """True if one input per group is left: of a depthwise convolution, or of a consumer that became one."""
+        return self.groups == self.inputs.shape[self.channel_axis]
+
 
 @dataclass
 class _Product:
@@ -174,10 +179,7 @@ class UseWatcher(OperationMode):
             name = self._name_of(weight)
             transposed = args[6]
             axis = 0 if transposed else 1
-            # A depthwise convolution mixes no channels. One that is not transposed has no input axis among `axes`. A
-            # grouped convolution has, also when one input per group is left.
-            is_depthwise = transposed and x.shape[1] == args[8]
-            if name is None or self.axes.get(name) != axis or weight.shape != self.tensors[name].shape or is_depthwise:
+            if name is None or self.axes.get(name) != axis or weight.shape != self.tensors[name].shape:
                 return None
             if transposed:
                 return Use(name, x, 1, args[8], transposed)
