@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from gsprune.rewrite.tensors import canonical_tensors, named_tensors, unwrapped
+from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.tracing.copies import has_structure, possible_originals
+from gsprune.tracing.names import named_tensors
 from gsprune.tracing.wrappers import is_scripted
 
 __all__ = ["Follower", "as_followers", "matched_tensors"]
@@ -133,9 +134,11 @@ def matched_tensors(
         if name not in tensors:
             if is_container and not tensors.keys().isdisjoint(shapes):
                 continue
+            first = f" (its first is {next(iter(tensors))!r})" if tensors else ""
             raise ValueError(
-                f"`followers[{index}]` has no tensor {name!r}: it must have the structure of `model`; slice tensors of"
-                " another container after the step: tensor.data = report.slice(name, tensor.data)"
+                f"`followers[{index}]` has no tensor {name!r}{first}: it must have the structure of `model`; if it has"
+                " the names of a module around `model`, prune that module; slice tensors of another container after"
+                " the step: tensor.data = report.slice(name, tensor.data)"
             )
         if tuple(tensors[name].shape) != shape:
             raise ValueError(

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from gsprune.tracing.graph import layer_of
+from gsprune.tracing.names import named_tensors
 from gsprune.tracing.shadow import Labels
 from gsprune.tracing.tape import Tape
 
@@ -75,7 +76,7 @@ def tie_copies(tape: Tape, model: nn.Module, copies: Mapping[str, str]) -> None:
     for copy, original in copies.items():
         tape.op = f"{copy} is a copy of {original}"
         to_original, to_copy = (np.arange(tape.num_atoms, dtype=np.int32) for _ in range(2))
-        for leaf in _tensors(model.get_submodule(copy)):
+        for leaf in named_tensors(model.get_submodule(copy)):
             mine, other = (tape.canonical(name) for name in (f"{copy}.{leaf}", f"{original}.{leaf}"))
             if mine == other:
                 continue
@@ -104,23 +105,15 @@ def _changed(atoms: Labels, layers: Iterable[Labels]) -> list[Labels]:
     return [new for layer in layers if not np.array_equal(new := _mapped(atoms, layer), layer)]
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers under all their names."""
-    return {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
-
-
 def _structure(module: nn.Module) -> Signature:
     """The classes, names and shapes in a module, which it has in common with its copies."""
     kinds = [(name, type(part)) for name, part in module.named_modules(remove_duplicate=False)]
-    return (*kinds, *sorted((name, tuple(tensor.shape)) for name, tensor in _tensors(module).items()))
+    return (*kinds, *sorted((name, tuple(tensor.shape)) for name, tensor in named_tensors(module).items()))
 
 
 def _has_layers(module: nn.Module) -> bool:
     """True if the module has enough layers for equal structure to mean something."""
-    owners = {layer_of(name) for name, tensor in _tensors(module).items() if tensor.ndim > 1}
+    owners = {layer_of(name) for name, tensor in named_tensors(module).items() if tensor.ndim > 1}
     return len(owners) >= _MIN_LAYERS
 
 
@@ -137,7 +130,7 @@ def _candidates(model: nn.Module) -> dict[str, list[str]]:
     """Frozen submodules, the outer ones first -> trainable submodules of the same structure."""
     found: dict[str, list[str]] = {}
     averaged = any(isinstance(module, AveragedModel) for module in model.modules())
-    if not averaged and all(tensor.requires_grad for tensor in _tensors(model).values() if tensor.ndim > 1):
+    if not averaged and all(tensor.requires_grad for tensor in named_tensors(model).values() if tensor.ndim > 1):
         return found
     for names in _by_signature(model).values():
         frozen = [name for name in names if _is_frozen(model, name)]
@@ -151,7 +144,7 @@ def _is_frozen(model: nn.Module, name: str) -> bool:
     """True if the submodule gets no gradient."""
     if any(isinstance(module, AveragedModel) for module in _around(model, name)):
         return True
-    return not any(tensor.requires_grad for tensor in _tensors(model.get_submodule(name)).values())
+    return not any(tensor.requires_grad for tensor in named_tensors(model.get_submodule(name)).values())
 
 
 def _around(model: nn.Module, name: str) -> list[nn.Module]:
@@ -175,9 +168,9 @@ def _is_inside(name: str, outer: str) -> bool:
 @torch.no_grad()
 def _cosine(a: nn.Module, b: nn.Module) -> float:
     """Cosine between all weights of two modules of equal structure; 0 for zeros and meta tensors."""
-    others = _tensors(b)
+    others = named_tensors(b)
     product, norm_a, norm_b = 0.0, 0.0, 0.0
-    for name, tensor in _tensors(a).items():
+    for name, tensor in named_tensors(a).items():
         if tensor.ndim > 1 and tensor.is_floating_point() and not (tensor.is_meta or others[name].is_meta):
             x, y = (each.detach().to(tensor.device, torch.float64).flatten() for each in (tensor, others[name]))
             product += float(x @ y)

@@ -61,7 +61,10 @@ def test_a_container_with_a_counter_of_its_own_is_sliced() -> None:
 @pytest.mark.parametrize(
     ("name_of", "message"),
     [
-        (lambda name: f"average_{name.replace('.', '_')}", r"no tensor '0.weight'.*report.slice\(name, tensor.data\)"),
+        (
+            lambda name: f"average_{name.replace('.', '_')}",
+            r"no tensor '0.weight' \(its first is 'average_0_weight'\).*report.slice\(name, tensor.data\)",
+        ),
         (lambda name: name.replace("weight", "w"), "no tensor|lacks"),
     ],
 )
