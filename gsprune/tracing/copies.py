@@ -7,13 +7,14 @@ of its original and does not count in their scores, as a follower of the whole m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from gsprune.tracing.graph import layer_of
+from gsprune.tracing.graph import Graph, layer_of
 from gsprune.tracing.names import named_tensors
 from gsprune.tracing.shadow import Labels
 from gsprune.tracing.tape import Tape
@@ -22,6 +23,8 @@ __all__ = ["frozen_copies", "has_structure", "possible_originals", "tie_copies",
 
 _MIN_LAYERS = 2  # one layer of the same shape as another is no evidence of a copy
 _MIN_COSINE = 0.3  # independent weights have about 0, with noise in small layers; averages of the original about 1
+
+_PRESENT: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 Signature = tuple[object, ...]
 
@@ -56,13 +59,15 @@ def has_structure(model: nn.Module, copy: str, original: str) -> bool:
     return apart and _structure(model.get_submodule(copy)) == _structure(model.get_submodule(original))
 
 
-def untied_twins(model: nn.Module, tied: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def untied_twins(model: nn.Module, graph: Graph) -> tuple[tuple[str, str], ...]:
     """Pairs of submodules of equal structure that are not tied although the user's code may mix their weights.
 
-    Elements of one container do not count. `tied` is {copy: original} of the tied copies.
+    Elements of one container do not count. The shapes are those of `graph`, from before a step.
     """
+    tied = graph.copies
+    shapes = {**graph.shapes, **{alias: graph.shapes[name] for alias, name in graph.aliases.items()}}
     pairs: list[tuple[str, str]] = []
-    for names in _by_signature(model).values():
+    for names in _by_signature(model, shapes).values():
         for i, first in enumerate(names):
             for second in names[i + 1 :]:
                 nested = any(_is_inside(first, a) and _is_inside(second, b) for a, b in [*pairs, *tied.items()])
@@ -105,10 +110,15 @@ def _changed(atoms: Labels, layers: Iterable[Labels]) -> list[Labels]:
     return [new for layer in layers if not np.array_equal(new := _mapped(atoms, layer), layer)]
 
 
-def _structure(module: nn.Module) -> Signature:
-    """The classes, names and shapes in a module, which it has in common with its copies."""
+def _structure(module: nn.Module, shapes: Mapping[str, tuple[int, ...]] = _PRESENT, name: str = "") -> Signature:
+    """The classes, names and shapes in a module, which it has in common with its copies.
+
+    `shapes` replaces the present shapes of the model's tensors, in which the module has this `name`.
+    """
+    prefix = f"{name}." if name else ""
     kinds = [(name, type(part)) for name, part in module.named_modules(remove_duplicate=False)]
-    return (*kinds, *sorted((name, tuple(tensor.shape)) for name, tensor in named_tensors(module).items()))
+    tensors = named_tensors(module).items()
+    return (*kinds, *sorted((leaf, shapes.get(prefix + leaf, tuple(tensor.shape))) for leaf, tensor in tensors))
 
 
 def _has_layers(module: nn.Module) -> bool:
@@ -117,12 +127,12 @@ def _has_layers(module: nn.Module) -> bool:
     return len(owners) >= _MIN_LAYERS
 
 
-def _by_signature(model: nn.Module) -> dict[Signature, list[str]]:
+def _by_signature(model: nn.Module, shapes: Mapping[str, tuple[int, ...]] = _PRESENT) -> dict[Signature, list[str]]:
     """{structure: names of the submodules that have it, the outer ones first}, for structures that occur twice."""
     found: dict[Signature, list[str]] = {}
     for name, module in model.named_modules():
         if name and _has_layers(module):
-            found.setdefault(_structure(module), []).append(name)
+            found.setdefault(_structure(module, shapes, name), []).append(name)
     return {signature: names for signature, names in found.items() if len(names) > 1}
 
 

@@ -58,6 +58,28 @@ def test_a_part_without_gradient_that_looks_like_one_that_learns_is_named_once(m
     assert "followers=[(model." in message
 
 
+class Agent(nn.Module):
+    """An agent that holds its target network, which acting does not run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.online = net()
+        self.target = copy.deepcopy(self.online)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.online(x)
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_a_copy_that_the_call_does_not_run_is_named_though_it_keeps_its_width(with_gradients: bool) -> None:
+    agent = Agent()
+    optimizer = torch.optim.Adam(agent.online.parameters())
+    if with_gradients:
+        learned(agent)
+    (message,) = messages(agent, optimizer=optimizer)
+    assert "pass followers=[(model.target, model.online)]" in message
+
+
 def test_the_way_out_of_the_warning_ties_them_and_is_silent() -> None:
     torch.manual_seed(0)
     model = learned(TwoNets(net(), net()))
