@@ -83,7 +83,8 @@ def _warn_of_untied_twins(model: nn.Module, before: Graph, removed: Removed, opt
             name: any(id(parameter) in trained for parameter in model.get_submodule(name).parameters()) for name in pair
         }
         idle, learner = sorted(pair, key=is_trained.__getitem__)
-        if is_trained[idle] != is_trained[learner] and _lost(removed, idle) != _lost(removed, learner):
+        lost = [_lost(removed, before.aliases, name) for name in pair]
+        if is_trained[idle] != is_trained[learner] and lost[0] != lost[1]:
             _warn(
                 f"{idle!r} and {learner!r} of {type(model).__name__} have the same structure, {idle!r} is not trained"
                 " (it has no gradient, or is not in `optimizer`), and they lose different channels. If the code mixes"
@@ -101,10 +102,11 @@ def _trained_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> se
     return {id(parameter) for each in optimizers for group in each.param_groups for parameter in group["params"]}
 
 
-def _lost(removed: Removed, name: str) -> dict[str, dict[int, list[int]]]:
-    """Removed positions of the tensors of a submodule."""
+def _lost(removed: Removed, aliases: Mapping[str, str], name: str) -> dict[str, dict[int, list[int]]]:
+    """Removed positions of the tensors of a submodule, also of those that are tied to tensors elsewhere."""
+    canonical = {**{tensor: tensor for tensor in removed}, **aliases}
     return {
-        tensor.removeprefix(f"{name}."): {axis: positions.tolist() for axis, positions in axes.items()}
-        for tensor, axes in removed.items()
-        if tensor.startswith(f"{name}.")
+        tensor.removeprefix(f"{name}."): {axis: positions.tolist() for axis, positions in removed[first].items()}
+        for tensor, first in canonical.items()
+        if tensor.startswith(f"{name}.") and first in removed
     }

@@ -62,18 +62,19 @@ def has_structure(model: nn.Module, copy: str, original: str) -> bool:
 def untied_twins(model: nn.Module, graph: Graph) -> tuple[tuple[str, str], ...]:
     """Pairs of submodules of equal structure that are not tied although the user's code may mix their weights.
 
-    Elements of one container do not count. The shapes are those of `graph`, from before a step.
+    Elements of one list of layers do not count, and neither do tied copies. The shapes are those of `graph`, from
+    before a step.
     """
-    tied = graph.copies
     shapes = {**graph.shapes, **{alias: graph.shapes[name] for alias, name in graph.aliases.items()}}
     pairs: list[tuple[str, str]] = []
-    for names in _by_signature(model, shapes).values():
+    for equal in _by_signature(model, shapes).values():
+        names = [name for name in equal if not any(_is_inside(name, copy) for copy in graph.copies)]
         for i, first in enumerate(names):
             for second in names[i + 1 :]:
-                nested = any(_is_inside(first, a) and _is_inside(second, b) for a, b in [*pairs, *tied.items()])
-                if not nested and not _share_container(model, first, second):
+                nested = any(_is_inside(first, a) and _is_inside(second, b) for a, b in pairs)
+                if not nested and not _share_list(model, first, second):
                     pairs.append((first, second))
-    return tuple(pair for pair in pairs if not {pair, pair[::-1]} & set(tied.items()))
+    return tuple(pairs)
 
 
 def tie_copies(tape: Tape, model: nn.Module, copies: Mapping[str, str]) -> None:
@@ -163,12 +164,12 @@ def _around(model: nn.Module, name: str) -> list[nn.Module]:
     return [model.get_submodule(".".join(parts[:end])) for end in range(len(parts))]
 
 
-def _share_container(model: nn.Module, first: str, second: str) -> bool:
-    """True if both are, or are in, elements of one list of layers."""
+def _share_list(model: nn.Module, first: str, second: str) -> bool:
+    """True if both are, or are in, elements of one list of layers; a dictionary's elements have roles."""
     a, b = first.split("."), second.split(".")
     common = next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
     owner = model.get_submodule(".".join(a[:common]))
-    return isinstance(owner, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+    return isinstance(owner, nn.Sequential | nn.ModuleList)
 
 
 def _is_inside(name: str, outer: str) -> bool:
