@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from torch import Tensor, nn
 
 from gsprune.rewrite.binding import Binding
-from gsprune.rewrite.tensors import canonical_tensors, named_tensors
+from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import temporary_data
+from gsprune.tracing.names import named_tensors
 
 __all__ = ["can_take_place", "in_place_of"]
 

@@ -16,7 +16,7 @@ from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.session import Session
-from gsprune.rewrite.tensors import named_tensors
+from gsprune.tracing.names import named_tensors
 
 __all__ = ["Target", "dense_weights", "find_targets"]
 

@@ -87,7 +87,7 @@ def execute(
         _refused=attempt.refused,
         _parameters=session.bound.parameter_names,
     )
-    warn_after_step(session, report)
+    warn_after_step(session, report, optimizers)
     return report
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import nn
+from torch.optim import Optimizer
 
 from gsprune.arrays import IntArray
 from gsprune.checks import listed
@@ -21,13 +22,13 @@ __all__ = ["warn_after_step"]
 Removed = Mapping[str, Mapping[int, IntArray]]
 
 
-def warn_after_step(session: Session, report: PruneReport) -> None:
+def warn_after_step(session: Session, report: PruneReport, optimizers: Sequence[Optimizer]) -> None:
     """Warn the user if needed. The text is the same at every step, so Python's filters show it only once."""
     if not report.changed:
         _warn_if_stuck(session, report)
     elif not session.verified and not report.dry_run:  # the first step that removes anything
         _warn_of_unseen(session.model, session.groups.traced)
-        _warn_of_untied_twins(session.model, session.groups.traced, report.removed_positions)
+        _warn_of_untied_twins(session.model, session.groups.graph, report.removed_positions, optimizers)
 
 
 def _warn(text: str) -> None:
@@ -70,33 +71,42 @@ def _warn_of_unseen(model: nn.Module, graph: Graph) -> None:
         )
 
 
-def _warn_of_untied_twins(model: nn.Module, graph: Graph, removed: Removed) -> None:
-    """Warn of two modules with the same structure that lost different channels, if only one of them has gradients.
+def _warn_of_untied_twins(model: nn.Module, before: Graph, removed: Removed, optimizers: Sequence[Optimizer]) -> None:
+    """Warn of two modules with the same structure that lost different channels, if only one of them is trained.
 
-    Only the user knows whether the code mixes their weights, as for a momentum encoder.
+    Only the user knows whether the code mixes their weights, as for a momentum encoder. A loop that passes no optimizer
+    and clears the gradients does not show which of the two is trained.
     """
-    has_gradient = [parameter.grad is not None for parameter in model.parameters()]
-    if all(has_gradient) or not any(has_gradient):  # gradients do not distinguish the two
-        return
-    for pair in untied_twins(model, graph.copies):
-        is_trained = {name: _has_gradients(model, name) for name in pair}
-        frozen, trained = sorted(pair, key=is_trained.__getitem__)
-        if is_trained[frozen] != is_trained[trained] and _lost(removed, frozen) != _lost(removed, trained):
+    trained = _trained_parameters(model, optimizers)
+    for pair in untied_twins(model, before) if trained else ():
+        is_trained = {
+            name: any(id(parameter) in trained for parameter in model.get_submodule(name).parameters()) for name in pair
+        }
+        idle, learner = sorted(pair, key=is_trained.__getitem__)
+        lost = [_lost(removed, before.aliases, name) for name in pair]
+        if is_trained[idle] != is_trained[learner] and lost[0] != lost[1]:
             _warn(
-                f"{frozen!r} and {trained!r} of {type(model).__name__} have the same structure, {frozen!r} has no"
-                " gradient, and they lose different channels. If the code mixes their weights (momentum encoder, target"
-                f" network), pass followers=[(model.{frozen}, model.{trained})] from the first step on"
+                f"{idle!r} and {learner!r} of {type(model).__name__} have the same structure, {idle!r} is not trained"
+                " (it has no gradient, or is not in `optimizer`), and they lose different channels. If the code mixes"
+                f" their weights (momentum encoder, target network), pass followers=[(model.{idle}, model.{learner})]"
+                " from the first step on"
             )
 
 
-def _has_gradients(model: nn.Module, name: str) -> bool:
-    return any(parameter.grad is not None for parameter in model.get_submodule(name).parameters())
+def _trained_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> set[int]:
+    """Ids of the parameters with a gradient; if gradients do not distinguish any, of those in the optimizers."""
+    parameters = list(model.parameters())
+    with_gradient = {id(parameter) for parameter in parameters if parameter.grad is not None}
+    if 0 < len(with_gradient) < len(parameters):
+        return with_gradient
+    return {id(parameter) for each in optimizers for group in each.param_groups for parameter in group["params"]}
 
 
-def _lost(removed: Removed, name: str) -> dict[str, dict[int, list[int]]]:
-    """Removed positions of the tensors of a submodule."""
+def _lost(removed: Removed, aliases: Mapping[str, str], name: str) -> dict[str, dict[int, list[int]]]:
+    """Removed positions of the tensors of a submodule, also of those that are tied to tensors elsewhere."""
+    canonical = {**{tensor: tensor for tensor in removed}, **aliases}
     return {
-        tensor.removeprefix(f"{name}."): {axis: positions.tolist() for axis, positions in axes.items()}
-        for tensor, axes in removed.items()
-        if tensor.startswith(f"{name}.")
+        tensor.removeprefix(f"{name}."): {axis: positions.tolist() for axis, positions in removed[first].items()}
+        for tensor, first in canonical.items()
+        if tensor.startswith(f"{name}.") and first in removed
     }

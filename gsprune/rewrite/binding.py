@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from gsprune.errors import RewriteError
 from gsprune.rewrite.size_links import Entry, SizeLink, link_entries, links_of
-from gsprune.rewrite.tensors import canonical_tensors, named_tensors
+from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.graph import layer_of
+from gsprune.tracing.names import named_tensors
 from gsprune.tracing.structure import Structure
 
 __all__ = ["Binding"]

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from gsprune.rewrite.tensors import canonical_tensors, named_tensors, unwrapped
+from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.tracing.copies import has_structure, possible_originals
+from gsprune.tracing.names import named_tensors
 from gsprune.tracing.wrappers import is_scripted
 
 __all__ = ["Follower", "as_followers", "matched_tensors"]
@@ -46,7 +47,7 @@ def as_followers(
         if isinstance(follower, tuple):
             copies |= _pair(follower, i, model, name_of)
             continue
-        module = _bare(follower)
+        module = _inside_wrapper(_bare(follower), model)
         if module is model or any(module is other for other in outside):
             raise ValueError(f"`followers[{i}]` is the model itself or was given twice; pass each other module once")
         if id(module) in name_of:
@@ -74,6 +75,18 @@ def _bare(follower: nn.Module) -> nn.Module:
     """The follower without wrappers."""
     module = unwrapped(follower)
     return unwrapped(module.module) if isinstance(module, AveragedModel) else module
+
+
+def _inside_wrapper(follower: nn.Module, model: nn.Module) -> nn.Module:
+    """The only child of a wrapper (tianshou's ``EvalModeModuleWrapper``), if it has the model's tensors; else itself.
+
+    A wrapper has no tensor under a name of the model.
+    """
+    children = list(follower.children())
+    if type(follower) is type(model) or len(children) != 1:
+        return follower
+    names, inside = named_tensors(model).keys(), named_tensors(children[0]).keys()
+    return children[0] if names == inside and names.isdisjoint(named_tensors(follower)) else follower
 
 
 def _pair(pair: tuple[nn.Module, ...], index: int, model: nn.Module, name_of: Mapping[int, str]) -> dict[str, str]:
@@ -133,9 +146,11 @@ def matched_tensors(
         if name not in tensors:
             if is_container and not tensors.keys().isdisjoint(shapes):
                 continue
+            first = f" (its first is {next(iter(tensors))!r})" if tensors else ""
             raise ValueError(
-                f"`followers[{index}]` has no tensor {name!r}: it must have the structure of `model`; slice tensors of"
-                " another container after the step: tensor.data = report.slice(name, tensor.data)"
+                f"`followers[{index}]` has no tensor {name!r}{first}: it must have the structure of `model`; if it has"
+                " the names of a module around `model`, prune that module; slice tensors of another container after"
+                " the step: tensor.data = report.slice(name, tensor.data)"
             )
         if tuple(tensors[name].shape) != shape:
             raise ValueError(

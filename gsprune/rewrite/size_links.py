@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -18,7 +18,17 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from gsprune.tracing.graph import layer_of
 
-__all__ = ["Entry", "Shape", "SizeLink", "is_in_table", "link_entries", "links_of", "with_element"]
+__all__ = [
+    "Entry",
+    "Shape",
+    "SizeLink",
+    "is_in_table",
+    "link_entries",
+    "links_of",
+    "links_of_copies",
+    "stored_value",
+    "with_element",
+]
 
 Shape = tuple[int, ...]
 Entry = tuple[dict[Any, Any], Any, Any]
@@ -90,7 +100,7 @@ def links_of(
                 module, {k: shapes[v] for k, v in local.items()}, touched.get(local.get("weight", ""), ())
             ):
                 link = SizeLink(layer, attribute, index, local[tensor], axis, multiplier, divisor)
-                if _present(module, link) == link.value(shapes[link.tensor][axis]) and link.tensor in touched:
+                if stored_value(module, link) == link.value(shapes[link.tensor][axis]) and link.tensor in touched:
                     links.append(link)
     return tuple(links)
 
@@ -120,16 +130,29 @@ def link_entries(
     ]
 
 
-def with_element(values: Any, index: int, element: int) -> Any:
-    """A copy of a tuple, list or torch.Size with one element changed."""
-    return type(values)([*values[:index], element, *values[index + 1 :]])
+def links_of_copies(link: SizeLink, copies: Mapping[str, str]) -> list[SizeLink]:
+    """The links of the same integer in copies of a submodule; `copies` is {copy: original}."""
+    found = []
+    for copy, original in copies.items():
+        if link.module == original or link.module.startswith(f"{original}."):
+            tensor = link.tensor
+            if tensor.startswith(f"{original}."):
+                tensor = copy + tensor[len(original) :]
+            found.append(replace(link, module=copy + link.module[len(original) :], tensor=tensor))
+    return found
 
 
-def _present(module: nn.Module, link: SizeLink) -> Any:
+def stored_value(module: nn.Module, link: SizeLink) -> Any:
+    """The present integer of a link; None if the module has no such attribute."""
     value = module.__dict__.get(link.attribute)
     if link.index is None or value is None:
         return value
     return value[link.index]
+
+
+def with_element(values: Any, index: int, element: int) -> Any:
+    """A copy of a tuple, list or torch.Size with one element changed."""
+    return type(values)([*values[:index], element, *values[index + 1 :]])
 
 
 def _seen_through_parametrization(

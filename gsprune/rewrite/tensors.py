@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["aliases_of", "canonical_tensors", "named_tensors", "unwrapped"]
+from gsprune.tracing.names import named_tensors
+
+__all__ = ["aliases_of", "canonical_tensors", "unwrapped"]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -17,13 +19,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
         raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
     inner = model.__dict__.get("_modules", {}).get("_orig_mod")
     return inner if isinstance(inner, nn.Module) else model
-
-
-def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer under each of its names, also those of tied tensors."""
-    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    tensors.update(model.named_buffers(remove_duplicate=False))
-    return tensors
 
 
 def canonical_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.repair import Repair, changed_lengths, lengths_of
 from gsprune.rewrite.session import Session
-from gsprune.rewrite.size_links import SizeLink
+from gsprune.rewrite.size_links import SizeLink, link_entries, links_of_copies, stored_value
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.watched_call import Failure, Outcome, WrongNumberError, watched_call
 from gsprune.tracing.graph import layer_of
@@ -122,7 +122,19 @@ class Verification:
             failure = outcome.failure or self._difference(outcome)
         if failure is not None:
             raise Refusal(failure, self._groups_to_blame(outcome.operations, failure), links)
-        return links
+        return self._with_copies(links, transaction)
+
+    def _with_copies(self, links: tuple[SizeLink, ...], transaction: Transaction) -> tuple[SizeLink, ...]:
+        """The links, and those of the same integers in copies inside the model, which the forward need not run."""
+        graph, module_of = self.session.groups.traced, self.session.bound.module_of
+        before = lengths_of(self.session.groups.graph)
+        more = []
+        for link in links:
+            for copy in links_of_copies(link, graph.copies):
+                if stored_value(module_of[copy.module], copy) == link.value(before[link.tensor][link.axis]):
+                    more.append(copy)
+        transaction.set_entries(link_entries(module_of, more, lengths_of(self.after.graph)))
+        return tuple(dict.fromkeys((*links, *more)))
 
     def _repair(self, transaction: Transaction) -> Repair:
         """Search stored sizes with half of the budget; the other half is for attempts that protect groups."""

@@ -7,13 +7,15 @@ of its original and does not count in their scores, as a follower of the whole m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from gsprune.tracing.graph import layer_of
+from gsprune.tracing.graph import Graph, layer_of
+from gsprune.tracing.names import named_tensors
 from gsprune.tracing.shadow import Labels
 from gsprune.tracing.tape import Tape
 
@@ -21,6 +23,8 @@ __all__ = ["frozen_copies", "has_structure", "possible_originals", "tie_copies",
 
 _MIN_LAYERS = 2  # one layer of the same shape as another is no evidence of a copy
 _MIN_COSINE = 0.3  # independent weights have about 0, with noise in small layers; averages of the original about 1
+
+_PRESENT: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 Signature = tuple[object, ...]
 
@@ -55,19 +59,22 @@ def has_structure(model: nn.Module, copy: str, original: str) -> bool:
     return apart and _structure(model.get_submodule(copy)) == _structure(model.get_submodule(original))
 
 
-def untied_twins(model: nn.Module, tied: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def untied_twins(model: nn.Module, graph: Graph) -> tuple[tuple[str, str], ...]:
     """Pairs of submodules of equal structure that are not tied although the user's code may mix their weights.
 
-    Elements of one container do not count. `tied` is {copy: original} of the tied copies.
+    Elements of one list of layers do not count, and neither do tied copies. The shapes are those of `graph`, from
+    before a step.
     """
+    shapes = {**graph.shapes, **{alias: graph.shapes[name] for alias, name in graph.aliases.items()}}
     pairs: list[tuple[str, str]] = []
-    for names in _by_signature(model).values():
+    for equal in _by_signature(model, shapes).values():
+        names = [name for name in equal if not any(_is_inside(name, copy) for copy in graph.copies)]
         for i, first in enumerate(names):
             for second in names[i + 1 :]:
-                nested = any(_is_inside(first, a) and _is_inside(second, b) for a, b in [*pairs, *tied.items()])
-                if not nested and not _share_container(model, first, second):
+                nested = any(_is_inside(first, a) and _is_inside(second, b) for a, b in pairs)
+                if not nested and not _share_list(model, first, second):
                     pairs.append((first, second))
-    return tuple(pair for pair in pairs if not {pair, pair[::-1]} & set(tied.items()))
+    return tuple(pairs)
 
 
 def tie_copies(tape: Tape, model: nn.Module, copies: Mapping[str, str]) -> None:
@@ -75,7 +82,7 @@ def tie_copies(tape: Tape, model: nn.Module, copies: Mapping[str, str]) -> None:
     for copy, original in copies.items():
         tape.op = f"{copy} is a copy of {original}"
         to_original, to_copy = (np.arange(tape.num_atoms, dtype=np.int32) for _ in range(2))
-        for leaf in _tensors(model.get_submodule(copy)):
+        for leaf in named_tensors(model.get_submodule(copy)):
             mine, other = (tape.canonical(name) for name in (f"{copy}.{leaf}", f"{original}.{leaf}"))
             if mine == other:
                 continue
@@ -104,32 +111,29 @@ def _changed(atoms: Labels, layers: Iterable[Labels]) -> list[Labels]:
     return [new for layer in layers if not np.array_equal(new := _mapped(atoms, layer), layer)]
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers under all their names."""
-    return {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
+def _structure(module: nn.Module, shapes: Mapping[str, tuple[int, ...]] = _PRESENT, name: str = "") -> Signature:
+    """The classes, names and shapes in a module, which it has in common with its copies.
 
-
-def _structure(module: nn.Module) -> Signature:
-    """The classes, names and shapes in a module, which it has in common with its copies."""
+    `shapes` replaces the present shapes of the model's tensors, in which the module has this `name`.
+    """
+    prefix = f"{name}." if name else ""
     kinds = [(name, type(part)) for name, part in module.named_modules(remove_duplicate=False)]
-    return (*kinds, *sorted((name, tuple(tensor.shape)) for name, tensor in _tensors(module).items()))
+    tensors = named_tensors(module).items()
+    return (*kinds, *sorted((leaf, shapes.get(prefix + leaf, tuple(tensor.shape))) for leaf, tensor in tensors))
 
 
 def _has_layers(module: nn.Module) -> bool:
     """True if the module has enough layers for equal structure to mean something."""
-    owners = {layer_of(name) for name, tensor in _tensors(module).items() if tensor.ndim > 1}
+    owners = {layer_of(name) for name, tensor in named_tensors(module).items() if tensor.ndim > 1}
     return len(owners) >= _MIN_LAYERS
 
 
-def _by_signature(model: nn.Module) -> dict[Signature, list[str]]:
+def _by_signature(model: nn.Module, shapes: Mapping[str, tuple[int, ...]] = _PRESENT) -> dict[Signature, list[str]]:
     """{structure: names of the submodules that have it, the outer ones first}, for structures that occur twice."""
     found: dict[Signature, list[str]] = {}
     for name, module in model.named_modules():
         if name and _has_layers(module):
-            found.setdefault(_structure(module), []).append(name)
+            found.setdefault(_structure(module, shapes, name), []).append(name)
     return {signature: names for signature, names in found.items() if len(names) > 1}
 
 
@@ -137,7 +141,7 @@ def _candidates(model: nn.Module) -> dict[str, list[str]]:
     """Frozen submodules, the outer ones first -> trainable submodules of the same structure."""
     found: dict[str, list[str]] = {}
     averaged = any(isinstance(module, AveragedModel) for module in model.modules())
-    if not averaged and all(tensor.requires_grad for tensor in _tensors(model).values() if tensor.ndim > 1):
+    if not averaged and all(tensor.requires_grad for tensor in named_tensors(model).values() if tensor.ndim > 1):
         return found
     for names in _by_signature(model).values():
         frozen = [name for name in names if _is_frozen(model, name)]
@@ -151,7 +155,7 @@ def _is_frozen(model: nn.Module, name: str) -> bool:
     """True if the submodule gets no gradient."""
     if any(isinstance(module, AveragedModel) for module in _around(model, name)):
         return True
-    return not any(tensor.requires_grad for tensor in _tensors(model.get_submodule(name)).values())
+    return not any(tensor.requires_grad for tensor in named_tensors(model.get_submodule(name)).values())
 
 
 def _around(model: nn.Module, name: str) -> list[nn.Module]:
@@ -160,12 +164,12 @@ def _around(model: nn.Module, name: str) -> list[nn.Module]:
     return [model.get_submodule(".".join(parts[:end])) for end in range(len(parts))]
 
 
-def _share_container(model: nn.Module, first: str, second: str) -> bool:
-    """True if both are, or are in, elements of one list of layers."""
+def _share_list(model: nn.Module, first: str, second: str) -> bool:
+    """True if both are, or are in, elements of one list of layers; a dictionary's elements have roles."""
     a, b = first.split("."), second.split(".")
     common = next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
     owner = model.get_submodule(".".join(a[:common]))
-    return isinstance(owner, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+    return isinstance(owner, nn.Sequential | nn.ModuleList)
 
 
 def _is_inside(name: str, outer: str) -> bool:
@@ -175,9 +179,9 @@ def _is_inside(name: str, outer: str) -> bool:
 @torch.no_grad()
 def _cosine(a: nn.Module, b: nn.Module) -> float:
     """Cosine between all weights of two modules of equal structure; 0 for zeros and meta tensors."""
-    others = _tensors(b)
+    others = named_tensors(b)
     product, norm_a, norm_b = 0.0, 0.0, 0.0
-    for name, tensor in _tensors(a).items():
+    for name, tensor in named_tensors(a).items():
         if tensor.ndim > 1 and tensor.is_floating_point() and not (tensor.is_meta or others[name].is_meta):
             x, y = (each.detach().to(tensor.device, torch.float64).flatten() for each in (tensor, others[name]))
             product += float(x @ y)

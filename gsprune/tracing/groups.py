@@ -11,7 +11,7 @@ from torch import nn
 
 from gsprune.arrays import IntArray
 from gsprune.tracing.components import Components, atoms_in
-from gsprune.tracing.graph import Graph, Group, Member, Protected, Queries
+from gsprune.tracing.graph import Graph, Group, Member, Protected, Queries, layer_of
 from gsprune.tracing.originals import was_written, writable_tensors
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.trail import TrailOperation, build_trail
@@ -154,11 +154,21 @@ def _kind(types: Mapping[str, str], members: Sequence[Member]) -> str:
     """The layer types, axes and roles of a group, counted."""
     parts: Counter[str] = Counter()
     for member in members:
-        owner, _, leaf = member.tensor.rpartition(".")
-        parts[f"{types[owner]}.{leaf}[{member.axis}]:{member.role}"] += 1
-    root = members[0].tensor.rpartition(".")
-    lead = f"{types[root[0]]}.{root[2]}"
+        owner, leaf = _typed_owner(types, member.tensor)
+        parts[f"{owner}.{leaf}[{member.axis}]:{member.role}"] += 1
+    lead = ".".join(_typed_owner(types, members[0].tensor))
     return " ".join([lead, *[f"{part}*{count}" for part, count in sorted(parts.items())]])
+
+
+def _typed_owner(types: Mapping[str, str], tensor: str) -> tuple[str, str]:
+    """The class of the innermost module that holds a tensor, and the tensor's name there.
+
+    A container of tensors (torchrl's ``TensorDictParams``) has names with dots, and no submodules.
+    """
+    owner = layer_of(tensor)
+    while owner not in types:
+        owner = layer_of(owner)
+    return types[owner], tensor[len(owner) + bool(owner) :]
 
 
 def _module_name(tensor: str) -> str:

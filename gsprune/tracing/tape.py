@@ -14,8 +14,10 @@ from weakref import ref
 import numpy as np
 import torch
 from torch import nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from gsprune.tracing.marks import ensure_mark, mark_of, num_writes
+from gsprune.tracing.names import named_tensors
 from gsprune.tracing.originals import Originals
 from gsprune.tracing.shadow import EMPTY, FLEXIBLE, Kind, Labels, Shadow, row_along, varying
 from gsprune.tracing.trail import Scale, TracedOperation
@@ -124,9 +126,8 @@ class Tape:
         self._shadows: dict[str, Shadow] = {}
         self._labels: dict[tuple[str, int], Labels] = {}
         self._storages: dict[tuple[int, tuple[int, ...]], str] = {}
-        for tensors in (model.named_parameters, model.named_buffers):
-            for name, tensor in tensors(remove_duplicate=False):
-                self._register(name, tensor)
+        for name, tensor in named_tensors(model).items():
+            self._register(name, tensor)
 
     def _register(self, name: str, tensor: torch.Tensor) -> None:
         """Give every axis of a parameter or buffer its atoms."""
@@ -178,7 +179,13 @@ class Tape:
     def name_of(self, tensor: torch.Tensor) -> str | None:
         """The canonical name of a parameter or buffer, also through ``.data`` and ``detach``; None of other tensors."""
         name = self._names.get(id(tensor))
-        if name is None and tensor.numel() > 1 and tensor.layout == torch.strided and not tensor.is_quantized:
+        if (
+            name is None
+            and tensor.numel() > 1
+            and tensor.layout == torch.strided
+            and not tensor.is_quantized
+            and not is_functorch_wrapped_tensor(tensor)  # such a tensor has no storage
+        ):
             name = self._storages.get((tensor.data_ptr(), tuple(tensor.shape)))
         return name
 

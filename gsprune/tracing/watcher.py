@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 
 from gsprune.tracing.scales import keep_scale
@@ -98,7 +99,7 @@ class Watcher(TorchFunctionMode):
             tape.mark(result, tape.of(args[0]))
         elif func in _SHAPES:
             return _with_channels(tape, args[0], result)
-        elif func in _VIEWS:
+        elif func in _VIEWS and not is_functorch_wrapped_tensor(result):  # under vmap, axes have other numbers
             _tie_view(tape, args, kwargs, result, num_splits)
         elif func in _SPLITS:
             _tie_split(tape, args, kwargs, result)

@@ -61,7 +61,10 @@ def test_a_container_with_a_counter_of_its_own_is_sliced() -> None:
 @pytest.mark.parametrize(
     ("name_of", "message"),
     [
-        (lambda name: f"average_{name.replace('.', '_')}", r"no tensor '0.weight'.*report.slice\(name, tensor.data\)"),
+        (
+            lambda name: f"average_{name.replace('.', '_')}",
+            r"no tensor '0.weight' \(its first is 'average_0_weight'\).*report.slice\(name, tensor.data\)",
+        ),
         (lambda name: name.replace("weight", "w"), "no tensor|lacks"),
     ],
 )
@@ -88,6 +91,33 @@ def test_torchrls_target_parameters_are_sliced() -> None:
     assert torch.equal(target.get(("0", "weight")), model[0].weight)
     with target.to_module(model):
         assert model(X).shape == (4, 4)
+
+
+class EvalMode(nn.Module):
+    """A wrapper that keeps a target network in eval mode, as tianshou's does."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module.eval()(x)
+
+
+def test_a_follower_in_a_wrapper_of_its_own_is_found() -> None:
+    model = dense()
+    target = EvalMode(copy.deepcopy(model))
+    for sparsity in (0.25, 0.5):
+        gsprune.prune_step(model, sparsity, followers=target, example_inputs=X)
+    assert torch.equal(target.module[0].weight, model[0].weight)
+    assert target.module[0].out_features == 8
+    assert torch.equal(target(X), model.eval()(X))
+
+
+def test_a_wrapped_copy_of_another_architecture_is_refused() -> None:
+    target = EvalMode(nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)))
+    with pytest.raises(ValueError, match=r"no tensor '0.weight' \(its first is 'module.0.weight'\)"):
+        gsprune.prune_step(dense(), 0.5, followers=target, example_inputs=X)
 
 
 def scripted(model: nn.Module) -> nn.Module:

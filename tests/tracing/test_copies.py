@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -277,3 +278,47 @@ def test_followers_inside_the_model_that_have_no_counterpart_are_refused(followe
     model["a"][0] = nn.Linear(5, 16, bias=False)
     with pytest.raises(ValueError, match=message):
         gsprune.prune_step(model, 0.5, followers=followers(model), example_inputs=torch.randn(3, 5), forward=sum_of)
+
+
+class Embedding(nn.Module):
+    """A layer that stores its width and compares it with the tensor's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.size = nn.Linear(6, 16), 16
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x).view(len(x), self.size)
+
+
+class Agent(nn.Module):
+    """An agent that holds its target network, which acting does not run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.online = nn.Sequential(Embedding(), nn.ReLU(), nn.Linear(16, 3))
+        self.target = copy.deepcopy(self.online)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.online(x)
+
+
+def test_integers_that_a_copy_stores_follow_although_the_call_does_not_run_it() -> None:
+    x = torch.randn(4, 6)
+    agent = Agent()
+    for sparsity, width in ((0.25, 12), (0.5, 8)):
+        gsprune.prune_step(agent, sparsity, followers=[(agent.target, agent.online)], example_inputs=x)
+        assert agent.target[0].size == agent.online[0].size == width
+        assert torch.equal(agent.target(x), agent.online(x))
+    restored = copy.deepcopy(agent)
+    gsprune.prune_step(restored, 0.75, example_inputs=x)
+    assert torch.equal(restored.target(x), restored.online(x))
+
+
+def test_integers_of_a_copy_are_restored_by_load(tmp_path: Path) -> None:
+    x = torch.randn(4, 6)
+    agent, restored = Agent(), Agent()
+    gsprune.prune_step(agent, 0.5, followers=[(agent.target, agent.online)], example_inputs=x)
+    gsprune.save(agent, tmp_path / "agent.safetensors")
+    gsprune.load(tmp_path / "agent.safetensors", into=restored)
+    assert torch.equal(restored.target(x), agent.target(x))

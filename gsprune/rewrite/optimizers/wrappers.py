@@ -52,9 +52,11 @@ def as_optimizers(
     for i, candidate in enumerate(optimizers):
         where = f" at position {i}" if len(optimizers) > 1 else ""
         if not is_optimizer(candidate):
+            inside = next((name for name, value in _attributes(candidate).items() if is_optimizer(value)), None)
             raise TypeError(
                 "`optimizer` must be a torch.optim.Optimizer, a wrapper with `param_groups`, `state` and `step`, or a"
-                f" sequence of them, got {type(candidate).__name__}{where}"
+                f" sequence of them, got {_class_name(candidate)}{where}"
+                f"{f'; pass the optimizer in its attribute {inside!r}' if inside else ''}"
             )
         missing = [name for name in methods if not callable(getattr(candidate, name, None))]
         if missing:
@@ -152,9 +154,20 @@ def tensors_below(value: Any) -> list[Tensor]:
     return [part for part in parts_below(value) if isinstance(part, Tensor)]
 
 
+def _class_name(value: object) -> str:
+    """The name of a class, with its module if torch has a class of the same name."""
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}" if hasattr(torch.optim, kind.__name__) else kind.__name__
+
+
+def _attributes(value: object) -> dict[str, Any]:
+    found: dict[str, Any] = getattr(value, "__dict__", {})
+    return found
+
+
 def _own_attributes(optimizer: Optimizer) -> dict[str, Any]:
     """Attributes that torch's optimizers do not have and that may hold tensors or optimizers."""
-    attributes: dict[str, Any] = getattr(optimizer, "__dict__", {})
+    attributes = _attributes(optimizer)
     common = _torch_attributes()
     return {name: value for name, value in attributes.items() if name not in common and may_hold_tensors(value)}
 

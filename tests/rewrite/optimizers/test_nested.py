@@ -348,3 +348,17 @@ def test_a_preconditioner_of_a_square_parameter_is_no_moment(matrix: str) -> Non
     )
     optimizer.state[net[2].weight]["precond_0"] = torch.zeros(16, 16)
     gsprune.prune_step(net, 0.5, optimizer=optimizer, example_inputs=X)
+
+
+def test_an_object_that_merely_holds_an_optimizer_is_refused_with_its_attribute() -> None:
+    class Optimizer:  # tianshou's, without `param_groups`
+        def __init__(self, optimizer: optim.Optimizer) -> None:
+            self._optim = optimizer
+
+        def step(self, loss: Tensor) -> None: ...
+
+    net = mlp()
+    wrapper: Any = Optimizer(optim.Adam(net.parameters()))
+    with pytest.raises(TypeError, match=r"got .*test_nested.*Optimizer; pass the optimizer in its attribute '_optim'"):
+        gsprune.prune_step(net, 0.5, optimizer=wrapper, example_inputs=X)
+    gsprune.prune_step(net, 0.5, optimizer=wrapper._optim, example_inputs=X)

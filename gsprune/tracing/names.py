@@ -1,0 +1,23 @@
+"""The tensors of a module under all their names."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["named_tensors"]
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer under each of its names, also those of tied tensors; parameters first."""
+    tensors = _named(module, "named_parameters")
+    tensors.update(_named(module, "named_buffers"))
+    return tensors
+
+
+def _named(module: nn.Module, method: str) -> dict[str, Tensor]:
+    try:
+        return dict(getattr(module, method)(remove_duplicate=False))
+    except TypeError:  # an override without this argument, as torchrl's losses have
+        listed = {id(tensor) for _, tensor in getattr(module, method)()}
+        everything = getattr(nn.Module, method)(module, remove_duplicate=False)
+        return {name: tensor for name, tensor in everything if id(tensor) in listed}
