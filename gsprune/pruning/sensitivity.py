@@ -37,7 +37,7 @@ class SensitivityRow:
     """One group at one ratio.
 
     Attributes:
-        group: its name.
+        group: name of the group.
         ratio: fraction of the present width to remove.
         width: present width.
         removed: units that were masked.
@@ -109,6 +109,7 @@ def sensitivity(
         calibration: as in `gsprune.prune_step`.
 
     Raises:
+        TypeError: an argument has a wrong type.
         ValueError: a ratio is outside [0, 1), or another argument is invalid.
         TraceError: the network cannot be traced.
         ScoreError: a group cannot be scored.

@@ -175,7 +175,7 @@ def _keep_along(tape: Tape, axis: int, num_splits: int) -> None:
     """Note that `axis` holds the channels of the splits from index `num_splits` on that have this axis."""
     for index in range(num_splits, len(tape.splits)):
         if axis in tape.splits[index].axes:
-            tape.splits[index] = tape.splits[index]._replace(keep=axis, named=True)
+            tape.splits[index] = tape.splits[index]._replace(keep=axis, is_explicit=True)
 
 
 def _tie_split(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], parts: Sequence[Tensor]) -> None:
