@@ -1,4 +1,4 @@
-"""Restores parameters that a forward writes to, as the momentum encoder in MoCo's forward.
+"""Restores parameters that a forward writes to, for example the momentum encoder in MoCo's forward.
 
 A copy of all parameters would double the memory of the network. So the tracer copies a parameter before the first write
 to it, and later forwards copy only the parameters that some traced forward has written to.
@@ -80,7 +80,7 @@ def written_arguments(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: 
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[index] if index < len(args) else kwargs.get(argument.name)
             values = value if isinstance(value, list | tuple) else [value]
-            found += [each for each in values if isinstance(each, Tensor) and each.layout == torch.strided]
+            found += [each for each in values if isinstance(each, Tensor)]
     return found
 
 

@@ -134,7 +134,7 @@ class PPOTrainer(Trainer[PPOConfig]):
 
     def _finish(self) -> float:
         """Compute advantages and returns of all processes' environments in every process, because they are small."""
-        rollout, columns = self.rollout, self.ranks.columns
+        rollout, columns = self.rollout, self.ranks.gather_columns
         ended = columns(rollout.ended)
         rewards = columns(rollout.rewards)
         if self.config.norm_reward:
