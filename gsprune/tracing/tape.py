@@ -85,7 +85,7 @@ class Tape:
         weight_uses: weight -> number of uses of each of its elements, over the whole batch.
         trail: the operations in order.
         scale: the factor by which the running operation scales, if it follows a width.
-        marked: every tensor with channels that the forward has computed, alive or not.
+        marked: references to every tensor with channels that the forward has computed; a tensor may be deleted.
         stored: layers of tensors that are alive after the call without being returned.
         originals: restores parameters that the forward writes to.
     """

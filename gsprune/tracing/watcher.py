@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from gsprune.tracing.scales import keep_scale
+from gsprune.tracing.scales import note_attention
 from gsprune.tracing.shadow import Kind, Labels, varying
 from gsprune.tracing.tape import OUTPUT, Tape
 
@@ -122,7 +122,7 @@ class Watcher(TorchFunctionMode):
         tape = self.tape
         query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
         shadows, op = (tape.of(query), tape.of(key)), "scaled_dot_product_attention"
-        tape.attention_scale = keep_scale(tape, *shadows, op, kwargs.get("scale"))
+        tape.attention_scale = note_attention(tape, *shadows, op, kwargs.get("scale"))
         tape.inside_attention = True
         try:
             return _ATTENTION(*args, **kwargs)
