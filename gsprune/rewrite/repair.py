@@ -3,8 +3,8 @@
 CleanRL's IMPALA asserts a stored ``_out_channels`` in its forward; torchvision's ViT stores ``hidden_dim``. An integer
 is changed only if the forward fails, or makes a tensor of another size than the trace predicts. The search is greedy.
 In the modules on the failing call's stack, innermost first, it sets one integer that equals an old length to the new
-length. It keeps it if the forward then passes or gets further. Progress counts operations with the expected output
-sizes. Lengths that the failing operation needs are tried first.
+length. The new value stays if the forward then passes or gets further. Progress counts operations with the expected
+output sizes. Lengths that the failing operation needs are tried first.
 
 If two axes have the same length, a link may be to the wrong one. Once the lengths differ, the forward fails in the
 module with the link. Then the link is given up, and another one is searched.
@@ -134,7 +134,7 @@ class Repair:
         return before
 
     def _give_up_link(self) -> bool:
-        """Take back the earlier links of the innermost failing module that has any; False if none has."""
+        """Undo the earlier links of the innermost failing module that has any; False if none has."""
         assert self.outcome.failure is not None
         for module in reversed(self.outcome.failure.modules):
             name = self.names.get(id(module))

@@ -88,7 +88,7 @@ def written_arguments(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: 
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[index] if index < len(args) else kwargs.get(argument.name)
             values = value if isinstance(value, list | tuple) else [value]
-            found += [each for each in values if isinstance(each, Tensor) and each.layout == torch.strided]
+            found += [each for each in values if isinstance(each, Tensor)]
     return found
 
 
