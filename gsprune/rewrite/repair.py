@@ -12,7 +12,6 @@ module with the link. Then the link is given up, and another one is searched.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -336,30 +335,27 @@ def _candidates(
     """A module's integers that are worth trying, with the lengths that they may follow.
 
     In this order: arguments of the failing call, sizes that the failing operation needs, lengths of the module's own
-    tensors, integers in the error message, integers before elements of tuples.
+    tensors.
     """
     passed = {(size.attribute, size.position) for size in failure.stored_sizes if size.module is module}
-    named = set(map(int, re.findall(r"\d+", failure.message)))
     prefix = f"{name}." if name else ""
-    ranked = [
-        (
+    fitting = [
+        (attribute, index, length)
+        for attribute, index, value in stored_integers(module)
+        for length in lengths
+        if value == length.before
+    ]
+
+    def rank(candidate: tuple[str, int | None, LengthChange]) -> tuple[bool, bool, bool]:
+        attribute, index, length = candidate
+        return (
             (attribute, index) not in passed,
             (length.before, length.after) not in needed,
             not length.tensor.startswith(prefix),
-            length.before not in named,
-            index is not None,
-            order,
-            (attribute, index, length),
         )
-        for order, (attribute, index, length) in enumerate(
-            (attribute, index, length)
-            for attribute, index, value in stored_integers(module)
-            for length in lengths
-            if value == length.before
-        )
-    ]
+
     found: dict[tuple[str, int | None, int], _Candidate] = {}
-    for *_, (attribute, index, length) in sorted(ranked, key=lambda item: item[:-1]):
+    for attribute, index, length in sorted(fitting, key=rank):
         if (attribute, index, length.after) not in found:
             found[attribute, index, length.after] = _candidate(name, module, attribute, index, length)
     return list(found.values())
