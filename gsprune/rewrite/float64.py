@@ -28,11 +28,17 @@ _WIDER = {
 _MAKERS = frozenset((torch.tensor, torch.full, torch.scalar_tensor, torch.arange, torch.linspace, torch.logspace))
 
 
+_NOISE = 0.5
+# Operations whose floating-point outputs are drawn independently of their inputs' values.
+_DRAWS = frozenset(("rand", "randn", "rand_like", "randn_like", "uniform", "normal", "exponential", "log_normal"))
+
+
 def call_in_float64(model: nn.Module, example: Example) -> Any:
     """The model's output on the example with every parameter, buffer, input and constant in float64.
 
-    Parameters and buffers get their contents back, bit for bit, even after an error. Random numbers and tensors with an
-    explicit type (``x.float()``, ``torch.zeros(3)``) are float64, too.
+    Parameters and buffers get their contents back, bit for bit, even after an error. Tensors with an explicit type
+    (``x.float()``, ``torch.zeros(3)``) are float64, too. Random numbers are replaced by constants: a smaller network
+    draws fewer of them, so equal generators do not give both networks the same noise.
 
     Raises:
         Exception: the network cannot run in float64. It has an operation of the user's own, or one that reads a
@@ -55,7 +61,28 @@ class _InFloat64(OperationMode):
             raise TypeError(f"{func} may be another operation in float64")
         if operation.mutable:
             _check_writes(func, args, kwargs)
-        return _widened(func(*_widened(args), **_widened(kwargs)))
+        args, kwargs = _widened(args), _widened(kwargs)
+        result = _widened(func(*args, **kwargs))
+        if operation.random:
+            _without_noise(operation, args, kwargs, result)
+        return result
+
+
+def _without_noise(operation: Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+    """Replace numbers that an operation has drawn by constants, in place. Indices and orders stay random."""
+    name = operation.name.removeprefix("aten.")
+    parameters = [value for key, value in kwargs.items() if key in ("mean", "std", "p")]
+    parameters = [*(args[1:] if operation.mutable else args), *parameters]
+    if name == "native_dropout":
+        result[0].copy_(args[0])
+        result[1].fill_(True)
+    elif name == "bernoulli":
+        result.copy_(torch.as_tensor(parameters[-1] if parameters else _NOISE))  # the probability
+    elif name == "normal" and not operation.mutable:
+        mean, std = parameters[:2] if len(parameters) > 1 else (*parameters, 1.0)
+        result.copy_(torch.as_tensor(mean + _NOISE * std))
+    elif name in _DRAWS:
+        result.fill_(_NOISE)
 
 
 class _WideNumbers(TorchFunctionMode):

@@ -11,6 +11,7 @@ from snapshots import snapshot
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+import gsprune
 from gsprune.rewrite.float64 import call_in_float64
 from gsprune.rewrite.watched_call import watched_call
 from gsprune.tracing.example import Example
@@ -47,7 +48,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "attention": lambda: Calls(lambda net, x: net.a(x[None], x[None], x[None])[0], a=nn.MultiheadAttention(4, 2)),
     "parametrized": lambda: parametrizations.spectral_norm(nn.Linear(4, 6)),
     "fourier": lambda: Calls(lambda net, x: torch.fft.rfft(net.a(x)).abs(), a=nn.Linear(4, 6)),
-    "drawn": lambda: Calls(lambda net, x: net.a(x) + torch.rand(len(x), 1), a=nn.Linear(4, 6)),
+    "drawn": lambda: Calls(lambda net, x: net.a(x)[torch.randperm(len(x))], a=nn.Linear(4, 6)),
 }
 
 
@@ -110,3 +111,47 @@ def test_an_operation_of_the_user_s_own_is_not_given_float64() -> None:
         outcome = watched_call(net, Example((torch.ones(5, 4),)), call=call_in_float64)
         assert outcome.failure is not None
         assert "gsprune_tests.doubled.default may be another operation" in outcome.failure.message
+
+
+class Noisy(nn.Module):
+    """A network whose forward draws as many random numbers as a layer has channels."""
+
+    def __init__(self, draw: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.scale, self.second = nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+        self.draw = draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x).relu()
+        return self.second(self.draw(hidden, self.scale(hidden).sigmoid()))
+
+
+DRAWS = {
+    "normal": lambda h, p: h + p * torch.randn_like(h),
+    "shape": lambda h, p: h + p * torch.randn(h.shape),
+    "written": lambda h, p: h + p * torch.empty_like(h).normal_(),
+    "parameters": torch.normal,
+    "mean": lambda h, p: p * torch.normal(h, 0.3),
+    "size": lambda h, p: h + p * torch.normal(0.0, 1.0, size=(h.shape[1],)),
+    "uniform": lambda h, p: h * (torch.rand_like(h) < p),
+    "exponential": lambda h, p: h * (p - torch.empty_like(h).exponential_().log()).sigmoid(),
+    "bernoulli": lambda h, p: h * torch.bernoulli(p),
+    "bernoulli written": lambda h, p: h * p * torch.empty_like(h).bernoulli_(0.7),
+    "dropout": lambda h, p: nn.functional.dropout(h * p, 0.3, training=True),
+    "a factorized noisy layer": lambda h, p: h * p + torch.outer(torch.randn(len(h)), torch.randn(h.shape[1])),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_noise_of_the_width_of_a_layer_is_no_difference(name: str) -> None:
+    torch.manual_seed(0)
+    model = Noisy(DRAWS[name])
+    report = gsprune.prune_step(model, 0.5, example_inputs=torch.randn(4, 6))
+    assert [group.after for group in report.groups] == [8] * len(report.groups)
+    assert model(torch.randn(4, 6)).shape == (4, 3)
+
+
+def test_a_wrong_result_of_a_noisy_network_is_still_refused() -> None:
+    model = Noisy(lambda h, p: (h + torch.randn_like(h)) * p * float(p.shape[1]))
+    with pytest.raises(gsprune.RewriteError, match=r"differs from the masked network's by .* in float64"):
+        gsprune.prune_step(model, 0.5, example_inputs=torch.randn(4, 6))
