@@ -29,6 +29,7 @@ from gsprune.tracing.structure import ExpectedOperation
 __all__ = ["LengthChange", "Repair", "changed_lengths", "lengths_of"]
 
 _Candidate = tuple[SizeLink, Entry]
+_Key = tuple[str, str, int | None]  # module, attribute, index
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,8 @@ class Repair:
         self.links: list[SizeLink] = []
         self.given_up: set[tuple[str, str]] = set()
         # Attributes that were set as in another module of the class -> the value before.
-        self.values_before_copy: dict[tuple[str, str, int | None], Any] = {}
+        self.values_before_copy: dict[_Key, Any] = {}
+        self.taken_back: set[_Key] = set()  # copies that were wrong
         self.forwards = 0
         self.outcome = self._run()
 
@@ -150,9 +152,9 @@ class Repair:
         failure, needed = self.outcome.failure, _needed_sizes(self.expected, self.outcome.operations)
         assert failure is not None
         passed = {(id(size.module), size.attribute, size.position) for size in failure.stored_sizes}
-        if any(self._take_back_copy(size) for size in failure.stored_sizes):
-            return True
         lengths = [*self.lengths, *_parts(self.lengths, needed)]
+        if any(self._correct_copy(size, lengths, needed) for size in failure.stored_sizes):
+            return True
         needed_arguments = self._arguments(failure, needed, lengths)
         arguments = self._arguments(failure, needed, lengths, also_own=True)
         attempts = (needed_arguments, arguments if len(arguments) > len(needed_arguments) else ())
@@ -211,19 +213,29 @@ class Repair:
                 found.append(_candidate(name, size.module, size.attribute, size.position, best))
         return found
 
-    def _take_back_copy(self, size: StoredSize) -> bool:
-        """True if the forward gets further without values that were copied from another module of the class.
+    def _correct_copy(
+        self, size: StoredSize, lengths: Sequence[LengthChange], needed: Collection[tuple[int, int]]
+    ) -> bool:
+        """True if the forward gets further with other values than those copied from another module of the class.
 
-        Such a copy may be wrong for all sizes of a module, or for one.
+        The module copied from may have two axes of equal lengths, of which this module needs the other one. Or the copy
+        is wrong for all sizes of this module, or for one, which then keep their values.
         """
         name = self.names.get(id(size.module), "")
         mine = [key for key in self.values_before_copy if key[0] == name]
         wrong = (name, size.attribute, size.position)
         if wrong not in mine:
             return False
+        before = _element(self.values_before_copy[wrong], size.position)
+        fitting = [each for each in lengths if each.before == before and (before, each.after) in needed]
+        if fitting:
+            best = min(fitting, key=lambda length: not length.tensor.startswith(f"{name}."))
+            if self._gets_further([_candidate(name, size.module, size.attribute, size.position, best)], lengths):
+                return True
         for keys in (mine, [wrong]) if len(mine) > 1 else ([wrong],):
             if self._try([(size.module.__dict__, key[1], self.values_before_copy[key]) for key in keys]) is not None:
-                self.links = [link for link in self.links if (link.module, link.attribute, link.index) not in keys]
+                self._drop_links(keys)
+                self.taken_back.update(keys)
                 for key in keys:
                     del self.values_before_copy[key]
                 return True
@@ -240,8 +252,8 @@ class Repair:
         if self._try(_entries(candidates)) is None:
             return False
         links = [link for link, _ in candidates]
-        self.links += links
-        copies = [other for link in links for other in _same_in_class(self.model, link, lengths)]
+        self._add_links(links)
+        copies = [other for link in links for other in self._same_in_class(link, lengths)]
         if copies and self.outcome.failure is not None:
             self._keep_copies(copies)
         return True
@@ -251,36 +263,53 @@ class Repair:
         before = self._try(_entries(copies), further=False)
         if before is not None:
             values = {(id(owner), attribute): value for owner, attribute, value in before}
+            self._add_links([link for link, _ in copies])
             for link, (owner, attribute, _) in copies:
-                self.links.append(link)
-                self.values_before_copy[link.module, link.attribute, link.index] = values[id(owner), attribute]
+                self.values_before_copy.setdefault(_key(link), values[id(owner), attribute])
+
+    def _add_links(self, links: Sequence[SizeLink]) -> None:
+        self._drop_links([_key(link) for link in links])
+        self.links += links
+
+    def _drop_links(self, keys: Collection[_Key]) -> None:
+        self.links = [link for link in self.links if _key(link) not in keys]
+
+    def _same_in_class(self, link: SizeLink, lengths: Sequence[LengthChange]) -> list[_Candidate]:
+        """The same attribute of all other modules of the class, if it held a length of their own tensors.
+
+        Networks have many equal blocks, and a search in each of them would use up the forwards.
+        """
+        modules = dict(self.model.named_modules())
+        kind, prefix = type(modules[link.module]), f"{link.module}." if link.module else ""
+        is_near, stored = link.tensor.startswith(prefix), modules[link.module].__dict__[link.attribute]
+        found: list[_Candidate] = []
+        for name, module in modules.items():
+            if type(module) is not kind or name == link.module:
+                continue
+            for index, present in _same_position(module.__dict__.get(link.attribute), stored, link.index):
+                copied = self.values_before_copy.get((name, link.attribute, index))
+                value = present if copied is None else _element(copied, index)
+                own = [length for length in lengths if length.before == value and length.tensor.startswith(f"{name}.")]
+                same = f"{name}.{link.tensor.removeprefix(prefix)}", link.axis
+                # Another stage may have more heads, of the same width.
+                best = [length for length in own if (length.tensor, length.axis) == same and _suits(length, link)]
+                if not is_near:  # a module without tensors follows the same tensor as the other module
+                    best = [length for length in lengths if (length.tensor, length.axis) == (link.tensor, link.axis)]
+                    best = [length for length in best if length.before == value and _suits(length, link)]
+                elif not best and len({length.after for length in own}) == 1:
+                    best = own
+                if best and best[0].after != present and (name, link.attribute, index) not in self.taken_back:
+                    found.append(_candidate(name, module, link.attribute, index, best[0]))
+        return found
 
 
-def _same_in_class(model: nn.Module, link: SizeLink, lengths: Sequence[LengthChange]) -> list[_Candidate]:
-    """The same attribute of all other modules of the class, if it holds a length of their own tensors.
+def _key(link: SizeLink) -> _Key:
+    return link.module, link.attribute, link.index
 
-    Networks have many equal blocks, and a search in each of them would use up the forwards.
-    """
-    modules = dict(model.named_modules())
-    kind, prefix = type(modules[link.module]), f"{link.module}." if link.module else ""
-    is_near, stored = link.tensor.startswith(prefix), modules[link.module].__dict__[link.attribute]
-    found: list[_Candidate] = []
-    for name, module in modules.items():
-        if type(module) is not kind or name == link.module:
-            continue
-        for index, value in _same_position(module.__dict__.get(link.attribute), stored, link.index):
-            own = [length for length in lengths if length.before == value and length.tensor.startswith(f"{name}.")]
-            same = f"{name}.{link.tensor.removeprefix(prefix)}", link.axis
-            # Another stage may have more heads, of the same width.
-            best = [length for length in own if (length.tensor, length.axis) == same and _suits(length, link)]
-            if not is_near:  # a module without tensors follows the same tensor as the other module
-                best = [length for length in lengths if (length.tensor, length.axis) == (link.tensor, link.axis)]
-                best = [length for length in best if length.before == value and _suits(length, link)]
-            elif not best and len({length.after for length in own}) == 1:
-                best = own
-            if best:
-                found.append(_candidate(name, module, link.attribute, index, best[0]))
-    return found
+
+def _element(value: Any, index: int | None) -> Any:
+    """An element of a stored tuple or list; without `index` the stored integer itself."""
+    return value if index is None else value[index]
 
 
 def _same_position(value: Any, stored: Any, index: int | None) -> Sequence[tuple[int | None, Any]]:
@@ -323,10 +352,16 @@ def _parts(lengths: Sequence[LengthChange], needed: Collection[tuple[int, int]])
 
 
 def _needed_sizes(expected: Sequence[ExpectedOperation], operations: int) -> set[tuple[int, int]]:
-    """(before the step, after it) of all changed output sizes of the failing operation."""
-    if operations >= len(expected):
-        return set()
-    return {(before, now) for axes in expected[operations].outputs for _, before, now in axes or () if before != now}
+    """(before the step, after it) of all changed output sizes of the failing operation.
+
+    A reshape may be a copy and a view, and fails before the copy if the view's sizes are wrong.
+    """
+    failing = expected[operations : operations + 1]
+    if failing and failing[0].op == "aten.clone":
+        failing = expected[operations : operations + 2]
+    return {
+        (before, now) for each in failing for axes in each.outputs for _, before, now in axes or () if before != now
+    }
 
 
 def _candidates(

@@ -38,6 +38,18 @@ def test_fifteen_blocks_with_stored_sizes_are_pruned() -> None:
     torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-8, atol=1e-8)
 
 
+def test_a_size_with_one_head_that_fits_two_axes_follows_the_right_one_in_blocks_with_two_heads() -> None:
+    torch.manual_seed(0)
+    blocks = [Block(20, 2) for _ in range(8)]
+    model = nn.Sequential(nn.Linear(5, 10), Block(10, 1), nn.Linear(10, 20), *blocks, nn.Linear(20, 3)).double()
+    x = torch.randn(2, 4, 5, dtype=torch.float64)
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.25, example_inputs=x)
+    assert model[2].out_features == 15
+    assert {(block.size, block.inner) for block in blocks} == {(8, 16)}  # two heads of 8, and a stream of 15
+    torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-8, atol=1e-8)
+
+
 class Halves(nn.Module):
     """Two paths over the halves of its input, whose number of channels it keeps; its output has as many."""
 
