@@ -209,6 +209,16 @@ def test_wrapped_models_are_refused_with_the_way_out() -> None:
         trace(nn.DataParallel(nn.Linear(3, 2)), torch.zeros(2, 3))
 
 
+def test_a_sharded_model_is_refused_without_the_advice_to_look_inside() -> None:
+    class FSDPModule: ...  # `fully_shard` puts torch's class of this name among a module's classes
+
+    class FSDPLinear(FSDPModule, nn.Linear): ...
+
+    for model in (FSDPLinear(3, 2), nn.Sequential(FSDPLinear(3, 2))):
+        with pytest.raises((TypeError, TraceError), match=r"FSDPModule.* prune the model before it is sharded"):
+            gsprune.prune_step(model, 0.5, example_inputs=torch.zeros(2, 3))
+
+
 def test_lazy_layers_are_refused_with_the_way_out() -> None:
     with pytest.raises(TraceError, match=r"0.weight has no shape yet: call the model once"):
         trace(nn.Sequential(nn.LazyLinear(2)), torch.zeros(2, 3))
