@@ -29,6 +29,8 @@ from gsprune.tracing.wrappers import is_scripted, refusal_of_wrapper
 
 __all__ = ["modules_on_traceback", "trace", "trace_call"]
 
+_PASSED_BY_NAME = "; a dictionary's entries are passed by name: pass a tuple (inputs,) if the forward takes it whole"
+
 
 def trace(
     model: nn.Module,
@@ -163,7 +165,7 @@ def _run(model: nn.Module, example: Example, tape: Tape) -> Any:
         raise TraceError(
             f"the forward of {type(model).__name__} failed on `example_inputs` of shape {shapes}"
             f"{f' in module {where!r}' if where else ''} (last operation: {tape.op or 'none'}): "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}{_PASSED_BY_NAME if example.kwargs else ''}"
         ) from error
 
 

@@ -204,6 +204,21 @@ def test_arguments_of_another_kind_are_refused(argument: dict[str, Any]) -> None
         trace(**{"model": nn.Linear(3, 2), **argument})
 
 
+def test_a_dictionary_that_the_forward_takes_whole_is_passed_in_a_tuple() -> None:
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, observation: dict[str, torch.Tensor]) -> torch.Tensor:
+            return self.layer(observation["state"])
+
+    example = {"state": torch.zeros(2, 3)}
+    with pytest.raises(TraceError, match=r"passed by name: pass a tuple \(inputs,\)"):
+        trace(Reader(), example)
+    trace(Reader(), (example,))
+
+
 def test_wrapped_models_are_refused_with_the_way_out() -> None:
     with pytest.raises(TraceError, match=r"DataParallel.*prune the module inside"):
         trace(nn.DataParallel(nn.Linear(3, 2)), torch.zeros(2, 3))
