@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from gsprune.rewrite.tensors import unwrapped
-from gsprune.tracing.wrappers import is_scripted, wrapper_of
+from gsprune.tracing.wrappers import is_scripted, refusal_of_wrapper
 
 __all__ = ["checked_model"]
 
@@ -22,10 +22,7 @@ def checked_model(model: nn.Module) -> nn.Module:
             " be changed: prune the Python module, and call torch.jit.script or torch.jit.trace afterwards"
         )
     module = unwrapped(model)
-    name = wrapper_of(module)
-    if name is not None:
-        raise TypeError(
-            f"`model` is wrapped in {name}, whose hooks hold the old shapes: prune the inner module (`model.module`) on"
-            " every rank, then wrap it again"
-        )
+    refusal = refusal_of_wrapper(module, "`model`")
+    if refusal is not None:
+        raise TypeError(refusal)
     return module

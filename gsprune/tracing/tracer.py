@@ -25,9 +25,11 @@ from gsprune.tracing.tape import Tape
 from gsprune.tracing.temporary_eval import temporary_eval
 from gsprune.tracing.unseen import protect_unseen, unseen_modules
 from gsprune.tracing.watcher import Watcher
-from gsprune.tracing.wrappers import is_scripted, wrapper_of
+from gsprune.tracing.wrappers import is_scripted, refusal_of_wrapper
 
 __all__ = ["modules_on_traceback", "trace", "trace_call"]
+
+_PASSED_BY_NAME = "; a dictionary's entries are passed by name: pass a tuple (inputs,) if the forward takes it whole"
 
 
 def trace(
@@ -91,12 +93,9 @@ def _check_supported(model: Any, forward: Any) -> None:
     if forward is not None and not callable(forward):
         raise TypeError(f"`forward` must be callable or None, got {type(forward).__name__}")
     for name, module in model.named_modules():
-        wrapper = wrapper_of(module)
-        if wrapper is not None:
-            raise TraceError(
-                f"{name or 'the model'} is wrapped in {wrapper}, whose hooks would be lost without an error; "
-                "prune the module inside (.module, or before fully_shard) and wrap it again"
-            )
+        refusal = refusal_of_wrapper(module, name or "the model")
+        if refusal is not None:
+            raise TraceError(refusal)
         if is_scripted(module):
             raise TraceError(
                 f"{name or 'the model'} is a scripted or traced TorchScript module ({type(module).__name__}), whose"
@@ -166,7 +165,7 @@ def _run(model: nn.Module, example: Example, tape: Tape) -> Any:
         raise TraceError(
             f"the forward of {type(model).__name__} failed on `example_inputs` of shape {shapes}"
             f"{f' in module {where!r}' if where else ''} (last operation: {tape.op or 'none'}): "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}{_PASSED_BY_NAME if example.kwargs else ''}"
         ) from error
 
 

@@ -5,14 +5,34 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["is_scripted", "wrapper_of"]
+__all__ = ["is_scripted", "refusal_of_wrapper", "wrapper_of"]
 
-_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel", "FSDPModule")
+_SHARDING = ("FullyShardedDataParallel", "FSDPModule")
+_WRAPPERS = ("DistributedDataParallel", "DataParallel", *_SHARDING)
 
 
 def wrapper_of(module: nn.Module) -> str | None:
     """The class name of a wrapper, None for other modules. Compares names, so that no class is imported."""
     return next((kind.__name__ for kind in type(module).__mro__ if kind.__name__ in _WRAPPERS), None)
+
+
+def refusal_of_wrapper(module: nn.Module, name: str) -> str | None:
+    """The reason why a wrapped module cannot be pruned, with the way out; None for other modules.
+
+    `name` is how the message calls the module. `fully_shard` changes a module in place, so nothing is inside of it.
+    """
+    wrapper = wrapper_of(module)
+    if wrapper is None:
+        return None
+    if wrapper in _SHARDING:
+        return (
+            f"{name} is wrapped in {wrapper}, and its parameters are shards: prune the model before it is sharded, or"
+            " load its full state dict into a model that is not, prune that, and shard it"
+        )
+    return (
+        f"{name} is wrapped in {wrapper}, whose hooks hold the old shapes: prune the module inside (`.module`) on every"
+        " rank, then wrap it again"
+    )
 
 
 def is_scripted(module: nn.Module) -> bool:

@@ -114,6 +114,11 @@ def test_a_follower_in_a_wrapper_of_its_own_is_found() -> None:
     assert torch.equal(target(X), model.eval()(X))
 
 
+def test_a_follower_in_a_wrapper_with_hooks_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"`followers\[0\]` is wrapped in DataParallel.*prune the module inside"):
+        gsprune.prune_step(dense(), 0.5, followers=nn.DataParallel(dense()), example_inputs=X)
+
+
 def test_a_wrapped_copy_of_another_architecture_is_refused() -> None:
     target = EvalMode(nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)))
     with pytest.raises(ValueError, match=r"no tensor '0.weight' \(its first is 'module.0.weight'\)"):

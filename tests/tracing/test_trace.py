@@ -204,9 +204,34 @@ def test_arguments_of_another_kind_are_refused(argument: dict[str, Any]) -> None
         trace(**{"model": nn.Linear(3, 2), **argument})
 
 
+def test_a_dictionary_that_the_forward_takes_whole_is_passed_in_a_tuple() -> None:
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, observation: dict[str, torch.Tensor]) -> torch.Tensor:
+            return self.layer(observation["state"])
+
+    example = {"state": torch.zeros(2, 3)}
+    with pytest.raises(TraceError, match=r"passed by name: pass a tuple \(inputs,\)"):
+        trace(Reader(), example)
+    trace(Reader(), (example,))
+
+
 def test_wrapped_models_are_refused_with_the_way_out() -> None:
     with pytest.raises(TraceError, match=r"DataParallel.*prune the module inside"):
         trace(nn.DataParallel(nn.Linear(3, 2)), torch.zeros(2, 3))
+
+
+def test_a_sharded_model_is_refused_without_the_advice_to_look_inside() -> None:
+    class FSDPModule: ...  # `fully_shard` puts torch's class of this name among a module's classes
+
+    class FSDPLinear(FSDPModule, nn.Linear): ...
+
+    for model in (FSDPLinear(3, 2), nn.Sequential(FSDPLinear(3, 2))):
+        with pytest.raises((TypeError, TraceError), match=r"FSDPModule.* prune the model before it is sharded"):
+            gsprune.prune_step(model, 0.5, example_inputs=torch.zeros(2, 3))
 
 
 def test_lazy_layers_are_refused_with_the_way_out() -> None:

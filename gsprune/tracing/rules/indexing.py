@@ -57,6 +57,13 @@ def _gather(tape: Tape, call: Call) -> Shadow:
     return tape.protect_along(tape.of(call.args[0]), [call.axis(1), *uncovered], _REASON)
 
 
+@aten("_pack_padded_sequence")
+def _pack(tape: Tape, call: Call) -> list[Shadow]:
+    """The rows of sequences (batch and time, in any order, then features) without padding, then the batch sizes."""
+    rows = tape.protect_along(tape.of(call.args[0]), (0, 1), _REASON)
+    return [rows.carry(lambda layer: layer[0]), EMPTY]
+
+
 @aten("index_put _index_put_impl _unsafe_index_put")
 def _index_put(tape: Tape, call: Call) -> Shadow:
     """x[i, :, j] = value: a single number may be written along axes without channels (``h[done] = 0``)."""
