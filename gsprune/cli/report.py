@@ -20,8 +20,8 @@ from gsprune.report.write import write_report
 __all__ = ["Args", "main"]
 
 # The columns that fit into 80 characters; report.md has the rest.
-_IN_TERMINAL = ("method", "runs", "train return", "test return", "return", "params removed", "latency (ms)", "time")
-_LONGEST_WHOLE_NAME = 24  # longer names of methods are broken into lines
+_SHOWN_COLUMNS = ("method", "runs", "train return", "test return", "return", "params removed", "latency (ms)", "time")
+_MAX_UNBROKEN_NAME = 24  # longer names of methods are broken into lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +57,14 @@ def main(args: Args) -> None:
 
 
 def _for_terminal(table: Table) -> RichTable:
-    shown = [i for i, heading in enumerate(table.headings) if heading in _IN_TERMINAL]
+    shown = [i for i, heading in enumerate(table.headings) if heading in _SHOWN_COLUMNS]
     if "steps" not in table.headings:  # a narrow table: all columns fit
         shown = list(range(len(table.headings)))
     rich = RichTable(title=table.title)
     longest = max((len(row[0]) for row in table.rows), default=0)
     for i in shown:
-        whole = table.headings[i] == "time" or (i == 0 and longest <= _LONGEST_WHOLE_NAME)
-        rich.add_column(table.headings[i], justify="right" if i else "left", no_wrap=whole, overflow="fold")
+        is_unbroken = table.headings[i] == "time" or (i == 0 and longest <= _MAX_UNBROKEN_NAME)
+        rich.add_column(table.headings[i], justify="right" if i else "left", no_wrap=is_unbroken, overflow="fold")
     for row in table.rows:
         rich.add_row(*(row[i] for i in shown))
     return rich

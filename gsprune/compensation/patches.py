@@ -24,7 +24,7 @@ _MAX_ROWS_PER_COLUMN = 8
 # The number of rows for the fit of a pointwise convolution with few columns.
 _MIN_ROWS = 4096
 # The time of decomposing a square matrix, as a number of rows per column.
-_SOLVING = 10
+_SOLVING_ROWS_PER_COLUMN = 10
 
 
 class PatchSample:
@@ -56,7 +56,7 @@ class PatchSample:
         return use.kernel is not None and _num_patches(use) == self.num_rows
 
     def pruned(self, use: Use) -> Tensor:
-        """(rows, kept inputs at all kernel positions) of the pruned network; of the dense one if this is not first."""
+        """(rows, kept inputs at all kernel positions) of the pruned network; of the dense one without `is_first`."""
         return _patches(use, self._rows).flatten(1) if self._dense is None else self._dense
 
 
@@ -75,8 +75,8 @@ def num_patch_rows(use: Use, num_kept: int, weights: Tensor, num_batches: int) -
             return 0
         return max(1, max(_MIN_ROWS, _MAX_ROWS_PER_COLUMN * columns) // num_batches)
     affordable = int(_COST * patches * weights.numel() * num_batches / (columns + len(weights)) ** 2)
-    most = min(affordable - _SOLVING * columns, _MAX_ROWS_PER_COLUMN * columns, patches * num_batches)
-    return max(1, most // num_batches) if most >= _MIN_ROWS_PER_COLUMN * columns else 0
+    rows = min(affordable - _SOLVING_ROWS_PER_COLUMN * columns, _MAX_ROWS_PER_COLUMN * columns, patches * num_batches)
+    return max(1, rows // num_batches) if rows >= _MIN_ROWS_PER_COLUMN * columns else 0
 
 
 def _num_patches(use: Use) -> int:
@@ -94,8 +94,8 @@ def _patches(use: Use, rows: Tensor) -> Tensor:
     offsets = torch.unravel_index(torch.arange(prod(kernel.sizes), device=rows.device), kernel.sizes)
     positions = [outputs[0][:, None]]
     inside = torch.ones(len(rows), len(offsets[0]), dtype=torch.bool, device=rows.device)
-    for size, output, offset, step, pad, gap in zip(sizes, outputs[1:], offsets, *kernel[1:], strict=True):
-        position = output[:, None] * step - pad + offset * gap
+    for size, output, offset, stride, padding, dilation in zip(sizes, outputs[1:], offsets, *kernel[1:], strict=True):
+        position = output[:, None] * stride - padding + offset * dilation
         inside &= (position >= 0) & (position < size)
         positions.append(position.clamp(0, size - 1))
     return (x[tuple(positions)] * inside[:, :, None]).transpose(1, 2)

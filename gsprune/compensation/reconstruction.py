@@ -69,12 +69,12 @@ def greedy_scores(losses: Sequence[RemovalLoss], num_units: int) -> Float64Array
     broken by index and not by the order of the removals. The losses are those of all consumers, and are changed.
     """
     costs, order = np.zeros(num_units), np.zeros(num_units, dtype=np.int64)
-    is_left = np.ones(num_units, dtype=bool)
+    is_present = np.ones(num_units, dtype=bool)
     for step in range(num_units):
-        each = np.where(is_left, sum(loss.costs() for loss in losses), np.inf)
-        order[step] = num_units - 1 - int(np.argmin(each[::-1]))
-        costs[step] = each[order[step]]
-        is_left[order[step]] = False
+        unit_costs = np.where(is_present, sum(loss.costs() for loss in losses), np.inf)
+        order[step] = num_units - 1 - int(np.argmin(unit_costs[::-1]))
+        costs[step] = unit_costs[order[step]]
+        is_present[order[step]] = False
         for loss in losses:
             loss.remove(int(order[step]))
     scores = np.zeros(num_units)

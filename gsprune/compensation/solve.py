@@ -24,8 +24,9 @@ _EXACT_RIDGE = 1e-26
 # With 0.03, 0.1 and 0.3, the weights of the actor after 86 steps down to half of the channels have a root mean square
 # of 0.46, 0.18 and 0.15 (0.10 without compensation), and the KL of all steps adds up to 0.13, 0.15 and 0.25 (1.06).
 _MOVEMENT = 0.1
-# A dependency is exact if it leaves this share of the mean square (the rounding of float32), and if its coefficients
-# are at most so many times as long as a unit's own: inputs that are seldom above zero may fit each other by chance.
+# A dependency is exact if it leaves at most this share of the mean square (the rounding of float32) unexplained, and if
+# its coefficients are at most so many times as long as those of the dense network: inputs that are seldom above zero
+# may fit each other by chance.
 _EXACT_SHARE, _EXACT_LENGTH = 1e-12, 10.0
 # Lower bound of the degrees of freedom that the coefficients leave, as a share of the samples.
 _MIN_FREEDOM = 1e-8
@@ -68,18 +69,17 @@ def solve(moments: Moments, has_constant: bool, lengths: Tensor | float = 1.0) -
     """
     factor, end = moments.factor, 1 + moments.num_kept
     start = int(has_constant)  # below the first row, the mean of every column is subtracted
-    left, lost = factor[:, start:end, 1:end], factor[:, start:end, end:]
-    u, values, vh = torch.linalg.svd(left, full_matrices=False)
+    kept, lost = factor[:, start:end, 1:end], factor[:, start:end, end:]
+    u, values, vh = torch.linalg.svd(kept, full_matrices=False)
     projected = u.mT @ lost  # (groups, directions, inputs)
-    # The part that no combination of the kept inputs predicts.
-    beyond = (lost - u @ projected).square().sum(1) + factor[:, end:, end:].square().sum(1)
+    unreachable = (lost - u @ projected).square().sum(1) + factor[:, end:, end:].square().sum(1)  # by any combination
     squares = values.square()[:, :, None]
     # Means are included: constant kept inputs vary only by rounding, which must not predict anything.
     movement = _MOVEMENT**2 * factor[:, :, 1:end].square().mean(2).sum(1)  # (groups,)
     ridges = _ridges(squares, movement)
     shrunk = ridges[:, None, :] / (squares + ridges[:, None, :])  # (groups, directions, candidates)
     powers, total = projected.square().mT, factor[:, :, end:].square().sum(1)
-    errors = beyond[:, :, None] + powers @ shrunk.square() + _ROUNDING * total[:, :, None]
+    errors = unreachable[:, :, None] + powers @ shrunk.square() + _ROUNDING * total[:, :, None]
     freedom = moments.samples - (1 - shrunk).sum(1) - int(has_constant)  # (groups, candidates)
     generalised = errors / (freedom / moments.samples).clamp_min(_MIN_FREEDOM).square()[:, None, :]
     norms = (powers @ (squares / (squares + ridges[:, None, :1]).square())).squeeze(2)
@@ -93,7 +93,7 @@ def solve(moments: Moments, has_constant: bool, lengths: Tensor | float = 1.0) -
     weight = (values[:, :, None] / (squares + ridge[:, None, :]) * projected).mT @ vh
     unexplained = errors.gather(2, chosen[:, :, None]).squeeze(2)
     if not has_evidence.all():
-        multiple, rest = _multiples(left, lost)
+        multiple, rest = _multiples(kept, lost)
         rest = rest + factor[:, end:, end:].square().sum(1)
         is_multiple = (rest <= _EXACT_SHARE * total) & (multiple.norm(dim=2) <= _EXACT_LENGTH * lengths)
         weight = torch.where(is_multiple[:, :, None], multiple, weight)
@@ -105,17 +105,17 @@ def solve(moments: Moments, has_constant: bool, lengths: Tensor | float = 1.0) -
     return Map(weight, constant, moments.mean_square(), unexplained / moments.samples)
 
 
-def _multiples(left: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
+def _multiples(kept: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
     """(groups, inputs, kept) coefficients that predict each input from the best single kept input, and their errors.
 
-    `left` and `lost` are (groups, rows, kept) and (groups, rows, inputs).
+    `kept` and `lost` are (groups, rows, kept) and (groups, rows, inputs).
     """
-    sizes = left.square().sum(1).clamp_min(torch.finfo(left.dtype).tiny)[:, :, None]
-    products = left.mT @ lost
+    sizes = kept.square().sum(1).clamp_min(torch.finfo(kept.dtype).tiny)[:, :, None]
+    products = kept.mT @ lost
     best = (products.square() / sizes).argmax(1, keepdim=True)
     coefficients = (products / sizes).gather(1, best)
     weight = torch.zeros_like(products).scatter(1, best, coefficients).mT
-    nearest = left.gather(2, best.expand(-1, left.shape[1], -1))
+    nearest = kept.gather(2, best.expand(-1, kept.shape[1], -1))
     return weight, (lost - nearest * coefficients).square().sum(1)
 
 

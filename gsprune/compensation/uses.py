@@ -47,8 +47,8 @@ class Kernel(NamedTuple):
     def output_sizes(self, sizes: Sequence[int]) -> tuple[int, ...]:
         """Sizes of the outputs of a picture."""
         return tuple(
-            (size + 2 * pad - gap * (width - 1) - 1) // step + 1
-            for size, width, step, pad, gap in zip(sizes, *self, strict=True)
+            (size + 2 * padding - dilation * (width - 1) - 1) // stride + 1
+            for size, width, stride, padding, dilation in zip(sizes, *self, strict=True)
         )
 
 

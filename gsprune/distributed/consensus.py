@@ -125,21 +125,21 @@ class Consensus:
             )
         self._is_over = final
 
-    def from_first(self, what: str, question: Callable[[], float]) -> float:
-        """Call a function whose result differs by rank (a measurement) on the first rank; return its result everywhere.
+    def from_first(self, what: str, measure: Callable[[], float]) -> float:
+        """Measure what differs by rank on the first rank; return the result on all ranks.
 
         Args:
             what: the name of the stage.
-            question: called on the first rank only.
+            measure: called on the first rank only.
 
         Raises:
             DistributedError: another rank has failed.
         """
         import torch.distributed as dist
 
-        own_answer = question() if dist.get_rank(self._group) == 0 else None
-        answer: float = self._exchange({"answer": own_answer}, what)[0]["answer"]
-        return answer
+        result = measure() if dist.get_rank(self._group) == 0 else None
+        first_result: float = self._exchange({"result": result}, what)[0]["result"]
+        return first_result
 
     def fail(self, error: BaseException) -> None:
         """Report an error to the other ranks, which then fail at their next exchange."""

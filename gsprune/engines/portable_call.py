@@ -157,13 +157,13 @@ def portable_call(
     return PortableCall(
         module,
         inputs,
-        _names("input_names", input_names, _parameter_names(copy, example)),
-        _names("output_names", output_names, default_outputs),
+        _checked_names("input_names", input_names, _parameter_names(copy, example)),
+        _checked_names("output_names", output_names, default_outputs),
         outputs,
     )
 
 
-def _names(argument: str, names: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ...]:
+def _checked_names(argument: str, names: Sequence[str] | None, default: Sequence[str]) -> tuple[str, ...]:
     if names is None:
         return tuple(default)
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):

@@ -45,13 +45,13 @@ class WidthTable:
         self._times[_joined(widths)] = milliseconds
         self._write()
 
-    def ratio(self, question: str) -> float | None:
+    def ratio(self, request: str) -> float | None:
         """The stored result of a search, or None. A resumed training reads it and so prunes as before."""
-        return self._ratios.get(question)
+        return self._ratios.get(request)
 
-    def answer(self, question: str, ratio: float) -> None:
+    def add_ratio(self, request: str, ratio: float) -> None:
         """Store the result of a search."""
-        self._ratios[question] = ratio
+        self._ratios[request] = ratio
         self._write()
 
     def _read(self) -> dict[str, Any]:

@@ -62,57 +62,57 @@ def options_within_budget(
         MissingExtraError: the engine is not installed.
     """
 
-    def solve() -> float:
-        return _solve(model, session, replace(options, consensus=None), budget)
+    def find_ratio() -> float:
+        return _find_ratio(model, session, replace(options, consensus=None), budget)
 
-    ratio = solve() if options.consensus is None else options.consensus.from_first("the budget", solve)
+    ratio = find_ratio() if options.consensus is None else options.consensus.from_first("the budget", find_ratio)
     return replace(options, selection=replace(options.selection, sparsity=ratio * budget.reached))
 
 
-def _solve(model: nn.Module, session: Session, options: StepOptions, budget: LatencyBudget) -> float:
+def _find_ratio(model: nn.Module, session: Session, options: StepOptions, budget: LatencyBudget) -> float:
     """The sparsity of every group, in [0, 1), at which the network meets the budget; 0 if the network is fast enough.
 
-    Answers are stored, so the same question has the same answer on this machine, even in another process.
+    Results are stored, so the same request has the same result on this machine, even in another process.
     """
     graph = session.groups.graph
     shapes = dense_shapes(graph, session.initial_widths)
     table = WidthTable(cache_folder(), table_key(graph, shapes, budget))
     ignored = sorted(ignored_groups(model, graph, options.ignore))
-    question = _question(options.selection, ignored, budget)
-    answer = table.ratio(question)
-    if answer is not None:
-        return answer
+    request = _request_key(options.selection, ignored, budget)
+    stored = table.ratio(request)
+    if stored is not None:
+        return stored
     # The time does not depend on the choice of channels and on weights. Other criteria would need gradients, which a
     # copy lacks.
     l1 = resolve_importance("l1")
     trial = replace(options, importance=l1, ignore=ignored, dry_run=False, compensation=None)
 
-    def point(ratio: float) -> Point:
+    def measure(ratio: float) -> Point:
         selection = replace(options.selection, sparsity=ratio)
         network, present = _pruned_copy(model, session, replace(trial, selection=selection))
         widths = {group.name: group.width for group in present.groups.graph.groups}
         milliseconds = table.milliseconds(widths)
         if milliseconds is None:
-            milliseconds = _measured(network, present, budget)
+            milliseconds = _measured_milliseconds(network, present, budget)
             table.add(widths, milliseconds)
         return Point(ratio, widths, milliseconds)
 
-    ratio = search_ratio(point, budget)
-    table.answer(question, ratio)
+    ratio = search_ratio(measure, budget)
+    table.add_ratio(request, ratio)
     return ratio
 
 
-def search_ratio(point: Callable[[float], Point], budget: LatencyBudget) -> float:
-    """Find the smallest ratio whose network meets the budget, up to the tolerance; `point` measures a ratio.
+def search_ratio(measure: Callable[[float], Point], budget: LatencyBudget) -> float:
+    """Find the smallest ratio whose network meets the budget, up to the tolerance.
 
     Raises:
         ValueError: even the narrowest network does not meet the budget.
     """
     goal = budget.milliseconds
-    slow = point(0.0)
+    slow = measure(0.0)
     if slow.milliseconds <= goal * (1 + _TOLERANCE):
         return 0.0
-    fast = point(_HIGHEST_RATIO)
+    fast = measure(_HIGHEST_RATIO)
     if fast.milliseconds > goal * (1 + _TOLERANCE):
         raise ValueError(
             f"`sparsity` is {budget}, but with {_HIGHEST_RATIO:.0%} of the channels removed a forward still takes"
@@ -121,10 +121,10 @@ def search_ratio(point: Callable[[float], Point], budget: LatencyBudget) -> floa
     for _ in range(_MAX_TRIALS - 2):
         if abs(fast.milliseconds - goal) <= _TOLERANCE * goal or fast.ratio - slow.ratio < _SMALLEST_STEP:
             break
-        middle = point(_between(slow, fast, goal))
+        middle = measure(_ratio_between(slow, fast, goal))
         if middle.widths in (slow.widths, fast.widths):
             # There is no width in between, or the secant step was too short: halve the interval instead.
-            middle = point((slow.ratio + fast.ratio) / 2)
+            middle = measure((slow.ratio + fast.ratio) / 2)
         if middle.milliseconds <= goal * (1 + _TOLERANCE):
             fast = middle
         else:
@@ -132,10 +132,10 @@ def search_ratio(point: Callable[[float], Point], budget: LatencyBudget) -> floa
     return fast.ratio
 
 
-def _between(slow: Point, fast: Point, goal: float) -> float:
+def _ratio_between(slow: Point, fast: Point, goal: float) -> float:
     """The ratio at which the line through both points, in log time, meets the goal, but well inside the interval."""
-    whole = math.log(slow.milliseconds / fast.milliseconds)
-    share = math.log(slow.milliseconds / goal) / whole if whole > 0 else 0.5
+    speedup = math.log(slow.milliseconds / fast.milliseconds)
+    share = math.log(slow.milliseconds / goal) / speedup if speedup > 0 else 0.5
     return slow.ratio + min(0.85, max(0.15, share)) * (fast.ratio - slow.ratio)
 
 
@@ -148,7 +148,7 @@ def _pruned_copy(model: nn.Module, session: Session, options: StepOptions) -> tu
     return copy, after
 
 
-def _measured(model: nn.Module, session: Session, budget: LatencyBudget) -> float:
+def _measured_milliseconds(model: nn.Module, session: Session, budget: LatencyBudget) -> float:
     example = session.example
     if example is None:
         raise ValueError("`target` is 'latency', which needs `example_inputs` of the real size; pass them again")
@@ -163,7 +163,7 @@ def _sized(value: Any, budget: LatencyBudget) -> Any:
     return with_batch(value, torch.device("cpu"), budget.batch)
 
 
-def _question(selection: Selection, ignored: Sequence[str], budget: LatencyBudget) -> str:
-    """A short text for the budget and the options, which determine the answer."""
+def _request_key(selection: Selection, ignored: Sequence[str], budget: LatencyBudget) -> str:
+    """A short text for the budget and the options, which determine the ratio."""
     options = json.dumps([selection.round_to, selection.min_channels, list(ignored)], sort_keys=True, default=dict)
     return f"{budget.milliseconds:g} ms, {hashlib.sha256(options.encode()).hexdigest()[:12]}"

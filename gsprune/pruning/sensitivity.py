@@ -113,6 +113,7 @@ def sensitivity(
         ValueError: a ratio is outside [0, 1), or another argument is invalid.
         TraceError: the network cannot be traced.
         ScoreError: a group cannot be scored.
+        RewriteError: with `compensate`, the smaller network could not be built or failed its check.
     """
     module = unwrapped(model)
     if not isinstance(ratios, list | tuple):

@@ -18,7 +18,7 @@ __all__ = ["find_runs", "load_run", "load_runs"]
 _CONFIG = "config.json"
 _SWEEP = "sweep.json"
 # Options that do not distinguish methods: environment, seed, machine, evaluation and origin of the options.
-_NOT_A_METHOD = frozenset(
+_OPTIONS_OF_NO_METHOD = frozenset(
     {
         "env_id", "env_options", "seed", "device", "workers", "torch_threads", "env_threads", "eval_episodes",
         "eval_interval_episodes", "eval_points", "eval_num_envs", "checkpoint_minutes", "preset", "widths_of",
@@ -127,7 +127,7 @@ def _differing(
 
 
 def _options(run: RunRecord) -> dict[str, Any]:
-    return {name: value for name, value in run.config.items() if name not in _NOT_A_METHOD}
+    return {name: value for name, value in run.config.items() if name not in _OPTIONS_OF_NO_METHOD}
 
 
 def _environment_options(run: RunRecord) -> dict[str, str]:

@@ -58,7 +58,7 @@ class Band:
 
 
 def bootstrap_generator() -> np.random.Generator:
-    """Make the generator of a bootstrap. It is always the same, so that a report can be repeated."""
+    """Make the generator of a bootstrap, with a fixed seed, so that a report can be repeated."""
     return np.random.default_rng(0)
 
 
@@ -69,7 +69,7 @@ def mean_band(curves: Sequence[Curve], points: int = 200) -> Band | None:
 
     Args:
         curves: one per run; curves without a finite point are omitted.
-        points: the most points of the band. If the runs have more points in total, a regular grid is used.
+        points: maximum number of points of the band. If the runs have more points in total, a regular grid is used.
 
     Returns:
         The band, or None if there is nothing to show.
@@ -81,9 +81,9 @@ def mean_band(curves: Sequence[Curve], points: int = 200) -> Band | None:
     low, high = max(curve.x[0] for curve in usable), min(curve.x[-1] for curve in usable)
     if high < low:
         return None
-    own = np.unique(np.concatenate([curve.x for curve in usable]))
-    own = own[(own >= low) & (own <= high)]
-    grid = own if own.size <= points else np.linspace(low, high, points)
+    grid = np.unique(np.concatenate([curve.x for curve in usable]))
+    grid = grid[(grid >= low) & (grid <= high)]
+    grid = grid if grid.size <= points else np.linspace(low, high, points)
     values = np.stack([curve.at(grid) for curve in usable])
     mean = values.mean(axis=0)
     if len(usable) == 1:

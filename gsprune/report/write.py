@@ -49,7 +49,7 @@ class Report:
 def write_report(
     runs: Sequence[RunRecord], folder: Path, baseline: str | None = None, latencies: Mapping[Path, float] | None = None
 ) -> Report:
-    """Write ``report.md``, ``runs.csv`` and the plots; existing files of these names are overwritten.
+    """Write ``report.md``, ``runs.csv`` and the plots; an older report's files are overwritten or deleted.
 
     Args:
         runs: at least one run; runs may be unfinished.

@@ -27,15 +27,15 @@ class Binding:
     """One module (the model or a follower) under the names of a structure.
 
     Args:
-        tensors: the module's tensors by all the model's names for them; a container of tensors may lack some; None
-            looks them up.
+        tensors: the module's tensors by name, also by every other name that the model has for them; a container of
+            tensors may lack some; None looks them up.
 
     Raises:
         RewriteError: a tensor cannot be changed in place.
 
     Attributes:
         tensors: the tensors that pruning may cut, by name: canonical names first, then other names of tied tensors
-            under which this module has another tensor (a follower may have untied).
+            under which this module has another tensor (a follower may not tie them).
         canonical: (len(tensors),) the canonical name of each.
         cuts: (len(tensors),) the cut of each, an index into `Structure.cuts`.
         ties: pairs of positions at which `tensors` has the same tensor.
@@ -75,7 +75,7 @@ class Binding:
             if (vector := dict(cut[link.tensor]).get(link.axis)) is not None and link.index is None
         ]
         self.parts = list(self.tensors.values()), self.cuts, values
-        self._tuples = [link for link in self.links if link.index is not None]
+        self._tuple_links = [link for link in self.links if link.index is not None]
 
     def _place_of(self, name: str) -> tuple[dict[str, Any], str]:
         """The dictionary that holds a submodule, parameter or buffer, and its key there."""
@@ -108,7 +108,7 @@ class Binding:
 
     def tuple_entries(self, after: Structure) -> list[Entry]:
         """Stored tuples that change; the integers are in `parts`. The shapes after the step are read only if needed."""
-        return link_entries(self.module_of, self._tuples, after.graph.shapes) if self._tuples else []
+        return link_entries(self.module_of, self._tuple_links, after.graph.shapes) if self._tuple_links else []
 
 
 def _owners(tensor: str) -> Iterator[str]:

@@ -41,9 +41,9 @@ def call_in_float64(model: nn.Module, example: Example) -> Any:
     draws fewer of them, so equal generators do not give both networks the same noise.
 
     Raises:
-        Exception: the network cannot run in float64. It has an operation of the user's own, or one that reads a
-            tensor's bits or writes into a tensor of lower precision outside of the network; the device has no float64;
-            the code checks a type.
+        Exception: the network cannot run in float64: it has an operation of the user's own, or one that reads a
+            tensor's bits or writes into a tensor of lower precision outside of the network, its code checks a type, or
+            the device has no float64.
     """
     inputs = replace(example, args=_widened(example.args), kwargs=_widened(example.kwargs))
     tensors = [tensor for tensor in canonical_tensors(model).values() if tensor.dtype in _WIDER]

@@ -16,7 +16,7 @@ __all__ = ["Rescaling"]
 class Rescaling:
     """Multiplies the kept output channels of every weight that lost inputs, and their biases.
 
-        factor_o = max(‖w_o before‖₂ / ‖w_o after‖₂, 1), and 1 where both norms are 0 or the row became 0
+        factor_o = max(‖w_o before‖₂ / ‖w_o after‖₂, 1), and 1 where the norm after is 0
 
     A weight's output axis is the one with role "out". The followers are not rescaled.
     """

@@ -34,7 +34,7 @@ def temporary_data(tensors: Sequence[Tensor], contents: Sequence[Tensor]) -> Ite
 
     The tensor objects stay the same, so other references (a recurrent layer's list of weights) see the contents, too.
     """
-    own = [tensor.data for tensor in tensors]
+    previous = [tensor.data for tensor in tensors]
     with PostponedInterrupts():
         try:
             call_for_all(_set_data, tensors, contents)
@@ -42,7 +42,7 @@ def temporary_data(tensors: Sequence[Tensor], contents: Sequence[Tensor]) -> Ite
         finally:
             while True:
                 try:
-                    call_for_all(_set_data, tensors, own)
+                    call_for_all(_set_data, tensors, previous)
                 except KeyboardInterrupt:  # a second one is not postponed
                     continue
                 break
@@ -73,9 +73,9 @@ class Transaction:
         is still alive, and the next backward would fail.
         """
         with torch.no_grad():
-            befores = list(map(Tensor.detach, tensors))
+            previous = list(map(Tensor.detach, tensors))
             # Note the swap before it happens: taking back a swap that did not happen changes nothing.
-            self._tensors.append((tensors, befores))
+            self._tensors.append((tensors, previous))
             call_for_all(Tensor.set_, tensors, replacements)
 
     def set_entries(self, entries: Sequence[tuple[dict[Any, Any], Any, Any]]) -> None:
@@ -108,12 +108,12 @@ class Transaction:
 
     def _rollback(self) -> None:
         with torch.no_grad():
-            for tensors, befores in reversed(self._tensors):
-                call_for_all(Tensor.set_, tensors, befores)
+            for tensors, previous in reversed(self._tensors):
+                call_for_all(Tensor.set_, tensors, previous)
         for entries in reversed(self._entries):
             present = [entry for entry in entries if entry[2] is not _MISSING]
             if present:
                 call_for_all(dict.__setitem__, *zip(*present, strict=True))
-            for dictionary, key, before in entries:
-                if before is _MISSING:
+            for dictionary, key, value in entries:
+                if value is _MISSING:
                     dictionary.pop(key, None)

@@ -21,5 +21,5 @@ def configured_importance(name: str) -> Importance:
     """
     if ":" not in name:
         return resolve_importance(name)
-    own = named_object(name, "importance")
-    return resolve_importance(own() if isinstance(own, type) and issubclass(own, Criterion) else own)
+    found = named_object(name, "importance")
+    return resolve_importance(found() if isinstance(found, type) and issubclass(found, Criterion) else found)

@@ -36,13 +36,13 @@ def configured_network(
         ValueError: the encoder or the network is unknown, or the user's encoder fails on frames or returns no features.
         TypeError: the user's factory does not return a module.
     """
-    own = options.get("network")
-    if own is None:
+    factory = options.get("network")
+    if factory is None:
         return build(_encoder(options, environment.observation_shape), environment)
-    network = named_factory(own, "network", "environment_description")(environment)
+    network = named_factory(factory, "network", "environment_description")(environment)
     if not isinstance(network, nn.Module):
         raise TypeError(
-            f"`network` {own!r} must be a callable(environment description) -> torch.nn.Module, but it returns"
+            f"`network` {factory!r} must be a callable(environment description) -> torch.nn.Module, but it returns"
             f" {type(network).__name__}"
         )
     return network
@@ -51,7 +51,7 @@ def configured_network(
 def check_encoder(name: str) -> None:
     """Raise a ValueError if there is no encoder of that name."""
     if ":" in name:
-        _own_factory(name)
+        _user_factory(name)
     elif name not in _ENCODERS:
         raise ValueError(
             f"`encoder` must be one of {', '.join(_ENCODERS)}, or package.module:factory for your own, got {name!r}"
@@ -66,7 +66,7 @@ def _encoder(options: Mapping[str, Any], observation_shape: ObservationShape) ->
     if ":" not in name:
         width, num_features = options["width"], options.get("num_features", 256)
         return build_encoder(cast(EncoderName, name), width, observation_shape, num_features)
-    encoder = _own_factory(name)(observation_shape)
+    encoder = _user_factory(name)(observation_shape)
     features = getattr(encoder, "num_features", None)
     if not isinstance(encoder, nn.Module) or not isinstance(features, Integral):
         has = f" with {features!r}" if isinstance(encoder, nn.Module) else ""
@@ -78,7 +78,7 @@ def _encoder(options: Mapping[str, Any], observation_shape: ObservationShape) ->
     return cast(Encoder, encoder)
 
 
-def _own_factory(name: str) -> Callable[[ObservationShape], Any]:
+def _user_factory(name: str) -> Callable[[ObservationShape], Any]:
     return named_factory(name, "encoder", "observation_shape")
 
 

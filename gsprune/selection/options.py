@@ -93,7 +93,7 @@ def per_group(argument: str, spec: _Number | Mapping[str, _Number], graph: Graph
     for pattern in reversed(list(spec)):  # the first glob overwrites the later ones
         names = matching_groups(graph, pattern) or matching_groups(graph, f"{pattern}.*")
         if not names:
-            raise ValueError(_unmatched(argument, pattern, graph))
+            raise ValueError(_unmatched_text(argument, pattern, graph))
         values.update(dict.fromkeys(names, spec[pattern]))
     return list(values.values())
 
@@ -119,7 +119,7 @@ def _check_count(argument: str, value: object) -> int:
     return check_whole(argument, value, at_least=1)
 
 
-def _unmatched(argument: str, pattern: str, graph: Graph) -> str:
+def _unmatched_text(argument: str, pattern: str, graph: Graph) -> str:
     for protected in graph.protected:
         if any(fnmatchcase(name, pattern) for name in protected.names):
             return (

@@ -55,8 +55,8 @@ def is_written(value: float) -> bool:
     Integers do not count: an 8 may be the number of heads or the root of 64.
     """
     for owner, frame in _running_modules():
-        kept = [item for item in (*vars(owner).values(), *frame.f_code.co_consts) if isinstance(item, float)]
-        if any(math.isclose(item, value, rel_tol=1e-6) for item in kept):
+        numbers = [item for item in (*vars(owner).values(), *frame.f_code.co_consts) if isinstance(item, float)]
+        if any(math.isclose(number, value, rel_tol=1e-6) for number in numbers):
             return True
     return False
 

@@ -96,7 +96,7 @@ class Shadow:
 
     @property
     def is_plain(self) -> bool:
-        """True if all sizes of the tensor are fixed and its values are no positions or sums of channels."""
+        """True if all sizes of the tensor are fixed and its values are no positions, sums or products of channels."""
         return not (self.layers or self.positions or self.sum or self.dot is not None)
 
     def with_layers(self, layers: Sequence[Labels]) -> Shadow:
@@ -173,8 +173,8 @@ def reshaped(layer: Labels, old: Sequence[int], new: Sequence[int]) -> tuple[Lab
         new: its shape after the view, of the same number of elements.
 
     Returns:
-        the layer of the new shape, compressed, and for every varying block that the view splits the new axes over
-        which it varies now (two or more: they cannot be pruned independently).
+        the compressed layer of the new shape, and per varying block that the view splits, the new axes over which the
+        layer varies (two or more: they cannot be pruned independently).
     """
     old_sizes, new_sizes = list(layer.shape), [1] * len(new)
     splits: list[tuple[int, ...]] = []

@@ -22,8 +22,8 @@ def graph_table(graph: Graph) -> str:
     rows += [(g.name, _width(g), _names(g.layers("out")), _names(g.layers("in"))) for g in graph.groups]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
-        f"{name:<{widths[0]}}  {width:>{widths[1]}}  {out:<{widths[2]}}  {taken}".rstrip()
-        for name, width, out, taken in rows
+        f"{name:<{widths[0]}}  {width:>{widths[1]}}  {makers:<{widths[2]}}  {readers}".rstrip()
+        for name, width, makers, readers in rows
     ]
     lines += [
         f"protected: {counted(protected.channels, 'channel')} of {_names(protected.names)}: {protected.reason}"

@@ -28,7 +28,7 @@ def _counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def milliseconds(model: nn.Module, *_: Any) -> float:
         return sum(parameter.numel() for parameter in model.parameters()) / 1e5
 
-    monkeypatch.setattr(latency_target, "_measured", milliseconds)
+    monkeypatch.setattr(latency_target, "_measured_milliseconds", milliseconds)
     monkeypatch.setenv("GSPRUNE_CACHE", str(tmp_path / "cache"))
     threads = torch.get_num_threads()
     yield

@@ -17,7 +17,7 @@ def test_what_was_measured_is_there_again_in_another_table_of_the_same_key(tmp_p
     table = WidthTable(tmp_path, {"engine": "eager"})
     assert table.milliseconds({"a": 3}) is None
     table.add({"a": 3}, 1.5)
-    table.answer("1 ms", 0.25)
+    table.add_ratio("1 ms", 0.25)
     again = WidthTable(tmp_path, {"engine": "eager"})
     assert again.milliseconds({"a": 3}) == 1.5
     assert again.milliseconds({"a": 4}) is None

@@ -43,7 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
         said.append(0.2 + state.graph.macs() / 1e7)
         return said[-1]
 
-    monkeypatch.setattr(latency_target, "_measured", measured)
+    monkeypatch.setattr(latency_target, "_measured_milliseconds", measured)
     monkeypatch.setenv("GSPRUNE_CACHE", str(tmp_path / "cache"))
     return said
 
@@ -63,7 +63,7 @@ def test_the_network_meets_the_budget_within_ten_per_cent(clock: list[float], sh
     assert f"latency budget: {budget:g} ms in eager (1 thread, batch 1)" in report.notes
 
 
-def test_the_same_question_is_answered_without_measuring_and_repeating_it_changes_nothing(clock: list[float]) -> None:
+def test_the_same_request_is_met_without_measuring_and_repeating_it_changes_nothing(clock: list[float]) -> None:
     first, second = network(), network()
     budget = LatencyBudget(0.4 * milliseconds(first))
     gsprune.prune_step(first, budget, target="latency", example_inputs=EXAMPLE)

@@ -106,7 +106,7 @@ def train_to_budget(rank: int, folder: Path, config: TrainConfig) -> Outcome:
         return (1 + rank) * sum(parameter.numel() for parameter in model.parameters()) / 1e5
 
     variables = {"GSPRUNE_CACHE": str(folder.parent / f"cache-{rank}")}
-    with patch.object(latency_target, "_measured", milliseconds), patch.dict(os.environ, variables):
+    with patch.object(latency_target, "_measured_milliseconds", milliseconds), patch.dict(os.environ, variables):
         return train(folder, config, ranks=Ranks(dist.group.WORLD))
 
 

@@ -17,7 +17,7 @@ def policy_contract(agent: TrainedAgent, folder: Path, dense: NetworkSize) -> di
     """Entries of the contract, as JSON values."""
     config = agent.config
     environment = agent.environment
-    greedy = agent.acts == "greedy"
+    is_greedy = agent.acts == "greedy"
     return {
         "observation": {
             "shape": list(environment.observation_shape),
@@ -27,7 +27,7 @@ def policy_contract(agent: TrainedAgent, folder: Path, dense: NetworkSize) -> di
             "scaling": "none: the division by 255 is in the graph",
         },
         "action": {
-            "output": "Q values" if greedy else agent.algorithm.output_name(environment),
+            "output": "Q values" if is_greedy else agent.algorithm.output_name(environment),
             "choose": _choice(agent),
             **_space(environment.action_space),
             "meanings": None if environment.action_meanings is None else list(environment.action_meanings),

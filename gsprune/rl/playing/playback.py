@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gsprune.engines.timing import torch_threads
 from gsprune.rl.playing.picture import Pictures
 from gsprune.rl.playing.player import Player
-from gsprune.rl.playing.rollout import Levels, Moment, played, side_by_side
+from gsprune.rl.playing.rollout import Levels, Moment, episode_moments, side_by_side
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,7 +48,8 @@ def moments(
     """
     with ExitStack() as stack:
         stack.enter_context(torch_threads(1))
-        streams = [stack.enter_context(closing(played(player.agent, levels, seed, episodes))) for player in players]
+        rollouts = [episode_moments(player.agent, levels, seed, episodes) for player in players]
+        streams = [stack.enter_context(closing(rollout)) for rollout in rollouts]
         yield from islice(side_by_side(streams), most)
 
 

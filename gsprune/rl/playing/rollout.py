@@ -17,7 +17,7 @@ from gsprune.rl.envs.registry import make_environments
 from gsprune.rl.evaluation.protocol import EVALUATION_SEED
 from gsprune.rl.trained import TrainedAgent
 
-__all__ = ["Levels", "Moment", "check_same_environment", "played", "side_by_side"]
+__all__ = ["Levels", "Moment", "check_same_environment", "episode_moments", "side_by_side"]
 
 Levels: TypeAlias = Literal["train", "test"]
 
@@ -41,7 +41,7 @@ class Moment:
     is_end: bool = False
 
 
-def played(
+def episode_moments(
     agent: TrainedAgent, levels: Levels, seed: int, episodes: int | None = None
 ) -> Generator[Moment, None, None]:
     """Play episodes one after the other in one environment, and yield their moments.

@@ -24,13 +24,14 @@ def _gru(tape: Tape, call: Call) -> list[Shadow]:
     return _cell(tape, call, 3)
 
 
-def _cell(tape: Tape, call: Call, gates: int) -> list[Shadow]:
-    """Shadows of the new state and the workspace of a cell (gates of the input, gates of the state, state, biases ...).
+def _cell(tape: Tape, call: Call, num_gates: int) -> list[Shadow]:
+    """The new state and the workspace of ``cell(gates of the input, gates of the state, state, biases, ...)``.
 
-    The gates of all tensors (..., gates * hidden) are united, and the blocks of one tensor are tied.
+    The gates of all tensors (..., num_gates * hidden) are united, and the blocks of one tensor are tied.
     """
     tensors = [tensor for tensor in (*call.args[:2], *call.args[3:5]) if tensor is not None]
-    hidden = [_tied_gates(tape, layer, gates) for layer in merge(tape, [operand(tape, each, 2) for each in tensors])]
+    layers = merge(tape, [operand(tape, tensor, 2) for tensor in tensors])
+    hidden = [_tied_gates(tape, layer, num_gates) for layer in layers]
     state = tape.of(call.args[2])
     units = [layer for layer in hidden if layer.shape[1] > 1]
     states = [layer for layer in state.layers if layer.shape[-1] > 1]
@@ -41,11 +42,11 @@ def _cell(tape: Tape, call: Call, gates: int) -> list[Shadow]:
     for layer in units:
         for other in states:
             tape.unite(layer, other)
-    workspace = [np.tile(layer, (1, gates)) if layer.shape[1] > 1 else layer for layer in hidden]
+    workspace = [np.tile(layer, (1, num_gates)) if layer.shape[1] > 1 else layer for layer in hidden]
     return [Shadow(hidden), Shadow(workspace)]
 
 
-def _tied_gates(tape: Tape, layer: Labels, gates: int) -> Labels:
+def _tied_gates(tape: Tape, layer: Labels, num_gates: int) -> Labels:
     if layer.shape[1] == 1:
         return layer
-    return tape.collapse(layer.reshape(layer.shape[0], gates, -1), [1])[:, 0]
+    return tape.collapse(layer.reshape(layer.shape[0], num_gates, -1), [1])[:, 0]

@@ -33,7 +33,7 @@ class DQNConfig(TrainConfig):
     """storage of the replay's frames: disk, a memory-mapped file in the run folder, which a resumed run opens again; or
     memory, where a resumed run fills a new replay"""
     replay_spare: int = 250_000
-    """transitions by which the file is larger, so that a crash loses none; a checkpoint comes after half of them"""
+    """spare transitions in the file, so that a crash loses none; a checkpoint comes after half of them"""
     n_step: int = 3
     """rewards per return before the bootstrap"""
     gamma: float = 0.99
@@ -53,9 +53,9 @@ class DQNConfig(TrainConfig):
     exploration_fraction: float = 0.1
     """fraction of the training over which the share of random actions falls"""
     max_grad_norm: float | None = 10.0
-    """gradients are scaled down to this norm; None leaves them as they are"""
+    """largest norm of the gradients; larger ones are scaled down; None leaves them as they are"""
     prune_interval: int = 2_000
-    """gradient steps between pruning steps (and between two searches of ReDo for dormant units)"""
+    """gradient steps between pruning events (and searches of ReDo); the end of the schedule is an event, too"""
     log_interval: int = 50
     """steps of all environments per row of metrics"""
 

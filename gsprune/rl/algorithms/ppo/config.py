@@ -47,7 +47,7 @@ class PPOConfig(TrainConfig):
     norm_adv: bool = True
     """normalise advantages in each minibatch"""
     prune_interval: int = 1
-    """iterations from one pruning event to the next; the end of the schedule is an event, too"""
+    """iterations between pruning events; the end of the schedule is an event, too"""
 
     def check(self) -> None:
         """Raise an error for the first invalid option.

@@ -102,7 +102,7 @@ def test_the_schedule_can_end_at_a_budget_of_milliseconds(tmp_path: Path, monkey
         return sum(parameter.numel() for parameter in model.parameters()) / 110_160
 
     monkeypatch.setenv("GSPRUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("gsprune.pruning.latency_target._measured", clock)
+    monkeypatch.setattr("gsprune.pruning.latency_target._measured_milliseconds", clock)
     config = replace(TINY, target="latency", latency_budget_ms=0.25, round_to=1)
     rows = run(tmp_path / "run", config)
     assert rows[0]["pruning/params"] == 110_160
