@@ -36,10 +36,10 @@ def check_number(
     Args:
         argument: name of the argument, for the message.
         value: the argument; booleans are not numbers.
-        at_least: smallest allowed value.
-        above: largest value that is too small.
-        at_most: largest allowed value.
-        below: smallest value that is too large.
+        at_least: inclusive lower bound.
+        above: exclusive lower bound.
+        at_most: inclusive upper bound.
+        below: exclusive upper bound.
         meaning: the meaning of the number, for the message.
 
     Raises:
@@ -109,8 +109,8 @@ def check_choice(argument: str, value: object, choices: Iterable[str]) -> str:
     """
     names = tuple(choices)
     if not isinstance(value, str) or value not in names:
-        listed = ", ".join(map(repr, names))
-        raise ValueError(f"`{argument}` must be one of {listed}, got {value!r}{suggestion(value, names)}")
+        allowed = ", ".join(map(repr, names))
+        raise ValueError(f"`{argument}` must be one of {allowed}, got {value!r}{suggestion(value, names)}")
     return value
 
 

@@ -18,7 +18,7 @@ __all__ = ["DEFAULT_STREAM", "INTERPRETED", "Kernel", "Launch", "current_stream"
 if not hasattr(triton, "knobs"):
     raise MissingExtraError("triton>=3.4", "triton")
 
-# `triton.jit` also reads it at import: in one process, kernels are either compiled, or interpreted on the CPU.
+# `triton.jit` also reads this setting at import: in one process, kernels are either compiled or interpreted on the CPU.
 INTERPRETED: Final = bool(triton.knobs.runtime.interpret)
 DEFAULT_STREAM: Final = 0  # the handle of CUDA's default stream, on any device
 

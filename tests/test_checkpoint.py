@@ -459,6 +459,24 @@ def test_a_failure_while_loading_takes_everything_back(file: Path, monkeypatch: 
         assert snapshot(model, optimizer) == before
 
 
+def test_a_sparse_gradient_of_a_dense_model_is_refused(file: Path) -> None:
+    def embedding() -> nn.Sequential:
+        return nn.Sequential(nn.Embedding(8, 6, sparse=True), nn.Linear(6, 4))
+
+    words = torch.tensor([1, 2])
+    small, dense = embedding(), embedding()
+    gsprune.prune_step(small, 0.5, example_inputs=words)
+    gsprune.save(small, file)
+    dense(words).sum().backward()
+    with pytest.raises(
+        gsprune.RewriteError, match=r"gradient of '0\.weight' is torch\.sparse_coo .*zero_grad\(\) first"
+    ):
+        gsprune.load(file, into=dense)
+    dense.zero_grad()
+    gsprune.load(file, into=dense)
+    assert dense[0].weight.shape == (8, 3)
+
+
 def test_a_foreign_file_is_refused(file: Path) -> None:
     from safetensors.torch import save_file
 

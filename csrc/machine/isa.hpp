@@ -8,8 +8,8 @@
 namespace gsprune {
 
 /// Instruction sets with their own kernels, from the most general to the fastest. All give the same bits.
-enum class Isa { plain, avx2, avx512 };
-constexpr const char* isa_names[] = {"plain", "avx2", "avx512"};
+enum class Isa { plain, avx2 };
+constexpr const char* isa_names[] = {"plain", "avx2"};
 
 /// The fastest instruction set that both this machine and this build support.
 Isa best_isa() noexcept;

@@ -38,8 +38,8 @@ Isa parse_isa(const std::string& name) {
         if (name == isa_names[i]) return static_cast<Isa>(i);
     }
     const std::string best = isa_names[static_cast<int>(best_isa())];
-    throw py::value_error("`isa` must be 'auto', 'plain', 'avx2' or 'avx512', at most '" + best +
-                          "' on this machine, got '" + name + "'");
+    throw py::value_error("`isa` must be 'auto', 'plain' or 'avx2', at most '" + best + "' on this machine, got '" +
+                          name + "'");
 }
 
 }  // namespace gsprune

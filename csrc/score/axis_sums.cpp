@@ -146,7 +146,6 @@ void finish(const MatrixJob& matrix) noexcept {
 
 PanelKernel find_kernel(Isa isa, DType dtype, Statistic statistic) noexcept {
 #ifdef GSPRUNE_HAS_AVX
-    if (isa == Isa::avx512) return avx512_panel_kernel(dtype, statistic);
     if (isa == Isa::avx2) return avx2_panel_kernel(dtype, statistic);
 #endif
     static_cast<void>(isa);

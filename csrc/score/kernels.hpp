@@ -25,7 +25,6 @@ using PanelKernel = void (*)(const Panel&) noexcept;
 PanelKernel plain_panel_kernel(DType dtype, Statistic statistic) noexcept;
 #ifdef GSPRUNE_HAS_AVX
 PanelKernel avx2_panel_kernel(DType dtype, Statistic statistic) noexcept;
-PanelKernel avx512_panel_kernel(DType dtype, Statistic statistic) noexcept;
 #endif
 
 }  // namespace gsprune

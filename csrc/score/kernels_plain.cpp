@@ -15,8 +15,6 @@ inline Lanes load(const float* from) noexcept {
     return Lanes{static_cast<double>(from[0]), static_cast<double>(from[1])};
 }
 
-inline Lanes accumulate(Lanes total, Lanes part) noexcept { return total + part; }
-
 #include "score/kernels.inc"
 
 }  // namespace

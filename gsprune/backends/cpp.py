@@ -49,7 +49,7 @@ class CppBackend:
     Args:
         num_threads: the most threads to use; None calls ``torch.get_num_threads()`` at every use. The results do not
             depend on it.
-        isa: the instruction set: "auto", "plain", "avx2" or "avx512"; None uses the environment variable
+        isa: the instruction set: "auto", "plain" or "avx2"; None uses the environment variable
             ``GSPRUNE_ISA`` if it is set, and "auto" otherwise. The results do not depend on it.
 
     Raises:

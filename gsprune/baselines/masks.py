@@ -70,7 +70,7 @@ class MaskedPruning(SparsityMethod):
         """
 
     @abstractmethod
-    def _fraction(self) -> float:
+    def _masked_fraction(self) -> float:
         """The sparsity of the present masks."""
 
     def is_due(self, progress: float) -> bool:
@@ -94,7 +94,7 @@ class MaskedPruning(SparsityMethod):
         if masked:
             self._mask_weights()
             self._mask_followers()
-            self._sparsity = self._fraction()
+            self._sparsity = self._masked_fraction()
         return SparsityReport(changed=masked > 0, sparsity=self._sparsity, units=masked)
 
     @torch.no_grad()
@@ -127,7 +127,7 @@ class MaskedPruning(SparsityMethod):
             different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
             raise CheckpointError(f"the checkpoint's masks are of another network: {', '.join(different)} differ")
         self._masks = {name: state[name].to(mask.device, torch.bool) for name, mask in self._masks.items()}
-        self._sparsity = self._fraction()
+        self._sparsity = self._masked_fraction()
         self._mask_weights()
         self._mask_followers()
 

@@ -31,6 +31,6 @@ class StructuredPruning(MaskedPruning):
             masks["bias"] = keep
         return masks
 
-    def _fraction(self) -> float:
+    def _masked_fraction(self) -> float:
         alive = [self.masks[f"{name}.weight"].flatten(1).any(1) for name in self._layers]
         return 1.0 - float(torch.cat(alive).float().mean())

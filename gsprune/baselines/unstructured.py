@@ -23,6 +23,6 @@ class UnstructuredPruning(MaskedPruning):
         weight = layer.weight.detach()
         return {"weight": keep_highest(weight.abs(), weight_mask, masked_count(weight.numel(), sparsity))}
 
-    def _fraction(self) -> float:
+    def _masked_fraction(self) -> float:
         masks = [self.masks[f"{name}.weight"] for name in self._layers]
         return 1.0 - float(sum(mask.sum() for mask in masks)) / sum(mask.numel() for mask in masks)

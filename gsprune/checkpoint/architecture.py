@@ -45,7 +45,7 @@ def check_architecture(record: Record, module: nn.Module, tensors: Mapping[str, 
 
 
 def check_optimizers(record: Record, optimizers: Sequence[Optimizer]) -> None:
-    """Compare the optimizers of a file with those of the caller; none of the latter is fine.
+    """Compare the optimizers of a file with those of the caller, unless the caller has none.
 
     Raises:
         CheckpointError: their number, a type or the sizes of parameter groups differ.

@@ -85,7 +85,8 @@ def load(
         CheckpointError: the file is damaged, or has another architecture or optimizer. The message names the first
             difference.
         OSError: the file cannot be read.
-        RewriteError: `into` must shrink, but its parameters are in shared memory or parts of a larger tensor.
+        RewriteError: `into` must shrink, but a parameter is in shared memory or a part of a larger tensor, or has a
+            sparse gradient.
         TypeError: `into` is not a module, or `path` is no path.
     """
     module = unwrapped(_checked_module("into", into))

@@ -30,7 +30,7 @@ class Record:
         tensors: name -> contents, for all tensors in the file.
         layout: name -> shape and dtype, for all tensors in the file and all pruned tensors.
         aliases: other names of tied tensors -> canonical name.
-        session: without structure and example; empty if the network was never pruned.
+        session: the pruning session, without structure and example; empty if the network was never pruned.
         optimizers: type and state of each optimizer.
         metadata: the metadata of `gsprune.save`.
     """

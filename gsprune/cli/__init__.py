@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit code: 0, 2 for a bad argument, 1 for another failure, 130 after Ctrl-C.
 
     Raises:
-        Exception: a fault of gsprune, with its whole traceback. Of a fault in code of the user only the frames of that
+        Exception: a fault of gsprune, with its whole traceback. For a fault in the user's code, only the frames of that
             code are printed.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -98,7 +98,7 @@ def _table(results: dict[str, TrackResult], agent: TrainedAgent, config: Protoco
 
 
 def _observations(track: str) -> str:
-    """How observations are shown on a track of an environment without a test split."""
+    """The description of the observations on a track of an environment without a test split."""
     return "as they are" if track == "test" else track.removeprefix("test, ")
 
 

@@ -20,7 +20,7 @@ from gsprune.cli.console import console, say
 from gsprune.networks import EncoderName, ObservationShape, example_frames
 from gsprune.rl.trained import dense_network
 from gsprune.rl.training.checkpoints import MODEL_FILE, latest_checkpoint
-from gsprune.rl.training.pruning import NetworkSize
+from gsprune.rl.training.network_size import NetworkSize
 from gsprune.rl.training.run_folder import holds_run, read_config
 from gsprune.tracing.graph import Group
 

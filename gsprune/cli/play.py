@@ -2,7 +2,7 @@
 
 The caption shows the return so far, the widths of the network and the milliseconds per frame on one thread. To compare
 a pruned agent with a dense one side by side, train a dense run (`gsprune train ppo --pruning none`) and pass its folder
-as --beside. (A run does not keep its agent from before pruning.)
+as --beside, because a run does not keep its dense agent.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Args:
     episodes: int | None = None
     """episodes of each agent; unset: as many as fit into --seconds"""
     seconds: float = 20.0
-    """maximum length"""
+    """maximum length in seconds"""
     levels: Literal["train", "test"] = "test"
-    """of Procgen: the training levels, or all levels; other environments have no such levels"""
+    """Procgen's training levels, or all levels; other environments have no such levels"""
     seed: int = 0
     """seed of episodes and actions; both agents play the same episodes"""
     fps: int = 15

@@ -1,3 +1,3 @@
-"""Removal of channels without a dip: the consumers of removed channels read them off the channels that stay."""
+"""Removal of channels without a dip: the consumers of removed channels predict them from the kept channels."""
 
 from gsprune.compensation.reconstruction import Reconstruction as Reconstruction

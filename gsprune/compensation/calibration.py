@@ -13,14 +13,14 @@ from gsprune.tracing.outputs import tensors_in
 
 __all__ = ["MIN_EXAMPLES", "calibration_calls", "check_calibration"]
 
-# Fewer examples say next to nothing about the channels: the map would fit their noise.
+# A map that is fitted on fewer examples would fit their noise.
 MIN_EXAMPLES = 16
 
 
 def calibration_calls(calibration: Any, example: Example | None, purpose: str = "`compensate`") -> list[Example]:
-    """One call of the network per batch of calibration data: a tensor, a batch or an iterable of batches.
+    """One call of the network per batch of `calibration`, which is a batch or an iterable of batches.
 
-    None takes the network's own example, whose `forward` all calls have. `purpose` stands in messages.
+    None uses the network's own example. All calls have the example's `forward`. `purpose` is for messages.
 
     Raises:
         TypeError: a batch is of another type.
@@ -38,9 +38,9 @@ def calibration_calls(calibration: Any, example: Example | None, purpose: str = 
 
 
 def check_calibration(calibration: Any, example_inputs: Any, purpose: str = "`compensate`") -> None:
-    """Complain of calibration data that the first step would refuse; data loaders, iterators and empty lists pass.
+    """Raise an error for calibration data that the first step would refuse.
 
-    An empty list is to be filled before the first step. The example stands in for `calibration` if that is None.
+    Data loaders, iterators and empty lists are not checked. The example replaces a `calibration` of None.
 
     Raises:
         TypeError: a batch is of another type.

@@ -25,26 +25,25 @@ CompensationMode = Literal["bias", "linear"]
 
 
 class Compensation:
-    """Lets the consumers of removed channels read them off the channels that stay (He et al. 2017, arXiv:1707.06168).
+    """Predicts removed channels from kept ones in the weights of their consumers (He et al. 2017, arXiv:1707.06168).
 
-    The dense network runs once and samples of every consumer's inputs x are kept. Then the pruned network runs. When
-    it arrives at a consumer with inputs z, the ridge problem x = A z + c is solved, the weight becomes W A, W c goes
-    into its bias, and the forward goes on with them. So errors do not add up along the depth.
+    The dense network runs once and samples of every consumer's inputs x are stored. Then the pruned network runs. When
+    it arrives at a consumer with inputs z, the ridge problem x = A z + c is solved, the weight becomes W A, W c is
+    added to its bias, and the forward continues with them. So errors do not add up along the depth.
 
-    With several batches, each one adds to the moments, and those whose number is a power of four and the last one solve
-    anew. A weight with several uses gets one map; the uses behind its first one are fitted on the dense network's
-    inputs.
+    Each of several batches adds to the moments, and the maps are solved after 1, 4, 16, ... batches and after the last
+    one. A weight with several uses gets one map; all uses except the first are fitted on the dense network's inputs.
 
-    Followers run in the model's place, one after another, and get maps of their own. Those of another dtype or on
-    another device cannot, and get the model's. So do those that share a tensor with it.
+    Each follower runs with the model's modules and gets separate maps. A follower of another dtype or device cannot
+    run, and gets the model's maps, and so does one that shares a tensor with the model.
 
-    The mode "bias" fits the constants alone (FLAP, arXiv:2312.11983). `stack` gathers the moments of the ranks that
-    train the network together, on as many batches each. `measures_change` compares the outputs on the calibration data
-    with the dense network's, as a dry run does.
+    The mode "bias" fits only the constants (FLAP, arXiv:2312.11983). `stack` gathers the moments of the ranks that
+    train the network together, each with the same number of batches. `measures_change` compares the outputs on the
+    calibration data with the dense network's, for dry runs.
 
     Attributes:
-        report: of the model in the last step; None before.
-        change: of the model's output in the last step; None before, and without `measures_change`.
+        report: the report of the model in the last step; None before.
+        change: the change of the model's output in the last step; None before, and without `measures_change`.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class Compensation:
 
 
 def _sharing_a_map(model: nn.Module, bindings: Sequence[Binding]) -> list[list[Binding]]:
-    """Those that get one map, the network that runs first: networks with a tensor in common, and what cannot run."""
+    """The networks that share a map, with the one that runs first: they have a common tensor, or cannot run."""
     groups: list[list[Binding]] = []
     for binding in bindings:
         sharing = [group for group in groups if any(_have_common_tensor(binding, other) for other in group)]

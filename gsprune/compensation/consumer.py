@@ -29,8 +29,7 @@ class Consumer:
         kept: sorted positions along the axis that stay.
         columns: (channels, positions) int64: the positions along the axis that belong to each channel. One position
             per channel, unless the axis is a flattened picture that is compensated per channel.
-        by_channel: `columns` for a compensation per channel, where channels have equally many positions, two or more;
-            else None.
+        by_channel: `columns` for a compensation per channel; None if the axis is no flattened picture.
     """
 
     weight: str
@@ -76,14 +75,14 @@ class Consumers:
         """
         reached: dict[str, None] = {}
 
-        def look(batch: int, use: Use) -> None:
+        def note_use(batch: int, use: Use) -> None:
             if use.weight in self.found:
                 reached[use.weight] = None
                 on_use(batch, use)
-            else:
+            elif not use.is_depthwise:
                 self.skipped[use.weight] = "it reads the channels that it makes"
 
-        watchers = watch_calls(model, self.axes, calls, look)
+        watchers = watch_calls(model, self.axes, calls, note_use)
         for name in self.found:
             readers = [watcher.unsupported[name] for watcher in watchers if name in watcher.unsupported]
             if readers:
@@ -120,9 +119,9 @@ def find_consumers(graph: Graph, kept: Mapping[str, Mapping[int, IntArray]]) -> 
 
 
 def _by_channel(owners: IntArray) -> IntArray | None:
-    """Positions of each channel; None where an axis does not hold equally many of every channel, and more than one.
+    """`Consumer.by_channel` of an axis: None unless its channels have equally many positions, two or more.
 
-    `owners` is (positions, 2), the group and the unit of each position.
+    Above `MAX_COLUMNS` channels it is None, too. `owners` is (positions, 2), the group and the unit of each position.
     """
     _, inverse, counts = np.unique(owners, axis=0, return_inverse=True, return_counts=True)
     if counts.min() != counts.max() or counts[0] == 1 or len(counts) > MAX_COLUMNS:

@@ -1,4 +1,4 @@
-"""Second moments of what the consumers of channels read in the network as it is."""
+"""Second moments of the consumers' inputs in the present network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gsprune.tracing.graph import Graph
 
 __all__ = ["DenseInputs", "find_dense_inputs"]
 
-# Rows of one consumer's inputs, over all batches: at least so many, and so many per input.
+# Rows of one consumer's inputs over all batches: the larger of the two numbers.
 _MIN_ROWS = 8192
 _ROWS_PER_INPUT = 4
 # A spread below this share of an input's root mean square is rounding: the input is constant.
@@ -34,9 +34,9 @@ class DenseInputs:
     Attributes:
         consumer: the weight; all of its inputs count as kept.
         groups: the number of convolution groups.
-        transposed: whether it is a transposed convolution.
-        moments: of the inputs, all of which are left.
-        has_constant: whether a bias or running mean takes a constant.
+        transposed: True for a transposed convolution.
+        moments: moments of the inputs, all of which are kept.
+        has_constant: True if a bias or running mean takes a constant.
     """
 
     consumer: Consumer
@@ -48,7 +48,7 @@ class DenseInputs:
     @property
     def factors(self) -> Tensor:
         """(groups, rows, inputs) float64 R: R^T R are the inputs' second moments per row, without means if possible."""
-        start = int(self.has_constant)  # below the first row, every column has its mean taken out
+        start = int(self.has_constant)  # below the first row, the mean of every column is subtracted
         factor = self.moments.factor[:, start:, 1:]
         sizes = self.moments.factor[:, :, 1:].square().sum(1, keepdim=True)
         is_constant = factor.square().sum(1, keepdim=True) <= _ROUNDING**2 * sizes
@@ -56,7 +56,7 @@ class DenseInputs:
 
     @property
     def degrees_of_freedom(self) -> int:
-        """The number of samples, less one where means are taken out."""
+        """The number of samples, less one if means are subtracted."""
         return self.moments.samples - int(self.has_constant)
 
     def matrices(self, weight: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class DenseInputs:
 def find_dense_inputs(
     model: nn.Module, graph: Graph, names: Collection[str], calls: Sequence[Example]
 ) -> tuple[dict[str, DenseInputs], dict[str, str]]:
-    """Run the network on the calibration data and gather the moments of what the consumers of some groups read.
+    """Run the network on the calibration data, and compute the moments of the inputs of some groups' consumers.
 
     Returns:
         weight -> its inputs, and weight -> reason for those whose inputs cannot be described.

@@ -19,9 +19,9 @@ __all__ = ["InputDependence"]
 class InputDependence(OperationMode):
     """Finds the elements that depend on the inputs, and those that only depend on weights.
 
-    Every memory has a mask with one bool per element, so views need no rules. A tensor that no watched operation made
-    (an input) depends on the inputs as a whole, and so does the output of an operation without a rule that reads an
-    element that does. A value that would be another one for inputs of another size counts as dependent, too.
+    Every storage has a mask with one bool per element, so views need no rules. All elements of a tensor that no watched
+    operation made (an input) are dependent. So are all outputs of an operation without a rule that reads a dependent
+    element, and values that depend on the size of the inputs.
 
     Args:
         tensors: the parameters and buffers of the network.
@@ -29,7 +29,7 @@ class InputDependence(OperationMode):
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         super().__init__()
-        # Address of a memory -> (the memory, which is kept so that no other gets its address, element size, mask).
+        # Address -> (storage, which stays alive so that no other one gets its address; element size; mask).
         self._masks: dict[int, tuple[torch.UntypedStorage, int, Tensor]] = {}
         self._code_depends = False
         for tensor in tensors:
@@ -53,7 +53,7 @@ class InputDependence(OperationMode):
         masks = rule(Reading(func, args, kwargs, self.mask)) if depends and rule is not None else []
         result = func(*args, **kwargs)
         if depends and torch.Tag.data_dependent_output in func.tags:
-            self._code_depends = True  # Python goes on with a number that depends on the inputs
+            self._code_depends = True  # the code continues with a number that depends on the inputs
         addresses = set(map(_address, inputs))
         for index, output in enumerate(outputs_of(result)):
             if is_fresh or operation.mutable or _address(output) not in addresses:  # no view
@@ -65,7 +65,7 @@ class InputDependence(OperationMode):
         return result
 
     def _set(self, tensor: Tensor, mask: Tensor | bool) -> None:
-        """Note the mask of a tensor: one for its elements, or one bool for all."""
+        """Set the mask of a tensor: a mask of its elements, or one bool for all."""
         if tensor.layout != torch.strided:
             return
         storage, size = tensor.untyped_storage(), tensor.element_size()

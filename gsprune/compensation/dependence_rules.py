@@ -1,7 +1,7 @@
-"""Rules of `InputDependence`: which elements of an operation's outputs depend on elements of its inputs that do.
+"""Rules of `InputDependence` for the dependent elements of an operation's outputs, given those of its arguments.
 
-Most rules run the operation on masks, as zeros and ones: an output that is not zero depends on the inputs. An operation
-without a rule needs none to be right: all of its output depends on the inputs if anything that it reads does.
+Most rules run the operation on masks of zeros and ones: an output that is not zero depends on the inputs. Without a
+rule, all outputs of an operation are dependent if an element of an argument is. This is always safe.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _RULES: dict[str, _Rule] = {}
 
 
 def rule_of(operation: Operation) -> _Rule | None:
-    """The rule of an operation; it returns one mask for each of the outputs, the first ones at least."""
+    """The rule of an operation. It returns a mask for each output, or only for the first ones."""
     found = _RULES.get(operation.name)
     if found is None and operation.rule is RULES[POINTWISE] and not operation.random:
         return _pointwise
@@ -100,7 +100,7 @@ def _mul(reading: Reading) -> list[Tensor]:
 
 
 def _product(reading: Reading, run: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
-    """A sum of products depends on the inputs if one of its terms does: a factor does, and the other is not 0."""
+    """A sum of products is dependent if one of its terms has a dependent factor and the other factor is not 0."""
     found = run(reading.ones(a), reading.nonzero(b)) > 0
     return found | (run(reading.nonzero(a), reading.ones(b)) > 0) if reading.any_of(b) else found
 
@@ -125,7 +125,7 @@ def _linear(reading: Reading) -> list[Tensor]:
 
 @_aten("convolution _convolution")
 def _convolution(reading: Reading) -> list[Tensor]:
-    """Zero padding gives a constant a border, and so does a transposed convolution: only 0 stays as it is."""
+    """Zero padding and transposed convolutions give a constant a border, so only the constant 0 stays constant."""
     x, weight, bias = reading.args[:3]
     settings = reading.args[3:9]
     padding, transposed = settings[1], settings[3]
@@ -144,7 +144,7 @@ def _convolution(reading: Reading) -> list[Tensor]:
 
 @_aten("_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_attention_math scaled_dot_product_attention")
 def _attention(reading: Reading) -> list[Tensor]:
-    """A mean over positions of values: a channel of zeros stays one."""
+    """Attention is a mean over the positions of the values, so a channel of zeros stays zero."""
     query, value = reading.args[0], reading.args[2]
     channels = reading.nonzero(value).amax(-2, keepdim=True)
     if query.shape[:-2] != value.shape[:-2]:  # heads that share their values
@@ -154,7 +154,7 @@ def _attention(reading: Reading) -> list[Tensor]:
 
 @_aten("embedding")
 def _embedding(reading: Reading) -> list[Tensor]:
-    """Columns of one number are constants, whatever row is looked up."""
+    """Columns of equal numbers are constants for any index."""
     weight, indices = reading.args[:2]
     varies = (weight != weight[:1]).any(0) | reading.mask(weight).any(0)
     return [varies.expand(*indices.shape, -1)]
@@ -171,7 +171,7 @@ def _embedding(reading: Reading) -> list[Tensor]:
     "_adaptive_avg_pool3d adaptive_avg_pool1d max_pool1d max_pool2d max_pool3d mean amax amin"
 )
 def _as_data(reading: Reading) -> list[Tensor]:
-    """Operations that move elements, and means and extremes of them: the masks go the same way."""
+    """Operations that move elements, and means and extremes: the same operation on the masks."""
     if reading.any_of(*reading.args[1:]):
         return []
     kwargs = {name: value for name, value in reading.kwargs.items() if not isinstance(value, torch.dtype)}
@@ -180,7 +180,7 @@ def _as_data(reading: Reading) -> list[Tensor]:
 
 @_aten("max_pool2d_with_indices max_pool3d_with_indices")
 def _max_pool(reading: Reading) -> list[Tensor]:
-    """Padding never is the maximum. The indices depend on the inputs."""
+    """Padding is never the maximum. The indices depend on the inputs."""
     return _as_data(reading)[:1]
 
 
@@ -204,7 +204,7 @@ def _index(reading: Reading) -> list[Tensor]:
 
 @_aten("constant_pad_nd")
 def _constant_pad(reading: Reading) -> list[Tensor]:
-    """A constant other than the padding's gets a border."""
+    """A constant with another value than the padding gets a border."""
     x, padding, *values = reading.args
     value = values[0] if values else reading.kwargs.get("value", 0.0)
     return [torch.constant_pad_nd(reading.nonzero(x, value), padding) > 0]
@@ -217,7 +217,7 @@ def _im2col(reading: Reading) -> list[Tensor]:
 
 @_aten("avg_pool1d avg_pool2d avg_pool3d")
 def _avg_pool(reading: Reading) -> list[Tensor]:
-    """Padding, and windows that stick out, may count as zeros."""
+    """Padding, and the part of a window beyond the border, may count as zeros."""
     call = Call("", reading.args, reading.kwargs, None)
     padding = call.arg(3, "padding", 0)
     sticks_out = any(padding) if isinstance(padding, list | tuple) else padding
@@ -226,7 +226,7 @@ def _avg_pool(reading: Reading) -> list[Tensor]:
 
 @_aten("sum")
 def _with_size(reading: Reading) -> list[Tensor]:
-    """Sums depend on the size of what they read: only 0 stays a constant."""
+    """Sums depend on the size of the argument, so only the constant 0 stays constant."""
     kwargs = {name: value for name, value in reading.kwargs.items() if not isinstance(value, torch.dtype)}
     return [reading.func(reading.nonzero(reading.args[0]), *reading.args[1:], **kwargs) > 0]
 

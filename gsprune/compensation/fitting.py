@@ -22,7 +22,7 @@ __all__ = ["ConsumerFit"]
 
 @dataclass
 class ConsumerFit:
-    """Fits one consumer, without `linear` only the constant. The model's weight is the first target."""
+    """Fits one consumer; without `linear` only the constant. The model's weight is the first target."""
 
     consumer: Consumer
     targets: Sequence[Target]
@@ -32,9 +32,9 @@ class ConsumerFit:
     _use: Use | None = field(default=None, init=False)
 
     def add(self, use: Use, sample: Sample | PatchSample) -> None:
-        """Add a sample; `use` is the weight's first one in the pruned network."""
+        """Add a sample; `use` is the weight's first use in the pruned network."""
         assert isinstance(sample, Sample)
-        consumer, pruned = self.consumer, sample.left(use)
+        consumer, pruned = self.consumer, sample.pruned(use)
         x = in_groups(sample.dense, consumer.columns, use.groups)
         kept = _kept_in_groups(consumer, use, x.device)
         if pruned is None:
@@ -51,7 +51,7 @@ class ConsumerFit:
         return self._moments is not None and self._moments.is_finite()
 
     def solve(self, stack: Stack | None) -> None:
-        """Find the map with the samples so far, of all ranks that train the network together."""
+        """Find the map from the samples so far of all ranks."""
         assert self._moments is not None
         moments = self._moments.of_all_ranks(self.consumer.weight, stack)
         has_constant = bool(self.targets[0].constants)
@@ -61,7 +61,7 @@ class ConsumerFit:
             self.map = solve_constant(moments)
 
     def apply(self) -> None:
-        """Write the weights and biases again: buffers are put back after every forward."""
+        """Write the weights and biases. They must be written again after every forward, which restores buffers."""
         for target in self.targets if self.map is not None else ():
             change, shift = self.changes(target)
             if change is not None:
@@ -70,7 +70,7 @@ class ConsumerFit:
                 target.add_constant(shift)
 
     def changes(self, target: Target) -> tuple[Tensor | None, Tensor | None]:
-        """The change of a target's weight, W' = W A, and (outputs,) W c for its bias; None for what there is not."""
+        """The changes W D of a target's weight and (outputs,) W c of its bias; None if the map has no such part."""
         assert self.map is not None
         assert self._use is not None
         matrices, change, shift = self._matrices(target), None, None
@@ -98,7 +98,7 @@ class ConsumerFit:
 
 
 def _kept_in_groups(consumer: Consumer, use: Use, device: torch.device) -> Tensor:
-    """(groups, kept) int64: which inputs of each group stay."""
+    """(groups, kept) int64, the kept inputs of each group."""
     kept = torch.from_numpy(consumer.kept_channels).to(device)
     if not use.transposed:
         return kept.expand(use.groups, -1)

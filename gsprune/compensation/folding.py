@@ -1,4 +1,4 @@
-"""Folds the constants that removed units had into the biases of the layers that read them."""
+"""Adds the constants of removed units to the biases of the layers that read them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ConstantFolding:
         """Write the biases of the smaller network.
 
         Raises:
-            RewriteError: its output is not the dense network's.
+            RewriteError: the output of the smaller network differs from the dense network's.
         """
         for weight, inputs in self._units.inputs.items():
             kept = network.plan.kept.get(weight, {}).get(inputs.axis)

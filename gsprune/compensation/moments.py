@@ -17,19 +17,19 @@ Stack = Callable[[Mapping[str, Float64Array]], dict[str, Float64Array]]
 
 
 class Moments:
-    """Moments of the inputs that are left, z, and of what is lost, r = x - A0 z.
+    """Moments of the kept inputs z, and of the lost part r = x - A0 z of the inputs x.
 
-    A0 z are the kept inputs at their places and zeros at those of the removed ones. The sums over samples of all
+    A0 z has the kept inputs at their places and zeros at those of the removed ones. The sums over samples of all
     products of (1, z) with (1, z, r) are R^T R for the R that is stored here, a triangle with more columns. R has twice
-    the digits of the sums. Of r, what no combination of (1, z) reaches is stored as its length, in one last row.
+    the digits of the sums. Its last row has the norm of the part of r that no combination of (1, z) predicts.
 
     Args:
-        kept: (groups, kept) int64, which of the inputs are left. There is one group except in a grouped convolution.
+        kept: (groups, kept) int64, indices of the kept inputs. There is one group except in a grouped convolution.
         inputs: the number of inputs of a group.
 
     Attributes:
         factor: (groups, rows, 1 + kept + inputs) float64, R; it has at most 2 + kept rows.
-        samples: how many samples were added.
+        samples: number of samples.
     """
 
     def __init__(self, kept: Tensor, inputs: int) -> None:
@@ -46,23 +46,23 @@ class Moments:
         pruned one. `padding` is the share of zero padding, in [0, 1). It counts as samples in which only the constant 1
         is not zero.
         """
-        for x, z in zip(torch.split(dense, self._rows, 1), torch.split(pruned, self._rows, 1), strict=True):
+        for x, z in zip(torch.split(dense, self._chunk_size, 1), torch.split(pruned, self._chunk_size, 1), strict=True):
             lost = x.double().scatter_add(2, self.kept[:, None].expand(-1, z.shape[1], -1), -z.double())
             self.add_lost(z, lost, padding)
 
     @property
-    def _rows(self) -> int:
-        """How many samples are added at a time, so that memory stays within that of the factor."""
+    def _chunk_size(self) -> int:
+        """Number of samples that are added at a time. Their memory is at most that of the factor."""
         return max(self.factor.shape[2], 1024)
 
     def add_lost(self, z: Tensor, lost: Tensor, padding: float = 0.0) -> None:
-        """Add samples of z, (groups, samples, kept), and of r, (groups, samples, inputs), themselves."""
-        for left, gone in zip(torch.split(z, self._rows, 1), torch.split(lost, self._rows, 1), strict=True):
-            added = torch.cat([torch.ones_like(left[:, :, :1]), left, gone], 2).double()
+        """Add samples of z, (groups, samples, kept), and of r, (groups, samples, inputs)."""
+        for kept, r in zip(torch.split(z, self._chunk_size, 1), torch.split(lost, self._chunk_size, 1), strict=True):
+            added = torch.cat([torch.ones_like(kept[:, :, :1]), kept, r], 2).double()
             padded = torch.zeros_like(added[:, :1])
-            padded[:, :, 0] = (left.shape[1] * padding / (1 - padding)) ** 0.5
+            padded[:, :, 0] = (kept.shape[1] * padding / (1 - padding)) ** 0.5
             self.factor = self._reduced(torch.cat([self.factor, added, padded], 1))
-            self.samples += left.shape[1]
+            self.samples += kept.shape[1]
 
     def _reduced(self, rows: Tensor) -> Tensor:
         """R of samples, or of the rows of several R."""
@@ -84,11 +84,11 @@ class Moments:
         return moments
 
     def mean_square(self) -> Tensor:
-        """(groups, inputs) float64, mean square of what is lost."""
+        """(groups, inputs) float64, mean square of r."""
         return self.factor[:, :, 1 + self.num_kept :].square().sum(1) / self.samples
 
     def kept_mean_square(self) -> float:
-        """Mean square of the inputs that are left."""
+        """Mean square of the kept inputs."""
         kept = self.factor[:, :, 1 : 1 + self.num_kept]
         return float(kept.square().sum()) / (self.samples * kept.shape[0] * kept.shape[2])
 
@@ -97,19 +97,19 @@ class Moments:
         return bool(torch.isfinite(self.factor).all())
 
     def explained(self, lost: float, unexplained: float, weights: float, dtype: torch.dtype) -> float:
-        """The share of what is lost that a map explains.
+        """The share of the lost variance that a map explains.
 
-        `lost` is the mean square of what a consumer's outputs lose, `unexplained` what the map leaves of it. `weights`
-        is the sum of the squares of the consumer's weights.
+        `lost` is the mean square of the lost part of a consumer's outputs without the map, `unexplained` with it.
+        `weights` is the sum of the squares of the consumer's weights.
         """
-        # Inputs of zero are lost without loss; the two networks differ by rounding.
+        # If the removed inputs are zero, nothing is lost, and the two networks differ by rounding.
         rounding = 10 * torch.finfo(dtype).eps ** 2
         if lost <= rounding * weights * self.kept_mean_square():
             return 1.0
         return max(0.0, 1 - unexplained / lost)
 
     def of_all_ranks(self, name: str, stack: Stack | None) -> Moments:
-        """The moments of the samples of all ranks, which must all call this; these themselves without a `stack`."""
+        """The moments of the samples of all ranks, which must all call this. Without a `stack` there is one rank."""
         if stack is None:
             return self
         # A factor of few samples has fewer rows than others.

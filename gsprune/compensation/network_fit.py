@@ -1,4 +1,4 @@
-"""All consumers of one network during a step: its dense forward samples their inputs, its pruned one fits them."""
+"""The fits of all consumers of one network: its dense forward samples their inputs, its pruned forward fits them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from gsprune.tracing.example import Example
 
 __all__ = ["NetworkFit"]
 
-# The samples of one consumer, over all batches: at least so many, and so many per input. A flattened picture of which
-# there are fewer per kept input is compensated per channel, where every position is a sample. Measured on an agent of
-# the Nature encoder (512 frames, 50 % removed, 512 inputs kept): KL 0.0004 instead of 0.016.
+# The samples of one consumer over all batches: the larger of the two numbers. A flattened picture with fewer samples
+# per kept input is compensated per channel, where every position is a sample. Measured on an agent of the Nature
+# encoder (512 frames, 50 % removed, 512 inputs kept): KL 0.0004 instead of 0.016.
 _MIN_SAMPLES = 8192
 _SAMPLES_PER_INPUT = 8
 # Numbers of batches after which a map is solved again; solving after each one would take longer than the forwards.
@@ -39,8 +39,8 @@ _SOLVED_AFTER = frozenset(4**power for power in range(16))
 class NetworkFit:
     """Fits the consumers of a network while it runs; without `linear` only the constants.
 
-    The first of the bindings (the model or a follower) runs in the model's place, and the others get its maps. The
-    constructor runs the dense network, and `adjust` the pruned one.
+    The model's modules run with the tensors of the first binding (the model or a follower), and the other bindings get
+    its maps. The constructor runs the dense network, and `adjust` the pruned one.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A convolution during a step, fitted on whole patches: every weight of the kernel is free."""
+"""The fit of one convolution on whole patches, with a free coefficient for every weight of the kernel."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["PatchFit"]
 
 @dataclass
 class PatchFit:
-    """Fits one convolution: what its outputs lose is predicted from the patches of the kept inputs.
+    """Predicts the lost part of a convolution's outputs from the patches of its kept inputs.
 
-    The channels are fitted first, with one map for all positions of the kernel, and the patches predict what is lost
-    still. So a dependency between channels holds at every position, also at a border that no sampled patch has.
+    The channels are fitted first, with one map for all positions of the kernel. The patches predict what this map does
+    not explain. So a dependency between channels holds at every position, also at a border that no sampled patch has.
 
     The model's weight is the first target.
     """
@@ -42,9 +42,9 @@ class PatchFit:
         self._moments = Moments(torch.arange(inputs, device=rows.device)[None], outputs)
 
     def add(self, use: Use, sample: Sample | PatchSample) -> None:
-        """Add a sample; `use` is the weight's first one in the pruned network."""
+        """Add a sample; `use` is the weight's first use in the pruned network."""
         assert isinstance(sample, PatchSample)
-        z = sample.left(use).double()
+        z = sample.pruned(use).double()
         lost = sample.products.double() - z @ self._base.T
         self._moments.add_lost(z[None], lost[None])
         if sample.channels is not None:
@@ -55,7 +55,7 @@ class PatchFit:
         return self._moments.is_finite()
 
     def solve(self, stack: Stack | None) -> None:
-        """Find the map with the samples so far, of all ranks that train the network together."""
+        """Find the map from the samples so far of all ranks."""
         moments = self._moments.of_all_ranks(self.consumer.weight, stack)
         lost, weight, constant = moments.mean_square(), moments.factor.new_zeros(()), moments.factor.new_zeros(())
         has_constant = bool(self.targets[0].constants)
@@ -71,7 +71,7 @@ class PatchFit:
         self.map = Map(found.weight + weight, total, lost, found.unexplained)
 
     def apply(self) -> None:
-        """Write the weights and biases again: buffers are put back after every forward."""
+        """Write the weights and biases. They must be written again after every forward, which restores buffers."""
         if self.map is None:
             return
         assert self.map.weight is not None

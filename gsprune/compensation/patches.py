@@ -15,26 +15,26 @@ from gsprune.compensation.uses import Use
 
 __all__ = ["PatchSample", "num_patch_rows"]
 
-# A fit on patches may take so many times the layer's own multiplications on the calibration data. The measurement is in
-# docs/results/compensation.md.
+# The largest cost of a fit on patches, relative to the layer's own multiplications on the calibration data. The
+# measurement is in docs/results/compensation.md.
 _COST = 2.0
 # Fewer rows per column fit their noise. More change little.
 _MIN_ROWS_PER_COLUMN = 4
-_MOST_ROWS_PER_COLUMN = 8
-# The fit of a pointwise convolution may take this many rows, however few its columns are.
-_LEAST_ROWS = 4096
-# The decomposition of a square matrix takes as long as so many more rows per column.
+_MAX_ROWS_PER_COLUMN = 8
+# The number of rows for the fit of a pointwise convolution with few columns.
+_MIN_ROWS = 4096
+# The time of decomposing a square matrix, as a number of rows per column.
 _SOLVING = 10
 
 
 class PatchSample:
     """Patches at some positions of one use in the dense network, at most `most`; see `Sample`.
 
-    They are multiplied by `weights`, (outputs, inputs, kernel), which are the targets' one after another.
+    They are multiplied by `weights`, (outputs, inputs, kernel), the concatenated weights of the targets.
 
     Attributes:
-        products: (rows, outputs), what the weights make of the patches.
-        channels: as many samples of the inputs; None for a pointwise convolution, whose patches are these.
+        products: (rows, outputs), the products of patches and weights.
+        channels: a sample of the inputs; None for a pointwise convolution, whose patches are its inputs.
     """
 
     def __init__(
@@ -55,27 +55,27 @@ class PatchSample:
         """True if the pruned network's use has the same positions."""
         return use.kernel is not None and _num_patches(use) == self.num_rows
 
-    def left(self, use: Use) -> Tensor:
-        """(rows, kept inputs at all kernel positions) in the pruned network, or those of the dense one if not first."""
+    def pruned(self, use: Use) -> Tensor:
+        """(rows, kept inputs at all kernel positions) of the pruned network; of the dense one if this is not first."""
         return _patches(use, self._rows).flatten(1) if self._dense is None else self._dense
 
 
 def num_patch_rows(use: Use, num_kept: int, weights: Tensor, num_batches: int) -> int:
-    """How many patches of a use in the dense network a fit takes, per batch.
+    """The number of patches per batch of a use in the dense network for a fit on patches.
 
-    0 where a fit of the channels must do or costs less. `weights` are those of `PatchSample`.
+    0 if a fit on channels is cheaper, or if enough patches are too expensive. `weights` are those of `PatchSample`.
     """
     if use.kernel is None:
         return 0
     columns, patches = num_kept * prod(use.kernel.sizes), _num_patches(use)
-    # It costs less to predict the outputs of a pointwise convolution than its inputs if they are fewer. With few
-    # samples, only the inputs show duplicates.
+    # If a pointwise convolution has fewer outputs than inputs, predicting its outputs costs less. With few samples,
+    # only the inputs show duplicates.
     if prod(use.kernel.sizes) == 1:
         if len(weights) >= use.inputs.shape[1] or patches * num_batches <= columns + 1:
             return 0
-        return max(1, max(_LEAST_ROWS, _MOST_ROWS_PER_COLUMN * columns) // num_batches)
+        return max(1, max(_MIN_ROWS, _MAX_ROWS_PER_COLUMN * columns) // num_batches)
     affordable = int(_COST * patches * weights.numel() * num_batches / (columns + len(weights)) ** 2)
-    most = min(affordable - _SOLVING * columns, _MOST_ROWS_PER_COLUMN * columns, patches * num_batches)
+    most = min(affordable - _SOLVING * columns, _MAX_ROWS_PER_COLUMN * columns, patches * num_batches)
     return max(1, most // num_batches) if most >= _MIN_ROWS_PER_COLUMN * columns else 0
 
 
@@ -85,7 +85,7 @@ def _num_patches(use: Use) -> int:
 
 
 def _patches(use: Use, rows: Tensor) -> Tensor:
-    """(rows, inputs, kernel positions): what the kernel reads at some of its outputs, zeros beyond the border."""
+    """(rows, inputs, kernel positions): the elements that the kernel reads at some outputs; 0 beyond the border."""
     kernel = use.kernel
     assert kernel is not None
     x = use.inputs.detach().movedim(1, -1)

@@ -99,7 +99,8 @@ def find_read_inputs(
     def look(batch: int, use: Use) -> None:
         del batch
         if use.weight not in consumers:
-            unclear[use.weight] = "it reads the channels that it makes"
+            if not use.is_depthwise:
+                unclear[use.weight] = "it reads the channels that it makes"
             return
         with _disable_current_modes():
             inputs = _rows(use.inputs, use)

@@ -1,4 +1,4 @@
-"""The criterion that asks how well the other units can make up for a unit."""
+"""The criterion that scores a unit by the error that remains if the other units compensate for it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["Reconstruction", "greedy_scores"]
 
 @register_criterion("reconstruction")
 class Reconstruction(Criterion):
-    """x_u = Σ over the consumers of |w_u|² / [C⁻¹]_uu: the loss of their outputs that no linear map can give back.
+    """x_u = Σ over the consumers of |w_u|² / [C⁻¹]_uu: the loss of their outputs that no linear map can restore.
 
-    C is the second moment of a consumer's inputs on the calibration data, without means where a bias can take a
-    constant, plus a ridge. w_u are the weights that read unit u. The cost is the mean square that the consumer's
-    outputs change by if the unit goes and the weights of the others are refitted (optimal brain surgeon). So a
-    duplicate costs next to nothing, however large its weights are. For a convolution it is an approximation, which
-    takes the offsets of the kernel as independent.
+    C is the second moment of a consumer's inputs on the calibration data, without means if a bias can take a constant,
+    plus a ridge. w_u are the weights that read unit u. The cost is the mean square change of the consumer's outputs if
+    the unit is removed and the weights of the others are refitted (optimal brain surgeon). So the cost of a duplicate
+    is almost zero, even if its weights are large. For a convolution it is an approximation, in which the offsets of the
+    kernel are independent.
 
     The units of a group are removed one by one, the cheapest first, with weights and C⁻¹ updated. The score of a unit
-    is the largest cost up to its own removal. So the scores have the order of the removals, which is what scope "local"
-    needs, and they compare costs of single units, which is what scope "global" needs.
+    is the largest cost up to its own removal. So the scores have the order of the removals, for scope "local", and are
+    costs of single units, which scope "global" compares.
 
     Consumers whose inputs cannot be described (`gsprune.compensation`) do not count; the report names them. The moments
     are those of all ranks of a process group.
@@ -65,8 +65,8 @@ class Reconstruction(Criterion):
 def greedy_scores(losses: Sequence[RemovalLoss], num_units: int) -> Float64Array:
     """(units,) float64, the largest cost up to the removal of each unit; the cheapest unit is always removed next.
 
-    Of equal costs the higher index goes first. Positive scores rise strictly in float32, because a tie would be broken
-    by index and not by the order of the removals. The losses are those of all consumers, and are used up.
+    Of equal costs the higher index is removed first. Positive scores rise strictly in float32, because a tie would be
+    broken by index and not by the order of the removals. The losses are those of all consumers, and are changed.
     """
     costs, order = np.zeros(num_units), np.zeros(num_units, dtype=np.int64)
     is_left = np.ones(num_units, dtype=bool)
@@ -83,7 +83,7 @@ def greedy_scores(losses: Sequence[RemovalLoss], num_units: int) -> Float64Array
 
 
 def _strictly_rising(values: Float32Array) -> Float32Array:
-    """Values that never fall, with the next larger number in place of a positive one that does not rise."""
+    """Replace positive values that do not rise by the next larger number; `values` never fall."""
     for i in range(1, len(values)):
         if 0 < values[i] <= values[i - 1]:
             values[i] = np.nextafter(values[i - 1], np.float32(np.inf))
@@ -114,7 +114,7 @@ def _check_finite(source: ScoreSource, inputs: Mapping[str, DenseInputs]) -> Non
 
 
 def _check_consumers(groups: Sequence[Group], inputs: Mapping[str, DenseInputs], left_out: Mapping[str, str]) -> None:
-    """Complain of groups without a consumer that can be described: all of their scores would be zero."""
+    """Raise an error for groups without a consumer in `inputs`: all of their scores would be zero."""
     without = [g for g in groups if not any(m.role == "in" and m.tensor in inputs for m in g.members)]
     if not without:
         return

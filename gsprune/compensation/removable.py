@@ -1,4 +1,4 @@
-"""Units whose removal changes nothing: constants, and those that nobody reads."""
+"""Units whose removal changes nothing: constant units, and units that no layer reads."""
 
 from __future__ import annotations
 
@@ -94,10 +94,10 @@ class RemovableUnits:
             kept_before = keep.copy()
             for first, group in groups:
                 span = slice(first, first + group.num_units)
-                gone = kept_before[span] & self._removable(group, kept_before)
-                if not (kept_before[span] & ~gone).any():
-                    gone[np.flatnonzero(kept_before[span])[:1]] = False
-                keep[span] &= ~gone
+                removed = kept_before[span] & self._removable(group, kept_before)
+                if not (kept_before[span] & ~removed).any():
+                    removed[np.flatnonzero(kept_before[span])[:1]] = False
+                keep[span] &= ~removed
             if (keep == kept_before).all():
                 return keep, self._report(keep, groups)
 
@@ -149,12 +149,12 @@ class RemovableUnits:
             is_unread, is_constant, is_bordered = (
                 self._units_where(group, rows) for rows in (unread, constant, bordered)
             )
-            gone = ~keep[first : first + group.num_units]
+            removed = ~keep[first : first + group.num_units]
             for name, units in (
-                ("unread", gone & is_unread),
-                ("constant", gone & is_constant & ~is_unread),
-                ("dormant", gone & ~is_constant),
-                ("bordered", ~gone & is_bordered & ~is_constant),
+                ("unread", removed & is_unread),
+                ("constant", removed & is_constant & ~is_unread),
+                ("dormant", removed & ~is_constant),
+                ("bordered", ~removed & is_bordered & ~is_constant),
             ):
                 if units.any():
                     found[name][group.name] = np.flatnonzero(units)
@@ -164,7 +164,7 @@ class RemovableUnits:
         return self.inputs[weight].per_position(self.inputs[weight].is_constant(0.0))
 
     def _units_where(self, group: Group, rows: Mapping[str, BoolArray]) -> BoolArray:
-        """(units,) True where every position of a unit, in every weight that reads it, is."""
+        """(units,) True if `rows` is True at every position of the unit in every weight that reads it."""
         result = np.ones(group.num_units, dtype=bool)
         for member in self._readers(group):
             units = member.units[~rows[member.tensor]]

@@ -1,4 +1,4 @@
-"""What the outputs of a weight lose if inputs are removed and the others make up for them: optimal brain surgeon."""
+"""The loss of a weight's outputs if inputs are removed and the other weights are refitted: optimal brain surgeon."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["RemovalLoss"]
 
 # A mean square below this share of the input's own is rounding.
 _ROUNDING = 1e-20
-# A cost below this share of what all inputs could cost at most is rounding.
+# A cost below this share of the largest possible cost of all inputs is rounding.
 _SMALLEST = 1e-14
 
 
@@ -23,8 +23,8 @@ class RemovalLoss:
         loss(S) = min over W' of  E|W x - W' z|^2 + ridge |W_K - W'|^2,   z = x_K, K = the inputs outside S
                 = tr W_S [(C^-1)_SS]^-1 W_S^T - ridge |W_S|^2,            C = E[x x^T] + ridge
 
-    That is what the compensation minimises (`solve`). After a removal, W and C^-1 are those of the inputs that are
-    left, so the losses of all removals add up exactly.
+    The compensation minimises the same loss (`solve`). After a removal, W and C^-1 are those of the remaining inputs,
+    so the losses of all removals add up exactly.
 
     Source: Hassibi and Stork 1993, Second order derivatives for network pruning: optimal brain surgeon,
     https://proceedings.neurips.cc/paper/1992/hash/303ed4c69846ab36c2904d3ba8573050-Abstract.html
@@ -34,7 +34,7 @@ class RemovalLoss:
         weight: (outputs, inputs) float64.
         units: (inputs,) int64, the unit of each input; -1 for inputs that stay.
         num_units: the number of units.
-        samples: degrees of freedom of the samples; one less than their number where the means are taken out.
+        samples: degrees of freedom of the samples; one less than their number if the means are subtracted.
     """
 
     def __init__(self, factor: Tensor, weight: Tensor, units: IntArray, num_units: int, samples: int) -> None:
@@ -71,9 +71,9 @@ class RemovalLoss:
         self._positions = torch.from_numpy(positions).to(self._inverse.device)
 
     def costs(self) -> Float64Array:
-        """(units,) the loss that the removal of each unit adds; 0 for those that are not read or gone.
+        """(units,) the loss that the removal of each unit adds; 0 for units that are not read or are removed.
 
-        It is negative where a unit goes that only stood in for removed ones: the ridge on its change goes with it.
+        It is negative for a unit whose weights only compensate for removed units: the ridge on their change is saved.
         """
         at = self._positions
         if at.shape[1] == 1:
@@ -87,26 +87,26 @@ class RemovalLoss:
         return np.where(np.abs(costs) > self._smallest, costs, 0.0)
 
     def remove(self, unit: int) -> None:
-        """Take the inputs of a unit out of the weight and of the inverse."""
+        """Remove the inputs of a unit from the weight and from the inverse."""
         row = int(np.searchsorted(self._present, unit))
         if row == len(self._present) or self._present[row] != unit:
             return
-        gone = self._positions[row]
-        across = self._inverse[gone]
-        change = torch.linalg.solve(across[:, gone], across)
-        self._weight.addmm_(self._weight[:, gone], change, alpha=-1)
+        removed = self._positions[row]
+        across = self._inverse[removed]
+        change = torch.linalg.solve(across[:, removed], across)
+        self._weight.addmm_(self._weight[:, removed], change, alpha=-1)
         self._inverse.addmm_(across.mT, change, alpha=-1)
-        self._weight[:, gone] = 0
-        self._inverse[gone] = 0
-        self._inverse[:, gone] = 0
-        self._inverse[gone, gone] = 1
+        self._weight[:, removed] = 0
+        self._inverse[removed] = 0
+        self._inverse[:, removed] = 0
+        self._inverse[removed, removed] = 1
         self._penalty[row] = 0
         self._is_left[row] = False
         if 2 * np.count_nonzero(self._is_left) < len(self._is_left):
             self._keep_only(np.flatnonzero(self._is_left))
 
     def _keep_only(self, rows: IntArray) -> None:
-        """Drop all inputs but those of some units: an update reads no others."""
+        """Drop all inputs except those of some units: updates read no others."""
         device = self._inverse.device
         before = self._positions.cpu().numpy()[rows]
         read, positions = np.unique(before, return_inverse=True)
@@ -137,7 +137,7 @@ def _scoring_ridge(values: Tensor, vh: Tensor, samples: int) -> float:
         vh: (directions, inputs) their right singular vectors.
         samples: degrees of freedom of the samples.
     """
-    ridges = values.new_tensor(RIDGES)  # downdates lose as many digits as the least of them has zeros: six are left
+    ridges = values.new_tensor(RIDGES)  # with the smallest one, 1e-10, downdates leave six exact digits
     squares, loads = values.square()[:, None], vh.square().mT
     outside = vh.shape[1] - vh.shape[0]  # directions in which there is no sample
     rest = (1 - loads.sum(1, keepdim=True)).clamp_min(0) * (outside > 0)

@@ -1,4 +1,4 @@
-"""How well each consumer was compensated, and how much the network's output changes."""
+"""Reports of a compensation: the explained share of each consumer, and the change of the network's output."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class ConsumerReport:
 
     Attributes:
         weight: the consumer's weight.
-        explained: the share of its inputs' lost variance that the compensation gives back, in [0, 1]; each input
-            counts by the size of its weights.
+        explained: the share of its inputs' lost variance that the compensation restores, in [0, 1], weighted by the
+            squares of the inputs' weights.
     """
 
     weight: str
@@ -47,11 +47,11 @@ class CompensationReport:
 
 @dataclass(frozen=True, slots=True)
 class OutputChange:
-    """How much a step changes the network's output on the calibration data: |new - old| / |old|.
+    """The change of the network's output on the calibration data by a step: |new - old| / |old|.
 
     Attributes:
-        uncompensated: with the channels removed and nothing else.
-        compensated: with the weights of the layers behind them fitted, too. On other inputs it is a little larger.
+        uncompensated: the change without compensation.
+        compensated: the change with compensation. On other inputs it is a little larger.
     """
 
     uncompensated: float

@@ -14,13 +14,13 @@ __all__ = ["Sample"]
 
 
 class Sample:
-    """Rows of the inputs of one use in the dense network, at most `most`: spread evenly, with jitter from the seed.
+    """At most `most` rows of the inputs of one use in the dense network, spread evenly with jitter from the seed.
 
-    The pruned network's inputs are seen only at the weight's first use in its batch.
+    Of the pruned network, only the inputs at the weight's first use in a batch are read.
 
     Attributes:
-        dense: (rows, inputs), those of the dense network.
-        is_of_matrix: whether the weight is a matrix, not a convolution's.
+        dense: (rows, inputs) of the dense network.
+        is_of_matrix: True if the weight is a matrix and not a convolution's.
     """
 
     def __init__(self, use: Use, most: int, seed: Sequence[int], is_first: bool) -> None:
@@ -33,7 +33,7 @@ class Sample:
         """True if the pruned network's use has the same positions."""
         return _num_rows(use) == self.num_rows
 
-    def left(self, use: Use) -> Tensor | None:
+    def pruned(self, use: Use) -> Tensor | None:
         """(rows, kept inputs) of the pruned network; None if it is not the weight's first use."""
         return self._of(use) if self._is_first else None
 

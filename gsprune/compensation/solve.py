@@ -18,27 +18,27 @@ __all__ = ["Map", "solve", "solve_constant"]
 RIDGES = (1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 # The ridge of exact dependencies, relative to the largest eigenvalue: the smallest that float64 resolves.
 _EXACT_RIDGE = 1e-26
-# How far training moves each kept input before the next step, relative to the root mean square of all of them. Without
-# it, inputs that are nearly always zero get coefficients that grow at every step: a PPO agent on MinAtar's Space
-# Invaders had head weights of 0.7, 57 and 1,000,000 after three steps of 2 %, and its return fell from 30 to 0.
+# Assumed movement of each kept input by training until the next step, relative to the root mean square of all of them.
+# Without it, inputs that are nearly always zero get coefficients that grow at every step: a PPO agent on MinAtar's
+# Space Invaders had head weights of 0.7, 57 and 1,000,000 after three steps of 2 %, and its return fell from 30 to 0.
 # With 0.03, 0.1 and 0.3, the weights of the actor after 86 steps down to half of the channels have a root mean square
 # of 0.46, 0.18 and 0.15 (0.10 without compensation), and the KL of all steps adds up to 0.13, 0.15 and 0.25 (1.06).
 _MOVEMENT = 0.1
 # A dependency is exact if it leaves this share of the mean square (the rounding of float32), and if its coefficients
 # are at most so many times as long as a unit's own: inputs that are seldom above zero may fit each other by chance.
 _EXACT_SHARE, _EXACT_LENGTH = 1e-12, 10.0
-# Least share of the samples that counts as not used up by the coefficients.
-_LEAST_FREEDOM = 1e-8
+# Lower bound of the degrees of freedom that the coefficients leave, as a share of the samples.
+_MIN_FREEDOM = 1e-8
 # A mean square below this share of the input's own is rounding.
 _ROUNDING = 1e-30
 
 
 @dataclass(frozen=True)
 class Map:
-    """r = D z + c: what is lost as a function of what is left.
+    """r = D z + c: the lost part of the inputs as a function of the kept inputs.
 
     Attributes:
-        weight: (groups, inputs, kept) float64, D; None where there is only the constant.
+        weight: (groups, inputs, kept) float64, D; None if there is only the constant.
         constant: (groups, inputs) float64, c; None without a constant.
         lost: (groups, inputs) float64, mean square of r.
         unexplained: (groups, inputs) float64, mean square of r - D z - c.
@@ -62,26 +62,26 @@ def solve(moments: Moments, has_constant: bool, lengths: Tensor | float = 1.0) -
     samples, every input fits exactly, so only multiples of a single kept input (duplicates) count as exact there.
 
     Args:
-        moments: of at least one sample.
-        has_constant: whether there may be a c.
-        lengths: (inputs,) float64, Euclidean length of the coefficients with which each input was made until now.
+        moments: moments of at least one sample.
+        has_constant: True if there may be a c.
+        lengths: (inputs,) float64, Euclidean length of the coefficients of each input in the dense network.
     """
     factor, end = moments.factor, 1 + moments.num_kept
-    start = int(has_constant)  # below the first row, every column has its mean taken out
+    start = int(has_constant)  # below the first row, the mean of every column is subtracted
     left, lost = factor[:, start:end, 1:end], factor[:, start:end, end:]
     u, values, vh = torch.linalg.svd(left, full_matrices=False)
     projected = u.mT @ lost  # (groups, directions, inputs)
-    # No combination of the kept inputs reaches this.
+    # The part that no combination of the kept inputs predicts.
     beyond = (lost - u @ projected).square().sum(1) + factor[:, end:, end:].square().sum(1)
     squares = values.square()[:, :, None]
-    # Means count: kept inputs that are constant vary by their rounding alone, and nothing may be read off that.
+    # Means are included: constant kept inputs vary only by rounding, which must not predict anything.
     movement = _MOVEMENT**2 * factor[:, :, 1:end].square().mean(2).sum(1)  # (groups,)
     ridges = _ridges(squares, movement)
     shrunk = ridges[:, None, :] / (squares + ridges[:, None, :])  # (groups, directions, candidates)
     powers, total = projected.square().mT, factor[:, :, end:].square().sum(1)
     errors = beyond[:, :, None] + powers @ shrunk.square() + _ROUNDING * total[:, :, None]
     freedom = moments.samples - (1 - shrunk).sum(1) - int(has_constant)  # (groups, candidates)
-    generalised = errors / (freedom / moments.samples).clamp_min(_LEAST_FREEDOM).square()[:, None, :]
+    generalised = errors / (freedom / moments.samples).clamp_min(_MIN_FREEDOM).square()[:, None, :]
     norms = (powers @ (squares / (squares + ridges[:, None, :1]).square())).squeeze(2)
     is_exact = (generalised[:, :, 0] <= _EXACT_SHARE * total) & (norms.sqrt() <= _EXACT_LENGTH * lengths)
     # As many coefficients as samples fit anything. Measured on an MLP trained on scikit-learn's digits (256 images, 268
@@ -106,7 +106,7 @@ def solve(moments: Moments, has_constant: bool, lengths: Tensor | float = 1.0) -
 
 
 def _multiples(left: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
-    """(groups, inputs, kept) that predicts each input from the one kept input that does it best, and its error.
+    """(groups, inputs, kept) coefficients that predict each input from the best single kept input, and their errors.
 
     `left` and `lost` are (groups, rows, kept) and (groups, rows, inputs).
     """
@@ -120,7 +120,7 @@ def _multiples(left: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ridges(squares: Tensor, movement: Tensor) -> Tensor:
-    """(groups, candidates): that of exact dependencies, then those of all others, which are at least `movement`.
+    """(groups, candidates): the ridge of exact dependencies, then the others, which are at least `movement`.
 
     `squares` are the eigenvalues of the kept inputs' moments, (groups, directions, 1).
     """

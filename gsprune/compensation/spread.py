@@ -11,10 +11,10 @@ __all__ = ["spread", "spread_apart"]
 
 
 def spread(count: int, total: int, seed: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Sorted positions in [0, total): one at random in each of `count` equal parts, or all if there are no more.
+    """Sorted positions in [0, total): a random one in each of `count` equal parts, or all if there are at most `count`.
 
-    Without the jitter, whose seed this takes, a stride that divides the width of a picture, or the number of
-    environments, would always hit the same column.
+    Without the jitter, a stride that divides the width of a picture or the number of environments would always hit the
+    same column.
     """
     if total <= count:
         return np.arange(total)

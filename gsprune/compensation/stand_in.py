@@ -1,4 +1,4 @@
-"""Runs a follower in the model's place: the user's forward knows the model, and a follower may be a mere container."""
+"""Runs the model with a follower's tensors: `forward` takes the model, and a follower may be a container of tensors."""
 
 from __future__ import annotations
 
@@ -20,16 +20,13 @@ def can_take_place(model: nn.Module, follower: Binding) -> bool:
 
 
 def in_place_of(model: nn.Module, follower: Binding) -> AbstractContextManager[None]:
-    """A block in which the model computes with the follower's weights and buffers; those that it lacks stay.
-
-    The follower keeps its memory, which the model shares until the block ends.
-    """
+    """A block in which the model has the memory of the follower's weights and buffers. It keeps its own for others."""
     pairs = _pairs(model, follower)
     return temporary_data([mine for mine, _ in pairs], [its.data for _, its in pairs])
 
 
 def _pairs(model: nn.Module, follower: Binding) -> list[tuple[Tensor, Tensor]]:
-    """(the model's tensor, the follower's of that name), where these are two."""
+    """(the model's tensor, the follower's tensor of that name), if they are two."""
     others = {**named_tensors(follower.module), **follower.tensors}
     pairs = ((tensor, others.get(name, tensor)) for name, tensor in canonical_tensors(model).items())
     return [(mine, its) for mine, its in pairs if mine is not its]

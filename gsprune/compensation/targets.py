@@ -1,4 +1,4 @@
-"""The weights that a compensation is written into: the model's, those of its copies and of its followers."""
+"""The weights that a compensation changes: those of the model, of its copies and of its followers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Target:
         constants: (bias or running mean that takes the constant, its first element that does, sign); the sign is -1
             for running means, which are subtracted.
         outputs: axis -> kept positions, for the weight's other axes that were cut.
-        scaled: whether the step has scaled rows of the weight (`gsprune.rewrite.attention_scale`).
+        scaled: True if the step has scaled rows of the weight (`gsprune.rewrite.attention_scale`).
     """
 
     dense: Tensor
@@ -58,7 +58,7 @@ class Target:
         return rows * torch.nan_to_num(factors, nan=1.0).movedim(-1, consumer.axis)
 
     def add_constant(self, shift: Tensor) -> None:
-        """Add (outputs,) float64 to what the weight makes, through the biases behind it."""
+        """Add (outputs,) float64 to the outputs of the weight, through the biases behind it."""
         for (constant, start, sign), base in zip(self.constants, self.constant_bases, strict=True):
             span = slice(start, start + len(shift))
             constant[span] = base[span].double() + sign * shift
@@ -84,10 +84,7 @@ def find_targets(
 
 
 def dense_weights(session: Session, plan: RewritePlan, bindings: Sequence[Binding], weight: str) -> Tensor:
-    """The dense weights of the targets that `find_targets` finds, without removed outputs, one after another.
-
-    It reads a convolution's weights before the step.
-    """
+    """The concatenated dense weights of a convolution's targets, without removed outputs; called before the step."""
     cut_ids = set(map(id, plan.tensors[: plan.num_owned]))
     weights = [tensor.detach() for tensor, _, _ in _weights(session, bindings, weight, cut_ids)]
     kept = plan.kept[weight].get(0)

@@ -1,4 +1,4 @@
-"""Where a forward pass uses the consumers' weights, seen by the operations that it dispatches."""
+"""Finds the operations of a forward that use the consumers' weights."""
 
 from __future__ import annotations
 
@@ -37,14 +37,7 @@ class ConstantPlace(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """Geometry of a convolution, one number per axis of the picture in each.
-
-    Attributes:
-        sizes: of the kernel.
-        stride: of its positions.
-        padding: on either side.
-        dilation: of the kernel.
-    """
+    """Sizes, stride, padding (on either side) and dilation of a convolution: one number per axis of the picture."""
 
     sizes: tuple[int, ...]
     stride: tuple[int, ...]
@@ -68,9 +61,9 @@ class Use:
         inputs: the activations that it reads.
         channel_axis: the axis of `inputs` that the weight's input axis meets.
         groups: the number of convolution groups.
-        transposed: whether it is a transposed convolution.
-        padding: the share of zero padding in what it reads, in [0, 1).
-        kernel: of a convolution with one group that is not transposed; else None.
+        transposed: True for a transposed convolution.
+        padding: the share of zero padding among the elements that it reads, in [0, 1).
+        kernel: the geometry of a convolution with one group that is not transposed; else None.
     """
 
     weight: str
@@ -80,6 +73,11 @@ class Use:
     transposed: bool = False
     padding: float = 0.0
     kernel: Kernel | None = None
+
+    @property
+    def is_depthwise(self) -> bool:
+        """True if one input per group is left: of a depthwise convolution, or of a consumer that became one."""
+        return self.groups == self.inputs.shape[self.channel_axis]
 
 
 @dataclass
@@ -98,7 +96,8 @@ class UseWatcher(OperationMode):
 
     Attributes:
         tensors: the model's parameters and buffers by canonical name.
-        axes: the consumers: weight -> input axis.
+        axes: weight of a consumer -> input axis.
+        on_use: the function to call.
         unsupported: weight -> the operation that reads it in a way that no map can follow.
         constants: weight -> for every use, the place that could take a constant, or None.
         reads: tensor -> (start, length) of every read of it by an operation.
@@ -159,11 +158,11 @@ class UseWatcher(OperationMode):
         return int(view.storage_offset() - self.tensors[name].storage_offset())
 
     def _place(self, name: str | None, view: Tensor, row: int = 0) -> ConstantPlace | None:
-        """The place of a constant in a view of a bias that goes with the weight's outputs from `row` on."""
+        """The place of a constant in a view of a bias that belongs to the weight's outputs from `row` on."""
         return None if name is None else ConstantPlace(name, self._start(name, view) - row)
 
     def _row(self, use: Use, view: Tensor) -> int:
-        """The first output that a view of a consumer's weight has."""
+        """The first output in a view of a consumer's weight."""
         tensor, axis = self.tensors[use.weight], 1 - self.axes[use.weight]
         return 0 if tensor.ndim != 2 else self._start(use.weight, view) // tensor.stride(axis) % tensor.shape[axis]
 
@@ -174,10 +173,7 @@ class UseWatcher(OperationMode):
             name = self._name_of(weight)
             transposed = args[6]
             axis = 0 if transposed else 1
-            # A depthwise convolution mixes no channels. One that is not transposed has no input axis among `axes`. A
-            # grouped convolution has, also when one input per group is left.
-            is_depthwise = transposed and x.shape[1] == args[8]
-            if name is None or self.axes.get(name) != axis or weight.shape != self.tensors[name].shape or is_depthwise:
+            if name is None or self.axes.get(name) != axis or weight.shape != self.tensors[name].shape:
                 return None
             if transposed:
                 return Use(name, x, 1, args[8], transposed)
@@ -231,7 +227,7 @@ class UseWatcher(OperationMode):
         return None
 
     def _note_bias(self, use: Use, op: str, args: Sequence[Any], result: Any) -> None:
-        """Note where a constant can go: a bias among the arguments, else whatever reads the product next."""
+        """Note the place of a constant: a bias among the arguments, or else mark the product for `_note_reads`."""
         targets = self.constants.setdefault(use.weight, [])
         if op in _PRODUCTS:
             left, right = args[_PRODUCTS[op] :][:2]
@@ -263,7 +259,7 @@ class UseWatcher(OperationMode):
 
 
 def padding_share(sizes: Sequence[int], kernel: Kernel) -> float:
-    """The share of zero padding among all that a convolution reads of a picture, in [0, 1)."""
+    """The share of zero padding among the elements that a convolution reads, in [0, 1)."""
     inside = 1.0
     for size, outputs, width, step, pad, gap in zip(sizes, kernel.output_sizes(sizes), *kernel, strict=True):
         reads = (torch.arange(outputs) * step - pad)[:, None] + torch.arange(width) * gap

@@ -1,4 +1,4 @@
-"""A consumer's weight, and samples of what it reads, as stacks of matrices."""
+"""A consumer's weight, and samples of its inputs, as stacks of matrices."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Ranks:
             for gradient, part in zip(same, torch.split(sums, [each.numel() for each in same]), strict=True):
                 gradient.copy_(part.view_as(gradient))
 
-    def columns(self, array: npt.NDArray[DType]) -> npt.NDArray[DType]:
+    def gather_columns(self, array: npt.NDArray[DType]) -> npt.NDArray[DType]:
         """Concatenate the columns of all ranks, on all ranks.
 
         Args:
@@ -120,21 +120,21 @@ class Ranks:
         Returns:
             (T, sum of all n).
         """
-        return array if self.is_alone else np.concatenate(self._all(array), axis=1)
+        return array if self.is_alone else np.concatenate(self._all_gather(array), axis=1)
 
-    def weighted_mean(self, arrays: Mapping[str, Tensor], weight: float) -> dict[str, Tensor]:
+    def weighted_mean(self, tensors: Mapping[str, Tensor], weight: float) -> dict[str, Tensor]:
         """The mean over the ranks, the same on all of them to the last bit.
 
         Args:
-            arrays: name -> float64 tensor on the host; equal names and shapes on all ranks.
+            tensors: name -> float64 tensor on the host; equal names and shapes on all ranks.
             weight: the weight of this rank.
         """
         if self.is_alone:
-            return dict(arrays)
-        parts = self._all((dict(arrays), weight))
+            return dict(tensors)
+        parts = self._all_gather((dict(tensors), weight))
         total = sum(share for _, share in parts)
         # Add in the order of the ranks: an all-reduce guarantees no order.
-        return {name: torch.stack([part[name] * (share / total) for part, share in parts]).sum(0) for name in arrays}
+        return {name: torch.stack([part[name] * (share / total) for part, share in parts]).sum(0) for name in tensors}
 
     def gather(self, value: T) -> list[T] | None:
         """The values of all ranks, by rank, on the first rank; None on the others."""
@@ -186,7 +186,7 @@ class Ranks:
         for name, tensor in model.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        digests = self._all(digest.hexdigest()[:_DIGEST_LETTERS])
+        digests = self._all_gather(digest.hexdigest()[:_DIGEST_LETTERS])
         if len(set(digests)) > 1:
             found = ", ".join(f"rank {rank} has {text}" for rank, text in enumerate(digests))
             raise DistributedError(
@@ -194,7 +194,7 @@ class Ranks:
                 " checkpoint, on machines of one kind, with one version of PyTorch"
             )
 
-    def _all(self, value: T) -> list[T]:
+    def _all_gather(self, value: T) -> list[T]:
         """The values of all ranks, by rank, on all ranks."""
         import torch.distributed as dist
 

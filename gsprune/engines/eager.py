@@ -24,7 +24,6 @@ class Eager(Engine):
 
     def load(self, call: PortableCall, threads: int) -> Forward:
         """See `Engine.load`."""
-        # torch's stubs of `Module.to` have no overload with a memory format only.
         module = deepcopy(call.module).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types no memory format alone
         return self.forward_of(module, tuple(_channels_last(value) for value in call.inputs))
 

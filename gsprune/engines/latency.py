@@ -75,7 +75,7 @@ def latencies(
     check_number("max_seconds", max_seconds, at_least=0)
     device = _device(models[0])
     example = _on(device, as_example(example_inputs, forward), batch)
-    runs = [_timed_call(model, example, device) for model in models]
+    forwards = [_timed_call(model, example, device) for model in models]
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(temporary_eval(model, autocast=True))
@@ -84,7 +84,7 @@ def latencies(
         _synchronize(device)
         size = _batch_size((*example.args, *example.kwargs.values()))
         return forwards_in_turns(
-            runs,
+            forwards,
             torch.get_num_threads(),
             batch=size,
             calls=calls,
@@ -98,7 +98,7 @@ def _check_models(models: Sequence[nn.Module]) -> None:
     if isinstance(models, nn.Module) or not isinstance(models, Sequence):
         raise TypeError(f"`models` must be a list of networks, got {type(models).__name__}; for one, call `latency`")
     if not models:
-        raise ValueError("`models` must be at least 1, got 0")
+        raise ValueError("`models` must hold at least one network, got none")
     for model in models:
         unwrapped(model)  # raises if it is no network
 

@@ -24,7 +24,7 @@ __all__ = ["Forward", "Latency", "forwards_in_turns", "torch_threads", "undistur
 Forward = Callable[[], Any]
 """One forward of a network on its inputs."""
 
-_LEAST_CALLS = 10  # for a median, however slow the network is
+_MIN_CALLS = 10  # for a median, also of a slow network
 _LONGEST_TURN = 10  # calls
 _TURN_SECONDS = 0.1
 _FAST_QUANTILE = 0.1
@@ -66,7 +66,7 @@ class Latency:
     @property
     def is_quiet(self) -> bool:
         """True if at least ten calls were not interrupted."""
-        return self.undisturbed_calls >= _LEAST_CALLS
+        return self.undisturbed_calls >= _MIN_CALLS
 
     @property
     def undisturbed(self) -> float:
@@ -102,7 +102,7 @@ def forwards_in_turns(
 
     Args:
         forwards: one per network.
-        threads: of PyTorch, >= 1.
+        threads: threads of PyTorch, >= 1.
         batch: examples per call, for the result.
         calls: timed calls of each network, >= 1.
         warmup: untimed calls of each network before the timed ones.
@@ -120,7 +120,7 @@ def forwards_in_turns(
         in_a_row = _calls_per_turn(forwards, calls)
         began = time.perf_counter()
         for index in range(math.ceil(calls / in_a_row)):
-            if len(found[0]) >= _LEAST_CALLS and time.perf_counter() - began > max_seconds:
+            if len(found[0]) >= _MIN_CALLS and time.perf_counter() - began > max_seconds:
                 break
             for turn in range(len(forwards)):
                 which = (turn + index) % len(forwards)  # the order changes: no network always follows the same one
@@ -139,7 +139,7 @@ def undisturbed_milliseconds(forward: Forward, threads: int, seconds: float = 0.
 
     Args:
         forward: the network's forward.
-        threads: of PyTorch, >= 1.
+        threads: threads of PyTorch, >= 1.
         seconds: duration of the measurement; at least ten calls are made.
         patience: additional seconds, used while fewer than ten calls were uninterrupted.
     """
@@ -182,7 +182,7 @@ def _timed(forward: Forward) -> tuple[float, bool]:
 
 
 def _involuntary_switches() -> int:
-    """How often the system has taken a core away from this process; 0 on Windows, which does not count."""
+    """The number of involuntary context switches of this process; 0 on Windows, which does not count them."""
     if sys.platform == "win32":
         return 0
     import resource

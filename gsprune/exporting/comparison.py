@@ -54,7 +54,7 @@ def compare(
         ExportError: shapes, values or the argmax differ, or the exported network fails.
     """
     examples = len(inputs[0]) if inputs and inputs[0].ndim else 1
-    worst, same, ties, choices = 0.0, 0, 0, True
+    worst, same, ties, has_choices = 0.0, 0, 0, True
     for start in range(0, examples, chunk_size):
         chunk = [value[start : start + chunk_size] for value in inputs] if examples > chunk_size else list(inputs)
         expected = [output.numpy() for output in call(chunk)]
@@ -62,22 +62,26 @@ def compare(
             got = list(exported(chunk))
         except Exception as error:
             raise ExportError(f"the exported network fails where the network does not: {error}") from error
-        largest = _checked(expected, got, call.output_names, tolerance)
+        largest = _largest_difference(expected, got, call.output_names, tolerance)
         worst = max(worst, largest)
         if not _has_choices(expected[0]):
-            choices = False
+            has_choices = False
             continue
         chunk_same, chunk_ties = _choices(expected[0], got[0], tolerance)
         same, ties = same + chunk_same, ties + chunk_ties
-    if choices and same + ties < examples:
+    if has_choices and same + ties < examples:
         raise ExportError(f"the exported network chooses otherwise in {examples - same - ties} of {examples} examples")
-    return Comparison(examples, worst, same if choices else None, ties)
+    return Comparison(examples, worst, same if has_choices else None, ties)
 
 
-def _checked(
+def _largest_difference(
     expected: Sequence[npt.NDArray[Any]], got: Sequence[npt.NDArray[Any]], names: Sequence[str], tolerance: float
 ) -> float:
-    """The largest difference; raises an error if it exceeds the tolerance."""
+    """The largest absolute difference.
+
+    Raises:
+        ExportError: number, shape, dtype or values of the outputs differ.
+    """
     if len(got) != len(expected):
         raise ExportError(f"the exported network has {len(got)} outputs, the network has {len(expected)}")
     worst = 0.0

@@ -114,7 +114,7 @@ def export(
     def call_on(inputs: Any) -> PortableCall:
         return portable_call(model, inputs, forward, input_names, output_names)
 
-    call = _with_open_batch(call_on, example_inputs) if dynamic_batch else call_on(example_inputs)
+    call = _call_with_export_batch(call_on, example_inputs) if dynamic_batch else call_on(example_inputs)
     checks = (
         call.inputs if check_inputs is None else check_tensors(check_inputs, as_example(example_inputs, None), call)
     )
@@ -183,9 +183,9 @@ def _check_options(tolerance: Any, dynamic_batch: Any, contract: Any) -> None:
         raise TypeError(f"`contract` must be a mapping of names to JSON values, got {type(contract).__name__}")
 
 
-def _with_open_batch(call_on: Callable[[Any], PortableCall], example_inputs: Any) -> PortableCall:
-    """The call with the batch size for exports instead of the example's."""
-    inputs = _with_batch(example_inputs, _BATCH_OF_EXPORT)
+def _call_with_export_batch(call_on: Callable[[Any], PortableCall], example_inputs: Any) -> PortableCall:
+    """The call with a batch of `_BATCH_OF_EXPORT` instead of the example's."""
+    inputs = _inputs_with_batch(example_inputs, _BATCH_OF_EXPORT)
     try:
         return call_on(inputs)
     except ValueError as error:
@@ -240,7 +240,7 @@ def _check_batches(call: PortableCall, runner: Exported, tolerance: float) -> No
             raise ExportError(f"with a batch of {batch}: {error}; {_FIXED_BATCH}") from error
 
 
-def _with_batch(example_inputs: Any, batch: int) -> Any:
+def _inputs_with_batch(example_inputs: Any, batch: int) -> Any:
     example = as_example(example_inputs, None)
     lengths = {
         len(value) for value in (*example.args, *example.kwargs.values()) if isinstance(value, Tensor) and value.ndim

@@ -37,7 +37,7 @@ class ScoreSource:
         tensors: parameters and buffers by canonical name; gradients are their ``.grad``.
         backend: computes sums over weights.
         model: the network, if the caller has it.
-        example: the call that stands in for calibration data; None if there is none.
+        example: the call that replaces missing calibration data; None if there is none.
         calibration: the calls of the calibration data that the user passed; empty if there are none.
         stack: gathers arrays of all ranks of a process group along a new first axis; None for one process.
         notes: lines for the step's report; a criterion appends to it.

@@ -121,11 +121,11 @@ def compact(
             found.append(report)
             return keep, ()
 
-        how = RewriteOptions(
+        rewrite = RewriteOptions(
             backend=get_backend(backend, session.bound.device),
             adjustment=None if dry_run else ConstantFolding(units, is_exact=calibration is None),
             consensus=consensus,
             dry_run=dry_run,
         )
-        report = execute(session, choose, Selection(sparsity=0.0), ignore, how, optimizers, modules)
+        report = execute(session, choose, Selection(sparsity=0.0), ignore, rewrite, optimizers, modules)
         return replace(report, compaction=found[-1], notes=(*report.notes, str(found[-1])))

@@ -36,7 +36,7 @@ def execute(
 ) -> PruneReport:
     """Remove the units that `choose` does not keep.
 
-    A dry run without an adjustment only counts. One with an adjustment makes the smaller model, and takes it back.
+    A dry run without an adjustment only counts. With an adjustment it makes the smaller model and rolls it back.
 
     `choose` takes the names of groups that must keep their width. It returns (units,) bool, True for units to keep, and
     notes for the report. After a failed rewrite it is called again with the groups that caused the failure.
@@ -60,7 +60,7 @@ def execute(
     notes: tuple[str, ...] = ()
     while True:
         keep, remarks = choose(ignored.union(attempt.refused))
-        changes = np.count_nonzero(keep) < len(keep)  # `all` goes through Python
+        changes = np.count_nonzero(keep) < len(keep)  # faster than `all`
         if options.consensus is not None:
             options.consensus.check_choice(session.groups, keep, final=only_counts or not changes)
         if only_counts or not changes:

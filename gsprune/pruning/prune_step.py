@@ -39,7 +39,8 @@ def trace(model: nn.Module, example_inputs: Any = None, forward: Callable[..., A
     """Find the groups of a network by running it once. The network is not changed.
 
     Args:
-        model: the network; mode, buffers, random generators and parameters that its forward writes to are restored.
+        model: the network; mode, buffers, random generators, and parameters and attributes that its forward writes to
+            are restored.
         example_inputs: tensor, tuple of positional inputs or dict of inputs by name; None generates one that fits the
             first layer.
         forward: callable(model, *example_inputs) -> outputs; None calls the model.
@@ -172,7 +173,12 @@ def prune_step(
         if budget is not None and budget.reached > 0:
             options = options_within_budget(module, session, options, budget)
         report = take_step(module, session, options, optimizers, modules)
-        return report if budget is None else replace(report, notes=(*report.notes, f"latency budget: {budget}"))
+        notes = [] if budget is None else [f"latency budget: {budget}"]
+        if calibration is not None and not options.calibration:
+            notes.append(
+                f"`calibration` is not used: `compensate` is 'none', and `importance` {scores.name} reads no data"
+            )
+        return replace(report, notes=(*report.notes, *notes)) if notes else report
 
 
 def _check_example(session: Session, target: str) -> None:

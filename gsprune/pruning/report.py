@@ -108,8 +108,8 @@ class PruneReport:
     @cached_property
     def channel_sparsity(self) -> float:
         """The removed fraction of the first-seen channels. Ignored groups do not count."""
-        counted = [group for group in self.groups if group.name not in self._ignored]
-        return _fraction_removed(sum(group.initial for group in counted), sum(group.after for group in counted))
+        groups = [group for group in self.groups if group.name not in self._ignored]
+        return _fraction_removed(sum(group.initial for group in groups), sum(group.after for group in groups))
 
     @cached_property
     def param_sparsity(self) -> float:
@@ -206,7 +206,7 @@ class PruneReport:
         if axis is not None and not -tensor.ndim <= axis < tensor.ndim:
             raise ValueError(f"`axis` must be in [{-tensor.ndim}, {tensor.ndim}) for `tensor`, got {axis}")
         if name in self._before.graph.shapes:
-            return self._slice_like(name, tensor)
+            return self._slice_tensor(name, tensor)
         for group in self.groups:
             if name == group.name or name in group.layers:
                 return self._slice_channels(group, tensor, axis)
@@ -215,7 +215,7 @@ class PruneReport:
             " report; list them with report.removed and report.groups"
         )
 
-    def _slice_like(self, name: str, tensor: Tensor) -> Tensor:
+    def _slice_tensor(self, name: str, tensor: Tensor) -> Tensor:
         shape = self._before.graph.shapes[name]
         if tuple(tensor.shape) != shape:
             raise ValueError(f"`tensor` has shape {tuple(tensor.shape)}, but {name!r} had {shape} before this step")

@@ -37,7 +37,7 @@ class SensitivityRow:
     """One group at one ratio.
 
     Attributes:
-        group: its name.
+        group: name of the group.
         ratio: fraction of the present width to remove.
         width: present width.
         removed: units that were masked.
@@ -109,6 +109,7 @@ def sensitivity(
         calibration: as in `gsprune.prune_step`.
 
     Raises:
+        TypeError: an argument has a wrong type.
         ValueError: a ratio is outside [0, 1), or another argument is invalid.
         TraceError: the network cannot be traced.
         ScoreError: a group cannot be scored.
@@ -149,15 +150,16 @@ def sensitivity(
                 change = relative_change(output, dense)
             else:
                 compensation = Compensation(calls, compensate, measures_change=True)
-                how = RewriteOptions(provider, compensation, dry_run=True)
-                execute(with_binding(module, session), partial(_without, structure, keep), request, ignore, how)
+                rewrite = RewriteOptions(provider, compensation, dry_run=True)
+                choose = partial(_with_frozen, structure, keep)
+                execute(with_binding(module, session), choose, request, ignore, rewrite)
                 change = 0.0 if compensation.change is None else compensation.change.compensated
             score_lost = _share(scores[first:last], units)
             rows.append(SensitivityRow(group.name, float(ratio), group.width, units, score_lost, change))
     return Sensitivity(tuple(rows), tuple(sorted(float(ratio) for ratio in ratios)))
 
 
-def _without(structure: Structure, keep: BoolArray, frozen: frozenset[str]) -> tuple[BoolArray, Sequence[str]]:
+def _with_frozen(structure: Structure, keep: BoolArray, frozen: frozenset[str]) -> tuple[BoolArray, Sequence[str]]:
     """`keep`, and all units of the groups in `frozen`, whose width the network's code relies on."""
     keep = keep.copy()
     for group, first, last in structure.spans():

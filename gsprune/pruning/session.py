@@ -16,7 +16,7 @@ from gsprune.rewrite.session import Session, session_of
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.example import Example, as_example, is_same_call
 from gsprune.tracing.graph import Graph, Group
-from gsprune.tracing.originals import note_written
+from gsprune.tracing.originals import note_written, writable_tensors
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.tracer import trace as trace_model
 from gsprune.tracing.tracer import trace_call
@@ -87,8 +87,8 @@ def with_binding(model: nn.Module, session: Session) -> Session:
     if not canonical_tensors(model):
         raise ValueError("`model` has no parameters and no buffers: there is nothing to prune")
     written = session.groups.traced.written
-    if written:  # the model may be a copy, with parameters that no traced forward has written to
-        tensors = canonical_tensors(model)
+    if written:  # the model may be a copy, with tensors that no traced forward has written to
+        tensors = writable_tensors(model)
         note_written([tensors[name] for name in written if name in tensors])
     return replace(session, binding=Binding(model, session.groups))
 

@@ -54,10 +54,10 @@ def take_step(
     adjustment: Adjustment | None = compensation
     if options.rescale and not options.dry_run:
         adjustment = Rescaling()
-    how = RewriteOptions(backend, adjustment, options.consensus, options.dry_run)
+    rewrite = RewriteOptions(backend, adjustment, options.consensus, options.dry_run)
     criterion, succeeded = options.importance.state_dict(), False
     try:
-        report = execute(session, choose, selection, options.ignore, how, optimizers, followers)
+        report = execute(session, choose, selection, options.ignore, rewrite, optimizers, followers)
         succeeded = True
     finally:
         if options.dry_run or not succeeded:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gsprune.report.record import RunRecord
-from gsprune.report.series import resampling
+from gsprune.report.series import bootstrap_generator
 from gsprune.report.table import UNKNOWN
 from gsprune.rl.evaluation.statistics import Interval, bootstrap_interval, mean
 
@@ -33,7 +33,7 @@ def return_cell(values: Sequence[float | None]) -> str:
     returns = [value for value in values if value is not None]
     if not returns:
         return UNKNOWN
-    interval = bootstrap_interval({"game": returns}, mean, rng=resampling())
+    interval = bootstrap_interval({"game": returns}, mean, rng=bootstrap_generator())
     return bracketed(interval, digits=2, alone=len(returns) == 1)
 
 

@@ -31,10 +31,7 @@ def dips_of(run: RunRecord) -> DipSummary | None:
 
 
 def dip_table(runs: Sequence[RunRecord], methods: Sequence[str]) -> Table | None:
-    """How far the training return falls after pruning, and how soon it recovers, with one row per run.
-
-    See `gsprune.report.tables`.
-    """
+    """The depth of the dips after pruning and the time of recovery, one row per run; see `gsprune.report.tables`."""
     rows = []
     for run in sorted(runs, key=lambda run: (methods.index(run.method), run.game, run.seed)):
         summary = dips_of(run)

@@ -23,14 +23,14 @@ _EFFECTS = (
 )
 _MAX_COLUMNS = 4
 # More dotted lines than this would fill the panel.
-_MOST_LINES = 30
+_MAX_LINES = 30
 
 
 def step_effects(runs: Sequence[RunRecord], styles: Mapping[str, PlotStyle]) -> Figure | None:
     """Plot the return over training, and below it a point for every pruning step.
 
-    The panels of one game are stacked. Dotted lines mark the steps, unless there are too many of them. Runs without a
-    measured step appear only with their return, in the games of other runs. See `gsprune.report.plots`.
+    The panels of one game are stacked. Dotted lines mark the steps, unless there are too many of them. A game is
+    omitted if no run has a measured step. See `gsprune.report.plots`.
     """
     effects = [effect for effect in _EFFECTS if any(run.last(effect[0]) is not None for run in runs)]
     measured = [run for run in runs if any(run.last(key) is not None for key, _, _ in effects)]
@@ -53,7 +53,7 @@ def step_effects(runs: Sequence[RunRecord], styles: Mapping[str, PlotStyle]) -> 
                 axis.set_yscale("log")
         steps = sorted({step for run in game_runs for step in _steps(run, [key for key, _, _ in effects])})
         for axis in column:
-            for step in steps if len(steps) <= _MOST_LINES else ():
+            for step in steps if len(steps) <= _MAX_LINES else ():
                 axis.axvline(step, color="0.6", linestyle=":", linewidth=0.7, zorder=0)
             axis.set_xlim(0, max(run.column("step")[-1] for run in game_runs if run.rows))
             axis.xaxis.set_major_formatter(format_steps)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gsprune.report.series import Band, resampling
+from gsprune.report.series import Band, bootstrap_generator
 from gsprune.report.style import PlotStyle, draw_band, name_rows, new_figure, rows_inches, text_inches, wrapped
 from gsprune.rl.evaluation.statistics import bootstrap_interval, interquartile_mean, mean, performance_profile
 
@@ -30,7 +30,7 @@ def score_intervals(scores: MethodScores, styles: Mapping[str, PlotStyle]) -> Fi
     figure, (axes,) = new_figure(2, 1, width=3.3 + text_inches(methods) / 2, height=rows_inches(methods))
     for axis, (name, statistic) in zip(axes, (("IQM", interquartile_mean), ("mean", mean)), strict=True):
         for row, method in enumerate(methods):
-            interval = bootstrap_interval(scores[method], statistic, rng=resampling())
+            interval = bootstrap_interval(scores[method], statistic, rng=bootstrap_generator())
             style = styles[method]
             axis.plot([interval.low, interval.high], [row, row], color=style.colour, linewidth=7, alpha=0.4)
             axis.plot(interval.estimate, row, style.marker, color=style.colour, markersize=7)
@@ -53,7 +53,7 @@ def performance_profiles(scores: MethodScores, styles: Mapping[str, PlotStyle]) 
     thresholds = np.linspace(values.min() - margin, values.max() + margin, _THRESHOLDS)
     figure, ((axis,),) = new_figure(1, 1, width=4.6 + text_inches(methods), height=max(3.6, rows_inches(methods) / 2))
     for method in methods:
-        profile = performance_profile(scores[method], thresholds, rng=resampling())
+        profile = performance_profile(scores[method], thresholds, rng=bootstrap_generator())
         band = Band(thresholds, profile.share, profile.low, profile.high, sum(map(len, scores[method].values())))
         draw_band(axis, band, styles[method], label=wrapped(method))
     axis.set_xlabel("normalised test return $t$")

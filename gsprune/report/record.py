@@ -1,4 +1,4 @@
-"""One run as a report reads it: its files, and the results that follow from them."""
+"""The files of one run, and the results that a report computes from them."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def equal_widths(widths: Mapping[str, Float64Array]) -> list[tuple[list[str], Fl
 
 
 def by_game_and_method(runs: Sequence[RunRecord], methods: Sequence[str]) -> Iterator[tuple[str, str, list[RunRecord]]]:
-    """Yield (game, method, its runs), by game and then in the order of the methods, where there are such runs."""
+    """Yield (game, method, runs) for all pairs with runs, by game and then in the order of the methods."""
     for game in sorted({run.game for run in runs}):
         for method in methods:
             selected = [run for run in runs if (run.game, run.method) == (game, method)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from gsprune.arrays import Float64Array
 
-__all__ = ["Band", "Curve", "mean_band", "resampling"]
+__all__ = ["Band", "Curve", "bootstrap_generator", "mean_band"]
 
 
 _RESAMPLES = 1_000  # percentiles that are exact to the width of a line
@@ -57,7 +57,7 @@ class Band:
     runs: int
 
 
-def resampling() -> np.random.Generator:
+def bootstrap_generator() -> np.random.Generator:
     """Make the generator of a bootstrap. It is always the same, so that a report can be repeated."""
     return np.random.default_rng(0)
 
@@ -88,6 +88,6 @@ def mean_band(curves: Sequence[Curve], points: int = 200) -> Band | None:
     mean = values.mean(axis=0)
     if len(usable) == 1:
         return Band(grid, mean, mean, mean, 1)
-    picks = resampling().integers(len(usable), size=(_RESAMPLES, len(usable)))
+    picks = bootstrap_generator().integers(len(usable), size=(_RESAMPLES, len(usable)))
     bounds = np.quantile(values[picks].mean(axis=1), [0.025, 0.975], axis=0)
     return Band(grid, mean, bounds[0], bounds[1], len(usable))

@@ -35,7 +35,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 Line = Literal["-", "--", "-.", ":"]
 _LINES: tuple[Line, ...] = ("-", "--", "-.", ":")
 # With more intervals the numbers on an axis would touch: 0.00225 takes half an inch, and a panel has three.
-_MOST_INTERVALS = 4
+_MAX_INTERVALS = 4
 _TICK_POINTS = 8
 _LETTER_INCHES = 0.075  # mean width of a letter in ticks and legends
 _LINE_INCHES = 0.14
@@ -81,7 +81,7 @@ def new_figure(columns: int, rows: int, width: float = 4.6, height: float = 3.2)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(True, alpha=0.25, linewidth=0.6)
-        axis.locator_params(axis="x", nbins=_MOST_INTERVALS)
+        axis.locator_params(axis="x", nbins=_MAX_INTERVALS)
         axis.tick_params(labelsize=_TICK_POINTS)
     return figure, axes
 

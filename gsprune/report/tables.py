@@ -13,7 +13,7 @@ from pathlib import Path
 from gsprune.report.cells import bracketed, mean_cell, return_cell, run_count
 from gsprune.report.dips import dips_of
 from gsprune.report.record import RunRecord, by_game_and_method
-from gsprune.report.series import resampling
+from gsprune.report.series import bootstrap_generator
 from gsprune.report.style import format_seconds, format_steps
 from gsprune.report.table import UNKNOWN, Table, percent
 from gsprune.rl.evaluation.protocol import CLEAN_TRACKS, NOISE_TRACKS
@@ -72,15 +72,15 @@ def aggregate_table(runs: Sequence[RunRecord], methods: Sequence[str], baseline:
     for method in methods:
         if not scores[method]:
             continue
-        interval = bootstrap_interval(scores[method], interquartile_mean, rng=resampling())
-        average = bootstrap_interval(scores[method], mean, rng=resampling())
+        interval = bootstrap_interval(scores[method], interquartile_mean, rng=bootstrap_generator())
+        average = bootstrap_interval(scores[method], mean, rng=bootstrap_generator())
         count = sum(len(values) for values in scores[method].values())
         shared = {game: values for game, values in scores[method].items() if game in scores.get(baseline, {})}
         better = UNKNOWN
         if shared and method != baseline:
             other = {game: scores[baseline][game] for game in shared}
             single = all(len(values) == 1 for values in (*shared.values(), *other.values()))
-            probability = improvement_interval(shared, other, rng=resampling())
+            probability = improvement_interval(shared, other, rng=bootstrap_generator())
             better = bracketed(probability, digits=2, alone=single)
         rows.append(
             (

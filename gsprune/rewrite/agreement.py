@@ -56,7 +56,7 @@ class _Gap:
         return self.beyond(close, _SMALLEST_SCALE if self.dtype in _WIDE else 0.0)
 
     def vanished_to(self, after: _Gap) -> bool:
-        """True if rounding made the difference, because it is gone in `after`, with everything in float64."""
+        """True if rounding made the difference, because it vanishes in `after`, where everything is float64."""
         if self.dtype in _WIDE and not after.in_doubt():
             return True
         return after.difference <= _VANISHED * self.difference
@@ -106,7 +106,7 @@ def settle(doubt: DoubtError, got: Any, expected: Any) -> str | None:
 
 
 def _gaps(got: Any, expected: Any) -> list[_Gap] | str:
-    """The gap of each output; a phrase if numbers or shapes of outputs differ."""
+    """The gap of each output; a description of the difference if numbers or shapes of outputs differ."""
     ours, theirs = _comparable(got), _comparable(expected)
     if len(ours) != len(theirs):
         return f"the outputs hold {len(ours)} tensors, the masked network's {len(theirs)}"

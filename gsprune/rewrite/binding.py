@@ -62,7 +62,9 @@ class Binding:
         self.ties = _ties(self.tensors)
         self.ids = frozenset(id(tensor) for tensor in self.tensors.values())
         self.module_of = dict(module.named_modules(remove_duplicate=False))
-        self.links = links_of(self.module_of, graph.shapes, cut, graph.aliases)
+        self.links = links_of(
+            self.module_of, graph.shapes, {name: dict(axes) for name, axes in cut.items()}, graph.aliases
+        )
         owners = sorted({part for tensor in self.tensors for part in _owners(tensor) if part in self.module_of})
         held: dict[str, object] = {**{name: self.module_of[name] for name in owners}, **self.tensors}
         # (registry in the module around it, key there, object) of all tensors, and of the submodules that hold them.

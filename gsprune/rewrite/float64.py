@@ -14,6 +14,7 @@ from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.rewrite.transaction import temporary_data
 from gsprune.tracing.example import Example
 from gsprune.tracing.operation_mode import OperationMode
+from gsprune.tracing.originals import written_arguments
 from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.rules.registry import Operation
 
@@ -23,7 +24,7 @@ _WIDER = {
     **dict.fromkeys((torch.float16, torch.bfloat16, torch.float32), torch.float64),
     torch.complex64: torch.complex128,
 }
-# Make a tensor of Python numbers, which round them to the default type before any operation is dispatched.
+# These functions make a tensor of Python numbers. They round to the default type before any operation is dispatched.
 _MAKERS = frozenset((torch.tensor, torch.full, torch.scalar_tensor, torch.arange, torch.linspace, torch.logspace))
 
 
@@ -100,13 +101,9 @@ class _WideNumbers(TorchFunctionMode):
 
 def _check_writes(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """Refuse to write into a tensor that would be converted to float64: the write would go to the copy."""
-    for index, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is None or not argument.alias_info.is_write:
-            continue
-        value = args[index] if index < len(args) else kwargs.get(argument.name)
-        for tensor in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(tensor, Tensor) and tensor.dtype in _WIDER:
-                raise TypeError(f"{func} writes into a tensor of {tensor.dtype}")
+    for tensor in written_arguments(func, args, kwargs):
+        if tensor.dtype in _WIDER:
+            raise TypeError(f"{func} writes into a tensor of {tensor.dtype}")
 
 
 def _widened(value: Any) -> Any:

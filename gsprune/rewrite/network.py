@@ -33,7 +33,7 @@ __all__ = ["RewriteOptions", "rewrite_network"]
 
 @dataclass(frozen=True, slots=True)
 class RewriteOptions:
-    """Options of a rewrite. A dry run is taken back in the end, when the adjustment has seen the smaller network."""
+    """Options of a rewrite. A dry run is rolled back after the adjustment."""
 
     backend: Backend
     adjustment: Adjustment | None = None
@@ -65,8 +65,8 @@ def rewrite_network(
         try:
             rewrite = _Rewrite(session, keep, optimizers, followers, options)
             return rewrite.after, rewrite.run(budget, doubt)
-        except DoubtError as error:  # float64 needs the dense network again, which the transaction has put back
-            doubt = error.with_traceback(None)  # whose frames hold the sliced tensors
+        except DoubtError as error:  # float64 needs the dense network, which the transaction has restored
+            doubt = error.with_traceback(None)  # the frames of a traceback would keep the sliced tensors alive
 
 
 class _Rewrite:
@@ -80,7 +80,7 @@ class _Rewrite:
         followers: Sequence[Binding],
         options: RewriteOptions,
     ) -> None:
-        torch.clear_autocast_cache()  # casts of the present weights, which an autocast block would go on to use
+        torch.clear_autocast_cache()  # an autocast block around this call would use casts of the old weights
         self.session, self.optimizers, self.options = session, optimizers, options
         self.after, keeps = session.groups.pruned(keep)
         self.plan: RewritePlan = plan_rewrite((session.bound, *followers), self.after, keeps, optimizers)
@@ -142,7 +142,7 @@ class _Rewrite:
             network = SmallerNetwork(session, plan, dense, transaction)
             notes = () if adjustment is None else adjustment.adjust(network)
             transaction.set_entries(self._session_entries(links))
-            if self.options.consensus is not None:  # a rank whose rewrite failed takes the others back
+            if self.options.consensus is not None:  # if one rank fails, all roll back
                 self.options.consensus.check("that the rewritten network works", final=True)
             if self.options.dry_run:
                 transaction.rollback()

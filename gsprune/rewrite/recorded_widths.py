@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from torch import nn
+from functools import partial
+
+from torch import Tensor, nn
 
 from gsprune.backends import get_backend
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.shared_storage import check_storages
 from gsprune.rewrite.size_links import link_entries, links_of
-from gsprune.rewrite.tensors import aliases_of, canonical_tensors
+from gsprune.rewrite.tensors import aliases_of, canonical_tensors, check_gradient
 from gsprune.rewrite.transaction import Transaction
 
 __all__ = ["rewrite_to"]
@@ -26,11 +28,18 @@ def rewrite_to(model: nn.Module, session: Session, transaction: Transaction) -> 
     check_storages([tensors[name] for name in kept], [tensors])
     before = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     patterns = [tuple(sorted(axes.items())) for axes in kept.values()]
-    with_grads = [(t, i) for i, name in enumerate(kept) for t in (tensors[name], tensors[name].grad) if t is not None]
+    olds: list[Tensor] = []
+    pattern_of: list[int] = []
+    for index, name in enumerate(kept):
+        parameter, gradient = tensors[name], tensors[name].grad
+        if gradient is not None:
+            check_gradient(parameter, gradient, partial(str, name))
+        found = [parameter] if gradient is None else [parameter, gradient]
+        olds += found
+        pattern_of += [index] * len(found)
     modules = dict(model.named_modules(remove_duplicate=False))
     links = links_of(modules, before, kept, aliases_of(model))
-    if with_grads:
-        olds, pattern_of = zip(*with_grads, strict=True)
+    if olds:
         backend = get_backend("auto", olds[0].device)
         transaction.swap(olds, backend.slice(olds, patterns, pattern_of))
     after = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -3,8 +3,8 @@
 CleanRL's IMPALA asserts a stored ``_out_channels`` in its forward; torchvision's ViT stores ``hidden_dim``. An integer
 is changed only if the forward fails, or makes a tensor of another size than the trace predicts. The search is greedy.
 In the modules on the failing call's stack, innermost first, it sets one integer that equals an old length to the new
-length. It keeps it if the forward then passes or gets further. Progress counts operations with the expected output
-sizes. Lengths that the failing operation needs are tried first.
+length. The new value stays if the forward then passes or gets further. Progress counts operations with the expected
+output sizes. Lengths that the failing operation needs are tried first.
 
 If two axes have the same length, a link may be to the wrong one. Once the lengths differ, the forward fails in the
 module with the link. Then the link is given up, and another one is searched.
@@ -12,7 +12,6 @@ module with the link. Then the link is given up, and another one is searched.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,7 +133,7 @@ class Repair:
         return before
 
     def _give_up_link(self) -> bool:
-        """Take back the earlier links of the innermost failing module that has any; False if none has."""
+        """Undo the earlier links of the innermost failing module that has any; False if none has."""
         assert self.outcome.failure is not None
         for module in reversed(self.outcome.failure.modules):
             name = self.names.get(id(module))
@@ -336,30 +335,27 @@ def _candidates(
     """A module's integers that are worth trying, with the lengths that they may follow.
 
     In this order: arguments of the failing call, sizes that the failing operation needs, lengths of the module's own
-    tensors, integers in the error message, integers before elements of tuples.
+    tensors.
     """
     passed = {(size.attribute, size.position) for size in failure.stored_sizes if size.module is module}
-    named = set(map(int, re.findall(r"\d+", failure.message)))
     prefix = f"{name}." if name else ""
-    ranked = [
-        (
+    fitting = [
+        (attribute, index, length)
+        for attribute, index, value in stored_integers(module)
+        for length in lengths
+        if value == length.before
+    ]
+
+    def rank(candidate: tuple[str, int | None, LengthChange]) -> tuple[bool, bool, bool]:
+        attribute, index, length = candidate
+        return (
             (attribute, index) not in passed,
             (length.before, length.after) not in needed,
             not length.tensor.startswith(prefix),
-            length.before not in named,
-            index is not None,
-            order,
-            (attribute, index, length),
         )
-        for order, (attribute, index, length) in enumerate(
-            (attribute, index, length)
-            for attribute, index, value in stored_integers(module)
-            for length in lengths
-            if value == length.before
-        )
-    ]
+
     found: dict[tuple[str, int | None, int], _Candidate] = {}
-    for *_, (attribute, index, length) in sorted(ranked, key=lambda item: item[:-1]):
+    for attribute, index, length in sorted(fitting, key=rank):
         if (attribute, index, length.after) not in found:
             found[attribute, index, length.after] = _candidate(name, module, attribute, index, length)
     return list(found.values())

@@ -1,4 +1,4 @@
-"""Optional rescaling of kept output channels after a step (PAPER 2)."""
+"""Optional rescaling of kept output channels after a step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Rescaling:
     """
 
     def observe(self, session: Session, plan: RewritePlan) -> None:
-        """Do nothing: the dense weights are still there in `adjust`."""
+        """Do nothing: `adjust` gets the dense weights."""
 
     def adjust(self, network: SmallerNetwork) -> tuple[str, ...]:
         """Scale the rows that lost inputs."""

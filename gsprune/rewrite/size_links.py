@@ -7,7 +7,7 @@ The integers of torch's own layers are in tables. In other modules, attributes w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -54,7 +54,8 @@ class SizeLink:
         index: position within a tuple or list, None for a plain integer.
         tensor: name of the parameter or buffer, or of a group's units (`gsprune.rewrite.repair.lengths_of`).
         axis: its axis.
-        multiplier: number of groups if the axis has the channels of one group, else 1.
+        multiplier: number of groups if the axis has the channels of one group; number of outputs per input if the axis
+            has a depthwise convolution's inputs; else 1.
         divisor: number of heads, gates or groups if the integer is the size of one, else 1.
     """
 
@@ -72,32 +73,34 @@ class SizeLink:
 
 
 def links_of(
-    module_of: Mapping[str, nn.Module], shapes: Mapping[str, Shape], touched: Iterable[str], aliases: Mapping[str, str]
+    module_of: Mapping[str, nn.Module],
+    shapes: Mapping[str, Shape],
+    touched: Mapping[str, Collection[int]],
+    aliases: Mapping[str, str],
 ) -> tuple[SizeLink, ...]:
     """Links of all stored integers in torch's layers, and of those with common names in other modules.
 
     An attribute whose present value is not the length of its axis means something else, and has no link.
 
-    `shapes` has all parameters and buffers, `touched` those that pruning may cut, by canonical name. `aliases` maps
-    other names of tied tensors to canonical names.
+    `shapes` has all parameters and buffers, `touched` the axes of those that pruning may cut, by canonical name.
+    `aliases` maps other names of tied tensors to canonical names.
     """
     everywhere = {**{name: name for name in shapes}, **aliases}
     names_of_owner: dict[str, dict[str, str]] = {}
     for name, canonical in everywhere.items():
         names_of_owner.setdefault(layer_of(name), {})[name.rpartition(".")[2]] = canonical
-    cut = set(touched)
     links = []
     for owner, names in names_of_owner.items():
-        if not cut.isdisjoint(names.values()):
+        if not touched.keys().isdisjoint(names.values()):
             layer, local = _seen_through_parametrization(owner, names, shapes)
             module = module_of.get(layer)
             if module is None:  # the follower is a container of tensors
                 continue
             for attribute, index, tensor, axis, multiplier, divisor in _rules(
-                module, {k: shapes[v] for k, v in local.items()}
+                module, {k: shapes[v] for k, v in local.items()}, touched.get(local.get("weight", ""), ())
             ):
                 link = SizeLink(layer, attribute, index, local[tensor], axis, multiplier, divisor)
-                if stored_value(module, link) == link.value(shapes[link.tensor][axis]) and link.tensor in cut:
+                if stored_value(module, link) == link.value(shapes[link.tensor][axis]) and link.tensor in touched:
                     links.append(link)
     return tuple(links)
 
@@ -168,15 +171,17 @@ def _seen_through_parametrization(
     return owner, dict(names)
 
 
-def _conv(module: _ConvNd, shapes: _Shapes) -> Iterable[_Rule]:
+def _conv(module: _ConvNd, shapes: _Shapes, touched: Collection[int]) -> Iterable[_Rule]:
     # A transposed convolution's weight is (in, out / groups, ...), the other's (out, in / groups, ...).
-    whole, part = (
-        ("in_channels", "out_channels") if isinstance(module, _ConvTransposeNd) else ("out_channels", "in_channels")
-    )
+    is_transposed = isinstance(module, _ConvTransposeNd)
+    whole, part = ("in_channels", "out_channels") if is_transposed else ("out_channels", "in_channels")
     length, per_group = shapes["weight"][:2]
     yield whole, None, "weight", 0, 1, 1
-    if module.groups > 1 and per_group == 1:  # depthwise: groups are removed, their size stays
-        yield part, None, "weight", 0, 1, length // module.groups
+    # Groups of a depthwise convolution are removed, and their size stays. Those of a grouped convolution stay, also
+    # when pruning has left one input per group.
+    has_one_input = length == module.groups if is_transposed else per_group == 1
+    if module.groups > 1 and has_one_input and 1 not in touched:
+        yield part, None, "weight", 0, per_group, length // module.groups
         yield "groups", None, "weight", 0, 1, length // module.groups
     else:
         yield part, None, "weight", 1, module.groups, 1
@@ -234,13 +239,12 @@ _ROWS: dict[type, tuple[tuple[str, str, int], ...]] = {
 
 # Layers with other rules, and a tensor that they must have for the rule to apply.
 _RULES: dict[type, tuple[tuple[str, ...], Callable[[Any, _Shapes], Iterable[_Rule]]]] = {
-    _ConvNd: (("weight",), _conv),
     nn.LayerNorm: (("weight",), _layer_norm),
     nn.RMSNorm: (("weight",), _layer_norm),
     nn.MultiheadAttention: (("in_proj_weight", "q_proj_weight"), _attention),
     nn.RNNBase: (("weight_ih_l0",), _rnn),
 }
-_KINDS = (*_ROWS, *_RULES)
+_KINDS = (*_ROWS, *_RULES, _ConvNd)
 
 
 def is_in_table(module: nn.Module) -> bool:
@@ -249,7 +253,10 @@ def is_in_table(module: nn.Module) -> bool:
     return (has_tensors or hasattr(module, "parametrizations")) and isinstance(module, _KINDS)
 
 
-def _rules(module: nn.Module, shapes: _Shapes) -> Iterable[_Rule]:
+def _rules(module: nn.Module, shapes: _Shapes, touched: Collection[int]) -> Iterable[_Rule]:
+    """Rules for a module; `touched` are the axes of its weight that pruning may cut."""
+    if isinstance(module, _ConvNd):
+        return _conv(module, shapes, touched) if "weight" in shapes else ()
     kind = next((kind for kind in _KINDS if isinstance(module, kind)), None)
     if kind is None:
         return _by_name(module, shapes)

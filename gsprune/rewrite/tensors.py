@@ -1,12 +1,16 @@
-"""The tensors of a module by name, and the modules that own them."""
+"""The tensors of a module by name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
+from gsprune.errors import RewriteError
 from gsprune.tracing.names import named_tensors
 
-__all__ = ["aliases_of", "canonical_tensors", "unwrapped"]
+__all__ = ["aliases_of", "canonical_tensors", "check_gradient", "unwrapped"]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -33,3 +37,16 @@ def aliases_of(model: nn.Module) -> dict[str, str]:
     first_names = {id(tensor): name for name, tensor in canonical_tensors(model).items()}
     names = {name: first_names[id(tensor)] for name, tensor in named_tensors(model).items()}
     return {name: first for name, first in names.items() if name != first}
+
+
+def check_gradient(parameter: Tensor, gradient: Tensor, name: Callable[[], str]) -> None:
+    """Check that a gradient can be sliced like its parameter; `name` returns the parameter's name.
+
+    Raises:
+        RewriteError: the gradient is sparse, or of another shape.
+    """
+    if gradient.shape != parameter.shape or gradient.layout != torch.strided:
+        raise RewriteError(
+            f"the gradient of {name()!r} is {gradient.layout} of shape {tuple(gradient.shape)}, which cannot be sliced"
+            f" with the parameter's {tuple(parameter.shape)}; nothing was changed. Call optimizer.zero_grad() first"
+        )

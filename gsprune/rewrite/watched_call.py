@@ -30,8 +30,8 @@ class Failure:
     """The reason why a rewritten network is not accepted.
 
     Attributes:
-        message: one phrase.
-        error: the exception, None if the outputs differ.
+        message: the exception's type and first line, or how the outputs differ.
+        error: the exception; None if the outputs differ.
         modules: the modules whose forward was running when the exception was raised, outermost first.
         stored_sizes: the attributes of user modules that the arguments of the failing call come from.
     """
@@ -68,11 +68,10 @@ class WrongNumberError(_WrittenSizeError):
     """
 
 
-class _Counter(OperationMode):
-    """Counts successful operations, so that a failure can be located in the traced sequence.
+class _ExpectedSizes(OperationMode):
+    """Counts operations, and raises an error if one makes an output of another size than `expected`.
 
-    An operation fails if its output has another size than `expected`. The comparison stops if the forward computes
-    another number from values than in the trace, or takes another path.
+    The comparison ends if the forward takes another path than in the trace, or computes another number from values.
     """
 
     def __init__(self, expected: Sequence[ExpectedOperation]) -> None:
@@ -85,8 +84,8 @@ class _Counter(OperationMode):
         result = func(*args, **kwargs)
         if self.operations < len(self.expected):
             expected = self.expected[self.operations]
-            goes_on = expected.op == operation.name and _reads_the_same(expected, result)
-            if goes_on and _has_sizes(expected, outputs_of(result)):
+            is_same_path = expected.op == operation.name and _reads_the_same(expected, result)
+            if is_same_path and _has_sizes(expected, outputs_of(result)):
                 _check_numbers(expected, args, kwargs)
             else:
                 self.expected = ()
@@ -128,7 +127,8 @@ def _has_sizes(expected: ExpectedOperation, outputs: Sequence[Tensor]) -> bool:
 def _check_numbers(expected: ExpectedOperation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Compare the numbers among an operation's arguments with the expected ones."""
     for index, number in expected.numbers:
-        value = first_number(kwargs["scale"] if "scale" in kwargs else args[index] if index < len(args) else None)
+        argument = args[index] if index < len(args) else None
+        value = first_number(kwargs.get("scale", argument))
         if value is not None and not isclose(value, number, rel_tol=1e-4):
             raise WrongNumberError(
                 f"{expected.op} is given {value:.4g}, computed from a width, instead of {number:.4g}"
@@ -151,13 +151,13 @@ def watched_call(
     Raises:
         Exception: memory ran out, and `call` is None.
     """
-    counter, watcher = _Counter(expected or ()), StoredSizeWatcher()
+    sizes, watcher = _ExpectedSizes(expected or ()), StoredSizeWatcher()
     try:
         with temporary_eval(model):
             if find_stored_sizes:
                 mark_stored_sizes(model)
             if expected is not None:
-                with plain_operations(model), watcher if find_stored_sizes else nullcontext(), counter:
+                with plain_operations(model), watcher if find_stored_sizes else nullcontext(), sizes:
                     output = example.call(model)
             else:
                 output = example.call(model) if call is None else call(model, example)
@@ -166,5 +166,5 @@ def watched_call(
             raise
         reason = str(error).strip() or "no message"
         message = f"{type(error).__name__}: {reason.splitlines()[0]}"
-        return Outcome(None, Failure(message, error, modules_on_traceback(error), watcher.sizes), counter.operations)
-    return Outcome(output, None, counter.operations)
+        return Outcome(None, Failure(message, error, modules_on_traceback(error), watcher.sizes), sizes.operations)
+    return Outcome(output, None, sizes.operations)

@@ -68,7 +68,7 @@ class TrainedAgent:
         return configured_network(self.config, self.environment, self.algorithm.build_network)
 
     def policy(self, generator: torch.Generator) -> Policy:
-        """The policy for evaluation, as in the paper. A greedy policy ignores the generator."""
+        """The policy for evaluations. A greedy policy ignores the generator."""
         return self.algorithm.policy(self.acting_part, self.network, self.environment, generator, self.device)
 
 

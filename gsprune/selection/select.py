@@ -33,9 +33,8 @@ def select_units(
 ) -> BoolArray:
     """Choose the units to keep for a sparsity: (units,) bool over all groups of the structure.
 
-    Higher `scores`, (units,), mean keep. `initial_widths` are first-seen widths; for groups that it lacks the present
-    one counts. Groups in `frozen` keep their width and need no scores; they count in "params" and "macs", not in
-    "channels".
+    Higher `scores`, (units,), mean keep. `initial_widths` are first-seen widths; a missing one is the present width.
+    Groups in `frozen` keep their width and need no scores; they count in "params" and "macs", not in "channels".
 
     Raises:
         ValueError: a glob that matches nothing, or a mapping with another scope or target.

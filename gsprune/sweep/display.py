@@ -18,7 +18,7 @@ __all__ = ["SweepDisplay", "sweep_table"]
 
 _POLLS_PER_REFRESH = 20  # two polls come every 0.2 s: draw every other second
 _LINES_AROUND_TABLE = 7  # title, heading, borders and caption
-_LEAST_ROWS = 5
+_MIN_ROWS = 5
 _ENDED = (Status.FINISHED, Status.FAILED, Status.STOPPED)
 # Rows are shown in this order if not all of them fit.
 _ORDER = (
@@ -91,7 +91,7 @@ def sweep_table(jobs: Sequence[Job], max_rows: int) -> Table:
         max_rows: number of rows that fit on the screen. Running and failed jobs come first; the caption counts the
             hidden ones.
     """
-    rows = max(max_rows, _LEAST_ROWS)
+    rows = max(max_rows, _MIN_ROWS)
     shown = sorted(jobs, key=lambda job: _ORDER.index(job.status))[:rows] if len(jobs) > rows else list(jobs)
     counts = Counter(job.status for job in jobs)
     parts = [f"{counts[status]} {status.value}" for status in _ORDER if counts[status]]

@@ -144,7 +144,7 @@ class Study:
             chain = [method]
             while (needed := self._options(chain[-1]).get(_WIDTHS_OF)) in self.methods:
                 if needed in chain:
-                    raise ValueError(f"`widths-of` goes in a circle: {' needs '.join([*chain, str(needed)])}")
+                    raise ValueError(f"`widths-of` must not be circular: {' needs '.join([*chain, str(needed)])}")
                 chain.append(str(needed))
 
 

@@ -68,8 +68,8 @@ class Runner:
     A trial whose Ray worker is lost restarts from its last checkpoint, at most three times. A failed trial does not
     restart.
 
-    Every process has its own session, so that Ctrl-C in the terminal reaches only the runner. At the first Ctrl-C it
-    sends SIGINT to each trial, which writes a checkpoint and stops. At the second Ctrl-C, or after the grace period,
+    Every process has its own session, so that Ctrl-C in the terminal reaches only the runner. At the first Ctrl-C the
+    runner sends SIGINT to each trial, which writes a checkpoint and stops. At the second, or after the grace period,
     it kills the remaining trials. If the runner itself is killed, the system kills the trials.
 
     Args:

@@ -114,9 +114,7 @@ class Components:
 
     def _components_of(self, split: Split) -> IntArray:
         """Component of every label; negative numbers for fixed and flexible labels."""
-        return np.where(
-            split.labels > 0, self.labels[np.maximum(split.labels, 0)], -1 - split.labels.astype(np.int64) - 2
-        )
+        return np.where(split.labels > 0, self.labels[np.maximum(split.labels, 0)], split.labels.astype(np.int64) - 1)
 
     def _varying(self, split: Split) -> list[int]:
         """The axes of the split along which components differ."""

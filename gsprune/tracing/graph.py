@@ -25,7 +25,7 @@ def layer_of(tensor: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One axis of one parameter or buffer, as far as it belongs to a group.
+    """The positions along one axis of a parameter or buffer that belong to a group.
 
     Attributes:
         tensor: canonical name (the first name of a tied tensor) as in ``named_parameters`` or ``named_buffers``.
@@ -78,12 +78,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Protected:
-    """Channels that are never removed, and why.
+    """Channels that are never removed, with the reason.
 
     Attributes:
-        reason: one phrase, e.g. "output of the network", "aten.cumsum has no rule".
-        names: the layers concerned.
-        channels: how many.
+        reason: for example "output of the network" or "aten.cumsum has no rule".
+        names: names of the layers.
+        channels: number of channels.
     """
 
     reason: str
@@ -128,7 +128,7 @@ class Graph:
         queries: rows whose removal changes an attention's scale.
         copies: {copy: original}, names of submodules that lose the same channels.
         unseen: submodules that the traced forward has not run, and that may read channels.
-        written: parameters that the traced forward has written to, as a momentum encoder.
+        written: parameters and tensors in attributes that the traced forward has written to, as a momentum encoder.
     """
 
     groups: tuple[Group, ...]

@@ -12,7 +12,7 @@ from torch import nn
 from gsprune.arrays import IntArray
 from gsprune.tracing.components import Components, atoms_in
 from gsprune.tracing.graph import Graph, Group, Member, Protected, Queries, layer_of
-from gsprune.tracing.originals import was_written
+from gsprune.tracing.originals import was_written, writable_tensors
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.trail import TrailOperation, build_trail
 
@@ -39,7 +39,7 @@ def build_graph(
         aliases=tape.aliases,
         copies=tape.copies,
         unseen=tape.unseen,
-        written=tuple(name for name, parameter in model.named_parameters() if was_written(parameter)),
+        written=tuple(name for name, tensor in writable_tensors(model).items() if was_written(tensor)),
         weight_uses={weight: count / batch for weight, count in tape.weight_uses.items()},
         example_shapes=tuple(example_shapes),
         example_origin=origin,

@@ -14,15 +14,17 @@ def tie_modules(tape: Tape, model: nn.Module) -> None:
     """Tie channels that the code of torch's own modules ties.
 
     In recurrent layers, hidden units are the inputs of the next step, although the trace may have one step only. In
-    attention, the inner width equals that of queries and outputs. In fake quantisation, the observer has vectors.
+    attention, the inner width equals that of queries and outputs. In fake quantisation, the observer's extremes belong
+    to the channels.
     """
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
         if isinstance(module, nn.RNNBase):
             for suffix in {key.removeprefix("weight_hh") for key in module._parameters if key.startswith("weight_hh")}:
-                _tie(tape, f"{prefix}weight_hh{suffix}", f"{prefix}weight_hr{suffix}" if module.proj_size else None)
+                projection = f"{prefix}weight_hr{suffix}" if module.proj_size else None
+                _tie_hidden_units(tape, f"{prefix}weight_hh{suffix}", projection)
         elif isinstance(module, nn.RNNCellBase):
-            _tie(tape, f"{prefix}weight_hh", None)
+            _tie_hidden_units(tape, f"{prefix}weight_hh", None)
         elif isinstance(module, nn.MultiheadAttention):
             _tie_attention(tape, module, prefix)
         elif is_fake_quantiser(module):
@@ -44,7 +46,7 @@ def _tie_observer(tape: Tape, module: nn.Module, prefix: str) -> None:
             tape.used.add(name)
 
 
-def _tie(tape: Tape, recurrent: str, projection: str | None) -> None:
+def _tie_hidden_units(tape: Tape, recurrent: str, projection: str | None) -> None:
     """Unite the recurrent weight's input axis with the hidden units (the projection's rows)."""
     recurrent = tape.canonical(recurrent)
     if recurrent not in tape.used:

@@ -18,7 +18,7 @@ class OperationMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
 
-    def __init_subclass__(cls) -> None:  # typed, unlike torch's: subclasses need no exception
+    def __init_subclass__(cls) -> None:  # typed, so that mypy accepts subclasses: torch's is not
         super().__init_subclass__()  # type: ignore[no-untyped-call]
 
     @classmethod

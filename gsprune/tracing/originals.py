@@ -1,7 +1,7 @@
-"""Restores parameters that a forward writes to, as the momentum encoder in MoCo's forward.
+"""Restores tensors that a forward writes to: a momentum encoder's parameters (MoCo), a state in a plain attribute.
 
-A copy of all parameters would double the memory of the network. So the tracer copies a parameter before the first write
-to it, and later forwards copy only the parameters that some traced forward has written to.
+A copy of all parameters would double the memory of the network. So the tracer copies a tensor before the first write
+to it, and later forwards copy only the tensors that some traced forward has written to. Buffers are not among them.
 """
 
 from __future__ import annotations
@@ -10,63 +10,71 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-__all__ = ["Originals", "note_written", "was_written", "written_arguments"]
+__all__ = ["Originals", "note_written", "was_written", "writable_tensors", "written_arguments"]
 
-# Parameters as keys. The values are not used.
+# Tensors as keys. The values are not used.
 _written: Any = WeakIdKeyDictionary()
 
 _NO_MEMORY = 0  # the address of an empty tensor, and of tensors on the meta device
 
 
-def note_written(parameters: Iterable[Tensor]) -> None:
-    """Note parameters that a forward writes to."""
-    for parameter in parameters:
-        _written[parameter] = True
+def note_written(tensors: Iterable[Tensor]) -> None:
+    """Note tensors that a forward writes to."""
+    for tensor in tensors:
+        _written[tensor] = True
 
 
-def was_written(parameter: Tensor) -> bool:
-    """True if a traced forward has written to this parameter."""
-    return parameter in _written
+def was_written(tensor: Tensor) -> bool:
+    """True if a traced forward has written to this tensor."""
+    return tensor in _written
+
+
+def writable_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters, and tensors in plain attributes of modules, by name."""
+    found: dict[str, Tensor] = dict(model.named_parameters())
+    for prefix, module in model.named_modules():
+        plain = {name: value for name, value in module.__dict__.items() if isinstance(value, Tensor)}
+        found.update({f"{prefix}.{name}" if prefix else name: value for name, value in plain.items()})
+    return found
 
 
 class Originals:
-    """The memory of parameters before a forward, and copies of those that are written to.
+    """The memory of tensors before a forward, and copies of those that are written to.
 
     Construct it without gradients, before the forward.
     """
 
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
-        # `.data` of a subclass (quantised, distributed) has no memory of its own.
-        pairs = [(parameter, parameter.data) for parameter in parameters]
-        self._memory = [(p, data) for p, data in pairs if type(data) is Tensor and data.layout == torch.strided]
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        pairs = [(tensor, tensor.data) for tensor in tensors]
+        self._memory = [(tensor, data) for tensor, data in pairs if _can_be_written(data)]
         self._copies: dict[int, tuple[Tensor, Tensor]] = {}
         self._in_storage: dict[int, list[tuple[Tensor, Tensor]]] | None = None
-        for parameter, data in self._memory if len(_written) else ():
-            if was_written(parameter):
+        for tensor, data in self._memory if len(_written) else ():
+            if was_written(tensor):
                 self._copies[id(data)] = data, data.clone()
 
     def before_write(self, tensors: Sequence[Tensor]) -> None:
-        """Copy the parameters that share memory with these tensors, which are about to be written to."""
+        """Copy the model's tensors that share memory with these tensors, which are about to be written to."""
         if self._in_storage is None:
             self._in_storage = {}
-            for parameter, data in self._memory:
-                self._in_storage.setdefault(_storage_of(data), []).append((parameter, data))
+            for own, data in self._memory:
+                self._in_storage.setdefault(_storage_of(data), []).append((own, data))
             self._in_storage.pop(_NO_MEMORY, None)
         for tensor in tensors:
-            for parameter, data in self._in_storage.get(_storage_of(tensor), ()):
+            for own, data in self._in_storage.get(_storage_of(tensor), ()):
                 if id(data) not in self._copies:
                     self._copies[id(data)] = data, data.clone()
-                    note_written((parameter,))
+                    note_written((own,))
 
     def restore(self) -> None:
-        """Give the parameters their memory and contents back."""
-        for parameter, data in self._memory:
-            if not _have_same_memory(parameter.data, data):  # the forward has set `parameter.data`
-                parameter.data = data
-                note_written((parameter,))
+        """Give the tensors their memory and contents back."""
+        for tensor, data in self._memory:
+            if not _have_same_memory(tensor.data, data):  # the forward has set `tensor.data`
+                tensor.data = data
+                note_written((tensor,))
         for data, contents in self._copies.values():
             # Equal contents are not copied, because that would break a pending backward.
             if not torch.equal(data, contents):
@@ -80,8 +88,13 @@ def written_arguments(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: 
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[index] if index < len(args) else kwargs.get(argument.name)
             values = value if isinstance(value, list | tuple) else [value]
-            found += [each for each in values if isinstance(each, Tensor) and each.layout == torch.strided]
+            found += [each for each in values if isinstance(each, Tensor)]
     return found
+
+
+def _can_be_written(data: Tensor) -> bool:
+    """True unless `data` is of a subclass (quantised, distributed), sparse, or expanded."""
+    return type(data) is Tensor and data.layout == torch.strided and torch._debug_has_internal_overlap(data) != 1
 
 
 def _have_same_memory(a: Tensor, b: Tensor) -> bool:

@@ -18,11 +18,11 @@ from gsprune.tracing.shadow import Dot, Kind, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.trail import Scale
 
-__all__ = ["dot_of", "keep_scale", "masked_dot", "note_factor", "protect_reused_queries"]
+__all__ = ["dot_of", "masked_dot", "note_attention", "note_factor", "protect_reused_queries"]
 
 _FACTORS = {"aten.mul": 1.0, "aten.div": -1.0}  # operation -> exponent of its second argument
-# Operations between a product and its scale -> True if scaled rows still have the effect of a scale. They have not if
-# a term was added, which the scale multiplies, too.
+# Operations between a product and its scale -> True if scaled rows still have the effect of a scale. An added term
+# prevents this, because the scale multiplies it, too.
 _MASKS = {"aten.masked_fill": True, "aten.where": True, "aten.add": False, "aten.sub": False}
 
 
@@ -43,7 +43,7 @@ def masked_dot(tape: Tape, call: Call) -> Dot | None:
     return found[0]._replace(is_product=found[0].is_product and _MASKS[call.op])
 
 
-def keep_scale(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | None) -> Scale | None:
+def note_attention(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | None) -> Scale | None:
     """Note the queries' rows of an attention that scales by 1 / sqrt(width).
 
     Returns:

@@ -137,11 +137,11 @@ class Structure:
         smaller._alive[self._alive] = keep
         number = np.concatenate([[0], np.cumsum(keep)])  # the number of kept units before a unit
         smaller.first_unit, smaller.num_units = number[self.first_unit], int(number[-1])
-        left = np.flatnonzero(np.append(keep, True)[self.ids])  # positions without a unit stay
-        smaller.ids, smaller.starts = number[self.ids[left]], np.searchsorted(left, self.starts)
+        kept = np.flatnonzero(np.append(keep, True)[self.ids])  # positions without a unit stay
+        smaller.ids, smaller.starts = number[self.ids[kept]], np.searchsorted(kept, self.starts)
         before, after = self.starts.tolist(), smaller.starts.tolist()
         keeps = [
-            None if last - first == end - start else left[first:last] - start
+            None if last - first == end - start else kept[first:last] - start
             for start, end, first, last in zip(before, before[1:], after, after[1:], strict=False)
         ]
         return smaller, keeps
@@ -160,8 +160,8 @@ class Structure:
             return None if axes is None else tuple((axis, *lengths(units)) for axis, units in axes)
 
         def scaled(scale: Scale) -> float:
-            left = float(np.count_nonzero(alive[scale.labels])) / len(scale.labels)
-            return float(scale.value * left ** (-0.5 * scale.exponent))
+            kept_share = float(np.count_nonzero(alive[scale.labels])) / len(scale.labels)
+            return float(scale.value * kept_share ** (-0.5 * scale.exponent))
 
         return [
             ExpectedOperation(

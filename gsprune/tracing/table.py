@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 __all__ = ["graph_table"]
 
 # More names are only counted: the residual stream of a large network has a hundred layers.
-_MOST_NAMES = 4
+_MAX_NAMES = 4
 
 
 def graph_table(graph: Graph) -> str:
     """Groups with their widths and layers, then what is protected and why, then the example."""
-    rows = [("group", "width", "layers that put it out", "layers that take it in")]
+    rows = [("group", "width", "output of", "input of")]
     rows += [(g.name, _width(g), _names(g.layers("out")), _names(g.layers("in"))) for g in graph.groups]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
@@ -40,4 +40,4 @@ def _width(group: Group) -> str:
 
 
 def _names(names: Iterable[str]) -> str:
-    return listed(names, _MOST_NAMES)
+    return listed(names, _MAX_NAMES)

@@ -44,14 +44,14 @@ class Split(NamedTuple):
         axes: the axes after the split.
         keep: the axis along which channels are removed if the others must be tied.
         fixed_parts: True if the code fixes the number of parts (chunk, slice), so the first of `axes` never shrinks.
-        named: True if the code determines `keep` by a size of -1 or a size read off a shape.
+        is_explicit: True if the code determines `keep` by a size of -1 or a size read off a shape.
     """
 
     labels: Labels
     axes: tuple[int, ...]
     keep: int
     fixed_parts: bool
-    named: bool = False
+    is_explicit: bool = False
 
 
 class Tape:
@@ -87,7 +87,7 @@ class Tape:
         weight_uses: weight -> number of uses of each of its elements, over the whole batch.
         trail: the operations in order.
         scale: the factor by which the running operation scales, if it follows a width.
-        marked: every tensor with channels that the forward has computed, alive or not.
+        marked: references to every tensor with channels that the forward has computed; a tensor may be deleted.
         stored: layers of tensors that are alive after the call without being returned.
         originals: restores parameters that the forward writes to.
     """
@@ -226,7 +226,7 @@ class Tape:
         return EMPTY
 
     def note_used_products(self, inputs: Sequence[Shadow], outputs: Sequence[Shadow]) -> None:
-        """Note the products of weights among an operation's inputs that its outputs are no products of."""
+        """Note inputs that are a weight's product if the operation turns them into something else."""
         for shadow in () if self.inside_attention else inputs:
             is_product = shadow.source and shadow.kind is Kind.ACTIVATION
             if is_product and all(output.source != shadow.source for output in outputs):
@@ -280,7 +280,7 @@ class Tape:
         self.openings.append(labels)
 
     def protect(self, channels: Labels | Shadow, reason: str) -> None:
-        """Never prune these atoms; of a shadow, those of its layers and of its positions."""
+        """Never prune the atoms of a layer, or of a shadow's layers and positions."""
         layers = (*channels.layers, *channels.positions) if isinstance(channels, Shadow) else (channels,)
         self.protections.extend((layer, reason) for layer in layers)
 
@@ -311,16 +311,16 @@ class Tape:
         """Record that one axis was split into `axes`; the last of them is to hold the channels."""
         self.splits.append(Split(labels, axes, axes[-1], fixed_parts))
 
-    def kept_axis(self, layer: Labels, *, named: bool = False) -> int | None:
+    def kept_axis(self, layer: Labels, *, explicit_only: bool = False) -> int | None:
         """The axis that holds the channels of a layer that varies over several axes; None if no split made the layer.
 
         Args:
             layer: the labels of a split, perhaps with permuted axes or more axes of size 1.
-            named: True to look only at splits whose axis the code determines.
+            explicit_only: True to look only at splits whose axis the code determines.
         """
         rows = {axis: row_along(layer, axis) for axis in varying(layer)}
         for split in reversed(self.splits):
-            if split.labels.size == layer.size and (split.named or not named):
+            if split.labels.size == layer.size and (split.is_explicit or not explicit_only):
                 kept = row_along(split.labels, split.keep)
                 for axis, row in rows.items():
                     if np.array_equal(row, kept):

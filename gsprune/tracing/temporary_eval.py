@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gsprune.interrupts import PostponedInterrupts
 from gsprune.tracing.autocast import without_autocast
@@ -24,10 +24,10 @@ def temporary_eval(model: nn.Module, *, autocast: bool = False) -> Iterator[Orig
     """Context in which `model` is in eval mode, without gradients. Its state is restored at the end.
 
     Restored are training flags, buffers, attributes (also entries of dictionaries) and the random generators of torch
-    (CPU and the model's CUDA devices), NumPy and Python. Parameters are restored if the forward sets their `data`, or
-    writes to them as a traced forward did; the tracer uses the value of the context. Lists that the forward appends to
-    belong to the user and are not restored. Observers of fake quantisation do not run. Without `autocast`, the caller's
-    autocast blocks are off.
+    (CPU and the model's CUDA devices), NumPy and Python. Parameters and tensors in attributes are restored if the
+    forward sets their `data`, or writes to them as a traced forward did; the tracer uses the value of the context.
+    Lists that the forward appends to belong to the user and are not restored. Observers of fake quantisation do not
+    run. Without `autocast`, the caller's autocast blocks are off.
     """
     modules = list(model.modules())
     training = [module for module in modules if module.training]
@@ -37,10 +37,11 @@ def temporary_eval(model: nn.Module, *, autocast: bool = False) -> Iterator[Orig
     buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in owned.values()]
     python_state, numpy_state = random.getstate(), np.random.get_state()
     parameters = [p for module in modules for p in module._parameters.values() if p is not None]
+    plain = [value for _, before, _ in attributes for value in before.values() if isinstance(value, Tensor)]
     devices = sorted({p.device.index or 0 for p in parameters if p.is_cuda})
     precision = nullcontext() if autocast else without_autocast()
     with torch.no_grad(), precision, torch.random.fork_rng(devices=devices):
-        originals = Originals(parameters)
+        originals = Originals([*parameters, *plain])
         try:
             for module in training:
                 module.training = False

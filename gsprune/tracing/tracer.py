@@ -172,10 +172,10 @@ def _run(model: nn.Module, example: Example, tape: Tape) -> Any:
 def modules_on_traceback(error: BaseException) -> tuple[nn.Module, ...]:
     """The modules whose methods were running when the error was raised, outermost first."""
     modules: list[nn.Module] = []
-    trace = error.__traceback__
-    while trace is not None:
-        owner = trace.tb_frame.f_locals.get("self")
+    traceback = error.__traceback__
+    while traceback is not None:
+        owner = traceback.tb_frame.f_locals.get("self")
         if isinstance(owner, nn.Module) and (not modules or modules[-1] is not owner):
             modules.append(owner)
-        trace = trace.tb_next
+        traceback = traceback.tb_next
     return tuple(modules)

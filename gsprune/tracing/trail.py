@@ -100,11 +100,11 @@ def build_trail(
     for op, inputs, outputs, scale, numbers, reading in operations:
         groups = dict.fromkeys(names[index] for layer in inputs for index in lookup(layer)[0])
         axes = tuple(_output(shadow, [lookup(layer)[1] for layer in shadow.layers]) for shadow in outputs)
-        by = None
+        own_scale = None
         if scale is not None:
             queries = tuple(names[index] for index in lookup(scale.labels)[0])
-            by = scale._replace(labels=units[np.maximum(scale.labels, 0)].reshape(-1), groups=queries)
-        trail.append(TrailOperation(op, tuple(groups), axes, by, numbers, reading))
+            own_scale = scale._replace(labels=units[np.maximum(scale.labels, 0)].reshape(-1), groups=queries)
+        trail.append(TrailOperation(op, tuple(groups), axes, own_scale, numbers, reading))
     return tuple(trail)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 
-from gsprune.tracing.scales import keep_scale
+from gsprune.tracing.scales import note_attention
 from gsprune.tracing.shadow import Kind, Labels, varying
 from gsprune.tracing.tape import OUTPUT, Tape
 
@@ -123,7 +123,7 @@ class Watcher(TorchFunctionMode):
         tape = self.tape
         query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
         shadows, op = (tape.of(query), tape.of(key)), "scaled_dot_product_attention"
-        tape.attention_scale = keep_scale(tape, *shadows, op, kwargs.get("scale"))
+        tape.attention_scale = note_attention(tape, *shadows, op, kwargs.get("scale"))
         tape.inside_attention = True
         try:
             return _ATTENTION(*args, **kwargs)
@@ -176,7 +176,7 @@ def _keep_along(tape: Tape, axis: int, num_splits: int) -> None:
     """Note that `axis` holds the channels of the splits from index `num_splits` on that have this axis."""
     for index in range(num_splits, len(tape.splits)):
         if axis in tape.splits[index].axes:
-            tape.splits[index] = tape.splits[index]._replace(keep=axis, named=True)
+            tape.splits[index] = tape.splits[index]._replace(keep=axis, is_explicit=True)
 
 
 def _tie_split(tape: Tape, args: Sequence[Any], kwargs: dict[str, Any], parts: Sequence[Tensor]) -> None:

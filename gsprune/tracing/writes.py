@@ -29,7 +29,7 @@ def note_write(tape: Tape, written: Tensor, result: Shadow, op: str) -> None:
     ensure_mark(base).writes += 1
     if len(old.layers) == len(result.layers) and old.kind is not Kind.CONSTANT:
         return  # the rule has united old and new channels
-    if whole.kind is Kind.CONSTANT and _is_of_any_size(written, result):
+    if whole.kind is Kind.CONSTANT and _is_flexible(written, result):
         tape.mark(base, whole)
         return
     added = shared_layers(written, base, result.layers)
@@ -50,7 +50,7 @@ def note_write(tape: Tape, written: Tensor, result: Shadow, op: str) -> None:
     tape.mark(base, Shadow(list(layers.values()), max(whole.kind, result.kind)))
 
 
-def _is_of_any_size(written: Tensor, result: Shadow) -> bool:
+def _is_flexible(written: Tensor, result: Shadow) -> bool:
     """True if the written values may have any size: constants, and values that are broadcast over a constant."""
     flexible = {axis for layer in result.layers if layer.max() == FLEXIBLE for axis in varying(layer)}
     return result.kind is Kind.CONSTANT or flexible == {axis for axis, size in enumerate(written.shape) if size > 1}

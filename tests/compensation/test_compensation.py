@@ -124,6 +124,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         (8, 3, 7, 7),
     ),
     "transposed": (lambda: Consumed(conv(), nn.ConvTranspose2d(WIDTH, 4, 1)), (8, 3, 5, 5)),
+    "transposed depthwise, then dense": (
+        lambda: Consumed(
+            nn.Sequential(conv(), nn.ConvTranspose2d(WIDTH, WIDTH, 1, groups=WIDTH)), nn.Conv2d(WIDTH, 4, 1)
+        ),
+        (8, 3, 7, 7),
+    ),
     "flattened": (
         lambda: Consumed(conv(), nn.Sequential(nn.Flatten(), nn.Linear(WIDTH * 9, 4))),
         (64, 3, 3, 3),
@@ -205,7 +211,7 @@ def network(name: str, depends: str) -> tuple[nn.Module, Tensor]:
     with torch.no_grad():
         for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
             norm.weight.abs_().add_(0.3)  # a scale near 0 would have to be undone by large coefficients
-        if name == "depthwise, then dense":  # equal kernels leave dependencies between channels as they are
+        if name.endswith("depthwise, then dense"):  # equal kernels leave dependencies between channels as they are
             net.first[1].weight.copy_(net.first[1].weight[:1].clone())
         weight, bias = first.weight.data, first.bias.data
         for start in range(0, len(weight), WIDTH):  # each group of channels
@@ -256,13 +262,17 @@ def test_a_flattened_picture_above_the_limit_is_compensated_per_channel(monkeypa
     torch.testing.assert_close(net(x), expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
 @pytest.mark.parametrize("width", [2, 3])
-def test_a_grouped_convolution_that_becomes_depthwise_is_compensated(width: int) -> None:
-    net = Consumed(nn.Conv2d(3, 4 * width, 1), nn.Conv2d(4 * width, 4, 3, padding=1, groups=4, bias=False))
-    net = net.double().eval()
+def test_a_convolution_with_one_input_per_group_left_is_compensated(
+    width: int, layer: type[nn.Module], groups: int
+) -> None:
+    consumer = layer(groups * width, 4, 3, padding=1, groups=groups, bias=False)
+    net = Consumed(nn.Conv2d(3, groups * width, 1), consumer).double().eval()
     randomize(net, 0)
     with torch.no_grad():
-        for start in range(0, 4 * width, width):  # all units of a group are multiples of its first one
+        for start in range(0, groups * width, width):  # all units of a group are multiples of its first one
             for tensor in (net.first.weight, net.first.bias):
                 tensor[start + 1 : start + width] = -2 * tensor[start]
     x = torch.randn(8, 3, 5, 5, dtype=torch.float64)

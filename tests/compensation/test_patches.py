@@ -48,7 +48,7 @@ def test_the_products_of_patches_are_the_outputs_of_the_convolution(sizes: tuple
     left = Use("conv.weight", x[:, kept], 1, kernel=kernel)
     assert sample.matches(left)
     torch.testing.assert_close(
-        sample.left(left) @ weight[:, kept].flatten(1).T,
+        sample.pruned(left) @ weight[:, kept].flatten(1).T,
         conv(x[:, kept], weight[:, kept], None, *kernel[1:]).movedim(1, -1).reshape(-1, 5),
     )
 

@@ -106,6 +106,10 @@ CONSUMERS: dict[str, tuple[nn.Module, list[int]]] = {
     "pooled": (nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(WIDTH, 4, 2)), [1, 3, 4]),
     "pooled with padding": (nn.Sequential(nn.AvgPool2d(3, padding=1), nn.Conv2d(WIDTH, 4, 1)), [3]),
     "transposed": (nn.ConvTranspose2d(WIDTH, 4, 3), [3]),
+    "transposed depthwise": (
+        nn.Sequential(nn.ConvTranspose2d(WIDTH, WIDTH, 1, groups=WIDTH), nn.Conv2d(WIDTH, 4, 3)),
+        [1, 3, 4],
+    ),
     "group norm": (nn.Sequential(nn.GroupNorm(2, WIDTH), nn.Conv2d(WIDTH, 4, 1)), []),
 }
 

@@ -77,7 +77,7 @@ def test_a_run_resumed_on_as_many_ranks_equals_the_uninterrupted_one(tmp_path: P
 def test_on_another_number_of_ranks_a_run_fills_its_replay_anew_and_says_so(tmp_path: Path, together: Any) -> None:
     run_ranks(train_rank, tmp_path / "a", tmp_path / "run", TINY, 3, False)
     outcome = train(tmp_path / "run", TINY, resume=True)
-    assert any("replay.bin, which is missing, and is gone: learning goes on after 30" in text for text in outcome.lines)
+    assert any("replay.bin, which is missing, and is lost: learning goes on after 30" in text for text in outcome.lines)
     log = rows(tmp_path / "run")
     assert [row["step"] for row in log] == [row["step"] for row in together[0]]
     assert log[3]["charts/updates"] == log[2]["charts/updates"]

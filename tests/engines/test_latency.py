@@ -118,7 +118,7 @@ def test_median_and_p99_are_those_of_the_calls() -> None:
         (1, {"calls": 0}, "`calls` must be at least 1, got 0"),
         (1, {"warmup": -1}, "`warmup` must be at least 0"),
         (1, {"batch": 0}, "`batch` must be at least 1"),
-        (0, {}, "`models` must be at least 1, got 0"),
+        (0, {}, "`models` must hold at least one network, got none"),
     ],
 )
 def test_a_bad_argument_is_named_with_its_value(models: int, options: dict[str, int], message: str) -> None:

@@ -88,3 +88,13 @@ def test_data_on_which_the_network_fails_is_refused_by_name(options: dict[str, A
     with pytest.raises(ValueError, match=r"`calibration` must be what the forward .* fails on float32 \(40, 3\)"):
         gsprune.prune_step(net, 0.5, example_inputs=X[:2], calibration=X[:, :3], **options)
     assert snapshot(net) == before
+
+
+def test_the_report_says_that_calibration_data_are_not_used() -> None:
+    said = "`calibration` is not used: `compensate` is 'none', and `importance` 'l1' reads no data"
+    report = gsprune.prune_step(network(), 0.5, example_inputs=X[:2], calibration=X)
+    assert said in str(report)
+    assert said in gsprune.Pruner(network(), SCHEDULE, calibration=X).step(1.0).notes
+    for options in ({"compensate": "bias"}, {"importance": "activation"}):
+        report = gsprune.prune_step(network(), 0.5, example_inputs=X[:2], calibration=X, **options)
+        assert "is not used" not in str(report)

@@ -287,3 +287,28 @@ def test_channels_that_shrink_to_one_may_be_moved_about_by_torch() -> None:
     report = gsprune.prune_step(net, 0.75, example_inputs=torch.randn(2, 6, 4))
     assert [group.after for group in report.groups] == [1, 1]
     assert not any("written" in held.reason for held in report.protected)
+
+
+class Crowded(nn.Module):
+    """A view to the width of the last of several equal layers; `others` more attributes have the same value."""
+
+    def __init__(self, layers: int, others: int) -> None:
+        super().__init__()
+        for index in range(others):
+            setattr(self, f"other_{index}", 32)
+        self.size = 32
+        self.layers = nn.ModuleList(nn.Linear(3, 32) for _ in range(layers))
+        self.heads = nn.ModuleList(nn.Linear(32, 2) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        *first, last = (torch.relu(layer(x)) for layer in self.layers)
+        last = last.view(len(x), self.size)
+        return torch.stack([head(y) for head, y in zip(self.heads, [*first, last], strict=True)]).sum(0)
+
+
+@pytest.mark.parametrize(("layers", "others"), [(1, 24), (24, 0)])
+def test_arguments_of_the_failing_call_and_the_sizes_that_it_needs_are_tried_first(layers: int, others: int) -> None:
+    model = Crowded(layers, others)
+    ratios = {f"layers.{index}": (index + 1) / 32 for index in range(layers)}
+    gsprune.prune_step(model, ratios, example_inputs=torch.randn(2, 3))
+    assert model.size == model.layers[-1].out_features == 32 - layers

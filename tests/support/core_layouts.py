@@ -64,5 +64,5 @@ def isas() -> list[str]:
     """The instruction sets this machine can run."""
     from gsprune import _core
 
-    order = ["plain", "avx2", "avx512"]
+    order = ["plain", "avx2"]
     return order[: order.index(_core.machine.best_isa()) + 1]

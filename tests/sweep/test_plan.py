@@ -62,7 +62,7 @@ def test_widths_of_a_run_outside_the_study_are_left_as_they_are(tmp_path: Path) 
 
 def test_methods_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:
     text = "games: maze\nseeds: 1\nmethods: {a: {widths-of: b}, b: {widths-of: a}}"
-    with pytest.raises(ValueError, match="`widths-of` goes in a circle: a needs b needs a"):
+    with pytest.raises(ValueError, match="`widths-of` must not be circular: a needs b needs a"):
         read_study(write(tmp_path, text))
 
 

@@ -1,4 +1,4 @@
-"""Parameters that a forward writes to, as a momentum encoder, are as before after every forward of gsprune's own."""
+"""Parameters and attributes that a forward writes to are as before after every forward of gsprune's own."""
 
 from __future__ import annotations
 
@@ -115,3 +115,40 @@ def test_a_parameter_that_no_forward_writes_to_is_not_copied(monkeypatch: pytest
     monkeypatch.setattr(Tensor, "clone", None)
     graph = gsprune.trace(model, X)
     assert graph.written == ()
+
+
+class Stateful(nn.Module):
+    """A network that keeps a state between calls, in plain attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 4))
+        self.trace, self.seen = torch.ones(4), torch.zeros(2)
+        self.rows, self.last = self.trace.expand(3, 4), self.net(X)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.trace.mul_(0.9).add_(x.detach().mean(0), alpha=0.1)
+        self.seen[1:] += 1
+        self.last = self.net(x + self.trace)
+        return self.last
+
+
+@pytest.mark.parametrize("copied", [lambda model: model, lambda model: pickle.loads(pickle.dumps(model))])
+def test_attributes_that_the_forward_writes_to_are_restored(copied: Callable[[nn.Module], nn.Module]) -> None:
+    model = Stateful()
+    last = model.last
+
+    def assert_restored(stateful: nn.Module) -> None:
+        assert torch.equal(stateful.trace, torch.ones(4))
+        assert torch.equal(stateful.seen, torch.zeros(2))
+
+    gsprune.trace(model, X)
+    assert_restored(model)
+    assert model.last is last
+    gsprune.prune_step(model, 0.0, example_inputs=X)
+    assert_restored(model)
+    model.last = None  # a result with a graph cannot be pickled
+    model = copied(model)
+    assert gsprune.prune_step(model, 0.5, compensate="linear", calibration=torch.randn(64, 4)).changed
+    assert_restored(model)

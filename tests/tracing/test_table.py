@@ -14,9 +14,9 @@ def test_a_line_per_group_then_what_is_protected_then_the_example() -> None:
         small_graph(small_net()), protected=(Protected("output of the network", ("a", "b", "c", "d", "e", "f"), 5),)
     )
     assert str(graph).splitlines() == [
-        "group  width  layers that put it out  layers that take it in",
-        "0          6  0, 1                    3",
-        "3          4  3                       6",
+        "group  width  output of  input of",
+        "0          6  0, 1       3",
+        "3          4  3          6",
         "protected: 5 channels of a, b, c, d and 2 more: output of the network",
         "example given: (1, 3, 8, 8); 9,608 MACs",
     ]

@@ -24,6 +24,7 @@ from gsprune.rewrite.optimizers.nested import parts_of
 from gsprune.rewrite.optimizers.state_shapes import is_preconditioner, pattern_of_state
 from gsprune.rewrite.optimizers.wrappers import is_optimizer, tensors_below
 from gsprune.rewrite.size_links import Entry
+from gsprune.rewrite.tensors import check_gradient
 
 __all__ = ["StateSlicer"]
 
@@ -113,13 +114,7 @@ class StateSlicer:
         Raises:
             RewriteError: it is sparse, or of another shape.
         """
-        shape = self.tensors[owner].shape
-        if gradient.shape != shape or gradient.layout != torch.strided:
-            raise RewriteError(
-                f"the gradient of {self._name_of(owner)!r} is {gradient.layout} of shape {tuple(gradient.shape)}, which"
-                f" cannot be sliced with the parameter's {tuple(shape)}; nothing was changed. Call"
-                " optimizer.zero_grad() before prune_step"
-            )
+        check_gradient(self.tensors[owner], gradient, lambda: self._name_of(owner))
         self.add(gradient, self.pattern_of[owner])
 
     def add_state(self, owner: int, optimizer: Optimizer, holder: Any, key: Any, value: Any) -> None:

@@ -1,9 +1,9 @@
 """Atari 2600 games by the C++ vector environment of ale-py.
 
-Observations are the usual ones (Mnih et al. 2015): 84 x 84 pixels in grey, the last 4 of them stacked, one for every 4
-frames of the game, of which the last two are merged. An episode begins with up to 30 idle steps and, where the game
-waits for it, a press of FIRE. In training the loss of a life counts as an end and rewards are clipped to [-1, 1];
-metrics and evaluations have the game's own rewards over whole games.
+Observations are the usual ones (Mnih et al. 2015): stacks of 4 grey images of 84 x 84 pixels. One image is the maximum
+of the last two of 4 frames of the game. An episode begins with up to 30 idle steps and, if the game waits for it, a
+press of FIRE. In training the loss of a life counts as an end, and rewards are replaced by their signs. Metrics and
+evaluations have the game's own rewards over whole games.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class AtariOptions:
         sticky_actions: probability that the last action is repeated; 0.25 is the protocol of Machado et al. 2018
             (https://arxiv.org/abs/1709.06009).
         episodic_life: in training, a lost life is an end.
-        clip_rewards: in training, clip rewards to [-1, 1].
-        noop_max: at most so many idle steps at the start of an episode.
+        clip_rewards: in training, replace rewards by their signs.
+        noop_max: the most idle steps at the start of an episode.
         full_actions: all 18 actions instead of those that the game reads.
         size: height and width of the images, in pixels.
     """
@@ -61,7 +61,7 @@ class AtariOptions:
 
 
 class AtariGames(WrappedGames):
-    """One Atari game, `num_envs` times.
+    """`num_envs` environments with one Atari game.
 
     In training a lost life is reported as `terminated`, while the game goes on. The infos of episodes are those of
     whole games in unclipped rewards.
@@ -107,7 +107,7 @@ class AtariGames(WrappedGames):
 
 
 class AtariProvider:
-    """Atari games by their ids in gymnasium, as ``ALE/Pong-v5``."""
+    """Atari games by their ids in gymnasium, such as ``ALE/Pong-v5``."""
 
     name = "Atari"
 
@@ -164,7 +164,7 @@ class AtariProvider:
         )
 
     def make(self, request: EnvironmentRequest) -> AtariGames:
-        """The games."""
+        """Make the games."""
         return AtariGames(_rom(request.env_id), request, parsed_options(request.options, AtariOptions))
 
 

@@ -1,4 +1,4 @@
-"""Checks of environments that other people wrote: of one environment, and of the vector environment of a provider."""
+"""Checks of environments from other packages: of one environment, and of the vector environment of a provider."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _MODE = "autoreset_mode"
 
 
 class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Compares every reset and step of an environment with gymnasium's interface and its observation space.
+    """Checks every reset and step of an environment against gymnasium's interface and its observation space.
 
-    Vector environments would copy other observations into an array of the space, so floats would silently become 0.
+    Vector environments copy observations into an array of the space's dtype, so floats would silently become 0.
     Infos are dropped: nothing reads them, and gymnasium cannot join infos whose types differ between environments.
     """
 

@@ -61,7 +61,7 @@ class GymnasiumOptions:
 
 
 class GymnasiumGames(WrappedGames):
-    """An environment of gymnasium, `num_envs` times, with the infos of episodes that ended."""
+    """`num_envs` copies of an environment of gymnasium, with the infos of episodes that ended."""
 
     def __init__(self, make_one: Callable[[], gymnasium.Env[Any, Any]], request: EnvironmentRequest) -> None:
         """Create the environments; `make_one` makes one, with observations (C, H, W) uint8."""
@@ -91,10 +91,10 @@ class GymnasiumProvider:
         return ":" in env_id or env_id in gymnasium.registry
 
     def require(self) -> None:
-        """Do nothing: packages that an environment needs are found by `describe`."""
+        """Do nothing: `describe` finds missing packages."""
 
     def score_range(self, request: EnvironmentRequest) -> None:
-        """No scale is published for all of them."""
+        """None: no scale is published."""
 
     def describe(self, request: EnvironmentRequest) -> EnvironmentDescription:
         """Make one environment and describe it.
@@ -108,7 +108,7 @@ class GymnasiumProvider:
         return _described(request.env_id, request.options)
 
     def make(self, request: EnvironmentRequest) -> GymnasiumGames:
-        """The environments; those of a training and of an evaluation are alike."""
+        """Make the environments. Those of trainings and evaluations are equal."""
         _described(request.env_id, request.options)
         return GymnasiumGames(_maker(request), request)
 
@@ -132,7 +132,7 @@ def _described(env_id: str, options: str) -> EnvironmentDescription:
                 "package": "gymnasium",
                 "id": env_id,
                 "arguments": arguments,
-                "key": own.key or _only_image(env),
+                "key": own.key or _image_key(env),
                 "size": own.size,
                 "grey": own.grey,
                 "stack": own.stack,
@@ -149,7 +149,7 @@ def _maker(request: EnvironmentRequest) -> Callable[[], gymnasium.Env[Any, Any]]
     if not colon or _ID.fullmatch(rest):
         if colon:
             imported_module(module, "env_id")
-        return partial(_image_env, partial(_made, request.env_id, arguments), request.env_id, options)
+        return partial(_image_env, partial(_registered_env, request.env_id, arguments), request.env_id, options)
     factory = named_object(request.env_id, "env_id")
     if not callable(factory):
         raise TypeError(
@@ -162,7 +162,7 @@ def _maker(request: EnvironmentRequest) -> Callable[[], gymnasium.Env[Any, Any]]
     return partial(_image_env, partial(factory, **arguments), request.env_id, options)
 
 
-def _made(env_id: str, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+def _registered_env(env_id: str, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     """An environment of a registered id."""
     try:
         return gymnasium.make(env_id, disable_env_checker=True, **arguments)
@@ -264,8 +264,8 @@ def _with_key(env: gymnasium.Env[Any, Any], env_id: str, key: str) -> gymnasium.
     return TransformObservation(env, lambda observation: observation[chosen], space[chosen])
 
 
-def _only_image(env: gymnasium.Env[Any, Any]) -> str:
-    """The entry of the dict observation that is an image; empty where observations are no dicts."""
+def _image_key(env: gymnasium.Env[Any, Any]) -> str:
+    """The key of the image in a dict observation; empty for other observations."""
     while isinstance(env, gymnasium.Wrapper) and not isinstance(env.observation_space, Dict):
         env = env.env
     space = env.observation_space
@@ -284,7 +284,7 @@ def _channels_last(env: gymnasium.Env[Any, Any], env_id: str) -> gymnasium.Env[A
     shape = cast(tuple[int, ...], space.shape)
     if len(shape) == 2:
         return TransformObservation(env, lambda image: image[..., None], Box(0, 255, (*shape, 1), np.uint8))
-    if shape[2] in _CHANNELS or shape[2] < shape[0]:  # of other numbers of channels the shorter axis is theirs
+    if shape[2] in _CHANNELS or shape[2] < shape[0]:  # for unusual numbers of channels, the shorter axis has them
         return env
     return TransformObservation(
         env, lambda image: np.moveaxis(image, 0, -1), Box(0, 255, (*shape[1:], shape[0]), np.uint8)

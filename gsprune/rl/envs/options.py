@@ -1,4 +1,4 @@
-"""The options of a provider, written as text, "size=84,stack=4", and the difficulty, which not all have."""
+"""Parses the options of a provider from text ("size=84,stack=4"), and refuses a difficulty where there is none."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def parsed_options(text: str, options_type: type[Options]) -> Options:
 
 
 def refuse_difficulty(request: EnvironmentRequest) -> None:
-    """Raise an error if the difficulty is chosen where environments have none.
+    """Refuse a difficulty other than the default, for environments without difficulties.
 
     Raises:
-        ValueError: it is not the default.
+        ValueError: the request has another difficulty.
     """
     if request.difficulty != "easy":
         raise ValueError(

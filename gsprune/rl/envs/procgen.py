@@ -66,15 +66,15 @@ Frames = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """What a vector environment plays; a state fits only an environment of an equal configuration.
+    """The configuration of a vector environment. A state fits only an environment of an equal configuration.
 
     Attributes:
         game: one of `GAMES`.
-        num_envs: how many environments step together, >= 1.
+        num_envs: number of environments that step together, >= 1.
         distribution_mode: difficulty of the levels.
-        num_levels: how many levels there are; 0 is the full distribution.
+        num_levels: number of levels; 0 is the full distribution.
         start_level: seed of the first level.
-        seed: from which each environment draws its sequence of levels, 0 <= seed < 2**31 - 1.
+        seed: seed of the environments' sequences of levels, 0 <= seed < 2**31 - 1.
     """
 
     game: str
@@ -110,12 +110,11 @@ class _NoOptions:
 
 
 class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer[Any]], npt.NDArray[Any]]):
-    """One Procgen game, `num_envs` times.
+    """`num_envs` environments with one Procgen game.
 
-    Frames are (num_envs, 3, 64, 64) uint8 by shape and colours-last in memory, as Procgen draws them: PyTorch's
-    channels_last, with nothing copied. Where episodes end, the infos of `step` hold
-    ``{"episode": {"r": returns, "l": lengths}, "_episode": mask}`` like gymnasium's `RecordEpisodeStatistics`, each
-    vector of length num_envs and valid where the mask is set.
+    Frames are (num_envs, 3, 64, 64) uint8, channels last in memory as Procgen draws them, without a copy. If episodes
+    end, the infos of `step` have ``{"episode": {"r": returns, "l": lengths}, "_episode": mask}`` like gymnasium's
+    `RecordEpisodeStatistics`: (num_envs,) vectors that are valid where the mask is True.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
@@ -124,9 +123,9 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
         """Create the environments.
 
         Args:
-            config: what to play.
-            num_threads: threads that step the environments, 0 for the caller's own; None takes one per core, 4 at
-                most. No result depends on it.
+            config: the configuration.
+            num_threads: threads that step the environments; 0 uses the caller's; None uses one per core, at most 4. The
+                results do not depend on it.
 
         Raises:
             MissingExtraError: procgen is not installed.
@@ -146,8 +145,11 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
         """Start new episodes everywhere, with no infos.
 
         Args:
-            seed: start over with another sequence of levels; None goes on with the present one.
+            seed: seed of a new sequence of levels; None continues the present one.
             options: must be None or empty; Procgen has none.
+
+        Raises:
+            ValueError: there are options.
         """
         if options:
             raise ValueError(f"`options` must be empty, got {options}; levels are chosen by `EnvConfig`")
@@ -166,7 +168,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
     def step(
         self, actions: npt.NDArray[np.integer[Any]]
     ) -> tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
-        """Act once in every environment. Procgen reports no truncations; for frames and infos see the class."""
+        """Act once in every environment. Nothing is truncated; the class describes frames and infos."""
         self._games.act(np.asarray(actions, np.int32))
         frames, rewards, is_first = self._observe()
         self._is_fresh = False
@@ -185,10 +187,10 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv[Frames, npt.NDArray[np.integer
         return EnvState(asdict(self.config), arrays)
 
     def set_state(self, state: EnvState) -> Frames:
-        """Go on where `state` was taken, also in another process; return the present frames.
+        """Continue from a state, also of another process; return the present frames.
 
         Raises:
-            ValueError: `state` is of another configuration; Procgen itself would load it and play something else.
+            ValueError: `state` is of another configuration. Procgen itself would load it and play other levels.
         """
         if state.config != asdict(self.config):
             raise ValueError(
@@ -254,7 +256,7 @@ class ProcgenProvider:
         )
 
     def make(self, request: EnvironmentRequest) -> ProcgenVectorEnv:
-        """A `ProcgenVectorEnv`; one that begins within a larger one takes its environments from there."""
+        """Make a `ProcgenVectorEnv`. `first_env` is ignored: the trainer sets states that include it."""
         parsed_options(request.options, _NoOptions)
         return ProcgenVectorEnv(EnvConfig.of(request), request.num_threads)
 
@@ -276,7 +278,7 @@ def _make_games(config: EnvConfig, num_threads: int) -> Any:
 
 @contextlib.contextmanager
 def _no_garbage_collected() -> Iterator[None]:
-    """gym3 looks functions up under a lock; an environment collected in there, which closes itself, waits forever."""
+    """Disable garbage collection: gym3 has a lock here, and an environment that is collected waits for it forever."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -294,7 +296,7 @@ def import_procgen() -> Any:
     """
     try:
         with _gym_keeps_quiet(), warnings.catch_warnings():
-            # Procgen leaves a file open and gym is built on what newer Pythons deprecate: nothing a user could act on.
+            # Procgen leaves a file open, and gym uses deprecated functions of Python. Users cannot change either.
             warnings.simplefilter("ignore")
             from procgen import ProcgenGym3Env
     except ModuleNotFoundError as error:
@@ -312,7 +314,7 @@ def import_procgen() -> Any:
 
 @contextlib.contextmanager
 def _gym_keeps_quiet() -> Iterator[None]:
-    """While this lasts, gym has no notice of its end to print at import; all other output passes."""
+    """A block in which the import of gym does not print that it is unmaintained."""
     try:
         gym_notices: Any = importlib.import_module("gym_notices.notices")
     except ModuleNotFoundError:

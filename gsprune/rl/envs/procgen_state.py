@@ -1,4 +1,4 @@
-"""The state of Procgen environments, of which processes take parts and join them."""
+"""The state of Procgen environments, which can be cut into parts and joined."""
 
 from __future__ import annotations
 
@@ -14,23 +14,19 @@ __all__ = ["EnvState"]
 
 @dataclass(frozen=True)
 class EnvState:
-    """All that a `ProcgenVectorEnv` needs to go on exactly as it would have.
+    """A state from which a `ProcgenVectorEnv` continues exactly.
 
     Attributes:
         config: the environment's configuration as JSON values.
-        arrays: "games" (uint8, the games' own states end to end), "ends" (num_envs, int64: where each of them ends),
-            "returns" (num_envs, float64) and "lengths" (num_envs, int64) of the running episodes.
+        arrays: "games" (uint8, the concatenated states of the games), "ends" (num_envs, int64, the end of each in
+            "games"), "returns" (num_envs, float64) and "lengths" (num_envs, int64) of the running episodes.
     """
 
     config: dict[str, Any]
     arrays: dict[str, npt.NDArray[Any]]
 
     def part(self, envs: range) -> EnvState:
-        """The state of some neighbouring environments, as if they had been created alone.
-
-        Args:
-            envs: their numbers, ascending by one, at least one.
-        """
+        """The state of some neighbouring environments; `envs` are their numbers, ascending by one, at least one."""
         if len(envs) == self.config["num_envs"]:
             return self
         ends = self.arrays["ends"]
@@ -46,7 +42,7 @@ class EnvState:
 
     @staticmethod
     def joined(states: Sequence[EnvState]) -> EnvState:
-        """One state of all environments of `states`, whose configurations differ in their number alone."""
+        """One state of all environments of `states`, whose configurations differ only in `num_envs`."""
         if len(states) == 1:
             return states[0]
         begins = np.cumsum([0, *(len(state.arrays["games"]) for state in states[:-1])])

@@ -60,7 +60,7 @@ class EnvironmentRequest:
 
 
 class SavedState(Protocol):
-    """A state of a vector environment, as a checkpoint keeps it."""
+    """The state of a vector environment in a checkpoint."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class SavedState(Protocol):
 
     @property
     def arrays(self) -> dict[str, AnyArray]:
-        """All that changes."""
+        """Everything that changes while the environments run."""
 
     def __init__(self, config: dict[str, Any], arrays: dict[str, AnyArray]) -> None:
         """Make a state from the parts of a checkpoint."""

@@ -17,10 +17,10 @@ _METHODS = ("ids", "accepts", "require", "score_range", "describe", "make")
 
 
 def register_provider(provider: EnvironmentProvider) -> None:
-    """Add a provider; it is asked before those that came earlier.
+    """Add a provider. It takes precedence over earlier ones.
 
     Raises:
-        TypeError: it is a class, or lacks a part of `EnvironmentProvider`.
+        TypeError: `provider` is a class, or lacks a part of `EnvironmentProvider`.
     """
     check_object("provider", provider)
     missing = [name for name in _METHODS if not callable(getattr(provider, name, None))]
@@ -36,7 +36,7 @@ def provider_of(env_id: str) -> EnvironmentProvider:
     """The provider of an environment.
 
     Raises:
-        ValueError: no provider has the id; the message suggests the nearest of all providers.
+        ValueError: no provider has the id; the message suggests the nearest id.
     """
     for provider in _providers():
         if provider.accepts(env_id):

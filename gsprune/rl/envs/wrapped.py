@@ -1,4 +1,4 @@
-"""The base of environments that play the vector environment of another library."""
+"""The base class of vector environments that wrap one of another library."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["WrappedGames"]
 
 
 class WrappedGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray]):
-    """Plays another vector environment, whose episodes begin anew within a step, and counts its episodes."""
+    """Wraps a vector environment that resets within a step, and counts its episodes."""
 
     metadata: dict[str, Any] = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
 
     def __init__(self, games: Any, request: EnvironmentRequest) -> None:
-        """Take over another vector environment, which is closed with this one."""
+        """Wrap `games`, which are closed with this environment."""
         self._games = games
         self.num_envs = request.num_envs
         self.single_observation_space = games.single_observation_space
@@ -32,12 +32,12 @@ class WrappedGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Uint8Array, dict[str, Any]]:
-        """Start new episodes everywhere; return the first frames, and the infos of the other environment.
+        """Start new episodes everywhere; return the first frames, and the infos of the wrapped environment.
 
         Args:
-            seed: of environment 0, the others have the numbers after it; None takes that of the request at the first
-                call, and goes on with the random streams later.
-            options: passed on to the other environment.
+            seed: seed of environment 0; environment i has `seed` + i. None takes that of the request at the first call,
+                and continues the random streams at later ones.
+            options: passed on to the wrapped environment.
         """
         first, self._seed = self._seed, None
         frames, infos = self._games.reset(seed=first if seed is None else seed, options=options)
@@ -50,5 +50,5 @@ class WrappedGames(gymnasium.vector.VectorEnv[Uint8Array, AnyArray, AnyArray]):
         return {**episodes, "final_obs": infos["final_obs"]} if "final_obs" in infos else episodes
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close the other environment; called by `close`."""
+        """Close the wrapped environment; called by `close`."""
         self._games.close()

@@ -1,1 +1,1 @@
-"""How agents are evaluated and compared."""
+"""Evaluates and compares agents."""

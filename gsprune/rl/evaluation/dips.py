@@ -1,7 +1,7 @@
-"""What pruning does to the return of an agent that goes on learning: the dip after an event, and its recovery.
+"""Dips of the training return after pruning events, and the recovery from them.
 
-The training return is noisy, so some window after *any* moment lies below the window before it. Depths are therefore
-reported beside those at control points: moments of the same run with no pruning near them.
+The return is noisy, so after *any* moment some window has a lower mean than the window before it. So depths are
+compared with those at control points: moments of the same run with no pruning near them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ReturnSeries:
 
     Attributes:
         steps: (T,) int64 environment steps, strictly ascending.
-        returns: (T,) float64 mean return of the episodes that ended since the row before; NaN where none did.
+        returns: (T,) float64 mean return of the episodes that ended since the row before; NaN if none ended.
         episodes: (T,) float64 number of those episodes.
     """
 
@@ -57,9 +57,9 @@ class Dip:
         start: environment steps at the first event.
         end: environment steps at the last event.
         before: mean return over the window that ends at `start`.
-        lowest: lowest mean over a window that lies wholly after `start`, until `end` + horizon.
-        recovery: environment steps from `start` to the end of the first window, from the lowest one on, that is back at
-            `before`; 0 where no window fell below it, None where none came back.
+        lowest: lowest mean over a window that begins at `start` or later and ends at `end` + horizon or earlier.
+        recovery: environment steps from `start` to the end of the first window after the lowest one whose mean reaches
+            `before`; 0 if no mean is below `before`, None if no later mean reaches it.
     """
 
     start: int
@@ -70,7 +70,7 @@ class Dip:
 
     @property
     def depth(self) -> float:
-        """How far the return fell, in reward units; negative where it only rose."""
+        """The fall of the return, in reward units; negative if it only rose."""
         return self.before - self.lowest
 
 
@@ -81,9 +81,9 @@ class DipSummary:
     Attributes:
         dips: one per event or burst.
         depth: mean depth over the dips, reward units.
-        control_depth: mean depth at control points; NaN where the run has none.
+        control_depth: mean depth at control points; NaN if the run has none.
         recovered: share of dips that recovered.
-        recovery: median recovery of those, in environment steps; NaN where none recovered.
+        recovery: median recovery of those, in environment steps; NaN if none recovered.
     """
 
     dips: tuple[Dip, ...]
@@ -102,9 +102,9 @@ def find_dips(series: ReturnSeries, events: Sequence[int], window: int, horizon:
     Args:
         series: the training return.
         events: environment steps of the pruning events, in any order.
-        window: width of the averaging windows, environment steps, at least 1. Episodes that were under way at the event
-            end within the first window: take it several episodes long.
-        horizon: how far after the last event to look, environment steps, at least `window`.
+        window: width of the averaging windows, environment steps, at least 1. Make it several episodes long, because
+            episodes that run at the event end within the first window.
+        horizon: end of the last window after the last event, environment steps, at least `window`.
 
     Returns:
         The dips in the order of time.
@@ -118,10 +118,10 @@ def find_dips(series: ReturnSeries, events: Sequence[int], window: int, horizon:
 
 
 def summarise_dips(series: ReturnSeries, events: Sequence[int], window: int, horizon: int) -> DipSummary:
-    """The dips of a run, their mean depth and recovery, and the mean depth at control points; NaN without any.
+    """The dips of a run, their mean depth and recovery, and the mean depth at control points.
 
-    Control points lie `window` apart, wherever no event falls into (point - window, point + horizon]. The arguments and
-    errors are those of `find_dips`.
+    Control points are `window` apart and have no event in (point - window, point + horizon]. The arguments and errors
+    are those of `find_dips`.
     """
     dips = find_dips(series, events, window, horizon)
     depths = [dip.depth for dip in dips]
@@ -162,7 +162,7 @@ def _controls(series: ReturnSeries, events: Sequence[int], window: int, horizon:
 
 
 def _bursts(events: Sequence[int], window: int) -> list[tuple[int, int]]:
-    """(first, last) of each run of events that follow one another in less than `window` steps."""
+    """(first, last) of each sequence of events that are less than `window` steps apart."""
     bursts: list[tuple[int, int]] = []
     for event in sorted(events):
         if bursts and event - bursts[-1][1] < window:

@@ -1,7 +1,7 @@
-"""How an agent is evaluated: a fixed number of episodes per environment, with or without pixel noise.
+"""Plays a fixed number of episodes per environment, with or without pixel noise.
 
-Counting the first so-and-so many episodes that end in a vector environment favours short ones (an agent that dies early
-reports first). Here every environment contributes the same number of episodes, however long they take.
+The first episodes that end in a vector environment are short ones, so they would bias the mean return. Therefore every
+environment contributes the same number of episodes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Policy = Callable[[Tensor], AnyArray]
 """Maps uint8 observations (N, C, H, W) on the host to actions (N, ...)."""
 
 MAX_EPISODE_STEPS = 30_000
-"""Steps after which an evaluation gives an episode up. The longest are games of Atari, cut off after 27,000."""
+"""The most steps of an episode. The longest episodes are games of Atari, which end after 27,000 steps."""
 
 NOISE_SIGMAS = (5.0, 15.0, 30.0)
 """Standard deviations of the robustness track, in grey levels of 0..255."""
@@ -48,7 +48,7 @@ class EpisodeReturns:
     """The episodes of one evaluation.
 
     Attributes:
-        returns: (N, K) float64, sum of rewards; row i holds the K episodes of environment i in the order they ended.
+        returns: (N, K) float64, sums of rewards; row i has the K episodes of environment i in the order of their ends.
         lengths: (N, K) int64, environment steps.
     """
 
@@ -71,17 +71,17 @@ def evaluate(
 ) -> EpisodeReturns:
     """Play a fixed number of episodes in every environment.
 
-    The environments are reset first. Those that are done keep stepping (a vector environment steps as one) with action
-    0 and what they earn is dropped; the policy sees fewer rows as environments finish, at most log2(N) batch sizes.
+    The environments are reset first. All environments step together, so those that are done continue with action 0, and
+    their rewards are ignored. The policy gets fewer rows as environments finish, in at most log2(N) + 1 batch sizes.
 
     Args:
-        policy: observations (n, C, H, W) uint8 -> actions (n,), n <= N.
+        policy: observations (n, C, H, W) uint8 -> actions (n, ...), n <= N.
         envs: N environments with uint8 pixel observations, which begin an episode in the step that ends the one before;
             not closed here.
         episodes_per_env: K, at least 1.
         noise_sigma: standard deviation of Gaussian pixel noise, in grey levels; 0 for none.
         rng: source of the noise; needed if `noise_sigma` > 0.
-        max_episode_steps: longest episode that is played, at least 1.
+        max_episode_steps: the most steps of an episode, at least 1.
 
     Returns:
         The (N, K) returns and lengths.
@@ -104,10 +104,10 @@ def evaluate(
     rows = np.arange(envs.num_envs)
     observations, _ = envs.reset()
     while len(active := np.flatnonzero(tally.unfinished)) > 0:
-        # Shrinking by halves keeps the batch sizes few: compiled networks and cuDNN plans depend on them.
+        # Halving keeps the number of batch sizes small: compiled networks and cuDNN plans depend on the size.
         if len(active) <= len(rows) // 2:
             rows = active
-        seen = observations[rows]  # a copy in the same memory order: frames that are colours-last stay so
+        seen = observations[rows]  # a copy in the same memory order, for example channels last
         if rng is not None and noise_sigma > 0:
             seen = pixel_noise(seen, noise_sigma, rng)
         chosen = policy(torch.from_numpy(seen))
@@ -142,11 +142,11 @@ def pixel_noise(observations: Uint8Array, sigma: float, rng: np.random.Generator
 
 
 def greedy_policy(values: Callable[[Tensor], Tensor], device: torch.device | str = "cpu") -> Policy:
-    """A policy that takes the action of the highest value, as DQN is evaluated; of equal ones the first.
+    """A policy that takes the action with the highest value, and the first one of equal values.
 
     Args:
         values: observations (n, C, H, W) uint8 on `device` -> action values (n, actions).
-        device: where the network lives.
+        device: the device of the network.
     """
 
     def act(observations: Tensor) -> npt.NDArray[np.integer[Any]]:
@@ -168,7 +168,7 @@ class _Tally:
 
     @property
     def unfinished(self) -> BoolArray:
-        """(N,) bool, environments that still owe episodes."""
+        """(N,) bool, True for environments with fewer than K finished episodes."""
         return self._finished < self.returns.shape[1]
 
     @property
@@ -177,7 +177,7 @@ class _Tally:
         return int(self._running.lengths[self.unfinished].max(initial=0))
 
     def add(self, rewards: AnyArray, ended: BoolArray) -> None:
-        """Account for one step: rewards (N,) and ends (N,) of it."""
+        """Add the rewards (N,) and ends (N,) of one step."""
         episodes = self._running.add(rewards, ended).get("episode")
         if episodes is None:
             return

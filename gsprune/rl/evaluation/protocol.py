@@ -1,7 +1,7 @@
-"""The tracks on which an agent is evaluated, and what is reported of each.
+"""The tracks on which an agent is evaluated, and their results.
 
-Every track is played in fresh environments from the same seed, so that agents are compared on the same levels, and with
-a generator of its own, so that an evaluation in the midst of training changes nothing about the training.
+Every track is played in new environments with the same seed, so that agents are compared on the same levels. It has a
+separate random generator, so an evaluation during a training does not change the training.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 
 EVALUATION_SEED = 1_000_000
-"""Added to a training's seed, so that its evaluations draw other levels and actions than the training itself."""
+"""Added to a training's seed, so that evaluations draw other levels and actions than the training."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ def tracks_of(environment: EnvironmentDescription, with_noise: bool = False) -> 
 
 @dataclass(frozen=True)
 class ProtocolConfig:
-    """How much is played, and where.
+    """Environment and size of an evaluation.
 
     Attributes:
-        options: the options of a run, of which those of its environment are read.
-        episodes: at least so many per track; rounded up to the same number for every environment.
+        options: the options of a run; those of its environment are used.
+        episodes: number of episodes per track, rounded up to a multiple of the number of environments.
         num_envs: environments that step together.
-        seed: of the levels, the sampled actions and the noise.
-        max_episode_steps: longest episode that is played.
+        seed: seed of the levels, the sampled actions and the noise.
+        max_episode_steps: the most steps of an episode.
     """
 
     options: Mapping[str, Any]
@@ -85,7 +85,7 @@ class ProtocolConfig:
 
     @property
     def environments(self) -> int:
-        """Environments that are really used: never more than episodes."""
+        """Number of environments that are used: at most one per episode."""
         return min(self.num_envs, self.episodes)
 
     @property
@@ -96,13 +96,13 @@ class ProtocolConfig:
 
 @dataclass(frozen=True)
 class TrackResult:
-    """What one track came to.
+    """The result of one track.
 
     Attributes:
         mean: mean return, reward units.
-        low: lower end of the 95 % bootstrap interval of the mean over episodes.
-        high: upper end of it. It speaks of this agent alone, not of other training seeds.
-        normalised: the mean on the game's 0-to-1 scale; None where it has none.
+        low: lower end of the 95 % bootstrap interval of the mean over episodes of this agent.
+        high: upper end of the interval. Agents of other training seeds may be outside of it.
+        normalised: the mean on the game's 0-to-1 scale; None if the game has none.
         mean_length: mean length of an episode, environment steps.
         returns: every episode's return; those of one environment are next to each other.
     """
@@ -127,12 +127,12 @@ def evaluate_tracks(
     Args:
         make_policy: builds the policy of a track from a generator on `device`; a greedy one ignores it.
         config: environment and size of the evaluation.
-        tracks: what to play.
-        device: where the generator lives.
+        tracks: the tracks.
+        device: the device of the generator.
         on_track: called before each track, to show progress.
 
     Returns:
-        Per track name its result, in the order of `tracks`.
+        track name -> result, in the order of `tracks`.
 
     Raises:
         MissingExtraError: a package of the environment is not installed.

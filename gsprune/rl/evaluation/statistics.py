@@ -1,4 +1,4 @@
-"""Aggregate statistics over games x runs: point estimates, intervals and comparisons that few seeds can bear.
+"""Aggregate statistics over games x runs for few seeds: point estimates, intervals and comparisons.
 
 Scores come as a mapping ``{game: (runs,) array}``; games may have different numbers of runs. Everything is NumPy, in
 float64, and reproducible from the generator passed in.
@@ -137,7 +137,7 @@ def bootstrap_interval(
 
 
 def probability_of_improvement(scores: Scores, baseline: Scores) -> float:
-    """How likely a run of one method beats a run of the other on a game drawn at random.
+    """The probability that a run of one method beats a run of another on a game drawn at random.
 
         P(X > Y) = mean over games of  mean_ij [x_i > y_j] + [x_i = y_j] / 2     (Mann-Whitney U / (n m))
 
@@ -146,7 +146,7 @@ def probability_of_improvement(scores: Scores, baseline: Scores) -> float:
         baseline: per game (runs,) scores of Y; the same games.
 
     Returns:
-        A probability; 0.5 where the two are alike.
+        A probability; 0.5 if the methods are alike.
 
     Raises:
         ValueError: the games differ, or a game is empty or not finite.
@@ -171,8 +171,9 @@ def improvement_interval(
 
         p >= 0.025^(1 / n),  n = min(runs of X, runs of Y)
 
-    Games with the same result count as one sample of all their pairs. For two runs of each in one game: 0.16 to 1. The
-    arguments and errors are those of `probability_of_improvement` and `bootstrap_interval`.
+    Games with the same result count as one sample: n is their number times the smallest n among them. For two runs of
+    each in one game: 0.16 to 1. The arguments and errors are those of `probability_of_improvement` and
+    `bootstrap_interval`.
 
     Source: Agarwal et al. 2021, sec. 4.3; Clopper & Pearson 1934, https://doi.org/10.1093/biomet/26.4.404
     """
@@ -203,7 +204,7 @@ def performance_profile(scores: Scores, thresholds: npt.ArrayLike, *, rng: np.ra
         The profile; `share` falls monotonically in the threshold.
 
     Raises:
-        ValueError: the thresholds are not a non-empty ascending vector, or as `bootstrap_interval`.
+        ValueError: the thresholds are not a non-empty ascending vector; no game; an empty or non-finite game.
 
     Source: Agarwal et al. 2021, sec. 4.2 (run-score distributions), https://arxiv.org/abs/2108.13264
     """
@@ -234,7 +235,7 @@ def _win_rate(left: Float64Array, right: Float64Array) -> Float64Array:
 
 
 def _uncertainty_of_decided(winner: Mapping[str, Float64Array], loser: Mapping[str, Float64Array]) -> float:
-    """How much lower the mean probability may be, though `winner` wins every pair of some games, or all runs tie."""
+    """How much lower the mean probability may be in view of games where `winner` wins every pair, or all runs tie."""
     pairs = [
         min(len(runs), len(loser[game]))
         for game, runs in winner.items()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gsprune.rl.trained import TrainedAgent
-from gsprune.rl.training.pruning import NetworkSize
+from gsprune.rl.training.network_size import NetworkSize
 
 __all__ = ["policy_contract"]
 

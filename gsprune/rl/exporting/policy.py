@@ -26,7 +26,7 @@ from gsprune.rl.evaluation.episodes import Policy
 from gsprune.rl.evaluation.protocol import CLEAN_TRACKS, ProtocolConfig, TrackResult, evaluate_tracks
 from gsprune.rl.exporting.contract import policy_contract
 from gsprune.rl.trained import TrainedAgent
-from gsprune.rl.training.pruning import NetworkSize
+from gsprune.rl.training.network_size import NetworkSize
 
 __all__ = ["QuantizedPolicy", "export_policy", "quantize_policy"]
 

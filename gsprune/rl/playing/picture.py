@@ -14,9 +14,9 @@ from gsprune.rl.playing.rollout import Moment
 with needs("pillow", "play"):
     from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["Pictures", "colours"]
+__all__ = ["Pictures", "newest_picture"]
 
-_LEAST_WIDTH = 240  # pixels, for the text
+_MIN_WIDTH = 240  # pixels, for the text
 _MARGIN = 8
 _BACKGROUND = (24, 26, 30)
 _TITLE_COLOUR = (255, 255, 255)
@@ -31,11 +31,11 @@ class Pictures:
         self._players = players
         self._scale = scale
         heights, widths = zip(*(moment.frame.shape[1:] for moment in first), strict=True)
-        self._panel = max(_LEAST_WIDTH, scale * max(widths))
+        self._panel = max(_MIN_WIDTH, scale * max(widths))
         text = max(11, self._panel // 20)
         self._font = ImageFont.load_default(size=text)
         self._line = int(text * 1.4)
-        lines = max(len(self._wrapped(player, moment)) for player, moment in zip(players, first, strict=True))
+        lines = max(len(self._caption_lines(player, moment)) for player, moment in zip(players, first, strict=True))
         self._top = _MARGIN + lines * self._line + _MARGIN // 2
         # H.264 needs even sides.
         width = len(players) * self._panel + (len(players) + 1) * _MARGIN
@@ -48,16 +48,16 @@ class Pictures:
         pen = ImageDraw.Draw(picture)
         for index, (player, moment) in enumerate(zip(self._players, moments, strict=True)):
             left = _MARGIN + index * (self._panel + _MARGIN)
-            for number, text in enumerate(self._wrapped(player, moment)):
+            for number, text in enumerate(self._caption_lines(player, moment)):
                 colour = _TITLE_COLOUR if number == 0 else _TEXT_COLOUR
                 pen.text((left, _MARGIN // 2 + number * self._line), text, fill=colour, font=self._font)
-            frame = Image.fromarray(colours(moment.frame, player.agent.environment.stack))
+            frame = Image.fromarray(newest_picture(moment.frame, player.agent.environment.stack))
             side = (frame.width * self._scale, frame.height * self._scale)
             frame = frame.resize(side, Image.Resampling.NEAREST)
             picture.paste(frame, (left + (self._panel - frame.width) // 2, self._top))
         return picture
 
-    def _wrapped(self, player: Player, moment: Moment) -> list[str]:
+    def _caption_lines(self, player: Player, moment: Moment) -> list[str]:
         """The caption in lines that fit the panel."""
         lines = []
         for text in player.caption(moment):
@@ -72,13 +72,12 @@ class Pictures:
         return lines
 
 
-def colours(frame: Uint8Array, stack: int = 1) -> Uint8Array:
+def newest_picture(frame: Uint8Array, stack: int = 1) -> Uint8Array:
     """The newest picture of an observation, as (H, W, 3).
 
     Args:
         frame: (C, H, W), the planes of one picture after those of the other; the newest picture is last.
-        stack: number of pictures. One with three planes is in colour, as is one with four, whose last is transparency;
-            of others the last plane is shown in grey.
+        stack: number of pictures. Three planes are RGB, four are RGBA. Of any other number the last is shown in grey.
     """
     picture = frame[-(len(frame) // stack) :]
     planes = picture[:3] if len(picture) in (3, 4) else np.repeat(picture[-1:], 3, axis=0)

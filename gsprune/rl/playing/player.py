@@ -12,7 +12,7 @@ from gsprune.engines.timing import torch_threads
 from gsprune.networks import example_frames
 from gsprune.rl.playing.rollout import Moment
 from gsprune.rl.trained import TrainedAgent
-from gsprune.rl.training.pruning import NetworkSize
+from gsprune.rl.training.network_size import NetworkSize
 
 __all__ = ["Player", "players_of"]
 

@@ -25,7 +25,7 @@ __all__ = ["check_video_path", "write_video"]
 
 _PALETTE_SAMPLES = 24  # number of pictures that determine the palette of a GIF
 _COLOURS = 256  # colours of a GIF; with 64 the file is a fifth smaller, but small bright objects lose their colour
-_LEAST_GIF_MILLISECONDS = 20  # browsers show shorter pictures for 100 ms
+_MIN_GIF_MILLISECONDS = 20  # browsers show shorter pictures for 100 ms
 
 
 def check_video_path(path: Path) -> None:
@@ -68,7 +68,7 @@ def _write_gif(path: Path, film: Film, fps: int) -> None:
 
     palette = _palette(film)
     pictures = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in film)
-    duration = max(_LEAST_GIF_MILLISECONDS, round(1000 / fps))
+    duration = max(_MIN_GIF_MILLISECONDS, round(1000 / fps))
     next(pictures).save(path, "GIF", save_all=True, append_images=pictures, duration=duration, loop=0)
 
 

@@ -32,7 +32,8 @@ from gsprune.rl.training.environment_states import EnvironmentStates
 from gsprune.rl.training.evaluations import Evaluations
 from gsprune.rl.training.from_scratch import take_widths
 from gsprune.rl.training.metrics import EpisodeTracker, MetricWriter, Row, as_row
-from gsprune.rl.training.pruning import NetworkSize, build_method
+from gsprune.rl.training.network_size import NetworkSize
+from gsprune.rl.training.pruning import build_method
 from gsprune.rl.training.run_folder import RunFolder
 from gsprune.rl.training.step_effect import AgentOutputs, StepEffect, held_out_count
 from gsprune.rl.training.workers import CPU_MICROBATCH, start_workers

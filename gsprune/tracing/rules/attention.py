@@ -8,7 +8,7 @@ from gsprune.tracing.call import Call
 from gsprune.tracing.rules.operands import Operand, highest_kind, merge
 from gsprune.tracing.rules.products import contract, note_products
 from gsprune.tracing.rules.registry import aten
-from gsprune.tracing.scales import keep_scale
+from gsprune.tracing.scales import note_attention
 from gsprune.tracing.shadow import Labels, Shadow, varying
 from gsprune.tracing.tape import Tape
 
@@ -25,10 +25,10 @@ def _attention(tape: Tape, call: Call) -> list[Shadow]:
     for shadow in (query, key, value):
         tape.heads += [layer for layer in shadow.layers if len(varying(layer)) > 1 and layer.shape[-1] > 1]
     widths = [_width(tape, shadow, f"{call.op}: positions of a head") for shadow in (query, key, value)]
-    tape.scale = keep_scale(tape, query, key, call.op, call.kwargs.get("scale"))
+    tape.scale = note_attention(tape, query, key, call.op, call.kwargs.get("scale"))
     if tensors[0].shape[-1] > 1:
-        one, other = (None if width is None else width.reshape(-1) for width in widths[:2])
-        contract(tape, one, query.kind, other, key.kind)
+        query_width, key_width = (None if width is None else width.reshape(-1) for width in widths[:2])
+        contract(tape, query_width, query.kind, key_width, key.kind)
         note_products(tape, query, key, [] if widths[0] is None else [widths[0]])
     layers = merge(tape, [_batch(tape, call, tensor) for tensor in tensors])
     layers += [] if widths[2] is None else [widths[2]]

@@ -96,15 +96,15 @@ def _split(tape: Tape, call: Call) -> list[Shadow]:
     elif len(set(sizes)) == 1:
         _split_parts(tape, shadow, axis, len(sizes))
     elif with_sizes:
-        _keep_as_long(tape, shadow, axis, sizes)
+        _note_equal_lengths(tape, shadow, axis, sizes)
     else:
         tape.protect_along(shadow, [axis], f"{call.op} into unequal parts")
     ends = np.cumsum(sizes).tolist()
     return [_cut(shadow, axis, slice(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
 
 
-def _keep_as_long(tape: Tape, shadow: Shadow, axis: int, sizes: Sequence[int]) -> None:
-    """Keep those of unequal parts that have one size equally long: the code may use one number for all of them."""
+def _note_equal_lengths(tape: Tape, shadow: Shadow, axis: int, sizes: Sequence[int]) -> None:
+    """Note that parts of the same size must stay equally long: the code may use one number for all of them."""
     for layer in shadow.layers:
         if layer.shape[axis] == 1:
             continue
@@ -147,23 +147,23 @@ def _joined(tape: Tape, tensors: Sequence[torch.Tensor], operands: Sequence[Oper
         for other in layers[1:]:
             tape.protect(other, "cat: another axis holds the channels")
         along.append(layers[0] if layers else None)
-    free = [
-        layer is None and item.kind is Kind.CONSTANT and _is_of_any_width(tensor, axis)
+    are_flexible = [
+        layer is None and item.kind is Kind.CONSTANT and _is_flexible(tensor, axis)
         for tensor, item, layer in zip(tensors, operands, along, strict=True)
     ]
-    if all(layer is None for layer in along) and (axis == 0 or all(free) or not any(free)):
+    if all(layer is None for layer in along) and (axis == 0 or len(set(are_flexible)) == 1):
         return None
     pieces = []
-    for item, layer, is_free in zip(operands, along, free, strict=True):
+    for item, layer, is_flexible in zip(operands, along, are_flexible, strict=True):
         size = item.sizes[axis]
-        part = np.full((1,) * len(item.sizes), FLEXIBLE if is_free else FIXED, np.int32) if layer is None else layer
+        part = np.full((1,) * len(item.sizes), FLEXIBLE if is_flexible else FIXED, np.int32) if layer is None else layer
         pieces.append(np.broadcast_to(part, [*part.shape[:axis], size, *part.shape[axis + 1 :]]))
     common = np.broadcast_shapes(*[(*piece.shape[:axis], 1, *piece.shape[axis + 1 :]) for piece in pieces])
     whole = [np.broadcast_to(piece, [*common[:axis], piece.shape[axis], *common[axis + 1 :]]) for piece in pieces]
     return np.concatenate(whole, axis)
 
 
-def _is_of_any_width(constant: torch.Tensor, axis: int) -> bool:
+def _is_flexible(constant: torch.Tensor, axis: int) -> bool:
     """True if a constant's values are equal along `axis` (a state of zeros) and the code does not contain its size."""
     size = constant.shape[axis]
     if size == 1 or constant.is_meta or are_written_sizes([size]):

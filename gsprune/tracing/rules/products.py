@@ -20,17 +20,20 @@ __all__ = ["contract", "first_vector", "note_products", "vectors_along"]
 
 
 def vectors_along(
-    tape: Tape, layers: Sequence[Labels], axis: int, *, named: bool = True
+    tape: Tape, layers: Sequence[Labels], axis: int, *, respect_explicit: bool = True
 ) -> tuple[list[Labels], list[Labels]]:
     """The layers that vary over `axis`, as vectors that are tied along all other axes; and the remaining layers.
 
-    With `named`, a layer whose channels the code places along another axis (`Split.named`) is tied along `axis`.
+    With `respect_explicit`, a layer whose channels the code places along another axis (`Split.is_explicit`) is tied
+    along `axis`.
     """
     vectors, rest = [], []
     for layer in layers:
         if layer.shape[axis] == 1:
             rest.append(layer)
-        elif named and len(varying(layer)) > 1 and tape.kept_axis(layer, named=True) not in (None, axis):
+            continue
+        kept = tape.kept_axis(layer, explicit_only=True) if respect_explicit and len(varying(layer)) > 1 else None
+        if kept not in (None, axis):
             rest.append(tape.collapse(layer, [axis]))
         else:
             vectors.append(tape.vector(layer, axis))
@@ -97,9 +100,9 @@ def _matrix_product(tape: Tape, a: torch.Tensor, b: torch.Tensor, transposed: bo
     first, second = tape.of(a), tape.of(b)
     second_layers = [np.swapaxes(layer, -1, -2) for layer in second.layers] if transposed else second.layers
     # Between two activations, queries and keys keep their heads, even if a view determines another axis.
-    named = Kind.PARAMETER in (first.kind, second.kind)
-    mine, rows = vectors_along(tape, first.layers, a.ndim - 1, named=named)
-    theirs, columns = vectors_along(tape, second_layers, b.ndim - 2, named=named)
+    has_weight = Kind.PARAMETER in (first.kind, second.kind)
+    mine, rows = vectors_along(tape, first.layers, a.ndim - 1, respect_explicit=has_weight)
+    theirs, columns = vectors_along(tape, second_layers, b.ndim - 2, respect_explicit=has_weight)
     _mark_heads(tape, [*first.layers, *second_layers])
     if a.shape[-1] > 1:
         _protect_from_uneven(tape, a, -1, theirs)
@@ -153,7 +156,7 @@ def _equal_heads(tape: Tape, layers: Sequence[Labels]) -> list[Labels]:
 
 
 def _lifted(tape: Tape, tensor: torch.Tensor, ndim: int, *, is_column: bool = False) -> torch.Tensor:
-    """A view of `tensor` with axes of size 1 in front (of a column, one of them behind), carrying its shadow."""
+    """A view of `tensor` with axes of size 1 in front, carrying its shadow. A column has one of them at the end."""
     if tensor.ndim == ndim:
         return tensor
     front, behind = (1,) * (ndim - tensor.ndim - is_column), (1,) * is_column
@@ -163,7 +166,7 @@ def _lifted(tape: Tape, tensor: torch.Tensor, ndim: int, *, is_column: bool = Fa
     return view
 
 
-def _plus(tape: Tape, result: Shadow, bias: torch.Tensor | None, call: Call) -> Shadow:
+def _with_bias(tape: Tape, result: Shadow, bias: torch.Tensor | None, call: Call) -> Shadow:
     """A product with a bias added."""
     if bias is None:
         return result
@@ -182,16 +185,16 @@ def _matmul(tape: Tape, call: Call) -> Shadow:
 
 @aten("addmm baddbmm addmv")
 def _addmm(tape: Tape, call: Call) -> Shadow:
-    """addmm(bias, a, b) and its kin."""
+    """addmm(bias, a, b), baddbmm and addmv."""
     bias, a, b = call.args[:3]
-    return _plus(tape, _product(tape, a, b), bias, call)
+    return _with_bias(tape, _product(tape, a, b), bias, call)
 
 
 @aten("linear")
 def _linear(tape: Tape, call: Call) -> Shadow:
     """linear(x, weight, bias)."""
     x, weight = call.args[:2]
-    return _plus(tape, _product(tape, x, weight, transposed=True), call.arg(2, "bias"), call)
+    return _with_bias(tape, _product(tape, x, weight, transposed=True), call.arg(2, "bias"), call)
 
 
 @aten("_grouped_mm")

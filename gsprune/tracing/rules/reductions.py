@@ -52,9 +52,8 @@ def _reduce_layer(tape: Tape, layer: Labels, axes: Sequence[int]) -> Labels | No
         return layer
     if len(inside) == len(over):
         return None
-    found = tape.kept_axis(layer)
-    kept = over[1] if found is None else found
-    if len(over) == 2 and inside == [over[1]] == [kept]:
+    kept = tape.kept_axis(layer)
+    if len(over) == 2 and inside == [over[1]] and kept in (None, over[1]):
         tape.collapse(layer, [over[0]])
         return None
     return tape.collapse(layer, inside)
@@ -73,7 +72,7 @@ def _sum(tape: Tape, call: Call) -> Shadow:
 
 
 @aten("mean nanmean amax amin aminmax var std var_mean std_mean logsumexp prod all any count_nonzero")
-def _mean(tape: Tape, call: Call) -> Shadow:
+def _statistic(tape: Tape, call: Call) -> Shadow:
     """Means, extremes and moments over given axes."""
     return _reduce(tape, call, _dims(call), exact=False)
 
@@ -87,7 +86,7 @@ def _norm(tape: Tape, call: Call) -> Shadow:
 @aten("max min")
 def _extreme(tape: Tape, call: Call) -> Shadow | list[Shadow]:
     """``max`` and ``min``: a population; along one axis, the second output holds positions of that axis."""
-    result = _mean(tape, call)
+    result = _statistic(tape, call)
     return result if isinstance(call.out, Tensor) else [result, _with_positions(tape, call, result)]
 
 

@@ -44,7 +44,6 @@ void slice_all(const std::vector<gsprune::SliceJob>& jobs, const std::vector<gsp
 std::vector<Isa> available_isas() {
     std::vector<Isa> isas{Isa::plain};
     if (gsprune::best_isa() >= Isa::avx2) isas.push_back(Isa::avx2);
-    if (gsprune::best_isa() >= Isa::avx512) isas.push_back(Isa::avx512);
     return isas;
 }
 

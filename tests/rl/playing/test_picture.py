@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gsprune.rl.playing.picture import colours
+from gsprune.rl.playing.picture import newest_picture
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,6 @@ from gsprune.rl.playing.picture import colours
 )
 def test_the_newest_picture_of_a_stack_is_shown(planes: int, stack: int, shown: list[int]) -> None:
     frame = np.arange(planes, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 5), np.uint8)
-    picture = colours(frame, stack)
+    picture = newest_picture(frame, stack)
     assert picture.shape == (2, 5, 3)
     assert picture[0, 0].tolist() == shown

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.rl.algorithms.ppo.config import PRESETS
-from gsprune.rl.training.pruning import NetworkSize
+from gsprune.rl.training.network_size import NetworkSize
 from gsprune.rl.training.summary import RunSummary, summarize, write_summary
 
 

@@ -30,8 +30,8 @@ class DQNConfig(TrainConfig):
     replay_capacity: int = 1_000_000
     """transitions kept; each takes the bytes of one image, 12,288 for Procgen and 7,056 for Atari"""
     replay_storage: Literal["disk", "memory"] = "disk"
-    """where the frames of the replay lie: in a memory-mapped file of the run folder, so that a resumed run has them
-    again, or in memory, where a resumed run fills its replay anew"""
+    """storage of the replay's frames: disk, a memory-mapped file in the run folder, which a resumed run opens again; or
+    memory, where a resumed run fills a new replay"""
     replay_spare: int = 250_000
     """transitions by which the file is larger, so that a crash loses none; a checkpoint comes after half of them"""
     n_step: int = 3
@@ -55,12 +55,12 @@ class DQNConfig(TrainConfig):
     max_grad_norm: float | None = 10.0
     """gradients are scaled down to this norm; None leaves them as they are"""
     prune_interval: int = 2_000
-    """gradient steps between pruning steps (and between two looks of ReDo at the activations)"""
+    """gradient steps between pruning steps (and between two searches of ReDo for dormant units)"""
     log_interval: int = 50
     """steps of all environments per row of metrics"""
 
     def check(self) -> None:
-        """Complain of the first option that is wrong.
+        """Raise an error for the first invalid option.
 
         Raises:
             ValueError: names the option, its value, the constraint and the way out.
@@ -94,7 +94,7 @@ class DQNConfig(TrainConfig):
             )
 
     def check_environment(self, environment: EnvironmentDescription) -> None:
-        """Complain of actions that are not discrete."""
+        """Raise an error for actions that are not discrete."""
         num_actions(environment)
 
     def idle_by_algorithm(self) -> dict[str, str]:
@@ -175,4 +175,4 @@ PRESETS: dict[str, DQNConfig] = {
         eval_num_envs=10,
     ),
 }
-"""The values of ``--preset``; flags on the command line come before them."""
+"""The values of ``--preset``. Options on the command line override them."""

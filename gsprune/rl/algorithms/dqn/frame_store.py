@@ -18,13 +18,13 @@ __all__ = ["FrameStore"]
 class FrameStore:
     """A table of `rows` times `columns` frames: a row for each vector step, a column for each environment.
 
-    In a file the frames outlive the process. The kernel writes its pages back whenever it likes, so after a crash the
-    file is *ahead* of the last checkpoint: what was written since lies over the oldest rows. The table itself knows
-    nothing of that; its user keeps spare rows (see `gsprune.rl.algorithms.dqn.replay`).
+    In a file the frames outlive the process. The kernel writes its pages back at any time, so after a crash the file is
+    *ahead* of the last checkpoint: newer frames have replaced the oldest rows. The replay buffer has spare rows for
+    this (see `gsprune.rl.algorithms.dqn.replay`).
 
     Attributes:
         path: the file; None in memory.
-        is_reopened: whether the file was there before.
+        is_reopened: True if the file existed before.
     """
 
     def __init__(self, rows: int, columns: int, frame_shape: tuple[int, ...], path: Path | None = None) -> None:
@@ -66,7 +66,7 @@ class FrameStore:
 
     @property
     def index_nbytes(self) -> int:
-        """Memory of everything else: none."""
+        """Memory of everything but the frames: none."""
         return 0
 
     def write(self, row: int, frames: Uint8Array) -> None:
@@ -89,7 +89,7 @@ class FrameStore:
         return out
 
     def flush(self) -> None:
-        """Write the file's pages to disk, so that they survive a power cut; nothing in memory."""
+        """Write the file's pages to disk, so that they survive a power cut."""
         if self._map is not None:
             self._map.flush()
 

@@ -17,11 +17,11 @@ class LastFrames:
     """The last frame of each truncated episode of a replay; episodes are long, so these frames are few.
 
     Attributes:
-        truncated: (rows, N) bool, where a time limit ended an episode whose last frame is here.
+        truncated: (rows, N) bool, True where a time limit ended an episode. Its last frame is stored.
     """
 
     def __init__(self, rows: int, num_envs: int, frame_shape: tuple[int, ...]) -> None:
-        """Hold no frame."""
+        """Create an empty store."""
         self.truncated: BoolArray = np.zeros((rows, num_envs), np.bool_)
         self._frame_shape = frame_shape
         self._frames: dict[tuple[int, int], Uint8Array] = {}
@@ -72,7 +72,7 @@ class LastFrames:
         return {"truncated": self.truncated.copy(), "last_frames": frames}
 
     def load_state_dict(self, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
-        """Go on from a `state_dict`; older checkpoints have none, and their truncated episodes count as ended."""
+        """Go on from a `state_dict`. Without frames in it (an older checkpoint), truncated episodes count as ended."""
         self.truncated[:] = state.get("truncated", False)
         positions = np.argwhere(self.truncated).tolist()
         self._frames = {

@@ -54,13 +54,13 @@ def n_step_returns(
 def double_dqn_targets(returns: Tensor, discounts: Tensor, next_online: Tensor, next_target: Tensor) -> Tensor:
     """Targets whose bootstrap action is chosen by the online network and valued by the target network.
 
-        y = R + d · Q_target(s_n, argmax_a Q_online(s_n, a))
+        y = R + d · Q_target(s_m, argmax_a Q_online(s_m, a))
 
     Args:
         returns: (B,) n-step returns.
-        discounts: (B,) γ^n, or 0 where the episode ended inside the window.
-        next_online: (B, A) online values of the n-th observation.
-        next_target: (B, A) target values of the n-th observation.
+        discounts: (B,) from `n_step_returns`.
+        next_online: (B, A) online values of s_m, the observation that ends the window.
+        next_target: (B, A) target values of s_m.
 
     Returns:
         (B,) targets, without gradient.

@@ -1,4 +1,4 @@
-"""Prioritised n-step replay: images stored once as uint8, stacks, windows and next observations found by index."""
+"""Prioritised n-step replay. Images are stored once as uint8. Stacks, windows and next observations are gathered."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["PrioritizedReplay", "ReplayBatch", "ReplayOptions"]
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """How a replay buffer keeps and samples transitions.
+    """Size and exponents of a replay buffer.
 
     Attributes:
         capacity: transitions kept over all environments.
         n_step: length of the windows.
         gamma: discount per step.
         alpha: exponent of the priorities; 0 samples uniformly.
-        beta: exponent of the importance weights; 0 corrects nothing.
+        beta: exponent of the importance weights; 0 gives equal weights.
         eps: added to every |error|.
     """
 
@@ -55,7 +55,7 @@ class ReplayBatch:
         next_observations: (B, *frame_shape) uint8, the n-th observation, or the last one before a time limit (of
             another episode where the discount is 0).
         weights: (B,) float32 importance weights of mean 1.
-        leaves: (B,) int64, what `PrioritizedReplay.update` takes.
+        leaves: (B,) int64, leaves of the sum tree, for `PrioritizedReplay.update`.
     """
 
     observations: Uint8Array
@@ -80,9 +80,9 @@ class PrioritizedReplay:
     stacks were stored.
 
     With `path` the frames lie in a memory-mapped file, everything else goes into the checkpoint (`state_dict`). After
-    a crash the file is ahead of the checkpoint. Therefore the ring has `spare_steps` rows more than are sampled:
-    steps written since a checkpoint fall on rows that it does not need. The buffer counts on two checkpoints being
-    kept, the last and the one before; `needs_checkpoint` says when the next one is due.
+    a crash the file is ahead of the checkpoint. Therefore `spare_steps` rows more exist than are sampled, and steps
+    written since a checkpoint fall on rows that it does not need. The run must keep the last two checkpoints, and write
+    one whenever `needs_checkpoint` is true.
 
     Attributes:
         frames: the store of the observations, in memory or in a file.
@@ -147,15 +147,15 @@ class PrioritizedReplay:
 
     @property
     def index_nbytes(self) -> int:
-        """Memory of everything else in bytes."""
+        """Memory of everything but the frames, in bytes."""
         small = self._actions.nbytes + self._rewards.nbytes + self._ended.nbytes
         return self.frames.index_nbytes + small + self._last_frames.nbytes + self._tree.nbytes
 
     def needs_checkpoint(self, upcoming: int) -> bool:
-        """Whether a checkpoint must be written before `upcoming` more steps are added.
+        """True if a checkpoint must be written before `upcoming` more steps are added.
 
-        It must be when they would use up half of the spare rows since the last one: then even the checkpoint before
-        the last finds all its frames, at any moment.
+        At most half of the spare rows are written between two checkpoints. So the checkpoint before the last one still
+        has all its frames.
 
         Args:
             upcoming: vector steps until the next opportunity, at most half of `spare_steps`.
@@ -176,12 +176,12 @@ class PrioritizedReplay:
             observations: (N, *frame_shape) uint8, before the actions.
             actions: (N,) int64.
             rewards: (N,) float32, after the actions.
-            ended: (N,) bool, whether the episode ended with this step; the next step's observation is then the first of
+            ended: (N,) bool, True if the episode ended with this step; the next step's observation is then the first of
                 a new episode.
-            truncated: the episodes among them that a time limit ended.
+            truncated: those of the ended episodes that a time limit ended.
 
         Raises:
-            GspruneError: the observations are not the stacks that they are described as; nothing is stored.
+            GspruneError: the observations are not stacks of the last images; nothing is stored.
         """
         row = self._steps % self._rows
         self.frames.write(row, observations)
@@ -189,22 +189,22 @@ class PrioritizedReplay:
         self._rewards[row] = rewards
         self._ended[row] = ended
         self._last_frames.put(row, truncated)
-        self._weigh(self._steps - self._live, 0.0)
-        self._weigh(self._steps - self.options.n_step, self._max_priority)
+        self._set_priorities(self._steps - self._live, 0.0)
+        self._set_priorities(self._steps - self.options.n_step, self._max_priority)
         self._steps += 1
 
     def cut_episodes(self) -> None:
-        """End all episodes with the newest step, because the next observations are of others.
+        """End all episodes with the newest step.
 
-        A resumed run whose environments cannot save their states begins new episodes.
+        A resumed run calls this if its environments cannot save their states, because they begin new episodes.
         """
         if self._steps > 0:
             self._ended[(self._steps - 1) % self._rows] = True
 
-    def _weigh(self, time: int, weight: float) -> None:
-        """Give all transitions of a logical time the same weight."""
+    def _set_priorities(self, time: int, priority: float) -> None:
+        """Give all transitions of a logical time the same priority."""
         if time >= 0:
-            self._tree.set_range(time % self._rows * self.num_envs, np.full(self.num_envs, weight))
+            self._tree.set_range(time % self._rows * self.num_envs, np.full(self.num_envs, priority))
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> ReplayBatch:
         """Draw transitions in proportion to their priorities.
@@ -232,7 +232,7 @@ class PrioritizedReplay:
         )
 
     def frames_at(self, positions: IntArray) -> Uint8Array:
-        """(B, *frame_shape) uint8: observations by their numbers, (B,) in [0, size); 0 is of the oldest step."""
+        """(B, *frame_shape) uint8 observations at (B,) positions in [0, size). Position 0 is the oldest step's."""
         oldest = max(0, self._steps - self._live)
         times, envs = np.divmod(positions, self.num_envs)
         out = np.empty((len(positions), *self.frames.frame_shape), dtype=np.uint8)
@@ -247,12 +247,12 @@ class PrioritizedReplay:
         """
         weights = priorities(errors, self.options.alpha, self.options.eps)
         self._max_priority = max(self._max_priority, float(weights.max()))
-        # A step added since the batch was drawn may have retired some of it: those stay out.
+        # Steps added since the batch was drawn may have replaced some of its transitions. Their priority stays 0.
         alive = self._tree.leaves[leaves] > 0.0
         self._tree.set(leaves[alive], weights[alive])
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the frames: arrays and numbers, copies."""
+        """Copies of everything but the frames."""
         return {
             "layout": self._layout(),
             "steps": self._steps,
@@ -266,7 +266,7 @@ class PrioritizedReplay:
         }
 
     def checkpointed(self) -> None:
-        """Say that the present `state_dict` is on disk."""
+        """Note that the present `state_dict` is part of a checkpoint."""
         self._saved = self._steps
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -277,7 +277,7 @@ class PrioritizedReplay:
 
         Raises:
             ValueError: this buffer's frames are in memory or in a new file, so the checkpoint's are lost.
-            CheckpointError: it is of a buffer of another layout; nothing is changed.
+            CheckpointError: the state is that of a buffer with another layout; nothing is changed.
         """
         if not self.frames.is_reopened:
             raise ValueError("the frames of this checkpoint are gone: give the `path` of their file")

@@ -1,4 +1,4 @@
-"""Where a replay buffer's stacks of images lie: every image once, the stacks rebuilt when they are read."""
+"""Storage of a replay buffer's stacks. Every image is stored once, and stacks are rebuilt when they are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["StackStore"]
 
 
 class StackStore:
-    """A ring of `rows` vector steps of `num_envs` stacks, of each of which only the newest image is stored.
+    """A ring of `rows` vector steps of `num_envs` stacks. Only the newest image of each stack is stored.
 
     The older images of a stack are those of the rows before. At the start of an episode there are none; the
     environment fills such stacks with black images (ale-py) or with copies of the first one (gymnasium). `write`
@@ -52,24 +52,24 @@ class StackStore:
         self._depths = np.zeros((rows, num_envs), dtype=np.min_scalar_type(stack + 1))
         # True where black images fill the rest of a stack, False where copies of its oldest stored image do.
         self._black = np.zeros((rows, num_envs), dtype=np.bool_)
-        self._before = np.empty((num_envs, *frame_shape), dtype=np.uint8)
+        self._previous = np.empty((num_envs, *frame_shape), dtype=np.uint8)  # a buffer
         self._ages = np.arange(stack)[::-1].copy()  # of the images in a stack, in steps
 
     @property
     def index_nbytes(self) -> int:
-        """Memory of everything else in bytes."""
+        """Memory of everything but the images, in bytes."""
         return self._newest.nbytes + self._depths.nbytes + self._black.nbytes
 
     def write(self, row: int, frames: Uint8Array) -> None:
         """Store one vector step, (num_envs, *frame_shape) uint8, after that of the row before.
 
         Raises:
-            GspruneError: an observation continues neither the stack before nor begins one; nothing is written.
+            GspruneError: an observation neither continues the stack before it nor begins one; nothing is written.
         """
         stacks = frames.reshape(self.num_envs, self.stack, -1)
         before = (row - 1) % self.rows
         if self._depths[before].any():
-            self._depths[row], self._black[row] = self._continued(before, stacks)
+            self._depths[row], self._black[row] = self._next_depths(before, stacks)
             newest = (self._newest[before] + 1) % self._images.columns
         else:
             # The first step may come in the midst of an episode: its older images get columns of their own.
@@ -80,10 +80,10 @@ class StackStore:
         self._images.write_column(newest, stacks[:, -1])
         self._newest[row] = newest
 
-    def _continued(self, before: int, stacks: Uint8Array) -> tuple[AnyArray, BoolArray]:
+    def _next_depths(self, before: int, stacks: Uint8Array) -> tuple[AnyArray, BoolArray]:
         """The depths of stacks that come after row `before`, and where black images fill their rest."""
         envs = np.arange(self.num_envs)
-        previous = self.gather(np.full(self.num_envs, before), envs, self._before).reshape(stacks.shape)
+        previous = self.gather(np.full(self.num_envs, before), envs, self._previous).reshape(stacks.shape)
         older = stacks[:, :-1]
         continues = (older == previous[:, 1:]).all(axis=(1, 2))
         depths = np.minimum(self._depths[before] + 1, self.stack)
@@ -112,11 +112,11 @@ class StackStore:
         return out
 
     def flush(self) -> None:
-        """Write the file's pages to disk; nothing in memory."""
+        """Write the file's pages to disk."""
         self._images.flush()
 
     def state_dict(self) -> dict[str, AnyArray]:
-        """Everything but the images, copies."""
+        """Copies of everything but the images."""
         return {"newest": self._newest.copy(), "depths": self._depths.copy(), "black": self._black.copy()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

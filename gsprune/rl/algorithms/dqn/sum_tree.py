@@ -13,13 +13,13 @@ __all__ = ["SumTree"]
 class SumTree:
     """Non-negative weights over `size` leaves with their partial sums.
 
-    The nodes lie in one array: node 1 is the root, the children of node i are 2i and 2i + 1, the leaves come last.
-    Every inner node is always recomputed from its two children, never adjusted by a difference, so rounding errors do
-    not pile up over a run of 10^8 updates and equal leaves always give an equal tree.
+    The nodes are in one array: node 1 is the root, the children of node i are 2i and 2i + 1, the leaves are last. Every
+    inner node is recomputed from its two children, never adjusted by a difference. So rounding errors do not add up
+    over 10^8 updates, and equal leaves always give an equal tree.
     """
 
     def __init__(self, size: int) -> None:
-        """All weights are zero.
+        """Create a tree with zero weights.
 
         Args:
             size: number of leaves, >= 1.
@@ -51,7 +51,7 @@ class SumTree:
         return view
 
     def set(self, leaves: IntArray, weights: Float64Array) -> None:
-        """Give leaves new weights; of a leaf named twice the last weight counts.
+        """Give leaves new weights. The last weight of a repeated leaf is used.
 
         Args:
             leaves: (B,) int64 in [0, size).
@@ -66,7 +66,7 @@ class SumTree:
             raise ValueError(f"`leaves` must lie in [0, {self.size}), got {leaves.min()} to {leaves.max()}")
         _check_weights(weights)
         nodes = leaves + self._first_leaf
-        # NumPy leaves open which of two equal indices wins; the last one must, as in a loop.
+        # NumPy does not define which of two equal indices wins. Here the last one must.
         if len(np.unique(nodes)) < len(nodes):
             nodes, last = np.unique(nodes[::-1], return_index=True)
             weights = weights[::-1][last]
@@ -76,7 +76,7 @@ class SumTree:
             self._nodes[nodes] = self._nodes[2 * nodes] + self._nodes[2 * nodes + 1]
 
     def set_range(self, start: int, weights: Float64Array) -> None:
-        """Give the leaves start, start + 1, ... new weights: slices instead of index arrays.
+        """Give the leaves start, start + 1, ... new weights, by slices instead of index arrays.
 
         Args:
             start: first leaf.
@@ -100,13 +100,13 @@ class SumTree:
             self._nodes[low:high] = self._nodes[2 * low : 2 * high : 2] + self._nodes[2 * low + 1 : 2 * high : 2]
 
     def find(self, values: Float64Array) -> IntArray:
-        """The leaf in whose interval each value falls when the weights are laid end to end.
+        """The leaf of each value: the first one whose cumulative sum of weights is above the value.
 
         Args:
             values: (B,) float64 in [0, total).
 
         Returns:
-            (B,) int64 leaves, each of positive weight even where rounding pushes a value over an edge.
+            (B,) int64 leaves, each with a positive weight even if rounding moves a value to the next leaf.
 
         Raises:
             ValueError: all weights are zero.

@@ -35,15 +35,15 @@ _REPLAY_FILES = "replay*.bin"
 class DQNTrainer(Trainer[DQNConfig]):
     """A training run of DQN.
 
-    Every step of all environments is followed by one gradient step; a pruning event comes with every
-    `prune_interval`-th gradient step. The target network follows each of them in the same transaction, so that the
-    values it holds are those of the network before, less the channels that are gone.
+    One gradient step follows every step of all environments, and a pruning event every `prune_interval`-th gradient
+    step. The target network is a follower in the same transaction: it keeps its older weights without the removed
+    channels.
 
     Attributes:
-        target: the target network, of the agent's widths.
+        target: the target network, with the agent's widths.
         replay: the replay buffer.
-        env_steps: environment steps that are over, also within an iteration.
-        updates: gradient steps that are over.
+        env_steps: environment steps so far, also within an iteration.
+        updates: gradient steps so far.
     """
 
     policy_metric = "pruning/action_change"
@@ -67,7 +67,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         self.env_steps = self.updates = 0
         self._learning_starts = config.learning_starts
         self._rng = np.random.default_rng(config.seed)
-        # A process alone draws all from one generator; several explore with a common one and sample each by its own.
+        # A single process has one generator. Several processes explore with a common one and sample with separate ones.
         self._sampling_rng = (
             self._rng if self.ranks.is_alone else np.random.default_rng([config.seed, self.ranks.size, self.ranks.rank])
         )
@@ -76,7 +76,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         self._loss = self.compilation.wrap("the loss", self._q_loss)
 
     def _build_replay(self) -> PrioritizedReplay:
-        """The replay of this process's environments, which may have its content in a file already."""
+        """The replay of this process's environments, which may reopen a file."""
         config, stack = self.config, self.environment.stack
         on_disk = config.replay_storage == "disk"
         replay = PrioritizedReplay(
@@ -100,7 +100,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         return (self.target,)
 
     def policy(self, generator: torch.Generator) -> Policy:
-        """The agent as it is evaluated: it takes the action of the highest value."""
+        """The policy for evaluations, which takes the action with the highest value."""
         return greedy_policy(self._all_values, self.device)
 
     def _iterate(self) -> dict[str, float | int | None]:
@@ -113,7 +113,7 @@ class DQNTrainer(Trainer[DQNConfig]):
                 totals += self._update()
             activity = "playing and learning" if learns else "filling the replay"
             self._report_activity((step + 1) * self.config.num_envs, activity)
-            # The last step of all environments has reached another multiple of the interval.
+            # True if a multiple of the interval is within the last step of all environments.
             if self.env_steps % self.config.target_interval < self.config.num_envs:
                 self.target.load_state_dict(self.agent.state_dict())
         totals = self.ranks.sum(totals)
@@ -133,11 +133,11 @@ class DQNTrainer(Trainer[DQNConfig]):
         return epsilon_at(self.env_steps, config.total_timesteps, config.epsilon_final, config.exploration_fraction)
 
     def _act(self) -> None:
-        """One step of all environments into the replay."""
+        """Act once in all environments, and add the step to the replay."""
         frames = self.next_frames
         pieces = self.workers.forward(self._greedy, torch.from_numpy(frames).to(self.device))
         greedy = torch.cat(pieces).cpu().numpy()
-        # Every process draws the coins of all environments, so that none is drawn twice.
+        # Every process draws the random numbers of all environments, so that processes use different ones.
         chosen = np.zeros(self.config.num_envs, np.int64)
         mine = slice(self.share.start, self.share.stop)
         chosen[mine] = greedy
@@ -150,10 +150,10 @@ class DQNTrainer(Trainer[DQNConfig]):
         self.env_steps += self.config.num_envs
 
     def _update(self) -> Tensor:
-        """One gradient step, and a pruning event where one is due; returns (2,) loss and mean value.
+        """Take a gradient step, and a pruning step if one is due; return (2,) loss and mean value.
 
-        With several processes each samples its share of the batch from its own replay, by its own priorities; what
-        it returns is its part of the sum.
+        Each of several processes samples its share of the batch from its own replay by its own priorities, and returns
+        its part of the sums.
         """
         config = self.config
         batch = self.replay.sample(self._batch_size, self._sampling_rng)
@@ -164,7 +164,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         self.replay.update(batch.leaves, torch.cat(errors).cpu().numpy())
         self.updates += 1
         before, progress = self._progress_at(self.env_steps - config.num_envs), self._progress_at(self.env_steps)
-        schedule_ends = before < config.prune_end <= progress  # is an event, however rare the others are
+        schedule_ends = before < config.prune_end <= progress  # an event, also between multiples of the interval
         if self.updates % config.prune_interval == 0 or schedule_ends:
             self._prune(progress, self.updates, tensors[0])
         return sum(parts, torch.zeros(2, device=self.device))
@@ -172,8 +172,8 @@ class DQNTrainer(Trainer[DQNConfig]):
     def _as_stored(self, frames: Uint8Array) -> Uint8Array:
         """Observations (N, C, H, W) as the replay stores them.
 
-        Stacks stay as they are, one image behind the other. Other observations get their channels last: so Procgen
-        draws them, so they are copied without a change of order, and so they come back channels-last.
+        Stacks are stored image by image. Other observations are stored with channels last, the memory order of Procgen
+        and of the network, so no copy changes the order.
         """
         return frames if self.environment.stack > 1 else frames.transpose(0, 2, 3, 1)
 
@@ -203,7 +203,7 @@ class DQNTrainer(Trainer[DQNConfig]):
         return self._frames(self.replay.frames_at(positions))
 
     def _outputs(self, frames: Tensor) -> AgentOutputs:
-        """The values of all actions, which are the policy, too."""
+        """The values of all actions, which also determine the policy."""
         values = self._all_values(frames)
         return AgentOutputs(values, values)
 
@@ -225,13 +225,14 @@ class DQNTrainer(Trainer[DQNConfig]):
         return loss * share, (share * torch.stack([loss.detach(), (targets - error).mean()]), error)
 
     def _progress_at(self, env_steps: int) -> float:
-        """The share of the training that is over after so many environment steps."""
+        """The progress of the training after a number of environment steps."""
         return env_steps / (self.config.num_iterations * self.config.steps_per_iteration)
 
     def _values_of(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """Frames -> values in float32, whatever the network computes in.
+        """A function from frames to values in float32.
 
-        Autocast's cache of cast weights is common to all threads, so workers go without; each weight is used once.
+        Autocast's cache of cast weights is shared by all threads, so it is disabled for the workers; each weight is
+        used once.
         """
 
         def values(frames: Tensor) -> Tensor:
@@ -259,7 +260,7 @@ class DQNTrainer(Trainer[DQNConfig]):
             file.unlink(missing_ok=True)
 
     def _replay_file(self) -> Path:
-        """The file of this process's replay; those of another number of processes fit no longer, and go."""
+        """The file of this process's replay. Files of another number of processes are deleted."""
         ranks = self.ranks
         names = ["replay.bin"] if ranks.is_alone else [f"replay-{i}-of-{ranks.size}.bin" for i in range(ranks.size)]
         if ranks.is_first:
@@ -290,7 +291,8 @@ class DQNTrainer(Trainer[DQNConfig]):
         self.target.load_state_dict(values["target"])
         if len(values["sampling"]) == self.ranks.size:
             self._sampling_rng.bit_generator.state = values["sampling"][self.ranks.rank]
-        if not self.ranks.any(not self.replay.frames.is_reopened)[0]:  # all have theirs, or all begin anew
+        is_missing = self.ranks.any(not self.replay.frames.is_reopened)[0]  # if one file is missing, all start over
+        if not is_missing:
             self.replay.load_state_dict(values["replays"][self.ranks.rank])
             if not self.environment.can_save_states:
                 self.replay.cut_episodes()
@@ -299,5 +301,5 @@ class DQNTrainer(Trainer[DQNConfig]):
             file = self.replay.frames.path
             where = "in memory" if file is None else f"in {file.name}, which is missing,"
             self.say(
-                f"the replay was {where} and is gone: learning goes on after {self.config.learning_starts:,} new steps"
+                f"the replay was {where} and is lost: learning goes on after {self.config.learning_starts:,} new steps"
             )

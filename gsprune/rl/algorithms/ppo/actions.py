@@ -196,13 +196,12 @@ def sampled_policy(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
 ) -> Policy:
-    """A policy that samples its actions, as PPO is evaluated.
+    """A policy that samples its actions.
 
-    It has a generator of its own, so that an evaluation in the midst of training leaves the training's random stream
-    alone.
+    Its separate generator keeps an evaluation during a training from changing the training's random numbers.
 
     Args:
-        distribution: of the actions.
+        distribution: the distribution of the actions.
         outputs: observations (B, C, H, W) uint8 on `device` -> logits or means (B, num_outputs).
         network: has the distribution's other parameters.
         generator: a generator on `device`.

@@ -25,7 +25,7 @@ def gae(rewards: FloatArray, values: FloatArray, discounts: FloatArray, gae_lamb
     Args:
         rewards: (T, N); r_t is received after acting at step t.
         values: (T + 1, N); the last row is the value of the state after the last step.
-        discounts: (T, N) in [0, 1]; gamma, or 0 where step t terminated.
+        discounts: (T, N) in [0, 1]; gamma, or 0 where step t ended an episode.
         gae_lambda: trade-off between bias (0) and variance (1).
 
     Returns:
@@ -90,11 +90,11 @@ class RewardNormalizer:
         self._variance = 1.0
         self._count = 1e-4
 
-    def __call__(self, rewards: FloatArray, terminated: BoolArray) -> Float32Array:
+    def __call__(self, rewards: FloatArray, ended: BoolArray) -> Float32Array:
         """Update the variance with one step of all environments; return its (N,) rewards, normalised, as float32."""
         self._returns = self._returns * self.gamma + rewards
         self._merge(self._returns)
-        self._returns[terminated] = 0
+        self._returns[ended] = 0
         normalized = np.clip(rewards / np.sqrt(self._variance + self.epsilon), -self.clip, self.clip)
         return np.asarray(normalized, np.float32)
 

@@ -94,7 +94,7 @@ class Rollout:
         Args:
             rewards: (T, all environments) float32, scaled like the values.
             values: (T + 1, all environments) float32.
-            discounts: (T, all environments) float32; gamma, or 0 where the action ended an episode.
+            discounts: (T, all environments) float32; gamma, or 0 where the step ended an episode.
             gae_lambda: trade-off between bias (0) and variance (1).
 
         Returns:

@@ -75,7 +75,9 @@ class PPOTrainer(Trainer[PPOConfig]):
         losses = self._update()
         done = self.iteration + 1
         progress = done / self.config.num_iterations
-        schedule_ends = self.progress < self.config.prune_end <= progress  # is an event, however rare the others are
+        schedule_ends = (
+            self.progress < self.config.prune_end <= progress
+        )  # an event, also between multiples of the interval
         if done % self.config.prune_interval == 0 or schedule_ends:
             self._prune(progress, self.iteration, self.rollout.frames[-1])
         return {**losses, "losses/explained_variance": explained_variance}
@@ -134,7 +136,7 @@ class PPOTrainer(Trainer[PPOConfig]):
 
     def _finish(self) -> float:
         """Compute advantages and returns of all processes' environments in every process, because they are small."""
-        rollout, columns = self.rollout, self.ranks.columns
+        rollout, columns = self.rollout, self.ranks.gather_columns
         ended = columns(rollout.ended)
         rewards = columns(rollout.rewards)
         if self.config.norm_reward:
@@ -170,8 +172,8 @@ class PPOTrainer(Trainer[PPOConfig]):
             share = len(piece[0]) / size  # the sum over all pieces and processes is the mean over the minibatch
             return loss * share, losses * share
 
-        none = torch.zeros(len(_LOSSES), device=self.device)
-        return sum(self._learn(loss_of, minibatch, size, self.config.max_grad_norm), none)
+        start = torch.zeros(len(_LOSSES), device=self.device)
+        return sum(self._learn(loss_of, minibatch, size, self.config.max_grad_norm), start)
 
     def _losses(
         self,
@@ -212,7 +214,7 @@ class PPOTrainer(Trainer[PPOConfig]):
         return self.actions.parameters(outputs.float(), self.agent), values.float()
 
     def policy(self, generator: torch.Generator) -> Policy:
-        """The policy for evaluation, which samples its actions."""
+        """The policy for evaluations, which samples its actions."""
 
         def outputs(frames: Tensor) -> Tensor:
             return self._act(frames)[0][:, : self.actions.num_outputs]  # without a Gaussian's standard deviations

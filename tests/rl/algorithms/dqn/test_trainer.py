@@ -271,7 +271,7 @@ def test_a_replay_in_memory_is_filled_anew_by_a_resumed_run_which_says_so(start)
     counts = []
     resumed.train(on_row=lambda _, row: counts.append(row["charts/updates"]))
     assert counts[:3] == [updates, updates + 1, updates + 6]
-    assert any("the replay was in memory and is gone: learning goes on after 40 new steps" in line for line in lines)
+    assert any("the replay was in memory and is lost: learning goes on after 40 new steps" in line for line in lines)
 
 
 def test_a_resumed_run_whose_replay_file_is_missing_says_so_and_fills_it_anew(start):
@@ -282,7 +282,7 @@ def test_a_resumed_run_whose_replay_file_is_missing_says_so_and_fills_it_anew(st
     resumed = start(resume=True, say=lines.append)
     assert resumed.replay.size == 0
     assert resumed.train()
-    assert any("replay.bin, which is missing, and is gone" in line for line in lines)
+    assert any("replay.bin, which is missing, and is lost" in line for line in lines)
 
 
 def test_the_replay_file_goes_when_the_training_is_over_and_only_then(start):

@@ -77,11 +77,11 @@ def test_the_unit_of_rewards_is_the_spread_of_all_discounted_returns_so_far() ->
     returns = np.zeros(4)
     for _ in range(200):
         rewards = rng.normal(2, 3, 4)
-        terminated = rng.random(4) < 0.1
+        ended = rng.random(4) < 0.1
         returns = returns * 0.9 + rewards
         seen.append(returns.copy())
-        normalized = normalizer(rewards, terminated)
-        returns[terminated] = 0
+        normalized = normalizer(rewards, ended)
+        returns[ended] = 0
     spread = np.concatenate(seen).std()
     np.testing.assert_allclose(normalized, rewards / spread, rtol=1e-4)
 
@@ -101,5 +101,5 @@ def test_a_normaliser_goes_on_from_its_state() -> None:
         first(rng.normal(size=3), rng.random(3) < 0.3)
     second.load_state_dict(first.state_dict())
     for _ in range(10):
-        rewards, terminated = rng.normal(size=3), rng.random(3) < 0.3
-        np.testing.assert_array_equal(first(rewards, terminated), second(rewards, terminated))
+        rewards, ended = rng.normal(size=3), rng.random(3) < 0.3
+        np.testing.assert_array_equal(first(rewards, ended), second(rewards, ended))
