@@ -163,6 +163,21 @@ def test_a_model_that_was_never_pruned_is_saved_as_it_is(file: Path) -> None:
     assert gsprune.prune_step(loaded, 0.5, example_inputs=X).changed
 
 
+def test_a_part_that_was_pruned_on_its_own_is_named_when_the_whole_is_saved(file: Path) -> None:
+    whole = nn.ModuleDict({"online": net(), "target": net()})
+    gsprune.prune_step(whole["online"], 0.5, followers=whole["target"], example_inputs=X)
+    with pytest.warns(gsprune.PruneWarning, match="'online' was pruned on its own.* save the module that was passed"):
+        gsprune.save(whole, file)
+    gsprune.save(whole["online"], file)
+    whole = nn.ModuleDict({"online": net(), "target": net()})
+    pair = [(whole["target"], whole["online"])]
+    gsprune.prune_step(whole, 0.5, followers=pair, example_inputs=(X,), forward=lambda whole, x: whole["online"](x))
+    gsprune.save(whole, file)
+    dense = nn.ModuleDict({"online": net(seed=1), "target": net(seed=2)})
+    gsprune.load(file, into=dense)
+    assert torch.equal(outputs(dense["target"]), outputs(whole["target"]))
+
+
 def test_deepcopies_and_pickles_of_a_loaded_model_prune_on(file: Path) -> None:
     pruned_and_saved(file)
     loaded = net(seed=7)

@@ -8,6 +8,7 @@ the saved one, and further steps prune it as they would have pruned the saved on
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +21,12 @@ from torch.optim import Optimizer
 from gsprune.checkpoint.architecture import check_architecture, check_optimizers
 from gsprune.checkpoint.document import write_document
 from gsprune.checkpoint.record import Shape, document_of, read_record
+from gsprune.errors import PruneWarning
 from gsprune.interrupts import PostponedInterrupts
 from gsprune.rewrite.optimizers.wrappers import as_optimizers, with_inner
 from gsprune.rewrite.recorded_widths import rewrite_to
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, session_of
-from gsprune.rewrite.tensors import canonical_tensors, unwrapped
+from gsprune.rewrite.tensors import aliases_of, canonical_tensors, unwrapped
 from gsprune.rewrite.transaction import Transaction
 from gsprune.tracing.graph import Group
 
@@ -40,7 +42,8 @@ def save(
     """Write a network, dense or pruned, to one file: safetensors with JSON in its header, no pickle.
 
     The write is atomic: after a crash the old file or the complete new one exists. Tied tensors are written once.
-    Buffers that are not part of the ``state_dict`` are not written.
+    Buffers that are not part of the ``state_dict`` are not written. A `PruneWarning` names a part of the network that
+    was pruned on its own, because a dense network cannot load such a file: pass the module that was pruned.
 
     Args:
         model: the network.
@@ -57,6 +60,7 @@ def save(
     module = unwrapped(_checked_module("model", model))
     optimizers = as_optimizers(optimizer, ("state_dict",))
     _refuse_extra_state(module)
+    _warn_of_pruned_parts(module)
     write_document(file, document_of(module, optimizers, metadata))
 
 
@@ -153,6 +157,24 @@ def _refuse_extra_state(module: nn.Module) -> None:
                 f"module {name or type(owner).__name__!r} has an extra state (get_extra_state), which gsprune.save "
                 f"cannot hold; save it yourself and pass it as metadata"
             )
+
+
+def _warn_of_pruned_parts(module: nn.Module) -> None:
+    """Warn of a submodule whose pruning record the file will lack."""
+    session = session_of(module)
+    recorded = {} if session is None else session.kept
+    aliases = aliases_of(module)
+    for name, part in module.named_modules():
+        own = session_of(part) if name else None
+        names = () if own is None else [f"{name}.{tensor}" for tensor in own.kept]
+        if any(aliases.get(each, each) not in recorded for each in names):
+            warnings.warn(
+                f"{name!r} was pruned on its own, so the file has its widths but not its pruning record, and a dense"
+                f" {type(module).__name__} cannot load it: save the module that was passed to prune_step",
+                PruneWarning,
+                stacklevel=3,
+            )
+            return
 
 
 def _checked_path(path: object) -> Path:
