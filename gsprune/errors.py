@@ -41,8 +41,8 @@ __all__ = [
     "install_command",
     "is_out_of_memory",
     "needs",
-    "own_frames",
-    "place_in_own_code",
+    "place_in_user_code",
+    "user_frames",
 ]
 
 _LIBRARIES = ("site-packages", "dist-packages")
@@ -122,7 +122,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def own_frames(error: BaseException) -> list[traceback.FrameSummary]:
+def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """The frames of the user's code below the last frame of gsprune, outermost first.
 
     Frames of Python's own and of installed libraries are left out.
@@ -134,24 +134,24 @@ def own_frames(error: BaseException) -> list[traceback.FrameSummary]:
     for frame, line in traceback.walk_tb(error.__traceback__):
         if frame.f_globals.get("__name__", "").partition(".")[0] == "gsprune":
             frames.clear()
-        elif _is_own(frame):
+        elif _is_user_code(frame):
             code = frame.f_code
             frames.append(traceback.FrameSummary(code.co_filename, line, code.co_name))
     return frames
 
 
-def place_in_own_code(error: BaseException) -> str:
+def place_in_user_code(error: BaseException) -> str:
     """The place in the user's code that raised an error, as " (file.py, line 3, in step)"; empty if there is none."""
-    frames = own_frames(error)
+    frames = user_frames(error)
     return f" ({frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""
 
 
 def failure_text(error: BaseException) -> str:
     """The type, the message and the place of an error that the user's code raised."""
-    return f"{type(error).__name__}: {error}{place_in_own_code(error)}"
+    return f"{type(error).__name__}: {error}{place_in_user_code(error)}"
 
 
-def _is_own(frame: FrameType) -> bool:
+def _is_user_code(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
     is_library = any(f"/{folder}/" in file.replace("\\", "/") for folder in _LIBRARIES)
     return not is_library and not file.startswith(("<frozen", sysconfig.get_paths()["stdlib"]))

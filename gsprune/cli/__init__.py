@@ -18,7 +18,7 @@ from typing import Any
 
 import gsprune
 from gsprune.checks import suggestion
-from gsprune.errors import GspruneError, needs, own_frames, place_in_own_code
+from gsprune.errors import GspruneError, needs, place_in_user_code, user_frames
 
 __all__ = ["COMMANDS", "command_of", "main"]
 
@@ -154,7 +154,7 @@ def _failure(error: Exception) -> int:
     """Print an error, and return the exit code. A fault of gsprune is raised again."""
     code = _USAGE_ERROR if isinstance(error, ValueError | TypeError) else _FAILURE
     if not isinstance(error, ValueError | TypeError | GspruneError | OSError):
-        frames = own_frames(error)
+        frames = user_frames(error)
         if not frames:
             raise error
         sys.stderr.write("".join(traceback.format_list(frames)))
@@ -166,7 +166,7 @@ def _complain(error: BaseException, code: int) -> int:
     if not isinstance(error, ValueError | TypeError | GspruneError | OSError):
         message = f"{type(error).__name__}: {message}"
     if not isinstance(error, GspruneError):  # these name the place themselves
-        message += place_in_own_code(error)
+        message += place_in_user_code(error)
     name = f"gsprune (process {os.environ.get('RANK')})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "gsprune"
     sys.stderr.write(f"{name}: error: {message}\n" if code != _INTERRUPTED else f"{name}: interrupted\n")
     return code

@@ -67,8 +67,8 @@ class PatchFit:
             moments = moments.without(weight, constant)
         found = solve(moments, has_constant, self._lengths)
         assert found.weight is not None
-        total = found.constant + constant if found.constant is not None else None
-        self.map = Map(found.weight + weight, total, lost, found.unexplained)
+        constant_sum = found.constant + constant if found.constant is not None else None
+        self.map = Map(found.weight + weight, constant_sum, lost, found.unexplained)
 
     def apply(self) -> None:
         """Write the weights and biases. They must be written again after every forward, which restores buffers."""

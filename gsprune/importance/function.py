@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gsprune.arrays import Float64Array
-from gsprune.errors import ScoreError, place_in_own_code
+from gsprune.errors import ScoreError, place_in_user_code
 from gsprune.importance.criterion import Criterion, ScoreSource
 from gsprune.importance.weights import as_matrix, member_rows, unit_sums
 from gsprune.tracing.graph import Member
@@ -43,7 +43,7 @@ class FromFunction(Criterion):
         except Exception as error:
             raise ScoreError(
                 f"`importance`: {self.function!r} failed on the weight {member.tensor!r}, which it got as a"
-                f" {tuple(matrix.shape)} matrix: {error}{place_in_own_code(error)}"
+                f" {tuple(matrix.shape)} matrix: {error}{place_in_user_code(error)}"
             ) from error
         if not isinstance(values, Tensor) or values.shape != matrix.shape[:1] or values.is_complex():
             got = str(tuple(values.shape)) if isinstance(values, Tensor) else type(values).__name__

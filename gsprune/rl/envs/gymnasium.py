@@ -21,7 +21,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import FrameStackObservation, GrayscaleObservation, ResizeObservation, TransformObservation
 
 from gsprune.arrays import AnyArray, BoolArray, Float32Array, Uint8Array
-from gsprune.errors import EnvironmentFailedError, MissingExtraError, place_in_own_code
+from gsprune.errors import EnvironmentFailedError, MissingExtraError, place_in_user_code
 from gsprune.rl.envs.checked import CheckedEnv
 from gsprune.rl.envs.options import parsed_options, refuse_difficulty
 from gsprune.rl.envs.provider import EnvironmentDescription, EnvironmentRequest
@@ -174,7 +174,7 @@ def _registered_env(env_id: str, arguments: dict[str, Any]) -> gymnasium.Env[Any
         raise ValueError(f"`env_id`: gymnasium cannot make {env_id!r}: {error}") from error
     except TypeError as error:
         origin = error.__cause__ or error.__context__ or error  # gymnasium raises another TypeError in its place
-        place = place_in_own_code(origin)
+        place = place_in_user_code(origin)
         if place:  # raised inside of the environment, which has taken its arguments
             raise EnvironmentFailedError(f"`__init__` of {env_id!r} raised TypeError: {origin}{place}") from error
         raise ValueError(f"`env_options`: {env_id} does not take {arguments}: {error}") from error
