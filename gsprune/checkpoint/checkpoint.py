@@ -26,7 +26,7 @@ from gsprune.interrupts import PostponedInterrupts
 from gsprune.rewrite.optimizers.wrappers import as_optimizers, with_inner
 from gsprune.rewrite.recorded_widths import rewrite_to
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, session_of
-from gsprune.rewrite.tensors import aliases_of, canonical_tensors, unwrapped
+from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.rewrite.transaction import Transaction
 from gsprune.tracing.graph import Group
 
@@ -161,13 +161,9 @@ def _refuse_extra_state(module: nn.Module) -> None:
 
 def _warn_of_pruned_parts(module: nn.Module) -> None:
     """Warn of a submodule whose pruning record the file will lack."""
-    session = session_of(module)
-    recorded = {} if session is None else session.kept
-    aliases = aliases_of(module)
     for name, part in module.named_modules():
         own = session_of(part) if name else None
-        names = () if own is None else [f"{name}.{tensor}" for tensor in own.kept]
-        if any(aliases.get(each, each) not in recorded for each in names):
+        if own is not None and own.kept:
             warnings.warn(
                 f"{name!r} was pruned on its own, so the file has its widths but not its pruning record, and a dense"
                 f" {type(module).__name__} cannot load it: save the module that was passed to prune_step",

@@ -19,6 +19,7 @@ from gsprune.pruning.warnings import warn_after_step
 from gsprune.rewrite.network import RewriteOptions, rewrite_network
 from gsprune.rewrite.optimizers.wrappers import check_ownership, with_inner
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session
+from gsprune.rewrite.size_links import lost_link
 from gsprune.rewrite.verification import ForwardBudget, Refusal
 from gsprune.selection import Selection
 
@@ -104,4 +105,5 @@ def _after_refusal(session: Session, refusal: Refusal, budget: ForwardBudget) ->
         ) from refusal.failure.error
     reason = f"a size written into the code{refusal.where}: {refusal.failure.message}"
     refused = {**session.refused, **dict.fromkeys(refusal.groups, reason)}
-    return replace(session, links=refusal.links, refused=refused)
+    verified = frozenset() if lost_link(session.links, refusal.links) else session.verified
+    return replace(session, links=refusal.links, refused=refused, verified=verified)

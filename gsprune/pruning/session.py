@@ -82,14 +82,14 @@ def with_binding(model: nn.Module, session: Session) -> Session:
         ValueError: the model has no tensors.
         RewriteError: a tensor cannot be changed in place.
     """
+    written = session.groups.traced.written
+    if written:  # the model may be a copy, or have a new tensor in an attribute
+        tensors = writable_tensors(model)
+        note_written([tensors[name] for name in written if name in tensors])
     if session.binding is not None:
         return session
     if not canonical_tensors(model):
         raise ValueError("`model` has no parameters and no buffers: there is nothing to prune")
-    written = session.groups.traced.written
-    if written:  # the model may be a copy, with tensors that no traced forward has written to
-        tensors = writable_tensors(model)
-        note_written([tensors[name] for name in written if name in tensors])
     return replace(session, binding=Binding(model, session.groups))
 
 

@@ -94,10 +94,9 @@ def _warn_of_untied_twins(model: nn.Module, before: Graph, removed: Removed, opt
 
 
 def _trained_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> set[int]:
-    """Ids of the parameters with a gradient; if gradients do not distinguish any, of those in the optimizers."""
-    parameters = list(model.parameters())
-    with_gradient = {id(parameter) for parameter in parameters if parameter.grad is not None}
-    if 0 < len(with_gradient) < len(parameters):
+    """Ids of the parameters with a gradient; if none has one, of those in the optimizers."""
+    with_gradient = {id(parameter) for parameter in model.parameters() if parameter.grad is not None}
+    if with_gradient:
         return with_gradient
     return {id(parameter) for each in optimizers for group in each.param_groups for parameter in group["params"]}
 

@@ -28,7 +28,7 @@ _WIDER = {
 _MAKERS = frozenset((torch.tensor, torch.full, torch.scalar_tensor, torch.arange, torch.linspace, torch.logspace))
 
 
-_NOISE = 0.5
+_CONSTANT_DRAW = 0.5  # as a number, a probability, or in standard deviations from the mean
 # Operations whose floating-point outputs are drawn independently of their inputs' values.
 _DRAWS = frozenset(("rand", "randn", "rand_like", "randn_like", "uniform", "normal", "exponential", "log_normal"))
 
@@ -64,25 +64,26 @@ class _InFloat64(OperationMode):
         args, kwargs = _widened(args), _widened(kwargs)
         result = _widened(func(*args, **kwargs))
         if operation.random:
-            _without_noise(operation, args, kwargs, result)
+            _without_noise(operation, args, result)
         return result
 
 
-def _without_noise(operation: Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
-    """Replace numbers that an operation has drawn by constants, in place. Indices and orders stay random."""
+def _without_noise(operation: Operation, args: tuple[Any, ...], result: Any) -> None:
+    """Replace numbers that an operation has drawn by constants of its support, in place. Integers stay random."""
     name = operation.name.removeprefix("aten.")
-    parameters = [value for key, value in kwargs.items() if key in ("mean", "std", "p")]
-    parameters = [*(args[1:] if operation.mutable else args), *parameters]
+    parameters = args[1:] if operation.mutable else args
     if name == "native_dropout":
         result[0].copy_(args[0])
         result[1].fill_(True)
     elif name == "bernoulli":
-        result.copy_(torch.as_tensor(parameters[-1] if parameters else _NOISE))  # the probability
-    elif name == "normal" and not operation.mutable:
-        mean, std = parameters[:2] if len(parameters) > 1 else (*parameters, 1.0)
-        result.copy_(torch.as_tensor(mean + _NOISE * std))
+        result.copy_(torch.as_tensor(parameters[-1] if parameters else _CONSTANT_DRAW))  # the probability
+    elif name == "normal":
+        mean, std = (*parameters, *(0.0, 1.0)[len(parameters) :])[:2]
+        result.copy_(torch.as_tensor(mean + _CONSTANT_DRAW * std))
+    elif name == "uniform" and len(parameters) > 1:
+        result.fill_(sum(parameters[:2]) / 2)
     elif name in _DRAWS:
-        result.fill_(_NOISE)
+        result.fill_(_CONSTANT_DRAW)
 
 
 class _WideNumbers(TorchFunctionMode):

@@ -71,7 +71,7 @@ def _check_module(follower: object, index: int) -> None:
         )
     refusal = refusal_of_wrapper(follower, f"`followers[{index}]`")
     if refusal is not None:
-        raise TypeError(refusal)
+        raise TypeError(f"{refusal}; as a follower, pass its `.module`")
 
 
 def _bare(follower: nn.Module) -> nn.Module:

@@ -23,7 +23,7 @@ from gsprune.rewrite.optimizers.stale import parameters_without_optimizer, watch
 from gsprune.rewrite.plan import RewritePlan, plan_rewrite
 from gsprune.rewrite.repair import lengths_of
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session
-from gsprune.rewrite.size_links import Entry, SizeLink, link_entries
+from gsprune.rewrite.size_links import Entry, SizeLink, link_entries, lost_link
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.verification import ForwardBudget, Verification, cut_groups
 from gsprune.tracing.structure import Structure
@@ -138,6 +138,8 @@ class _Rewrite:
                 if doubt is not None and scaled:  # rounding of the scaled weights shows in float64, too
                     verification.expected_output = None
                 links = verification.check(transaction)
+                if lost_link(session.links, links):
+                    self.verified = cut_groups(session.groups, after)
             self._set_linked(transaction, links, plan.bindings[1:])
             network = SmallerNetwork(session, plan, dense, transaction)
             notes = () if adjustment is None else adjustment.adjust(network)

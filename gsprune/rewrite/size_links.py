@@ -26,6 +26,7 @@ __all__ = [
     "link_entries",
     "links_of",
     "links_of_copies",
+    "lost_link",
     "stored_value",
     "with_element",
 ]
@@ -131,15 +132,22 @@ def link_entries(
 
 
 def links_of_copies(link: SizeLink, copies: Mapping[str, str]) -> list[SizeLink]:
-    """The links of the same integer in copies of a submodule; `copies` is {copy: original}."""
-    found = []
-    for copy, original in copies.items():
-        if link.module == original or link.module.startswith(f"{original}."):
-            tensor = link.tensor
-            if tensor.startswith(f"{original}."):
-                tensor = copy + tensor[len(original) :]
-            found.append(replace(link, module=copy + link.module[len(original) :], tensor=tensor))
-    return found
+    """The links of the same integer in copies of a submodule, and in its original; `copies` is {copy: original}.
+
+    They follow the same tensor, because a copy loses the channels of its original.
+    """
+    pairs = [*copies.items(), *((original, copy) for copy, original in copies.items())]
+    return [
+        replace(link, module=other + link.module[len(owner) :])
+        for other, owner in pairs
+        if link.module == owner or link.module.startswith(f"{owner}.")
+    ]
+
+
+def lost_link(before: Sequence[SizeLink], after: Sequence[SizeLink]) -> bool:
+    """True if a stored integer had a link and has none now: which length it follows is unknown until that changes."""
+    linked = {(link.module, link.attribute, link.index) for link in after}
+    return any((link.module, link.attribute, link.index) not in linked for link in before)
 
 
 def stored_value(module: nn.Module, link: SizeLink) -> Any:

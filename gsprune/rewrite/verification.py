@@ -116,7 +116,7 @@ class Verification:
         failure = outcome.failure or self._difference(outcome)
         if failure is not None:
             repair = self._repair(transaction)
-            left = [link for link in links if (link.module, link.attribute) not in repair.given_up]
+            left = self._without(links, repair.given_up, transaction)
             links = tuple(dict.fromkeys((*left, *repair.links)))
             outcome = repair.outcome
             failure = outcome.failure or self._difference(outcome)
@@ -124,12 +124,27 @@ class Verification:
             raise Refusal(failure, self._groups_to_blame(outcome.operations, failure), links)
         return self._with_copies(links, transaction)
 
+    def _without(
+        self, links: tuple[SizeLink, ...], given_up: Collection[tuple[str, str]], transaction: Transaction
+    ) -> list[SizeLink]:
+        """The links without those given up and the same ones in copies, whose integers get their values back."""
+        graph, module_of = self.session.groups.traced, self.session.bound.module_of
+        wrong = [link for link in links if (link.module, link.attribute) in given_up]
+        copies = {(each.module, each.attribute) for link in wrong for each in links_of_copies(link, graph.copies)}
+        copies = (copies & self.values_before.keys()) - set(given_up)
+        transaction.set_entries(
+            [(module_of[module].__dict__, name, self.values_before[module, name]) for module, name in sorted(copies)]
+        )
+        return [link for link in links if (link.module, link.attribute) not in copies | set(given_up)]
+
     def _with_copies(self, links: tuple[SizeLink, ...], transaction: Transaction) -> tuple[SizeLink, ...]:
         """The links, and those of the same integers in copies inside the model, which the forward need not run."""
         graph, module_of = self.session.groups.traced, self.session.bound.module_of
         before = lengths_of(self.session.groups.graph)
         more = []
         for link in links:
+            if link.tensor not in before:  # a group that no longer exists
+                continue
             for copy in links_of_copies(link, graph.copies):
                 if stored_value(module_of[copy.module], copy) == link.value(before[link.tensor][link.axis]):
                     more.append(copy)

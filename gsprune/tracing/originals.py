@@ -93,8 +93,10 @@ def written_arguments(func: torch._ops.OpOverload, args: Sequence[Any], kwargs: 
 
 
 def _can_be_written(data: Tensor) -> bool:
-    """True unless `data` is of a subclass (quantised, distributed), sparse, or expanded."""
-    return type(data) is Tensor and data.layout == torch.strided and torch._debug_has_internal_overlap(data) != 1
+    """True unless `data` is of a subclass (quantised, distributed), sparse, nested, or expanded."""
+    if type(data) is not Tensor or data.layout != torch.strided or data.is_nested:
+        return False
+    return all(step != 0 or size <= 1 for size, step in zip(data.shape, data.stride(), strict=True))
 
 
 def _have_same_memory(a: Tensor, b: Tensor) -> bool:

@@ -130,6 +130,7 @@ DRAWS = {
     "normal": lambda h, p: h + p * torch.randn_like(h),
     "shape": lambda h, p: h + p * torch.randn(h.shape),
     "written": lambda h, p: h + p * torch.empty_like(h).normal_(),
+    "written with parameters": lambda h, p: h + p * torch.empty_like(h).normal_(2.0, 0.1),
     "parameters": torch.normal,
     "mean": lambda h, p: p * torch.normal(h, 0.3),
     "size": lambda h, p: h + p * torch.normal(0.0, 1.0, size=(h.shape[1],)),
@@ -153,5 +154,11 @@ def test_noise_of_the_width_of_a_layer_is_no_difference(name: str) -> None:
 
 def test_a_wrong_result_of_a_noisy_network_is_still_refused() -> None:
     model = Noisy(lambda h, p: (h + torch.randn_like(h)) * p * float(p.shape[1]))
+    with pytest.raises(gsprune.RewriteError, match=r"differs from the masked network's by .* in float64"):
+        gsprune.prune_step(model, 0.5, example_inputs=torch.randn(4, 6))
+
+
+def test_noise_keeps_its_range_in_float64_so_that_a_wrong_result_is_not_hidden_by_nan() -> None:
+    model = Noisy(lambda h, p: h * p * (-torch.empty_like(h).uniform_(-2, -1)).log() * float(p.shape[1]))
     with pytest.raises(gsprune.RewriteError, match=r"differs from the masked network's by .* in float64"):
         gsprune.prune_step(model, 0.5, example_inputs=torch.randn(4, 6))

@@ -315,6 +315,49 @@ def test_integers_that_a_copy_stores_follow_although_the_call_does_not_run_it() 
     assert torch.equal(restored.target(x), restored.online(x))
 
 
+class TwoPaths(nn.Module):
+    """A network that stores the width of its second path, which is also the first path's at the beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.size = nn.Linear(6, 16), nn.Linear(6, 16), 16
+        self.outputs = nn.ModuleList(nn.Linear(16, 3) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        second = self.second(x).relu().view(len(x), self.size)
+        return self.outputs[0](self.first(x).relu()) + self.outputs[1](second)
+
+
+def test_an_integer_follows_another_layer_than_at_first_in_a_copy_as_well() -> None:
+    x = torch.randn(4, 6)
+    agent = nn.ModuleDict({"online": TwoPaths(), "target": TwoPaths()})
+    pair = (agent["target"], agent["online"])
+    for first, second, size in ((0.25, 0.25, 12), (0.5, 0.25, 12), (0.5, 0.5, 8), (0.5, 0.75, 4)):
+        gsprune.prune_step(
+            agent,
+            {"online.first": first, "online.second": second},
+            followers=[pair],
+            example_inputs=(x,),
+            forward=lambda agent, x: agent["online"](x),
+        )
+        assert agent["online"].size == agent["target"].size == size
+        assert agent["online"](x).shape == agent["target"](x).shape == (4, 3)
+
+
+def test_the_call_may_run_the_copy_instead_of_the_original() -> None:
+    x = torch.randn(4, 6)
+    agent = Agent()
+    gsprune.prune_step(
+        agent,
+        0.5,
+        followers=[(agent.target, agent.online)],
+        example_inputs=(x,),
+        forward=lambda agent, x: agent.target(x),
+    )
+    assert agent.target[0].size == agent.online[0].size == 8
+    assert agent.online(x).shape == (4, 3)
+
+
 def test_integers_of_a_copy_are_restored_by_load(tmp_path: Path) -> None:
     x = torch.randn(4, 6)
     agent, restored = Agent(), Agent()

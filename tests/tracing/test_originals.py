@@ -152,3 +152,13 @@ def test_attributes_that_the_forward_writes_to_are_restored(copied: Callable[[nn
     model = copied(model)
     assert gsprune.prune_step(model, 0.5, compensate="linear", calibration=torch.randn(64, 4)).changed
     assert_restored(model)
+    model.trace, model.last = torch.ones(4), None  # a new state, as at the beginning of an episode
+    assert gsprune.prune_step(model, 0.75, compensate="linear", calibration=torch.randn(64, 4)).changed
+    assert_restored(model)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_may_be_in_an_attribute() -> None:
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 4))
+    model.parts = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    assert gsprune.prune_step(model, 0.5, example_inputs=X).changed
