@@ -122,7 +122,7 @@ class Verification:
             failure = outcome.failure or self._difference(outcome)
         if failure is not None:
             raise Refusal(failure, self._groups_to_blame(outcome.operations, failure), links)
-        return self._with_copies(links, transaction)
+        return self._set_links_of_copies(links, transaction)
 
     def _without(
         self, links: tuple[SizeLink, ...], given_up: Collection[tuple[str, str]], transaction: Transaction
@@ -137,8 +137,8 @@ class Verification:
         )
         return [link for link in links if (link.module, link.attribute) not in copies | set(given_up)]
 
-    def _with_copies(self, links: tuple[SizeLink, ...], transaction: Transaction) -> tuple[SizeLink, ...]:
-        """The links, and those of the same integers in copies inside the model, which the forward need not run."""
+    def _set_links_of_copies(self, links: tuple[SizeLink, ...], transaction: Transaction) -> tuple[SizeLink, ...]:
+        """Set the same integers in copies inside the model, which the forward need not run; return all links."""
         graph, module_of = self.session.groups.traced, self.session.bound.module_of
         before = lengths_of(self.session.groups.graph)
         more = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 from torch import Tensor, nn
 
 __all__ = ["named_tensors"]
@@ -15,9 +17,10 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _named(module: nn.Module, method: str) -> dict[str, Tensor]:
-    try:
-        return dict(getattr(module, method)(remove_duplicate=False))
-    except TypeError:  # an override without this argument, as torchrl's losses have
-        listed = {id(tensor) for _, tensor in getattr(module, method)()}
-        everything = getattr(nn.Module, method)(module, remove_duplicate=False)
-        return {name: tensor for name, tensor in everything if id(tensor) in listed}
+    own = getattr(type(module), method)
+    if own is getattr(nn.Module, method) or "remove_duplicate" in signature(own).parameters:
+        return dict(own(module, remove_duplicate=False))
+    # An override without this argument, as torchrl's losses have.
+    listed = {id(tensor) for _, tensor in own(module)}
+    everything = getattr(nn.Module, method)(module, remove_duplicate=False)
+    return {name: tensor for name, tensor in everything if id(tensor) in listed}

@@ -31,9 +31,8 @@ def test_the_integers_of_convolutions_follow_their_channels(name: str) -> None:
     conv = make()
     model = nn.Sequential(nn.Conv2d(3, 8, 1), conv, nn.Tanh(), nn.Conv2d(conv.out_channels, 2, 1)).double()
     x = torch.randn(2, 3, 5, 5, dtype=torch.float64)
-    for group in gsprune.trace(
-        model, x
-    ).groups:  # after the first one, the grouped convolutions read one input per group
+    # After the first step, the grouped convolutions read one input per group.
+    for group in gsprune.trace(model, x).groups:
         dense = copy.deepcopy(model)
         report = gsprune.prune_step(model, {group.name: 0.5}, example_inputs=x)
         torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-9, atol=1e-9)

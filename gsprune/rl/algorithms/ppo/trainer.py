@@ -75,9 +75,8 @@ class PPOTrainer(Trainer[PPOConfig]):
         losses = self._update()
         done = self.iteration + 1
         progress = done / self.config.num_iterations
-        schedule_ends = (
-            self.progress < self.config.prune_end <= progress
-        )  # an event, also between multiples of the interval
+        # The end of the schedule is an event, also between multiples of the interval.
+        schedule_ends = self.progress < self.config.prune_end <= progress
         if done % self.config.prune_interval == 0 or schedule_ends:
             self._prune(progress, self.iteration, self.rollout.frames[-1])
         return {**losses, "losses/explained_variance": explained_variance}
