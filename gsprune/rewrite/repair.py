@@ -265,14 +265,14 @@ class Repair:
             values = {(id(owner), attribute): value for owner, attribute, value in before}
             self._add_links([link for link, _ in copies])
             for link, (owner, attribute, _) in copies:
-                self.values_before_copy.setdefault(_key(link), values[id(owner), attribute])
+                self.values_before_copy.setdefault(link.key, values[id(owner), attribute])
 
     def _add_links(self, links: Sequence[SizeLink]) -> None:
-        self._drop_links([_key(link) for link in links])
+        self._drop_links([link.key for link in links])
         self.links += links
 
     def _drop_links(self, keys: Collection[_Key]) -> None:
-        self.links = [link for link in self.links if _key(link) not in keys]
+        self.links = [link for link in self.links if link.key not in keys]
 
     def _same_in_class(self, link: SizeLink, lengths: Sequence[LengthChange]) -> list[_Candidate]:
         """The same attribute of all other modules of the class, if it held a length of their own tensors.
@@ -301,10 +301,6 @@ class Repair:
                 if best and best[0].after != present and (name, link.attribute, index) not in self.taken_back:
                     found.append(_candidate(name, module, link.attribute, index, best[0]))
         return found
-
-
-def _key(link: SizeLink) -> _Key:
-    return link.module, link.attribute, link.index
 
 
 def _element(value: Any, index: int | None) -> Any:

@@ -68,6 +68,11 @@ class SizeLink:
     multiplier: int = 1
     divisor: int = 1
 
+    @property
+    def key(self) -> tuple[str, str, int | None]:
+        """(module, attribute, index): the stored integer."""
+        return self.module, self.attribute, self.index
+
     def value(self, length: int) -> int:
         """The integer for a length of the axis."""
         return length * self.multiplier // self.divisor
@@ -146,8 +151,7 @@ def links_of_copies(link: SizeLink, copies: Mapping[str, str]) -> list[SizeLink]
 
 def lost_link(before: Sequence[SizeLink], after: Sequence[SizeLink]) -> bool:
     """True if a stored integer had a link and has none now: which length it follows is unknown until that changes."""
-    linked = {(link.module, link.attribute, link.index) for link in after}
-    return any((link.module, link.attribute, link.index) not in linked for link in before)
+    return not {link.key for link in before} <= {link.key for link in after}
 
 
 def stored_value(module: nn.Module, link: SizeLink) -> Any:
