@@ -19,9 +19,9 @@ from gsprune.rewrite.adjustment import Adjustment, SmallerNetwork
 from gsprune.rewrite.agreement import DoubtError
 from gsprune.rewrite.attention_scale import keep_attention_scale
 from gsprune.rewrite.binding import Binding
+from gsprune.rewrite.length_changes import lengths_of
 from gsprune.rewrite.optimizers.stale import parameters_without_optimizer, watch_stale_optimizers
 from gsprune.rewrite.plan import RewritePlan, plan_rewrite
-from gsprune.rewrite.repair import lengths_of
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, Session
 from gsprune.rewrite.size_links import Entry, SizeLink, link_entries, lost_link
 from gsprune.rewrite.transaction import Transaction

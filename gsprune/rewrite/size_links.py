@@ -20,8 +20,10 @@ from gsprune.tracing.graph import layer_of
 
 __all__ = [
     "Entry",
+    "IntegerKey",
     "Shape",
     "SizeLink",
+    "integer_entries",
     "is_in_table",
     "link_entries",
     "links_of",
@@ -33,6 +35,7 @@ __all__ = [
 
 Shape = tuple[int, ...]
 Entry = tuple[dict[Any, Any], Any, Any]
+IntegerKey = tuple[str, str, int | None]  # module, attribute, index within a tuple or list
 _Shapes = Mapping[str, Shape]  # the module's own tensors: local name -> shape
 # (attribute, index or None, local tensor name, axis, multiplier, divisor)
 _Rule = tuple[str, int | None, str, int, int, int]
@@ -53,7 +56,7 @@ class SizeLink:
         module: name of the module that stores it.
         attribute: name of the attribute.
         index: position within a tuple or list, None for a plain integer.
-        tensor: name of the parameter or buffer, or of a group's units (`gsprune.rewrite.repair.lengths_of`).
+        tensor: name of the parameter or buffer, or of a group's units (`gsprune.rewrite.length_changes.lengths_of`).
         axis: its axis.
         multiplier: number of groups if the axis has the channels of one group; number of outputs per input if the axis
             has a depthwise convolution's inputs; else 1.
@@ -69,8 +72,8 @@ class SizeLink:
     divisor: int = 1
 
     @property
-    def key(self) -> tuple[str, str, int | None]:
-        """(module, attribute, index): the stored integer."""
+    def key(self) -> IntegerKey:
+        """The stored integer."""
         return self.module, self.attribute, self.index
 
     def value(self, length: int) -> int:
@@ -118,20 +121,19 @@ def link_entries(
 
     Links to groups that no longer exist, and links of modules that a follower lacks, are skipped.
     """
-    values: dict[tuple[str, str], Any] = {}
-    for link in links:
-        if link.tensor not in shapes or link.module not in module_of:
-            continue
-        key = (link.module, link.attribute)
-        size = link.value(shapes[link.tensor][link.axis])
-        if link.index is None:
-            values[key] = size
-        else:
-            before = values.get(key, module_of[link.module].__dict__[link.attribute])
-            values[key] = with_element(before, link.index, size)
+    values = {link.key: link.value(shapes[link.tensor][link.axis]) for link in links if link.tensor in shapes}
+    return integer_entries(module_of, {key: value for key, value in values.items() if key[0] in module_of})
+
+
+def integer_entries(module_of: Mapping[str, nn.Module], values: Mapping[IntegerKey, Any]) -> list[Entry]:
+    """Entries that set stored integers; only those that change. Elements of one tuple or list change together."""
+    changed: dict[tuple[str, str], Any] = {}
+    for (module, attribute, index), value in values.items():
+        present = changed.get((module, attribute), module_of[module].__dict__[attribute])
+        changed[module, attribute] = value if index is None else with_element(present, index, value)
     return [
         (module_of[module].__dict__, attribute, value)
-        for (module, attribute), value in values.items()
+        for (module, attribute), value in changed.items()
         if module_of[module].__dict__[attribute] != value
     ]
 

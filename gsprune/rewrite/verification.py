@@ -15,11 +15,19 @@ from torch import nn
 from gsprune.errors import RewriteError, is_out_of_memory
 from gsprune.rewrite.agreement import DoubtError, compare, settle
 from gsprune.rewrite.float64 import call_in_float64
+from gsprune.rewrite.length_changes import changed_lengths, lengths_of
 from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.plan import RewritePlan
-from gsprune.rewrite.repair import Repair, changed_lengths, lengths_of
+from gsprune.rewrite.repair import Repair
 from gsprune.rewrite.session import Session
-from gsprune.rewrite.size_links import SizeLink, link_entries, links_of_copies, stored_value
+from gsprune.rewrite.size_links import (
+    IntegerKey,
+    SizeLink,
+    integer_entries,
+    link_entries,
+    links_of_copies,
+    stored_value,
+)
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.watched_call import Failure, Outcome, WrongNumberError, watched_call
 from gsprune.tracing.graph import layer_of
@@ -84,7 +92,8 @@ class Verification:
             )
         self.session, self.after, self.budget, self.doubt = session, after, budget, doubt
         self.model, self.example = session.model, session.example
-        self.values_before = {(link.module, link.attribute): session.bound.stored_value(link) for link in session.links}
+        module_of = session.bound.module_of
+        self.values_before = {link.key: stored_value(module_of[link.module], link) for link in session.links}
         self.expected_output = self._masked_output(plan)
 
     def _masked_output(self, plan: RewritePlan) -> Any:
@@ -125,17 +134,15 @@ class Verification:
         return self._set_links_of_copies(links, transaction)
 
     def _without(
-        self, links: tuple[SizeLink, ...], given_up: Collection[tuple[str, str]], transaction: Transaction
+        self, links: tuple[SizeLink, ...], given_up: Collection[IntegerKey], transaction: Transaction
     ) -> list[SizeLink]:
         """The links without those given up and the same ones in copies, whose integers get their values back."""
         graph, module_of = self.session.groups.traced, self.session.bound.module_of
-        wrong = [link for link in links if (link.module, link.attribute) in given_up]
-        copies = {(each.module, each.attribute) for link in wrong for each in links_of_copies(link, graph.copies)}
-        copies = (copies & self.values_before.keys()) - set(given_up)
-        transaction.set_entries(
-            [(module_of[module].__dict__, name, self.values_before[module, name]) for module, name in sorted(copies)]
-        )
-        return [link for link in links if (link.module, link.attribute) not in copies | set(given_up)]
+        wrong = [link for link in links if link.key in given_up]
+        copies = {each.key for link in wrong for each in links_of_copies(link, graph.copies)} - set(given_up)
+        values = {key: value for key, value in self.values_before.items() if key in copies}
+        transaction.set_entries(integer_entries(module_of, values))
+        return [link for link in links if link.key not in values and link.key not in given_up]
 
     def _set_links_of_copies(self, links: tuple[SizeLink, ...], transaction: Transaction) -> tuple[SizeLink, ...]:
         """Set the same integers in copies inside the model, which the forward need not run; return all links."""
@@ -154,9 +161,10 @@ class Verification:
     def _repair(self, transaction: Transaction) -> Repair:
         """Search stored sizes with half of the budget; the other half is for attempts that protect groups."""
         before, budget = self.session.groups, self.budget.left // 2
-        lengths = changed_lengths(before.graph, lengths_of(self.after.graph))
+        shapes = lengths_of(self.after.graph)
+        lengths = changed_lengths(before.graph, shapes)
         expected = self.after.expected_operations(before)
-        repair = Repair(self.model, self.example, lengths, expected, transaction, budget, self.values_before)
+        repair = Repair(self.model, self.example, shapes, lengths, expected, transaction, budget, self.values_before)
         repair.search()
         self.budget.used += repair.forwards
         return repair
