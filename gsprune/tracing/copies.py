@@ -7,7 +7,6 @@ of its original and does not count in their scores, as a follower of the whole m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -24,8 +23,7 @@ __all__ = ["frozen_copies", "has_structure", "possible_originals", "tie_copies",
 _MIN_LAYERS = 2  # one layer of the same shape as another is no evidence of a copy
 _MIN_COSINE = 0.3  # independent weights have about 0, with noise in small layers; averages of the original about 1
 
-_PRESENT: Mapping[str, tuple[int, ...]] = MappingProxyType({})
-
+Shapes = Mapping[str, tuple[int, ...]]
 Signature = tuple[object, ...]
 
 
@@ -56,7 +54,8 @@ def possible_originals(model: nn.Module, copy: str) -> list[str]:
 def has_structure(model: nn.Module, copy: str, original: str) -> bool:
     """True if two submodules have the same classes, tensor names and shapes, and none is inside the other."""
     apart = not (_is_inside(copy, original) or _is_inside(original, copy))
-    return apart and _structure(model.get_submodule(copy)) == _structure(model.get_submodule(original))
+    first, second = (model.get_submodule(name) for name in (copy, original))
+    return apart and _structure(first, _shapes(first)) == _structure(second, _shapes(second))
 
 
 def untied_twins(model: nn.Module, graph: Graph) -> tuple[tuple[str, str], ...]:
@@ -111,15 +110,15 @@ def _changed(atoms: Labels, layers: Iterable[Labels]) -> list[Labels]:
     return [new for layer in layers if not np.array_equal(new := _mapped(atoms, layer), layer)]
 
 
-def _structure(module: nn.Module, shapes: Mapping[str, tuple[int, ...]] = _PRESENT, name: str = "") -> Signature:
-    """The classes, names and shapes in a module, which it has in common with its copies.
+def _shapes(module: nn.Module) -> Shapes:
+    """The present shapes of a module's tensors, by name."""
+    return {name: tuple(tensor.shape) for name, tensor in named_tensors(module).items()}
 
-    `shapes` replaces the present shapes of the model's tensors, in which the module has this `name`.
-    """
-    prefix = f"{name}." if name else ""
+
+def _structure(module: nn.Module, shapes: Shapes) -> Signature:
+    """The classes, tensor names and `shapes` of a module, which it has in common with its copies."""
     kinds = [(name, type(part)) for name, part in module.named_modules(remove_duplicate=False)]
-    tensors = named_tensors(module).items()
-    return (*kinds, *sorted((leaf, shapes.get(prefix + leaf, tuple(tensor.shape))) for leaf, tensor in tensors))
+    return (*kinds, *sorted(shapes.items()))
 
 
 def _has_layers(module: nn.Module) -> bool:
@@ -128,12 +127,16 @@ def _has_layers(module: nn.Module) -> bool:
     return len(owners) >= _MIN_LAYERS
 
 
-def _by_signature(model: nn.Module, shapes: Mapping[str, tuple[int, ...]] = _PRESENT) -> dict[Signature, list[str]]:
-    """{structure: names of the submodules that have it, the outer ones first}, for structures that occur twice."""
+def _by_signature(model: nn.Module, shapes: Shapes) -> dict[Signature, list[str]]:
+    """{structure: names of the submodules that have it, the outer ones first}, for structures that occur twice.
+
+    `shapes` replaces the present shapes of the model's tensors.
+    """
     found: dict[Signature, list[str]] = {}
     for name, module in model.named_modules():
         if name and _has_layers(module):
-            found.setdefault(_structure(module, shapes, name), []).append(name)
+            own = {leaf: shapes.get(f"{name}.{leaf}", shape) for leaf, shape in _shapes(module).items()}
+            found.setdefault(_structure(module, own), []).append(name)
     return {signature: names for signature, names in found.items() if len(names) > 1}
 
 
@@ -143,7 +146,7 @@ def _candidates(model: nn.Module) -> dict[str, list[str]]:
     averaged = any(isinstance(module, AveragedModel) for module in model.modules())
     if not averaged and all(tensor.requires_grad for tensor in named_tensors(model).values() if tensor.ndim > 1):
         return found
-    for names in _by_signature(model).values():
+    for names in _by_signature(model, {}).values():
         frozen = [name for name in names if _is_frozen(model, name)]
         trainable = [name for name in names if name not in frozen]
         if trainable:
