@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from gsprune.arrays import IntArray, Uint8Array
 from gsprune.rl.algorithms.dqn.agent import build_network, check_outputs, num_actions
 from gsprune.rl.algorithms.dqn.config import DQNConfig
 from gsprune.rl.algorithms.dqn.losses import double_dqn_targets, epsilon_at, epsilon_greedy, q_loss
-from gsprune.rl.algorithms.dqn.replay import PrioritizedReplay, ReplayBatch
+from gsprune.rl.algorithms.dqn.replay import PrioritizedReplay, ReplayBatch, ReplayOptions
 from gsprune.rl.evaluation.episodes import Policy, greedy_policy
 from gsprune.rl.networks import configured_network
 from gsprune.rl.training.step_effect import AgentOutputs
@@ -80,16 +79,24 @@ class DQNTrainer(Trainer[DQNConfig]):
         """The replay of this process's environments, which may reopen a file."""
         config, stack = self.config, self.environment.stack
         on_disk = config.replay_storage == "disk"
+        options = ReplayOptions(
+            capacity=config.replay_capacity // config.num_envs * len(self.share),
+            n_step=config.n_step,
+            gamma=config.gamma,
+            alpha=config.priority_alpha,
+            beta=config.priority_beta,
+            eps=config.priority_eps,
+        )
         replay = PrioritizedReplay(
-            replace(config.replay, capacity=config.replay_capacity // config.num_envs * len(self.share)),
+            options,
             len(self.share),
             self._as_stored(np.empty((1, *self.environment.observation_shape), np.uint8)).shape[1:],
             path=self._replay_file() if on_disk else None,
-            spare_steps=config.replay_spare // config.num_envs if on_disk else 0,
+            spare_steps=config.replay_spare // config.num_envs,
             stack=stack,
         )
-        disk, memory = replay.frames.nbytes if on_disk else 0, replay.index_nbytes
-        memory += 0 if on_disk else replay.frames.nbytes
+        frames, rest = replay.frames.nbytes, replay.index_nbytes
+        disk, memory = (frames, rest) if on_disk else (0, frames + rest)
         self.say(
             f"the replay takes {disk / 1e9:.2f} GB of disk and {memory / 1e9:.2f} GB of memory"
             + ("" if self.ranks.is_alone else " in each process")
