@@ -1,6 +1,4 @@
 """Checkpoints: one safetensors file with JSON in its header, no pickle."""
 
-from gsprune.checkpoint.checkpoint import Contents as Contents
 from gsprune.checkpoint.checkpoint import load as load
-from gsprune.checkpoint.checkpoint import read_contents as read_contents
 from gsprune.checkpoint.checkpoint import save as save

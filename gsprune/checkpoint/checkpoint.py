@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from gsprune.checkpoint.architecture import check_architecture, check_optimizers
 from gsprune.checkpoint.document import write_document
-from gsprune.checkpoint.record import Shape, document_of, read_record
+from gsprune.checkpoint.record import document_of, read_record
 from gsprune.errors import PruneWarning
 from gsprune.interrupts import PostponedInterrupts
 from gsprune.rewrite.optimizers.wrappers import as_optimizers, with_inner
@@ -28,9 +28,8 @@ from gsprune.rewrite.recorded_widths import rewrite_to
 from gsprune.rewrite.session import SESSION_ATTRIBUTE, session_of
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.rewrite.transaction import Transaction
-from gsprune.tracing.graph import Group
 
-__all__ = ["Contents", "load", "read_contents", "save"]
+__all__ = ["load", "save"]
 
 
 def save(
@@ -112,42 +111,6 @@ def load(
         session = record.session if before is None else replace(record.session, example=before.example)
         transaction.set_entries([(module.__dict__, SESSION_ATTRIBUTE, session)])
     return record.metadata
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """The contents of a file of `save` that can be read without a model.
-
-    Attributes:
-        groups: groups of coupled channels with their saved widths; () if the network was never pruned.
-        initial_widths: group -> width before the first pruning step.
-        shapes: tensor -> shape, for all parameters and buffers in the file.
-        dense_shapes: tensor -> shape before the first pruning step.
-        metadata: the metadata of `save`.
-    """
-
-    groups: tuple[Group, ...]
-    initial_widths: Mapping[str, int]
-    shapes: Mapping[str, Shape]
-    dense_shapes: Mapping[str, Shape]
-    metadata: Mapping[str, Any]
-
-
-def read_contents(path: str | os.PathLike[str]) -> Contents:
-    """Read the contents of a file of `save` without a model.
-
-    Raises:
-        CheckpointError: the file is damaged, or was not written by `save`.
-        OSError: the file cannot be read.
-    """
-    record = read_record(_checked_path(path))
-    return Contents(
-        groups=record.session.recorded_groups,
-        initial_widths=record.session.initial_widths,
-        shapes={name: tuple(tensor.shape) for name, tensor in record.tensors.items()},
-        dense_shapes={name: tuple(record.dense_shape(name)) for name in record.tensors},
-        metadata=record.metadata,
-    )
 
 
 def _refuse_extra_state(module: nn.Module) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import nn
 
 import gsprune
-from gsprune.checkpoint import read_contents
+from gsprune.checkpoint.record import read_record
 from gsprune.checks import counted
 from gsprune.cli.console import console, say
 from gsprune.networks import EncoderName, ObservationShape, example_frames
@@ -113,14 +113,15 @@ def _relative_name(module: str, name: str) -> str:
 
 def _show_file(path: Path) -> None:
     """Print the contents of a file of `gsprune.save`, which does not need the network's code."""
-    contents = read_contents(path)
-    if contents.groups:
-        console.print(groups_table(contents.groups, contents.shapes, contents.initial_widths, str(path)))
+    record = read_record(path)
+    groups, shapes = record.session.recorded_groups, {name: each.shape for name, each in record.tensors.items()}
+    if groups:
+        console.print(groups_table(groups, shapes, record.session.initial_widths, str(path)))
     else:
         say(f"{path}: the network was never pruned, so the file has no groups")
-    now, first = (sum(map(math.prod, shapes.values())) for shapes in (contents.shapes, contents.dense_shapes))
+    now, first = sum(map(math.prod, shapes.values())), sum(math.prod(record.dense_shape(name)) for name in shapes)
     say(f"numbers in parameters and buffers: {now:,} of {first:,}")
-    for name, value in contents.metadata.items():
+    for name, value in record.metadata.items():
         say(f"{name}: {value}")
 
 

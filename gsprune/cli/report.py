@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from rich.table import Table as RichTable
 
 from gsprune.checks import counted
 from gsprune.cli.console import console, say
-from gsprune.report.engine_latency import measured_latencies
+from gsprune.report.engine_latency import timed_again
 from gsprune.report.load import load_runs
 from gsprune.report.table import Table
 from gsprune.report.write import write_report
@@ -44,11 +43,10 @@ def main(args: Args) -> None:
     if not args.runs:
         raise ValueError("no run folder was given; try: gsprune report runs")
     runs = load_runs(args.runs)
-    latencies: Mapping[Path, float] = {}
     if args.latency:
         with console.status(f"timing {counted(len(runs), 'network')}"):
-            latencies = measured_latencies(runs)
-    report = write_report(runs, args.out, args.baseline, latencies)
+            runs = timed_again(runs)
+    report = write_report(runs, args.out, args.baseline)
     for table in report.tables:
         if table.headings[0] == "method":  # other tables may have hundreds of rows, one per run
             console.print(_for_terminal(table))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from gsprune.report.record import RunRecord
 from gsprune.report.table import UNKNOWN, Table
 from gsprune.rl.trained import load_agent
 
-__all__ = ["EngineLatency", "latency_table", "measured_latencies", "time_engines"]
+__all__ = ["EngineLatency", "latency_table", "time_engines", "timed_again"]
 
 _SECONDS_PER_RUN = 2.0
 
@@ -128,11 +127,11 @@ def latency_table(rows: Sequence[EngineLatency]) -> Table:
     return Table("Latency of one forward", headings, lines, note)
 
 
-def measured_latencies(runs: Sequence[RunRecord]) -> Mapping[Path, float]:
-    """Milliseconds of one forward with one frame on one thread, per run folder, for its newest checkpoint.
+def timed_again(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs with new latencies of their newest checkpoints, and without those of their dense networks.
 
-    The measurement is that of a run's summary: networks are timed in turns, so that other load on the machine slows all
-    of them alike, and the median is taken over the calls that the system did not interrupt.
+    The measurement is that of a run's summary: one frame, one thread, networks in turns, so that other load on the
+    machine slows all of them alike. The median is taken over the calls that the system did not interrupt.
 
     Raises:
         CheckpointError: a run has no usable checkpoint.
@@ -143,7 +142,11 @@ def measured_latencies(runs: Sequence[RunRecord]) -> Mapping[Path, float]:
         for agent in agents
     ]
     timings = forwards_in_turns(load("eager", calls), threads=1, max_seconds=_SECONDS_PER_RUN * len(runs))
-    return {run.folder: 1e3 * timing.undisturbed for run, timing in zip(runs, timings, strict=True)}
+    # A run measured its dense network at another time, so the two latencies would not be comparable.
+    return [
+        replace(run, latency_ms=1e3 * timing.undisturbed, dense_latency_ms=None)
+        for run, timing in zip(runs, timings, strict=True)
+    ]
 
 
 def _frames(batch: int, observation_shape: ObservationShape) -> torch.Tensor:

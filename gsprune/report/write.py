@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,16 +46,13 @@ class Report:
     pictures: tuple[str, ...]
 
 
-def write_report(
-    runs: Sequence[RunRecord], folder: Path, baseline: str | None = None, latencies: Mapping[Path, float] | None = None
-) -> Report:
+def write_report(runs: Sequence[RunRecord], folder: Path, baseline: str | None = None) -> Report:
     """Write ``report.md``, ``runs.csv`` and the plots; an older report's files are overwritten or deleted.
 
     Args:
         runs: at least one run; runs may be unfinished.
         folder: the folder; created if missing.
         baseline: the method to compare the others with; None takes the first dense one, or else the first one.
-        latencies: ``{run folder: milliseconds}``, used instead of the runs' own measurements.
 
     Returns:
         The files.
@@ -70,7 +67,6 @@ def write_report(
         raise ValueError(f"`baseline` must be one of the methods {', '.join(methods)}; got {baseline!r}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        runs = [_with_latency(run, latencies or {}) for run in runs]
         tables = _tables(runs, methods, baseline or _dense_method(runs) or methods[0])
         pictures = _pictures(runs, methods, folder)
         write_runs_csv(runs, folder / "runs.csv")
@@ -85,12 +81,6 @@ def write_report(
 def _dense_method(runs: Sequence[RunRecord]) -> str | None:
     dense = (run for run in runs if run.config.get("pruning", "none") == "none" and not run.config.get("widths_of"))
     return next((run.method for run in dense), None)
-
-
-def _with_latency(run: RunRecord, latencies: Mapping[Path, float]) -> RunRecord:
-    measured = latencies.get(run.folder)
-    # The run measured its dense network at another time, so the two latencies are not comparable.
-    return run if measured is None else replace(run, latency_ms=measured, dense_latency_ms=None)
 
 
 def _tables(runs: Sequence[RunRecord], methods: Sequence[str], baseline: str) -> list[Table]:

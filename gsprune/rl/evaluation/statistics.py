@@ -56,13 +56,11 @@ class Profile:
     """A performance profile: the share of runs above each threshold, with a pointwise band.
 
     Attributes:
-        thresholds: (T,) float64, ascending, in the unit of the scores.
         share: (T,) float64 in [0, 1]; the mean over games of each game's share of runs above the threshold.
         low: (T,) float64, lower end of the band.
         high: (T,) float64, upper end of the band.
     """
 
-    thresholds: Float64Array
     share: Float64Array
     low: Float64Array
     high: Float64Array
@@ -224,7 +222,7 @@ def performance_profile(scores: Scores, thresholds: npt.ArrayLike, *, rng: np.ra
         return np.asarray(np.mean(per_game, axis=0))
 
     low, high = _bounds(_draws(_PROFILE_RESAMPLES, draw))
-    return Profile(levels, np.asarray(share), low, high)
+    return Profile(np.asarray(share), low, high)
 
 
 def _win_rate(left: Float64Array, right: Float64Array) -> Float64Array:

@@ -346,6 +346,13 @@ class Trainer(ABC, Generic[ConfigT]):
         self.method.after_optimizer_step()
         return results
 
+    def _autocast(self) -> torch.autocast:
+        """The context of a forward, with the precision of `amp`.
+
+        Autocast's cache of cast weights is not safe for several threads, so it is off. Each weight is used only once.
+        """
+        return torch.autocast(self.device.type, torch.bfloat16, self.config.amp == "bf16", cache_enabled=False)
+
     def _report_activity(self, steps: int, activity: str) -> None:
         """Report the present activity, `steps` environment steps after the last iteration."""
         self._on_activity(self.global_step + steps, activity)

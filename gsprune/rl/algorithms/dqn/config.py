@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gsprune.rl.algorithms.dqn.agent import num_actions
-from gsprune.rl.algorithms.dqn.replay import ReplayOptions
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.training.config import TrainConfig
 
@@ -115,18 +114,6 @@ class DQNConfig(TrainConfig):
     def steps_per_iteration(self) -> int:
         """Environment steps per row of metrics."""
         return self.num_envs * self.log_interval
-
-    @property
-    def replay(self) -> ReplayOptions:
-        """The options of the replay buffer."""
-        return ReplayOptions(
-            capacity=self.replay_capacity,
-            n_step=self.n_step,
-            gamma=self.gamma,
-            alpha=self.priority_alpha,
-            beta=self.priority_beta,
-            eps=self.priority_eps,
-        )
 
 
 PRESETS: dict[str, DQNConfig] = {

@@ -7,8 +7,8 @@ https://arxiv.org/abs/1509.06461; Schaul et al. 2016, https://arxiv.org/abs/1511
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from gsprune.arrays import IntArray, Uint8Array
 from gsprune.rl.algorithms.dqn.agent import build_network, check_outputs, num_actions
 from gsprune.rl.algorithms.dqn.config import DQNConfig
 from gsprune.rl.algorithms.dqn.losses import double_dqn_targets, epsilon_at, epsilon_greedy, q_loss
-from gsprune.rl.algorithms.dqn.replay import PrioritizedReplay, ReplayBatch
+from gsprune.rl.algorithms.dqn.replay import PrioritizedReplay, ReplayBatch, ReplayOptions
 from gsprune.rl.evaluation.episodes import Policy, greedy_policy
 from gsprune.rl.networks import configured_network
 from gsprune.rl.training.step_effect import AgentOutputs
@@ -79,16 +79,24 @@ class DQNTrainer(Trainer[DQNConfig]):
         """The replay of this process's environments, which may reopen a file."""
         config, stack = self.config, self.environment.stack
         on_disk = config.replay_storage == "disk"
+        options = ReplayOptions(
+            capacity=config.replay_capacity // config.num_envs * len(self.share),
+            n_step=config.n_step,
+            gamma=config.gamma,
+            alpha=config.priority_alpha,
+            beta=config.priority_beta,
+            eps=config.priority_eps,
+        )
         replay = PrioritizedReplay(
-            replace(config.replay, capacity=config.replay_capacity // config.num_envs * len(self.share)),
+            options,
             len(self.share),
             self._as_stored(np.empty((1, *self.environment.observation_shape), np.uint8)).shape[1:],
             path=self._replay_file() if on_disk else None,
-            spare_steps=config.replay_spare // config.num_envs if on_disk else 0,
+            spare_steps=config.replay_spare // config.num_envs,
             stack=stack,
         )
-        disk, memory = replay.frames.nbytes if on_disk else 0, replay.index_nbytes
-        memory += 0 if on_disk else replay.frames.nbytes
+        frames, rest = replay.frames.nbytes, replay.index_nbytes
+        disk, memory = (frames, rest) if on_disk else (0, frames + rest)
         self.say(
             f"the replay takes {disk / 1e9:.2f} GB of disk and {memory / 1e9:.2f} GB of memory"
             + ("" if self.ranks.is_alone else " in each process")
@@ -209,7 +217,7 @@ class DQNTrainer(Trainer[DQNConfig]):
 
     def _all_values(self, frames: Tensor) -> Tensor:
         """(B, actions) values of the agent, computed by the workers."""
-        return torch.cat(self.workers.forward(self._values_of(self.agent), frames))
+        return torch.cat(self.workers.forward(partial(self._values, self.agent), frames))
 
     def _policy_change(self, before: Tensor, after: Tensor) -> Tensor:
         """1 where another action has the highest value, else 0."""
@@ -228,29 +236,21 @@ class DQNTrainer(Trainer[DQNConfig]):
         """The progress of the training after a number of environment steps."""
         return env_steps / (self.config.num_iterations * self.config.steps_per_iteration)
 
-    def _values_of(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """A function from frames to values in float32.
-
-        Autocast's cache of cast weights is shared by all threads, so it is disabled for the workers; each weight is
-        used once.
-        """
-
-        def values(frames: Tensor) -> Tensor:
-            with torch.autocast(self.device.type, torch.bfloat16, self.config.amp == "bf16", cache_enabled=False):
-                result: Tensor = network(frames)
-            return result.float()
-
-        return values
+    def _values(self, network: nn.Module, frames: Tensor) -> Tensor:
+        """The values of all actions in float32."""
+        with self._autocast():
+            values: Tensor = network(frames)
+        return values.float()
 
     def _greedy_actions(self, frames: Tensor) -> Tensor:
-        return self._values_of(self.agent)(frames).argmax(1)
+        return self._values(self.agent, frames).argmax(1)
 
     def _double_dqn_targets(self, frames: Tensor, returns: Tensor, discounts: Tensor) -> Tensor:
-        online, target = self._values_of(self.agent)(frames), self._values_of(self.target)(frames)
+        online, target = self._values(self.agent, frames), self._values(self.target, frames)
         return double_dqn_targets(returns, discounts, online, target)
 
     def _q_loss(self, frames: Tensor, actions: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        return q_loss(self._values_of(self.agent)(frames), actions, targets, weights)
+        return q_loss(self._values(self.agent, frames), actions, targets, weights)
 
     def _must_checkpoint(self) -> bool:
         return self.replay.needs_checkpoint(self.config.log_interval)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gsprune.arrays import FloatArray
-from gsprune.networks import FRAME_SHAPE, ObservationShape
+from gsprune.networks import ObservationShape
 from gsprune.rl.algorithms.ppo.losses import normalized
 from gsprune.rl.algorithms.ppo.returns import explained_variance, gae
 
@@ -55,11 +55,11 @@ class Rollout:
         num_steps: int,
         num_envs: int,
         device: torch.device,
-        share: range | None = None,
+        share: range,
         *,
-        observation_shape: ObservationShape = FRAME_SHAPE,
-        action_shape: tuple[int, ...] = (),
-        action_dtype: torch.dtype = torch.int64,
+        observation_shape: ObservationShape,
+        action_shape: tuple[int, ...],
+        action_dtype: torch.dtype,
     ) -> None:
         """Allocate the memory of all steps.
 
@@ -67,21 +67,21 @@ class Rollout:
             num_steps: T.
             num_envs: number of environments of all processes together.
             device: the network's device.
-            share: the numbers of this process's N environments among all; None for all. The attributes have only these
-                environments; indices, advantages and returns refer to all environments.
+            share: the numbers of this process's N environments among all. The attributes have only these environments;
+                indices, advantages and returns refer to all environments.
             observation_shape: (C, H, W) of one observation.
             action_shape: shape of one action; () for one number.
             action_dtype: dtype of actions.
         """
         self._num_envs = num_envs
-        self._share = range(num_envs) if share is None else share
-        shape = (num_steps, len(self._share))
+        self._share = share
+        shape = (num_steps, len(share))
         channels, height, width = observation_shape
         frames = torch.empty((*shape, height, width, channels), dtype=torch.uint8, device=device)
         self.frames = frames.permute(0, 1, 4, 2, 3)
         self.actions = torch.empty((*shape, *action_shape), dtype=action_dtype, device=device)
         self.logprobs = torch.empty(shape, device=device)
-        self.values = torch.empty((num_steps + 1, len(self._share)), device=device)
+        self.values = torch.empty((num_steps + 1, len(share)), device=device)
         self.rewards = np.empty(shape, np.float32)
         self.ended = np.empty(shape, np.bool_)
         self.final_values = np.zeros(shape, np.float32)

@@ -204,11 +204,8 @@ class PPOTrainer(Trainer[PPOConfig]):
         return torch.cat(parameters), torch.cat(values)
 
     def _forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Parameters of the actions' distribution, and values, in float32 even with autocast.
-
-        Autocast's cache of cast weights is not safe for several threads, so it is off. Each weight is used only once.
-        """
-        with torch.autocast(self.device.type, torch.bfloat16, self.config.amp == "bf16", cache_enabled=False):
+        """Parameters of the actions' distribution, and values, in float32 even with autocast."""
+        with self._autocast():
             outputs, values = self.agent(frames)
         return self.actions.parameters(outputs.float(), self.agent), values.float()
 
