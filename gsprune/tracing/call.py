@@ -21,12 +21,22 @@ def outputs_of(out: Any) -> list[torch.Tensor]:
 
 
 class Call(NamedTuple):
-    """One operation that has run: its name ("aten.add"), arguments and output."""
+    """One operation that has run.
+
+    Attributes:
+        op: its name ("aten.add"), also of an in-place operation.
+        args: positional arguments.
+        kwargs: arguments by name.
+        out: what it returned.
+        shape_before: the shape of the first argument before the operation, which ``squeeze_`` changes; None if the
+            first argument is no tensor.
+    """
 
     op: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     out: Any
+    shape_before: tuple[int, ...] | None = None
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """An argument by position or name."""

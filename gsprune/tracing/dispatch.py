@@ -51,7 +51,8 @@ class Tracer(OperationMode):
             set_noise(written, True)  # during the rule, so that it does not judge by the new values
         if operation.mutable and tape.originals is not None:
             tape.originals.before_write(written_arguments(func, args, kwargs))
-        call = Call(name, args, kwargs, func(*args, **kwargs))
+        shape = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else None
+        call = Call(name, args, kwargs, func(*args, **kwargs), shape)
         tape.op, tape.scale = name, None
         layers: list[Labels] = []
         made: list[Shadow] = []

@@ -193,6 +193,10 @@ class Tape:
         """The canonical name of a parameter or buffer that may be tied to another."""
         return self.aliases.get(name, name)
 
+    def is_used(self, name: str) -> bool:
+        """True if the call has read this parameter or buffer, under any of its names."""
+        return self.canonical(name) in self.used
+
     def has_shadow(self, tensor: torch.Tensor) -> bool:
         """True if the tensor has a shadow, so that operations on it need a rule."""
         mark = mark_of(tensor)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from gsprune.errors import TraceError, is_out_of_memory
 from gsprune.tracing.autocast import active_autocast
@@ -134,11 +134,11 @@ def _trace_once(
 
 
 def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
-    """Run once more to reach parameters that only training uses (noisy layers, auxiliary heads).
+    """Run once more to reach tensors that only training uses (noisy layers, auxiliary heads, the user's statistics).
 
-    Only the modules that own unused parameters, and the modules around them, are in training mode.
+    Only the modules that own such tensors, and the modules around them, are in training mode.
     """
-    owners = {layer_of(name) for name, _ in model.named_parameters() if name not in tape.used}
+    owners = _owners_of_unused(model, tape)
     if not owners:
         return
     around = {"", *(".".join(owner.split(".")[:end]) for owner in owners for end in range(1, owner.count(".") + 2))}
@@ -149,6 +149,18 @@ def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
         protect_outputs(tape, model, _run(model, example, tape))
     for module in modules:
         module.training = False
+
+
+def _owners_of_unused(model: nn.Module, tape: Tape) -> set[str]:
+    """Names of the modules with a parameter or buffer that the call has not used, or with a tensor as an attribute."""
+    unused = [name for name, _ in model.named_parameters() if not tape.is_used(name)]
+    unused += [name for name, buffer in model.named_buffers() if buffer.numel() > 1 and not tape.is_used(name)]
+    attributes = (
+        name
+        for name, module in model.named_modules()
+        if any(isinstance(value, Tensor) and value.numel() > 1 for value in vars(module).values())
+    )
+    return {*map(layer_of, unused), *attributes}
 
 
 def _run(model: nn.Module, example: Example, tape: Tape) -> Any:
