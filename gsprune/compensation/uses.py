@@ -119,7 +119,7 @@ class UseWatcher(OperationMode):
 
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation; call `on_use` before it if it uses a consumer."""
-        inputs = Call(operation.name, args, kwargs, None).tensors()
+        inputs = Call(operation.name, args, kwargs).tensors()
         if func.is_view or operation.name == "aten._unsafe_view":
             result = func(*args, **kwargs)
             mark = inputs[0].__dict__.get(_MARK) if inputs else None

@@ -1,4 +1,4 @@
-"""One operation that has run, as a rule sees it."""
+"""One operation, as a rule sees it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def outputs_of(out: Any) -> list[torch.Tensor]:
 
 
 class Call(NamedTuple):
-    """One operation that has run: its name ("aten.add"), arguments and output."""
+    """One operation: its name ("aten.add"), its arguments, and its output, which is None before it has run."""
 
     op: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    out: Any
+    out: Any = None
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """An argument by position or name."""
