@@ -89,7 +89,7 @@ class Compensation:
 
 
 def _sharing_a_map(model: nn.Module, bindings: Sequence[Binding]) -> list[list[Binding]]:
-    """The networks that share a map, with the one that runs first: they have a common tensor, or cannot run."""
+    """The networks, grouped by map. The first of each group runs; the others share a tensor or cannot run."""
     groups: list[list[Binding]] = []
     for binding in bindings:
         sharing = [group for group in groups if any(_have_common_tensor(binding, other) for other in group)]

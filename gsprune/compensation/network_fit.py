@@ -97,12 +97,12 @@ class NetworkFit:
         weights = self._weights_for_patches(use)
         if weights is not None:
             consumer = self._consumers.found[use.weight]
-            most = num_patch_rows(use, len(consumer.kept), weights, len(self.calls))
-            samples.append(PatchSample(use, consumer, weights, max(most, 1), seed, is_first))
+            max_rows = num_patch_rows(use, len(consumer.kept), weights, len(self.calls))
+            samples.append(PatchSample(use, consumer, weights, max(max_rows, 1), seed, is_first))
             return
         inputs = use.inputs.shape[use.channel_axis]
-        most = max(_MIN_SAMPLES, _SAMPLES_PER_INPUT * inputs) // len(self.calls)
-        samples.append(Sample(use, max(most, 1), seed, is_first))
+        max_rows = max(_MIN_SAMPLES, _SAMPLES_PER_INPUT * inputs) // len(self.calls)
+        samples.append(Sample(use, max(max_rows, 1), seed, is_first))
 
     def _weights_for_patches(self, use: Use) -> Tensor | None:
         """The weights that multiply the patches of a use; None if its first use is too expensive to fit on patches."""

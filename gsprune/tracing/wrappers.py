@@ -19,7 +19,7 @@ def wrapper_of(module: nn.Module) -> str | None:
 def refusal_of_wrapper(module: nn.Module, name: str) -> str | None:
     """The reason why a wrapped module cannot be pruned, with the way out; None for other modules.
 
-    `name` is how the message calls the module. `fully_shard` changes a module in place, so nothing is inside of it.
+    `name` is the module's name in the message. FSDP can shard a module in place, so there may be no module inside.
     """
     wrapper = wrapper_of(module)
     if wrapper is None:
