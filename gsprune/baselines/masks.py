@@ -190,7 +190,7 @@ def keep_highest(scores: Tensor, present: Tensor, masked: int) -> Tensor:
     Args:
         scores: any shape, higher = keep.
         present: bool of the same shape; False entries stay False.
-        masked: number of False entries, at least that of `present`.
+        masked: number of False entries in the result, at least as many as in `present`.
 
     Returns:
         bool of the same shape. On a tie the lower index is kept.

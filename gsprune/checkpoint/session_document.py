@@ -41,7 +41,10 @@ def session_document(session: Session) -> dict[str, Any]:
 
 
 def recorded_session(document: Mapping[str, Any] | None) -> Session:
-    """The session of a document; an empty one for None, a network that was never pruned. The next step traces it."""
+    """The session of a document; empty if the document is None (a network that was never pruned).
+
+    It has no structure, so the next step traces the network.
+    """
     if document is None:
         return Session(structure=None, example=None, initial_widths={})
     return Session(

@@ -68,7 +68,7 @@ class TrainCommand:
         return self.Args(**asdict(self.presets[parsed.preset]), preset=parsed.preset)
 
     def effective(self, args: Any) -> Any:
-        """The options, with the defaults for those of the preset, or of the run to resume, that have no effect."""
+        """The options. Those without effect get their values in the preset, or in the run to resume."""
         base = self.presets[args.preset] if args.resume is None else self._args_of_run(args.resume)
         return without_idle(args, base)
 

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from torch import nn
 
+from gsprune.compensation.borrowed_tensors import can_borrow_tensors
 from gsprune.compensation.moments import Stack
 from gsprune.compensation.network_fit import NetworkFit
 from gsprune.compensation.report import CompensationReport, OutputChange
-from gsprune.compensation.stand_in import can_take_place
 from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.plan import RewritePlan
@@ -89,13 +89,13 @@ class Compensation:
 
 
 def _sharing_a_map(model: nn.Module, bindings: Sequence[Binding]) -> list[list[Binding]]:
-    """The networks that share a map, with the one that runs first: they have a common tensor, or cannot run."""
+    """The networks, grouped by map. The first of each group runs; the others share a tensor or cannot run."""
     groups: list[list[Binding]] = []
     for binding in bindings:
         sharing = [group for group in groups if any(_have_common_tensor(binding, other) for other in group)]
         if sharing:
             sharing[0].append(binding)
-        elif not groups or can_take_place(model, binding):
+        elif not groups or can_borrow_tensors(model, binding):
             groups.append([binding])
         else:
             groups[0].append(binding)

@@ -20,7 +20,7 @@ from gsprune.tracing.graph import Graph
 
 __all__ = ["DenseInputs", "find_dense_inputs"]
 
-# Rows of one consumer's inputs over all batches: the larger of the two numbers.
+# A consumer has at most this many rows of inputs over all batches, or as many per input, whichever is more.
 _MIN_ROWS = 8192
 _ROWS_PER_INPUT = 4
 # A spread below this share of an input's root mean square is rounding: the input is constant.
@@ -47,7 +47,7 @@ class DenseInputs:
 
     @property
     def factors(self) -> Tensor:
-        """(groups, rows, inputs) float64 R: R^T R are the inputs' second moments per row, without means if possible."""
+        """(groups, rows, inputs) float64 R: R^T R is E[x x^T], or the covariance if a bias can take the means."""
         start = int(self.has_constant)  # below the first row, the mean of every column is subtracted
         factor = self.moments.factor[:, start:, 1:]
         sizes = self.moments.factor[:, :, 1:].square().sum(1, keepdim=True)
@@ -90,8 +90,8 @@ def find_dense_inputs(
 
     def add(batch: int, use: Use) -> None:
         consumer = consumers.found[use.weight]
-        most = max(_MIN_ROWS, _ROWS_PER_INPUT * use.inputs.shape[use.channel_axis]) // len(calls)
-        sample = Sample(use, max(most, 1), (batch,), is_first=True)
+        max_rows = max(_MIN_ROWS, _ROWS_PER_INPUT * use.inputs.shape[use.channel_axis]) // len(calls)
+        sample = Sample(use, max(max_rows, 1), (batch,), is_first=True)
         rows = in_groups(sample.dense, consumer.columns, use.groups)
         if use.weight not in inputs:
             all_kept = torch.arange(rows.shape[2], device=rows.device).expand(len(rows), -1)

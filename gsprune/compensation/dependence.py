@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsprune.compensation.dependence_rules import Reading, rule_of
+from gsprune.compensation.dependence_rules import PendingCall, rule_of
 from gsprune.tracing.call import Call, outputs_of
 from gsprune.tracing.operation_mode import OperationMode
 from gsprune.tracing.rules.registry import Operation
@@ -45,12 +45,12 @@ class InputDependence(OperationMode):
 
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation and note which of its outputs' elements depend on the inputs."""
-        inputs = Call(operation.name, args, kwargs, None).tensors()
+        inputs = Call(operation.name, args, kwargs).tensors()
         is_fresh = operation.name == "aten.lift_fresh"  # a tensor of numbers written in the code
         depends = not is_fresh and any(bool(self.mask(tensor).any()) for tensor in inputs)
         rule = rule_of(operation)
         # Before the operation, which may overwrite an input.
-        masks = rule(Reading(func, args, kwargs, self.mask)) if depends and rule is not None else []
+        masks = rule(PendingCall(func, args, kwargs, self.mask)) if depends and rule is not None else []
         result = func(*args, **kwargs)
         if depends and torch.Tag.data_dependent_output in func.tags:
             self._code_depends = True  # the code continues with a number that depends on the inputs

@@ -17,7 +17,7 @@ __all__ = ["PatchSample", "num_patch_rows"]
 
 # The largest cost of a fit on patches, relative to the layer's own multiplications on the calibration data. The
 # measurement is in docs/results/compensation.md.
-_COST = 2.0
+_MAX_COST = 2.0
 # Fewer rows per column fit their noise. More change little.
 _MIN_ROWS_PER_COLUMN = 4
 _MAX_ROWS_PER_COLUMN = 8
@@ -28,7 +28,7 @@ _SOLVING_ROWS_PER_COLUMN = 10
 
 
 class PatchSample:
-    """Patches at some positions of one use in the dense network, at most `most`; see `Sample`.
+    """Patches at some positions of one use in the dense network, at most `max_rows`; see `Sample`.
 
     They are multiplied by `weights`, (outputs, inputs, kernel), the concatenated weights of the targets.
 
@@ -38,16 +38,16 @@ class PatchSample:
     """
 
     def __init__(
-        self, use: Use, consumer: Consumer, weights: Tensor, most: int, seed: Sequence[int], is_first: bool
+        self, use: Use, consumer: Consumer, weights: Tensor, max_rows: int, seed: Sequence[int], is_first: bool
     ) -> None:
         self.num_rows = _num_patches(use)
-        rows = spread(most, self.num_rows, seed)
+        rows = spread(max_rows, self.num_rows, seed)
         self._rows = torch.from_numpy(rows).to(use.inputs.device)
         patches = _patches(use, self._rows)
         dtype = torch.promote_types(patches.dtype, torch.float32)
         self.products = patches.flatten(1).to(dtype) @ weights.flatten(1).to(dtype).T
         is_pointwise = use.kernel is not None and prod(use.kernel.sizes) == 1
-        self.channels = None if is_pointwise else Sample(use, most, seed, is_first)
+        self.channels = None if is_pointwise else Sample(use, max_rows, seed, is_first)
         kept = torch.from_numpy(consumer.kept).to(patches.device)
         self._dense = None if is_first else patches[:, kept].flatten(1)
 
@@ -74,7 +74,7 @@ def num_patch_rows(use: Use, num_kept: int, weights: Tensor, num_batches: int) -
         if len(weights) >= use.inputs.shape[1] or patches * num_batches <= columns + 1:
             return 0
         return max(1, max(_MIN_ROWS, _MAX_ROWS_PER_COLUMN * columns) // num_batches)
-    affordable = int(_COST * patches * weights.numel() * num_batches / (columns + len(weights)) ** 2)
+    affordable = int(_MAX_COST * patches * weights.numel() * num_batches / (columns + len(weights)) ** 2)
     rows = min(affordable - _SOLVING_ROWS_PER_COLUMN * columns, _MAX_ROWS_PER_COLUMN * columns, patches * num_batches)
     return max(1, rows // num_batches) if rows >= _MIN_ROWS_PER_COLUMN * columns else 0
 

@@ -1,4 +1,4 @@
-"""The values that weights read from their channels: which are constants, and which depend on the network's inputs."""
+"""The inputs of weights: the range of each channel, and the channels that depend on the network's inputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gsprune.tracing.graph import Graph
 
 __all__ = ["ReadInputs", "find_read_inputs"]
 
-# A spread of this many roundings, at the scale of the consumer's largest input, passes for none.
+# Values count as equal if they differ by at most this many rounding errors of the consumer's largest input.
 _ROUNDINGS = 64
 
 
@@ -30,8 +30,8 @@ class ReadInputs:
 
     Attributes:
         use: one of its uses, for groups and kind of the operation.
-        axis, length: the weight's input axis.
-        places: biases and running means that take a constant; none if it has no place.
+        axis, length: the weight's input axis and its length.
+        places: biases and running means that take a constant; empty if none can.
         pads: True if zero padding gives a constant other than zero a border.
         low, high: (channels,) float64, least and greatest value of each channel that is read.
         depends: (channels,) True where a channel may have other values on other data.
@@ -61,7 +61,7 @@ class ReadInputs:
         return (self.low + self.high) / 2
 
     def per_position(self, channels: Tensor) -> BoolArray:
-        """(length,) for the positions of the weight's input axis: True where all channels that a position reads are.
+        """(length,) bool: True at positions of the weight's input axis that read only channels marked in `channels`.
 
         A position of a grouped convolution reads one channel of every group.
         """
@@ -80,9 +80,9 @@ class ReadInputs:
 def find_read_inputs(
     model: nn.Module, graph: Graph, calls: Sequence[Example], *, for_any_input: bool
 ) -> tuple[dict[str, ReadInputs], dict[str, str]]:
-    """Run the network on some data and look at what its weights read.
+    """Run the network on some data and record the inputs of its weights.
 
-    With `for_any_input`, a channel that depends on the inputs is no constant; else only its values count.
+    With `for_any_input`, a channel that depends on the network's inputs is not constant, even if its values are equal.
 
     Returns:
         weight -> its inputs, for weights that read channels of a group and that are reached; and weight -> reason, for
@@ -96,7 +96,7 @@ def find_read_inputs(
     dependence = InputDependence(canonical_tensors(model).values()) if for_any_input else None
     found: dict[str, ReadInputs] = {}
 
-    def look(batch: int, use: Use) -> None:
+    def record(batch: int, use: Use) -> None:
         del batch
         if use.weight not in consumers:
             if not use.is_depthwise:
@@ -115,7 +115,7 @@ def find_read_inputs(
             found[use.weight] = new if earlier is None else _merged(earlier, new)
 
     with dependence or nullcontext():
-        watchers = watch_calls(model, axes, calls, look)
+        watchers = watch_calls(model, axes, calls, record)
     for watcher in watchers:
         unclear |= {name: f"{op} reads it" for name, op in watcher.unsupported.items() if name in consumers}
     for name, inputs in found.items():

@@ -57,13 +57,13 @@ class RemovalLoss:
         """Sort the inputs by unit; units with fewer inputs than others get inputs of weight zero."""
         self._present = np.unique(units[units >= 0])
         counts = np.bincount(units[units >= 0], minlength=self._num_units)[self._present]
-        most = int(counts.max(initial=0))
-        positions = np.full((len(self._present), most), -1, dtype=np.int64)
-        slots = np.arange(most) < counts[:, None]
+        longest = int(counts.max(initial=0))
+        positions = np.full((len(self._present), longest), -1, dtype=np.int64)
+        slots = np.arange(longest) < counts[:, None]
         positions[slots] = np.argsort(units, kind="stable")[np.count_nonzero(units < 0) :]
         rows, places = np.nonzero(~slots)
-        positions[rows, places] = len(units) + most - 1 - places
-        added = most - int(counts.min(initial=most))
+        positions[rows, places] = len(units) + longest - 1 - places
+        added = longest - int(counts.min(initial=longest))
         if added:
             self._weight = torch.nn.functional.pad(self._weight, (0, added))
             self._inverse = torch.nn.functional.pad(self._inverse, (0, added, 0, added))

@@ -14,7 +14,7 @@ __all__ = ["Sample"]
 
 
 class Sample:
-    """At most `most` rows of the inputs of one use in the dense network, spread evenly with jitter from the seed.
+    """At most `max_rows` rows of the inputs of one use in the dense network, spread evenly with jitter from the seed.
 
     Of the pruned network, only the inputs at the weight's first use in a batch are read.
 
@@ -23,10 +23,10 @@ class Sample:
         is_of_matrix: True if the weight is a matrix and not a convolution's.
     """
 
-    def __init__(self, use: Use, most: int, seed: Sequence[int], is_first: bool) -> None:
+    def __init__(self, use: Use, max_rows: int, seed: Sequence[int], is_first: bool) -> None:
         self.num_rows, self._is_first = _num_rows(use), is_first
         self.is_of_matrix = use.channel_axis < 0
-        self._rows = torch.from_numpy(spread(most, self.num_rows, seed)).to(use.inputs.device)
+        self._rows = torch.from_numpy(spread(max_rows, self.num_rows, seed)).to(use.inputs.device)
         self.dense = self._of(use)
 
     def matches(self, use: Use) -> bool:

@@ -24,8 +24,8 @@ _EXACT_RIDGE = 1e-26
 # With 0.03, 0.1 and 0.3, the weights of the actor after 86 steps down to half of the channels have a root mean square
 # of 0.46, 0.18 and 0.15 (0.10 without compensation), and the KL of all steps adds up to 0.13, 0.15 and 0.25 (1.06).
 _MOVEMENT = 0.1
-# A dependency is exact if it leaves at most this share of the mean square (the rounding of float32) unexplained, and if
-# its coefficients are at most so many times as long as those of the dense network.
+# An exact dependency leaves at most `_EXACT_SHARE` of the mean square unexplained (the rounding of float32). Its
+# coefficients are at most `_EXACT_LENGTH` times as long as those of the dense network.
 _EXACT_SHARE, _EXACT_LENGTH = 1e-12, 10.0
 # Lower bound of the degrees of freedom that the coefficients leave, as a share of the samples.
 _MIN_FREEDOM = 1e-8

@@ -119,7 +119,7 @@ class UseWatcher(OperationMode):
 
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation; call `on_use` before it if it uses a consumer."""
-        inputs = Call(operation.name, args, kwargs, None).tensors()
+        inputs = Call(operation.name, args, kwargs).tensors()
         if func.is_view or operation.name == "aten._unsafe_view":
             result = func(*args, **kwargs)
             mark = inputs[0].__dict__.get(_MARK) if inputs else None
@@ -183,17 +183,17 @@ class UseWatcher(OperationMode):
             return Use(name, x, 1, args[8], padding=padding, kernel=kernel if args[8] == 1 else None)
         if op == "aten.linear":
             name = self._name_of(args[1])
-            return None if name is None or not self._meets(name, args[1], -1) else Use(name, args[0], -1)
+            return None if name is None or not self._is_input_axis(name, args[1], -1) else Use(name, args[0], -1)
         if op in _PRODUCTS:
             left, right = args[_PRODUCTS[op] :][:2]
             for weight, x, axis, channels in ((right, left, -2, -1), (left, right, -1, -2)):
                 name = self._name_of(weight)
                 is_product = x.ndim > 1 and self._name_of(x) is None
-                if name is not None and is_product and self._meets(name, weight, axis):
+                if name is not None and is_product and self._is_input_axis(name, weight, axis):
                     return Use(name, x, channels)
         return None
 
-    def _meets(self, name: str, view: Tensor, axis: int) -> bool:
+    def _is_input_axis(self, name: str, view: Tensor, axis: int) -> bool:
         """True if an axis of a view of a weight is the weight's whole input axis."""
         own = self.axes.get(name)
         if own is None or view.ndim < 2 or self.tensors[name].ndim != 2:

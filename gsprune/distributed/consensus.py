@@ -126,7 +126,7 @@ class Consensus:
         self._is_over = final
 
     def from_first(self, what: str, measure: Callable[[], float]) -> float:
-        """Measure what differs by rank on the first rank; return the result on all ranks.
+        """Measure on the first rank, because ranks may measure different values; return the result on all ranks.
 
         Args:
             what: the name of the stage.

@@ -21,6 +21,7 @@ from gsprune.rewrite.session import SESSION_ATTRIBUTE
 from gsprune.rewrite.tensors import unwrapped
 from gsprune.tracing.example import Example, as_example, first_outputs
 from gsprune.tracing.outputs import tensors_in
+from gsprune.tracing.wrappers import is_scripted
 
 __all__ = ["PortableCall", "portable_call"]
 
@@ -129,9 +130,15 @@ def portable_call(
         output_names: names of the outputs; None takes "output", or "output_0" and so on.
 
     Raises:
-        TypeError: an input is not a tensor, or names are not strings.
+        TypeError: the model is TorchScript, an input is not a tensor, or names are not strings.
         ValueError: the network fails on the inputs or returns no tensor, or the number of names is wrong.
     """
+    module = unwrapped(model)
+    if is_scripted(module):
+        raise TypeError(
+            f"`model` is a scripted or traced TorchScript module ({type(module).__name__}), which PyTorch cannot"
+            " export: pass the Python module"
+        )
     example = as_example(example_inputs, forward)
     named: list[tuple[str | None, Any]] = [(None, value) for value in example.args]
     named += list(example.kwargs.items())
@@ -142,20 +149,20 @@ def portable_call(
                 f"{'' if name is None else f' for {name!r}'}; bind other values in `forward=lambda model, x: ...`"
             )
     inputs = tuple(value.detach().cpu().contiguous() for _, value in named)
-    copy = deepcopy(unwrapped(model)).cpu().eval()
+    copy = deepcopy(module).cpu().eval()
     copy.__dict__.pop(SESSION_ATTRIBUTE, None)
     for tensor in (*copy.parameters(), *copy.buffers()):
         tensor.data = tensor.data.contiguous()  # ExecuTorch refuses channels-last weights
-    module = _Call(copy, [name for name, _ in named], forward).eval()
+    call = _Call(copy, [name for name, _ in named], forward).eval()
     with torch.no_grad():
         arguments = dict(zip(example.kwargs, inputs[len(example.args) :], strict=True))
         first_outputs(copy, Example(inputs[: len(example.args)], arguments, forward))
-        outputs: tuple[Tensor, ...] = module(*inputs)
+        outputs: tuple[Tensor, ...] = call(*inputs)
     if not outputs:
         raise ValueError("`model` returns no tensor: there is nothing to export")
     default_outputs = ["output"] if len(outputs) == 1 else [f"output_{i}" for i in range(len(outputs))]
     return PortableCall(
-        module,
+        call,
         inputs,
         _checked_names("input_names", input_names, _parameter_names(copy, example)),
         _checked_names("output_names", output_names, default_outputs),

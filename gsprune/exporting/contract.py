@@ -20,7 +20,7 @@ from gsprune.rewrite.tensors import unwrapped
 from gsprune.tracing import trace
 from gsprune.tracing.graph import Graph
 
-__all__ = ["call_entry", "contract_path", "encoded", "file_entry", "network_entry"]
+__all__ = ["call_entry", "check_entry", "contract_path", "encoded", "file_entry", "network_entry"]
 
 
 def contract_path(path: Path) -> Path:

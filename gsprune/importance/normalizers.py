@@ -1,6 +1,6 @@
 """Normalizers make the scores of one group comparable with those of another.
 
-All take the float64 scores x of one group. If a divisor is zero, all scores of the group are equal and become zero.
+All take the float64 scores x of one group. If the divisor is zero, the result is zero for all units.
 Differences below 2**-32 of the largest score are rounding noise of the sums, and count as zero. Otherwise noise would
 rank equally important channels, and backends would choose different ones.
 """

@@ -53,6 +53,6 @@ def member_rows(source: ScoreSource, row: Callable[[Tensor, Member, int], Float6
 
 
 def unit_sums(values: Float64Array, member: Member, num_units: int) -> Float64Array:
-    """(num_units,) float64, the sum of `values`, one per position of the member's axis, over every unit's positions."""
+    """(num_units,) float64: each unit's sum of `values`, which has one number per position of the member's axis."""
     # Positions without a unit (-1) are counted in the first bin, which is dropped: faster than selecting the others.
     return np.asarray(np.bincount(member.units + 1, weights=values, minlength=num_units + 1)[1:], dtype=np.float64)

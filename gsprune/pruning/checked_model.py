@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from gsprune.rewrite.tensors import unwrapped
-from gsprune.tracing.wrappers import is_scripted, refusal_of_wrapper
+from gsprune.tracing.wrappers import refusal_of
 
 __all__ = ["checked_model"]
 
@@ -16,13 +16,8 @@ def checked_model(model: nn.Module) -> nn.Module:
     Raises:
         TypeError: it is no module, is scripted, or is wrapped in DDP or FSDP.
     """
-    if is_scripted(model):
-        raise TypeError(
-            f"`model` is a scripted or traced TorchScript module ({type(model).__name__}), whose code and sizes cannot"
-            " be changed: prune the Python module, and call torch.jit.script or torch.jit.trace afterwards"
-        )
     module = unwrapped(model)
-    refusal = refusal_of_wrapper(module, "`model`")
+    refusal = refusal_of(module, "`model`")
     if refusal is not None:
         raise TypeError(refusal)
     return module

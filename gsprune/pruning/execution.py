@@ -1,4 +1,4 @@
-"""Removes chosen units: rewrites, repairs or refuses, and reports. Pruning steps and `compact` share this."""
+"""Removes chosen units from a network, and reports. Pruning steps and `compact` share this."""
 
 from __future__ import annotations
 

@@ -129,12 +129,12 @@ def sensitivity(
         raise ValueError("`example_inputs` is needed: the model was loaded or pickled without its example")
     tensors = canonical_tensors(module)
     frozen = ignored_groups(module, graph, ignore)
-    provider = get_backend(backend, next(iter(tensors.values())).device)
+    chosen_backend = get_backend(backend, next(iter(tensors.values())).device)
     structure = Structure(graph)
     calls = []
     if compensate != "none" or calibration is not None:
         calls = calibration_calls(calibration, example)
-    source = ScoreSource(structure, frozen, tensors, provider, module, example, calls)
+    source = ScoreSource(structure, frozen, tensors, chosen_backend, module, example, calls)
     scores = criterion.unit_scores(source)
     with temporary_eval(module):
         dense = example.call(module)
@@ -143,7 +143,7 @@ def sensitivity(
         for ratio in sorted(ratios) if group.name not in frozen else ():
             # Without first-seen widths the ratio refers to the present width. Names may contain characters of globs.
             request = Selection({escape(group.name): ratio})
-            keep = select_units(structure, scores, {}, request, backend=provider)
+            keep = select_units(structure, scores, {}, request, backend=chosen_backend)
             units = np.flatnonzero(~keep[first:last])
             if compensate == "none":
                 with temporary_eval(module):
@@ -151,7 +151,7 @@ def sensitivity(
                 change = relative_change(output, dense)
             else:
                 compensation = Compensation(calls, compensate, measures_change=True)
-                rewrite = RewriteOptions(provider, compensation, dry_run=True)
+                rewrite = RewriteOptions(chosen_backend, compensation, dry_run=True)
                 choose = partial(_with_frozen, structure, keep)
                 execute(with_binding(module, session), choose, request, ignore, rewrite)
                 change = 0.0 if compensation.change is None else compensation.change.compensated

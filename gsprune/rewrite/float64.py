@@ -27,8 +27,8 @@ _WIDER = {
 # These functions make a tensor of Python numbers. They round to the default type before any operation is dispatched.
 _MAKERS = frozenset((torch.tensor, torch.full, torch.scalar_tensor, torch.arange, torch.linspace, torch.logspace))
 
-
-_CONSTANT_DRAW = 0.5  # as a number, a probability, or in standard deviations from the mean
+# Replaces random numbers: the number itself, or a probability, or a distance from the mean in standard deviations.
+_CONSTANT_DRAW = 0.5
 # Operations whose floating-point outputs are drawn independently of their inputs' values.
 _DRAWS = frozenset(("rand", "randn", "rand_like", "randn_like", "uniform", "normal", "exponential", "log_normal"))
 

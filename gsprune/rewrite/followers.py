@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from gsprune.rewrite.tensors import canonical_tensors, unwrapped
 from gsprune.tracing.copies import has_structure, possible_originals
 from gsprune.tracing.names import named_tensors
-from gsprune.tracing.wrappers import is_scripted, refusal_of_wrapper
+from gsprune.tracing.wrappers import is_scripted, refusal_of
 
 __all__ = ["Follower", "as_followers", "matched_tensors"]
 
@@ -69,7 +69,7 @@ def _check_module(follower: object, index: int) -> None:
             f"`followers[{index}]` is a scripted or traced TorchScript module ({type(follower).__name__}), which cannot"
             " be changed: pass the Python module, and script it again after the step"
         )
-    refusal = refusal_of_wrapper(follower, f"`followers[{index}]`")
+    refusal = refusal_of(follower, f"`followers[{index}]`")
     if refusal is not None:
         raise TypeError(f"{refusal}; as a follower, pass its `.module`")
 

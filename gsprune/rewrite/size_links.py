@@ -94,14 +94,14 @@ def links_of(
     `shapes` has all parameters and buffers, `touched` the axes of those that pruning may cut, by canonical name.
     `aliases` maps other names of tied tensors to canonical names.
     """
-    everywhere = {**{name: name for name in shapes}, **aliases}
+    canonical_of = {**{name: name for name in shapes}, **aliases}
     names_of_owner: dict[str, dict[str, str]] = {}
-    for name, canonical in everywhere.items():
+    for name, canonical in canonical_of.items():
         names_of_owner.setdefault(layer_of(name), {})[name.rpartition(".")[2]] = canonical
     links = []
     for owner, names in names_of_owner.items():
         if not touched.keys().isdisjoint(names.values()):
-            layer, local = _seen_through_parametrization(owner, names, shapes)
+            layer, local = _parametrized_layer(owner, names, shapes)
             module = module_of.get(layer)
             if module is None:  # the follower is a container of tensors
                 continue
@@ -169,7 +169,7 @@ def with_element(values: Any, index: int, element: int) -> Any:
     return type(values)([*values[:index], element, *values[index + 1 :]])
 
 
-def _seen_through_parametrization(
+def _parametrized_layer(
     owner: str, names: Mapping[str, str], shapes: Mapping[str, Shape]
 ) -> tuple[str, dict[str, str]]:
     """The layer that owns the tensors, and its tensors, in which a reparametrized weight has the weight's name."""

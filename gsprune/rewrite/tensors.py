@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}")
-    inner = model.__dict__.get("_modules", {}).get("_orig_mod")
-    return inner if isinstance(inner, nn.Module) else model
+    children: Any = model.__dict__.get("_modules", {})  # `hasattr` would also find the attributes of a model inside
+    if "_orig_mod" in children:  # TorchScript's children have no `get`
+        return cast(nn.Module, children["_orig_mod"])
+    return model
 
 
 def canonical_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from gsprune.sweep.runner import Job, Status, log_path
 
 __all__ = ["SweepDisplay", "sweep_table"]
 
-_POLLS_PER_REFRESH = 20  # two polls come every 0.2 s: draw every other second
+_POLLS_PER_REFRESH = 20  # at ten polls per second: every 2 seconds
 _LINES_AROUND_TABLE = 7  # title, heading, borders and caption
 _MIN_ROWS = 5
 _ENDED = (Status.FINISHED, Status.FAILED, Status.STOPPED)
@@ -55,7 +55,7 @@ class SweepDisplay:
             self._live.stop()
 
     def on_poll(self) -> None:
-        """Print and draw the jobs whose status changed; redraw the table every other second."""
+        """Print and draw the jobs whose status changed; redraw the table every 2 seconds."""
         self._polls += 1
         must_draw = self._polls % _POLLS_PER_REFRESH == 0
         # Print ended jobs before the jobs that started in their place.

@@ -1,4 +1,4 @@
-"""One operation that has run, as a rule sees it."""
+"""One operation, as a rule sees it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def outputs_of(out: Any) -> list[torch.Tensor]:
 
 
 class Call(NamedTuple):
-    """One operation that has run.
+    """One operation.
 
     Attributes:
         op: its name ("aten.add"), also of an in-place operation.
         args: positional arguments.
         kwargs: arguments by name.
-        out: what it returned.
+        out: what it returned; None before it has run.
         shape_before: the shape of the first argument before the operation, which ``squeeze_`` changes; None if the
             first argument is no tensor.
     """
@@ -35,7 +35,7 @@ class Call(NamedTuple):
     op: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    out: Any
+    out: Any = None
     shape_before: tuple[int, ...] | None = None
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:

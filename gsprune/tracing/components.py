@@ -10,7 +10,7 @@ from gsprune.arrays import IntArray
 from gsprune.tracing.shadow import Labels
 from gsprune.tracing.tape import OUTPUT, Split, Tape
 
-__all__ = ["Components", "atoms_in", "connected_components"]
+__all__ = ["Components", "atoms_in", "connected_components", "first_indices"]
 
 _MAX_ROUNDS = 100  # every round settles at least one split; real networks need two or three
 
@@ -53,15 +53,12 @@ class Components:
         self.labels = connected_components(
             tape.num_atoms, np.concatenate([empty, *self.sources]), np.concatenate([empty, *self.targets])
         )
-        # NumPy keeps the last value written to a repeated index. Writing in reverse lets the first event win.
-        opened = atoms_in(tape.openings)[::-1]
-        self.first_opening = np.zeros(tape.num_atoms, np.int64)
-        self.first_opening[self.labels[opened]] = opened
+        opened = atoms_in(tape.openings)
+        self.first_opening = np.append(opened, 0)[first_indices(tape.num_atoms, self.labels[opened])]
         index = np.repeat(np.arange(len(tape.protections)), [labels.size for labels, _ in tape.protections])
         atoms = np.concatenate([empty, *[labels.reshape(-1) for labels, _ in tape.protections]])
-        index, atoms = index[atoms > 0][::-1], atoms[atoms > 0][::-1]
-        self.reasons = np.full(tape.num_atoms, -1)
-        self.reasons[self.labels[atoms]] = index
+        index, atoms = index[atoms > 0], atoms[atoms > 0]
+        self.reasons = np.append(index, -1)[first_indices(tape.num_atoms, self.labels[atoms])]
         self.prunable = (self.first_opening > 0) & (self.reasons < 0)
 
     def settle(self) -> None:
@@ -71,16 +68,18 @@ class Components:
         for _ in range(_MAX_ROUNDS):
             violated = [split for split in pending if self._violated(split)]
             if not violated:
-                self._protect_unconsumed()
-                return
+                break
             for split in violated:
                 first = split.labels.max(axis=self._tied_axes(split), keepdims=True)
                 pair = np.broadcast_arrays(first, split.labels)
                 self._add(pair[0], pair[1], "a split")
             self.refresh()
-        for split in violated:
-            self.tape.protect(split.labels, "splits that cannot be settled")
-        self.refresh()
+        else:
+            for split in pending:
+                if self._violated(split):
+                    self.tape.protect(split.labels, "splits that cannot be settled")
+            self.refresh()
+        self._protect_unconsumed()
 
     def _protect_unconsumed(self) -> None:
         """Protect channels that no weight and no product sums over: the network's last layers make them.
@@ -141,6 +140,13 @@ def atoms_in(layers: Sequence[Labels]) -> IntArray:
     """All atoms of some layers, in order."""
     atoms: IntArray = np.concatenate([np.zeros(0, np.int64), *[layer.reshape(-1) for layer in layers]]).astype(np.int64)
     return atoms[atoms > 0]
+
+
+def first_indices(length: int, keys: IntArray) -> IntArray:
+    """(length,) int64, the first index of each number in `keys`; len(keys) for numbers that are not in it."""
+    first = np.full(length, len(keys), np.int64)
+    np.minimum.at(first, keys, np.arange(len(keys)))
+    return first
 
 
 def connected_components(num_nodes: int, a: IntArray, b: IntArray) -> IntArray:

@@ -43,7 +43,7 @@ class Tracer(OperationMode):
     ) -> Any:
         """Run an operation and record what it does to the channels of its inputs."""
         tape, name = self.tape, operation.name
-        inputs = Call(name, args, kwargs, None).tensors()
+        inputs = Call(name, args, kwargs).tensors()
         has_channels = name in _MAKERS or any([tape.has_shadow(tensor) for tensor in inputs])
         written = args[0] if operation.mutable and args and isinstance(args[0], Tensor) else None
         is_random = operation.random or any([is_noise(tensor) for tensor in inputs])

@@ -128,7 +128,7 @@ class Graph:
         queries: rows whose removal changes an attention's scale.
         copies: {copy: original}, names of submodules that lose the same channels.
         unseen: submodules that the traced forward has not run, and that may read channels.
-        written: parameters and tensors in attributes that the traced forward has written to, as a momentum encoder.
+        written: parameters (of a momentum encoder) and tensors in attributes that the traced forward has written to.
     """
 
     groups: tuple[Group, ...]

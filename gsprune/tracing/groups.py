@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from gsprune.arrays import IntArray
-from gsprune.tracing.components import Components, atoms_in
+from gsprune.tracing.components import Components, atoms_in, first_indices
 from gsprune.tracing.graph import Graph, Group, Member, Protected, Queries, layer_of
 from gsprune.tracing.originals import was_written, writable_tensors
 from gsprune.tracing.tape import Tape
@@ -144,9 +144,7 @@ def _partition(tape: Tape, components: Components, axis_of: IntArray) -> list[tu
 
 def _order(tape: Tape, roots: IntArray) -> IntArray:
     """Positions of components in the order of their first opening, and within one layer by position."""
-    opened = atoms_in(tape.openings)
-    rank = np.full(tape.num_atoms, len(opened), np.int64)
-    rank[opened[::-1]] = np.arange(len(opened))[::-1]
+    rank = first_indices(tape.num_atoms, atoms_in(tape.openings))
     return np.argsort(rank[roots], kind="stable")
 
 

@@ -74,9 +74,9 @@ class Shadow:
     """The layers of one tensor.
 
     Attributes:
-        layers: (tensor.ndim axes) int32 arrays, each varying over one axis at least; no two vary over the same axis,
-            except where a parameter's axes were merged by a view.
-        kind: where the tensor comes from.
+        layers: int32 arrays with tensor.ndim axes. Each varies over at least one axis. No two vary over the same axis,
+            except where a view has merged axes of a parameter.
+        kind: the origin of the tensor.
         source: of a weight, its parameter (with weight norm, the direction). Of an activation, the weight whose product
             it is, also after views, constant factors, and sums with a bias or other products of that weight.
         dot: of a product of two activations, the first operand until the product is scaled.

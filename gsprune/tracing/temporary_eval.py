@@ -25,9 +25,9 @@ def temporary_eval(model: nn.Module, *, autocast: bool = False) -> Iterator[Orig
 
     Restored are training flags, buffers, attributes (also entries of dictionaries) and the random generators of torch
     (CPU and the model's CUDA devices), NumPy and Python. Parameters and tensors in attributes are restored if the
-    forward sets their `data`, or writes to them as a traced forward did; the tracer uses the value of the context.
-    Lists that the forward appends to belong to the user and are not restored. Observers of fake quantisation do not
-    run. Without `autocast`, the caller's autocast blocks are off.
+    forward sets their `data`, or writes to those that a traced forward wrote to. The tracer notes such writes in the
+    `Originals` that the context yields. Lists that the forward appends to belong to the user and are not restored.
+    Observers of fake quantisation do not run. Without `autocast`, the caller's autocast blocks are off.
     """
     modules = list(model.modules())
     training = [module for module in modules if module.training]

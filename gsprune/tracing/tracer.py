@@ -25,7 +25,7 @@ from gsprune.tracing.tape import Tape
 from gsprune.tracing.temporary_eval import temporary_eval
 from gsprune.tracing.unseen import protect_unseen, unseen_modules
 from gsprune.tracing.watcher import Watcher
-from gsprune.tracing.wrappers import is_scripted, refusal_of_wrapper
+from gsprune.tracing.wrappers import refusal_of
 
 __all__ = ["modules_on_traceback", "trace", "trace_call"]
 
@@ -93,15 +93,9 @@ def _check_supported(model: Any, forward: Any) -> None:
     if forward is not None and not callable(forward):
         raise TypeError(f"`forward` must be callable or None, got {type(forward).__name__}")
     for name, module in model.named_modules():
-        refusal = refusal_of_wrapper(module, name or "the model")
+        refusal = refusal_of(module, name or "the model")
         if refusal is not None:
             raise TraceError(refusal)
-        if is_scripted(module):
-            raise TraceError(
-                f"{name or 'the model'} is a scripted or traced TorchScript module ({type(module).__name__}), whose"
-                " code and sizes cannot be changed: prune the Python module, and call torch.jit.script or"
-                " torch.jit.trace afterwards"
-            )
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.UninitializedParameter):
             raise TraceError(f"{name} has no shape yet: call the model once, so that its lazy layers are made")

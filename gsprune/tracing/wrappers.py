@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["is_scripted", "refusal_of_wrapper", "wrapper_of"]
+__all__ = ["is_scripted", "refusal_of", "wrapper_of"]
 
 _SHARDING = ("FullyShardedDataParallel", "FSDPModule")
 _WRAPPERS = ("DistributedDataParallel", "DataParallel", *_SHARDING)
@@ -16,11 +16,16 @@ def wrapper_of(module: nn.Module) -> str | None:
     return next((kind.__name__ for kind in type(module).__mro__ if kind.__name__ in _WRAPPERS), None)
 
 
-def refusal_of_wrapper(module: nn.Module, name: str) -> str | None:
-    """The reason why a wrapped module cannot be pruned, with the way out; None for other modules.
+def refusal_of(module: nn.Module, name: str) -> str | None:
+    """The reason why a wrapped or scripted module cannot be pruned, with the way out; None for other modules.
 
-    `name` is how the message calls the module. `fully_shard` changes a module in place, so nothing is inside of it.
+    `name` is the module's name in the message. FSDP can shard a module in place, so there may be no module inside.
     """
+    if is_scripted(module):
+        return (
+            f"{name} is a scripted or traced TorchScript module ({type(module).__name__}), whose code and sizes cannot"
+            " be changed: prune the Python module, and call torch.jit.script or torch.jit.trace afterwards"
+        )
     wrapper = wrapper_of(module)
     if wrapper is None:
         return None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import gsprune
 from gsprune.engines import Latency
 from gsprune.engines.latency import latencies, latency
+from gsprune.engines.portable_call import portable_call
 from gsprune.networks import ActorCritic, build_encoder, example_frames
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -104,6 +105,14 @@ def test_inputs_may_be_a_tuple_or_a_mapping_and_the_call_one_s_own() -> None:
 
 def test_a_time_limit_ends_it_after_ten_calls() -> None:
     assert len(latency(net(), X, calls=100, max_seconds=0.0).seconds) == 10
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is (deprecated|not supported)")
+def test_torchscript_is_timed_but_not_exported() -> None:
+    script = torch.jit.script(net().eval())
+    assert len(latency(script, X, calls=2, warmup=0).seconds) == 2
+    with pytest.raises(TypeError, match=r"`model` is a scripted .* pass the Python module"):
+        portable_call(script, X)
 
 
 def test_median_and_p99_are_those_of_the_calls() -> None:

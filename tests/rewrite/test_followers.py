@@ -160,6 +160,8 @@ def test_torchscript_is_refused_wherever_it_is_given(make: Callable[[nn.Module],
         gsprune.trace(script, X)
     with pytest.raises(gsprune.errors.TraceError, match="inner is a scripted or traced TorchScript module"):
         gsprune.prune_step(Around(script), 0.5, example_inputs=X)
+    with pytest.raises(gsprune.errors.TraceError, match="the model is a scripted or traced TorchScript module"):
+        gsprune.cost(script, X)
     model = dense()
     with pytest.raises(TypeError, match=r"`followers\[0\]` is a scripted"):
         gsprune.prune_step(model, 0.5, followers=script, example_inputs=X)

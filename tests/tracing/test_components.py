@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from gsprune.tracing.components import connected_components
+import gsprune
+from gsprune.tracing.components import connected_components, first_indices
 
 
 def _by_search(num_nodes: int, edges: list[tuple[int, int]]) -> list[int]:
@@ -40,3 +44,27 @@ def test_a_long_chain_is_one_component() -> None:
 def test_a_path_through_shuffled_nodes_is_one_component() -> None:
     nodes = np.random.default_rng(0).permutation(10_000)
     assert not connected_components(10_000, nodes[1:], nodes[:-1]).any()
+
+
+def test_the_first_of_repeated_numbers_counts() -> None:
+    assert first_indices(4, np.array([2, 0, 2, 0, 2])).tolist() == [1, 5, 0, 5]
+
+
+def test_outputs_stay_protected_if_splits_cannot_be_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Parts(nn.Module):
+        """Two parts of one projection, and a sum over the last layer's channels."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = nn.Linear(4, 8)
+            self.last = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b = self.project(x).chunk(2, -1)
+            return self.last(torch.cat([a.relu(), b.tanh()], -1)).sum()
+
+    monkeypatch.setattr("gsprune.tracing.components._MAX_ROUNDS", 0)
+    graph = gsprune.trace(Parts(), torch.randn(2, 4))
+    protected = {name: entry.reason for entry in graph.protected for name in entry.names}
+    assert protected["project"] == "splits that cannot be settled"
+    assert protected["last"].startswith("output of the network")

@@ -29,8 +29,8 @@ def pattern_of_state(
 ) -> Pattern | None:
     """The cut of a state tensor when its parameter is cut.
 
-    For averages of a square parameter, a key ``*_row`` or ``*_col`` determines the axis. If one of the `siblings`, the
-    other entries of the state, is quantised, a vector may be block scales of any length, and is no average.
+    For averages of a square parameter, a key ``*_row`` or ``*_col`` determines the axis. If one of the `siblings` (the
+    other entries of the state) is quantised, no axes may be missing or merged, because a vector may hold block scales.
 
     Returns:
         (axis, kept positions); empty if the state stays whole, None if the shape is not supported.

@@ -1,8 +1,8 @@
 """Slices optimizer states together with their parameters.
 
 A state of the parameter's shape is cut like the parameter; `state_shapes.py` derives the cut of other shapes. States
-may be nested in containers and objects. Numbers and tensors with one element stay. `attributes.py` finds tensors
-outside of `optimizer.state`; `registry.py` has the optimizers that need other rules.
+may be nested in containers and objects. Numbers, tensors with one element, and references to parameters stay.
+`attributes.py` finds tensors outside of `optimizer.state`; `registry.py` has the optimizers that need other rules.
 """
 
 from __future__ import annotations

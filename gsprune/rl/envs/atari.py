@@ -61,7 +61,7 @@ class AtariOptions:
 
 
 class AtariGames(WrappedGames):
-    """`num_envs` environments with one Atari game.
+    """Environments that all play one Atari game.
 
     In training a lost life is reported as `terminated`, while the game goes on. The infos of episodes are those of
     whole games in unclipped rewards.
@@ -127,7 +127,7 @@ class AtariProvider:
         _vector_env()
 
     def score_range(self, request: EnvironmentRequest) -> ScoreRange | None:
-        """A random player's and a human's return."""
+        """The returns of a random player and of a human."""
         return HUMAN_SCORES.get(request.env_id.removeprefix(_PREFIX).removesuffix(_VERSION))
 
     def describe(self, request: EnvironmentRequest) -> EnvironmentDescription:
@@ -151,7 +151,7 @@ class AtariProvider:
             observation_shape=(channels, height, width),
             action_space=space,
             stack=channels,
-            layout=f"the last 4 frames in grey, {height} x {width}, the newest last; one for 4 frames of the game",
+            layout=f"the last 4 frames in grey, {height} x {width}, the newest last; one per 4 frames of the game",
             play={
                 "package": "ale-py",
                 "game": game,

@@ -21,7 +21,7 @@ __all__ = ["Film", "drawn", "moments"]
 
 @dataclass(frozen=True)
 class Film:
-    """At least one picture. They are drawn during iteration, because the frames need far less memory."""
+    """At least one picture. Pictures are drawn one by one during iteration, because frames need far less memory."""
 
     players: Sequence[Player]
     moments: Sequence[tuple[Moment, ...]]

@@ -212,7 +212,7 @@ class TrainConfig(ABC):
     def num_calibration_frames(self) -> int:
         """Frames per process that a pruning step reads; 0 if it needs none.
 
-        Unless the option is set, they are few enough that steps take 3 % of the time.
+        Unless the option is set, the number is so small that pruning steps take at most 3 % of the time.
         """
         few = max(MIN_EXAMPLES, min(_CALIBRATION_FRAMES, self.frames_between_prunings // 20))
         return (self.calibration_frames or few) if self.calibrates else 0

@@ -29,7 +29,7 @@ _WINDOW = 100  # episodes in the mean return, as usual
 
 
 def as_row(metrics: Any, trainer: str) -> dict[str, float | int | None]:
-    """The metrics of an iteration as numbers of Python.
+    """The metrics of an iteration as Python numbers.
 
     Args:
         metrics: name -> None, a number, or a tensor or array of one element.

@@ -23,7 +23,7 @@ from gsprune.tracing.tape import Tape
 __all__ = ["RULES", "Operation", "Rule", "aten", "operation_of", "rule"]
 
 Rule = Callable[[Tape, Call], Shadow | Sequence[Shadow]]
-"""A rule returns the shadow of all outputs, or one for each of several outputs (missing ones are fixed)."""
+"""A rule returns the shadow of all outputs, or a list with one per output. Outputs that the list lacks are fixed."""
 
 RULES: dict[str, Rule] = {}
 POINTWISE = "aten.add"  # has the rule of all operations that torch tags as pointwise

@@ -79,9 +79,9 @@ class FrameStore:
         self._frames[column :: self.columns] = frames.reshape(self.rows, -1)
 
     def gather(self, rows: IntArray, columns: IntArray, out: Uint8Array) -> Uint8Array:
-        """Copy the frames at (B,) rows and columns to `out`, (B, *frame_shape) uint8 and contiguous; return it.
+        """Copy the frames at (B,) rows and columns to `out`, (B, *frame_shape) uint8 and contiguous; return `out`.
 
-        A fresh block of megabytes at every call would cost more in page faults than the copy.
+        Callers should reuse `out`: the page faults of a new block take longer than the copy.
         """
         # Any mode but "raise" writes straight into `out`; the indices are in range.
         flat = out.reshape(len(rows), self._frames.shape[1])

@@ -31,8 +31,8 @@ def n_step_returns(
 
     Args:
         rewards: (n, B) float32; r_k is received after the k-th action of the window. Reward units.
-        ended: (n, B) bool; whether the episode ended with step k.
-        truncated: (n, B) bool; whether it ended by a time limit.
+        ended: (n, B) bool; True where the episode ended with step k.
+        truncated: (n, B) bool; True where a time limit ended it.
         gamma: discount per step in [0, 1].
 
     Returns:

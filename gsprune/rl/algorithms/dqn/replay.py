@@ -70,19 +70,18 @@ class ReplayBatch:
 class PrioritizedReplay:
     """The last `capacity` transitions of `num_envs` environments that step together.
 
-    A vector step of logical time t lies in row ``t mod rows``. The window that starts at t can be sampled as soon as
-    observation t + n is there, n steps later; an episode's end inside a window cuts its return, so the last steps of
-    an episode are sampled like all others. The last observation before a time limit is in no row; `LastFrames` has it.
-    The sum tree has one leaf per row and environment, and leaves outside [newest - capacity, newest - n] have weight
-    zero: sampling goes by logical time, not by what the rows contain.
+    The vector step of time t is in row ``t mod rows``. The window that starts at t can be sampled from step t + n on.
+    The end of an episode cuts the return of a window, so the last steps of an episode are sampled like all others. The
+    last observation before a time limit is in no row; `LastFrames` has it. The sum tree has one leaf per row and
+    environment. Leaves of steps outside [newest - capacity, newest - n] have weight zero.
 
     Where observations are stacks of the last images, every image is stored once. Batches are the same as if whole
     stacks were stored.
 
-    With `path` the frames lie in a memory-mapped file, everything else goes into the checkpoint (`state_dict`). After
-    a crash the file is ahead of the checkpoint. Therefore `spare_steps` rows more exist than are sampled, and steps
-    written since a checkpoint fall on rows that it does not need. The run must keep the last two checkpoints, and write
-    one whenever `needs_checkpoint` is true.
+    With `path` the frames are in a memory-mapped file, and everything else is in the checkpoint (`state_dict`). After
+    a crash the file is ahead of the checkpoint. So there are `spare_steps` more rows than are sampled, and steps after
+    a checkpoint overwrite only rows that it does not need. The run must keep the last two checkpoints, and write one
+    whenever `needs_checkpoint` is true.
 
     Attributes:
         frames: the store of the observations, in memory or in a file.
@@ -104,14 +103,14 @@ class PrioritizedReplay:
             num_envs: environments N.
             frame_shape: shape of one observation (uint8); (C, H, W) for a stack.
             path: file of the frames; None keeps them in memory.
-            spare_steps: extra rows in vector steps where `path` is given: twice the longest checkpoint interval.
+            spare_steps: number of extra rows with `path`: twice the vector steps between two checkpoints, or more.
             stack: images in one observation, the oldest first; of each image C / `stack` channels are stored.
 
         Raises:
             ValueError: the capacity is too small for one window, a file has no spare rows, or `stack` does not divide
                 the channels.
             CheckpointError: the file is of another configuration.
-            GspruneError: no room on the disk.
+            GspruneError: the disk is full.
         """
         live = options.capacity // num_envs
         if live <= options.n_step:

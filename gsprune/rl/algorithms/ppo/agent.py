@@ -52,7 +52,7 @@ def check_outputs(outputs: Any, network: nn.Module, environment: EnvironmentDesc
     Args:
         outputs: those of `network` for 2 frames.
         network: the actor-critic.
-        environment: the environment, with the actions.
+        environment: its actions determine the shapes.
 
     Raises:
         ValueError: they are not the outputs of a policy and values, or a Gaussian policy has no `log_std`.
