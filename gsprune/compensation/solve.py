@@ -25,8 +25,12 @@ _EXACT_RIDGE = 1e-26
 # of 0.46, 0.18 and 0.15 (0.10 without compensation), and the KL of all steps adds up to 0.13, 0.15 and 0.25 (1.06).
 _MOVEMENT = 0.1
 # An exact dependency leaves at most `_EXACT_SHARE` of the mean square unexplained (the rounding of float32). Its
-# coefficients are at most `_EXACT_LENGTH` times as long as those of the dense network.
-_EXACT_SHARE, _EXACT_LENGTH = 1e-12, 10.0
+# coefficients are at most `_EXACT_LENGTH` times as long as those of the dense network. If they are longer than those,
+# kept inputs of the mean power must not make the prediction more than `_EXACT_SIZE` times as large as the lost input:
+# inputs that are seldom above zero may fit each other by chance.
+# Without the last condition, one step multiplied the weight of the critic for a unit with a root mean square of 0.0004
+# by 38, in a PPO agent of width 3 on MinAtar's Space Invaders (the mean of its units was 1.1).
+_EXACT_SHARE, _EXACT_LENGTH, _EXACT_SIZE = 1e-12, 10.0, 30.0
 # Lower bound of the degrees of freedom that the coefficients leave, as a share of the samples.
 _MIN_FREEDOM = 1e-8
 # A mean square below this share of the input's own is rounding.
@@ -74,15 +78,15 @@ def solve(moments: Moments, has_constant: bool, lengths: Tensor | float = 1.0) -
     unreachable = (lost - u @ projected).square().sum(1) + factor[:, end:, end:].square().sum(1)  # by any combination
     squares = values.square()[:, :, None]
     # Means are included: constant kept inputs vary only by rounding, which must not predict anything.
-    movement = _MOVEMENT**2 * factor[:, :, 1:end].square().mean(2).sum(1)  # (groups,)
-    ridges = _ridges(squares, movement)
+    power = factor[:, :, 1:end].square().mean(2).sum(1)  # (groups,)
+    ridges = _ridges(squares, _MOVEMENT**2 * power)
     shrunk = ridges[:, None, :] / (squares + ridges[:, None, :])  # (groups, directions, candidates)
     powers, total = projected.square().mT, factor[:, :, end:].square().sum(1)
     errors = unreachable[:, :, None] + powers @ shrunk.square() + _ROUNDING * total[:, :, None]
     freedom = moments.samples - (1 - shrunk).sum(1) - int(has_constant)  # (groups, candidates)
     generalised = errors / (freedom / moments.samples).clamp_min(_MIN_FREEDOM).square()[:, None, :]
     norms = (powers @ (squares / (squares + ridges[:, None, :1]).square())).squeeze(2)
-    is_exact = (generalised[:, :, 0] <= _EXACT_SHARE * total) & _is_sound(norms.sqrt(), movement, total, lengths)
+    is_exact = (generalised[:, :, 0] <= _EXACT_SHARE * total) & _is_sound(norms.sqrt(), power, total, lengths)
     # As many coefficients as samples fit anything. Measured on an MLP trained on scikit-learn's digits (256 images, 268
     # inputs kept): KL 0.0002 instead of 0.0023.
     has_evidence = freedom[:, :1] > 0.5
@@ -94,7 +98,7 @@ def solve(moments: Moments, has_constant: bool, lengths: Tensor | float = 1.0) -
     if not has_evidence.all():
         multiple, rest = _multiples(kept, lost)
         rest = rest + factor[:, end:, end:].square().sum(1)
-        is_multiple = (rest <= _EXACT_SHARE * total) & _is_sound(multiple.norm(dim=2), movement, total, lengths)
+        is_multiple = (rest <= _EXACT_SHARE * total) & _is_sound(multiple.norm(dim=2), power, total, lengths)
         weight = torch.where(is_multiple[:, :, None], multiple, weight)
         unexplained = torch.where(is_multiple, rest, unexplained)
     constant = None
@@ -118,16 +122,14 @@ def _multiples(kept: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
     return weight, (lost - nearest * coefficients).square().sum(1)
 
 
-def _is_sound(norms: Tensor, movement: Tensor, total: Tensor, lengths: Tensor | float) -> Tensor:
-    """(groups, inputs) True if an exact dependency with coefficients of these lengths outlasts training.
+def _is_sound(norms: Tensor, power: Tensor, total: Tensor, lengths: Tensor | float) -> Tensor:
+    """(groups, inputs) True if coefficients of these lengths may be those of an exact dependency.
 
-    Inputs that are seldom above zero may fit each other by chance. So coefficients that are longer than those of the
-    dense network must not add more error by `movement` than the lost input has power, which is `total`. Without this
-    condition, one step multiplied the weight of the critic for a unit with a root mean square of 0.0004 by 38, in a PPO
-    agent of width 3 on MinAtar's Space Invaders (the mean of its units was 1.1).
+    `power` is the mean square of the kept inputs and `total` that of each lost one, both summed over the samples.
     """
-    is_cheap = norms.square() * movement[:, None] <= total
-    return (norms <= lengths) | (is_cheap & (norms <= _EXACT_LENGTH * lengths))
+    is_short = norms <= 1.01 * lengths  # duplicates have a length of 1, but for rounding
+    fits_size = norms * power.sqrt()[:, None] <= _EXACT_SIZE * total.sqrt()
+    return is_short | (fits_size & (norms <= _EXACT_LENGTH * lengths))
 
 
 def _ridges(squares: Tensor, movement: Tensor) -> Tensor:
