@@ -29,7 +29,8 @@ class Call(NamedTuple):
         kwargs: arguments by name.
         out: what it returned; None before it has run.
         shape_before: the shape of the first argument before the operation, which ``squeeze_`` changes; None if the
-            first argument is no tensor.
+            first argument is no strided tensor.
+        stride_before: its strides then, which ``as_strided_`` changes.
     """
 
     op: str
@@ -37,6 +38,7 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
     out: Any = None
     shape_before: tuple[int, ...] | None = None
+    stride_before: tuple[int, ...] = ()
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """An argument by position or name."""

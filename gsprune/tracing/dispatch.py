@@ -51,8 +51,9 @@ class Tracer(OperationMode):
             set_noise(written, True)  # during the rule, so that it does not judge by the new values
         if operation.mutable and tape.originals is not None:
             tape.originals.before_write(written_arguments(func, args, kwargs))
-        shape = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else None
-        call = Call(name, args, kwargs, func(*args, **kwargs), shape)
+        first = args[0] if args and isinstance(args[0], Tensor) and args[0].layout is torch.strided else None
+        shape, stride = (None, ()) if first is None else (tuple(first.shape), first.stride())
+        call = Call(name, args, kwargs, func(*args, **kwargs), shape, stride)
         tape.op, tape.scale = name, None
         layers: list[Labels] = []
         made: list[Shadow] = []

@@ -30,7 +30,7 @@ def _same(tape: Tape, call: Call) -> Shadow:
 def _view(tape: Tape, call: Call) -> Shadow:
     """Any reshaping: the new shape is read off the output."""
     shadow = tape.of(call.args[0])
-    old, new = call.shape_before or (), tuple(call.out.shape)
+    old, new = call.shape_before or tuple(call.args[0].shape), tuple(call.out.shape)
 
     def move(layer: Labels) -> Labels:
         result, splits = reshaped(layer, old, new)
@@ -125,9 +125,14 @@ def _pad(tape: Tape, call: Call) -> Shadow:
 
 @aten("as_strided")
 def _as_strided(tape: Tape, call: Call) -> Shadow:
-    """``as_strided`` to the same shape and strides is a copy. To others, or in place, it protects all channels."""
-    x, shadow = call.args[0], tape.of(call.args[0])
-    if x is not call.out and x.shape == call.out.shape and x.stride() == call.out.stride():
+    """``as_strided`` to the same shape is a copy if no stride of an axis longer than 1 changes; others protect."""
+    shadow, out = tape.of(call.args[0]), call.out
+    is_longer = [size > 1 for size in out.shape]
+    if call.shape_before == tuple(out.shape) and all(
+        before == after
+        for before, after, longer in zip(call.stride_before, out.stride(), is_longer, strict=True)
+        if longer
+    ):
         return shadow
     tape.protect(shadow, f"{call.op} to another shape")
     return EMPTY
