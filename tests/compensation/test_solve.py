@@ -104,6 +104,15 @@ def test_the_largest_coefficient_is_where_the_movement_of_the_inputs_costs_as_mu
         assert found.weight[0, 2, 1].item() == pytest.approx(scale / (scale**2 + moved), rel=0.02)
 
 
+def test_tiny_inputs_that_fit_each_other_by_chance_get_no_large_coefficient() -> None:
+    x = samples()
+    rare = torch.zeros(len(x), 2, dtype=torch.float64)
+    rare[7] = torch.tensor([0.004, 0.02])  # above zero in one sample only
+    found = solve(moments_of(torch.cat([x, rare], 1), [0, 1, 2, 3]), has_constant=True)
+    assert found.weight is not None
+    assert found.weight[0, 4].abs().max() < 0.1  # an exact fit has 5
+
+
 def test_padding_pulls_the_constant_towards_zero() -> None:
     inputs = torch.ones(100, 2).double()
     inputs[:, 0] = samples(100)[:, 0]
