@@ -65,7 +65,7 @@ class TrainedAgent:
 
     def build_dense(self) -> nn.Module:
         """A dense network with new random weights."""
-        return configured_network(self.config, self.environment, self.algorithm.build_network)
+        return configured_network(self.config, self.environment, self.algorithm.trainer.build_network)
 
     def policy(self, generator: torch.Generator) -> Policy:
         """The policy for evaluations. A greedy policy ignores the generator."""
@@ -75,7 +75,7 @@ class TrainedAgent:
 def dense_network(options: Mapping[str, Any]) -> tuple[nn.Module, EnvironmentDescription]:
     """The dense network of a run's options with new random weights, and the description of its environment."""
     environment = describe(EnvironmentRequest.of_run(options))
-    build = algorithm_of(options["algorithm"]).build_network
+    build = algorithm_of(options["algorithm"]).trainer.build_network
     return configured_network(options, environment, build), environment
 
 

@@ -19,6 +19,7 @@ from torch import nn
 
 import gsprune.rl
 from gsprune.cli import main
+from gsprune.networks import ActorCritic, Encoder
 from gsprune.report.plot_run import plot_run
 from gsprune.rl.algorithms import registry as algorithms
 from gsprune.rl.algorithms.dqn.config import DQNConfig
@@ -412,8 +413,16 @@ class LazyPPOConfig(PPOConfig):
     """Options of an algorithm of another package."""
 
 
+class LazyNetwork(ActorCritic):
+    """Its network."""
+
+
 class LazyTrainer(PPOTrainer):
     """It does not learn."""
+
+    @staticmethod
+    def build_network(encoder: Encoder, environment: EnvironmentDescription) -> LazyNetwork:
+        return LazyNetwork(encoder, int(environment.action_space.n))  # type: ignore[attr-defined]
 
     def _update(self) -> dict[str, float]:
         return {}
@@ -427,6 +436,7 @@ def test_a_provider_and_an_algorithm_from_outside_are_used_by_name(
     config = LazyPPOConfig(**{**vars(PPO_TINY), "env_id": "squares"})
     agent = gsprune.rl.train(config, tmp_path / "run", encoder=own.Encoder, say=quiet)
     assert agent.algorithm.name == "lazy"
+    assert isinstance(agent.network, LazyNetwork)  # training and evaluation build the same network
     assert agent.network.encoder.conv.out_channels == 2
     assert "losses/policy_loss" not in read_metrics(tmp_path / "run")[-1]
     with pytest.raises(ValueError, match=r"must be one of ppo, dqn, lazy.*got 'lasy'; did you mean 'lazy'"):

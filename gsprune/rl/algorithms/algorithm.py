@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.evaluation.episodes import Policy
-from gsprune.rl.networks import BuildNetwork
 from gsprune.rl.training.config import TrainConfig
 from gsprune.rl.training.trainer import Trainer
 
@@ -37,7 +36,6 @@ class Algorithm:
         config: the class of its options.
         presets: the values of ``--preset``; the default is "paper", which is `config()` unless it is here.
         trainer: the class of its trainer.
-        build_network: makes its network on an encoder.
         acting_part: returns the part of a network that acts and is exported: observations -> one output.
         output_name: returns the name of that output.
         policy: makes its policy.
@@ -48,7 +46,6 @@ class Algorithm:
     config: type[TrainConfig]
     presets: Mapping[str, TrainConfig]
     trainer: type[Trainer[Any]]
-    build_network: BuildNetwork
     acting_part: Callable[[nn.Module], nn.Module]
     output_name: Callable[[EnvironmentDescription], str]
     policy: MakePolicy

@@ -15,10 +15,12 @@ import gsprune
 from gsprune.arrays import AnyArray, IntArray
 from gsprune.compensation.spread import spread, spread_apart
 from gsprune.distributed.ranks import Ranks
-from gsprune.networks import example_frames
+from gsprune.networks import Encoder, example_frames
 from gsprune.rl.envs.checked import Step, checked_step
+from gsprune.rl.envs.provider import EnvironmentDescription
 from gsprune.rl.envs.registry import describe, make_environments
 from gsprune.rl.evaluation.episodes import Policy
+from gsprune.rl.networks import configured_network
 from gsprune.rl.training.checkpoints import (
     MODEL_FILE,
     checkpoint_folders,
@@ -93,7 +95,7 @@ class Trainer(ABC, Generic[ConfigT]):
         self.workers = start_workers(config.workers, config.torch_threads, whole_batches)
         # Without a checkpoint, the run was killed before it wrote one, so it starts over.
         resumes = self.ranks.from_first(lambda: resume and bool(checkpoint_folders(run.checkpoints)))
-        self._build_network(is_new=not resumes)
+        self._build_agent(is_new=not resumes)
         self._build_environments()
         self._start_counting()
         state = self._load_network() if resumes else None
@@ -112,7 +114,7 @@ class Trainer(ABC, Generic[ConfigT]):
         if state is None:
             self.save_checkpoint()
 
-    def _build_network(self, is_new: bool) -> None:
+    def _build_agent(self, is_new: bool) -> None:
         """The dense network, or a new one with the widths of `widths_of`, and its optimizer."""
         config = self.config
         torch.manual_seed(config.seed)
@@ -150,9 +152,10 @@ class Trainer(ABC, Generic[ConfigT]):
         )
         self.step_effect = StepEffect(self.agent, self._outputs, self._policy_change, self.policy_metric, self.ranks)
 
+    @staticmethod
     @abstractmethod
-    def _build_agent(self) -> nn.Module:
-        """The dense network, on the CPU, initialised from PyTorch's global random state."""
+    def build_network(encoder: Encoder, environment: EnvironmentDescription) -> nn.Module:
+        """The algorithm's network on an encoder. Evaluations and exports call this, too."""
 
     def _check_outputs(self, outputs: Any) -> None:
         """Raise an error if a network of the user has other outputs than the algorithm needs; by default never.
@@ -229,7 +232,7 @@ class Trainer(ABC, Generic[ConfigT]):
 
     def build_dense(self) -> nn.Module:
         """The dense network, initialised from PyTorch's global random state."""
-        agent = self._build_agent().to(self.device)
+        agent = configured_network(vars(self.config), self.environment, self.build_network).to(self.device)
         if self.config.channels_last:
             agent.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return agent

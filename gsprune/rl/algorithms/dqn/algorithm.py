@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gsprune.rl.algorithms.algorithm import Algorithm
-from gsprune.rl.algorithms.dqn.agent import build_network
 from gsprune.rl.algorithms.dqn.config import PRESETS, DQNConfig
 from gsprune.rl.algorithms.dqn.trainer import DQNTrainer
 from gsprune.rl.evaluation.episodes import greedy_policy
@@ -15,7 +14,6 @@ DQN = Algorithm(
     config=DQNConfig,
     presets=PRESETS,
     trainer=DQNTrainer,
-    build_network=build_network,
     acting_part=lambda network: network,
     output_name=lambda environment: "q_values",
     policy=lambda outputs, network, environment, generator, device: greedy_policy(outputs, device),

@@ -22,7 +22,6 @@ from gsprune.rl.algorithms.dqn.config import DQNConfig
 from gsprune.rl.algorithms.dqn.losses import double_dqn_targets, epsilon_at, epsilon_greedy, q_loss
 from gsprune.rl.algorithms.dqn.replay import PrioritizedReplay, ReplayBatch, ReplayOptions
 from gsprune.rl.evaluation.episodes import Policy, greedy_policy
-from gsprune.rl.networks import configured_network
 from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
 from gsprune.rl.training.truncation import truncated_episodes
@@ -48,9 +47,7 @@ class DQNTrainer(Trainer[DQNConfig]):
 
     policy_metric = "pruning/action_change"
     _redo_interval = 1
-
-    def _build_agent(self) -> nn.Module:
-        return configured_network(vars(self.config), self.environment, build_network)
+    build_network = staticmethod(build_network)
 
     def _check_outputs(self, outputs: Any) -> None:
         check_outputs(outputs, self.agent, self.environment)

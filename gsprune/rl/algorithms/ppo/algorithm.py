@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gsprune.rl.algorithms.algorithm import Algorithm
 from gsprune.rl.algorithms.ppo.actions import distribution_of, sampled_policy
-from gsprune.rl.algorithms.ppo.agent import acting_part, build_network
+from gsprune.rl.algorithms.ppo.agent import acting_part
 from gsprune.rl.algorithms.ppo.config import PRESETS, PPOConfig
 from gsprune.rl.algorithms.ppo.trainer import PPOTrainer
 
@@ -15,7 +15,6 @@ PPO = Algorithm(
     config=PPOConfig,
     presets=PRESETS,
     trainer=PPOTrainer,
-    build_network=build_network,
     acting_part=acting_part,
     output_name=lambda environment: distribution_of(environment.action_space).output,
     policy=lambda outputs, network, environment, generator, device: sampled_policy(

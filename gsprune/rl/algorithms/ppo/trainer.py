@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gsprune.arrays import Float32Array, IntArray
 from gsprune.rl.algorithms.ppo.actions import distribution_of, sampled_policy
@@ -22,7 +22,6 @@ from gsprune.rl.algorithms.ppo.losses import clipped_value_loss, policy_loss, va
 from gsprune.rl.algorithms.ppo.returns import RewardNormalizer
 from gsprune.rl.algorithms.ppo.rollout import Minibatch, Rollout
 from gsprune.rl.evaluation.episodes import Policy
-from gsprune.rl.networks import configured_network
 from gsprune.rl.training.step_effect import AgentOutputs
 from gsprune.rl.training.trainer import Trainer
 from gsprune.rl.training.truncation import Truncated, truncated_episodes
@@ -37,9 +36,7 @@ class PPOTrainer(Trainer[PPOConfig]):
 
     policy_metric = "pruning/kl"
     _redo_interval = 100
-
-    def _build_agent(self) -> nn.Module:
-        return configured_network(vars(self.config), self.environment, build_network)
+    build_network = staticmethod(build_network)
 
     def _check_outputs(self, outputs: Any) -> None:
         check_outputs(outputs, self.agent, self.environment)
