@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from gsprune.arrays import IntArray
+from gsprune.baselines.masks import Layer
 from gsprune.baselines.method import SparsityMethod, SparsityReport
 from gsprune.checks import check_number, check_whole
 from gsprune.tracing.graph import Graph, Group, Member, layer_of
 
 __all__ = ["ReDo"]
 
-Layer = nn.Conv2d | nn.Linear
 Role = Literal["in", "out"]
 
 _ORDER: tuple[Role, Role] = ("out", "in")

@@ -13,7 +13,7 @@ from gsprune.compensation.moments import Moments, Stack
 from gsprune.compensation.patches import PatchSample
 from gsprune.compensation.sample import Sample
 from gsprune.compensation.solve import Map, solve, solve_constant
-from gsprune.compensation.targets import Target
+from gsprune.compensation.targets import TargetWeight
 from gsprune.compensation.uses import Use
 from gsprune.compensation.weights import as_matrices, from_matrices, in_groups
 
@@ -25,7 +25,7 @@ class ConsumerFit:
     """Fits one consumer; without `linear` only the constant. The model's weight is the first target."""
 
     consumer: Consumer
-    targets: Sequence[Target]
+    targets: Sequence[TargetWeight]
     linear: bool
     map: Map | None = field(default=None, init=False)
     _moments: Moments | None = field(default=None, init=False)
@@ -69,7 +69,7 @@ class ConsumerFit:
             if shift is not None:
                 target.add_constant(shift)
 
-    def changes(self, target: Target) -> tuple[Tensor | None, Tensor | None]:
+    def changes(self, target: TargetWeight) -> tuple[Tensor | None, Tensor | None]:
         """The changes W D of a target's weight and (outputs,) W c of its bias; None if the map has no such part."""
         assert self.map is not None
         assert self._use is not None
@@ -91,7 +91,7 @@ class ConsumerFit:
         lost, unexplained = (float((weights * value).sum()) for value in (self.map.lost, self.map.unexplained))
         return self._moments.explained(lost, unexplained, float(weights.sum()), target.pruned.dtype)
 
-    def _matrices(self, target: Target) -> Tensor:
+    def _matrices(self, target: TargetWeight) -> Tensor:
         """(groups, outputs, inputs, positions) of a target's weight with all its inputs."""
         assert self._use is not None
         return as_matrices(target.rows(self.consumer), self.consumer, self._use.groups, self._use.transposed)

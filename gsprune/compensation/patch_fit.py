@@ -13,7 +13,7 @@ from gsprune.compensation.moments import Moments, Stack
 from gsprune.compensation.patches import PatchSample
 from gsprune.compensation.sample import Sample
 from gsprune.compensation.solve import Map, solve
-from gsprune.compensation.targets import Target
+from gsprune.compensation.targets import TargetWeight
 from gsprune.compensation.uses import Use
 
 __all__ = ["PatchFit"]
@@ -30,7 +30,7 @@ class PatchFit:
     """
 
     consumer: Consumer
-    targets: Sequence[Target]
+    targets: Sequence[TargetWeight]
     map: Map | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:

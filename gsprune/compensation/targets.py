@@ -18,11 +18,11 @@ from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.session import Session
 from gsprune.tracing.names import named_tensors
 
-__all__ = ["Target", "dense_weights", "find_targets"]
+__all__ = ["TargetWeight", "dense_weights", "find_targets"]
 
 
 @dataclass
-class Target:
+class TargetWeight:
     """A consumer's weight in the pruned model or a follower.
 
     Attributes:
@@ -66,7 +66,7 @@ class Target:
 
 def find_targets(
     network: SmallerNetwork, bindings: Sequence[Binding], consumer: Consumer, places: Sequence[ConstantPlace]
-) -> Iterator[Target]:
+) -> Iterator[TargetWeight]:
     """The targets of one consumer in some bindings of `network.plan`; `places` take its constant."""
     session, plan = network.session, network.plan
     scaled = any(queries.tensor == consumer.weight for queries in session.groups.traced.queries)
@@ -80,7 +80,7 @@ def find_targets(
                 kept = plan.kept.get(place.tensor, {}).get(0)
                 start = place.start if kept is None else int(np.searchsorted(kept, place.start))
                 constants.append((network.writable(owner), start, sign))
-        yield Target(network.dense[id(weight)], pruned, constants, outputs, scaled)
+        yield TargetWeight(network.dense[id(weight)], pruned, constants, outputs, scaled)
 
 
 def dense_weights(session: Session, plan: RewritePlan, bindings: Sequence[Binding], weight: str) -> Tensor:

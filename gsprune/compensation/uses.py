@@ -19,7 +19,7 @@ from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.rules.registry import Operation
 from gsprune.tracing.temporary_eval import temporary_eval
 
-__all__ = ["ConstantPlace", "Kernel", "Use", "UseWatcher", "common_constants", "padding_share", "watch_calls"]
+__all__ = ["ConstantPlace", "ConvGeometry", "Use", "UseWatcher", "common_constants", "padding_share", "watch_calls"]
 
 _MARK = "_gsprune_product"
 # Number of arguments in front of the two factors of a product: the bias, if any.
@@ -36,7 +36,7 @@ class ConstantPlace(NamedTuple):
     start: int
 
 
-class Kernel(NamedTuple):
+class ConvGeometry(NamedTuple):
     """Sizes, stride, padding (on either side) and dilation of a convolution: one number per axis of the picture."""
 
     sizes: tuple[int, ...]
@@ -72,7 +72,7 @@ class Use:
     groups: int = 1
     transposed: bool = False
     padding: float = 0.0
-    kernel: Kernel | None = None
+    kernel: ConvGeometry | None = None
 
     @property
     def is_depthwise(self) -> bool:
@@ -178,7 +178,7 @@ class UseWatcher(OperationMode):
             if transposed:
                 return Use(name, x, 1, args[8], transposed)
             sizes = tuple(weight.shape[2:])
-            kernel = Kernel(sizes, *(tuple(v if len(v) > 1 else v * len(sizes)) for v in args[3:6]))
+            kernel = ConvGeometry(sizes, *(tuple(v if len(v) > 1 else v * len(sizes)) for v in args[3:6]))
             padding = padding_share(x.shape[2:], kernel)
             return Use(name, x, 1, args[8], padding=padding, kernel=kernel if args[8] == 1 else None)
         if op == "aten.linear":
@@ -258,7 +258,7 @@ class UseWatcher(OperationMode):
         return tuple(place for place in dict.fromkeys(places) if place is not None)
 
 
-def padding_share(sizes: Sequence[int], kernel: Kernel) -> float:
+def padding_share(sizes: Sequence[int], kernel: ConvGeometry) -> float:
     """The share of zero padding among the elements that a convolution reads, in [0, 1)."""
     inside = 1.0
     for size, outputs, width, step, pad, gap in zip(sizes, kernel.output_sizes(sizes), *kernel, strict=True):

@@ -58,7 +58,7 @@ def latencies(
             lengths of the inputs.
         calls: timed calls per model.
         warmup: untimed calls per model before the timed ones.
-        max_seconds: time limit for all timed calls together; each model has at least 10 calls.
+        max_seconds: time limit for all timed calls together; it does not stop the first ten calls of each model.
 
     Returns:
         one `Latency` per model.

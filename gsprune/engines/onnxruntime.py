@@ -14,10 +14,10 @@ from gsprune.engines.portable_call import PortableCall
 from gsprune.engines.timing import Forward
 from gsprune.errors import needs
 
-__all__ = ["OnnxRuntime", "Session", "open_session"]
+__all__ = ["OnnxFunction", "OnnxRuntime", "load_onnx"]
 
 Arrays = Mapping[str, AnyArray]
-Session = Callable[[Arrays], list[AnyArray]]
+OnnxFunction = Callable[[Arrays], list[AnyArray]]
 """Inputs by name -> outputs in their order."""
 
 _SPINNING_STOP = "session.force_spinning_stop"
@@ -36,16 +36,16 @@ class OnnxRuntime(Engine):
 
     def load(self, call: PortableCall, threads: int) -> Forward:
         """See `Engine.load`."""
-        session = open_session(self.onnx(call), threads)
+        network = load_onnx(self.onnx(call), threads)
         inputs = call.arrays
-        return lambda: session(inputs)
+        return lambda: network(inputs)
 
     def onnx(self, call: PortableCall) -> bytes:
         """The contents of the network's ONNX file."""
         return call.onnx
 
 
-def open_session(model: Path | bytes, threads: int = 1) -> Session:
+def load_onnx(model: Path | bytes, threads: int = 1) -> OnnxFunction:
     """Load a network into ONNX Runtime.
 
     Args:

@@ -106,7 +106,7 @@ def forwards_in_turns(
         batch: examples per call, for the result.
         calls: timed calls of each network, >= 1.
         warmup: untimed calls of each network before the timed ones.
-        max_seconds: time limit for all timed calls together; each network has at least ten calls.
+        max_seconds: time limit for all timed calls together; it does not stop the first ten calls of each network.
         device: the networks' device, for the result.
 
     Returns:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gsprune.checks import check_flag, check_number
 from gsprune.engines.latency import with_batch
-from gsprune.engines.onnxruntime import open_session
+from gsprune.engines.onnxruntime import load_onnx
 from gsprune.engines.portable_call import PortableCall, portable_call
 from gsprune.engines.suppress_warnings import suppress_warnings
 from gsprune.errors import ExportError, GspruneError
@@ -150,8 +150,8 @@ def export(
 
 def onnx_runner(path: Path, input_names: Sequence[str]) -> Exported:
     """An ONNX file as a function of tensors, run by ONNX Runtime with one thread."""
-    session = open_session(path)
-    return lambda inputs: session(
+    network = load_onnx(path)
+    return lambda inputs: network(
         {name: value.contiguous().numpy() for name, value in zip(input_names, inputs, strict=True)}
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import gsprune
 from gsprune.compensation.consumer import Consumer
 from gsprune.compensation.patches import PatchSample, num_patch_rows
-from gsprune.compensation.uses import Kernel, Use
+from gsprune.compensation.uses import ConvGeometry, Use
 
 
 def pictures(count: int = 64, seed: int = 0) -> Tensor:
@@ -32,12 +32,14 @@ def network() -> nn.Module:
 @pytest.mark.parametrize(
     ("sizes", "kernel"),
     [
-        ((9,), Kernel((3,), (2,), (1,), (1,))),
-        ((8, 6), Kernel((3, 2), (1, 2), (1, 0), (1, 2))),
-        ((4, 5, 4), Kernel((2, 3, 2), (1, 1, 1), (1, 1, 0), (1, 1, 1))),
+        ((9,), ConvGeometry((3,), (2,), (1,), (1,))),
+        ((8, 6), ConvGeometry((3, 2), (1, 2), (1, 0), (1, 2))),
+        ((4, 5, 4), ConvGeometry((2, 3, 2), (1, 1, 1), (1, 1, 0), (1, 1, 1))),
     ],
 )
-def test_the_products_of_patches_are_the_outputs_of_the_convolution(sizes: tuple[int, ...], kernel: Kernel) -> None:
+def test_the_products_of_patches_are_the_outputs_of_the_convolution(
+    sizes: tuple[int, ...], kernel: ConvGeometry
+) -> None:
     conv = (F.conv1d, F.conv2d, F.conv3d)[len(sizes) - 1]
     x, weight = torch.randn(3, 4, *sizes).double(), torch.randn(5, 4, *kernel.sizes).double()
     kept = torch.tensor([0, 2, 3])
@@ -54,14 +56,14 @@ def test_the_products_of_patches_are_the_outputs_of_the_convolution(sizes: tuple
 
 
 def test_a_fit_on_patches_must_have_samples_and_be_affordable() -> None:
-    kernel, weight = Kernel((3, 3), (1, 1), (1, 1), (1, 1)), torch.zeros(16, 16, 3, 3)
+    kernel, weight = ConvGeometry((3, 3), (1, 1), (1, 1), (1, 1)), torch.zeros(16, 16, 3, 3)
     rows = [
         num_patch_rows(Use("conv.weight", torch.zeros(count, 16, 8, 8), 1, kernel=kernel), 8, weight, 1)
         for count in (1, 100)
     ]
     assert rows[0] == 0
     assert rows[1] >= 4 * 8 * 9
-    point = Kernel((1, 1), (1, 1), (0, 0), (1, 1))
+    point = ConvGeometry((1, 1), (1, 1), (0, 0), (1, 1))
     use = Use("conv.weight", torch.zeros(100, 16, 8, 8), 1, kernel=point)
     assert num_patch_rows(use, 8, weight[:, :, :1, :1], 1) == 0
 

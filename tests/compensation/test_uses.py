@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gsprune.compensation.uses import Kernel, Use, UseWatcher, padding_share
+from gsprune.compensation.uses import ConvGeometry, Use, UseWatcher, padding_share
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,9 @@ def test_the_share_of_padding_is_that_of_the_zeros_that_a_convolution_reads(
     ones = torch.ones(1, 1, *kernel)
     read = conv(torch.ones(1, 1, *sizes), ones, None, stride, padding, dilation)
     expected = 1 - read.mean() / ones.sum()
-    assert padding_share(sizes, Kernel(kernel, stride, padding, dilation)) == pytest.approx(expected.item(), abs=1e-6)
+    assert padding_share(sizes, ConvGeometry(kernel, stride, padding, dilation)) == pytest.approx(
+        expected.item(), abs=1e-6
+    )
 
 
 def watch(model: nn.Module, axes: dict[str, int], *inputs: torch.Tensor) -> tuple[list[Use], UseWatcher]:

@@ -13,7 +13,7 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from gsprune.arrays import Uint8Array
-from gsprune.engines.onnxruntime import Session, open_session
+from gsprune.engines.onnxruntime import OnnxFunction, load_onnx
 from gsprune.engines.portable_call import portable_call
 from gsprune.engines.quantize import quantize
 from gsprune.exporting import ExportReport, export
@@ -121,7 +121,7 @@ def quantize_policy(
     comparison = replace(comparison, ties=0)
     if not isinstance(agent.environment.action_space, Discrete):  # the outputs are not values of single actions
         comparison = replace(comparison, same_choice=None)
-    before, after = (_played(agent, open_session(file), config, batch == 1) for file in (report.path, path))
+    before, after = (_played(agent, load_onnx(file), config, batch == 1) for file in (report.path, path))
     contract["file"] = file_entry(path, path.name)
     contract["check"] = check_entry(comparison, "PyTorch, float32")
     contract["int8"] = {
@@ -135,13 +135,13 @@ def quantize_policy(
     return QuantizedPolicy(path, contract_path(path), path.stat().st_size, comparison, before, after)
 
 
-def _played(agent: TrainedAgent, session: Session, config: ProtocolConfig, one_by_one: bool) -> TrackResult:
+def _played(agent: TrainedAgent, network: OnnxFunction, config: ProtocolConfig, one_by_one: bool) -> TrackResult:
     """Play the test track with an ONNX file."""
 
     def outputs(frames: Tensor) -> Tensor:
         array = np.ascontiguousarray(frames.numpy())
         chunks = np.split(array, len(array)) if one_by_one else [array]
-        return torch.from_numpy(np.concatenate([session({_INPUT: chunk})[0] for chunk in chunks]))
+        return torch.from_numpy(np.concatenate([network({_INPUT: chunk})[0] for chunk in chunks]))
 
     def policy(generator: torch.Generator) -> Policy:
         return agent.algorithm.policy(outputs, agent.network, agent.environment, generator, torch.device("cpu"))

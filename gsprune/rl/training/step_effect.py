@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gsprune.distributed.ranks import Ranks
 from gsprune.tracing.temporary_eval import temporary_eval
 
-__all__ = ["AgentOutputs", "Observation", "StepEffect", "held_out_count"]
+__all__ = ["AgentOutputs", "FrameOutputs", "StepEffect", "held_out_count"]
 
 _MAX_FRAMES = 512
 # One in this many frames is compared. The two forwards should take at most 3 % of an iteration of PPO. With one in
@@ -32,8 +32,8 @@ class AgentOutputs(NamedTuple):
     values: Tensor
 
 
-class Observation(NamedTuple):
-    """Frames, and the agent's outputs for them before a step (None if there are no frames)."""
+class FrameOutputs(NamedTuple):
+    """Frames, and the agent's outputs for them (None if there are no frames)."""
 
     frames: Tensor
     outputs: AgentOutputs | None
@@ -68,14 +68,14 @@ class StepEffect:
         self._ranks = ranks
         self._events: list[tuple[float, float]] = []  # since the last row
 
-    def observe(self, frames: Tensor) -> Observation:
+    def observe(self, frames: Tensor) -> FrameOutputs:
         """Compute the agent's outputs before a step, for `compare` after it."""
         if len(frames) == 0:
-            return Observation(frames, None)
+            return FrameOutputs(frames, None)
         with temporary_eval(self._agent):
-            return Observation(frames, self._outputs(frames))
+            return FrameOutputs(frames, self._outputs(frames))
 
-    def compare(self, before: Observation) -> None:
+    def compare(self, before: FrameOutputs) -> None:
         """Compare the agent's present outputs with those before. All ranks must call this."""
         sums = torch.zeros(6, dtype=torch.float64)
         after = self.observe(before.frames).outputs
