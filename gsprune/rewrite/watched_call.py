@@ -126,9 +126,10 @@ def _has_sizes(expected: ExpectedOperation, outputs: Sequence[Tensor]) -> bool:
 
 def _check_numbers(expected: ExpectedOperation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Compare the numbers among an operation's arguments with the expected ones."""
-    for index, number in expected.numbers:
-        argument = args[index] if index < len(args) else None
-        value = first_number(kwargs.get("scale", argument))
+    places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()] if expected.numbers else []
+    arguments = dict(places)
+    for place, number in expected.numbers:
+        value = first_number(kwargs.get("scale", arguments.get(place)))
         if value is not None and not isclose(value, number, rel_tol=1e-4):
             raise WrongNumberError(
                 f"{expected.op} is given {value:.4g}, computed from a width, instead of {number:.4g}"

@@ -16,7 +16,7 @@ from gsprune.tracing.operation_mode import OperationMode
 from gsprune.tracing.originals import written_arguments
 from gsprune.tracing.own_rules import result_of_own_rule
 from gsprune.tracing.rules.operands import highest_kind, protect_all
-from gsprune.tracing.rules.registry import Operation
+from gsprune.tracing.rules.registry import POINTWISE, RULES, Operation
 from gsprune.tracing.shadow import EMPTY, FREE, Labels, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.trail import Numbers, TracedOperation
@@ -68,7 +68,7 @@ class Tracer(OperationMode):
             made += [tape.of(tensor) for tensor in call.outputs()]
             tape.note_used_products(shadows, made)
             if not is_random:
-                numbers = numbers_of(tape, call, shadows)
+                numbers = numbers_of(tape, call, shadows, is_pointwise=operation.rule is RULES[POINTWISE])
                 layers += [layer for shadow in shadows if shadow.sum for layer in shadow.sum.layers]
         elif name == "aten.lift_fresh" and call.out.numel() == 1:
             tape.mark(call.out, FREE)  # torch.tensor(number)

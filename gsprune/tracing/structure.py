@@ -27,7 +27,7 @@ class ExpectedOperation(NamedTuple):
         op: its name.
         outputs: per output tensor ((axis, size before the step, size after it), ...) of the labelled axes; None if
             unknown.
-        numbers: (position, value) of arguments, the scale of attention among them.
+        numbers: arguments that must have a value, the scale of attention among them.
         reading: the number or the sizes that it computed from values in the trace.
     """
 

@@ -17,7 +17,8 @@ from gsprune.tracing.shadow import Kind, Labels, Shadow, row_along, varying
 __all__ = ["Numbers", "Reading", "Scale", "TracedOperation", "TrailOperation", "Units", "build_trail"]
 
 Units = npt.NDArray[np.int32]
-Numbers = tuple[tuple[int, float], ...]
+Numbers = tuple[tuple[int | str, float], ...]
+"""(position or name, value) of arguments."""
 Reading = tuple[tuple[int, ...], ...] | complex | None
 """A number, or sizes of tensors, that an operation computed from values; None for operations that do not do so."""
 _Axes = tuple[tuple[int, Units], ...]
@@ -48,7 +49,7 @@ class TrailOperation(NamedTuple):
         outputs: per output tensor ((axis, units along it), ...) of its labelled axes; None if it may have any size.
             Units are numbered over all groups, -1 for positions that are never removed. Other axes may have any size.
         scale: its factor, if that depends on a width.
-        numbers: (position, value) of arguments that must stay the same.
+        numbers: arguments that must stay the same.
         reading: the number or the sizes that it computed from values.
     """
 

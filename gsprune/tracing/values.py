@@ -28,7 +28,8 @@ from gsprune.tracing.trail import Numbers, Reading
 
 __all__ = ["numbers_of", "reading_of", "use_positions"]
 
-_ARITHMETIC = frozenset(f"aten.{name}" for name in ("add", "div", "mul", "pow", "rsub", "sub"))
+# Products that multiply their terms by numbers (alpha, beta). So do many pointwise operations.
+_SCALED_PRODUCTS = frozenset(f"aten.{name}" for name in ("addmm", "baddbmm", "addmv"))
 # These change no value, so that the result holds the same sums and positions.
 _SAME_VALUES = frozenset(
     f"aten.{name}"
@@ -39,16 +40,20 @@ _SAME_VALUES = frozenset(
 )
 
 
-def numbers_of(tape: Tape, call: Call, inputs: Sequence[Shadow]) -> Numbers:
-    """(position, value) of the constant arguments of an operation on channels, or on a sum over channels."""
+def numbers_of(tape: Tape, call: Call, inputs: Sequence[Shadow], *, is_pointwise: bool) -> Numbers:
+    """The constant arguments of a pointwise operation or a scaled product that reads channels, or sums over them.
+
+    Arguments are numbered by position; those passed by name have their names.
+    """
     sums = [shadow.sum for shadow in inputs if shadow.sum is not None]
-    of_channels = any(shadow.layers and shadow.kind is Kind.ACTIVATION for shadow in inputs)
-    if call.op not in _ARITHMETIC or not (sums or of_channels):
+    of_channels = any(shadow.dot or (shadow.layers and shadow.kind is not Kind.CONSTANT) for shadow in inputs)
+    if not (is_pointwise or call.op in _SCALED_PRODUCTS) or not (sums or of_channels):
         return ()
     if tape.scale is not None or tape.inside_attention:  # the rows of the queries compensate for such a scale
         return ()
-    candidates = [(i, first_number(value)) for i, value in enumerate(call.args[:2]) if _is_number(tape, call, value)]
-    found = [(index, number) for index, number in candidates if number is not None]
+    arguments: list[tuple[int | str, Any]] = [*enumerate(call.args), *call.kwargs.items()]
+    candidates = [(place, first_number(value)) for place, value in arguments if _is_number(tape, call, value)]
+    found = [(place, number) for place, number in candidates if number is not None]
     power = {"aten.div": 1.0, "aten.mul": -1.0}.get(call.op)
     for layers, counts in sums:
         if power and any(math.isclose(number, count**power, rel_tol=1e-6) for _, number in found for count in counts):
@@ -67,7 +72,7 @@ def reading_of(result: Any) -> Reading:
 def _is_number(tape: Tape, call: Call, value: Any) -> bool:
     """True for a Python number, and for a constant of equal values that the operation does not write to."""
     if not isinstance(value, Tensor):
-        return True
+        return isinstance(value, int | float) and not isinstance(value, bool)
     shadow = tape.of(value)
     if shadow.kind is not Kind.CONSTANT or value is call.out or value.numel() == 0 or is_noise(value):
         return False

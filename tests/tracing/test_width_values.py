@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from masked_networks import masked_copy
 from torch import Tensor, nn
 
@@ -114,6 +115,23 @@ NUMBERS = [
     lambda h: h * (row_products(h).squeeze(1) / (h.shape[1] - 1)).unsqueeze(1),
     lambda h: h * (torch.einsum("bd,bd->b", h, torch.tanh(h)) / h.shape[1] ** 0.5)[:, None],
     lambda h: h * ((torch.tanh(h) @ h.T) / math.sqrt(h.shape[1])).sum(1, keepdim=True),
+    # Numbers of other pointwise operations, by position, by name, and in tensors.
+    lambda h: F.leaky_relu(h, 1 / h.shape[1]),
+    lambda h: h.clamp(max=h.shape[1] ** -0.5),
+    lambda h: F.softplus(h, beta=h.shape[1] / 12),
+    lambda h: torch.lerp(h, h.relu(), 1 / h.shape[1]),
+    lambda h: torch.where(h > 0, h, 1 / h.shape[1]),
+    lambda h: h.masked_fill(h > 0.1, 12.0 / h.shape[1]),
+    lambda h: torch.addcmul(h, h, h, value=1 / h.shape[1]),
+    lambda h: torch.add(h, h.relu(), alpha=1 / h.shape[1]),
+    lambda h: (
+        h
+        * torch.baddbmm(torch.zeros(1, 1, 1, dtype=h.dtype), h[None], h.T[None], alpha=1 / h.shape[1])[0].sum(
+            1, keepdim=True
+        )
+    ),
+    # A product of activations over their number, which is no scale of attention.
+    lambda h: h * ((torch.tanh(h) @ h.T) / h.shape[1]).sum(1, keepdim=True),
     # Behind operations that read values: the comparison of numbers goes on.
     lambda h: torch.tanh(h) / h.shape[1] if bool(h.isfinite().all()) else h,
     lambda h: torch.tanh(h)[torch.arange(len(h))] / h.shape[1],
@@ -143,6 +161,21 @@ def test_a_sum_over_channels_divided_by_their_number_is_a_mean(function: Functio
     graph = gsprune.trace(Between(function).double(), X)
     assert [group.name for group in graph.groups] == ["first", "second"]
     assert "aten.div" in graph.inexact or "aten.mul" in graph.inexact
+
+
+class EqualizedRate(Between):
+    """The weight is divided by the root of its inputs' number at every call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(self.first(x))
+        return self.last(F.linear(h, self.second.weight / math.sqrt(self.second.weight.shape[1])).relu())
+
+
+def test_a_weight_that_is_scaled_by_its_width_keeps_it() -> None:
+    model = EqualizedRate(nn.Identity(), norm=True)
+    with pytest.warns(gsprune.PruneWarning, match="sizes written into the code"):
+        gsprune.prune_step(model, 0.5, example_inputs=X.float())
+    assert model.first.out_features == 16
 
 
 class Critic(nn.Module):
