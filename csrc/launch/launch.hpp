@@ -30,7 +30,7 @@ std::size_t best_tile(std::int64_t rows, std::int64_t columns, const std::vector
 /// tiles spread over all multiprocessors.
 struct StepLimits {
     std::int64_t max_steps;
-    std::int64_t busy_tiles;  // tiles of the launch per step; so many keep a large GPU busy
+    std::int64_t busy_tiles;  // tiles of the launch per step; this many keep a large GPU busy
 
     [[nodiscard]] std::int64_t most_steps(std::int64_t all_tiles) const noexcept {
         return std::clamp<std::int64_t>(all_tiles / busy_tiles, 1, max_steps);

@@ -44,7 +44,7 @@ struct Block {
     }
 };
 
-/// Numbers of tensors that share a block.
+/// Indices of tensors that share a block.
 struct Shared {
     std::vector<std::size_t> indices;
     std::size_t num_bytes = 0;

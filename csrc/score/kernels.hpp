@@ -10,7 +10,7 @@ namespace gsprune {
 /// A part of a matrix with contiguous rows; strides count elements.
 struct Panel {
     const std::byte* values;
-    const std::byte* others;
+    const std::byte* others;  // the second factor, in the layout of `values`
     std::int64_t row_stride;
     std::int64_t num_rows;
     std::int64_t num_cols;

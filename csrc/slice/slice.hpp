@@ -40,7 +40,7 @@ const Keep* find_keep(const SlicePattern& pattern, int axis, std::int64_t size) 
 struct SliceJob {
     View source;
     View target;          // dense, with the dimensions in memory_order(source)
-    std::size_t pattern;  // its index
+    std::size_t pattern;  // index into the patterns
 };
 
 /// Calls that write at least this many bytes use non-temporal stores: 5/16 of the last-level cache (32 MB if unknown).
