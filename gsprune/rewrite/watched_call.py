@@ -126,10 +126,8 @@ def _has_sizes(expected: ExpectedOperation, outputs: Sequence[Tensor]) -> bool:
 
 def _check_numbers(expected: ExpectedOperation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Compare the numbers among an operation's arguments with the expected ones."""
-    places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()] if expected.numbers else []
-    arguments = dict(places)
     for place, number in expected.numbers:
-        value = first_number(kwargs.get("scale", arguments.get(place)))
+        value = first_number(kwargs.get("scale", _argument_at(place, args, kwargs)))
         if value is not None and not isclose(value, number, rel_tol=1e-4):
             raise WrongNumberError(
                 f"{expected.op} is given {value:.4g}, computed from a width, instead of {number:.4g}"
@@ -169,3 +167,10 @@ def watched_call(
         message = f"{type(error).__name__}: {reason.splitlines()[0]}"
         return Outcome(None, Failure(message, error, modules_on_traceback(error), watcher.sizes), sizes.operations)
     return Outcome(output, None, sizes.operations)
+
+
+def _argument_at(place: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The argument at a position or with a name; None if there is none."""
+    if isinstance(place, str):
+        return kwargs.get(place)
+    return args[place] if place < len(args) else None
