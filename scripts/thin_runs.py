@@ -4,9 +4,9 @@
     gsprune report docs/results/minatar --out report
 
 A copy has the options, the summary and `--rows` rows of metrics, evenly spread and with the last; losses are left out.
-A row stands for those since the one before: it has all their episodes, and the largest effect of their pruning steps.
-So the curves have fewer points, and dips are blurred; all else in the report is the same. A copy that exists stays as
-it is, so that the script can run while the sweep goes on.
+A row stands for those since the one before: it has all their episodes, the mean entropy of their policies, and the
+largest effect of their pruning steps. So the curves have fewer points, and dips are blurred; all else in the report is
+the same. A copy that exists stays as it is, so that the script can run while the sweep goes on.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ Row = Mapping[str, Any]
 
 _LEFT_OUT = ("losses/", "charts/episodic_length")
 _RETURN, _EPISODES = "charts/return_since_last", "charts/episodes_since_last"
+_ENTROPY = "losses/entropy"
 _LARGEST = ("pruning/kl", "pruning/value_error", "pruning/action_change")
 
 
@@ -41,6 +42,8 @@ def _joined(rows: Sequence[Row]) -> dict[str, Any]:
     row[_EPISODES] = episodes
     if episodes:
         row[_RETURN] = _rounded(sum(row[_RETURN] * row[_EPISODES] for row in rows if row[_EPISODES]) / episodes)
+    if _ENTROPY in rows[-1]:
+        row[_ENTROPY] = _rounded(sum(each[_ENTROPY] for each in rows) / len(rows))
     for name in _LARGEST:
         values = [row[name] for row in rows if row.get(name) is not None]
         if values:
