@@ -8,12 +8,14 @@ for it in the code.
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import torch
+from torch import nn
 
 from gsprune.tracing.call import Call
-from gsprune.tracing.constants import is_written, number_of
+from gsprune.tracing.constants import is_inside, is_written, number_of
 from gsprune.tracing.shadow import Dot, Kind, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.trail import Scale
@@ -52,9 +54,10 @@ def note_attention(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float
     layers = [layer for layer in query.layers if layer.shape[-1] > 1]
     if not layers:
         return None
-    dot = dot_of(query, key, -1) or Dot(layers[0], layers[0].shape[-1], is_product=False)  # learned queries
+    dot = dot_of(query, key, -1) or Dot(layers[0], layers[0].shape[-1], _projects_learned_queries())
     if scale is None or _is_computed(scale, 1.0, dot.width):
-        _note_queries(tape, dot, op)
+        if not tape.inside_attention:  # noted before
+            _note_queries(tape, dot, op)
         return None if scale is None else Scale(scale, 1.0, dot.query)
     return Scale(scale, 0.0, dot.query)
 
@@ -81,7 +84,8 @@ def note_factor(tape: Tape, call: Call) -> bool:
             tape.scale = Scale(value, exponent, dot.query)
         return False
     noted = len(tape.queries)
-    for layer in shadow.layers if shadow.kind is Kind.ACTIVATION else ():
+    is_product = shadow.kind is Kind.ACTIVATION or _projects_learned_queries()
+    for layer in shadow.layers if is_product else ():
         is_used = any(layer is used for used in tape.used_products)  # scaled rows would also scale earlier results
         if not is_used and _is_computed(value, exponent, layer.shape[-1]):
             tape.queries.append(layer)
@@ -97,6 +101,11 @@ def _note_queries(tape: Tape, dot: Dot, op: str) -> None:
         tape.protect(dot.query, f"{op} computes its scale from the width")
 
 
+def _projects_learned_queries() -> bool:
+    """True inside a module that scales no parameters but the products of learned queries with its own weight."""
+    return is_inside(nn.MultiheadAttention)
+
+
 def _is_computed(value: float, exponent: float, width: int) -> bool:
     """True if the factor ``value**exponent`` is 1 / sqrt(width), and is not written in the code."""
     root = value**exponent * math.sqrt(width)
@@ -105,10 +114,12 @@ def _is_computed(value: float, exponent: float, width: int) -> bool:
 
 def protect_reused_queries(tape: Tape) -> None:
     """Protect rows of queries whose unscaled products have other uses (a residual sum), which scaling would change."""
-    scaled = {id(layer) for layer in tape.queries}
+    scaled_uses = Counter(id(layer) for layer in tape.queries)
     elsewhere = np.zeros(tape.num_atoms, bool)
     for layer in tape.used_products:
-        if id(layer) not in scaled:
+        if scaled_uses[id(layer)]:
+            scaled_uses[id(layer)] -= 1
+        else:
             elsewhere[np.maximum(layer, 0)] = True
     elsewhere[0] = False
     busy = [layer for layer in tape.queries if elsewhere[np.maximum(layer, 0)].any()]

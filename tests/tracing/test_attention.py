@@ -105,6 +105,37 @@ class LearnedQueries(SplitQueries):
         return self.head(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)).mean(1)
 
 
+class LearnedQueriesOfTorch(TorchAttention):
+    """Learned queries in nn.MultiheadAttention, with and without attention weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent = nn.Parameter(torch.randn(2, 3, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        pooled = self.first(self.latent, x, x, need_weights=False)[0] + self.second(self.latent, x, x)[0]
+        return self.head(pooled.mean(1))
+
+
+class ReusedQueries(SplitQueries):
+    """The same tensor of queries has another use behind the attention that scales it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        attended = F.scaled_dot_product_attention(q, k, v) + q.sum(-1, keepdim=True)
+        return self.head(attended.transpose(1, 2).flatten(2)).mean(1)
+
+
+class QueriesOfTwo(SplitQueries):
+    """Two attentions scale the same queries."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        attended = F.scaled_dot_product_attention(q, k, v) + F.scaled_dot_product_attention(q, k.tanh(), v)
+        return self.head(attended.transpose(1, 2).flatten(2)).mean(1)
+
+
 class ComputedScale(SplitQueries):
     """Written out, the scale computed from the width, on the logits or on the queries."""
 
@@ -196,7 +227,10 @@ def example() -> Tensor:
 
 @pytest.mark.parametrize(
     "network",
-    [TorchAttention, SplitQueries, ComputedScale, ComputedEarly, GivenScale, ScaledPositions, SharedQueries],
+    [
+        *(TorchAttention, SplitQueries, ComputedScale, ComputedEarly, GivenScale, ScaledPositions, SharedQueries),
+        *(LearnedQueriesOfTorch, QueriesOfTwo),
+    ],
 )
 def test_a_network_sliced_by_hand_equals_the_masked_one_scale_included(network: type[nn.Module]) -> None:
     torch.manual_seed(0)
@@ -265,7 +299,7 @@ def test_rows_of_the_queries_are_renumbered_as_they_go() -> None:
     assert [entry.rows.tolist() for entry in smaller.queries] == [list(range(12)), list(range(12))]
 
 
-@pytest.mark.parametrize("network", [NormedQueries, LearnedQueries])
+@pytest.mark.parametrize("network", [NormedQueries, LearnedQueries, ReusedQueries])
 def test_a_scale_that_cannot_be_made_up_for_keeps_the_width(network: type[nn.Module]) -> None:
     graph, _ = trace(network(), example().float())
     assert {group.name for group in graph.groups} & {"q", "k", "v"} == {"v"}
