@@ -9,7 +9,9 @@ import numpy as np
 from torch import nn
 
 from gsprune.arrays import IntArray
-from gsprune.compensation.uses import ConstantPlace, Use, common_constants, watch_calls
+from gsprune.compensation.constant_places import ConstantPlace
+from gsprune.compensation.use_watcher import common_constants, watch_calls
+from gsprune.compensation.uses import Use
 from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph
 

@@ -17,7 +17,8 @@ from gsprune.compensation.patches import PatchSample, num_patch_rows
 from gsprune.compensation.report import CompensationReport, ConsumerReport
 from gsprune.compensation.sample import Sample
 from gsprune.compensation.targets import dense_weights, find_targets
-from gsprune.compensation.uses import Use, watch_calls
+from gsprune.compensation.use_watcher import watch_calls
+from gsprune.compensation.uses import Use
 from gsprune.errors import RewriteError
 from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.binding import Binding

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from gsprune.arrays import BoolArray
+from gsprune.compensation.constant_places import ConstantPlace
 from gsprune.compensation.dependence import InputDependence
-from gsprune.compensation.uses import ConstantPlace, Use, common_constants, watch_calls
+from gsprune.compensation.use_watcher import common_constants, watch_calls
+from gsprune.compensation.uses import Use
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.example import Example
 from gsprune.tracing.graph import Graph

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gsprune.arrays import IntArray
+from gsprune.compensation.constant_places import ConstantPlace
 from gsprune.compensation.consumer import Consumer
-from gsprune.compensation.uses import ConstantPlace
 from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.plan import RewritePlan

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gsprune.compensation.uses import ConvGeometry, Use, UseWatcher, padding_share
+from gsprune.compensation.use_watcher import UseWatcher
+from gsprune.compensation.uses import ConvGeometry, Use, padding_share
 
 
 @pytest.mark.parametrize(
@@ -49,19 +50,19 @@ def test_a_linear_layer_takes_a_constant_in_its_bias(shape: tuple[int, ...]) -> 
     model = nn.Sequential(nn.Linear(4, 5))
     uses, watcher = watch(model, {"0.weight": 1}, torch.randn(shape))
     assert [use.inputs.shape[use.channel_axis] for use in uses] == [4]
-    assert watcher.constants_of("0.weight") == (("0.bias", 0),)
+    assert watcher.places.of("0.weight") == (("0.bias", 0),)
 
 
 def test_a_bias_that_is_added_later_is_found() -> None:
     model = nn.Sequential(nn.Linear(4, 5))
     x = torch.randn(4, 3, 2).transpose(0, 2)  # torch multiplies, reshapes and adds
-    assert watch(model, {"0.weight": 1}, x)[1].constants_of("0.weight") == (("0.bias", 0),)
+    assert watch(model, {"0.weight": 1}, x)[1].places.of("0.weight") == (("0.bias", 0),)
 
 
 def test_a_batch_norm_takes_the_constant_of_a_convolution_without_a_bias() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4))
     watcher = watch(model, {"0.weight": 1}, torch.randn(2, 3, 8, 8))[1]
-    assert watcher.constants_of("0.weight") == (("1.running_mean", 0),)
+    assert watcher.places.of("0.weight") == (("1.running_mean", 0),)
 
 
 class _NormAndSkip(nn.Sequential):
@@ -96,7 +97,7 @@ def test_a_constant_has_no_place_where_it_would_change_anything_else(
     axis = 0 if isinstance(model[0] if isinstance(model, nn.Sequential) else None, nn.ConvTranspose2d) else 1
     uses, watcher = watch(model, {weight: axis}, torch.randn(shape))
     assert len(uses) == 1
-    assert watcher.constants_of(weight) == ()
+    assert watcher.places.of(weight) == ()
 
 
 def test_a_weight_that_something_else_reads_is_unsupported() -> None:
