@@ -159,6 +159,8 @@ class Repair:
         fitting = [length for length in lengths if length.before == before and length.is_one_of(needed)]
         if fitting:
             best = min(fitting, key=lambda length: not length.is_in(key[0]))
+            if best.after == stored_value(self.modules[key[0]], link_to(key, best)):
+                return False  # the copied value is the one that the operation needs
             if self._gets_further([link_to(key, best)], lengths):
                 return True
         copies = {each: value for each, value in self.values_before_copy.items() if each[0] == key[0]}

@@ -140,3 +140,30 @@ def test_terms_of_a_difference_are_found_together_in_all_blocks() -> None:
     report = gsprune.prune_step(model, 0.5, example_inputs=x)
     assert {(block.width, block.part, block.size) for block in blocks} == {(12, 4, 2)}, str(report)
     assert model(x).shape == (2, 2, 5, 5)
+
+
+class PartConv(nn.Module):
+    """A convolution of the first quarter of its channels (FasterNet); it stores the sizes of both parts."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.part, self.rest = width // 4, width - width // 4
+        self.conv = nn.Conv2d(self.part, self.part, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, others = x.split([self.part, self.rest], 1)
+        return torch.cat([self.conv(first), others], 1)
+
+
+def test_a_copied_size_that_fits_costs_no_forward() -> None:
+    torch.manual_seed(0)
+    widths, counts = (16, 32, 64, 128), (1, 2, 8, 2)
+    stages: list[nn.Module] = [nn.Conv2d(3, widths[0], 1)]
+    for width, count, following in zip(widths, counts, (*widths[1:], 3), strict=True):
+        stages += [nn.Sequential(PartConv(width), nn.Conv2d(width, width, 1)) for _ in range(count)]
+        stages += [nn.Conv2d(width, following, 1)]
+    model, x = nn.Sequential(*stages).double(), torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert not [item for item in report.protected if "size" in item.reason]
+    torch.testing.assert_close(model(x), masked_copy(dense, report.removed)(x), rtol=1e-8, atol=1e-8)
