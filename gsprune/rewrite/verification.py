@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from gsprune.errors import RewriteError, is_out_of_memory
 from gsprune.rewrite.agreement import DoubtError, compare, settle
@@ -19,6 +19,7 @@ from gsprune.rewrite.length_changes import changed_lengths, lengths_of
 from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.repair import Repair
+from gsprune.rewrite.scale_check import groups_of_queries, groups_without_scalable_queries
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.size_links import (
     IntegerKey,
@@ -31,6 +32,7 @@ from gsprune.rewrite.size_links import (
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.watched_call import Failure, Outcome, WrongNumberError, watched_call
 from gsprune.tracing.graph import layer_of
+from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
 
@@ -93,8 +95,18 @@ class Verification:
         self.session, self.after, self.budget, self.doubt = session, after, budget, doubt
         self.model, self.example = session.model, session.example
         module_of = session.bound.module_of
+        self._check_scales()
         self.values_before = {link.key: stored_value(module_of[link.module], link) for link in session.links}
         self.expected_output = self._masked_output(plan)
+
+    def _check_scales(self) -> None:
+        """Refuse to cut queries that cannot make up for the scale of their attention."""
+        session = self.session
+        cut = (groups_of_queries(session) & cut_groups(session.groups, self.after)) - session.verified
+        wrong = groups_without_scalable_queries(session, cut) if cut else frozenset()
+        if wrong:
+            message = "a scale of attention is computed from the width, and no rows of a weight can make up for it"
+            raise Refusal(Failure(message, None, ()), wrong, session.links)
 
     def _masked_output(self, plan: RewritePlan) -> Any:
         """The masked dense network's output; None if the small network's may differ."""
@@ -104,11 +116,12 @@ class Verification:
         call = None if self.doubt is None else call_in_float64
         try:
             with temporary_eval(self.model):
-                return masked_output(self.model, self.example, self.session.bound.tensors, plan.kept, call)
+                output = masked_output(self.model, self.example, self.session.bound.tensors, plan.kept, call)
         except Exception as error:  # masked channels may make a network fail: 0 / 0, a distribution of NaN
             if call is None and is_out_of_memory(error):
                 raise
             return None
+        return output if all(map(_has_finite_entry, tensors_in(output))) else None
 
     def check(self, transaction: Transaction) -> tuple[SizeLink, ...]:
         """Run the small network, and repair it if it fails; returns the links of stored integers after repair.
@@ -215,6 +228,11 @@ class Verification:
             for group in self.session.groups.traced.groups
             if group.name in cut and any(m.role == "out" and layer_of(m.tensor) in names for m in group.members)
         ]
+
+
+def _has_finite_entry(output: Tensor) -> bool:
+    """False for an output of NaN, from a weight norm of zeros: nothing of it can be compared."""
+    return output.numel() == 0 or bool(output.isfinite().any())
 
 
 def cut_groups(before: Structure, after: Structure) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from gsprune.errors import is_out_of_memory
 from gsprune.rewrite.stored_sizes import StoredSize, StoredSizeWatcher, mark_stored_sizes
 from gsprune.tracing.call import outputs_of
-from gsprune.tracing.constants import first_number
+from gsprune.tracing.constants import typical_number
 from gsprune.tracing.example import Example
 from gsprune.tracing.operation_mode import OperationMode
 from gsprune.tracing.plain_operations import plain_operations
@@ -110,15 +111,16 @@ def _reads_the_same(expected: ExpectedOperation, result: Any) -> bool:
 def _has_sizes(expected: ExpectedOperation, outputs: Sequence[Tensor]) -> bool:
     """True if the outputs have the expected sizes; False if that is uncertain.
 
-    A mismatch next to an axis of size 1 is uncertain, because torch may move such axes (in `torch.einsum`).
+    If the expected sizes stand at other axes, and one of them is 1, torch may have moved it (in `torch.einsum`).
 
     Raises:
         _WrittenSizeError: an output has another size.
     """
     for tensor, axes in zip(outputs, expected.outputs, strict=False):
+        sizes = Counter(size for _, _, size in axes or ())
         for axis, _, size in axes or ():
             if axis >= tensor.ndim or tensor.shape[axis] != size:
-                if any(other == 1 for _, _, other in axes or ()):
+                if 1 in sizes and sizes <= Counter(tensor.shape):
                     return False
                 raise _WrittenSizeError(f"{expected.op} makes {size} channels fill a shape of {tuple(tensor.shape)}")
     return True
@@ -127,7 +129,7 @@ def _has_sizes(expected: ExpectedOperation, outputs: Sequence[Tensor]) -> bool:
 def _check_numbers(expected: ExpectedOperation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Compare the numbers among an operation's arguments with the expected ones."""
     for place, number in expected.numbers:
-        value = first_number(kwargs.get("scale", _argument_at(place, args, kwargs)))
+        value = typical_number(_argument_at(place, args, kwargs))
         if value is not None and not isclose(value, number, rel_tol=1e-4):
             raise WrongNumberError(
                 f"{expected.op} is given {value:.4g}, computed from a width, instead of {number:.4g}"

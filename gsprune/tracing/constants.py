@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gsprune.tracing.marks import is_noise
 from gsprune.tracing.shadow import Kind, Shadow
 
-__all__ = ["UNEVEN", "are_written_sizes", "first_number", "is_inside", "is_written", "number_of", "uneven_axes"]
+__all__ = ["UNEVEN", "are_written_sizes", "is_inside", "is_written", "number_of", "typical_number", "uneven_axes"]
 
 UNEVEN = "values computed from the channels' positions"
 
@@ -44,9 +44,14 @@ def number_of(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def first_number(value: Any) -> float | None:
-    """The value of a Python number, or the first element of a tensor."""
-    return number_of(value.flatten()[:1] if isinstance(value, Tensor) else value)
+def typical_number(value: Any) -> float | None:
+    """The value of a Python number, or the mean absolute value of a tensor's finite entries; None without any."""
+    if not isinstance(value, Tensor):
+        return number_of(value)
+    if value.is_meta or value.is_complex():
+        return None
+    finite = value.detach()[value.isfinite()]
+    return float(finite.double().abs().mean()) if finite.numel() else None
 
 
 def is_written(value: float) -> bool:

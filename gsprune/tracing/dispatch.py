@@ -58,20 +58,20 @@ class Tracer(OperationMode):
         layers: list[Labels] = []
         made: list[Shadow] = []
         numbers: Numbers = ()
+        shadows = [tape.of(tensor) for tensor in inputs]
         if not inputs:
             self._mark(call, FREE)
         elif has_channels:
-            shadows = [tape.of(tensor) for tensor in inputs]
             layers += [layer for shadow in shadows for layer in shadow.layers]
             self._apply(operation, call, written)
             use_positions(tape, call, shadows)
             made += [tape.of(tensor) for tensor in call.outputs()]
             tape.note_used_products(shadows, made)
-            if not is_random:
-                numbers = numbers_of(tape, call, shadows, is_pointwise=operation.rule is RULES[POINTWISE])
-                layers += [layer for shadow in shadows if shadow.sum for layer in shadow.sum.layers]
+            layers += [layer for shadow in shadows if shadow.sum for layer in shadow.sum.layers]
         elif name == "aten.lift_fresh" and call.out.numel() == 1:
             tape.mark(call.out, FREE)  # torch.tensor(number)
+        if inputs and not is_random:
+            numbers = numbers_of(tape, call, shadows, is_pointwise=operation.rule is RULES[POINTWISE])
         if written is not None and not is_random:
             set_noise(written, False)
         for tensor in call.outputs() if is_random else ():

@@ -49,7 +49,7 @@ def note_attention(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float
     """Note the queries' rows of an attention that scales by 1 / sqrt(width).
 
     Returns:
-        the scale and how it depends on the width; None if torch computes it (`scale` is None) or there is no width.
+        the scale and how it depends on the width; None if there is no width.
     """
     layers = [layer for layer in query.layers if layer.shape[-1] > 1]
     if not layers:
@@ -58,8 +58,8 @@ def note_attention(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float
     if scale is None or _is_computed(scale, 1.0, dot.width):
         if not tape.inside_attention:  # noted before
             _note_queries(tape, dot, op)
-        return None if scale is None else Scale(scale, 1.0, dot.query)
-    return Scale(scale, 0.0, dot.query)
+        return Scale(dot.width**-0.5 if scale is None else scale, float(dot.is_product), "scale", dot.query)
+    return Scale(scale, 0.0, "scale", dot.query)
 
 
 def note_factor(tape: Tape, call: Call) -> bool:
@@ -73,7 +73,7 @@ def note_factor(tape: Tape, call: Call) -> bool:
     if tape.inside_attention:  # torch multiplies queries and keys by the square root
         whole = tape.attention_scale
         if whole is not None and value is not None:
-            tape.scale = Scale(value, whole.exponent / 2, whole.labels)
+            tape.scale = Scale(value, whole.exponent / 2, 1, whole.labels)
         return False
     if value is None or value <= 0 or not (shadow.dot or shadow.source):
         return False
@@ -81,7 +81,7 @@ def note_factor(tape: Tape, call: Call) -> bool:
     if dot is not None:
         if _is_computed(value, exponent, dot.width):
             _note_queries(tape, dot, call.op)
-            tape.scale = Scale(value, exponent, dot.query)
+            tape.scale = Scale(value, exponent * dot.is_product, 1, dot.query)
         return False
     noted = len(tape.queries)
     is_product = shadow.kind is Kind.ACTIVATION or _projects_learned_queries()
@@ -89,7 +89,7 @@ def note_factor(tape: Tape, call: Call) -> bool:
         is_used = any(layer is used for used in tape.used_products)  # scaled rows would also scale earlier results
         if not is_used and _is_computed(value, exponent, layer.shape[-1]):
             tape.queries.append(layer)
-            tape.scale = Scale(value, exponent, layer)
+            tape.scale = Scale(value, exponent, 1, layer)
     return len(tape.queries) > noted
 
 
@@ -124,5 +124,9 @@ def protect_reused_queries(tape: Tape) -> None:
     elsewhere[0] = False
     busy = [layer for layer in tape.queries if elsewhere[np.maximum(layer, 0)].any()]
     tape.queries = [layer for layer in tape.queries if not any(layer is other for other in busy)]
+    for index, operation in enumerate(tape.trail):
+        scale = operation.scale
+        if scale is not None and any(scale.labels is layer for layer in busy):
+            tape.trail[index] = operation._replace(scale=scale._replace(exponent=0.0))
     for layer in busy:
         tape.protect(layer, "attention computes its scale from the width, and its queries are used elsewhere")

@@ -66,7 +66,7 @@ class Sum(NamedTuple):
     """The channels that a tensor sums over, and the divisors that turn the sum into a mean."""
 
     layers: tuple[Labels, ...]
-    counts: tuple[int, ...]
+    counts: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

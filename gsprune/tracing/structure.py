@@ -167,7 +167,7 @@ class Structure:
             ExpectedOperation(
                 each.op,
                 tuple(map(sizes, each.outputs)),
-                each.numbers if each.scale is None else ((1, scaled(each.scale)),),
+                each.numbers if each.scale is None else (*each.numbers, (each.scale.place, scaled(each.scale))),
                 each.reading,
             )
             for each in self.traced.trail

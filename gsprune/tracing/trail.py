@@ -29,13 +29,15 @@ class Scale(NamedTuple):
 
     Attributes:
         value: the traced number.
-        exponent: 1 if the operation multiplies by it, -1 if it divides, 0 if it must not change with the width.
+        exponent: 1 if the operation multiplies by it, -1 if it divides, 0 if it must not change: the width does not.
+        place: position or name of the argument.
         labels: labels of the queries; in a `TrailOperation` their units. Their number is the width.
         groups: in a `TrailOperation` the names of the queries' groups.
     """
 
     value: float
     exponent: float
+    place: int | str
     labels: Units
     groups: tuple[str, ...] = ()
 

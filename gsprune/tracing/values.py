@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from gsprune.tracing.call import Call, outputs_of
-from gsprune.tracing.constants import first_number, number_of, uneven_axes
+from gsprune.tracing.constants import number_of, typical_number, uneven_axes
 from gsprune.tracing.marks import is_noise
 from gsprune.tracing.shadow import Kind, Shadow
 from gsprune.tracing.tape import Tape
@@ -41,25 +41,24 @@ _SAME_VALUES = frozenset(
 
 
 def numbers_of(tape: Tape, call: Call, inputs: Sequence[Shadow], *, is_pointwise: bool) -> Numbers:
-    """The constant arguments of a pointwise operation or a scaled product that reads channels, or sums over them.
+    """The constant arguments of a pointwise operation, a scaled product or an attention, but for its scale.
 
+    Inputs without channels count, too: a logit or a value may be divided by the width that it was computed from.
     Arguments are numbered by position; those passed by name have their names.
     """
     sums = [shadow.sum for shadow in inputs if shadow.sum is not None]
-    of_channels = any(shadow.dot or (shadow.layers and shadow.kind is not Kind.CONSTANT) for shadow in inputs)
-    if not (is_pointwise or call.op in _SCALED_PRODUCTS) or not (sums or of_channels):
-        return ()
-    if tape.scale is not None or tape.inside_attention:  # the rows of the queries compensate for such a scale
+    is_constant = all(shadow.kind is Kind.CONSTANT for shadow in inputs)
+    if is_constant or not (is_pointwise or call.op in _SCALED_PRODUCTS or "scaled_dot_product" in call.op):
         return ()
     arguments: list[tuple[int | str, Any]] = [*enumerate(call.args), *call.kwargs.items()]
-    candidates = [(place, first_number(value)) for place, value in arguments if _is_number(tape, call, value)]
+    candidates = [(place, typical_number(value)) for place, value in arguments if _is_number(tape, call, value)]
     found = [(place, number) for place, number in candidates if number is not None]
     power = {"aten.div": 1.0, "aten.mul": -1.0}.get(call.op)
     for layers, counts in sums:
         if power and any(math.isclose(number, count**power, rel_tol=1e-6) for _, number in found for count in counts):
             tape.population(layers)
             return ()
-    return tuple(found)
+    return tuple((place, number) for place, number in found if tape.scale is None or place != tape.scale.place)
 
 
 def reading_of(result: Any) -> Reading:
@@ -70,13 +69,16 @@ def reading_of(result: Any) -> Reading:
 
 
 def _is_number(tape: Tape, call: Call, value: Any) -> bool:
-    """True for a Python number, and for a constant of equal values that the operation does not write to."""
+    """True for a Python number, and for a constant that the operation does not write to.
+
+    Constants whose values differ along an axis of channels are left out, because they protect the channels.
+    """
     if not isinstance(value, Tensor):
         return isinstance(value, int | float) and not isinstance(value, bool)
     shadow = tape.of(value)
     if shadow.kind is not Kind.CONSTANT or value is call.out or value.numel() == 0 or is_noise(value):
         return False
-    return not uneven_axes(value, shadow)
+    return not (shadow.layers and uneven_axes(value, shadow))
 
 
 def use_positions(tape: Tape, call: Call, inputs: Sequence[Shadow]) -> None:

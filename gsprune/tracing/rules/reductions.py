@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 from torch import Tensor
 
 from gsprune.tracing.call import Call, axis_of
@@ -50,25 +50,38 @@ def _reduce_layer(tape: Tape, layer: Labels, axes: Sequence[int]) -> Labels | No
     inside = [axis for axis in over if axis in axes]
     if not inside:
         return layer
-    if len(inside) == len(over):
-        return None
-    kept = tape.kept_axis(layer)
-    if len(over) == 2 and inside == [over[1]] and kept in (None, over[1]):
+    if not _is_reduced(tape, layer, axes):
+        return tape.collapse(layer, inside)
+    if len(inside) < len(over):
         tape.collapse(layer, [over[0]])
-        return None
-    return tape.collapse(layer, inside)
+    return None
+
+
+def _is_reduced(tape: Tape, layer: Labels, axes: Sequence[int]) -> bool:
+    """True if a reduction over `axes` reduces the channels of a layer, within each head if it has heads."""
+    over = varying(layer)
+    inside = [axis for axis in over if axis in axes]
+    if len(inside) == len(over):
+        return True
+    return len(over) == 2 and inside == [over[1]] and tape.kept_axis(layer) in (None, over[1])
 
 
 @aten("sum nansum")
 def _sum(tape: Tape, call: Call) -> Shadow:
     """Sums. They are exact over a weight's product, whose removed channels are zero."""
-    x, shadow, axes = call.args[0], tape.of(call.args[0]), _dims(call)
+    shadow, axes = tape.of(call.args[0]), _dims(call)
     result = _reduce(tape, call, axes, exact=shadow.kind is Kind.PARAMETER or shadow.source is not None)
-    layers = [layer for layer in shadow.layers if set(varying(layer)) <= set(axes)]
+    return replace(result, sum=_sum_of(tape, call, axes))
+
+
+def _sum_of(tape: Tape, call: Call, axes: Sequence[int]) -> Sum | None:
+    """The channels over which a reduction of activations sums; None if it sums over none."""
+    x, shadow = call.args[0], tape.of(call.args[0])
+    layers = [layer for layer in shadow.layers if _is_reduced(tape, layer, axes)]
     if not layers or shadow.kind is not Kind.ACTIVATION:
-        return result
-    counts = (*(layer.size for layer in layers), int(np.prod([x.shape[axis] for axis in axes])))
-    return replace(result, sum=Sum(tuple(layers), counts))
+        return None
+    along = [[layer.shape[axis] for axis in axes] for layer in layers]
+    return Sum(tuple(layers), tuple(math.prod(sizes) for sizes in (*along, [x.shape[axis] for axis in axes])))
 
 
 @aten("mean nanmean amax amin aminmax var std var_mean std_mean logsumexp prod all any count_nonzero")
@@ -79,8 +92,16 @@ def _statistic(tape: Tape, call: Call) -> Shadow:
 
 @aten("norm linalg_vector_norm")
 def _norm(tape: Tape, call: Call) -> Shadow:
-    """Norms, whose axes are the third argument. Rows of zeros do not change a weight's norm."""
-    return _reduce(tape, call, _dims(call, 2), exact=tape.of(call.args[0]).kind is Kind.PARAMETER)
+    """Norms, whose axes are the third argument. Rows of zeros do not change a weight's norm.
+
+    A Euclidean norm divided by the root of the number of channels is a root mean square.
+    """
+    axes, order = _dims(call, 2), call.args[1] if len(call.args) > 1 else 2
+    result = _reduce(tape, call, axes, exact=tape.of(call.args[0]).kind is Kind.PARAMETER)
+    squares = _sum_of(tape, call, axes) if order in (None, 2) else None
+    if squares is None:
+        return result
+    return replace(result, sum=squares._replace(counts=tuple(math.sqrt(count) for count in squares.counts)))
 
 
 @aten("max min")
