@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gsprune.tracing.marks import is_noise
 from gsprune.tracing.shadow import Kind, Shadow
 
-__all__ = ["UNEVEN", "are_written_sizes", "is_inside", "is_written", "number_of", "typical_number", "uneven_axes"]
+__all__ = ["UNEVEN", "are_written_sizes", "is_written", "number_of", "typical_number", "uneven_axes"]
 
 UNEVEN = "values computed from the channels' positions"
 
@@ -64,12 +64,6 @@ def is_written(value: float) -> bool:
         if any(math.isclose(number, value, rel_tol=1e-6) for number in numbers):
             return True
     return False
-
-
-def is_inside(kind: type[nn.Module]) -> bool:
-    """True if the innermost running module is of this kind."""
-    owner, _ = next(_running_modules(), (None, None))
-    return isinstance(owner, kind)
 
 
 def are_written_sizes(sizes: Sequence[int]) -> bool:

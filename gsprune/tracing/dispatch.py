@@ -66,7 +66,6 @@ class Tracer(OperationMode):
             self._apply(operation, call, written)
             use_positions(tape, call, shadows)
             made += [tape.of(tensor) for tensor in call.outputs()]
-            tape.note_used_products(shadows, made)
             layers += [layer for shadow in shadows if shadow.sum for layer in shadow.sum.layers]
         elif name == "aten.lift_fresh" and call.out.numel() == 1:
             tape.mark(call.out, FREE)  # torch.tensor(number)

@@ -1,26 +1,25 @@
 """Scales of attention: a scale 1 / sqrt(d) that the forward computes would grow as the width d shrinks.
 
-A step multiplies the rows of the queries' projection to compensate for that (`gsprune.tracing.graph.Queries`). A number
-that is written in the code does not change. An operation shows only the number, so `gsprune.tracing.constants` looks
-for it in the code.
+A step multiplies the rows of the queries' projection to compensate for that (`gsprune.tracing.graph.Queries`). Whether
+these rows have the effect of the scale, `gsprune.rewrite.scale_check` finds out before the first cut. A number that is
+written in the code does not change. An operation shows only the number, so `gsprune.tracing.constants` looks for it in
+the code.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 import numpy as np
 import torch
-from torch import nn
 
 from gsprune.tracing.call import Call
-from gsprune.tracing.constants import is_inside, is_written, number_of
+from gsprune.tracing.constants import is_written, number_of
 from gsprune.tracing.shadow import Dot, Kind, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.trail import Scale
 
-__all__ = ["dot_of", "masked_dot", "note_attention", "note_factor", "protect_reused_queries"]
+__all__ = ["dot_of", "masked_dot", "note_attention", "note_factor"]
 
 _FACTORS = {"aten.mul": 1.0, "aten.div": -1.0}  # operation -> exponent of its second argument
 # Operations between a product and its scale -> True if scaled rows still have the effect of a scale. An added term
@@ -29,9 +28,9 @@ _MASKS = {"aten.masked_fill": True, "aten.where": True, "aten.add": False, "aten
 
 
 def dot_of(query: Shadow, key: Shadow, axis: int) -> Dot | None:
-    """The `Dot` of a product of two activations; None if the first has no channels along `axis`."""
+    """The `Dot` of a product of queries, also learned ones, and keys; None if queries have no channels along `axis`."""
     layers = [layer for layer in query.layers if layer.shape[axis] > 1]
-    if not layers or query.kind is not Kind.ACTIVATION or key.kind is not Kind.ACTIVATION:
+    if not layers or key.kind is not Kind.ACTIVATION or (query.kind is not Kind.ACTIVATION and query.source is None):
         return None
     shared = any(np.isin(layers[0], other).any() for other in key.layers)
     return Dot(layers[0], layers[0].shape[axis], query.source is not None and not shared)
@@ -54,7 +53,7 @@ def note_attention(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float
     layers = [layer for layer in query.layers if layer.shape[-1] > 1]
     if not layers:
         return None
-    dot = dot_of(query, key, -1) or Dot(layers[0], layers[0].shape[-1], _projects_learned_queries())
+    dot = dot_of(query, key, -1) or Dot(layers[0], layers[0].shape[-1], is_product=False)
     if scale is None or _is_computed(scale, 1.0, dot.width):
         if not tape.inside_attention:  # noted before
             _note_queries(tape, dot, op)
@@ -84,10 +83,8 @@ def note_factor(tape: Tape, call: Call) -> bool:
             tape.scale = Scale(value, exponent * dot.is_product, 1, dot.query)
         return False
     noted = len(tape.queries)
-    is_product = shadow.kind is Kind.ACTIVATION or _projects_learned_queries()
-    for layer in shadow.layers if is_product else ():
-        is_used = any(layer is used for used in tape.used_products)  # scaled rows would also scale earlier results
-        if not is_used and _is_computed(value, exponent, layer.shape[-1]):
+    for layer in shadow.layers:
+        if _is_computed(value, exponent, layer.shape[-1]):
             tape.queries.append(layer)
             tape.scale = Scale(value, exponent, 1, layer)
     return len(tape.queries) > noted
@@ -101,32 +98,7 @@ def _note_queries(tape: Tape, dot: Dot, op: str) -> None:
         tape.protect(dot.query, f"{op} computes its scale from the width")
 
 
-def _projects_learned_queries() -> bool:
-    """True inside a module that scales no parameters but the products of learned queries with its own weight."""
-    return is_inside(nn.MultiheadAttention)
-
-
 def _is_computed(value: float, exponent: float, width: int) -> bool:
     """True if the factor ``value**exponent`` is 1 / sqrt(width), and is not written in the code."""
     root = value**exponent * math.sqrt(width)
     return width > 1 and math.isclose(root, 1.0, rel_tol=1e-5) and not is_written(value)
-
-
-def protect_reused_queries(tape: Tape) -> None:
-    """Protect rows of queries whose unscaled products have other uses (a residual sum), which scaling would change."""
-    scaled_uses = Counter(id(layer) for layer in tape.queries)
-    elsewhere = np.zeros(tape.num_atoms, bool)
-    for layer in tape.used_products:
-        if scaled_uses[id(layer)]:
-            scaled_uses[id(layer)] -= 1
-        else:
-            elsewhere[np.maximum(layer, 0)] = True
-    elsewhere[0] = False
-    busy = [layer for layer in tape.queries if elsewhere[np.maximum(layer, 0)].any()]
-    tape.queries = [layer for layer in tape.queries if not any(layer is other for other in busy)]
-    for index, operation in enumerate(tape.trail):
-        scale = operation.scale
-        if scale is not None and any(scale.labels is layer for layer in busy):
-            tape.trail[index] = operation._replace(scale=scale._replace(exponent=0.0))
-    for layer in busy:
-        tape.protect(layer, "attention computes its scale from the width, and its queries are used elsewhere")

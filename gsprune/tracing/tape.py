@@ -79,8 +79,7 @@ class Tape:
         equal_lengths: (labels, labels, operation) of vectors that must stay equally long.
         queries: rows of weights and biases that make the queries of scaled attention.
         biases: (layer of a product, layer of the bias that was added to it).
-        used_products: layers of weights' products that an operation has turned into something else.
-        inside_attention: True while torch's own attention runs. Its operations add nothing to `used_products`.
+        inside_attention: True while torch's own attention runs.
         attention_scale: the `scale` argument of the running attention.
         populations: (operation, layer) of channels that were read together.
         unweighted: layers over channels that were summed without a weight of the network.
@@ -111,7 +110,6 @@ class Tape:
         self.equal_lengths: list[tuple[Labels, Labels, str]] = []
         self.queries: list[Labels] = []
         self.biases: list[tuple[Labels, Labels]] = []
-        self.used_products: list[Labels] = []
         self.inside_attention = False
         self.attention_scale: Scale | None = None
         self.populations: list[tuple[str, Labels]] = []
@@ -228,13 +226,6 @@ class Tape:
             return Shadow(layers, shadow.kind)
         self.protect(shadow, "written into a tensor of which the code holds a part")
         return EMPTY
-
-    def note_used_products(self, inputs: Sequence[Shadow], outputs: Sequence[Shadow]) -> None:
-        """Note inputs that are a weight's product if the operation turns them into something else."""
-        for shadow in () if self.inside_attention else inputs:
-            is_product = shadow.source and shadow.kind is Kind.ACTIVATION
-            if is_product and all(output.source != shadow.source for output in outputs):
-                self.used_products.extend(shadow.layers)
 
     @contextmanager
     def without_trail(self) -> Iterator[None]:

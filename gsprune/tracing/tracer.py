@@ -20,7 +20,6 @@ from gsprune.tracing.marks import unmark
 from gsprune.tracing.modules import tie_modules
 from gsprune.tracing.outputs import protect_outputs, tensors_in
 from gsprune.tracing.plain_operations import plain_operations
-from gsprune.tracing.scales import protect_reused_queries
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.temporary_eval import temporary_eval
 from gsprune.tracing.unseen import protect_unseen, unseen_modules
@@ -114,7 +113,6 @@ def _trace_once(
         with temporary_eval(model) as tape.originals, plain_operations(model):
             protect_outputs(tape, model, _run(model, example, tape))
             _run_in_training(model, example, tape)
-            protect_reused_queries(tape)
             tie_modules(tape, model)
             tie_copies(tape, model, tape.copies)
             unseen = unseen_modules(tape, model)

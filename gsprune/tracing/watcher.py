@@ -124,7 +124,6 @@ class Watcher(TorchFunctionMode):
         query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
         shadows, op = (tape.of(query), tape.of(key)), "scaled_dot_product_attention"
         tape.attention_scale = note_attention(tape, *shadows, op, kwargs.get("scale"))
-        tape.note_used_products(shadows, [])
         tape.inside_attention = True
         try:
             return _ATTENTION(*args, **kwargs)

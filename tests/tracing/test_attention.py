@@ -14,6 +14,7 @@ from masked_networks import masked_copy
 from smaller_graphs import pruned_graph
 from torch import Tensor, nn
 
+from gsprune import prune_step
 from gsprune.arrays import IntArray
 from gsprune.tracing import trace
 from gsprune.tracing.graph import Graph
@@ -118,15 +119,6 @@ class LearnedQueriesOfTorch(TorchAttention):
         return self.head(pooled.mean(1))
 
 
-class ReusedQueries(SplitQueries):
-    """The same tensor of queries has another use behind the attention that scales it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (layer(x).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        attended = F.scaled_dot_product_attention(q, k, v) + q.sum(-1, keepdim=True)
-        return self.head(attended.transpose(1, 2).flatten(2)).mean(1)
-
-
 class QueriesOfTwo(SplitQueries):
     """Two attentions scale the same queries."""
 
@@ -229,7 +221,7 @@ def example() -> Tensor:
     "network",
     [
         *(TorchAttention, SplitQueries, ComputedScale, ComputedEarly, GivenScale, ScaledPositions, SharedQueries),
-        *(LearnedQueriesOfTorch, QueriesOfTwo),
+        *(LearnedQueries, LearnedQueriesOfTorch, QueriesOfTwo),
     ],
 )
 def test_a_network_sliced_by_hand_equals_the_masked_one_scale_included(network: type[nn.Module]) -> None:
@@ -265,9 +257,10 @@ def test_a_stored_scale_that_is_handed_over_needs_nothing_made_up() -> None:
 
 
 def test_queries_that_are_used_elsewhere_cannot_make_up_for_a_scale() -> None:
-    graph, _ = trace(RelativePositions(), example().float())
-    assert [group.name for group in graph.groups] == ["v"]
-    assert any("used elsewhere" in item.reason and "q" in item.names for item in graph.protected)
+    model = RelativePositions()
+    report = prune_step(model, 0.5, example_inputs=example().float())
+    assert (model.q.out_features, model.v.out_features) == (16, 12)
+    assert any("scale of attention" in item.reason and "q" in item.names for item in report.protected)
 
 
 def test_torch_attention_ties_its_inner_width_to_its_stream() -> None:
@@ -299,9 +292,8 @@ def test_rows_of_the_queries_are_renumbered_as_they_go() -> None:
     assert [entry.rows.tolist() for entry in smaller.queries] == [list(range(12)), list(range(12))]
 
 
-@pytest.mark.parametrize("network", [NormedQueries, LearnedQueries, ReusedQueries])
-def test_a_scale_that_cannot_be_made_up_for_keeps_the_width(network: type[nn.Module]) -> None:
-    graph, _ = trace(network(), example().float())
+def test_a_scale_that_cannot_be_made_up_for_keeps_the_width() -> None:
+    graph, _ = trace(NormedQueries(), example().float())
     assert {group.name for group in graph.groups} & {"q", "k", "v"} == {"v"}
     assert any("scale" in item.reason and {"q", "k"} & {*item.names} for item in graph.protected)
 

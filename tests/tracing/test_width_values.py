@@ -171,11 +171,13 @@ class EqualizedRate(Between):
         return self.last(F.linear(h, self.second.weight / math.sqrt(self.second.weight.shape[1])).relu())
 
 
-def test_a_weight_that_is_scaled_by_its_width_keeps_it() -> None:
-    model = EqualizedRate(nn.Identity(), norm=True)
-    with pytest.warns(gsprune.PruneWarning, match="sizes written into the code"):
-        gsprune.prune_step(model, 0.5, example_inputs=X.float())
-    assert model.first.out_features == 16
+def test_a_weight_that_is_scaled_by_its_width_makes_up_for_it() -> None:
+    torch.manual_seed(0)
+    model = EqualizedRate(nn.Identity()).double()
+    dense = copy.deepcopy(model)
+    report = gsprune.prune_step(model, 0.5, example_inputs=X)
+    assert model.first.out_features == 8
+    torch.testing.assert_close(model(X), masked_copy(dense, report.removed)(X), rtol=1e-9, atol=1e-9)
 
 
 class Critic(nn.Module):
