@@ -19,12 +19,9 @@ from gsprune.tracing.shadow import Dot, Kind, Shadow
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.trail import Scale
 
-__all__ = ["dot_of", "masked_dot", "note_attention", "note_factor"]
+__all__ = ["dot_behind", "dot_of", "note_attention", "note_factor"]
 
 _FACTORS = {"aten.mul": 1.0, "aten.div": -1.0}  # operation -> exponent of its second argument
-# Operations between a product and its scale -> True if scaled rows still have the effect of a scale. An added term
-# prevents this, because the scale multiplies it, too.
-_MASKS = {"aten.masked_fill": True, "aten.where": True, "aten.add": False, "aten.sub": False}
 
 
 def dot_of(query: Shadow, key: Shadow, axis: int) -> Dot | None:
@@ -36,12 +33,9 @@ def dot_of(query: Shadow, key: Shadow, axis: int) -> Dot | None:
     return Dot(layers[0], layers[0].shape[axis], query.source is not None and not shared)
 
 
-def masked_dot(tape: Tape, call: Call) -> Dot | None:
-    """The `Dot` after an operation that masks a product of activations, or adds a term to it."""
-    found = [dot for dot in (tape.of(tensor).dot for tensor in call.tensors()) if dot is not None]
-    if len(found) != 1 or call.op not in _MASKS:
-        return None
-    return found[0]._replace(is_product=found[0].is_product and _MASKS[call.op])
+def dot_behind(tape: Tape, call: Call) -> Dot | None:
+    """The `Dot` after a pointwise operation, a mask or a factor between the product and its scale: that of an input."""
+    return next((dot for dot in (tape.of(tensor).dot for tensor in call.tensors()) if dot is not None), None)
 
 
 def note_attention(tape: Tape, query: Shadow, key: Shadow, op: str, scale: float | None) -> Scale | None:

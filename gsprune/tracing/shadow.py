@@ -79,7 +79,7 @@ class Shadow:
         kind: the origin of the tensor.
         source: of a weight, its parameter (with weight norm, the direction). Of an activation, the weight whose product
             it is, also after views, constant factors, and sums with a bias or other products of that weight.
-        dot: of a product of two activations, the first operand until the product is scaled.
+        dot: of a product of queries and keys, the queries, also behind pointwise operations.
         positions: layers along which the tensor's values are positions (an index from ``max`` or ``argmax``).
         sum: of a sum over channels, the channels until the sum is divided.
     """

@@ -9,7 +9,7 @@ import numpy as np
 from gsprune.tracing.call import Call
 from gsprune.tracing.rules.operands import aligned, common_source, elementwise
 from gsprune.tracing.rules.registry import POINTWISE, aten, rule
-from gsprune.tracing.scales import masked_dot, note_factor
+from gsprune.tracing.scales import dot_behind, note_factor
 from gsprune.tracing.shadow import Kind, Labels, Shadow
 from gsprune.tracing.tape import Tape
 
@@ -31,7 +31,7 @@ def _pointwise(tape: Tape, call: Call) -> Shadow:
     shadow = elementwise(tape, call.tensors(), call.outputs()[0].shape)
     if shadow.kind is Kind.ACTIVATION and call.op in _LINEAR:
         shadow = replace(shadow, source=None if is_scaled else _source_of_result(tape, call))
-    return replace(shadow, dot=masked_dot(tape, call))
+    return replace(shadow, dot=dot_behind(tape, call))
 
 
 def _source_of_result(tape: Tape, call: Call) -> str | None:
