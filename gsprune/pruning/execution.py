@@ -103,7 +103,8 @@ def _after_refusal(session: Session, refusal: Refusal, budget: ForwardBudget) ->
             f"the smaller network failed its check{refusal.where}: {refusal.failure.message}; nothing was changed. Keep"
             " the widths that its code relies on with `ignore=`, or report the network"
         ) from refusal.failure.error
-    reason = f"a size written into the code{refusal.where}: {refusal.failure.message}"
+    message = refusal.failure.message
+    reason = message if refusal.failure.error is None else f"a size written into the code{refusal.where}: {message}"
     refused = {**session.refused, **dict.fromkeys(refusal.groups, reason)}
     verified = frozenset() if lost_link(session.links, refusal.links) else session.verified
     return replace(session, links=refusal.links, refused=refused, verified=verified)

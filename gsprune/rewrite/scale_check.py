@@ -81,12 +81,15 @@ def _output(session: Session, groups: frozenset[str]) -> Any:
     """The output with the rows and scales of some groups multiplied; None if the call fails."""
     model, traced = session.model, session.groups.traced
     assert session.example is not None
-    entries = [entry for entry in traced.queries if groups & _groups_of(session, entry)]
-    tensors = [session.bound.tensors[entry.tensor] for entry in entries]
-    copies = [_divided(session, tensor, entry) for tensor, entry in zip(tensors, entries, strict=True)]
+    divided: dict[str, Tensor] = {}
+    for entry in traced.queries:
+        if groups & _groups_of(session, entry):
+            divided[entry.tensor] = _divided(
+                session, divided.get(entry.tensor, session.bound.tensors[entry.tensor]), entry
+            )
+    tensors, scales = [session.bound.tensors[name] for name in divided], _MultipliedScales(traced.trail, groups)
     try:
-        scales = _MultipliedScales(traced.trail, groups)
-        with temporary_eval(model), temporary_data(tensors, copies), plain_operations(model), scales:
+        with temporary_eval(model), temporary_data(tensors, list(divided.values())), plain_operations(model), scales:
             return session.example.call(model)
     except Exception as error:
         if is_out_of_memory(error):
