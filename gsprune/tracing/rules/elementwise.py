@@ -22,7 +22,9 @@ _LINEAR = {"aten.mul": True, "aten.div": True, "aten.add": False, "aten.sub": Fa
 @aten(
     "_prelu_kernel prelu hardswish log_sigmoid_forward rrelu_with_noise where masked_fill copy clamp clip addcmul "
     "addcdiv lerp fill zero bernoulli uniform normal random exponential cauchy log_normal geometric relu6 max.other "
-    "min.other leaky_relu elu celu selu hardsigmoid hardtanh ldexp"
+    "min.other leaky_relu elu celu selu hardsigmoid hardtanh ldexp floor_divide "
+    "softplus_backward elu_backward leaky_relu_backward hardtanh_backward hardswish_backward log_sigmoid_backward "
+    "hardsigmoid_backward softshrink_backward hardshrink_backward rrelu_with_noise_backward"
 )
 @rule(POINTWISE)
 def _pointwise(tape: Tape, call: Call) -> Shadow:
