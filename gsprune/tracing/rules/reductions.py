@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from gsprune.tracing.call import Call, axis_of
-from gsprune.tracing.rules.operands import highest_kind
+from gsprune.tracing.rules.operands import elementwise, highest_kind
 from gsprune.tracing.rules.registry import aten
 from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, Sum, varying
 from gsprune.tracing.tape import Tape
@@ -81,6 +81,19 @@ def _statistic(tape: Tape, call: Call) -> Shadow:
 def _norm(tape: Tape, call: Call) -> Shadow:
     """Norms, whose axes are the third argument. Rows of zeros do not change a weight's norm."""
     return _reduce(tape, call, _dims(call, 2), exact=tape.of(call.args[0]).kind is Kind.PARAMETER)
+
+
+@aten("mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy binary_cross_entropy_with_logits")
+def _loss(tape: Tape, call: Call) -> Shadow:
+    """Element-wise losses. Their sum or mean reads channels as a population."""
+    inputs = call.tensors()
+    shape = np.broadcast_shapes(*(tensor.shape for tensor in inputs))
+    shadow = elementwise(tape, inputs, shape)
+    if call.out.shape == shape:
+        return replace(shadow, source=None)
+    tape.unweighted.extend(shadow.layers)
+    tape.population(shadow.layers)
+    return Shadow(kind=shadow.kind)
 
 
 @aten("max min")
