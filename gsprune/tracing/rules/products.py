@@ -207,3 +207,25 @@ def _grouped_mm(tape: Tape, call: Call) -> Shadow:
     shadow = _product(tape, x, weights)
     layers = [layer.squeeze(0) for layer in shadow.layers if layer.shape[0] == 1]
     return Shadow(layers, shadow.kind, shadow.source)
+
+
+@aten("_trilinear")
+def _trilinear(tape: Tape, call: Call) -> Shadow:
+    """The product of `nn.Bilinear`, y_o = sum over i, j of x_i w_oij z_j: two axes of the weight consume channels."""
+    x, weight, z, *axes = call.args[:7]
+    kernel = tape.of(weight)
+    if axes != [[1, 3], [0], [1, 2], [2, 3]] or kernel.kind is not Kind.PARAMETER:
+        return protect_all(tape, call)
+    rows = [layer.reshape(1, -1) for layer in kernel.layers if layer.shape[0] > 1]
+    batch = []
+    for tensor, axis in ((x, 1), (z, 2)):
+        shadow = tape.of(tensor)
+        vectors, rest = vectors_along(tape, shadow.layers, 1)
+        own = [layer.reshape(-1) for layer in kernel.layers if layer.shape[axis] > 1]
+        if tensor.shape[1] > 1:
+            contract(tape, first_vector(tape, vectors), shadow.kind, first_vector(tape, own), kernel.kind)
+        batch.append(Operand(rest, (tensor.shape[0], 1), shadow.kind))
+    for layer in rows:
+        tape.open(layer)
+    tape.count(kernel.source, float(x.shape[0]))
+    return Shadow([*merge(tape, batch), *rows], source=kernel.source)
