@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from masked_networks import masked_copy
+from masked_networks import prune_half
 from torch import Tensor, nn
 
 import gsprune
@@ -30,19 +30,11 @@ def images(seed: int) -> Tensor:
     return torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def prune(model: nn.Module, *inputs: Tensor) -> float:
-    """Ask for half of the channels; the largest difference from the masked network on the inputs and on others."""
-    dense = masked_copy(model, {})
-    report = gsprune.prune_step(model, 0.5, example_inputs=inputs)
-    masked, calls = masked_copy(dense, report.removed), (inputs, [x.flip(0) * 1.5 + 0.1 for x in inputs])
-    return max(float((model(*call) - masked(*call)).detach().abs().max()) for call in calls)
-
-
 def assert_half_goes(function: Function) -> None:
     torch.manual_seed(0)
     model = Between(function).double()
     model(images(0))
-    assert prune(model, images(0)) < 1e-12
+    assert prune_half(model, images(0)) < 1e-12
     assert model.first.out_channels == 4
 
 
@@ -105,7 +97,7 @@ def test_rows_written_at_a_mask_of_tokens_are_followed() -> None:
             return self.head(text.masked_scatter((mask > 0)[..., None].expand_as(text), self.picture(picture)))
 
     model, mask = Merged().double(), torch.tensor([[0, 1, 0, 1], [1, 0, 0, 0]]).double()
-    assert prune(model, torch.randn(2, 4, 3).double(), torch.randn(3, 5).double(), mask - 0.2) < 1e-12
+    assert prune_half(model, torch.randn(2, 4, 3).double(), torch.randn(3, 5).double(), mask - 0.2) < 1e-12
     assert model.text.out_features == 4
 
 
@@ -176,28 +168,6 @@ def test_bins_of_elements_are_element_wise_and_their_embeddings_belong_to_the_ch
             return self.head((self.bins(torch.bucketize(y, self.limits)) * y[..., None]).flatten(1))
 
     model = Binned().double()
-    assert prune(model, torch.randn(5, 3).double()) < 1e-12
+    assert prune_half(model, torch.randn(5, 3).double()) < 1e-12
     assert (model.first.out_features, model.head.in_features, len(model.limits)) == (4, 24, 3)
     assert_half_goes(lambda x: torch.searchsorted(torch.tensor([-0.5, 0.1, 0.3]).double(), x).double())
-
-
-class Scores(nn.Module):
-    """A bilinear product of two projections, or of one with itself."""
-
-    def __init__(self, is_same: bool) -> None:
-        super().__init__()
-        self.left, self.right, self.is_same = nn.Linear(3, 8), nn.Linear(5, 6), is_same
-        self.product, self.head = nn.Bilinear(8, 8 if is_same else 6, 10), nn.Linear(10, 2)
-
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        left, right = self.left(x).tanh(), self.right(z)
-        return self.head(self.product(left, left if self.is_same else right).relu()) + right.sum()
-
-
-@pytest.mark.parametrize("is_same", [False, True])
-@pytest.mark.parametrize("positions", [(), (7,)])
-def test_bilinear_layers_are_pruned_along_all_axes(is_same: bool, positions: tuple[int, ...]) -> None:
-    model = Scores(is_same).double()
-    assert prune(model, torch.randn(4, *positions, 3).double(), torch.randn(4, *positions, 5).double()) < 1e-12
-    assert model.product.weight.shape == (5, 4, 4 if is_same else 3)
-    assert (model.product.in1_features, model.product.out_features) == (4, 5)

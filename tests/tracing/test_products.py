@@ -1,0 +1,55 @@
+"""Products that are no layers: bilinear ones, matrices that a hypernetwork makes, outer products of heads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from masked_networks import prune_half
+from torch import Tensor, nn
+
+
+class Scores(nn.Module):
+    """A bilinear product of two projections, or of one with itself."""
+
+    def __init__(self, is_same: bool) -> None:
+        super().__init__()
+        self.left, self.right, self.is_same = nn.Linear(3, 8), nn.Linear(5, 6), is_same
+        self.product, self.head = nn.Bilinear(8, 8 if is_same else 6, 10), nn.Linear(10, 2)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        left, right = self.left(x).tanh(), self.right(z)
+        return self.head(self.product(left, left if self.is_same else right).relu()) + right.sum()
+
+
+@pytest.mark.parametrize("is_same", [False, True])
+@pytest.mark.parametrize("positions", [(), (7,)])
+def test_bilinear_layers_are_pruned_along_all_axes(is_same: bool, positions: tuple[int, ...]) -> None:
+    model = Scores(is_same).double()
+    assert prune_half(model, torch.randn(4, *positions, 3).double(), torch.randn(4, *positions, 5).double()) < 1e-12
+    assert model.product.weight.shape == (5, 4, 4 if is_same else 3)
+    assert (model.product.in1_features, model.product.out_features) == (4, 5)
+
+
+class Mixer(nn.Module):
+    """QMIX: the state makes a matrix (agents, width), which the agents' values multiply."""
+
+    def __init__(self, is_transposed: bool) -> None:
+        super().__init__()
+        self.agents, self.width, self.is_transposed = 3, 12, is_transposed
+        self.first, self.last, self.shift = nn.Linear(8, 36), nn.Linear(8, 12), nn.Linear(8, 12)
+
+    def forward(self, values: Tensor, state: Tensor) -> Tensor:
+        matrix = self.first(state).abs().view(-1, self.agents, self.width)
+        if self.is_transposed:
+            hidden = torch.bmm(matrix.mT, values.unsqueeze(2)).mT
+        else:
+            hidden = torch.bmm(values.unsqueeze(1), matrix)
+        hidden = torch.relu(hidden + self.shift(state).unsqueeze(1))
+        return torch.bmm(hidden, self.last(state).abs().view(-1, self.width, 1)).squeeze()
+
+
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_a_matrix_made_for_a_fixed_number_of_inputs_is_pruned_along_its_other_axis(is_transposed: bool) -> None:
+    model = Mixer(is_transposed).double()
+    assert prune_half(model, torch.randn(5, 3).double(), torch.randn(5, 8).double()) < 1e-12
+    assert (model.first.out_features, model.last.out_features, model.shift.out_features) == (18, 6, 6)
