@@ -7,6 +7,8 @@ import torch
 from masked_networks import prune_half
 from torch import Tensor, nn
 
+import gsprune
+
 
 class Scores(nn.Module):
     """A bilinear product of two projections, or of one with itself."""
@@ -53,3 +55,52 @@ def test_a_matrix_made_for_a_fixed_number_of_inputs_is_pruned_along_its_other_ax
     model = Mixer(is_transposed).double()
     assert prune_half(model, torch.randn(5, 3).double(), torch.randn(5, 8).double()) < 1e-12
     assert (model.first.out_features, model.last.out_features, model.shift.out_features) == (18, 6, 6)
+
+
+class LinearAttention(nn.Module):
+    """A recurrent state (keys, values) per head: the sum of outer products."""
+
+    def __init__(self, with_einsum: bool) -> None:
+        super().__init__()
+        self.heads, self.with_einsum = 2, with_einsum
+        self.q, self.k, self.v = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(6, 12)
+        self.out = nn.Linear(12, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)) for layer in (self.q, self.k, self.v))
+        state, outputs = torch.zeros(()).to(x), []
+        for step in range(x.shape[1]):
+            if self.with_einsum:
+                state = state + torch.einsum("nhk,nhv->nhkv", k[:, step], v[:, step])
+            else:
+                state = state + k[:, step].unsqueeze(-1) * v[:, step].unsqueeze(-2)
+            outputs.append(torch.einsum("nhk,nhkv->nhv", q[:, step], state))
+        return self.out(torch.stack(outputs, 1).flatten(2))
+
+
+@pytest.mark.parametrize("with_einsum", [False, True])
+def test_heads_stay_in_outer_products_and_queries_and_values_have_their_own_widths(with_einsum: bool) -> None:
+    model, x = LinearAttention(with_einsum).double(), torch.randn(3, 4, 6).double()
+    assert [(group.num_units, group.layers("out")) for group in gsprune.trace(model, x).groups] == [
+        (4, ["q", "k"]),
+        (6, ["v"]),
+    ]
+    assert prune_half(model, x) < 1e-12
+    assert (model.q.out_features, model.k.out_features, model.v.out_features) == (4, 4, 6)
+
+
+class SeparableMaps(nn.Module):
+    """Channels of an outer product over positions: the code places them on the axis that both factors have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.columns, self.head = nn.Linear(5, 32), nn.Linear(5, 32), nn.Conv2d(8, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rows(x).view(len(x), -1, 4, 1) * self.columns(x).view(len(x), -1, 1, 4))
+
+
+def test_channels_that_both_factors_of_an_outer_product_have_are_pruned() -> None:
+    model = SeparableMaps().double()
+    assert prune_half(model, torch.randn(2, 5).double()) < 1e-12
+    assert (model.rows.out_features, model.head.in_channels) == (16, 4)
