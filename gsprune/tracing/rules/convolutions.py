@@ -18,7 +18,8 @@ def _convolution(tape: Tape, call: Call) -> Shadow:
     """aten.convolution(input, weight, bias, stride, padding, dilation, transposed, output_padding, groups)."""
     x, weight, bias = call.args[:3]
     transposed, kernel = call.args[6], tape.of(weight)
-    vectors, carried = vectors_along(tape, tied_over_space(tape, call, 2).layers, 1)
+    positions = tied_over_space(tape, call, 2, unmixed=_unmixed_axes(call))
+    vectors, carried = vectors_along(tape, positions.layers, 1)
     channels = first_vector(tape, vectors)
     first, second = (
         first_vector(tape, [layer.reshape(-1) for layer in kernel.layers if varying(layer) == (axis,)])
@@ -40,6 +41,17 @@ def _convolution(tape: Tape, call: Call) -> Shadow:
     counted = x if transposed else call.out
     tape.count(kernel.source, counted.numel() / counted.shape[1])
     return Shadow(layers)
+
+
+def _unmixed_axes(call: Call) -> list[int]:
+    """The spatial axes along which the kernel has size 1, and which it neither pads nor skips."""
+    weight, stride, padding, output_padding = call.args[1], call.args[3], call.args[4], call.args[7]
+    rank = weight.ndim - 2
+    per_axis = zip(
+        *(list(sizes) * (rank // len(sizes)) for sizes in (weight.shape[2:], stride, padding, output_padding)),
+        strict=True,
+    )
+    return [axis + 2 for axis, sizes in enumerate(per_axis) if sizes == (1, 1, 0, 0)]
 
 
 def _outputs(

@@ -160,9 +160,9 @@ def merge(tape: Tape, operands: Sequence[Operand]) -> list[Labels]:
 
 
 def _outer(tape: Tape, layer: Labels, merged: Sequence[Labels]) -> tuple[Labels, list[Labels]]:
-    """Layers (heads, n, 1) and (heads, 1, m) of an outer product, tied over the heads; others stay as they are.
+    """A layer and those that it meets. Layers (heads, n, 1) and (heads, 1, m) of an outer product lose the heads.
 
-    So do layers whose channels the code places on the axis that they share (`Split.is_explicit`).
+    The heads are tied, unless the code places the channels on their axis (`Split.is_explicit`).
     """
     found = list(merged)
     for place, other in enumerate(merged):
