@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
 from masked_networks import prune_half
 from torch import Tensor, nn
 
@@ -61,3 +64,67 @@ def test_kernels_that_pad_skip_or_mix_channels_protect_them(mix: nn.Module) -> N
     model(torch.randn(2, 6, 5))
     (first, *_) = gsprune.trace(model, torch.randn(2, 6, 5)).protected
     assert (first.names, first.reason) == (("0",), "aten.convolution mixes positions")
+
+
+class Filtered(nn.Module):
+    """A depthwise convolution with a kernel made from a stored one (2, 1, 3, 3) and the number of channels."""
+
+    def __init__(self, kernel: Callable[[Tensor, int], Tensor]) -> None:
+        super().__init__()
+        self.first, self.kernel, self.last = nn.Conv2d(3, 8, 3), kernel, nn.LazyConv2d(3, 1)
+        self.register_buffer("sobel", torch.randn(2, 1, 3, 3))
+
+    def filtered(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel(self.sobel, x.shape[1]).to(x), padding=1, groups=x.shape[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.filtered(self.first(x).relu()))
+
+
+class Upsampled(Filtered):
+    def filtered(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, self.kernel(self.sobel, x.shape[1]).to(x), stride=2, groups=x.shape[1])
+
+
+IMAGES = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+KERNELS = {
+    "expanded": lambda k, c: k[:1].expand(c, -1, -1, -1),
+    "repeated": lambda k, c: k[1:].repeat(c, 1, 1, 1),
+    "made": lambda k, c: torch.ones(c, 1, 3, 3) / 9,
+    "outer product": lambda k, c: torch.outer(torch.tensor([1.0, 2, 1]), torch.ones(3)).expand(c, 1, 3, 3),
+    "reshaped": lambda k, c: k[:1].expand(-1, c, -1, -1).reshape(-1, 1, 3, 3),
+}
+
+
+@pytest.mark.parametrize("network", [Filtered, Upsampled])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_one_kernel_for_all_channels_leaves_them_free(network: type[Filtered], kernel: str) -> None:
+    model = network(KERNELS[kernel]).double()
+    model(IMAGES)
+    assert prune_half(model, IMAGES) < 1e-12
+    assert (model.first.out_channels, model.sobel.shape) == (4, (2, 1, 3, 3))
+
+
+def test_several_kernels_for_every_channel_make_that_many_channels() -> None:
+    model = Filtered(lambda k, c: k.repeat(c, 1, 1, 1)).double()
+    model(IMAGES)
+    assert prune_half(model, IMAGES) < 1e-12
+    assert (model.first.out_channels, model.last.in_channels) == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "reason"),
+    [
+        (lambda k, c: torch.arange(c * 9.0).view(c, 1, 3, 3), "values computed from the channels' positions"),
+        (lambda k, c: torch.ones(8, 1, 3, 3), "sizes written into the code"),
+        (lambda k, c: torch.cat([k[:1], torch.zeros(7, 1, 3, 3).to(k)]), "with a tensor of fixed size"),
+    ],
+)
+def test_kernels_that_differ_by_channel_or_have_a_fixed_number_protect_the_channels(
+    kernel: Callable[[Tensor, int], Tensor], reason: str
+) -> None:
+    model = Filtered(kernel).double()
+    model(IMAGES)
+    with pytest.warns(gsprune.errors.PruneWarning, match=reason):
+        gsprune.prune_step(model, 0.5, example_inputs=IMAGES)
+    assert model.first.out_channels == 8
