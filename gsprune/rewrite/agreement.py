@@ -131,4 +131,4 @@ def _gap(a: Tensor, b: Tensor) -> _Gap:
 
 
 def _comparable(output: Any) -> list[Tensor]:
-    return [tensor for tensor in tensors_in(output) if tensor.is_floating_point() or tensor.is_complex()]
+    return [tensor.detach() for tensor in tensors_in(output) if tensor.is_floating_point() or tensor.is_complex()]

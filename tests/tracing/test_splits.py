@@ -57,6 +57,57 @@ def test_gates_cut_at_sizes_that_follow_shrink_with_their_state(cut: Callable[..
     assert {item.reason for item in report.protected} == {"output of the network"}
 
 
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda cell, p, h: (p[:, : cell.size], *p[:, cell.size :].chunk(2, -1)),
+        lambda cell, p, h: (*p[:, : 2 * cell.size].chunk(2, -1), p[:, -cell.size :]),
+        lambda cell, p, h: (p[:, : h.shape[1]], *p[:, h.shape[1] :].split(h.shape[1], 1)),
+        lambda cell, p, h: (p[:, : p.shape[1] // 3], *p[:, p.shape[1] // 3 :].chunk(2, 1)),
+    ],
+)
+def test_gates_cut_by_slices_of_any_length_shrink_with_their_state(
+    cut: Callable[..., tuple[Tensor, ...]],
+) -> None:
+    torch.manual_seed(0)
+    model = Cell(cut).double()
+    report = pruned_exactly(model, torch.randn(3, 5, dtype=torch.float64), 0.5)
+    assert (model.input.out_features, model.gates.out_features) == (4, 12)
+    assert {item.reason for item in report.protected} == {"output of the network"}
+
+
+class PartlyConvolved(nn.Module):
+    """FasterNet: a convolution of the first channels. `bound` is their number, from the width of the input."""
+
+    def __init__(self, bound: Callable[[int], int], size: int) -> None:
+        super().__init__()
+        self.bound, self.first, self.part = bound, nn.Conv2d(3, size, 1), nn.Conv2d(size // 4, size // 4, 3, padding=1)
+        self.last = nn.Conv2d(size, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        bound = self.bound(y.shape[1])
+        return self.last(torch.cat([self.part(y[:, :bound]), y[:, bound:].tanh()], 1))
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_a_bound_that_is_a_fraction_of_the_width_follows_it(size: int) -> None:
+    model = PartlyConvolved(lambda width: width // 4, size).double()
+    pruned_exactly(model, torch.randn(2, 3, 5, 5, dtype=torch.float64), 0.5)
+    assert (model.first.out_channels, model.part.in_channels) == (size // 2, size // 8)
+
+
+def test_a_bound_in_the_code_of_a_module_keeps_the_width() -> None:
+    class Fixed(PartlyConvolved):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            return self.last(torch.cat([self.part(y[:, :6]), y[:, 6:]], 1))
+
+    graph, _ = trace(Fixed(int, 24), torch.randn(2, 3, 5, 5))
+    (found,) = [item for item in graph.protected if "first" in item.names]
+    assert found.reason == "channels cut at a number written into the code"
+
+
 class Keys(nn.Module):
     """Queries of the stream's width beside another part, whose length the code reads off the stream."""
 

@@ -12,5 +12,6 @@ from gsprune.tracing.rules import (  # noqa: F401  # imported for their registra
     recurrent,
     reductions,
     spatial,
+    spectral,
     views,
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from gsprune.tracing.call import Call
+from gsprune.tracing.constants import UNEVEN, uneven_axes
 from gsprune.tracing.rules.operands import Operand, along_axis, merge, row_operand
 from gsprune.tracing.rules.products import contract, first_vector, vectors_along
 from gsprune.tracing.rules.registry import aten
 from gsprune.tracing.rules.spatial import tied_over_space
-from gsprune.tracing.shadow import Kind, Labels, Shadow, varying
+from gsprune.tracing.shadow import FIXED, FREE, Kind, Labels, Shadow, varying
 from gsprune.tracing.tape import Tape
 
 
@@ -18,7 +19,8 @@ def _convolution(tape: Tape, call: Call) -> Shadow:
     """aten.convolution(input, weight, bias, stride, padding, dilation, transposed, output_padding, groups)."""
     x, weight, bias = call.args[:3]
     transposed, kernel = call.args[6], tape.of(weight)
-    vectors, carried = vectors_along(tape, tied_over_space(tape, call, 2).layers, 1)
+    positions = tied_over_space(tape, call, 2, unmixed=_unmixed_axes(call))
+    vectors, carried = vectors_along(tape, positions.layers, 1)
     channels = first_vector(tape, vectors)
     first, second = (
         first_vector(tape, [layer.reshape(-1) for layer in kernel.layers if varying(layer) == (axis,)])
@@ -40,6 +42,17 @@ def _convolution(tape: Tape, call: Call) -> Shadow:
     counted = x if transposed else call.out
     tape.count(kernel.source, counted.numel() / counted.shape[1])
     return Shadow(layers)
+
+
+def _unmixed_axes(call: Call) -> list[int]:
+    """The spatial axes along which the kernel has size 1, and which it neither pads nor skips."""
+    weight, stride, padding, output_padding = call.args[1], call.args[3], call.args[4], call.args[7]
+    rank = weight.ndim - 2
+    per_axis = zip(
+        *(list(sizes) * (rank // len(sizes)) for sizes in (weight.shape[2:], stride, padding, output_padding)),
+        strict=True,
+    )
+    return [axis + 2 for axis, sizes in enumerate(per_axis) if sizes == (1, 1, 0, 0)]
 
 
 def _outputs(
@@ -71,17 +84,32 @@ def _depthwise(
     tape: Tape, call: Call, channels: Labels | None, own: Labels | None, opened: Labels | None
 ) -> Labels | None:
     """Output channels k * multiplier ... belong to input channel k; `own` are the weight's labels of its inputs."""
-    transposed, multiplier = call.args[6], call.out.shape[1] // call.args[8]
-    if own is None:
-        if channels is not None:
-            tape.protect(channels, f"{tape.op} with a tensor of fixed size")
-        return None
+    x, transposed, groups = call.args[0], call.args[6], call.args[8]
+    rows = None if own is None else own.reshape(groups, -1)
+    if rows is None or (rows.min() != FIXED and (rows == rows[0]).all()):  # no rows, or the same ones for all channels
+        return _shared_kernel(tape, call, channels, rows)
     if channels is not None:
-        tape.unite(channels.reshape(-1, 1), own.reshape(-1, 1 if transposed else multiplier))
-    elif tape.of(call.args[0]).kind is not Kind.CONSTANT:
-        tape.protect(own, f"{tape.op} on channels of fixed number")
+        tape.unite(channels.reshape(-1, 1), rows)
+    elif tape.of(x).kind is not Kind.CONSTANT:
+        tape.protect(rows, f"{tape.op} on channels of fixed number")
     if not transposed:
         return own
     if opened is not None:
         tape.protect(opened, f"{tape.op} with a channel multiplier")
-    return np.repeat(own, multiplier)
+    return np.repeat(rows, call.out.shape[1] // groups)
+
+
+def _shared_kernel(tape: Tape, call: Call, channels: Labels | None, rows: Labels | None) -> Labels | None:
+    """Outputs of one kernel for all channels, which the forward repeats or makes; `rows` are its labels by channel."""
+    weight, groups = call.args[1], call.args[8]
+    if channels is None:
+        return None
+    if rows is not None:
+        tape.protect(rows[0], f"{tape.op} with one kernel for all channels")
+    elif tape.of(weight).kind is not Kind.CONSTANT:
+        tape.protect(channels, f"{tape.op} with a tensor of fixed size")
+        return None
+    elif 0 in uneven_axes(weight.reshape(groups, -1), FREE):
+        tape.protect(channels, f"{tape.op} with {UNEVEN}")
+        return None
+    return np.repeat(channels, call.out.shape[1] // groups)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from gsprune.tracing.call import Call
-from gsprune.tracing.rules.operands import aligned, common_source, elementwise
+from gsprune.tracing.rules.operands import aligned, common_source, elementwise, highest_kind, protect_all
 from gsprune.tracing.rules.registry import POINTWISE, aten, rule
 from gsprune.tracing.scales import dot_behind, note_factor
 from gsprune.tracing.shadow import Kind, Labels, Shadow
@@ -22,7 +23,9 @@ _LINEAR = {"aten.mul": True, "aten.div": True, "aten.add": False, "aten.sub": Fa
 @aten(
     "_prelu_kernel prelu hardswish log_sigmoid_forward rrelu_with_noise where masked_fill copy clamp clip addcmul "
     "addcdiv lerp fill zero bernoulli uniform normal random exponential cauchy log_normal geometric relu6 max.other "
-    "min.other leaky_relu elu celu selu hardsigmoid hardtanh ldexp"
+    "min.other leaky_relu elu celu selu hardsigmoid hardtanh ldexp floor_divide complex polar "
+    "softplus_backward elu_backward leaky_relu_backward hardtanh_backward hardswish_backward log_sigmoid_backward "
+    "hardsigmoid_backward softshrink_backward hardshrink_backward rrelu_with_noise_backward"
 )
 @rule(POINTWISE)
 def _pointwise(tape: Tape, call: Call) -> Shadow:
@@ -60,3 +63,14 @@ def _glu(tape: Tape, call: Call) -> Shadow:
         return tape.unite(*np.split(layer, 2, axis)) if layer.shape[axis] > 1 else layer
 
     return tape.of(call.args[0]).carry(move)
+
+
+@aten("bucketize searchsorted")
+def _bucketize(tape: Tape, call: Call) -> Shadow:
+    """bucketize(x, boundaries) and searchsorted(boundaries, x): functions of each element of x."""
+    x, boundaries = call.args[:2] if call.op == "aten.bucketize" else call.args[1::-1]
+    if not isinstance(x, torch.Tensor) or boundaries.ndim != 1:
+        return protect_all(tape, call)
+    limits, shadow = tape.of(boundaries), tape.of(x)
+    tape.protect(limits, f"{call.op} with sorted boundaries")
+    return Shadow(shadow.layers, highest_kind([limits, shadow]))

@@ -138,7 +138,7 @@ def merge(tape: Tape, operands: Sequence[Operand]) -> list[Labels]:
     """The layers of an element-wise result with broadcasting: layers that overlap are united.
 
     A layer cannot shrink along an axis that is fixed in another operand. It is tied along such axes, and protected if
-    it varies over no others.
+    it varies over no others. In an outer product of heads, all heads stay, with equal widths.
     """
     merged: list[Labels] = []
     for index, item in enumerate(operands):
@@ -147,7 +147,8 @@ def merge(tape: Tape, operands: Sequence[Operand]) -> list[Labels]:
         for other in merged:  # a view that joins axes may leave several layers over one axis
             layers = _drop_all_but_last(tape, layers, other)
         fresh = []
-        for layer in layers:
+        for each in layers:
+            layer, merged = _outer(tape, each, merged)
             merged = _drop_all_but_last(tape, merged, layer)
             meeting = next((place for place, other in enumerate(merged) if overlap(layer, other)), None)
             if meeting is None:
@@ -156,6 +157,22 @@ def merge(tape: Tape, operands: Sequence[Operand]) -> list[Labels]:
                 merged[meeting] = tape.unite(merged[meeting], layer)
         merged += fresh
     return merged
+
+
+def _outer(tape: Tape, layer: Labels, merged: Sequence[Labels]) -> tuple[Labels, list[Labels]]:
+    """A layer and those that it meets. Layers (heads, n, 1) and (heads, 1, m) of an outer product lose the heads.
+
+    The heads are tied, unless the code places the channels on their axis (`Split.is_explicit`).
+    """
+    found = list(merged)
+    for place, other in enumerate(merged):
+        mine, theirs = set(varying(layer)), set(varying(other))
+        shared = mine & theirs
+        if shared and mine - shared and theirs - shared:
+            kept = {tape.kept_axis(each, explicit_only=True) for each in (layer, other)}
+            if kept.isdisjoint(shared):
+                layer, found[place] = tape.collapse(layer, shared), tape.collapse(other, shared)
+    return layer, found
 
 
 def _meet_fixed(tape: Tape, layer: Labels, others: Sequence[Operand]) -> Labels | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 
 import numpy as np
 import torch
@@ -48,17 +49,28 @@ def _unbind(tape: Tape, call: Call) -> list[Shadow]:
 
 @aten("slice")
 def _slice(tape: Tape, call: Call) -> Shadow:
-    """slice(x, dim, start, end, step): equal parts of an axis are tied, other bounds are protected."""
+    """slice(x, dim, start, end, step): parts of the length that divides both bounds and the axis are tied.
+
+    Bounds that are written in the code, or have no common divisor with the axis, protect the channels.
+    """
     shadow, axis = tape.of(call.args[0]), call.axis(1)
     size, length = call.args[0].shape[axis], call.out.shape[axis]
     if size == length:
         return shadow
     start, end, step = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)).indices(size)
-    if step == 1 and length and size % length == 0 and start % length == 0:
-        _split_parts(tape, shadow, axis, size // length)
+    unit = gcd(start, start + length, size)
+    bounds = [bound for bound in (start, start + length) if bound not in (0, size)]
+    if step == 1 and length and (unit == length or (unit > 1 and not _are_written_bounds(bounds, size))):
+        _split_parts(tape, shadow, axis, size // unit)
     else:
         tape.protect_along(shadow, [axis], _WRITTEN)
     return _cut(shadow, axis, slice(start, end, step))
+
+
+def _are_written_bounds(bounds: Sequence[int], size: int) -> bool:
+    """True if the code contains the bounds of a slice, unless one may be the quotient of `size` and a number there."""
+    is_quotient = any(size % bound == 0 and are_written_sizes([size // bound]) for bound in bounds)
+    return are_written_sizes(bounds) and not is_quotient
 
 
 def _cut(shadow: Shadow, axis: int, part: slice) -> Shadow:

@@ -101,8 +101,10 @@ def _matrix_product(tape: Tape, a: torch.Tensor, b: torch.Tensor, transposed: bo
     second_layers = [np.swapaxes(layer, -1, -2) for layer in second.layers] if transposed else second.layers
     # Between two activations, queries and keys keep their heads, even if a view determines another axis.
     has_weight = Kind.PARAMETER in (first.kind, second.kind)
-    mine, rows = vectors_along(tape, first.layers, a.ndim - 1, respect_explicit=has_weight)
-    theirs, columns = vectors_along(tape, second_layers, b.ndim - 2, respect_explicit=has_weight)
+    left_layers = _meet_fixed_axis(tape, first.layers, -1, second_layers, second.kind, -2)
+    right_layers = _meet_fixed_axis(tape, second_layers, -2, first.layers, first.kind, -1)
+    mine, rows = vectors_along(tape, left_layers, a.ndim - 1, respect_explicit=has_weight)
+    theirs, columns = vectors_along(tape, right_layers, b.ndim - 2, respect_explicit=has_weight)
     _mark_heads(tape, [*first.layers, *second_layers])
     if a.shape[-1] > 1:
         _protect_from_uneven(tape, a, -1, theirs)
@@ -123,6 +125,19 @@ def _matrix_product(tape: Tape, a: torch.Tensor, b: torch.Tensor, transposed: bo
         tape.count(first.source, float(num_columns))
     weight = next((shadow.source for shadow in (second, first) if shadow.kind is Kind.PARAMETER), None)
     return Shadow(merge(tape, [left, right]), kind, weight, dot_of(first, second, a.ndim - 1))
+
+
+def _meet_fixed_axis(
+    tape: Tape, layers: Sequence[Labels], axis: int, others: Sequence[Labels], kind: Kind, other_axis: int
+) -> list[Labels]:
+    """The layers of one factor, whose contracted `axis` meets `other_axis` of the other factor, which is of `kind`.
+
+    If the other factor is fixed there, layers that also vary over another axis are tied along `axis` (the matrix that a
+    hypernetwork makes for a fixed number of inputs).
+    """
+    if kind is Kind.CONSTANT or any(layer.shape[other_axis] > 1 for layer in others):
+        return list(layers)
+    return [tape.collapse(layer, [axis % layer.ndim]) if len(varying(layer)) > 1 else layer for layer in layers]
 
 
 def _num_uses(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -207,3 +222,25 @@ def _grouped_mm(tape: Tape, call: Call) -> Shadow:
     shadow = _product(tape, x, weights)
     layers = [layer.squeeze(0) for layer in shadow.layers if layer.shape[0] == 1]
     return Shadow(layers, shadow.kind, shadow.source)
+
+
+@aten("_trilinear")
+def _trilinear(tape: Tape, call: Call) -> Shadow:
+    """The product of `nn.Bilinear`, y_o = sum over i, j of x_i w_oij z_j: two axes of the weight consume channels."""
+    x, weight, z, *axes = call.args[:7]
+    kernel = tape.of(weight)
+    if axes != [[1, 3], [0], [1, 2], [2, 3]] or kernel.kind is not Kind.PARAMETER:
+        return protect_all(tape, call)
+    rows = [layer.reshape(1, -1) for layer in kernel.layers if layer.shape[0] > 1]
+    batch = []
+    for tensor, axis in ((x, 1), (z, 2)):
+        shadow = tape.of(tensor)
+        vectors, rest = vectors_along(tape, shadow.layers, 1)
+        own = [layer.reshape(-1) for layer in kernel.layers if layer.shape[axis] > 1]
+        if tensor.shape[1] > 1:
+            contract(tape, first_vector(tape, vectors), shadow.kind, first_vector(tape, own), kernel.kind)
+        batch.append(Operand(rest, (tensor.shape[0], 1), shadow.kind))
+    for layer in rows:
+        tape.open(layer)
+    tape.count(kernel.source, float(x.shape[0]))
+    return Shadow([*merge(tape, batch), *rows], source=kernel.source)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from gsprune.tracing.call import Call, axis_of
-from gsprune.tracing.rules.operands import highest_kind
+from gsprune.tracing.rules.operands import elementwise, highest_kind
 from gsprune.tracing.rules.registry import aten
 from gsprune.tracing.shadow import EMPTY, Kind, Labels, Shadow, Sum, varying
 from gsprune.tracing.tape import Tape
@@ -102,6 +102,19 @@ def _norm(tape: Tape, call: Call) -> Shadow:
     if squares is None:
         return result
     return replace(result, sum=squares._replace(counts=tuple(math.sqrt(count) for count in squares.counts)))
+
+
+@aten("mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy binary_cross_entropy_with_logits")
+def _loss(tape: Tape, call: Call) -> Shadow:
+    """Element-wise losses. Their sum or mean reads channels as a population."""
+    inputs = call.tensors()
+    shape = np.broadcast_shapes(*(tensor.shape for tensor in inputs))
+    shadow = elementwise(tape, inputs, shape)
+    if call.out.shape == shape:
+        return replace(shadow, source=None)
+    tape.unweighted.extend(shadow.layers)
+    tape.population(shadow.layers)
+    return Shadow(kind=shadow.kind)
 
 
 @aten("max min")

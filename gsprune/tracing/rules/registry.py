@@ -1,7 +1,8 @@
 """The registry of rules: operation -> rule.
 
 An operation is looked up by its full name ("aten.max.other"), by its name without the overload ("aten.max"), and as the
-out-of-place form of an in-place one ("aten.add" for ``add_``). Operations that torch tags as pointwise need no entry.
+out-of-place form of an in-place one ("aten.add" for ``add_``). Operations that torch tags as pointwise, in either form,
+need no entry.
 An operation without a rule protects every channel that enters or leaves it.
 
 Exempt from "sliced equals masked" (listed in `Graph.inexact` where they meet channels): layer, group and RMS norm,
@@ -90,13 +91,20 @@ def aten(names: str) -> Callable[[_AnyRule], _AnyRule]:
     return rule(*(f"aten.{name}" for name in names.split()))
 
 
+def _out_of_place(func: torch._ops.OpOverload, base: str) -> torch._ops.OpOverload:
+    """The overload of operation `base` with the arguments of an in-place overload; `func` itself if there is none."""
+    namespace, _, name = base.partition(".")
+    packet = getattr(getattr(torch.ops, namespace), name, None)
+    return getattr(packet, func._overloadname or "default", func)
+
+
 @cache
 def operation_of(func: torch._ops.OpOverload) -> Operation:
     """The operation behind an overload."""
     name, mutable = func._schema.name.replace("::", "."), func._schema.is_mutable
     base = name.removesuffix("_") if mutable else name
     keys = [key for key in (f"{name}.{func._overloadname}", name, base) if key in RULES]
-    if not keys and torch.Tag.pointwise in func.tags:
+    if not keys and any(torch.Tag.pointwise in overload.tags for overload in (func, _out_of_place(func, base))):
         keys = [POINTWISE]
     composite = not keys and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
     random = torch.Tag.nondeterministic_seeded in func.tags

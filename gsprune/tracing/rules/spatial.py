@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gsprune.tracing.call import Call
@@ -18,17 +20,19 @@ _RANKED = (
 )
 
 
-def tied_over_space(tape: Tape, call: Call, first: int) -> Shadow:
+def tied_over_space(tape: Tape, call: Call, first: int, *, unmixed: Sequence[int] = ()) -> Shadow:
     """The first argument's shadow, tied along the axes from `first` on, whose positions the operation mixes.
 
-    Layers that vary only over these axes are protected.
+    Layers that vary only over these axes are protected, unless they vary over `unmixed` axes (a kernel of size 1).
     """
     shadow, layers = tape.of(call.args[0]), []
     for layer in shadow.layers:
-        if all(axis >= first for axis in varying(layer)):
-            tape.protect(layer, f"{call.op} mixes positions")
+        is_spatial = all(axis >= first for axis in varying(layer))
+        kept = unmixed if is_spatial else range(first)
+        if any(layer.shape[axis] > 1 for axis in kept):
+            layers.append(tape.collapse(layer, [axis for axis in range(first, layer.ndim) if axis not in kept]))
         else:
-            layers.append(tape.collapse(layer, range(first, layer.ndim)))
+            tape.protect(layer, f"{call.op} mixes positions")
     return shadow.with_layers(layers)
 
 
