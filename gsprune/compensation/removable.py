@@ -77,6 +77,9 @@ class RemovableUnits:
         if calibration is not None:
             self._seen, unclear = find_read_inputs(model, self.graph, calibration, for_any_input=False)
             self.unclear |= unclear
+        for name in self.inputs.keys() & self._seen.keys():
+            if self._seen[name].places != self.inputs[name].places:  # other operations run on the calibration data
+                self._seen[name].places = self.inputs[name].places = ()
         self._tolerance = tolerance
         # Weight -> (positions,) True where it reads a constant that its biases can take.
         self._constant = {name: each.per_position(each.removable(0.0)) for name, each in self.inputs.items()}

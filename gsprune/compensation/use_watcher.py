@@ -15,6 +15,7 @@ from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.call import Call, outputs_of
 from gsprune.tracing.example import Example, first_outputs
 from gsprune.tracing.operation_mode import OperationMode
+from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.rules.registry import Operation
 from gsprune.tracing.temporary_eval import temporary_eval
@@ -57,12 +58,12 @@ class UseWatcher(OperationMode):
                 self.places.note_read(name, tensor)
                 if name in self._axes and (use is None or use.weight != name):
                     self.unsupported.setdefault(name, operation.name)
-        self.places.note_inputs(operation.name, args, inputs)
+        self.places.note_inputs(operation.name, args, kwargs, inputs)
         if use is not None:
             self._on_use(use)
         result = func(*args, **kwargs)
         if use is not None:
-            self.places.note_use(use, operation.name, args, result)
+            self.places.note_use(use, operation.name, args, kwargs, result)
         return result
 
     def _use(self, op: str, args: Sequence[Any]) -> Use | None:
@@ -119,7 +120,8 @@ def watch_calls(
     for batch, call in enumerate(calls):
         watcher = UseWatcher(canonical_tensors(model), axes, partial(on_use, batch))
         with temporary_eval(model), plain_operations(model), watcher:
-            first_outputs(model, call, "calibration")
+            outputs = first_outputs(model, call, "calibration")
+        watcher.places.note_outputs(tensors_in(outputs))
         watchers.append(watcher)
     return watchers
 
