@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
@@ -74,11 +74,17 @@ class ConstantPlaces:
 
     Call `note_read` for every stored tensor that an operation reads, `note_inputs` before the operation, `note_view` or
     `note_use` after it, and `note_outputs` at the end of the forward.
+
+    Attributes:
+        conditional: weights with a place that the forward has read while `is_conditional()`.
     """
 
-    def __init__(self, stored: StoredTensors, axes: Mapping[str, int]) -> None:
+    def __init__(
+        self, stored: StoredTensors, axes: Mapping[str, int], is_conditional: Callable[[], bool] = lambda: False
+    ) -> None:
         """Start without uses; `axes` has the input axis of each weight."""
-        self._stored, self._axes = stored, axes
+        self._stored, self._axes, self._is_conditional = stored, axes, is_conditional
+        self.conditional: set[str] = set()
         self._places: dict[str, list[ConstantPlace | None]] = {}  # weight -> the place of each use, or None
         self._num_outputs: dict[str, int] = {}
         self._reads: dict[str, list[tuple[int, int]]] = {}  # tensor -> (start, length) of each read of it
@@ -176,6 +182,8 @@ class ConstantPlaces:
 
         Elements of a tensor with several axes are not consecutive once it is pruned, so such a tensor takes none.
         """
+        if self._is_conditional():
+            self.conditional.add(product.weight)
         name = self._stored.name_of(view)
         if name is None or name.endswith("running_mean") != is_mean:  # `find_targets` subtracts from running means
             return None

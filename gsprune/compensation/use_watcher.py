@@ -31,17 +31,24 @@ class UseWatcher(OperationMode):
         unsupported: weight -> the operation that reads it in a way that no map can follow.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], axes: Mapping[str, int], on_use: Callable[[Use], None]) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        axes: Mapping[str, int],
+        on_use: Callable[[Use], None],
+        is_conditional: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Watch the weights in `axes`.
 
         Args:
             tensors: the model's parameters and buffers by canonical name.
             axes: weight of a consumer -> input axis.
             on_use: the function to call.
+            is_conditional: returns True if the next operation may not run on other inputs.
         """
         super().__init__()
         self._stored, self._axes, self._on_use = StoredTensors(tensors), axes, on_use
-        self.places = ConstantPlaces(self._stored, axes)
+        self.places = ConstantPlaces(self._stored, axes, is_conditional)
         self.unsupported: dict[str, str] = {}
 
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -107,18 +114,23 @@ class UseWatcher(OperationMode):
 
 
 def watch_calls(
-    model: nn.Module, axes: Mapping[str, int], calls: Sequence[Example], on_use: Callable[[int, Use], None]
+    model: nn.Module,
+    axes: Mapping[str, int],
+    calls: Sequence[Example],
+    on_use: Callable[[int, Use], None],
+    is_conditional: Callable[[], bool] = lambda: False,
 ) -> list[UseWatcher]:
     """Call the model on every batch in eval mode, and report the uses of weights.
 
     `axes` has the input axis of each weight. `on_use(batch, use)` is called before the use's operation runs.
+    `is_conditional` is that of `UseWatcher`.
 
     Raises:
         ValueError: the forward fails on a batch.
     """
     watchers = []
     for batch, call in enumerate(calls):
-        watcher = UseWatcher(canonical_tensors(model), axes, partial(on_use, batch))
+        watcher = UseWatcher(canonical_tensors(model), axes, partial(on_use, batch), is_conditional)
         with temporary_eval(model), plain_operations(model), watcher:
             outputs = first_outputs(model, call, "calibration")
         watcher.places.note_outputs(tensors_in(outputs))

@@ -222,6 +222,21 @@ def test_code_that_depends_on_the_inputs_leaves_nothing_constant() -> None:
     assert not gsprune.compact(net, example_inputs=X[:2]).compaction.constant
 
 
+def test_a_bias_behind_a_branch_on_the_inputs_takes_only_constants_of_the_calibration_data() -> None:
+    def forward(net: Consumed, x: Tensor) -> Tensor:
+        y = F.conv2d(torch.relu(net.first(x)), net.consumer.weight)
+        return y + net.consumer.bias[:, None, None] if x.sum() > 0 else y
+
+    net = network(nn.Conv2d(WIDTH, 4, 3))
+    outputs = [forward(net, X.abs()), forward(net, -X.abs())]
+    report = gsprune.compact(net, example_inputs=X[:2].abs(), forward=forward)
+    assert [group.removed.tolist() for group in report.groups] == [[3]]
+    for x, output in zip((X.abs(), -X.abs()), outputs, strict=True):
+        torch.testing.assert_close(forward(net, x), output, rtol=1e-12, atol=1e-12)
+    assert gsprune.compact(net, calibration=X.abs()).changed
+    torch.testing.assert_close(forward(net, X.abs()), outputs[0], rtol=1e-12, atol=1e-12)
+
+
 def test_followers_and_the_optimizer_follow() -> None:
     net = network(nn.Conv2d(WIDTH, 4, 3))
     optimizer, target = torch.optim.Adam(net.parameters()), copy.deepcopy(net)
