@@ -24,7 +24,7 @@ __all__ = ["UseWatcher", "common_constants", "watch_calls"]
 
 
 class UseWatcher(OperationMode):
-    """Calls `on_use` before each operation that uses a consumer.
+    """Calls `on_use` before each operation that uses a consumer and reads at least one sample.
 
     Attributes:
         places: the places that could take constants.
@@ -66,7 +66,7 @@ class UseWatcher(OperationMode):
                 if name in self._axes and (use is None or use.weight != name):
                     self.unsupported.setdefault(name, operation.name)
         self.places.note_inputs(operation.name, args, kwargs, inputs)
-        if use is not None:
+        if use is not None and use.inputs.numel() > 0:  # an expert may get no sample
             self._on_use(use)
         result = func(*args, **kwargs)
         if use is not None:

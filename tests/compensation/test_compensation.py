@@ -355,6 +355,46 @@ def test_batches_of_calibration_data_may_come_as_any_iterable() -> None:
     assert parts < 1.5 * whole
 
 
+class Experts(nn.Module):
+    """Each sample goes to the expert whose number is its last input."""
+
+    def __init__(self, layer: Callable[[int, int], nn.Module]) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, WIDTH)
+        self.experts = nn.ModuleList(nn.Sequential(layer(WIDTH, WIDTH), nn.ReLU(), layer(WIDTH, 4)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, y = self.first(x), x.new_zeros(len(x), 4)
+        for number, expert in enumerate(self.experts):
+            (rows,) = torch.where(x[:, -1] == number)
+            picked = h[rows] if isinstance(expert[0], nn.Linear) else h[rows, :, None]
+            y = y.index_add(0, rows, expert(picked).reshape(len(rows), 4))
+        return y
+
+
+@pytest.mark.parametrize("layer", [nn.Linear, lambda inputs, outputs: nn.Conv1d(inputs, outputs, 1)])
+def test_an_expert_without_samples_counts_as_not_reached(layer: Callable[[int, int], nn.Module]) -> None:
+    net = Experts(layer).double().eval()
+    randomize(net, 0)
+    with torch.no_grad():
+        linear(net.first.weight, net.first.bias)
+    x = torch.randn(48, 3, dtype=torch.float64)
+    x[:, -1] = torch.arange(48) % 2
+    expected = net(x)
+    report = remove_units(copy.deepcopy(net), {"first": REMOVED}, (x,), [(x[:24],), (x[24:],)])
+    assert report is not None
+    assert report.skipped == {"experts.2.0.weight": "the calibration data does not reach it"}
+    assert gsprune.compact(copy.deepcopy(net), example_inputs=x, calibration=x).compaction is not None
+    batches = x[:24].clone(), x[24:].clone()
+    batches[0][:, -1], batches[1][:, -1] = 0, 1
+    expected = [net(batch) for batch in batches]
+    report = remove_units(net, {"first": REMOVED}, (x,), [(batch,) for batch in batches])
+    assert report is not None
+    assert [consumer.weight for consumer in report.consumers] == ["experts.0.0.weight", "experts.1.0.weight"]
+    for batch, output in zip(batches, expected, strict=True):
+        torch.testing.assert_close(net(batch), output, rtol=1e-9, atol=1e-9)
+
+
 def test_the_report_tells_what_is_explained() -> None:
     net = small_agent()
     report = gsprune.prune_step(net, 0.5, example_inputs=frames(2), compensate="linear", calibration=frames())
