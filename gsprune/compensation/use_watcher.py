@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from gsprune.compensation.constant_places import PRODUCTS, ConstantPlace, ConstantPlaces
 from gsprune.compensation.stored_tensors import StoredTensors
 from gsprune.compensation.uses import ConvGeometry, Use, padding_share
+from gsprune.errors import GspruneError, TraceError, failure_text, is_out_of_memory
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.call import Call, outputs_of
 from gsprune.tracing.example import Example, first_outputs
@@ -127,15 +129,31 @@ def watch_calls(
 
     Raises:
         ValueError: the forward fails on a batch.
+        TraceError: the forward fails only while it is watched.
     """
     watchers = []
     for batch, call in enumerate(calls):
         watcher = UseWatcher(canonical_tensors(model), axes, partial(on_use, batch), is_conditional)
-        with temporary_eval(model), plain_operations(model), watcher:
-            outputs = first_outputs(model, call, "calibration")
+        with temporary_eval(model), plain_operations(model):
+            outputs = _watched_outputs(model, call, watcher)
         watcher.places.note_outputs(tensors_in(outputs))
         watchers.append(watcher)
     return watchers
+
+
+def _watched_outputs(model: nn.Module, call: Example, watcher: UseWatcher) -> Any:
+    try:
+        with watcher:
+            return call.call(model)
+    except Exception as error:
+        if isinstance(error, GspruneError) or is_out_of_memory(error):
+            raise
+        with _disable_current_modes():
+            first_outputs(model, call, "calibration")  # raises an error if the inputs are at fault
+        raise TraceError(
+            f"gsprune cannot watch the forward of {type(model).__name__}, which runs on `calibration` otherwise:"
+            f" {failure_text(error)}; nothing was changed. Please report the network"
+        ) from error
 
 
 def common_constants(watchers: Sequence[UseWatcher], weight: str) -> tuple[ConstantPlace, ...]:

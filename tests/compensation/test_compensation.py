@@ -18,7 +18,9 @@ from snapshots import snapshot
 from torch import Tensor, nn
 
 import gsprune
-from gsprune.errors import RewriteError
+from gsprune.compensation.sample import Sample
+from gsprune.compensation.uses import Use
+from gsprune.errors import RewriteError, TraceError
 
 WIDTH = 6
 REMOVED = [1, 3, 4]  # units; 0, 2 and 5 stay
@@ -533,6 +535,20 @@ def test_unusable_calibration_data_is_an_error_that_changes_nothing(
     with pytest.raises(error, match=message):
         gsprune.prune_step(net, 0.5, example_inputs=frames(2), compensate="linear", calibration=calibration)
     assert snapshot(net) == before
+
+
+def test_errors_of_the_watchers_are_not_blamed_on_the_calibration_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(use: Use, *args: object) -> None:
+        raise IndexError("of gsprune's own code")
+
+    net, x = network("linear", "linear")
+    before = snapshot(net)["tensors"]
+    monkeypatch.setattr(Sample, "__init__", fail)
+    with pytest.raises(TraceError, match=r"cannot watch the forward of Consumed.*IndexError: of gsprune's own code"):
+        gsprune.prune_step(net, 0.5, example_inputs=x, calibration=x, compensate="linear")
+    with pytest.raises(ValueError, match=r"`calibration` must be what the forward of Consumed takes.*\(64, 2\)"):
+        gsprune.prune_step(net, 0.5, example_inputs=x, calibration=x[:, :2], compensate="linear")
+    assert snapshot(net)["tensors"] == before
 
 
 def test_unknown_modes_and_rescaling_are_refused() -> None:
