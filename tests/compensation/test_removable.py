@@ -139,6 +139,28 @@ def test_constants_that_padding_keeps_are_reported() -> None:
     assert "2 constant units of first must stay" in str(report)
 
 
+def test_constants_without_a_bias_are_reported() -> None:
+    report = gsprune.compact(network(nn.Conv2d(WIDTH, 4, 3, bias=False)), example_inputs=X[:2])
+    assert report.compaction is not None
+    assert report.compaction.without_bias["first"].tolist() == [1, 4]
+    assert not report.compaction.bordered
+    assert "2 constant units of first must stay: no bias takes their constants" in str(report)
+
+
+def test_tensors_that_cannot_be_examined_are_reported() -> None:
+    class Ensemble(nn.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(2, inputs, outputs))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight
+
+    net = nn.Sequential(Ensemble(3, 6), nn.ReLU(), Ensemble(6, 1))
+    report = gsprune.compact(net, example_inputs=torch.randn(2, 5, 3))
+    assert "cannot examine the channels of 2.weight (aten.bmm reads it)" in str(report)
+
+
 def test_units_that_only_removed_units_read_go_too() -> None:
     net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2)).double()
     with torch.no_grad():
