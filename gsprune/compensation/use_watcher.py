@@ -24,6 +24,9 @@ from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["UseWatcher", "common_constants", "watch_calls"]
 
+_SOURCES = "_gsprune_sources"
+_LAYERS = frozenset({"aten.convolution", "aten._convolution", "aten.linear"})
+
 
 class UseWatcher(OperationMode):
     """Calls `on_use` before each operation that uses a consumer and reads at least one sample.
@@ -31,6 +34,7 @@ class UseWatcher(OperationMode):
     Attributes:
         places: the places that could take constants.
         unsupported: weight -> the operation that reads it in a way that no map can follow.
+        computed: weight -> the layer's operation with a weight that is computed from it (a mixture of kernels).
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class UseWatcher(OperationMode):
         self._stored, self._axes, self._on_use = StoredTensors(tensors), axes, on_use
         self.places = ConstantPlaces(self._stored, axes, is_conditional)
         self.unsupported: dict[str, str] = {}
+        self.computed: dict[str, str] = {}
 
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation; call `on_use` before it if it uses a consumer."""
@@ -59,6 +64,7 @@ class UseWatcher(OperationMode):
         if func.is_view or operation.name == "aten._unsafe_view":
             result = func(*args, **kwargs)
             self.places.note_view(inputs, outputs_of(result))
+            self._note_sources(operation.name, inputs, result)
             return result
         use = self._use(operation.name, args)
         for tensor in inputs:
@@ -73,7 +79,27 @@ class UseWatcher(OperationMode):
         result = func(*args, **kwargs)
         if use is not None:
             self.places.note_use(use, operation.name, args, kwargs, result)
+        self._note_sources(operation.name, inputs, result)
         return result
+
+    def _note_sources(self, op: str, inputs: Sequence[Tensor], result: Any) -> None:
+        """Note on a result the weights from which it is computed without a product, or a layer with such a weight."""
+        if op in _LAYERS:
+            if self._stored.name_of(inputs[1]) is None:
+                self.computed |= dict.fromkeys(self._sources(inputs[1]), op)
+        elif op not in PRODUCTS:
+            sources = frozenset[str]().union(*map(self._sources, inputs))
+            for output in outputs_of(result) if sources else ():
+                output.__dict__[_SOURCES] = sources
+
+    def _sources(self, tensor: Tensor) -> frozenset[str]:
+        """The watched weights from which a tensor is computed; vectors (biases and scales of activations) are none."""
+        name = self._stored.name_of(tensor)
+        if name is None:
+            found: frozenset[str] = tensor.__dict__.get(_SOURCES, frozenset())
+            return found
+        is_weight = name in self._axes and max(self._stored[name].shape) < self._stored[name].numel()
+        return frozenset({name}) if is_weight else frozenset()
 
     def _use(self, op: str, args: Sequence[Any]) -> Use | None:
         """The use of a consumer that an operation makes, if any."""

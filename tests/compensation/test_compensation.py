@@ -397,6 +397,25 @@ def test_an_expert_without_samples_counts_as_not_reached(layer: Callable[[int, i
         torch.testing.assert_close(net(batch), output, rtol=1e-9, atol=1e-9)
 
 
+def test_a_mixture_of_kernels_is_reported_as_not_compensated() -> None:
+    class Mixture(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(WIDTH, 4, 3)
+            self.kernels = nn.Parameter(torch.randn(2, *self.weight.shape))
+
+        def forward(self, x: Tensor) -> Tensor:
+            shares = x.mean((1, 2, 3)).softmax(0)[:2]
+            return F.conv2d(x, (shares.view(2, 1, 1, 1, 1) * self.kernels).sum(0), self.bias)
+
+    net, x = Consumed(conv(), Mixture()).double(), torch.randn(16, 3, 5, 5, dtype=torch.float64)
+    report = gsprune.prune_step(net, {"first": 0.5}, example_inputs=x, compensate="linear", calibration=x)
+    assert net.consumer.kernels.shape[2] == 3
+    assert report.compensation is not None
+    assert report.compensation.skipped == {
+        "consumer.kernels": "the weight of aten.convolution is computed from it",
+    }
+
+
 def test_the_report_tells_what_is_explained() -> None:
     net = small_agent()
     report = gsprune.prune_step(net, 0.5, example_inputs=frames(2), compensate="linear", calibration=frames())
