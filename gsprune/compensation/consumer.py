@@ -60,11 +60,13 @@ class Consumers:
         skipped: weight -> reason, for consumers that cannot be compensated; `watch` adds to it.
         axes: weight -> the axis to watch: that of its inputs, or that of its outputs if only these are cut. A weight
             that also reads channels along its outputs cannot follow a map.
+        mixed: tensors with channels that are removed and that are combined without a weight.
     """
 
     found: dict[str, Consumer]
     skipped: dict[str, str]
     axes: dict[str, int]
+    mixed: frozenset[str]
 
     def watch(
         self, model: nn.Module, calls: Sequence[Example], on_use: Callable[[int, Use], None]
@@ -91,6 +93,9 @@ class Consumers:
                 self.skipped[name] = f"{readers[0]} reads it"
             elif name not in reached:
                 self.skipped[name] = "the calibration data does not reach it"
+        for watcher in watchers:
+            for name in sorted(self.mixed & watcher.computed.keys()):
+                self.skipped.setdefault(name, f"the weight of {watcher.computed[name]} is computed from it")
         return {name: common_constants(watchers, name) for name in reached if name not in self.skipped}
 
 
@@ -98,11 +103,14 @@ def find_consumers(graph: Graph, kept: Mapping[str, Mapping[int, IntArray]]) -> 
     """The consumers of a removal, which `kept` describes: tensor -> {axis: sorted positions that stay}."""
     units: dict[tuple[str, int], IntArray] = {}
     axes: dict[str, int] = {}
+    mixed: set[str] = set()
     for index, group in enumerate(graph.groups):
         for member in group.members:
             positions = kept.get(member.tensor, {}).get(member.axis)
             if positions is None:
                 continue
+            if group.name in graph.mixed:
+                mixed.add(member.tensor)
             if member.role == "out":
                 axes[member.tensor] = member.axis
             elif not graph.is_copy(member.tensor):
@@ -117,7 +125,7 @@ def find_consumers(graph: Graph, kept: Mapping[str, Mapping[int, IntArray]]) -> 
         else:
             found[tensor] = Consumer(tensor, axis, kept[tensor][axis], columns, by_channel)
             axes[tensor] = axis
-    return Consumers(found, skipped, axes)
+    return Consumers(found, skipped, axes, frozenset(mixed))
 
 
 def _by_channel(owners: IntArray) -> IntArray | None:

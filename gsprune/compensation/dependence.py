@@ -25,19 +25,22 @@ class InputDependence(OperationMode):
 
     Args:
         tensors: the parameters and buffers of the network.
+
+    Attributes:
+        code_depends: True if the code has read a number that depends on the inputs, so other operations may follow.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         super().__init__()
         # Address -> (storage, which stays alive so that no other one gets its address; element size; mask).
         self._masks: dict[int, tuple[torch.UntypedStorage, int, Tensor]] = {}
-        self._code_depends = False
+        self.code_depends = False
         for tensor in tensors:
             self._set(tensor, False)
 
     def mask(self, tensor: Tensor) -> Tensor:
         """Bool of the tensor's shape: True where an element depends on the inputs."""
-        if tensor.layout == torch.strided and not self._code_depends:
+        if tensor.layout == torch.strided and not self.code_depends:
             _, size, mask = self._masks.get(_address(tensor), (None, 0, tensor))
             if size == tensor.element_size():
                 return mask.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
@@ -53,7 +56,7 @@ class InputDependence(OperationMode):
         masks = rule(PendingCall(func, args, kwargs, self.mask)) if depends and rule is not None else []
         result = func(*args, **kwargs)
         if depends and torch.Tag.data_dependent_output in func.tags:
-            self._code_depends = True  # the code continues with a number that depends on the inputs
+            self.code_depends = True
         addresses = set(map(_address, inputs))
         for index, output in enumerate(outputs_of(result)):
             if is_fresh or operation.mutable or _address(output) not in addresses:  # no view

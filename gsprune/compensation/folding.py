@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from gsprune.compensation.consumer import Consumer
 from gsprune.compensation.removable import RemovableUnits
@@ -17,6 +18,7 @@ from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.agreement import DoubtError, compare, settle
 from gsprune.rewrite.plan import RewritePlan
 from gsprune.rewrite.session import Session
+from gsprune.tracing.example import Example
 from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["ConstantFolding"]
@@ -25,18 +27,17 @@ __all__ = ["ConstantFolding"]
 class ConstantFolding:
     """Adds W c to the bias of every layer that read the constants c of removed units.
 
-    With `is_exact`, the output on the example must be that of the dense network.
+    The outputs of `exact_calls` must be those of the dense network.
     """
 
-    def __init__(self, units: RemovableUnits, *, is_exact: bool) -> None:
-        self._units, self._is_exact = units, is_exact
-        self._expected: Any = None
+    def __init__(self, units: RemovableUnits, exact_calls: Sequence[Example]) -> None:
+        self._units, self._calls = units, exact_calls
+        self._expected: list[Any] = []
 
     def observe(self, session: Session, plan: RewritePlan) -> None:
-        """Run the dense network on the example."""
+        """Run the dense network."""
         del plan
-        if self._is_exact:
-            self._expected = self._output(session)
+        self._expected = self._outputs(session.model)
 
     def adjust(self, network: SmallerNetwork) -> Sequence[str]:
         """Write the biases of the smaller network.
@@ -49,9 +50,8 @@ class ConstantFolding:
             if kept is not None:
                 columns = np.arange(inputs.length, dtype=np.int64)[:, None]
                 self._fold(network, Consumer(weight, inputs.axis, kept, columns))
-        if self._is_exact:
-            self._check(self._output(network.session))
-        self._expected = None
+        self._check(self._outputs(network.session.model))
+        self._expected = []
         return ()
 
     def _fold(self, network: SmallerNetwork, consumer: Consumer) -> None:
@@ -66,14 +66,13 @@ class ConstantFolding:
             matrices = as_matrices(target.rows(consumer), consumer, use.groups, use.transposed)
             target.add_constant(torch.einsum("goip,gi->go", matrices, constants).flatten())
 
-    def _output(self, session: Session) -> Any:
-        assert session.example is not None
-        with temporary_eval(session.model):
-            return session.example.call(session.model)
+    def _outputs(self, model: nn.Module) -> list[Any]:
+        with temporary_eval(model):
+            return [call.call(model) for call in self._calls]
 
-    def _check(self, output: Any) -> None:
+    def _check(self, outputs: list[Any]) -> None:
         try:
-            difference = compare(output, self._expected)
+            difference = compare(outputs, self._expected)
         except DoubtError as doubt:
             difference = settle(doubt, None, None)
         if difference is not None:

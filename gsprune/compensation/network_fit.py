@@ -83,6 +83,14 @@ class NetworkFit:
             watch_calls(self.session.model, self._consumers.axes, self.calls, self._fit)
         reports, skipped = [], self._consumers.skipped
         for name, fit in self._fits.items():
+            if not self._num_added[name]:
+                skipped[name] = (
+                    "it reads other positions in the pruned network: another axis of its inputs is cut, too, or samples"
+                    " are routed otherwise"
+                )
+                continue
+            if self._num_added[name] < self._num_batches[name]:
+                fit.solve(stack)
             fit.apply()  # again, after the last forward
             explained = fit.explained()
             if explained is None:
@@ -131,15 +139,16 @@ class NetworkFit:
         return replace(consumer, columns=consumer.by_channel)
 
     def _fit(self, batch: int, use: Use) -> None:
-        """Solve a consumer at its first use in a batch, before the operation of the pruned network reads the weight."""
+        """Solve a consumer at its first use in a batch, before the operation of the pruned network reads the weight.
+
+        A batch in which the weight reads other positions than in the dense network is left out.
+        """
         key = batch, use.weight
         if use.weight not in self._fits or key in self._arrived:
             return
         self._arrived.add(key)
         samples = self._samples.get(key, [])
         if not samples or not samples[0].matches(use):
-            self._consumers.skipped[use.weight] = "channels of another axis of its inputs are removed, too"
-            del self._fits[use.weight]
             return
         fit = self._fits[use.weight]
         for sample in samples:

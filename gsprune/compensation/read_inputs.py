@@ -34,6 +34,7 @@ class ReadInputs:
         use: one of its uses, for groups and kind of the operation.
         axis, length: the weight's input axis and its length.
         places: biases and running means that take a constant; empty if none can.
+        is_conditional: True if the code may use other places on other inputs.
         pads: True if zero padding gives a constant other than zero a border.
         low, high: (channels,) float64, least and greatest value of each channel that is read.
         depends: (channels,) True where a channel may have other values on other data.
@@ -47,6 +48,7 @@ class ReadInputs:
     low: Tensor
     high: Tensor
     depends: Tensor
+    is_conditional: bool = False
 
     def is_constant(self, tolerance: float) -> Tensor:
         """(channels,) True where a channel is constant, up to `tolerance` of the largest input."""
@@ -55,7 +57,8 @@ class ReadInputs:
     def removable(self, tolerance: float) -> Tensor:
         """(channels,) True where a channel is a constant that the consumer's biases can take; 0 needs no bias."""
         constant = self.is_constant(tolerance)
-        return constant & (self._largest <= self._margin(tolerance)) if self.pads or not self.places else constant
+        takes_only_zero = self.pads or not self.places or self.is_conditional
+        return constant & (self._largest <= self._margin(tolerance)) if takes_only_zero else constant
 
     @property
     def middle(self) -> Tensor:
@@ -116,12 +119,16 @@ def find_read_inputs(
             earlier = found.get(use.weight)
             found[use.weight] = new if earlier is None else _merged(earlier, new)
 
+    def is_conditional() -> bool:
+        return dependence is not None and dependence.code_depends
+
     with dependence or nullcontext():
-        watchers = watch_calls(model, axes, calls, record)
+        watchers = watch_calls(model, axes, calls, record, is_conditional)
     for watcher in watchers:
         unclear |= {name: f"{op} reads it" for name, op in watcher.unsupported.items() if name in consumers}
     for name, inputs in found.items():
         inputs.places = common_constants(watchers, name)
+        inputs.is_conditional = any(name in watcher.places.conditional for watcher in watchers)
     return {name: inputs for name, inputs in found.items() if name not in unclear}, unclear
 
 

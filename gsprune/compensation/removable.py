@@ -28,6 +28,7 @@ class CompactionReport:
         unread: units that only weights of zero read.
         dormant: units that are constant on the calibration data.
         bordered: constants that stay, because a zero-padded convolution reads them.
+        without_bias: constants that stay, because no bias behind a weight that reads them takes them.
         unclear: weight -> reason, for weights whose units stay because they may be read in an unknown way.
     """
 
@@ -35,6 +36,7 @@ class CompactionReport:
     unread: Mapping[str, IntArray]
     dormant: Mapping[str, IntArray]
     bordered: Mapping[str, IntArray]
+    without_bias: Mapping[str, IntArray]
     unclear: Mapping[str, str]
 
     def __str__(self) -> str:
@@ -44,10 +46,16 @@ class CompactionReport:
             for name, units in (("constant", self.constant), ("unread", self.unread), ("dormant", self.dormant))
         ]
         text = f"compacted: {', '.join(numbers)}"
-        bordered = sum(map(len, self.bordered.values()))
-        if bordered:
-            names = ", ".join(self.bordered)
-            text += f"; {counted(bordered, 'constant unit')} of {names} must stay: a zero-padded convolution reads them"
+        for units, reason in (
+            (self.bordered, "a zero-padded convolution reads them"),
+            (self.without_bias, "no bias takes their constants"),
+        ):
+            if units:
+                count = counted(sum(map(len, units.values())), "constant unit")
+                text += f"; {count} of {', '.join(units)} must stay: {reason}"
+        if self.unclear:
+            reasons = ", ".join(f"{weight} ({reason})" for weight, reason in self.unclear.items())
+            text += f"; cannot examine the channels of {reasons}"
         return text
 
 
@@ -77,6 +85,9 @@ class RemovableUnits:
         if calibration is not None:
             self._seen, unclear = find_read_inputs(model, self.graph, calibration, for_any_input=False)
             self.unclear |= unclear
+        for name in self.inputs.keys() & self._seen.keys():
+            if self._seen[name].places != self.inputs[name].places:  # other operations run on the calibration data
+                self._seen[name].places = self.inputs[name].places = ()
         self._tolerance = tolerance
         # Weight -> (positions,) True where it reads a constant that its biases can take.
         self._constant = {name: each.per_position(each.removable(0.0)) for name, each in self.inputs.items()}
@@ -141,13 +152,15 @@ class RemovableUnits:
         return result
 
     def _report(self, keep: BoolArray, groups: Sequence[tuple[int, Group]]) -> CompactionReport:
-        found: dict[str, dict[str, IntArray]] = {"constant": {}, "unread": {}, "dormant": {}, "bordered": {}}
+        names = ("constant", "unread", "dormant", "bordered", "without_bias")
+        found: dict[str, dict[str, IntArray]] = {name: {} for name in names}
         for first, group in groups:
             unread = {member.tensor: self._is_unread(member, keep) for member in self._readers(group)}
             constant = {name: row | self._constant[name] for name, row in unread.items()}
-            bordered = {name: row | self._is_bordered(name) for name, row in constant.items()}
-            is_unread, is_constant, is_bordered = (
-                self._units_where(group, rows) for rows in (unread, constant, bordered)
+            pads = {name: row | (self._is_kept(name) & self.inputs[name].pads) for name, row in constant.items()}
+            kept = {name: row | self._is_kept(name) for name, row in constant.items()}
+            is_unread, is_constant, is_bordered, is_kept = (
+                self._units_where(group, rows) for rows in (unread, constant, pads, kept)
             )
             removed = ~keep[first : first + group.num_units]
             for name, units in (
@@ -155,12 +168,14 @@ class RemovableUnits:
                 ("constant", removed & is_constant & ~is_unread),
                 ("dormant", removed & ~is_constant),
                 ("bordered", ~removed & is_bordered & ~is_constant),
+                ("without_bias", ~removed & is_kept & ~is_bordered),
             ):
                 if units.any():
                     found[name][group.name] = np.flatnonzero(units)
         return CompactionReport(**found, unclear=self.unclear)
 
-    def _is_bordered(self, weight: str) -> BoolArray:
+    def _is_kept(self, weight: str) -> BoolArray:
+        """(positions,) True where the weight reads a constant, which its biases may not be able to take."""
         return self.inputs[weight].per_position(self.inputs[weight].is_constant(0.0))
 
     def _units_where(self, group: Group, rows: Mapping[str, BoolArray]) -> BoolArray:

@@ -61,7 +61,9 @@ class TargetWeight:
         """Add (outputs,) float64 to the outputs of the weight, through the biases behind it."""
         for (constant, start, sign), base in zip(self.constants, self.constant_bases, strict=True):
             span = slice(start, start + len(shift))
-            constant[span] = base[span].double() + sign * shift
+            written = constant.view(-1)[span]
+            assert len(written) == len(shift)
+            written.copy_(base.view(-1)[span].double() + sign * shift)
 
 
 def find_targets(
@@ -77,7 +79,7 @@ def find_targets(
             owner = tensors.get(new + place.tensor.removeprefix(old))
             if owner is not None:
                 sign = -1.0 if place.tensor.endswith("running_mean") else 1.0
-                kept = plan.kept.get(place.tensor, {}).get(0)
+                kept = next(iter(plan.kept.get(place.tensor, {}).values()), None)  # one axis has all elements
                 start = place.start if kept is None else int(np.searchsorted(kept, place.start))
                 constants.append((network.writable(owner), start, sign))
         yield TargetWeight(network.dense[id(weight)], pruned, constants, outputs, scaled)

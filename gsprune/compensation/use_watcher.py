@@ -7,41 +7,56 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from gsprune.compensation.constant_places import PRODUCTS, ConstantPlace, ConstantPlaces
 from gsprune.compensation.stored_tensors import StoredTensors
 from gsprune.compensation.uses import ConvGeometry, Use, padding_share
+from gsprune.errors import GspruneError, TraceError, failure_text, is_out_of_memory
 from gsprune.rewrite.tensors import canonical_tensors
 from gsprune.tracing.call import Call, outputs_of
 from gsprune.tracing.example import Example, first_outputs
 from gsprune.tracing.operation_mode import OperationMode
+from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.rules.registry import Operation
 from gsprune.tracing.temporary_eval import temporary_eval
 
 __all__ = ["UseWatcher", "common_constants", "watch_calls"]
 
+_SOURCES = "_gsprune_sources"
+_LAYERS = frozenset({"aten.convolution", "aten._convolution", "aten.linear"})
+
 
 class UseWatcher(OperationMode):
-    """Calls `on_use` before each operation that uses a consumer.
+    """Calls `on_use` before each operation that uses a consumer and reads at least one sample.
 
     Attributes:
         places: the places that could take constants.
         unsupported: weight -> the operation that reads it in a way that no map can follow.
+        computed: weight -> the layer's operation with a weight that is computed from it (a mixture of kernels).
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], axes: Mapping[str, int], on_use: Callable[[Use], None]) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        axes: Mapping[str, int],
+        on_use: Callable[[Use], None],
+        is_conditional: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Watch the weights in `axes`.
 
         Args:
             tensors: the model's parameters and buffers by canonical name.
             axes: weight of a consumer -> input axis.
             on_use: the function to call.
+            is_conditional: returns True if the next operation may not run on other inputs.
         """
         super().__init__()
         self._stored, self._axes, self._on_use = StoredTensors(tensors), axes, on_use
-        self.places = ConstantPlaces(self._stored, axes)
+        self.places = ConstantPlaces(self._stored, axes, is_conditional)
         self.unsupported: dict[str, str] = {}
+        self.computed: dict[str, str] = {}
 
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation; call `on_use` before it if it uses a consumer."""
@@ -49,6 +64,7 @@ class UseWatcher(OperationMode):
         if func.is_view or operation.name == "aten._unsafe_view":
             result = func(*args, **kwargs)
             self.places.note_view(inputs, outputs_of(result))
+            self._note_sources(operation.name, inputs, result)
             return result
         use = self._use(operation.name, args)
         for tensor in inputs:
@@ -57,13 +73,33 @@ class UseWatcher(OperationMode):
                 self.places.note_read(name, tensor)
                 if name in self._axes and (use is None or use.weight != name):
                     self.unsupported.setdefault(name, operation.name)
-        self.places.note_inputs(operation.name, args, inputs)
-        if use is not None:
+        self.places.note_inputs(operation.name, args, kwargs, inputs)
+        if use is not None and use.inputs.numel() > 0:  # an expert may get no sample
             self._on_use(use)
         result = func(*args, **kwargs)
         if use is not None:
-            self.places.note_use(use, operation.name, args, result)
+            self.places.note_use(use, operation.name, args, kwargs, result)
+        self._note_sources(operation.name, inputs, result)
         return result
+
+    def _note_sources(self, op: str, inputs: Sequence[Tensor], result: Any) -> None:
+        """Note on a result the weights from which it is computed without a product, or a layer with such a weight."""
+        if op in _LAYERS:
+            if self._stored.name_of(inputs[1]) is None:
+                self.computed |= dict.fromkeys(self._sources(inputs[1]), op)
+        elif op not in PRODUCTS:
+            sources = frozenset[str]().union(*map(self._sources, inputs))
+            for output in outputs_of(result) if sources else ():
+                output.__dict__[_SOURCES] = sources
+
+    def _sources(self, tensor: Tensor) -> frozenset[str]:
+        """The watched weights from which a tensor is computed; vectors (biases and scales of activations) are none."""
+        name = self._stored.name_of(tensor)
+        if name is None:
+            found: frozenset[str] = tensor.__dict__.get(_SOURCES, frozenset())
+            return found
+        is_weight = name in self._axes and max(self._stored[name].shape) < self._stored[name].numel()
+        return frozenset({name}) if is_weight else frozenset()
 
     def _use(self, op: str, args: Sequence[Any]) -> Use | None:
         """The use of a consumer that an operation makes, if any."""
@@ -106,22 +142,44 @@ class UseWatcher(OperationMode):
 
 
 def watch_calls(
-    model: nn.Module, axes: Mapping[str, int], calls: Sequence[Example], on_use: Callable[[int, Use], None]
+    model: nn.Module,
+    axes: Mapping[str, int],
+    calls: Sequence[Example],
+    on_use: Callable[[int, Use], None],
+    is_conditional: Callable[[], bool] = lambda: False,
 ) -> list[UseWatcher]:
     """Call the model on every batch in eval mode, and report the uses of weights.
 
     `axes` has the input axis of each weight. `on_use(batch, use)` is called before the use's operation runs.
+    `is_conditional` is that of `UseWatcher`.
 
     Raises:
         ValueError: the forward fails on a batch.
+        TraceError: the forward fails only while it is watched.
     """
     watchers = []
     for batch, call in enumerate(calls):
-        watcher = UseWatcher(canonical_tensors(model), axes, partial(on_use, batch))
-        with temporary_eval(model), plain_operations(model), watcher:
-            first_outputs(model, call, "calibration")
+        watcher = UseWatcher(canonical_tensors(model), axes, partial(on_use, batch), is_conditional)
+        with temporary_eval(model), plain_operations(model):
+            outputs = _watched_outputs(model, call, watcher)
+        watcher.places.note_outputs(tensors_in(outputs))
         watchers.append(watcher)
     return watchers
+
+
+def _watched_outputs(model: nn.Module, call: Example, watcher: UseWatcher) -> Any:
+    try:
+        with watcher:
+            return call.call(model)
+    except Exception as error:
+        if isinstance(error, GspruneError) or is_out_of_memory(error):
+            raise
+        with _disable_current_modes():
+            first_outputs(model, call, "calibration")  # raises an error if the inputs are at fault
+        raise TraceError(
+            f"gsprune cannot watch the forward of {type(model).__name__}, which runs on `calibration` otherwise:"
+            f" {failure_text(error)}; nothing was changed. Please report the network"
+        ) from error
 
 
 def common_constants(watchers: Sequence[UseWatcher], weight: str) -> tuple[ConstantPlace, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from gsprune.engines.portable_call import PortableCall
-from gsprune.errors import ExportError
+from gsprune.errors import ExportError, is_out_of_memory
 
-__all__ = ["Comparison", "Exported", "compare"]
+__all__ = ["Comparison", "Exported", "cause_of", "compare"]
 
 Exported = Callable[[Sequence[Tensor]], Sequence[npt.NDArray[Any]]]
 """The exported network: inputs by position -> outputs."""
@@ -51,13 +52,18 @@ def compare(
         chunk_size: examples per call.
 
     Raises:
-        ExportError: shapes, values or the argmax differ, or the exported network fails.
+        ExportError: shapes, values or the argmax differ, or one of the networks fails.
     """
     examples = len(inputs[0]) if inputs and inputs[0].ndim else 1
     worst, same, ties, has_choices = 0.0, 0, 0, True
     for start in range(0, examples, chunk_size):
         chunk = [value[start : start + chunk_size] for value in inputs] if examples > chunk_size else list(inputs)
-        expected = [output.numpy() for output in call(chunk)]
+        try:
+            expected = [output.numpy() for output in call(chunk)]
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise ExportError(f"the network fails: {cause_of(error)}") from error
         try:
             got = list(exported(chunk))
         except Exception as error:
@@ -72,6 +78,14 @@ def compare(
     if has_choices and same + ties < examples:
         raise ExportError(f"the exported network chooses otherwise in {examples - same - ties} of {examples} examples")
     return Comparison(examples, worst, same if has_choices else None, ties)
+
+
+def cause_of(error: BaseException) -> str:
+    """The type of an error's first cause, and the first line of its message, without colour codes."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
 def _largest_difference(

@@ -19,7 +19,7 @@ from gsprune.engines.portable_call import PortableCall, portable_call
 from gsprune.engines.suppress_warnings import suppress_warnings
 from gsprune.errors import ExportError, GspruneError
 from gsprune.exporting.check_inputs import check_tensors
-from gsprune.exporting.comparison import Comparison, Exported, compare
+from gsprune.exporting.comparison import Comparison, Exported, cause_of, compare
 from gsprune.exporting.contract import call_entry, check_entry, contract_path, encoded, file_entry, network_entry
 from gsprune.tracing.example import as_example
 
@@ -213,7 +213,7 @@ def _write(call: PortableCall, file: Path, chosen: Format, dynamic_batch: bool) 
     except (GspruneError, OSError, MemoryError):
         raise
     except Exception as error:
-        raise ExportError(f"the network cannot be exported as {chosen}: {_first_line(error)}") from error
+        raise ExportError(f"the network cannot be exported as {chosen}: {cause_of(error)}") from error
 
 
 def _write_program(call: PortableCall, file: Path, dynamic_batch: bool) -> Exported:
@@ -263,8 +263,3 @@ def _whole_batches(call: PortableCall, checks: tuple[Tensor, ...]) -> tuple[int,
     batch = len(first)
     count = max(1, len(checks[0]) // batch) * batch
     return batch, tuple(with_batch(value, _CPU, count) for value in checks)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"

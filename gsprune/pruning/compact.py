@@ -112,6 +112,7 @@ def compact(
             )
         calls = None if calibration is None else calibration_calls(calibration, session.example, "`compact`")
         units = RemovableUnits(module, session.groups, session.bound.tensors, session.example, calls, tolerance)
+        exact_calls = [session.example] if calls is None else calls if tolerance == 0 else []
         found: list[CompactionReport] = []
 
         def choose(frozen: frozenset[str]) -> tuple[BoolArray, Sequence[str]]:
@@ -123,7 +124,7 @@ def compact(
 
         rewrite = RewriteOptions(
             backend=get_backend(backend, session.bound.device),
-            adjustment=None if dry_run else ConstantFolding(units, is_exact=calibration is None),
+            adjustment=None if dry_run else ConstantFolding(units, exact_calls),
             consensus=consensus,
             dry_run=dry_run,
         )

@@ -18,7 +18,9 @@ from snapshots import snapshot
 from torch import Tensor, nn
 
 import gsprune
-from gsprune.errors import RewriteError
+from gsprune.compensation.sample import Sample
+from gsprune.compensation.uses import Use
+from gsprune.errors import RewriteError, TraceError
 
 WIDTH = 6
 REMOVED = [1, 3, 4]  # units; 0, 2 and 5 stay
@@ -355,6 +357,65 @@ def test_batches_of_calibration_data_may_come_as_any_iterable() -> None:
     assert parts < 1.5 * whole
 
 
+class Experts(nn.Module):
+    """Each sample goes to the expert whose number is its last input."""
+
+    def __init__(self, layer: Callable[[int, int], nn.Module]) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, WIDTH)
+        self.experts = nn.ModuleList(nn.Sequential(layer(WIDTH, WIDTH), nn.ReLU(), layer(WIDTH, 4)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, y = self.first(x), x.new_zeros(len(x), 4)
+        for number, expert in enumerate(self.experts):
+            (rows,) = torch.where(x[:, -1] == number)
+            picked = h[rows] if isinstance(expert[0], nn.Linear) else h[rows, :, None]
+            y = y.index_add(0, rows, expert(picked).reshape(len(rows), 4))
+        return y
+
+
+@pytest.mark.parametrize("layer", [nn.Linear, lambda inputs, outputs: nn.Conv1d(inputs, outputs, 1)])
+def test_an_expert_without_samples_counts_as_not_reached(layer: Callable[[int, int], nn.Module]) -> None:
+    net = Experts(layer).double().eval()
+    randomize(net, 0)
+    with torch.no_grad():
+        linear(net.first.weight, net.first.bias)
+    x = torch.randn(48, 3, dtype=torch.float64)
+    x[:, -1] = torch.arange(48) % 2
+    expected = net(x)
+    report = remove_units(copy.deepcopy(net), {"first": REMOVED}, (x,), [(x[:24],), (x[24:],)])
+    assert report is not None
+    assert report.skipped == {"experts.2.0.weight": "the calibration data does not reach it"}
+    assert gsprune.compact(copy.deepcopy(net), example_inputs=x, calibration=x).compaction is not None
+    batches = x[:24].clone(), x[24:].clone()
+    batches[0][:, -1], batches[1][:, -1] = 0, 1
+    expected = [net(batch) for batch in batches]
+    report = remove_units(net, {"first": REMOVED}, (x,), [(batch,) for batch in batches])
+    assert report is not None
+    assert [consumer.weight for consumer in report.consumers] == ["experts.0.0.weight", "experts.1.0.weight"]
+    for batch, output in zip(batches, expected, strict=True):
+        torch.testing.assert_close(net(batch), output, rtol=1e-9, atol=1e-9)
+
+
+def test_a_mixture_of_kernels_is_reported_as_not_compensated() -> None:
+    class Mixture(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(WIDTH, 4, 3)
+            self.kernels = nn.Parameter(torch.randn(2, *self.weight.shape))
+
+        def forward(self, x: Tensor) -> Tensor:
+            shares = x.mean((1, 2, 3)).softmax(0)[:2]
+            return F.conv2d(x, (shares.view(2, 1, 1, 1, 1) * self.kernels).sum(0), self.bias)
+
+    net, x = Consumed(conv(), Mixture()).double(), torch.randn(16, 3, 5, 5, dtype=torch.float64)
+    report = gsprune.prune_step(net, {"first": 0.5}, example_inputs=x, compensate="linear", calibration=x)
+    assert net.consumer.kernels.shape[2] == 3
+    assert report.compensation is not None
+    assert report.compensation.skipped == {
+        "consumer.kernels": "the weight of aten.convolution is computed from it",
+    }
+
+
 def test_the_report_tells_what_is_explained() -> None:
     net = small_agent()
     report = gsprune.prune_step(net, 0.5, example_inputs=frames(2), compensate="linear", calibration=frames())
@@ -493,6 +554,20 @@ def test_unusable_calibration_data_is_an_error_that_changes_nothing(
     with pytest.raises(error, match=message):
         gsprune.prune_step(net, 0.5, example_inputs=frames(2), compensate="linear", calibration=calibration)
     assert snapshot(net) == before
+
+
+def test_errors_of_the_watchers_are_not_blamed_on_the_calibration_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(use: Use, *args: object) -> None:
+        raise IndexError("of gsprune's own code")
+
+    net, x = network("linear", "linear")
+    before = snapshot(net)["tensors"]
+    monkeypatch.setattr(Sample, "__init__", fail)
+    with pytest.raises(TraceError, match=r"cannot watch the forward of Consumed.*IndexError: of gsprune's own code"):
+        gsprune.prune_step(net, 0.5, example_inputs=x, calibration=x, compensate="linear")
+    with pytest.raises(ValueError, match=r"`calibration` must be what the forward of Consumed takes.*\(64, 2\)"):
+        gsprune.prune_step(net, 0.5, example_inputs=x, calibration=x[:, :2], compensate="linear")
+    assert snapshot(net)["tensors"] == before
 
 
 def test_unknown_modes_and_rescaling_are_refused() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from compensated import duplicate_units
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from snapshots import snapshot
 from torch import Tensor, nn
 
 import gsprune
+from gsprune.compensation.targets import TargetWeight
 from gsprune.rewrite.tensors import canonical_tensors
 
 WIDTH = 6
@@ -110,6 +112,11 @@ CONSUMERS: dict[str, tuple[nn.Module, list[int]]] = {
         nn.Sequential(nn.ConvTranspose2d(WIDTH, WIDTH, 1, groups=WIDTH), nn.Conv2d(WIDTH, 4, 3)),
         [1, 3, 4],
     ),
+    "batch norm over a flattened picture": (
+        nn.Sequential(nn.Conv2d(WIDTH, 4, 3, bias=False), nn.Flatten(), nn.BatchNorm1d(36)),
+        [3],
+    ),
+    "transposed with gaps": (nn.ConvTranspose2d(WIDTH, 4, 1, stride=2), [3]),
     "group norm": (nn.Sequential(nn.GroupNorm(2, WIDTH), nn.Conv2d(WIDTH, 4, 1)), []),
 }
 
@@ -130,6 +137,28 @@ def test_constants_that_padding_keeps_are_reported() -> None:
     assert report.compaction is not None
     assert report.compaction.bordered["first"].tolist() == [1, 4]
     assert "2 constant units of first must stay" in str(report)
+
+
+def test_constants_without_a_bias_are_reported() -> None:
+    report = gsprune.compact(network(nn.Conv2d(WIDTH, 4, 3, bias=False)), example_inputs=X[:2])
+    assert report.compaction is not None
+    assert report.compaction.without_bias["first"].tolist() == [1, 4]
+    assert not report.compaction.bordered
+    assert "2 constant units of first must stay: no bias takes their constants" in str(report)
+
+
+def test_tensors_that_cannot_be_examined_are_reported() -> None:
+    class Ensemble(nn.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(2, inputs, outputs))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight
+
+    net = nn.Sequential(Ensemble(3, 6), nn.ReLU(), Ensemble(6, 1))
+    report = gsprune.compact(net, example_inputs=torch.randn(2, 5, 3))
+    assert "cannot examine the channels of 2.weight (aten.bmm reads it)" in str(report)
 
 
 def test_units_that_only_removed_units_read_go_too() -> None:
@@ -173,9 +202,61 @@ def test_dormant_units_need_calibration() -> None:
     torch.testing.assert_close(nearly(X), output, rtol=0, atol=0.01)
 
 
+def test_without_a_tolerance_the_outputs_on_the_calibration_data_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = network(nn.Conv2d(WIDTH, 4, 3))
+    before = snapshot(net)["tensors"]
+    monkeypatch.setattr(TargetWeight, "add_constant", lambda self, shift: None)
+    with pytest.raises(gsprune.RewriteError, match="removing constant units changed the output"):
+        gsprune.compact(net, example_inputs=X[:2], calibration=X)
+    assert snapshot(net)["tensors"] == before
+    assert gsprune.compact(net, example_inputs=X[:2], calibration=X, tolerance=0.1).changed
+
+
+def test_a_product_that_the_network_returns_has_no_place_for_a_constant() -> None:
+    class Features(nn.Sequential):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = self[0](x)
+            return y[:, :2], self[1](y)
+
+    net = network(Features(nn.Conv2d(WIDTH, 4, 3, bias=False), nn.BatchNorm2d(4)))
+    output = net(X)
+    gsprune.compact(net, example_inputs=X[:2])
+    torch.testing.assert_close(net(X), output, rtol=1e-12, atol=1e-12)
+    assert net.first.out_channels == WIDTH - 1
+
+
+def test_other_operations_on_the_calibration_data_leave_no_place_for_a_constant() -> None:
+    def code(conv: nn.Module, x: Tensor) -> Tensor:
+        return conv(x) if len(x) > 2 else F.conv2d(x, conv.weight) + 1
+
+    def forward(net: Consumed, x: Tensor) -> Tensor:
+        return code(net.consumer, torch.relu(net.first(x)))
+
+    net = network(nn.Conv2d(WIDTH, 4, 3))
+    output = forward(net, X)
+    gsprune.compact(net, example_inputs=X[:2], forward=forward, calibration=X)
+    torch.testing.assert_close(forward(net, X), output, rtol=1e-12, atol=1e-12)
+    assert net.first.out_channels == WIDTH - 1
+
+
 def test_code_that_depends_on_the_inputs_leaves_nothing_constant() -> None:
     net = network(nn.Conv2d(WIDTH, 4, 3), lambda h: h * float(h.sum() > 0))
     assert not gsprune.compact(net, example_inputs=X[:2]).compaction.constant
+
+
+def test_a_bias_behind_a_branch_on_the_inputs_takes_only_constants_of_the_calibration_data() -> None:
+    def forward(net: Consumed, x: Tensor) -> Tensor:
+        y = F.conv2d(torch.relu(net.first(x)), net.consumer.weight)
+        return y + net.consumer.bias[:, None, None] if x.sum() > 0 else y
+
+    net = network(nn.Conv2d(WIDTH, 4, 3))
+    outputs = [forward(net, X.abs()), forward(net, -X.abs())]
+    report = gsprune.compact(net, example_inputs=X[:2].abs(), forward=forward)
+    assert [group.removed.tolist() for group in report.groups] == [[3]]
+    for x, output in zip((X.abs(), -X.abs()), outputs, strict=True):
+        torch.testing.assert_close(forward(net, x), output, rtol=1e-12, atol=1e-12)
+    assert gsprune.compact(net, calibration=X.abs()).changed
+    torch.testing.assert_close(forward(net, X.abs()), outputs[0], rtol=1e-12, atol=1e-12)
 
 
 def test_followers_and_the_optimizer_follow() -> None:

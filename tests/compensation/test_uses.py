@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -63,6 +65,86 @@ def test_a_batch_norm_takes_the_constant_of_a_convolution_without_a_bias() -> No
     model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4))
     watcher = watch(model, {"0.weight": 1}, torch.randn(2, 3, 8, 8))[1]
     assert watcher.places.of("0.weight") == (("1.running_mean", 0),)
+
+
+class _Behind(nn.Module):
+    """A layer without a bias, and code behind it that uses a bias or a norm."""
+
+    def __init__(self, layer: nn.Module, bias: torch.Tensor | nn.Module, code: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.layer, self.code = layer, code
+        self.bias = nn.Parameter(bias) if isinstance(bias, torch.Tensor) else bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.code(self, x)
+
+
+def _linear(bias: torch.Tensor | nn.Module, code: Callable[..., torch.Tensor], outputs: int = 6) -> nn.Module:
+    return _Behind(nn.Linear(4, outputs, bias=False), bias, code)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (_linear(nn.BatchNorm1d(6), lambda m, x: m.bias(m.layer(x).transpose(1, 2))), (2, 3, 4)),
+        (_linear(nn.BatchNorm1d(6), lambda m, x: m.bias(m.layer(x).flatten(0, 1))), (2, 3, 4)),
+        (_linear(nn.BatchNorm2d(6), lambda m, x: m.bias(m.layer(x)[:, :, None, None])), (2, 4)),
+        (_linear(torch.ones(1, 6), lambda m, x: torch.addmm(m.bias, x, m.layer.weight.t())), (2, 4)),
+        (_linear(torch.ones(6, 1), lambda m, x: m.layer(x).mT + m.bias), (2, 4)),
+        (_linear(torch.ones(1), lambda m, x: m.layer(x) + m.bias, 1), (2, 4)),
+        (_Behind(nn.Conv2d(4, 6, 1, bias=False), torch.ones(6, 1, 1), lambda m, x: m.layer(x) + m.bias), (2, 4, 3, 3)),
+        (
+            _Behind(nn.Conv2d(4, 6, 1, bias=False), torch.ones(6), lambda m, x: m.layer(x).mT + m.bias[:, None, None]),
+            (2, 4, 3, 3),
+        ),
+    ],
+)
+def test_a_place_may_lie_behind_views_that_leave_the_outputs_along_one_axis(
+    model: nn.Module, shape: tuple[int, ...]
+) -> None:
+    name = "bias.running_mean" if isinstance(model.bias, nn.Module) else "bias"
+    assert watch(model, {"layer.weight": 1}, torch.randn(shape))[1].places.of("layer.weight") == ((name, 0),)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (_linear(nn.BatchNorm2d(3), lambda m, x: m.bias(m.layer(x).view(-1, 3, 1, 2))), (2, 4)),
+        (_linear(nn.BatchNorm1d(3), lambda m, x: m.bias(m.layer(x))), (2, 3, 4)),
+        (_linear(nn.BatchNorm1d(6), lambda m, x: m.bias(m.layer(x).t())), (6, 4)),
+        (_linear(nn.BatchNorm1d(12), lambda m, x: m.bias(m.layer(x).flatten(1))), (2, 2, 4)),
+        (_linear(nn.BatchNorm1d(3), lambda m, x: m.bias(m.layer(x)[:, :3])), (2, 4)),
+        (
+            _Behind(nn.Conv2d(4, 6, 1, bias=False), nn.BatchNorm1d(54), lambda m, x: m.bias(m.layer(x).flatten(1))),
+            (2, 4, 3, 3),
+        ),
+        (_Behind(nn.Conv2d(4, 6, 1, bias=False), torch.ones(6), lambda m, x: m.layer(x) + m.bias), (2, 4, 6, 6)),
+        (
+            _Behind(nn.ConvTranspose2d(4, 4, 1, 2, bias=False), torch.ones(4, 1, 1), lambda m, x: m.layer(x) + m.bias),
+            (2, 4, 3, 3),
+        ),
+        (_linear(torch.ones(6), lambda m, x: torch.addmm(m.bias, x, m.layer.weight.t(), beta=2)), (2, 4)),
+        (_linear(torch.ones(6), lambda m, x: torch.addmm(m.bias, x, m.layer.weight.t(), alpha=2)), (2, 4)),
+        (_linear(torch.ones(6), lambda m, x: torch.add(m.layer(x), m.bias, alpha=2)), (2, 4)),
+        (
+            _linear(
+                torch.ones(6),
+                lambda m, x: F.linear(x, m.layer.weight[:3], m.bias[:3]) + F.linear(x, m.layer.weight[3:]),
+            ),
+            (2, 4),
+        ),
+        (_linear(torch.ones(3), lambda m, x: F.linear(x, m.layer.weight[::2], m.bias)), (2, 4)),
+        (_linear(torch.ones(12), lambda m, x: F.linear(x, m.layer.weight, m.bias[::2])), (2, 4)),
+        (_linear(torch.ones(1), lambda m, x: m.layer(x) + m.bias), (2, 4)),
+        (_linear(torch.ones(3, 6), lambda m, x: F.linear(x, m.layer.weight, m.bias[1])), (2, 4)),
+        (_linear(torch.ones(6), lambda m, x: (m.layer(x).view(torch.int32), m.layer(x) + m.bias)[1]), (2, 4)),
+    ],
+)
+def test_a_place_needs_one_element_for_each_output(model: nn.Module, shape: tuple[int, ...]) -> None:
+    axis = 0 if isinstance(model.layer, nn.ConvTranspose2d) else 1
+    uses, watcher = watch(model, {"layer.weight": axis}, torch.randn(shape))
+    assert uses
+    assert watcher.places.of("layer.weight") == ()
 
 
 class _NormAndSkip(nn.Sequential):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import gsprune
 from gsprune.errors import ExportError, install_command
 from gsprune.exporting import export as export_module_function
+from gsprune.exporting.comparison import cause_of
 from gsprune.networks import ActorCritic, build_encoder, example_frames
 
 EXTRA = f"the extra 'export' is not installed: {install_command('export')}"
@@ -157,6 +158,36 @@ def test_a_batch_written_into_the_code_needs_a_fixed_batch(tmp_path: Path) -> No
     with pytest.raises(ExportError):
         gsprune.export(FixedBatch(), tmp_path / "net.pt2", torch.randn(2, 4))
     gsprune.export(FixedBatch(), tmp_path / "net.pt2", torch.randn(2, 4), dynamic_batch=False)
+
+
+class FailsForOne(nn.Module):
+    """A network that works for batches of two and more examples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.squeeze().sum(1)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            FailsForOne(),
+            r"with a batch of 1: the network fails: IndexError: .*; fix the batch by `dynamic_batch=False`",
+        ),
+        (FixedBatch(), r"cannot be exported as torch: \w+: .*batch"),
+    ],
+)
+def test_an_error_names_its_cause_in_one_line(network: nn.Module, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=message) as error:
+        gsprune.export(network, tmp_path / "net.pt2", torch.randn(2, 4))
+    assert len(str(error.value).splitlines()) == 1
+    assert folder_contents(tmp_path) == []
+
+
+def test_the_cause_of_an_error_has_no_colours() -> None:
+    error = RuntimeError("failed")
+    error.__cause__ = ValueError("\x1b[96mStep 3/3\x1b[0m has no rule\nSee the trace")
+    assert cause_of(error) == "ValueError: Step 3/3 has no rule"
 
 
 @pytest.mark.parametrize(
