@@ -23,7 +23,7 @@ from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.scales import protect_reused_queries
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.temporary_eval import temporary_eval
-from gsprune.tracing.unseen import protect_unseen, unseen_modules
+from gsprune.tracing.unseen import protect_unseen, unseen_parts
 from gsprune.tracing.watcher import Watcher
 from gsprune.tracing.wrappers import refusal_of
 
@@ -117,7 +117,7 @@ def _trace_once(
             protect_reused_queries(tape)
             tie_modules(tape, model)
             tie_copies(tape, model, tape.copies)
-            unseen = unseen_modules(tape, model)
+            unseen = unseen_parts(tape, model)
             if unseen:
                 with tape.without_trail():
                     tape.unseen = protect_unseen(tape, model, unseen, lambda: _run(model, example, tape))
