@@ -69,6 +69,7 @@ def execute(
             break
         try:
             after, notes = rewrite_network(attempt, keep, optimizers, bindings, options, budget)
+            session.bound.note_shapes()
             break
         except Refusal as refusal:
             attempt = _after_refusal(attempt, refusal.with_traceback(None), budget)  # its frames hold sliced tensors

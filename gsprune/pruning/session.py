@@ -30,10 +30,10 @@ def open_session(
     forward: Callable[..., Any] | None,
     copies: Mapping[str, str] = MappingProxyType({}),
 ) -> Session:
-    """The session of a model, which is traced if it never was or if its tensors have changed. The model is not changed.
+    """The session of a model, which is traced if it never was, or if submodules or shapes of tensors have changed.
 
-    A new example or `forward` replaces the session's. `copies` is {copy: original}, submodules that the user ties. The
-    model is traced again for inputs of another size and for new ties. An earlier binding that is no longer valid is
+    The model is not changed. A new example or `forward` replaces the session's. `copies` is {copy: original}, parts
+    that the user ties. The model is traced again for inputs of another size and for new ties. An invalid binding is
     dropped.
 
     Raises:
@@ -45,11 +45,13 @@ def open_session(
         return Session(Structure(graph), example, {group.name: group.width for group in graph.groups})
     if session.structure is not None:
         copies = {**session.structure.traced.copies, **copies}
-    if session.binding is not None and not (session.binding.module is model and session.binding.is_valid()):
+    is_bound = session.binding is not None and session.binding.module is model and session.binding.is_valid()
+    is_current = is_bound or _is_current(model, session)
+    if not is_bound:
         session = replace(session, binding=None)
     is_made = session.structure is not None and session.structure.traced.example_origin == "made"
     call = _next_call(session.example, example_inputs, forward)
-    if session.structure is not None and _is_current(model, session):
+    if session.structure is not None and is_current:
         if call is session.example:
             return session
         keeps_origin = example_inputs is None or not is_made
@@ -186,8 +188,8 @@ def _fitting(kept: Mapping[str, Mapping[int, Any]], shapes: Mapping[str, tuple[i
 
 
 def _is_current(model: nn.Module, session: Session) -> bool:
-    """True if the structure still describes the model."""
-    if session.binding is not None:
-        return True
+    """True if the structure still describes the model, whose binding is invalid."""
+    if session.structure is None or (session.binding is not None and not session.binding.has_submodules()):
+        return False
     shapes = {name: tuple(tensor.shape) for name, tensor in canonical_tensors(model).items()}
-    return shapes == session.groups.graph.shapes
+    return shapes == session.structure.graph.shapes

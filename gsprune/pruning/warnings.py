@@ -1,4 +1,4 @@
-"""The warnings of a step: unreachable sparsity, modules that the example did not run, and twins pruned differently."""
+"""The warnings of a step: unreachable sparsity, parts that the example did not run, and twins pruned differently."""
 
 from __future__ import annotations
 
@@ -60,14 +60,13 @@ def _warn_if_stuck(session: Session, report: PruneReport) -> None:
 
 
 def _warn_of_unseen(model: nn.Module, graph: Graph) -> None:
-    """Warn of modules that the example did not run, because the channels that they read are unknown."""
+    """Warn of parts that the example did not run, because the channels that they read are unknown."""
     names = graph.unseen
     if names:
         _warn(
-            f"the example did not run {listed(names)} of {type(model).__name__}. These modules keep their widths, and"
-            " so do the channels that they seem to read (report.protected). If they read other channels, they will"
-            " fail. Pass an example that runs every module,"
-            " e.g. forward=lambda model, x: [model(x, task) for task in tasks]"
+            f"the example did not run {listed(names)} of {type(model).__name__}. These parts keep their widths, and so"
+            " do the channels that they seem to read (report.protected). If they read other channels, they will fail."
+            " Pass a call that runs every part, e.g. forward=lambda model, x: (model(x), model.get_value(x))"
         )
 
 

@@ -1,12 +1,12 @@
 """The tensors and modules of a model by name, and the dictionaries of stored integers, looked up once.
 
-Walking a module tree costs more than a small network's whole pruning step. A binding is valid as long as every tensor
-that pruning may cut is still the object that its module holds.
+Walking a module tree costs more than a small network's whole pruning step. A binding is valid as long as every module
+has the same submodules, parameters and buffers, and every tensor has the shape that it had after the last step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from gsprune.errors import RewriteError
 from gsprune.rewrite.size_links import Entry, SizeLink, link_entries, links_of
 from gsprune.rewrite.tensors import canonical_tensors
-from gsprune.tracing.graph import layer_of
 from gsprune.tracing.names import named_tensors
 from gsprune.tracing.structure import Structure
 
@@ -65,10 +64,10 @@ class Binding:
         self.links = links_of(
             self.module_of, graph.shapes, {name: dict(axes) for name, axes in cut.items()}, graph.aliases
         )
-        owners = sorted({part for tensor in self.tensors for part in _owners(tensor) if part in self.module_of})
-        held: dict[str, object] = {**{name: self.module_of[name] for name in owners}, **self.tensors}
-        # (registry in the module around it, key there, object) of all tensors, and of the submodules that hold them.
-        self._held = [(*self._place_of(name), each) for name, each in held.items() if layer_of(name) in self.module_of]
+        modules = list(dict.fromkeys(self.module_of.values()))
+        self._submodules = _Entries(each._modules for each in modules)
+        self._tensors = _Entries(registry for each in modules for registry in (each._parameters, each._buffers))
+        self.note_shapes()
         values = [
             (self.module_of[link.module].__dict__, link.attribute, vector, link.multiplier, link.divisor)
             for link in self.links
@@ -76,13 +75,6 @@ class Binding:
         ]
         self.parts = list(self.tensors.values()), self.cuts, values
         self._tuple_links = [link for link in self.links if link.index is not None]
-
-    def _place_of(self, name: str) -> tuple[dict[str, Any], str]:
-        """The dictionary that holds a submodule, parameter or buffer, and its key there."""
-        owner, _, leaf = name.rpartition(".")
-        module = self.module_of[owner]
-        registries = (module._modules, module._parameters)
-        return next((registry for registry in registries if leaf in registry), module._buffers), leaf
 
     @cached_property
     def parameter_names(self) -> tuple[str, ...]:
@@ -102,21 +94,40 @@ class Binding:
         """The attribute that a link sets, as it is now."""
         return self.module_of[link.module].__dict__[link.attribute]
 
+    def has_submodules(self) -> bool:
+        """True if no submodule was added, removed or replaced since the lookup."""
+        return self._submodules.are_unchanged()
+
     def is_valid(self) -> bool:
-        """True if the module still has the submodules and tensors that were looked up."""
-        return all([registry.get(leaf) is each for registry, leaf, each in self._held])
+        """True if the module has the submodules and tensors that were looked up, in the shapes after the last step."""
+        return self.has_submodules() and self._tensors.are_unchanged() and self._tensors.shapes() == self._shapes
+
+    def note_shapes(self) -> None:
+        """Note the present shapes of all tensors, at the end of a step."""
+        self._shapes = self._tensors.shapes()
 
     def tuple_entries(self, after: Structure) -> list[Entry]:
         """Stored tuples that change; the integers are in `parts`. The shapes after the step are read only if needed."""
         return link_entries(self.module_of, self._tuple_links, after.graph.shapes) if self._tuple_links else []
 
 
-def _owners(tensor: str) -> Iterator[str]:
-    """Names of the modules on the way to a tensor, without the outermost."""
-    name = tensor.rpartition(".")[0]
-    while name:
-        yield name
-        name = name.rpartition(".")[0]
+class _Entries:
+    """The entries that dictionaries had at one moment."""
+
+    def __init__(self, dictionaries: Iterable[dict[str, Any]]) -> None:
+        self._lengths = [(each, len(each)) for each in dictionaries]
+        self._entries = [(each, *entry) for each, _ in self._lengths for entry in each.items()]
+        self._values = [value for _, _, value in self._entries if isinstance(value, Tensor)]
+
+    def are_unchanged(self) -> bool:
+        """True if the dictionaries have the same keys and the same objects; runs at every step."""
+        return all([each.get(key) is value for each, key, value in self._entries]) and all(
+            [len(each) == length for each, length in self._lengths]
+        )
+
+    def shapes(self) -> list[torch.Size]:
+        """The present shapes of the tensors among the entries."""
+        return [tensor.shape for tensor in self._values]
 
 
 def _ties(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:

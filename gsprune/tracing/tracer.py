@@ -22,7 +22,7 @@ from gsprune.tracing.outputs import protect_outputs, tensors_in
 from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.temporary_eval import temporary_eval
-from gsprune.tracing.unseen import protect_unseen, unseen_modules
+from gsprune.tracing.unseen import protect_unseen, unseen_parts
 from gsprune.tracing.watcher import Watcher
 from gsprune.tracing.wrappers import refusal_of
 
@@ -115,7 +115,7 @@ def _trace_once(
             _run_in_training(model, example, tape)
             tie_modules(tape, model)
             tie_copies(tape, model, tape.copies)
-            unseen = unseen_modules(tape, model)
+            unseen = unseen_parts(tape, model)
             if unseen:
                 with tape.without_trail():
                     tape.unseen = protect_unseen(tape, model, unseen, lambda: _run(model, example, tape))

@@ -1,4 +1,4 @@
-"""An example that is given again: of another size, with other inputs, with or without its call."""
+"""A later step: with another example or call, or on a network that the user has changed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from masked_networks import masked_copy
 from torch import Tensor, nn
 
 import gsprune
@@ -262,3 +263,104 @@ def test_a_call_that_is_none_is_refused_at_a_later_step() -> None:
     gsprune.prune_step(model, 0.25, example_inputs=torch.ones(1, 3, 8, 8))
     with pytest.raises(TypeError, match="`forward` must be callable"):
         gsprune.prune_step(model, 0.5, forward="act")  # type: ignore[arg-type]
+
+
+class Heads(nn.Module):
+    """A body with a norm and a dictionary of heads, all of which run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.norm = nn.Linear(6, 20, bias=False), nn.Identity()
+        self.adapter: nn.Module | None = None
+        self.shift: Tensor | None
+        self.register_buffer("shift", None)
+        self.heads = nn.ModuleDict({"a": nn.Linear(20, 2)})
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        hidden = self.norm(self.body(x))
+        if self.adapter is not None:
+            hidden = hidden + self.adapter(hidden)
+        if self.shift is not None:
+            hidden = hidden + self.shift
+        return [head(hidden.relu()) for head in self.heads.values()]
+
+
+def _width(model: Heads) -> int:
+    return len(model.body.weight)
+
+
+def add_head(model: Heads) -> None:
+    model.heads["b"] = nn.Linear(_width(model), 3)
+
+
+def add_norm(model: Heads) -> None:
+    model.norm = nn.BatchNorm1d(_width(model))
+
+
+def add_adapter(model: Heads) -> None:
+    model.adapter = nn.Linear(_width(model), _width(model))
+
+
+def add_bias(model: Heads) -> None:
+    model.body.bias = nn.Parameter(torch.ones(_width(model)))
+
+
+def add_buffer(model: Heads) -> None:
+    model.register_buffer("shift", torch.ones(_width(model)))
+
+
+def widen(model: Heads) -> None:
+    more = 6
+    model.body.weight.data = torch.cat([model.body.weight.data, torch.rand(more, 6)])
+    model.heads["a"].weight.data = torch.cat([model.heads["a"].weight.data, torch.rand(2, more)], 1)
+
+
+@pytest.mark.parametrize("importance", ["l1", "random"])
+@pytest.mark.parametrize("change", [add_head, add_norm, add_adapter, add_bias, add_buffer, widen])
+def test_a_network_that_the_user_has_changed_is_traced_again(
+    traces: list[object], change: Callable[[Heads], None], importance: str
+) -> None:
+    model, x = made(Heads), torch.randn(4, 6)
+    assert isinstance(model, Heads)
+    gsprune.prune_step(model, 0.5, example_inputs=x, importance=importance)
+    change(model)
+    dense = copy.deepcopy(model).double().eval()
+    report = gsprune.prune_step(model, 0.7, importance=importance)
+    assert len(traces) == 1
+    assert _width(model) == 6
+    smaller, masked = model.double().eval()(x.double()), masked_copy(dense, report.removed)(x.double())
+    assert all(torch.allclose(a, b) for a, b in zip(smaller, masked, strict=True))
+    gsprune.prune_step(model, 0.8, importance=importance)
+    assert (len(traces), _width(model)) == (1, 4)
+
+
+def test_untied_weights_are_pruned_apart(traces: list[object]) -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2))
+    model[2].weight = model[1].weight
+    x = torch.randn(3, 6)
+    gsprune.prune_step(model, 0.25, example_inputs=x)
+    model[2].weight = nn.Parameter(model[2].weight.detach().clone())
+    assert gsprune.prune_step(model, 0.5).changed
+    assert len(traces) == 1
+    assert model(x).shape == (3, 2)
+
+
+def test_a_module_without_tensors_that_the_user_replaces_is_traced(traces: list[object]) -> None:
+    model = made(plain)
+    x = torch.ones(1, 3, 8, 8)
+    gsprune.prune_step(model, 0.25, example_inputs=x)
+    model[1] = nn.PixelShuffle(1)
+    model[4] = nn.AdaptiveMaxPool2d(1)
+    gsprune.prune_step(model, 0.5)
+    assert len(traces) == 1
+    assert model(x).shape == (1, 2)
+
+
+def test_tensors_that_the_user_replaces_by_others_of_the_same_shape_need_no_trace(traces: list[object]) -> None:
+    model = made(plain)
+    x = torch.ones(1, 3, 8, 8)
+    gsprune.prune_step(model, 0.25, example_inputs=x)
+    model[2].weight = nn.Parameter(torch.rand_like(model[2].weight))
+    assert gsprune.prune_step(model, 0.5).changed
+    assert not traces
+    assert model(x).shape == (1, 2)

@@ -132,3 +132,135 @@ def test_a_dead_layer_of_another_kind_costs_nothing() -> None:
     report = gsprune.prune_step(Dead(), 0.5, example_inputs=torch.randn(3, 3, 8, 8))
     assert [group.after for group in report.groups] == [12, 8]
     assert ("idle",) in [item.names for item in report.protected if "not used" in item.reason]
+
+
+class Gaussian(nn.Module):
+    """A policy head that returns a distribution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.log_std = nn.Linear(16, 3), nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor) -> torch.distributions.Normal:
+        return torch.distributions.Normal(self.mean(x), self.log_std.exp())
+
+
+class Subclass(nn.Linear):
+    pass
+
+
+class ActorCritic(nn.Module):
+    """Returns the policy; `value` runs the critic."""
+
+    def __init__(self, actor: nn.Module, critic: nn.Module) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(mlp(6, 24, 16), nn.ReLU())
+        self.actor, self.critic = actor, critic
+
+    def forward(self, x: Tensor) -> object:
+        return self.actor(self.trunk(x))
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.critic(self.trunk(x))
+
+
+HEADS = {
+    "deeper actor": (mlp(16, 12, 3), nn.Linear(16, 1)),
+    "deeper critic": (nn.Linear(16, 3), mlp(16, 12, 1)),
+    "distribution": (Gaussian(), nn.Linear(16, 5)),
+    "other class": (Subclass(16, 3), nn.Linear(16, 5)),
+    "norm first": (nn.Linear(16, 3), nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 5))),
+}
+
+
+@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+def test_an_unused_head_of_another_class_keeps_its_inputs(heads: tuple[nn.Module, nn.Module]) -> None:
+    model, x = ActorCritic(*heads), torch.randn(3, 6)
+    with pytest.warns(gsprune.PruneWarning, match="the example did not run critic of ActorCritic"):
+        report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert {group.initial: group.after for group in report.groups}[24] == 12
+    assert torch.isfinite(model.value(x)).all()
+
+
+class Contrast(ActorCritic):
+    """A bare matrix compares features, as in CURL."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(16, 3), nn.Identity())
+        self.matrix = nn.Parameter(torch.rand(16, 16))
+
+    def value(self, x: Tensor) -> Tensor:
+        features = self.trunk(x)
+        return features @ self.matrix @ features.T
+
+
+class Decoding(ActorCritic):
+    """The parts of a decoder are in a dictionary, none of which runs."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(16, 3), nn.Identity())
+        self.decoder = nn.ModuleDict({"hidden": nn.Linear(16, 10), "last": nn.Linear(10, 6)})
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.decoder["last"](self.decoder["hidden"](self.trunk(x)).relu())
+
+
+class Branchy(ActorCritic):
+    """Leaves at the first exit if it is sure."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(16, 3), nn.Identity())
+        self.is_sure = True
+        self.later, self.last = nn.Linear(16, 30), nn.Linear(30, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.trunk(x)
+        return self.actor(x) if self.is_sure else self.last(self.later(x))
+
+    def value(self, x: Tensor) -> Tensor:
+        self.is_sure = False
+        return self(x)
+
+
+@pytest.mark.parametrize(("kind", "part"), [(Contrast, "matrix"), (Decoding, "decoder"), (Branchy, "later")])
+def test_unused_matrices_lists_and_branches_keep_their_inputs(kind: type[ActorCritic], part: str) -> None:
+    model, x = kind(), torch.randn(3, 6)
+    with pytest.warns(gsprune.PruneWarning, match=f"the example did not run {part} of"):
+        report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert [group.after for group in report.groups] == [12]
+    assert torch.isfinite(model.value(x)).all()
+
+
+def test_an_unused_value_head_of_a_width_that_no_tensor_has_is_named() -> None:
+    model, x = ActorCritic(nn.Linear(16, 3), mlp(16 + 3, 12, 1)), torch.randn(3, 6)
+    with pytest.warns(gsprune.PruneWarning, match=r"the example did not run critic of .* will fail"):
+        report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert [group.after for group in report.groups] == [12, 8]
+
+
+class Idle(nn.Module):
+    """A convolution reads a tensor in the middle, in a call besides the forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.trunk, self.head = nn.Conv2d(3, 24, 3), nn.Conv2d(24, 16, 3), nn.Conv2d(16, 2, 1)
+        self.aside = nn.Conv2d(24, 5, 1)
+        self.norm, self.token = nn.GroupNorm(1, 16), nn.Parameter(torch.zeros(1, 1, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.trunk(self.stem(x).relu()).relu())
+
+
+def test_an_unused_part_with_a_gradient_keeps_its_inputs() -> None:
+    model, x = Idle(), torch.randn(2, 3, 8, 8)
+    (model(x).sum() + model.aside(model.stem(x)).sum()).backward()
+    with pytest.warns(gsprune.PruneWarning, match="the example did not run aside of Idle"):
+        report = gsprune.prune_step(model, 0.5, example_inputs=x)
+    assert [group.after for group in report.groups] == [8]
+    assert model.aside(model.stem(x)).shape == (2, 5, 6, 6)
+
+
+def test_unused_layers_norms_and_tokens_without_a_gradient_cost_nothing() -> None:
+    model, x = Idle(), torch.randn(2, 3, 8, 8)
+    model(x).sum().backward()
+    assert [group.after for group in gsprune.prune_step(model, 0.5, example_inputs=x).groups] == [12, 8]
