@@ -33,6 +33,7 @@ from gsprune.rewrite.watched_call import Failure, Outcome, WrongNumberError, wat
 from gsprune.tracing.graph import layer_of
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
+from gsprune.tracing.training_mode import is_user_class
 
 __all__ = ["ForwardBudget", "Refusal", "Verification", "cut_groups"]
 
@@ -67,8 +68,10 @@ class Refusal(Exception):  # noqa: N818, the step goes on with another plan
 
     @property
     def where(self) -> str:
-        """The innermost module that was running, as a part of a message."""
-        return f" in {type(self.failure.modules[-1]).__name__}" if self.failure.modules else ""
+        """The innermost module of the user that was running, or else of torch, as a part of a message."""
+        names = [type(module).__name__ for module in self.failure.modules if is_user_class(type(module))]
+        names = names or [type(module).__name__ for module in self.failure.modules]
+        return f" in {names[-1]}" if names else ""
 
 
 class Verification:
