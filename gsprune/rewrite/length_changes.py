@@ -10,6 +10,8 @@ from gsprune.tracing.graph import Graph
 
 __all__ = ["LengthChange", "Sizes", "changed_lengths", "lengths_of", "lengths_of_parts"]
 
+_UNITS = ".units"  # end of the keys of `lengths_of` for groups
+
 Sizes = Collection[tuple[int, int]]  # (before the step, after it)
 
 
@@ -17,7 +19,7 @@ Sizes = Collection[tuple[int, int]]  # (before the step, after it)
 class LengthChange:
     """A length that a step changes: that of an axis, or that of one head if the axis has `divisor` heads.
 
-    `tensor` is a key of `lengths_of`.
+    `tensor` is a key of `lengths_of`. A part of a split may have `multiplier` channels for each unit of its group.
     """
 
     tensor: str
@@ -25,6 +27,12 @@ class LengthChange:
     divisor: int
     before: int
     after: int
+    multiplier: int = 1
+
+    @property
+    def is_units(self) -> bool:
+        """True for the number of units of a group."""
+        return self.tensor.endswith(_UNITS)
 
     def is_in(self, module: str) -> bool:
         """True if the tensor belongs to a module or its submodules."""
@@ -37,7 +45,7 @@ class LengthChange:
 
 def lengths_of(graph: Graph) -> dict[str, Shape]:
     """Shapes of all tensors, and the number of units of every group: a part of a split may be as long as no axis."""
-    return {**graph.shapes, **{f"{group.name}.units": (group.num_units,) for group in graph.groups}}
+    return {**graph.shapes, **{f"{group.name}{_UNITS}": (group.num_units,) for group in graph.groups}}
 
 
 def changed_lengths(graph: Graph, after: Mapping[str, Shape]) -> list[LengthChange]:
@@ -60,11 +68,22 @@ def changed_lengths(graph: Graph, after: Mapping[str, Shape]) -> list[LengthChan
 
 
 def lengths_of_parts(lengths: Sequence[LengthChange], sizes: Sizes) -> list[LengthChange]:
-    """Equal parts of whole axes that have the given sizes: several heads may shrink as one unit."""
-    return [
+    """Equal parts of whole axes that have the given sizes, and multiples of the number of a group's units.
+
+    Several heads may shrink as one unit. Tied parts of a split may have different sizes.
+    """
+    parts = [
         LengthChange(length.tensor, length.axis, length.before // before, before, now)
         for length in lengths
         for before, now in sizes
         if length.divisor == 1 and length.before > before and length.before % before == 0
         if length.before // before * now == length.after
     ]
+    multiples = [
+        LengthChange(length.tensor, length.axis, 1, before, now, before // length.before)
+        for length in lengths
+        for before, now in sizes
+        if length.is_units and before > length.before and before % length.before == 0
+        if before // length.before * length.after == now
+    ]
+    return parts + multiples

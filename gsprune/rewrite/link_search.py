@@ -15,7 +15,7 @@ __all__ = ["link_to", "links_of_arguments", "links_of_module"]
 
 def link_to(key: IntegerKey, length: LengthChange) -> SizeLink:
     """The link of a stored integer that follows a length."""
-    return SizeLink(*key, length.tensor, length.axis, divisor=length.divisor)
+    return SizeLink(*key, length.tensor, length.axis, length.multiplier, length.divisor)
 
 
 def links_of_module(
@@ -52,6 +52,9 @@ def links_of_arguments(
             and (length.is_one_of(needed) or (also_own and length.divisor == 1 and length.is_in(key[0])))
         ]
         if fitting:
-            ranks = [(not each.is_one_of(needed), not each.is_in(key[0]), each.divisor != 1) for each in fitting]
+            ranks = [
+                (not each.is_one_of(needed), not each.is_in(key[0]), (each.multiplier, each.divisor) != (1, 1))
+                for each in fitting
+            ]
             found.append(link_to(key, fitting[ranks.index(min(ranks))]))
     return found

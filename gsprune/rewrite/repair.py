@@ -47,6 +47,7 @@ class Repair:
         expected: the sizes that each operation must make.
         budget: number of forwards that the search may run.
         linked_values: the integers with earlier links, which are set already -> their values before.
+        training: True to run the forward in training mode.
 
     Attributes:
         links: the links found.
@@ -65,10 +66,12 @@ class Repair:
         transaction: Transaction,
         budget: int,
         linked_values: Mapping[IntegerKey, int],
+        *,
+        training: bool = False,
     ) -> None:
         self.model, self.example, self.shapes, self.lengths = model, example, shapes, lengths
         self.expected, self.transaction, self.budget = expected, transaction, budget
-        self.linked_values = dict(linked_values)
+        self.linked_values, self.training = dict(linked_values), training
         self.modules = dict(model.named_modules())
         self.names = {id(module): name for name, module in self.modules.items()}
         self.links: list[SizeLink] = []
@@ -87,7 +90,7 @@ class Repair:
 
     def _run(self) -> Outcome:
         self.forwards += 1
-        return watched_call(self.model, self.example, self.expected, find_stored_sizes=True)
+        return watched_call(self.model, self.example, self.expected, training=self.training, find_stored_sizes=True)
 
     def _try(self, entries: Sequence[Entry], *, further: bool = True) -> bool:
         """Set entries, and keep them if the forward then passes or gets further (or as far, without `further`).

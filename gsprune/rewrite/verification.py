@@ -35,6 +35,7 @@ from gsprune.tracing.graph import layer_of
 from gsprune.tracing.outputs import tensors_in
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
+from gsprune.tracing.training_mode import is_user_class
 
 __all__ = ["ForwardBudget", "Refusal", "Verification", "cut_groups"]
 
@@ -69,8 +70,10 @@ class Refusal(Exception):  # noqa: N818, the step goes on with another plan
 
     @property
     def where(self) -> str:
-        """The innermost module that was running, as a part of a message."""
-        return f" in {type(self.failure.modules[-1]).__name__}" if self.failure.modules else ""
+        """The innermost module of the user that was running, or else of torch, as a part of a message."""
+        names = [type(module).__name__ for module in self.failure.modules if is_user_class(type(module))]
+        names = names or [type(module).__name__ for module in self.failure.modules]
+        return f" in {names[-1]}" if names else ""
 
 
 class Verification:
@@ -144,7 +147,34 @@ class Verification:
             failure = outcome.failure or self._difference(outcome)
         if failure is not None:
             raise Refusal(failure, self._groups_to_blame(outcome.operations, failure), links)
+        if self.session.groups.traced.training_trail:
+            links = self._check_in_training(links, transaction)
         return self._set_links_of_copies(links, transaction)
+
+    def _check_in_training(self, links: tuple[SizeLink, ...], transaction: Transaction) -> tuple[SizeLink, ...]:
+        """Run the small network in training mode, in which the dense one has run; returns the links after repair.
+
+        Only errors count: the outputs depend on random numbers.
+
+        Raises:
+            Refusal: the network cannot be repaired, or fails in eval mode after the repair.
+        """
+        outcome = watched_call(self.model, self.example, (), training=True)  # counts the operations
+        failure = outcome.failure
+        if failure is None:
+            return links
+        repair = self._repair(transaction, training=True)
+        left = self._without(links, repair.given_up, transaction)
+        repaired = tuple(dict.fromkeys((*left, *repair.links)))
+        if repair.outcome.failure is not None:
+            outcome, failure, links = repair.outcome, repair.outcome.failure, repaired
+        else:
+            self.budget.used += 1
+            again = watched_call(self.model, self.example)
+            if again.failure is None and self._difference(again) is None:
+                return repaired
+        groups = self._groups_to_blame(outcome.operations, failure, training=True)
+        raise Refusal(failure, groups or cut_groups(self.session.groups, self.after), links)
 
     def _without(
         self, links: tuple[SizeLink, ...], given_up: Collection[IntegerKey], transaction: Transaction
@@ -171,13 +201,16 @@ class Verification:
         transaction.set_entries(link_entries(module_of, more, lengths_of(self.after.graph)))
         return tuple(dict.fromkeys((*links, *more)))
 
-    def _repair(self, transaction: Transaction) -> Repair:
+    def _repair(self, transaction: Transaction, *, training: bool = False) -> Repair:
         """Search stored sizes with half of the budget; the other half is for attempts that protect groups."""
         before, budget = self.session.groups, self.budget.left // 2
         shapes = lengths_of(self.after.graph)
         lengths = changed_lengths(before.graph, shapes)
-        expected = self.after.expected_operations(before)
-        repair = Repair(self.model, self.example, shapes, lengths, expected, transaction, budget, self.values_before)
+        expected = self.after.expected_operations(before, training=training)
+        values = self.values_before
+        repair = Repair(
+            self.model, self.example, shapes, lengths, expected, transaction, budget, values, training=training
+        )
         repair.search()
         self.budget.used += repair.forwards
         return repair
@@ -194,7 +227,7 @@ class Verification:
             difference = settle(self.doubt, precise.output, self.expected_output)
         return None if difference is None else Failure(difference, None, ())
 
-    def _groups_to_blame(self, operations: int, failure: Failure) -> Collection[str]:
+    def _groups_to_blame(self, operations: int, failure: Failure, *, training: bool = False) -> Collection[str]:
         """Groups that this step cuts and that pass through the failing operation, or else through the nearest one."""
         if failure.error is None:
             return ()
@@ -202,7 +235,8 @@ class Verification:
         recurrent = self._groups_of_recurrent(failure, cut)
         if recurrent:
             return recurrent
-        trail = self.session.groups.traced.trail
+        traced = self.session.groups.traced
+        trail = traced.training_trail if training else traced.trail
         if isinstance(failure.error, WrongNumberError):
             scale = trail[operations].scale
             queries = [name for name in scale.groups if name in cut] if scale is not None else []

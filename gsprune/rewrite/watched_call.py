@@ -22,6 +22,7 @@ from gsprune.tracing.rules.registry import Operation
 from gsprune.tracing.structure import ExpectedOperation
 from gsprune.tracing.temporary_eval import temporary_eval
 from gsprune.tracing.tracer import modules_on_traceback
+from gsprune.tracing.training_mode import set_training_mode
 
 __all__ = ["Failure", "Outcome", "WrongNumberError", "watched_call"]
 
@@ -141,13 +142,15 @@ def watched_call(
     example: Example,
     expected: Sequence[ExpectedOperation] | None = None,
     *,
+    training: bool = False,
     find_stored_sizes: bool = False,
     call: Callable[[nn.Module, Example], Any] | None = None,
 ) -> Outcome:
     """Call the model on the example in the mode in which it was traced, and restore its state.
 
-    Without `expected` operations nothing is compared, which saves microseconds per operation. `find_stored_sizes` finds
-    the attributes that the arguments of a failing call come from. `call(model, example)` replaces the example's own.
+    Without `expected` operations nothing is compared, which saves microseconds per operation. With `training`, the
+    user's modules are in training mode. `find_stored_sizes` finds the attributes that the arguments of a failing call
+    come from. `call(model, example)` replaces the example's own.
 
     Raises:
         Exception: memory ran out, and `call` is None.
@@ -155,6 +158,8 @@ def watched_call(
     sizes, watcher = _ExpectedSizes(expected or ()), StoredSizeWatcher()
     try:
         with temporary_eval(model):
+            if training:
+                set_training_mode(model)
             if find_stored_sizes:
                 mark_stored_sizes(model)
             if expected is not None:
@@ -166,7 +171,7 @@ def watched_call(
         if call is None and is_out_of_memory(error):
             raise
         reason = str(error).strip() or "no message"
-        message = f"{type(error).__name__}: {reason.splitlines()[0]}"
+        message = f"{type(error).__name__}: {reason.splitlines()[0]}{' (in training mode)' if training else ''}"
         return Outcome(None, Failure(message, error, modules_on_traceback(error), watcher.sizes), sizes.operations)
     return Outcome(output, None, sizes.operations)
 

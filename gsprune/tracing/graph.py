@@ -125,6 +125,8 @@ class Graph:
         mixed: names of the groups whose channels meet each other without a weight of the network: in a norm or softmax
             over channels, a sum over them, a product of two activations.
         trail: every operation that the traced forward dispatched, in order.
+        training_trail: those of the forward in training mode; empty if it does not run, or if no code of the user
+            depends on the mode.
         queries: rows whose removal changes an attention's scale.
         copies: {copy: original}, names of submodules that lose the same channels.
         unseen: submodules that the traced forward has not run, and that may read channels.
@@ -141,6 +143,7 @@ class Graph:
     inexact: tuple[str, ...]
     mixed: frozenset[str] = frozenset()
     trail: tuple[TrailOperation, ...] = ()
+    training_trail: tuple[TrailOperation, ...] = ()
     queries: tuple[Queries, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from gsprune.tracing.components import Components, atoms_in, first_indices
 from gsprune.tracing.graph import Graph, Group, Member, Protected, Queries, layer_of
 from gsprune.tracing.originals import was_written, writable_tensors
 from gsprune.tracing.tape import Tape
-from gsprune.tracing.trail import TrailOperation, build_trail
+from gsprune.tracing.trail import TracedOperation, TrailOperation, build_trail
 
 __all__ = ["build_graph"]
 
@@ -46,7 +46,8 @@ def build_graph(
         inexact=_inexact(tape, components),
         mixed=_mixed(tape, components, groups, group_of),
         queries=_queries(tape),
-        trail=_trail(tape, components, groups, group_of, unit_of),
+        trail=_trail(tape.trail, components, groups, group_of, unit_of),
+        training_trail=_trail(tape.training_trail, components, groups, group_of, unit_of),
     )
 
 
@@ -82,15 +83,19 @@ def _queries(tape: Tape) -> tuple[Queries, ...]:
 
 
 def _trail(
-    tape: Tape, components: Components, groups: Sequence[Group], group_of: IntArray, unit_of: IntArray
+    operations: Sequence[TracedOperation],
+    components: Components,
+    groups: Sequence[Group],
+    group_of: IntArray,
+    unit_of: IntArray,
 ) -> tuple[TrailOperation, ...]:
-    """The trail in units. `group_of` and `unit_of` are indexed by component."""
+    """A trail in units. `group_of` and `unit_of` are indexed by component."""
     counts = [group.num_units for group in groups]
     first_unit = np.cumsum([0, *counts])
     of_component = np.where(group_of < 0, -1, unit_of + first_unit[group_of])
     group_of_unit = np.append(np.repeat(np.arange(len(groups)), counts), -1)
     units = of_component[components.labels].astype(np.int32)
-    return build_trail(tape.trail, units, group_of_unit.astype(np.int32), [group.name for group in groups])
+    return build_trail(operations, units, group_of_unit.astype(np.int32), [group.name for group in groups])
 
 
 def _groups(

@@ -146,8 +146,11 @@ class Structure:
         ]
         return smaller, keeps
 
-    def expected_operations(self, before: Structure) -> list[ExpectedOperation]:
-        """The operations of the present network in the order of the trace, if its code uses no fixed sizes."""
+    def expected_operations(self, before: Structure, *, training: bool = False) -> list[ExpectedOperation]:
+        """The operations of the present network in the order of the trace, if its code uses no fixed sizes.
+
+        With `training`, those of the forward in training mode.
+        """
         alive, present = np.append(self._alive, True), np.append(before._alive, True)
         lengths_of: dict[int, tuple[int, int]] = {}
 
@@ -170,7 +173,7 @@ class Structure:
                 each.numbers if each.scale is None else (*each.numbers, (each.scale.place, scaled(each.scale))),
                 each.reading,
             )
-            for each in self.traced.trail
+            for each in (self.traced.training_trail if training else self.traced.trail)
         ]
 
     def kept(self) -> dict[str, dict[int, IntArray]]:

@@ -85,6 +85,7 @@ class Tape:
         unweighted: layers over channels that were summed without a weight of the network.
         weight_uses: weight -> number of uses of each of its elements, over the whole batch.
         trail: the operations in order.
+        training_trail: the operations of the forward in training mode; empty if it does not run, or has no other path.
         scale: the factor by which the running operation scales, if it follows a width.
         marked: references to every tensor with channels that the forward has computed; a tensor may be deleted.
         stored: layers of tensors that are alive after the call without being returned.
@@ -116,6 +117,7 @@ class Tape:
         self.unweighted: list[Labels] = []
         self.weight_uses: dict[str, float] = {}
         self.trail: list[TracedOperation] = []
+        self.training_trail: list[TracedOperation] = []
         self.scale: Scale | None = None
         self.marked: list[ref[torch.Tensor]] = []
         self.stored: list[Labels] = []
@@ -234,6 +236,16 @@ class Tape:
         yield
         del self.trail[operations:]
         self.weight_uses = uses
+
+    @contextmanager
+    def discarded_on_error(self) -> Iterator[None]:
+        """A block whose notes are dropped if it raises an error."""
+        notes = {name: value.copy() for name, value in vars(self).items() if isinstance(value, list | dict | set)}
+        try:
+            yield
+        except Exception:
+            vars(self).update(notes)
+            raise
 
     # -- verbs for rules ----------------------------------------------------------------------------------------------
 

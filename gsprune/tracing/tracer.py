@@ -22,6 +22,7 @@ from gsprune.tracing.outputs import protect_outputs, tensors_in
 from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.temporary_eval import temporary_eval
+from gsprune.tracing.training_mode import reads_training, set_training_mode
 from gsprune.tracing.unseen import protect_unseen, unseen_parts
 from gsprune.tracing.watcher import Watcher
 from gsprune.tracing.wrappers import refusal_of
@@ -126,11 +127,21 @@ def _trace_once(
 
 
 def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
-    """Run once more to reach tensors that only training uses (noisy layers, auxiliary heads, the user's statistics).
+    """Run once more to reach what only training uses (noise, noisy layers, auxiliary heads, the user's statistics).
 
-    Only the modules that own such tensors, and the modules around them, are in training mode.
+    If the user's code depends on the mode, all modules of the user are in training mode. If that fails, or no code
+    depends on the mode, only modules that own unused tensors, and the modules around them, are in training mode.
     """
-    owners = _owners_of_unused(model, tape)
+    if reads_training(model, example.forward):
+        set_training_mode(model)
+        operations, populations = len(tape.trail), len(tape.populations)
+        with tape.without_trail(), suppress(TraceError), tape.discarded_on_error():
+            protect_outputs(tape, model, _run(model, example, tape))
+            tape.training_trail = tape.trail[operations:]
+            del tape.populations[populations:]  # `Graph.inexact` is about the outputs in eval mode
+        for module in model.modules():
+            module.training = False
+    owners = set() if tape.training_trail else _owners_of_unused(model, tape)
     if not owners:
         return
     around = {"", *(".".join(owner.split(".")[:end]) for owner in owners for end in range(1, owner.count(".") + 2))}
