@@ -30,9 +30,8 @@ class Attention(nn.Module):
         self.q, self.k, self.v = (nn.Linear(12, 16) for _ in range(3))
         self.norm = nn.LayerNorm(16) if norm else nn.Identity()
         self.out = nn.Linear(16, 4)
-        if attend in WITH_PARAMETERS:
-            self.bias, self.position = nn.Parameter(torch.randn(2, 1, 8)), nn.Parameter(torch.randn(5, 16))
-            self.low, self.high = nn.Parameter(torch.randn(2, 12)), nn.Parameter(torch.randn(16, 2))
+        for name, shape in PARAMETERS.get(attend, {}).items():
+            self.register_parameter(name, nn.Parameter(torch.randn(shape)))
         if attend is normed_weight:
             parametrizations.weight_norm(self.q)
 
@@ -118,7 +117,7 @@ def biased_by_distance(net: Any, x: Tensor) -> Tensor:
 def pooled(net: Any, x: Tensor) -> Tensor:
     """One logit per position, divided by the root of the width that it was computed from."""
     h = torch.tanh(net.q(x))
-    logits = h @ net.high[:, :1] / math.sqrt(h.shape[-1])
+    logits = h @ net.logit / math.sqrt(h.shape[-1])
     return logits.softmax(1) * (h + net.k(x) + net.v(x))
 
 
@@ -133,7 +132,12 @@ def sum_over_heads(net: Any, x: Tensor) -> Tensor:
     return net.weighted(torch.tanh(q.unsqueeze(3) + k.unsqueeze(2)).sum(-1) / math.sqrt(q.shape[-1]), v)
 
 
-WITH_PARAMETERS = (bias_of_queries, positions_on_both, low_rank_weight, pooled)
+PARAMETERS: dict[Attend, dict[str, tuple[int, ...]]] = {
+    bias_of_queries: {"bias": (2, 1, 8)},
+    positions_on_both: {"position": (5, 16)},
+    low_rank_weight: {"low": (2, 12), "high": (16, 2)},
+    pooled: {"logit": (16, 1)},
+}
 NETWORKS = [
     *(bias_of_queries, positions_on_both, low_rank_weight, heads_in_the_batch, normed_weight, standardised_weight),
     *(queries_as_values, biased_by_distance, pooled, weights_of_attention, sum_over_heads),
@@ -184,33 +188,29 @@ def test_a_check_of_scales_changes_nothing_if_the_step_fails() -> None:
     torch.testing.assert_close(model(X), expected, rtol=0, atol=0)
 
 
-class Retention(nn.Module):
-    """Linear attention with a decay per head, which stores the number of heads; whole heads are removed."""
+class DecayedHeads(nn.Module):
+    """A factor per head, in a forward that stores the number of heads; whole heads are removed."""
 
     def __init__(self, heads: int, norm: bool) -> None:
         super().__init__()
         self.heads = heads
-        self.q, self.k, self.v, self.out = (nn.Linear(12, 12, bias=False) for _ in range(4))
+        self.first, self.second = nn.Linear(12, 12), nn.Linear(12, 3)
         self.norm = nn.LayerNorm(12) if norm else nn.Identity()
         self.register_buffer("decay", 1 - 2.0 ** (-1 - torch.arange(heads).double()))
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (layer(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        state, outputs = torch.zeros((), dtype=x.dtype), []
-        for place in range(x.shape[1]):
-            state = self.decay[:, None, None] * state + k[:, :, place, :, None] * v[:, :, place, None, :]
-            outputs.append((q[:, :, place, :, None] * state).sum(-2))
-        return self.out(self.norm(torch.stack(outputs, 1).flatten(2)))
+        heads = self.first(x).view(*x.shape[:2], self.heads, -1)
+        return self.second(self.norm((heads * self.decay[:, None]).flatten(2)))
 
 
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("heads", [2, 3])
 def test_a_stored_number_of_heads_follows_down_to_one(heads: int, norm: bool) -> None:
     torch.manual_seed(0)
-    model = Retention(heads, norm).double()
+    model = DecayedHeads(heads, norm).double()
     dense = copy.deepcopy(model)
     report = gsprune.prune_step(model, 0.5, example_inputs=X)
-    assert model.heads == heads - 1
+    assert model.first.out_features == 12 * (heads - 1) // heads
     with torch.no_grad(), affine_norms():
         expected, got = masked_copy(dense, report.removed)(X), model(X)
     torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
