@@ -173,6 +173,7 @@ class Verification:
             again = watched_call(self.model, self.example)
             if again.failure is None and self._difference(again) is None:
                 return repaired
+        self.budget.used = 0  # each refusal protects a group, so the attempts end
         groups = self._groups_to_blame(outcome.operations, failure, training=True)
         raise Refusal(failure, groups or cut_groups(self.session.groups, self.after), links)
 

@@ -195,6 +195,27 @@ def test_a_size_written_into_training_code_protects_only_its_channels() -> None:
     model(FRAMES)
 
 
+class ManyWrittenSizes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(6 if index == 0 else 8, 8) for index in range(12)])
+        self.hidden, self.head = nn.Linear(8, 10), nn.Linear(10, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x).relu()
+            if self.training:
+                x = x + torch.randn(len(x), 8)
+        return self.head(self.hidden(x))
+
+
+def test_sizes_written_into_training_code_do_not_use_up_the_forwards_of_a_step() -> None:
+    model = ManyWrittenSizes()
+    gsprune.prune_step(model, 0.5, example_inputs=X)
+    assert [layer.out_features for layer in (*model.layers, model.hidden)] == [8] * 12 + [5]
+    model(X)
+
+
 class Consistency(nn.Module):
     """Two projections whose outputs only a loss in training compares."""
 
