@@ -141,14 +141,15 @@ class NetworkFit:
     def _fit(self, batch: int, use: Use) -> None:
         """Solve a consumer at its first use in a batch, before the operation of the pruned network reads the weight.
 
-        A batch in which the weight reads other positions than in the dense network is left out.
+        If it reads other samples than in the dense network, because they are routed otherwise, the dense network's
+        inputs are fitted. A batch in which it reads other positions is left out.
         """
         key = batch, use.weight
         if use.weight not in self._fits or key in self._arrived:
             return
         self._arrived.add(key)
         samples = self._samples.get(key, [])
-        if not samples or not samples[0].matches(use):
+        if not samples or not (samples[0].is_routed or samples[0].matches(use)):
             return
         fit = self._fits[use.weight]
         for sample in samples:

@@ -35,6 +35,7 @@ class PatchSample:
     Attributes:
         products: (rows, outputs), the products of patches and weights.
         channels: a sample of the inputs; None for a pointwise convolution, whose patches are its inputs.
+        is_routed: True if indices have selected the samples.
     """
 
     def __init__(
@@ -49,15 +50,19 @@ class PatchSample:
         is_pointwise = use.kernel is not None and prod(use.kernel.sizes) == 1
         self.channels = None if is_pointwise else Sample(use, max_rows, seed, is_first)
         kept = torch.from_numpy(consumer.kept).to(patches.device)
-        self._dense = None if is_first else patches[:, kept].flatten(1)
+        self.is_routed, self._route, self._is_first = use.route is not None, use.route, is_first
+        self._dense = patches[:, kept].flatten(1) if self.is_routed or not is_first else None
 
     def matches(self, use: Use) -> bool:
-        """True if the pruned network's use has the same positions."""
-        return use.kernel is not None and _num_patches(use) == self.num_rows
+        """True if the pruned network's use has the same positions of the same samples."""
+        return use.kernel is not None and _num_patches(use) == self.num_rows and use.route == self._route
 
     def pruned(self, use: Use) -> Tensor:
-        """(rows, kept inputs at all kernel positions) of the pruned network; of the dense one without `is_first`."""
-        return _patches(use, self._rows).flatten(1) if self._dense is None else self._dense
+        """(rows, kept inputs at all kernel positions) of the network whose inputs `Sample` reads."""
+        if self._is_first and self.matches(use):
+            return _patches(use, self._rows).flatten(1)
+        assert self._dense is not None
+        return self._dense
 
 
 def num_patch_rows(use: Use, num_kept: int, weights: Tensor, num_batches: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from gsprune.compensation.constant_places import PRODUCTS, ConstantPlace, ConstantPlaces
+from gsprune.compensation.routing import note_route, route_of
 from gsprune.compensation.stored_tensors import StoredTensors
 from gsprune.compensation.uses import ConvGeometry, Use, padding_share
 from gsprune.errors import GspruneError, TraceError, failure_text, is_out_of_memory
@@ -65,6 +67,7 @@ class UseWatcher(OperationMode):
             result = func(*args, **kwargs)
             self.places.note_view(inputs, outputs_of(result))
             self._note_sources(operation.name, inputs, result)
+            note_route(operation.name, inputs, result)
             return result
         use = self._use(operation.name, args)
         for tensor in inputs:
@@ -75,11 +78,13 @@ class UseWatcher(OperationMode):
                     self.unsupported.setdefault(name, operation.name)
         self.places.note_inputs(operation.name, args, kwargs, inputs)
         if use is not None and use.inputs.numel() > 0:  # an expert may get no sample
-            self._on_use(use)
+            self._on_use(replace(use, route=route_of(use.inputs)))
         result = func(*args, **kwargs)
         if use is not None:
             self.places.note_use(use, operation.name, args, kwargs, result)
         self._note_sources(operation.name, inputs, result)
+        if not inputs or self._stored.name_of(inputs[0]) is None:  # a row of a table is no sample
+            note_route(operation.name, inputs, result)
         return result
 
     def _note_sources(self, op: str, inputs: Sequence[Tensor], result: Any) -> None:

@@ -40,6 +40,7 @@ class Use:
         transposed: True for a transposed convolution.
         padding: the share of zero padding among the elements that it reads, in [0, 1).
         kernel: the geometry of a convolution with one group that is not transposed; else None.
+        route: a number for the indices that have selected the samples (`routing`); None if all samples are read.
     """
 
     weight: str
@@ -49,6 +50,7 @@ class Use:
     transposed: bool = False
     padding: float = 0.0
     kernel: ConvGeometry | None = None
+    route: int | None = None
 
     @property
     def is_depthwise(self) -> bool:

@@ -397,6 +397,33 @@ def test_an_expert_without_samples_counts_as_not_reached(layer: Callable[[int, i
         torch.testing.assert_close(net(batch), output, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("expert", [nn.Linear(WIDTH, 4), nn.Conv1d(WIDTH, 4, 1), nn.Conv1d(WIDTH, 8, 1)])
+def test_samples_that_the_pruned_network_routes_otherwise_are_not_compared_with_others(expert: nn.Module) -> None:
+    class Sorted(nn.Module):
+        """A layer that reads the samples in the order of their scores."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.gate, self.expert, self.is_sorted = nn.Linear(3, WIDTH), nn.Linear(WIDTH, 1), expert, True
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.first(x).relu()
+            rows = self.gate(h)[:, 0].argsort()
+            h = h[rows] if self.is_sorted else h
+            return self.expert(h if isinstance(expert, nn.Linear) else h[:, :, None])
+
+    net, x = Sorted().double().eval(), torch.randn(512, 3, dtype=torch.float64)
+    randomize(net, 0)
+    reference = copy.deepcopy(net)
+    reference.is_sorted = False
+    explained = []
+    for each in (net, reference):
+        report = remove_units(each, {"first": REMOVED}, (x,))
+        assert report is not None
+        explained.append({consumer.weight: consumer.explained for consumer in report.consumers}["expert.weight"])
+    assert explained[0] == pytest.approx(explained[1], abs=1e-6)
+
+
 def test_a_mixture_of_kernels_is_reported_as_not_compensated() -> None:
     class Mixture(nn.Conv2d):
         def __init__(self) -> None:
