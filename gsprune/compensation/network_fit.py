@@ -19,7 +19,7 @@ from gsprune.compensation.sample import Sample
 from gsprune.compensation.targets import dense_weights, find_targets
 from gsprune.compensation.use_watcher import watch_calls
 from gsprune.compensation.uses import Use
-from gsprune.errors import RewriteError
+from gsprune.errors import RewriteError, failure_text
 from gsprune.rewrite.adjustment import SmallerNetwork
 from gsprune.rewrite.binding import Binding
 from gsprune.rewrite.plan import RewritePlan
@@ -69,7 +69,7 @@ class NetworkFit:
         """Run the pruned network, write its weights, and report.
 
         Raises:
-            RewriteError: the calibration data makes inputs NaN or infinite.
+            RewriteError: the calibration data makes inputs NaN or infinite, or the pruned network fails on it.
         """
         self._stack = stack
         for name, places in self._constants.items():
@@ -80,7 +80,14 @@ class NetworkFit:
             else:
                 self._fits[name] = ConsumerFit(consumer, targets, self.linear)
         with borrow_tensors(self.session.model, self.bindings[0]):
-            watch_calls(self.session.model, self._consumers.axes, self.calls, self._fit)
+            try:
+                watch_calls(self.session.model, self._consumers.axes, self.calls, self._fit)
+            except ValueError as error:
+                raise RewriteError(
+                    "the pruned network fails on `calibration`, although the dense network does not:"
+                    f" {failure_text(error.__cause__ or error)}; nothing was changed. Pass inputs of the calibration"
+                    " data as `example_inputs`, on which the pruned network is checked"
+                ) from error
         reports, skipped = [], self._consumers.skipped
         for name, fit in self._fits.items():
             if not self._num_added[name]:

@@ -597,6 +597,19 @@ def test_errors_of_the_watchers_are_not_blamed_on_the_calibration_data(monkeypat
     assert snapshot(net)["tensors"] == before
 
 
+def test_a_pruned_network_that_fails_on_the_calibration_data_is_named() -> None:
+    def code(consumer: nn.Module, x: Tensor) -> Tensor:
+        return consumer(x.view(-1, WIDTH) if len(x) > 4 else x)
+
+    net = Consumed(nn.Linear(3, WIDTH), nn.Linear(WIDTH, 4), code)
+    before = snapshot(net)["tensors"]
+    with pytest.raises(RewriteError, match=r"the pruned network fails on `calibration`.*8x6 and 3x4"):
+        gsprune.prune_step(
+            net, 0.5, example_inputs=torch.randn(2, 3), calibration=torch.randn(16, 3), compensate="linear"
+        )
+    assert snapshot(net)["tensors"] == before
+
+
 def test_unknown_modes_and_rescaling_are_refused() -> None:
     with pytest.raises(ValueError, match="`compensate` must be one of 'none', 'bias', 'linear', got 'lineal'; did you"):
         gsprune.prune_step(small_agent(), 0.5, compensate="lineal")  # type: ignore[arg-type]
