@@ -72,6 +72,7 @@ def open_session(
         initial_widths={g.name: max(g.width, session.initial_widths.get(g.name, 0)) for g in graph.groups},
         kept_before=_fitting(session.kept, graph.shapes),
         verified=frozenset(),
+        **_stored_integers(model, session),
         refused={**session.refused, **refused},
         binding=None,
     )
@@ -183,7 +184,22 @@ def _fitting(kept: Mapping[str, Mapping[int, Any]], shapes: Mapping[str, tuple[i
     return {
         name: dict(axes)
         for name, axes in kept.items()
-        if name in shapes and all(len(index) == shapes[name][axis] for axis, index in axes.items())
+        if name in shapes and all(shapes[name][axis : axis + 1] == (len(index),) for axis, index in axes.items())
+    }
+
+
+def _stored_integers(model: nn.Module, session: Session) -> dict[str, Any]:
+    """Links and attributes of the session that the model still has. The user may have replaced or removed a module."""
+    if not session.links and not session.attributes:
+        return {}
+    present = {name: vars(module) for name, module in model.named_modules(remove_duplicate=False)}
+    return {
+        "links": tuple(link for link in session.links if link.attribute in present.get(link.module, ())),
+        "attributes": {
+            name: {attribute: value for attribute, value in values.items() if attribute in present[name]}
+            for name, values in session.attributes.items()
+            if name in present
+        },
     }
 
 

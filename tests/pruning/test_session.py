@@ -364,3 +364,41 @@ def test_tensors_that_the_user_replaces_by_others_of_the_same_shape_need_no_trac
     assert gsprune.prune_step(model, 0.5).changed
     assert not traces
     assert model(x).shape == (1, 2)
+
+
+class Reshape(nn.Module):
+    """Stores a width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, self.width)
+
+
+@pytest.mark.parametrize("replacement", [nn.Identity(), Reshape(12), None])
+def test_a_module_with_a_stored_width_can_be_replaced_and_removed(replacement: nn.Module | None) -> None:
+    model = nn.Sequential(nn.Linear(6, 24), Reshape(24), nn.ReLU(), nn.Linear(24, 2))
+    x = torch.randn(4, 6)
+    gsprune.prune_step(model, 0.5, example_inputs=x)
+    if replacement is None:
+        del model[1]
+    else:
+        model[1] = replacement
+    gsprune.prune_step(model, 0.75)
+    assert len(model[0].weight) == 6
+    assert model(x).shape == (4, 2)
+    session = session_of(model)
+    assert session is not None
+    assert session.attributes.get("1", {}) == ({"width": 6} if isinstance(replacement, Reshape) else {})
+
+
+def test_a_layer_can_be_inserted_between_pruned_ones() -> None:
+    model = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 3))
+    x = torch.randn(4, 6)
+    gsprune.prune_step(model, 0.25, example_inputs=x)
+    model.insert(2, nn.BatchNorm1d(15))
+    gsprune.prune_step(model.eval(), 0.5)
+    assert model[2].num_features == 10
+    assert model(x).shape == (4, 3)
