@@ -70,10 +70,12 @@ class Refusal(Exception):  # noqa: N818, the step goes on with another plan
 
     @property
     def where(self) -> str:
-        """The innermost module of the user that was running, or else of torch, as a part of a message."""
-        names = [type(module).__name__ for module in self.failure.modules if is_user_class(type(module))]
-        names = names or [type(module).__name__ for module in self.failure.modules]
-        return f" in {names[-1]}" if names else ""
+        """The innermost module that was running, and the innermost of the user, as a part of a message."""
+        kinds = [type(module) for module in self.failure.modules]
+        users = [kind.__name__ for kind in kinds if is_user_class(kind)]
+        if not kinds or is_user_class(kinds[-1]) or not users:
+            return f" in {kinds[-1].__name__}" if kinds else ""
+        return f" in {users[-1]}, which calls {kinds[-1].__name__}"
 
 
 class Verification:

@@ -22,7 +22,7 @@ from gsprune.tracing.outputs import protect_outputs, tensors_in
 from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.tape import Tape
 from gsprune.tracing.temporary_eval import temporary_eval
-from gsprune.tracing.training_mode import reads_training, set_training_mode
+from gsprune.tracing.training_mode import is_user_class, reads_training, set_training_mode
 from gsprune.tracing.unseen import protect_unseen, unseen_parts
 from gsprune.tracing.watcher import Watcher
 from gsprune.tracing.wrappers import refusal_of
@@ -129,8 +129,8 @@ def _trace_once(
 def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
     """Run once more to reach what only training uses (noise, noisy layers, auxiliary heads, the user's statistics).
 
-    If the user's code depends on the mode, all modules of the user are in training mode. If that fails, or no code
-    depends on the mode, only modules that own unused tensors, and the modules around them, are in training mode.
+    If the user's code depends on the mode, all modules of the user are in training mode. For tensors that are unused
+    after that, only the modules that own them, and the modules around these, are in training mode.
     """
     if reads_training(model, example.forward):
         set_training_mode(model)
@@ -141,7 +141,10 @@ def _run_in_training(model: nn.Module, example: Example, tape: Tape) -> None:
             del tape.populations[populations:]  # `Graph.inexact` is about the outputs in eval mode
         for module in model.modules():
             module.training = False
-    owners = set() if tape.training_trail else _owners_of_unused(model, tape)
+    owners = _owners_of_unused(model, tape)
+    if tape.training_trail:  # the user's modules have run in training mode
+        types = {name: type(module) for name, module in model.named_modules()}
+        owners = {owner for owner in owners if not is_user_class(types.get(owner, type(model)))}
     if not owners:
         return
     around = {"", *(".".join(owner.split(".")[:end]) for owner in owners for end in range(1, owner.count(".") + 2))}

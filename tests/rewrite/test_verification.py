@@ -21,8 +21,8 @@ class WrittenState(nn.Module):
         return self.head(self.cell(x, state)[0])
 
 
-def test_a_size_in_the_code_is_reported_with_the_user_s_module_and_not_with_the_layer_of_torch_that_fails() -> None:
+def test_a_size_in_the_code_is_reported_with_the_user_s_module_that_calls_the_failing_layer_of_torch() -> None:
     with pytest.warns(gsprune.PruneWarning, match="limited by sizes written into the code"):
         report = gsprune.prune_step(WrittenState(), 0.5, example_inputs=torch.randn(4, 6))
     (reason,) = [item.reason for item in report.protected if item.names == ("cell",)]
-    assert reason.startswith("a size written into the code in WrittenState: ")
+    assert reason.startswith("a size written into the code in WrittenState, which calls LSTMCell: ")
