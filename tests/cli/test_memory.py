@@ -54,7 +54,7 @@ def page_faults(mode: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_a_tensor_as_large_as_the_last_one_costs_no_page_faults() -> None:
     assert page_faults("keep") < 1000
-    assert page_faults("default") > 100_000
+    assert page_faults("default") > 10_000  # some kernels map several pages at a fault
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
