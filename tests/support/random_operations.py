@@ -326,7 +326,7 @@ class Compared(nn.Module):
 
 @kind(smooth=False)
 class Foreigner(nn.Module):
-    """Parameters that keep their width: complex ones, a bilinear form's, and what a table of rows looks up."""
+    """Complex parameters, which keep their width, a bilinear form, and what a table of rows looks up."""
 
     def __init__(self, channels: int, width: int, option: int) -> None:
         super().__init__()
