@@ -25,7 +25,7 @@ from gsprune.errors import RewriteError, TraceError
 WIDTH = 6
 REMOVED = [1, 3, 4]  # units; 0, 2 and 5 stay
 # Weights that are read by other operations, or whose inputs lose channels along two axes, are left as they are.
-SKIPPED_KINDS = {"Products", "Dynamic", "Cells", "Mixed"}
+SKIPPED_KINDS = {"Products", "Dynamic", "Cells", "Mixed", "Foreigner"}
 # Duplicates are not without effect here: norms over channels, and products of two activations that sum over channels.
 POPULATION_KINDS = {"Normalized", "Bilinear", "Attention", "Fused", "TiedBack"}
 LINEAR_KINDS = tuple(kind for kind in EXACT_KINDS if kind not in POPULATION_KINDS)

@@ -104,3 +104,25 @@ def test_channels_that_both_factors_of_an_outer_product_have_are_pruned() -> Non
     model = SeparableMaps().double()
     assert prune_half(model, torch.randn(2, 5).double()) < 1e-12
     assert (model.rows.out_features, model.head.in_channels) == (16, 4)
+
+
+class Rows(nn.Module):
+    """The sum over channels that a linear layer on transposed tensors carries over, filled by its bias."""
+
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        self.first, self.mix = nn.Linear(5, 8), nn.Linear(4, 6, bias=bias)
+        self.head, self.other = nn.Linear(6, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.first(x))
+        return self.head(self.mix(y.mT).sum(1)) + self.other(y).mean(1)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_sums_over_channels_that_a_bias_fills_are_inexact(bias: bool) -> None:
+    model, x = Rows(bias).double(), torch.randn(2, 4, 5).double()
+    assert gsprune.trace(model, x).inexact == (("aten.sum",) if bias else ())
+    gap = prune_half(model, x)
+    assert model.first.out_features == 4
+    assert bias or gap < 1e-12

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gsprune.tracing.call import Call
-from gsprune.tracing.rules.operands import aligned, common_source, elementwise, highest_kind, protect_all
+from gsprune.tracing.rules.operands import aligned, are_biased, common_source, elementwise, highest_kind, protect_all
 from gsprune.tracing.rules.registry import POINTWISE, aten, rule
 from gsprune.tracing.scales import dot_behind, note_factor
 from gsprune.tracing.shadow import Kind, Labels, Shadow
@@ -48,10 +48,10 @@ def _source_of_result(tape: Tape, call: Call) -> str | None:
         return products[0].source if len(products) == 1 and not any(shadow.layers for shadow in others) else None
     if any(shadow.kind is not Kind.PARAMETER for shadow in others):
         return None
-    rows = [row for other in others for row in other.layers]
-    for layer in (layer for shadow in products for layer in shadow.layers):
-        tape.biases.extend((layer, aligned(row, layer.ndim)) for row in rows)
-    return common_source(products)
+    rows = [aligned(row, call.out.ndim) for other in others for row in other.layers]
+    layers = [aligned(layer, call.out.ndim) for shadow in products for layer in shadow.layers]
+    tape.biases.extend((layer, row) for layer in layers for row in rows)
+    return common_source(products) if not others or are_biased(layers, rows) else None
 
 
 @aten("glu")

@@ -17,6 +17,7 @@ __all__ = [
     "Operand",
     "aligned",
     "along_axis",
+    "are_biased",
     "common_source",
     "elementwise",
     "flexible",
@@ -81,6 +82,14 @@ def common_source(shadows: Sequence[Shadow]) -> str | None:
     """The weight that all of these are products of, or None."""
     first = shadows[0].source if shadows and shadows[0].kind is Kind.ACTIVATION else None
     return first if all(shadow.source == first for shadow in shadows) else None
+
+
+def are_biased(layers: Sequence[Labels], biases: Sequence[Labels]) -> bool:
+    """True if every layer of a weight's product has a bias of its own, so that its removed channels stay zero.
+
+    Channels that a product carries over (rows of a transposed tensor) have none. The bias of other channels fills them.
+    """
+    return all(any(overlap(layer, bias) for bias in biases) for layer in layers)
 
 
 def elementwise(tape: Tape, tensors: Sequence[torch.Tensor], shape: Sequence[int]) -> Shadow:

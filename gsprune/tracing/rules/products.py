@@ -10,7 +10,7 @@ import torch
 from gsprune.tracing.call import Call
 from gsprune.tracing.constants import UNEVEN, uneven_axes
 from gsprune.tracing.marks import is_noise, set_noise
-from gsprune.tracing.rules.operands import Operand, highest_kind, merge, operand, protect_all
+from gsprune.tracing.rules.operands import Operand, are_biased, highest_kind, merge, operand, protect_all
 from gsprune.tracing.rules.registry import aten
 from gsprune.tracing.scales import dot_of
 from gsprune.tracing.shadow import Kind, Labels, Shadow, varying
@@ -190,7 +190,8 @@ def _with_bias(tape: Tape, result: Shadow, bias: torch.Tensor | None, call: Call
     layers = merge(tape, [Operand(result.layers, shape, result.kind), own])
     if own.kind is Kind.PARAMETER:
         tape.biases.extend((layer, row) for layer in result.layers for row in own.layers)
-    return Shadow(layers, highest_kind([result, tape.of(bias)]), result.source)
+    source = result.source if are_biased(result.layers, own.layers) else None
+    return Shadow(layers, highest_kind([result, tape.of(bias)]), source)
 
 
 @aten("matmul mm bmm mv dot vdot")
