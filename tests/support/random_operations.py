@@ -326,13 +326,13 @@ class Compared(nn.Module):
 
 @kind(smooth=False)
 class Foreigner(nn.Module):
-    """Parameters that keep their width: complex ones, prototypes of a distance, and what a table of rows looks up."""
+    """Complex parameters, which keep their width, a bilinear form, and what a table of rows looks up."""
 
     def __init__(self, channels: int, width: int, option: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, width, 1)
         self.phases = nn.Parameter(torch.rand(width, 1, 1, dtype=torch.cfloat))
-        self.prototypes = nn.Parameter(torch.randn(4, width))
+        self.form = nn.Bilinear(width, width, 4)
         self.bag = nn.EmbeddingBag(6, width, mode="mean")
         self.option, self.out = option, 4 if option == 1 else width
 
@@ -342,5 +342,5 @@ class Foreigner(nn.Module):
             return (y * self.phases).real + (y * self.phases).imag
         rows = y.movedim(1, -1)
         if self.option == 1:
-            return torch.cdist(rows, self.prototypes, p=1.0).movedim(-1, 1)
+            return self.form(rows, torch.tanh(rows)).movedim(-1, 1)
         return y * self.bag(torch.tensor([[0, 2, 5]]))[:, :, None, None]

@@ -190,8 +190,8 @@ def _with_bias(tape: Tape, result: Shadow, bias: torch.Tensor | None, call: Call
     layers = merge(tape, [Operand(result.layers, shape, result.kind), own])
     if own.kind is Kind.PARAMETER:
         tape.biases.extend((layer, row) for layer in result.layers for row in own.layers)
-    source = result.source if are_biased(result.layers, own.layers) else None
-    return Shadow(layers, highest_kind([result, tape.of(bias)]), source)
+    is_source_kept = result.kind is Kind.PARAMETER or are_biased(result.layers, own.layers)
+    return Shadow(layers, highest_kind([result, tape.of(bias)]), result.source if is_source_kept else None)
 
 
 @aten("matmul mm bmm mv dot vdot")
