@@ -8,7 +8,7 @@ as before, but the rows are smaller. No state of an optimizer can compensate for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import sqrt
 
 import numpy as np
@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer, RMSprop
 
+from gsprune.arrays import IntArray
 from gsprune.rewrite.plan import RewritePlan
+from gsprune.tracing.graph import Queries
 from gsprune.tracing.structure import Structure
 
-__all__ = ["keep_attention_scale"]
+__all__ = ["keep_attention_scale", "multiply_rows", "present_rows"]
 
 # State of torch.optim's optimizers -> power of the rows' factor; gradients have -1. Other states have no scale:
 # Adadelta's and Rprop's steps, counters, and the momentum of RMSprop, which averages steps and not gradients.
@@ -57,26 +59,23 @@ def keep_attention_scale(
     old, new = before.kept(), after.kept()
     rounded = False
     for entry in queries:
-        rows = np.arange(before.traced.shapes[entry.tensor][entry.axis])
-        was = np.isin(old.get(entry.tensor, {}).get(entry.axis, rows), entry.rows)
-        stays = np.isin(new.get(entry.tensor, {}).get(entry.axis, rows), entry.rows)
-        if was.sum() == stays.sum():
+        num_before, positions = len(present_rows(old, entry)), present_rows(new, entry)
+        if num_before == len(positions):
             continue
         plan.refuse_copies_of_weights()
-        positions = torch.from_numpy(np.flatnonzero(stays))
-        factor = sqrt(stays.sum() / was.sum())
+        factor = sqrt(len(positions) / num_before)
         for binding in plan.bindings:
             for tensor, canonical in zip(binding.tensors.values(), binding.canonical, strict=True):
                 if canonical != entry.tensor or id(tensor) not in index_of:
                     continue
-                _multiply(replacements[index_of[id(tensor)]], entry.axis, positions, factor)
+                multiply_rows(replacements[index_of[id(tensor)]], entry.axis, positions, factor)
                 rounded |= tensor.dtype is not torch.float64
                 if tensor.grad is not None:
-                    _multiply(replacements[index_of[id(tensor.grad)]], entry.axis, positions, 1.0 / factor)
+                    multiply_rows(replacements[index_of[id(tensor.grad)]], entry.axis, positions, 1.0 / factor)
                 for moment, exponent in _moments(optimizers, tensor):
                     index = index_of.get(id(moment))
                     if index is not None and moment.shape[entry.axis] == tensor.shape[entry.axis]:
-                        _multiply(replacements[index], entry.axis, positions, factor**exponent)
+                        multiply_rows(replacements[index], entry.axis, positions, factor**exponent)
     return rounded
 
 
@@ -89,6 +88,13 @@ def _moments(optimizers: Sequence[Optimizer], parameter: Tensor) -> Iterator[tup
                 yield value, exponent
 
 
-def _multiply(tensor: Tensor, axis: int, positions: Tensor, factor: float) -> None:
-    rows = positions.to(tensor.device)
+def present_rows(kept: Mapping[str, Mapping[int, IntArray]], entry: Queries) -> IntArray:
+    """Present positions of the rows that make queries; `kept` is that of the present `Structure`."""
+    positions = kept.get(entry.tensor, {}).get(entry.axis)
+    return entry.rows if positions is None else np.flatnonzero(np.isin(positions, entry.rows))
+
+
+def multiply_rows(tensor: Tensor, axis: int, positions: IntArray, factor: float) -> None:
+    """Multiply the positions of an axis, in place."""
+    rows = torch.from_numpy(positions).to(tensor.device)
     tensor.index_copy_(axis, rows, tensor.index_select(axis, rows) * factor)

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gsprune.errors import is_out_of_memory
 from gsprune.rewrite.agreement import DoubtError, compare
+from gsprune.rewrite.attention_scale import multiply_rows, present_rows
 from gsprune.rewrite.session import Session
 from gsprune.rewrite.transaction import temporary_data
-from gsprune.tracing.graph import Queries
+from gsprune.tracing.graph import Graph, Queries
 from gsprune.tracing.operation_mode import OperationMode
 from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.rules.registry import Operation
@@ -79,15 +79,10 @@ def _agrees(output: Any, expected: Any) -> bool:
 
 def _output(session: Session, groups: frozenset[str]) -> Any:
     """The output with the rows and scales of some groups multiplied; None if the call fails."""
-    model, traced = session.model, session.groups.traced
+    model, trail = session.model, session.groups.traced.trail
     assert session.example is not None
-    divided: dict[str, Tensor] = {}
-    for entry in traced.queries:
-        if groups & _groups_of(session, entry):
-            divided[entry.tensor] = _divided(
-                session, divided.get(entry.tensor, session.bound.tensors[entry.tensor]), entry
-            )
-    tensors, scales = [session.bound.tensors[name] for name in divided], _MultipliedScales(traced.trail, groups)
+    divided = _divided_tensors(session, groups)
+    tensors, scales = [session.bound.tensors[name] for name in divided], _MultipliedScales(trail, groups)
     try:
         with temporary_eval(model), temporary_data(tensors, list(divided.values())), plain_operations(model), scales:
             return session.example.call(model)
@@ -97,20 +92,24 @@ def _output(session: Session, groups: frozenset[str]) -> Any:
         return None
 
 
-def _groups_of(session: Session, entry: Queries) -> set[str]:
+def _divided_tensors(session: Session, groups: frozenset[str]) -> dict[str, Tensor]:
+    """Copies of the tensors with rows of some groups' queries, which are divided."""
+    kept, graph = session.groups.kept(), session.groups.traced
+    copies: dict[str, Tensor] = {}
+    for entry in graph.queries if groups else ():
+        if groups.isdisjoint(_groups_of(graph, entry)):
+            continue
+        if entry.tensor not in copies:
+            copies[entry.tensor] = session.bound.tensors[entry.tensor].detach().clone()
+        multiply_rows(copies[entry.tensor], entry.axis, present_rows(kept, entry), 1 / _FACTOR)
+    return copies
+
+
+def _groups_of(graph: Graph, entry: Queries) -> set[str]:
     """Names of the groups that own rows of queries."""
     return {
         group.name
-        for group in session.groups.traced.groups
+        for group in graph.groups
         for member in group.members
         if member.tensor == entry.tensor and member.axis == entry.axis and (member.units[entry.rows] >= 0).any()
     }
-
-
-def _divided(session: Session, tensor: Tensor, entry: Queries) -> Tensor:
-    """A copy of a tensor with its present rows of queries divided."""
-    kept = session.groups.kept().get(entry.tensor, {}).get(entry.axis)
-    rows = torch.from_numpy(entry.rows if kept is None else (kept[:, None] == entry.rows).any(1).nonzero()[0])
-    copy = tensor.detach().clone()
-    rows = rows.to(copy.device)
-    return copy.index_copy_(entry.axis, rows, copy.index_select(entry.axis, rows) / _FACTOR)

@@ -100,7 +100,8 @@ class Verification:
         self.session, self.after, self.budget, self.doubt = session, after, budget, doubt
         self.model, self.example = session.model, session.example
         module_of = session.bound.module_of
-        self._check_scales()
+        if doubt is None:  # else the earlier check has done so
+            self._check_scales()
         self.values_before = {link.key: stored_value(module_of[link.module], link) for link in session.links}
         self.expected_output = self._masked_output(plan)
 
