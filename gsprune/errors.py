@@ -17,6 +17,7 @@ out. All other errors are::
 
 from __future__ import annotations
 
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ __all__ = [
     "ScoreError",
     "TraceError",
     "failure_text",
+    "first_line",
     "install_command",
     "is_out_of_memory",
     "needs",
@@ -149,6 +151,12 @@ def place_in_user_code(error: BaseException) -> str:
 def failure_text(error: BaseException) -> str:
     """The type, the message and the place of an error that the user's code raised."""
     return f"{type(error).__name__}: {error}{place_in_user_code(error)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The type of an error and the first line of its message, without colour codes."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
 def _is_user_code(frame: FrameType) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from gsprune.engines.portable_call import PortableCall
-from gsprune.errors import ExportError, is_out_of_memory
+from gsprune.errors import ExportError, first_line, is_out_of_memory
 
 __all__ = ["Comparison", "Exported", "cause_of", "compare"]
 
@@ -81,11 +80,10 @@ def compare(
 
 
 def cause_of(error: BaseException) -> str:
-    """The type of an error's first cause, and the first line of its message, without colour codes."""
+    """The first line of an error's first cause."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    return first_line(error)
 
 
 def _largest_difference(

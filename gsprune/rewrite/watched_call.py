@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gsprune.errors import is_out_of_memory
+from gsprune.errors import first_line, is_out_of_memory
 from gsprune.rewrite.stored_sizes import StoredSize, StoredSizeWatcher, mark_stored_sizes
 from gsprune.tracing.call import outputs_of
 from gsprune.tracing.constants import typical_number
@@ -170,8 +170,7 @@ def watched_call(
     except Exception as error:
         if call is None and is_out_of_memory(error):
             raise
-        reason = str(error).strip() or "no message"
-        message = f"{type(error).__name__}: {reason.splitlines()[0]}{' (in training mode)' if training else ''}"
+        message = f"{first_line(error)}{' (in training mode)' if training else ''}"
         return Outcome(None, Failure(message, error, modules_on_traceback(error), watcher.sizes), sizes.operations)
     return Outcome(output, None, sizes.operations)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from between import Between
 from masked_networks import masked_copy
 from torch import Tensor, nn
 
@@ -18,17 +19,6 @@ TO_THE_SAME_SHAPE: list[Callable[[Tensor], Tensor]] = [
     lambda h: h.unsqueeze_(2).squeeze_(-2),
     lambda h: h.transpose_(0, 2).tanh().swapdims_(2, 0),
 ]
-
-
-class Between(nn.Module):
-    """A function between two linear layers."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.first, self.second, self.function = nn.Linear(6, 8), nn.Linear(8, 2), function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.function(self.first(x)))
 
 
 def assert_exact(model: Between, forward: Callable[[nn.Module, Tensor], Tensor]) -> None:

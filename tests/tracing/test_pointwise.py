@@ -6,21 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from between import Between
 from masked_networks import prune_half
 from torch import Tensor, nn
 
 X = torch.randn(4, 6, dtype=torch.float64)
-
-
-class Between(nn.Module):
-    """A function between two linear layers."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.first, self.second, self.function = nn.Linear(6, 8), nn.Linear(8, 2), function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.function(self.first(x)))
 
 
 class Energy(nn.Module):

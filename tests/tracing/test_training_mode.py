@@ -1,4 +1,4 @@
-"""What only training mode uses follows the channels, or protects them: tensors, stored sizes, ties."""
+"""Tensors, stored sizes and ties that the forward uses in training mode only."""
 
 from __future__ import annotations
 
