@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -33,8 +34,10 @@ _CONSTANT_DRAW = 0.5
 _DRAWS = frozenset(("rand", "randn", "rand_like", "randn_like", "uniform", "normal", "exponential", "log_normal"))
 
 
-def call_in_float64(model: nn.Module, example: Example) -> Any:
+def call_in_float64(model: nn.Module, example: Example, mode: AbstractContextManager[object] | None = None) -> Any:
     """The model's output on the example with every parameter, buffer, input and constant in float64.
+
+    `mode` is a context around the call.
 
     Parameters and buffers get their contents back, bit for bit, even after an error. Tensors with an explicit type
     (``x.float()``, ``torch.zeros(3)``) are float64, too. Random numbers are replaced by constants: a smaller network
@@ -48,7 +51,7 @@ def call_in_float64(model: nn.Module, example: Example) -> Any:
     inputs = replace(example, args=_widened(example.args), kwargs=_widened(example.kwargs))
     tensors = [tensor for tensor in canonical_tensors(model).values() if tensor.dtype in _WIDER]
     wide = [_widened(tensor.data) for tensor in tensors]
-    with temporary_data(tensors, wide), plain_operations(model), _WideNumbers(), _InFloat64():
+    with temporary_data(tensors, wide), plain_operations(model), _WideNumbers(), _InFloat64(), mode or nullcontext():
         return inputs.call(model)
 
 

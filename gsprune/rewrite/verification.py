@@ -7,6 +7,7 @@ groups whose width the failing code relies on.
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from gsprune.errors import RewriteError, is_out_of_memory
 from gsprune.rewrite.agreement import DoubtError, compare, settle
 from gsprune.rewrite.float64 import call_in_float64
+from gsprune.rewrite.kept_populations import KeptPopulations
 from gsprune.rewrite.length_changes import changed_lengths, lengths_of
 from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.plan import RewritePlan
@@ -31,8 +33,10 @@ from gsprune.rewrite.size_links import (
 )
 from gsprune.rewrite.transaction import Transaction
 from gsprune.rewrite.watched_call import Failure, Outcome, WrongNumberError, watched_call
+from gsprune.tracing.example import Example
 from gsprune.tracing.graph import layer_of
 from gsprune.tracing.outputs import tensors_in
+from gsprune.tracing.plain_operations import plain_operations
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.temporary_eval import temporary_eval
 from gsprune.tracing.training_mode import is_user_class
@@ -116,15 +120,21 @@ class Verification:
 
     def _masked_output(self, plan: RewritePlan) -> Any:
         """The masked dense network's output; None if the small network's may differ."""
-        if self.session.groups.traced.inexact:
-            return None
+        before, is_wide = self.session.groups, self.doubt is not None
+        populations = KeptPopulations(before, self.after) if before.traced.inexact else nullcontext()
+
+        def call(model: nn.Module, example: Example) -> Any:
+            if is_wide:
+                return call_in_float64(model, example, populations)
+            with plain_operations(model) if before.traced.inexact else nullcontext(), populations:
+                return example.call(model)
+
         self.budget.used += 1
-        call = None if self.doubt is None else call_in_float64
         try:
             with temporary_eval(self.model):
                 output = masked_output(self.model, self.example, self.session.bound.tensors, plan.kept, call)
         except Exception as error:  # masked channels may make a network fail: 0 / 0, a distribution of NaN
-            if call is None and is_out_of_memory(error):
+            if not is_wide and is_out_of_memory(error):
                 raise
             return None
         return output if all(map(_has_finite_entry, tensors_in(output))) else None

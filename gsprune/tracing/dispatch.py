@@ -58,6 +58,8 @@ class Tracer(OperationMode):
         layers: list[Labels] = []
         made: list[Shadow] = []
         numbers: Numbers = ()
+        population: list[Shadow] | None = []
+        num_populations = len(tape.populations)
         shadows = [tape.of(tensor) for tensor in inputs]
         if not inputs:
             self._mark(call, FREE)
@@ -65,18 +67,23 @@ class Tracer(OperationMode):
             layers += [layer for shadow in shadows for layer in shadow.layers]
             self._apply(operation, call, written)
             use_positions(tape, call, shadows)
+            if len(tape.populations) > num_populations:
+                population = shadows
             made += [tape.of(tensor) for tensor in call.outputs()]
             layers += [layer for shadow in shadows if shadow.sum for layer in shadow.sum.layers]
         elif name == "aten.lift_fresh" and call.out.numel() == 1:
             tape.mark(call.out, FREE)  # torch.tensor(number)
         if inputs and not is_random:
+            num_populations = len(tape.populations)
             numbers = numbers_of(tape, call, shadows, is_pointwise=operation.rule is RULES[POINTWISE])
+            if len(tape.populations) > num_populations:  # a sum becomes a mean, whose channels no input has
+                population = None
         if written is not None and not is_random:
             set_noise(written, False)
         for tensor in call.outputs() if is_random else ():
             set_noise(tensor, True)
         reading = reading_of(call.out) if operation.reads_values else None
-        tape.trail.append(TracedOperation(name, layers, made, tape.scale, numbers, reading))
+        tape.trail.append(TracedOperation(name, layers, made, population, tape.scale, numbers, reading))
         return call.out
 
     def _apply(self, operation: Operation, call: Call, written: Tensor | None) -> None:

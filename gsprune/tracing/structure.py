@@ -146,6 +146,14 @@ class Structure:
         ]
         return smaller, keeps
 
+    def kept_positions(self, before: Structure, units: Units) -> tuple[IntArray, int]:
+        """Positions of an axis of an earlier structure that this one keeps, and the axis's length there.
+
+        `units` are the traced ones along the axis.
+        """
+        present = units[np.append(before._alive, True)[units]]
+        return np.flatnonzero(np.append(self._alive, True)[present]), len(present)
+
     def expected_operations(self, before: Structure, *, training: bool = False) -> list[ExpectedOperation]:
         """The operations of the present network in the order of the trace, if its code uses no fixed sizes.
 

@@ -14,14 +14,15 @@ import numpy.typing as npt
 
 from gsprune.tracing.shadow import Kind, Labels, Shadow, row_along, varying
 
-__all__ = ["Numbers", "Reading", "Scale", "TracedOperation", "TrailOperation", "Units", "build_trail"]
+__all__ = ["Axes", "Numbers", "Reading", "Scale", "TracedOperation", "TrailOperation", "Units", "build_trail"]
 
 Units = npt.NDArray[np.int32]
 Numbers = tuple[tuple[int | str, float], ...]
 """(position or name, value) of arguments."""
 Reading = tuple[tuple[int, ...], ...] | complex | None
 """A number, or sizes of tensors, that an operation computed from values; None for operations that do not do so."""
-_Axes = tuple[tuple[int, Units], ...]
+Axes = tuple[tuple[int, Units], ...]
+"""Units along the labelled axes of a tensor. They are numbered over all groups, -1 for positions that always stay."""
 
 
 class Scale(NamedTuple):
@@ -48,8 +49,9 @@ class TrailOperation(NamedTuple):
     Attributes:
         op: its name ("aten.add").
         groups: names of the groups whose channels are in its inputs.
-        outputs: per output tensor ((axis, units along it), ...) of its labelled axes; None if it may have any size.
-            Units are numbered over all groups, -1 for positions that are never removed. Other axes may have any size.
+        outputs: per output tensor its labelled axes; None if it may have any size. Other axes may have any size.
+        population: per input tensor the same, if the operation reads channels as a population; else empty. (None,) if
+            it reads those that earlier operations have summed.
         scale: its factor, if that depends on a width.
         numbers: arguments that must stay the same.
         reading: the number or the sizes that it computed from values.
@@ -57,7 +59,8 @@ class TrailOperation(NamedTuple):
 
     op: str
     groups: tuple[str, ...]
-    outputs: tuple[_Axes | None, ...]
+    outputs: tuple[Axes | None, ...]
+    population: tuple[Axes | None, ...]
     scale: Scale | None
     numbers: Numbers
     reading: Reading
@@ -69,6 +72,7 @@ class TracedOperation(NamedTuple):
     op: str
     inputs: list[Labels]
     outputs: list[Shadow]
+    population: list[Shadow] | None
     scale: Scale | None
     numbers: Numbers
     reading: Reading
@@ -85,9 +89,9 @@ def build_trail(
         group_of_unit: (units + 1,) the group of every unit; the last entry, -1, is that of unit -1.
         names: names of the groups.
     """
-    cache: dict[int, tuple[tuple[int, ...], _Axes | None]] = {}
+    cache: dict[int, tuple[tuple[int, ...], Axes | None]] = {}
 
-    def lookup(layer: Labels) -> tuple[tuple[int, ...], _Axes | None]:
+    def lookup(layer: Labels) -> tuple[tuple[int, ...], Axes | None]:
         """The groups of a layer and the units along its axes. Operations share layers, so the results are cached."""
         found = cache.get(id(layer))
         if found is None:
@@ -99,19 +103,30 @@ def build_trail(
             found = cache[id(layer)] = tuple(index for index in among if index >= 0), along
         return found
 
+    def axes_of(shadow: Shadow) -> Axes | None:
+        """All labelled axes of a tensor; None if a layer has flexible labels or two layers share an axis."""
+        layers = [lookup(layer)[1] for layer in shadow.layers]
+        if shadow.kind is Kind.CONSTANT or any(layer is None for layer in layers):
+            return None
+        axes = [axis for layer in layers if layer is not None for axis in layer]
+        return tuple(axes) if len({axis for axis, _ in axes}) == len(axes) else None
+
     trail = []
-    for op, inputs, outputs, scale, numbers, reading in operations:
+    for op, inputs, outputs, population, scale, numbers, reading in operations:
         groups = dict.fromkeys(names[index] for layer in inputs for index in lookup(layer)[0])
-        axes = tuple(_output(shadow, [lookup(layer)[1] for layer in shadow.layers]) for shadow in outputs)
+        axes = tuple(map(axes_of, outputs))
+        read: tuple[Axes | None, ...] = (None,)
+        if population is not None:
+            read = tuple(axes_of(shadow) if shadow.layers else () for shadow in population)
         own_scale = None
         if scale is not None:
             queries = tuple(names[index] for index in lookup(scale.labels)[0])
             own_scale = scale._replace(labels=units[np.maximum(scale.labels, 0)].reshape(-1), groups=queries)
-        trail.append(TrailOperation(op, tuple(groups), axes, own_scale, numbers, reading))
+        trail.append(TrailOperation(op, tuple(groups), axes, read, own_scale, numbers, reading))
     return tuple(trail)
 
 
-def _along_axes(units: Units) -> _Axes:
+def _along_axes(units: Units) -> Axes:
     """Units along each axis over which a layer varies; -1 along axes that do not shrink."""
     axes = varying(units)
     if len(axes) == 1:
@@ -119,15 +134,3 @@ def _along_axes(units: Units) -> _Axes:
     lines = [row_along(units, axis) for axis in axes]
     fixed = [np.full_like(line, -1) if (line == line[0]).all() else line for line in lines]
     return tuple(zip(axes, fixed, strict=True))
-
-
-def _output(shadow: Shadow, layers: Sequence[_Axes | None]) -> _Axes | None:
-    """All labelled axes of an output; None if a layer has flexible labels or two layers share an axis."""
-    if shadow.kind is Kind.CONSTANT:
-        return None
-    axes: list[tuple[int, Units]] = []
-    for layer in layers:
-        if layer is None:
-            return None
-        axes += layer
-    return tuple(axes) if len({axis for axis, _ in axes}) == len(axes) else None
