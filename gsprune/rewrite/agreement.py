@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gsprune.tracing.outputs import tensors_in
 
-__all__ = ["DoubtError", "compare", "settle"]
+__all__ = ["DoubtError", "coarse_tolerance", "compare", "settle"]
 
 # By dtype, relative to an output's largest entry: differences up to the first number raise no doubt. Differences up to
 # the second number are accepted if float64 cannot settle a doubt. In float32, 60 steps of 15 of torchvision's
@@ -71,6 +71,11 @@ class DoubtError(Exception):
     def __init__(self, gaps: Sequence[_Gap]) -> None:
         super().__init__("outputs differ")
         self.gaps = gaps
+
+
+def coarse_tolerance(dtype: torch.dtype) -> float:
+    """A difference of intermediate values, relative to the largest, that rounding does not make."""
+    return 10 * _TOLERANCES.get(dtype, _OTHER_TOLERANCES)[1]
 
 
 def compare(got: Any, expected: Any) -> str | None:

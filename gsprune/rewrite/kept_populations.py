@@ -20,10 +20,10 @@ from gsprune.tracing.rules.registry import Operation
 from gsprune.tracing.structure import Structure
 from gsprune.tracing.trail import Axes, TrailOperation
 
-__all__ = ["IncomparableError", "KeptPopulations"]
+__all__ = ["IncomparableError", "KeptPopulations", "gathered"]
 
-# (axis, positions that stay, length before) of each axis of a tensor that becomes shorter.
-_Cuts = list[tuple[int, IntArray, int]]
+Cuts = list[tuple[int, IntArray, int]]
+"""(axis, positions that stay, length before) of each axis of a tensor that becomes shorter."""
 
 
 class IncomparableError(Exception):
@@ -36,12 +36,15 @@ class KeptPopulations(OperationMode):
     Args:
         before: the groups of the dense network, which runs in this context on the example of the trace.
         after: the groups of the small network.
+
+    Attributes:
+        trail: the operations of the trace.
     """
 
     def __init__(self, before: Structure, after: Structure) -> None:
         super().__init__()
         self._before, self._after = before, after
-        self._trail = after.traced.trail
+        self.trail = after.traced.trail
         self._operations = 0
 
     def run(self, func: Any, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -50,13 +53,13 @@ class KeptPopulations(OperationMode):
         Raises:
             IncomparableError: the forward takes another path than in the trace, or the channels are not known.
         """
-        traced = self._trail[self._operations] if self._operations < len(self._trail) else None
+        traced = self.trail[self._operations] if self._operations < len(self.trail) else None
         self._operations += 1
         if traced is None or traced.op != operation.name:
             raise IncomparableError("the forward takes another path than in the trace")
         if not traced.population:
             return func(*args, **kwargs)
-        cuts = [self._cuts(axes) for axes in traced.population]
+        cuts = [self.cuts(axes) for axes in traced.population]
         if not any(cuts):
             return func(*args, **kwargs)
         if operation.mutable:
@@ -64,7 +67,12 @@ class KeptPopulations(OperationMode):
         args, kwargs = _with_kept(operation.name, args, kwargs, cuts)
         return self._with_removed(func(*args, **kwargs), traced)
 
-    def _cuts(self, axes: Axes | None) -> _Cuts:
+    def cuts(self, axes: Axes | None) -> Cuts:
+        """The axes of a tensor with these units that become shorter.
+
+        Raises:
+            IncomparableError: the units are not known.
+        """
         if axes is None:
             raise IncomparableError("channels of unknown positions are read all at once")
         cuts = [(axis, *self._after.kept_positions(self._before, units)) for axis, units in axes]
@@ -74,7 +82,7 @@ class KeptPopulations(OperationMode):
         """The operation's outputs with zeros for the removed channels."""
         outputs = list(outputs_of(result))
         for index, axes in enumerate(traced.outputs[: len(outputs)]):
-            for axis, kept, length in self._cuts(axes):
+            for axis, kept, length in self.cuts(axes):
                 outputs[index] = _spread(outputs[index], axis, kept, length)
         if isinstance(result, Tensor):
             return outputs[0]
@@ -82,14 +90,14 @@ class KeptPopulations(OperationMode):
 
 
 def _with_kept(
-    op: str, args: tuple[Any, ...], kwargs: dict[str, Any], cuts: Sequence[_Cuts]
+    op: str, args: tuple[Any, ...], kwargs: dict[str, Any], cuts: Sequence[Cuts]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments with the kept channels of each tensor, whose cuts come in the order of `Call.tensors`."""
     remaining = iter(cuts)
 
     def kept(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return _gathered(value, next(remaining))
+            return gathered(value, next(remaining))
         return [kept(item) for item in value] if isinstance(value, list | tuple) else value
 
     args = tuple(kept(value) for value in args)
@@ -102,7 +110,12 @@ def _with_kept(
     return args, kwargs
 
 
-def _gathered(tensor: Tensor, cuts: _Cuts) -> Tensor:
+def gathered(tensor: Tensor, cuts: Cuts) -> Tensor:
+    """The kept positions of a tensor.
+
+    Raises:
+        IncomparableError: it has other sizes than in the trace.
+    """
     for axis, kept, length in cuts:
         if axis >= tensor.ndim or tensor.shape[axis] != length:
             raise IncomparableError("the forward makes other sizes than in the trace")

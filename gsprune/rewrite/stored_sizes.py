@@ -128,3 +128,5 @@ def _origins(values: tuple[Any, ...] | list[Any]) -> Iterator[StoredSize]:
             yield from value.origins
         elif isinstance(value, tuple | list):
             yield from _origins(value)
+        elif isinstance(value, slice):
+            yield from _origins((value.start, value.stop, value.step))

@@ -6,7 +6,7 @@ groups whose width the failing code relies on.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from gsprune.rewrite.kept_populations import KeptPopulations
 from gsprune.rewrite.length_changes import changed_lengths, lengths_of
 from gsprune.rewrite.masking import masked_output
 from gsprune.rewrite.plan import RewritePlan
+from gsprune.rewrite.reference_values import Sample, reference_values
 from gsprune.rewrite.repair import Repair
 from gsprune.rewrite.scale_check import groups_of_queries, groups_without_scalable_queries
 from gsprune.rewrite.session import Session
@@ -32,7 +33,7 @@ from gsprune.rewrite.size_links import (
     stored_value,
 )
 from gsprune.rewrite.transaction import Transaction
-from gsprune.rewrite.watched_call import Failure, Outcome, WrongNumberError, watched_call
+from gsprune.rewrite.watched_call import Failure, Outcome, WrongNumberError, WrongValueError, watched_call
 from gsprune.tracing.example import Example
 from gsprune.tracing.graph import layer_of
 from gsprune.tracing.outputs import tensors_in
@@ -104,10 +105,13 @@ class Verification:
         self.session, self.after, self.budget, self.doubt = session, after, budget, doubt
         self.model, self.example = session.model, session.example
         module_of = session.bound.module_of
-        if doubt is None:  # else the earlier check has done so
-            self._check_scales()
         self.values_before = {link.key: stored_value(module_of[link.module], link) for link in session.links}
         self.expected_output = self._masked_output(plan)
+        self.samples: Sequence[tuple[Sample, ...]] = ()
+        if doubt is not None or self.expected_output is None:
+            self._check_scales()
+        if doubt is not None:
+            self.samples = reference_values(session, plan, after)
 
     def _check_scales(self) -> None:
         """Refuse to cut queries that cannot make up for the scale of their attention."""
@@ -221,6 +225,9 @@ class Verification:
         shapes = lengths_of(self.after.graph)
         lengths = changed_lengths(before.graph, shapes)
         expected = self.after.expected_operations(before, training=training)
+        if not training:
+            known = [*self.samples, *((),) * (len(expected) - len(self.samples))]
+            expected = [each._replace(samples=own) for each, own in zip(expected, known, strict=True)]
         values = self.values_before
         repair = Repair(
             self.model, self.example, shapes, lengths, expected, transaction, budget, values, training=training
@@ -256,7 +263,8 @@ class Verification:
             queries = [name for name in scale.groups if name in cut] if scale is not None else []
             if queries:
                 return queries
-            operations += 1  # the operation has met the channels that the number is computed from
+        if isinstance(failure.error, WrongNumberError | WrongValueError):
+            operations += 1  # the operation has met these channels
         # If all earlier operations keep their widths, the failing one is the first to meet a narrower group.
         for passage in (*reversed(trail[:operations]), *trail[operations:]):
             passing = [name for name in passage.groups if name in cut]

@@ -12,6 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from gsprune.errors import first_line, is_out_of_memory
+from gsprune.rewrite.agreement import coarse_tolerance
+from gsprune.rewrite.reference_values import sample
 from gsprune.rewrite.stored_sizes import StoredSize, StoredSizeWatcher, mark_stored_sizes
 from gsprune.tracing.call import outputs_of
 from gsprune.tracing.constants import typical_number
@@ -24,7 +26,7 @@ from gsprune.tracing.temporary_eval import temporary_eval
 from gsprune.tracing.tracer import modules_on_traceback
 from gsprune.tracing.training_mode import set_training_mode
 
-__all__ = ["Failure", "Outcome", "WrongNumberError", "watched_call"]
+__all__ = ["Failure", "Outcome", "WrongNumberError", "WrongValueError", "watched_call"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,12 @@ class WrongNumberError(_WrittenSizeError):
     """
 
 
+class WrongValueError(_WrittenSizeError):
+    """An operation computes other values than in the masked network."""
+
+
 class _ExpectedSizes(OperationMode):
-    """Counts operations, and raises an error if one makes an output of another size than `expected`.
+    """Counts operations, and raises an error if one makes an output of another size, or other values, than `expected`.
 
     The comparison ends if the forward takes another path than in the trace, or computes another number from values.
     """
@@ -89,6 +95,7 @@ class _ExpectedSizes(OperationMode):
             is_same_path = expected.op == operation.name and _reads_the_same(expected, result)
             if is_same_path and _has_sizes(expected, outputs_of(result)):
                 _check_numbers(expected, args, kwargs)
+                _check_values(expected, outputs_of(result))
             else:
                 self.expected = ()
         self.operations += 1
@@ -135,6 +142,16 @@ def _check_numbers(expected: ExpectedOperation, args: Sequence[Any], kwargs: Map
             raise WrongNumberError(
                 f"{expected.op} is given {value:.4g}, computed from a width, instead of {number:.4g}"
             )
+
+
+def _check_values(expected: ExpectedOperation, outputs: Sequence[Tensor]) -> None:
+    """Compare a few values of an operation's outputs with the expected ones."""
+    for tensor, values in zip(outputs, expected.samples, strict=False):
+        own = None if values is None else sample(tensor)
+        if own is None or values is None or len(own) != len(values) or not values.isfinite().all():
+            continue
+        if not float((own - values).abs().max()) <= coarse_tolerance(tensor.dtype) * float(values.abs().max()):
+            raise WrongValueError(f"{expected.op} computes other values than in the masked network")
 
 
 def watched_call(

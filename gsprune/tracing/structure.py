@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from gsprune.arrays import BoolArray, IntArray
 from gsprune.tracing.graph import Graph, Group, Member
@@ -29,12 +30,15 @@ class ExpectedOperation(NamedTuple):
             unknown.
         numbers: arguments that must have a value, the scale of attention among them.
         reading: the number or the sizes that it computed from values in the trace.
+        samples: per output tensor a few values in the masked dense network, in float64; None if they may differ. Empty
+            if they are not known.
     """
 
     op: str
     outputs: tuple[tuple[tuple[int, int, int], ...] | None, ...]
     numbers: Numbers
     reading: Reading
+    samples: tuple[Tensor | None, ...] = ()
 
 
 class Structure:

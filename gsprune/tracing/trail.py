@@ -108,8 +108,10 @@ def build_trail(
         layers = [lookup(layer)[1] for layer in shadow.layers]
         if shadow.kind is Kind.CONSTANT or any(layer is None for layer in layers):
             return None
-        axes = [axis for layer in layers if layer is not None for axis in layer]
-        return tuple(axes) if len({axis for axis, _ in axes}) == len(axes) else None
+        axes = [own for layer in layers if layer is not None for own in layer]
+        if not _are_distinct(axes):  # a view has merged axes of a parameter, of which one may never shrink
+            axes = [(axis, along) for axis, along in axes if (along >= 0).any()]
+        return tuple(axes) if _are_distinct(axes) else None
 
     trail = []
     for op, inputs, outputs, population, scale, numbers, reading in operations:
@@ -124,6 +126,10 @@ def build_trail(
             own_scale = scale._replace(labels=units[np.maximum(scale.labels, 0)].reshape(-1), groups=queries)
         trail.append(TrailOperation(op, tuple(groups), axes, read, own_scale, numbers, reading))
     return tuple(trail)
+
+
+def _are_distinct(axes: Sequence[tuple[int, Units]]) -> bool:
+    return len({axis for axis, _ in axes}) == len(axes)
 
 
 def _along_axes(units: Units) -> Axes:
